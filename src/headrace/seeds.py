@@ -1,0 +1,150 @@
+"""Randomness as a function of the place in the data: never of the worker, the thread or the clock.
+
+Every stream of random numbers is a stretch of one counter-based generator, Philox4x64-10 (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011), as NumPy implements it. Its key comes from the seed; its
+256-bit counter is laid out as::
+
+    word 3: purpose     word 2: epoch     word 1: position     word 0: counts the draws
+
+so two places can never share a number before one of them has drawn 2**66 of them: disjoint by construction, where
+sums (seed + epoch, seed + worker) collide. The key of neighbouring seeds is spread by NumPy's ``SeedSequence``.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Key = tuple[int, int]
+"""Philox's 128-bit key, as two words."""
+
+
+class Purpose(IntEnum):
+    """What a stream is for; the highest word of the counter keeps the purposes apart."""
+
+    ORDER = 0
+    SAMPLE = 1
+    GLOBALS = 2
+    REPLACE = 3
+
+
+def key_of(seed: int) -> Key:
+    """Spread a seed, any integer from 0 up, over the 128 bits of a key.
+
+    >>> key_of(0) == key_of(0), key_of(0) == key_of(1)
+    (True, False)
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if isinstance(seed, bool) or number < 0:
+        raise ArgumentError(f"seed must be an integer from 0 up; got {seed!r}")
+    first, second = np.random.SeedSequence(number).generate_state(2, np.uint64)
+    return int(first), int(second)
+
+
+def fresh_seed() -> int:
+    """Draw a seed from NumPy's global generator, so that ``np.random.seed`` keeps its meaning."""
+    return int(np.random.randint(0, 2**63, dtype=np.int64))  # noqa: NPY002  the global one is meant
+
+
+def generator(key: Key, purpose: Purpose, epoch: int, position: int) -> np.random.Generator:
+    """Return the generator that belongs to a place in the data.
+
+    >>> a = generator(key_of(7), Purpose.SAMPLE, epoch=0, position=3).random()
+    >>> b = generator(key_of(7), Purpose.SAMPLE, epoch=0, position=3).random()
+    >>> a == b
+    True
+    """
+    counter = np.array((0, position, epoch, purpose), dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter))
+
+
+@dataclass(slots=True)
+class Here:
+    """Where in the data this thread is working; `rng` reads it, the maker moves it from sample to sample."""
+
+    key: Key
+    epoch: int
+    position: int = 0
+    _generator: np.random.Generator | None = field(default=None, repr=False)
+
+    def move(self, position: int) -> None:
+        """Go to another sample, whose generator is made if and when something asks for it."""
+        self.position = position
+        self._generator = None
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator of the sample at hand: the same object until the next `move`."""
+        if self._generator is None:
+            self._generator = generator(self.key, Purpose.SAMPLE, self.epoch, self.position)
+        return self._generator
+
+
+_here: ContextVar[Here | None] = ContextVar("headrace_here", default=None)
+_elsewhere: ContextVar[np.random.Generator | None] = ContextVar("headrace_elsewhere", default=None)
+
+
+@contextmanager
+def at(here: Here) -> Iterator[Here]:
+    """Let `rng` answer for this place, in this thread, for the length of a block."""
+    token = _here.set(here)
+    try:
+        yield here
+    finally:
+        _here.reset(token)
+
+
+def rng() -> np.random.Generator:
+    """Return the random generator of the sample being made.
+
+    Inside a dataset or a transform that a loader runs, it is a function of (seed, epoch, position of the sample)
+    alone: the same numbers inline, on any number of threads, and in a replay. Outside a loader, where no place is
+    known, it is an ordinary generator of this thread, freshly seeded.
+
+    >>> import headrace
+    >>> noisy = headrace.ArrayDataset(np.zeros(4)).map(lambda x: x + headrace.rng().normal())
+    >>> inline = [batch.tolist() for batch in headrace.DataLoader(noisy, 2, seed=1)]
+    >>> threads = [batch.tolist() for batch in headrace.DataLoader(noisy, 2, seed=1, num_workers=2)]
+    >>> inline == threads
+    True
+    """
+    here = _here.get()
+    if here is not None:
+        return here.generator()
+    ours = _elsewhere.get()
+    if ours is None:
+        ours = np.random.default_rng()
+        _elsewhere.set(ours)
+    return ours
+
+
+@contextmanager
+def seeded(key: Key, epoch: int, position: int) -> Iterator[None]:
+    """Seed the global generators of ``random`` and NumPy for a block, and give them back as they were.
+
+    For code that draws from them: reproducible where one thread has them to itself, and the caller's own stream of
+    random numbers is not moved.
+    """
+    theirs: tuple[Any, Any] = random.getstate(), np.random.get_state()  # noqa: NPY002
+    words = generator(key, Purpose.GLOBALS, epoch, position).integers(0, 2**32, size=8, dtype=np.uint32)
+    try:
+        random.seed(words.tobytes())
+        np.random.seed(words)  # noqa: NPY002
+        yield
+    finally:
+        random.setstate(theirs[0])
+        np.random.set_state(theirs[1])  # noqa: NPY002

@@ -1,0 +1,68 @@
+"""The words that cross every boundary: what to make, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.timing import Seconds
+
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+"""Lends memory for an array of a shape and dtype: ``np.empty``, or memory that is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One batch to make. Nothing in it depends on who makes it.
+
+    ``epoch`` chooses the random numbers, ``start`` is the position of its first sample in the epoch's order, ``keys``
+    are what the dataset is asked for.
+    """
+
+    epoch: int
+    step: int
+    start: int
+    keys: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadSample:
+    """A sample that could not be made and was passed over."""
+
+    index: Any
+    """What the dataset was asked for."""
+    where: str | None
+    """Where it comes from (a path), if the dataset can tell."""
+    error: str
+    """The type and the message of the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The batch of a step; or, where bad samples are skipped, the good samples that it is to be made of."""
+
+    step: int
+    batch: Any
+    bad: tuple[BadSample, ...] = ()
+    seconds: Seconds = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What stands in the place of a batch: the error to be raised at its step."""
+
+    step: int
+    error: BaseException
+    place: str = ""
+    """Where it happened, in words: which sample, which file, made by whom."""
+
+
+Outcome = Done | Failed
+"""Every submitted work gets exactly one."""

@@ -1,0 +1,61 @@
+"""What every test must give back, and what the tests share."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTLE_SECONDS = 5.0
+
+
+def _children() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for children in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(f"process {pid}" for pid in children.read_text().split())
+        except OSError:  # the thread has ended meanwhile
+            continue
+    return found
+
+
+def _descriptors() -> Counter[str]:
+    folder = Path("/proc/self/fd")
+    found: Counter[str] = Counter()
+    for entry in folder.iterdir() if folder.exists() else ():
+        try:
+            target = str(entry.readlink())
+        except OSError:  # the one that listed the folder
+            continue
+        found[f"descriptor of {target}"] += 1
+    return found
+
+
+def _shared_memory() -> Counter[str]:
+    folder = Path("/dev/shm")
+    return Counter(f"shared memory {entry}" for entry in folder.iterdir()) if folder.exists() else Counter()
+
+
+def _held() -> Counter[str]:
+    threads = Counter(f"thread {thread.name}" for thread in threading.enumerate())
+    return threads + _children() + _descriptors() + _shared_memory()
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves a thread, a process, a descriptor or shared memory behind."""
+    before = _held()
+    yield
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while left := _held() - before:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + ", ".join(sorted(left.elements())))
+        gc.collect()  # what only a cycle still holds is not a leak
