@@ -1,0 +1,1 @@
+"""WHAT comes next, as pure functions: orders, and batches cut from them."""
