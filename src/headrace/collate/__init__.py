@@ -1,0 +1,1 @@
+"""Samples -> batch, in lent memory."""

@@ -1,0 +1,1 @@
+"""What users index: arrays, pictures, listed files, and views of other datasets."""

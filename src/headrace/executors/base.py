@@ -1,0 +1,27 @@
+"""What every executor is: it takes works and gives back exactly one outcome for each, in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from headrace.work import Outcome, Work
+
+
+class Executor(Protocol):
+    """Who makes the batches. The conformance suite in tests/conformance says what must hold for each."""
+
+    capacity: int
+    """How many works are worth having in flight."""
+
+    def submit(self, work: Work) -> None:
+        """Take a work; returns at once."""
+        ...
+
+    def next(self, timeout: float | None = None) -> Outcome:
+        """Return an outcome, whichever is ready first; raises `WorkerTimeout` after ``timeout`` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Stop all workers and drop what they made; idempotent, and run when dropped and at exit."""
+        ...

@@ -1,0 +1,45 @@
+"""The executor that does the work itself, in the caller's thread, when the outcome is asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from headrace.errors import LoaderClosed
+from headrace.transport.direct import Direct
+
+if TYPE_CHECKING:
+    from headrace.maker import Maker
+    from headrace.work import Outcome, Work
+
+
+class Inline:
+    """Makes each batch in the thread that waits for it."""
+
+    capacity = 1
+
+    def __init__(self, maker: Maker) -> None:
+        self._maker = maker
+        self._here = maker.here()
+        self._transport = Direct(keep=2)
+        self._works: deque[Work] = deque()
+        self._closed = False
+
+    def submit(self, work: Work) -> None:
+        """Take a work."""
+        if self._closed:
+            raise LoaderClosed("a work was submitted to a closed executor")
+        self._works.append(work)
+
+    def next(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002  nobody else is there to wait for
+        """Make the work submitted first."""
+        if self._closed:
+            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+        work = self._works.popleft()
+        return self._maker.make(work, here=self._here, empty=self._transport.empty, alone=True)
+
+    def close(self) -> None:
+        """Forget what was submitted."""
+        self._closed = True
+        self._works.clear()
+        self._transport.close()

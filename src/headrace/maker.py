@@ -1,0 +1,174 @@
+"""The maker: from a work to its outcome, whatever the user's code does on the way.
+
+The only file that runs a user's dataset, transforms and collate function; every executor calls it, none knows more.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace import seeds
+from headrace.errors import CollateError, LoaderClosed, TooManyErrors
+from headrace.source import Batched, Indexed, Source
+from headrace.timing import counting, timed
+from headrace.work import BadSample, Done, Empty, Failed, Outcome, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.collate.default import Collate
+
+OnError = Literal["raise", "skip", "replace"]
+
+REPLACEMENT_TRIES = 100
+"""How many replacements of one sample may fail in a row; with half of all samples bad, one run in 2**100 gets there."""
+
+
+class Stop:
+    """A flag that one thread raises and the others look at between two samples."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask for an end before the next sample."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise `LoaderClosed` if the end was asked for."""
+        if self._event.is_set():
+            raise LoaderClosed("the loader was closed while this batch was being made")
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes batches: reads the keys of a work, deals with bad samples, collates the good ones."""
+
+    source: Source
+    collate: Collate
+    key: seeds.Key
+    """The seed's key: the sample at a position has the same random numbers whoever makes it."""
+    substitute: Callable[[int, int], Any]
+    """The key of another sample of an epoch, by a random word: for ``on_error="replace"``."""
+    on_error: OnError = "raise"
+
+    def make(
+        self,
+        work: Work,
+        *,
+        here: seeds.Here | None = None,
+        empty: Empty = np.empty,
+        stop: Stop | None = None,
+        alone: bool = False,
+    ) -> Outcome:
+        """Make a work's batch; never raises: an error of any kind becomes the outcome.
+
+        ``here`` is where the caller may watch the position move; ``alone`` says that no other thread draws from the
+        global generators of ``random`` and NumPy, so that they can be seeded for user code that does.
+        """
+        here = here or self.here()
+        here.epoch = work.epoch
+        here.move(work.start)
+        began = perf_counter()
+        try:
+            with counting() as seconds, seeds.at(here):
+                if alone and not isinstance(self.source, Batched):
+                    with seeds.seeded(self.key, work.epoch, work.start):
+                        batch, bad = self._make(work, here, empty, stop)
+                else:
+                    batch, bad = self._make(work, here, empty, stop)
+            seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
+            return Done(work.step, batch, bad, seconds)
+        # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
+        except BaseException as error:  # noqa: BLE001
+            if isinstance(error, StopIteration):
+                error = _unending(error, "a sample")
+            return Failed(work.step, error, self._place(error, work, here))
+
+    def here(self) -> seeds.Here:
+        """Return a place to work at, for one thread."""
+        return seeds.Here(self.key, epoch=0)
+
+    def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
+        """Collate samples into a batch."""
+        try:
+            with timed("collate"):
+                return self.collate(samples, empty=empty)
+        except StopIteration as error:
+            raise _unending(error, "collate_fn") from error
+
+    def _make(self, work: Work, here: seeds.Here, empty: Empty, stop: Stop | None) -> tuple[Any, tuple[BadSample, ...]]:
+        if isinstance(self.source, Batched):
+            with timed("read"):
+                return self.source.read(work.keys, empty=empty), ()
+        samples, bad = self._samples(self.source, work, here, stop)
+        if self.on_error == "skip":
+            return samples, tuple(bad)
+        return self.join(samples, empty=empty), tuple(bad)
+
+    def _samples(
+        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None
+    ) -> tuple[Sequence[Any], list[BadSample]]:
+        if source.reads_many:
+            try:
+                return source.read_many(work.keys), []
+            except Exception:
+                if self.on_error == "raise":
+                    raise
+                # One of them is bad: read them one by one to learn which.
+        samples: list[Any] = []
+        bad: list[BadSample] = []
+        for position, key in enumerate(work.keys, work.start):
+            if stop is not None:
+                stop.check()
+            here.move(position)
+            try:
+                samples.append(source.read(key))
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                bad.append(BadSample(key, source.where(key), f"{type(error).__name__}: {error}"))
+                if self.on_error == "replace":
+                    samples.append(self._replacement(source, here, bad[-1]))
+        return samples, bad
+
+    def _replacement(self, source: Indexed, here: seeds.Here, bad: BadSample) -> Any:
+        draw = seeds.generator(self.key, seeds.Purpose.REPLACE, here.epoch, here.position)
+        last: Exception | None = None
+        for _ in range(REPLACEMENT_TRIES):
+            here.move(here.position)
+            try:
+                return source.read(self.substitute(here.epoch, int(draw.integers(2**63))))
+            except Exception as error:  # noqa: BLE001  another bad one: draw again
+                last = error
+        raise TooManyErrors(
+            f"no replacement found for sample {bad.index!r} ({bad.error}): {REPLACEMENT_TRIES} samples drawn at random "
+            "failed too; look at the last one's error, above, and mend the dataset"
+        ) from last
+
+    def _place(self, error: BaseException, work: Work, here: seeds.Here) -> str:
+        """Say in words where an error happened: the sample at hand, or the two that do not fit together."""
+        if isinstance(self.source, Batched):
+            samples = [f"{len(work.keys)} samples"]
+        else:
+            rows = error.rows if isinstance(error, CollateError) and error.rows else [here.position - work.start]
+            samples = [self._sample(self.source, work.keys[row]) for row in rows if 0 <= row < len(work.keys)]
+        return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
+
+    def _sample(self, source: Indexed, key: Any) -> str:
+        where = source.where(key)
+        return f"sample {key!r} ({where})" if where else f"sample {key!r}"
+
+
+def _unending(error: StopIteration, culprit: str) -> RuntimeError:
+    """Stand in for a StopIteration, which would end the loop in silence as if the epoch were over (PEP 479)."""
+    ours = RuntimeError(f"{culprit} raised StopIteration, which would have ended the epoch in silence")
+    ours.__cause__ = error
+    return ours

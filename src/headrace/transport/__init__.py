@@ -1,0 +1,1 @@
+"""HOW a batch comes back from whoever made it."""
