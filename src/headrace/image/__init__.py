@@ -1,0 +1,1 @@
+"""Bytes -> pixels: decoding, geometry, transforms."""

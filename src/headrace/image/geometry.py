@@ -1,0 +1,282 @@
+"""Pictures made larger, smaller or mirrored: pure functions of arrays ``(H, W)`` or ``(H, W, C)``.
+
+What they return may share memory with what they were given (a crop is a view), so nobody writes into either.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.errors import ArgumentError, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    import numpy.typing as npt
+
+    Image = npt.NDArray[Any]
+    Indices = npt.NDArray[np.intp]
+
+Box = tuple[int, int, int, int]
+"""Part of a picture: top, left, height, width, in pixels."""
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+"""How `resize` weighs neighbouring pixels; the last two with antialiasing only."""
+
+PadMode = Literal["constant", "edge", "reflect", "symmetric"]
+"""What stands outside a picture, by NumPy's names; ``reflect`` is what TensorFlow calls mirror-pad's REFLECT."""
+
+Fill = float | tuple[float, ...]
+"""The value outside a picture for mode ``constant``: one number, or one for each channel."""
+
+INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "lanczos", "box")
+PAD_MODES: tuple[PadMode, ...] = ("constant", "edge", "reflect", "symmetric")
+
+_OPENCV_FLAGS = {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC"}
+_RESIZABLE = ("uint8", "uint16", "float16", "float32", "float64")
+
+
+def resize(
+    image: Image,
+    height: int,
+    width: int,
+    *,
+    interpolation: Interpolation = "bilinear",
+    antialias: bool = True,
+    box: Box | None = None,
+) -> Image:
+    """Scale a picture, or the part of it in ``box``, to a height and a width.
+
+    >>> resize(np.array([[0, 100], [100, 200]], np.uint8), 1, 1)
+    array([[100]], dtype=uint8)
+
+    With ``antialias``, the pixels are those of Pillow's ``Image.resize``: exactly for uint8, channel by channel
+    (so that alpha is a channel like the others); through its 32-bit floating point mode for uint16 and floats.
+    Without, they are those of OpenCV's ``cv2.resize``. Pixels outside the box are not looked at. What has the
+    wanted size already is returned as it is.
+
+    Raises ArgumentError for a dtype that the library cannot weigh; ``nearest`` with ``antialias`` takes any.
+    """
+    top, left, rows, columns = box or (0, 0, *image.shape[:2])
+    if (rows, columns) == (height, width):
+        return image if box is None else crop(image, *box)
+    if not antialias:
+        return _opencv_resize(crop(image, top, left, rows, columns), height, width, interpolation)
+    if interpolation == "nearest":
+        part = crop(image, top, left, rows, columns)
+        return part.take(_nearest(rows, height), axis=0).take(_nearest(columns, width), axis=1)
+    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3)):
+        return _pillow_resize_uint8(image, (top, left, rows, columns), height, width, interpolation)
+    part = crop(image, top, left, rows, columns)
+    if part.ndim == 3:
+        return _by_channel(part, lambda plane: resize(plane, height, width, interpolation=interpolation))
+    return _pillow_resize_float(part, height, width, interpolation)
+
+
+def crop(
+    image: Image, top: int, left: int, height: int, width: int, *, mode: PadMode = "constant", fill: Fill = 0
+) -> Image:
+    """Cut a box out of a picture; where it reaches outside, ``mode`` says what stands there.
+
+    >>> crop(np.array([[1, 2], [3, 4]]), -1, 0, 2, 3)
+    array([[0, 0, 0],
+           [1, 2, 0]])
+
+    A box that lies inside gives a view. Modes as for ``numpy.pad``.
+
+    Raises ArgumentError where ``reflect`` or ``symmetric`` would have to mirror more than there is, and where
+    ``fill`` is no value of the picture's dtype.
+    """
+    rows, columns = image.shape[:2]
+    if top >= 0 and left >= 0 and top + height <= rows and left + width <= columns:
+        return image[top : top + height, left : left + width]
+    if mode != "constant":
+        for length, start, stop in ((rows, top, top + height), (columns, left, left + width)):
+            check_reach(length, -start, stop - length, mode)
+        row_of, column_of = _outside(top, height, rows, mode), _outside(left, width, columns, mode)
+        return image.take(row_of, axis=0).take(column_of, axis=1)
+    outer = np.empty((height, width, *image.shape[2:]), image.dtype)
+    outer[...] = _fill_value(fill, image.dtype, image.shape[2:])
+    first, last = max(top, 0), min(top + height, rows)
+    start, stop = max(left, 0), min(left + width, columns)
+    if first < last and start < stop:
+        outer[first - top : last - top, start - left : stop - left] = image[first:last, start:stop]
+    return outer
+
+
+def pad(
+    image: Image, left: int, top: int, right: int, bottom: int, *, mode: PadMode = "constant", fill: Fill = 0
+) -> Image:
+    """Widen a picture on its four sides.
+
+    >>> pad(np.array([[1, 2, 3]]), 2, 0, 1, 0, mode="reflect")
+    array([[3, 2, 1, 2, 3, 2]])
+
+    Modes, sharing of memory and errors as for `crop`.
+    """
+    rows, columns = image.shape[:2]
+    return crop(image, -top, -left, rows + top + bottom, columns + left + right, mode=mode, fill=fill)
+
+
+def flip(image: Image) -> Image:
+    """Mirror a picture left to right, into an array of its own.
+
+    >>> flip(np.array([[1, 2, 3]]))
+    array([[3, 2, 1]])
+    """
+    if image.ndim == 2:
+        return np.ascontiguousarray(image[:, ::-1])
+    # A view would be free, but it has a negative stride, which `torch.from_numpy` refuses and which makes every
+    # later step slower. Channel by channel, NumPy's inner loop is as long as a row: four times faster than at once.
+    mirrored = np.empty(image.shape, image.dtype)
+    for channel in range(image.shape[2]):
+        mirrored[:, :, channel] = image[:, ::-1, channel]
+    return mirrored
+
+
+def check_reach(length: int, before: int, after: int, mode: PadMode) -> None:
+    """Refuse to mirror more pixels of a side than it has.
+
+    >>> check_reach(5, 4, 4, "reflect")
+    """
+    most = {"reflect": length - 1, "symmetric": length}.get(mode)
+    if most is not None and max(before, after) > most:
+        raise ArgumentError(
+            f"padding of {max(before, after)} pixels with mode={mode!r}, but a side of {length} pixels has only "
+            f"{most} to mirror: use less padding, mode='edge' or 'constant', or resize first"
+        )
+
+
+def load(*, antialias: bool) -> ModuleType:
+    """Import the library that `resize` needs: Pillow with antialiasing, OpenCV without.
+
+    Raises MissingDependency where it is not installed.
+    """
+    return _pillow() if antialias else _opencv()
+
+
+# Asked for once a picture: the import statement itself would take a microsecond of the interpreter each time.
+@cache
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing("Pillow", extra="images", purpose="resizing pictures") from error
+    return Image
+
+
+@cache
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing("OpenCV", extra="opencv", purpose="resizing with antialias=False") from error
+    module: ModuleType = cv2
+    return module
+
+
+def _pillow_resize_uint8(image: Image, box: Box, height: int, width: int, interpolation: str) -> Image:
+    top, left, rows, columns = box
+    library = _pillow()
+    mode = "RGB" if image.shape[2:] == (3,) else "L"
+    if image.flags.c_contiguous:
+        # Pillow reads rows with gaps between them: the crop need not be copied out first.
+        gap, pixel = image.strides[:2]
+        start = top * gap + left * pixel
+        memory = image.reshape(-1)[start : start + (rows - 1) * gap + columns * pixel]
+    else:
+        gap, memory = 0, np.ascontiguousarray(crop(image, *box)).reshape(-1)
+    picture = library.frombytes(mode, (columns, rows), memory, "raw", mode, gap, 1)
+    resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
+    return resized.reshape(height, width, *image.shape[2:])
+
+
+def _pillow_resize_float(plane: Image, height: int, width: int, interpolation: str) -> Image:
+    _check_dtype(plane, "antialias=True")
+    library = _pillow()
+    picture = library.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
+    return _back(resized, plane.dtype)
+
+
+def _opencv_resize(image: Image, height: int, width: int, interpolation: str) -> Image:
+    _check_dtype(image, "antialias=False")
+    library = _opencv()
+    if image.ndim == 3 and image.shape[2] > 4:
+        return _by_channel(image, lambda plane: _opencv_resize(plane, height, width, interpolation))
+    half = image.dtype == np.float16
+    resized = library.resize(
+        image.astype(np.float32) if half else image,
+        (width, height),
+        interpolation=getattr(library, _OPENCV_FLAGS[interpolation]),
+    )
+    return _back(resized.reshape(height, width, *image.shape[2:]), image.dtype)
+
+
+def _check_dtype(image: Image, how: str) -> None:
+    if image.dtype.name not in _RESIZABLE:
+        raise ArgumentError(
+            f"pictures of {', '.join(_RESIZABLE)} can be resized with {how}; got {image.dtype}: convert it "
+            f"first, or use interpolation='nearest' with antialias=True, which takes any dtype"
+        )
+
+
+def _by_channel(image: Image, function: Callable[[Image], Image]) -> Image:
+    return np.stack([function(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])], axis=2)
+
+
+def _back(floats: Image, dtype: np.dtype[Any]) -> Image:
+    """Return pixels weighed in 32 bits to the dtype that they came in."""
+    if floats.dtype == dtype:
+        return floats
+    if dtype.kind == "u":
+        # Bicubic and Lanczos overshoot at edges.
+        limits = np.iinfo(dtype)
+        floats = np.clip(np.rint(floats), limits.min, limits.max)
+    return floats.astype(dtype)
+
+
+@lru_cache(maxsize=256)
+def _nearest(before: int, after: int) -> Indices:
+    """Return which of ``before`` pixels each of ``after`` shows: the one under its centre."""
+    # Summed step by step because Pillow does: a product would round differently where a centre meets an edge.
+    step = before / after
+    steps = np.full(after, step)
+    steps[0] = step * 0.5
+    indices = np.minimum(np.cumsum(steps).astype(np.intp), before - 1)
+    indices.setflags(write=False)
+    return indices
+
+
+def _outside(start: int, count: int, length: int, mode: PadMode) -> Indices:
+    """Return which of ``length`` pixels stands at each of ``count`` places, some of them before 0 or after the end."""
+    places = np.arange(start, start + count)
+    if mode == "edge":
+        return np.clip(places, 0, length - 1)
+    twice = mode == "symmetric"
+    places = np.where(places < 0, -places - twice, places)
+    return np.where(places >= length, 2 * (length - 1) + twice - places, places)
+
+
+@lru_cache(maxsize=64)
+def _fill_value(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> Image:
+    wanted = np.array(fill, dtype=np.float64)
+    if wanted.ndim and wanted.shape != (channels or (1,)):
+        raise ArgumentError(
+            f"fill has {wanted.size} values, one for each channel, but the picture has {math.prod(channels)}"
+        )
+    if dtype.kind in "biu":
+        limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not ((wanted >= limits[0]) & (wanted <= limits[1]) & (wanted == np.rint(wanted))).all():
+            raise ArgumentError(
+                f"fill={fill!r} is no value of a picture of {dtype}: it takes whole numbers "
+                f"from {limits[0]} to {limits[1]}"
+            )
+    value = wanted.astype(dtype)
+    value.setflags(write=False)
+    return value
