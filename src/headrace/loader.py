@@ -182,6 +182,7 @@ class DataLoader(Generic[T_co]):
             key,
             Substitute(order),
             self.on_error,
+            lands=self.collate_fn is None,
         )
 
     def _allowed(self, samples: int) -> int | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace import seeds
+from headrace.collate.landing import Landing
 from headrace.errors import CollateError, LoaderClosed, TooManyErrors
 from headrace.source import Batched, Indexed, Source
 from headrace.timing import counting, timed
@@ -58,6 +59,8 @@ class Maker:
     substitute: Callable[[int, int], Any]
     """The key of another sample of an epoch, by a random word: for ``on_error="replace"``."""
     on_error: OnError = "raise"
+    lands: bool = False
+    """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
 
     def make(
         self,
@@ -108,13 +111,14 @@ class Maker:
         if isinstance(self.source, Batched):
             with timed("read"):
                 return self.source.read(work.keys, empty=empty), ()
-        samples, bad = self._samples(self.source, work, here, stop)
+        landing = Landing(len(work.keys), empty) if self.lands and self.on_error != "skip" else None
+        samples, bad = self._samples(self.source, work, here, stop, landing)
         if self.on_error == "skip":
             return samples, tuple(bad)
         return self.join(samples, empty=empty), tuple(bad)
 
     def _samples(
-        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None
+        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, landing: Landing | None
     ) -> tuple[Sequence[Any], list[BadSample]]:
         if source.reads_many:
             try:
@@ -130,13 +134,18 @@ class Maker:
                 stop.check()
             here.move(position)
             try:
-                samples.append(source.read(key))
+                sample = source.read(key)
             except Exception as error:
                 if self.on_error == "raise":
                     raise
                 bad.append(BadSample(key, source.where(key), f"{type(error).__name__}: {error}"))
-                if self.on_error == "replace":
-                    samples.append(self._replacement(source, here, bad[-1]))
+                if self.on_error == "skip":
+                    continue
+                sample = self._replacement(source, here, bad[-1])
+            if landing is not None:
+                with timed("collate"):
+                    sample = landing.land(len(samples), sample)
+            samples.append(sample)
         return samples, bad
 
     def _replacement(self, source: Indexed, here: seeds.Here, bad: BadSample) -> Any:

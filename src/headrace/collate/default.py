@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headrace.collate.landing import column_of
 from headrace.errors import CollateError, CollateTypeError
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def _collate(samples: Sequence[Any], empty: Empty, place: str) -> Any:
 
 
 def _stack(arrays: Sequence[Any], empty: Empty, place: str) -> npt.NDArray[Any]:
+    column = column_of(arrays)
+    if column is not None:
+        return column
     first = arrays[0]
     shape, dtype = first.shape, first.dtype
     for row, array in enumerate(arrays):
