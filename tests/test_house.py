@@ -21,8 +21,8 @@ LAYERS = [
     {"loader"},
     {"executors"},
     {"maker"},
-    {"plan", "source", "datasets", "collate", "image", "transport", "window", "tolerance", "stats"},
-    {"work", "errors", "seeds", "timing", "calls"},
+    {"plan", "source", "datasets", "collate", "image", "window", "tolerance", "stats"},
+    {"work", "errors", "seeds", "timing", "calls", "memory"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -30,6 +30,8 @@ WITHIN = {
     ("datasets", "image"): True,
     ("work", "timing"): True,
     ("seeds", "errors"): True,
+    ("calls", "errors"): True,
+    ("calls", "seeds"): True,
 }
 LIGHT = ["PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 

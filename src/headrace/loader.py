@@ -16,13 +16,13 @@ from headrace.errors import ArgumentError, LoaderClosed, TooManyErrors
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
 from headrace.maker import Maker, OnError
+from headrace.memory import Recycler
 from headrace.plan.batches import Batches, Plan
 from headrace.plan.order import Order, Sequential, Shuffled
 from headrace.source import Batched, Indexed, SupportsBatch, SupportsIndex
 from headrace.stats import Meter, Statistics
 from headrace.timing import counting
 from headrace.tolerance import Budget, Refill
-from headrace.transport.direct import Direct
 from headrace.window import Window
 from headrace.work import Empty, Failed, Outcome
 
@@ -214,7 +214,7 @@ class Loop(Iterator[T_co]):
         self._budget = budget
         self._timeout = timeout
         self._window = Window(executor.capacity)
-        self._transport = Direct(keep=2)  # for the batches that are joined here, out of pieces with holes
+        self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._asking = True
         self._state: Literal["open", "over", "closed"] = "open"
 
@@ -254,7 +254,7 @@ class Loop(Iterator[T_co]):
                 break
             refill.put(self._opened(outcome))
         with counting() as seconds:
-            batch = self._maker.join(samples, empty=self._transport.empty)
+            batch = self._maker.join(samples, empty=self._joined.empty)
         self._meter.made(seconds, (), skip=True)
         return batch
 

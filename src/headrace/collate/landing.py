@@ -2,9 +2,9 @@
 
 Keeping the arrays of all samples until the batch is put together costs fresh memory for each of them and a second walk
 through all of it; on two threads that alone can take as long as decoding. So an array is copied into its row of the
-batch at once and forgotten. What collate sees are views of those rows, in samples that are otherwise as they were; where
-all rows of a column have landed, the batch is there already, and where something does not fit, collate does what it
-always does with the views, to the same result or the same error.
+batch at once and forgotten. What collate sees are views of those rows, in samples that are otherwise as they were;
+where all rows of a column have landed, the batch is there already, and where something does not fit, collate does what
+it always does with the views, to the same result or the same error.
 """
 
 from __future__ import annotations

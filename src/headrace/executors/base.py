@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from headrace.work import Outcome, Work
 
+SCRATCH = 6
+"""Pieces of memory that a worker keeps for the steps on the way to a sample: decoded, resized, flipped, as floats, …"""
+
 
 class Executor(Protocol):
     """Who makes the batches. The conformance suite in tests/conformance says what must hold for each."""

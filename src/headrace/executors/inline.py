@@ -6,7 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from headrace.errors import LoaderClosed
-from headrace.transport.direct import Direct
+from headrace.executors.base import SCRATCH
+from headrace.memory import Recycler, recycling
 
 if TYPE_CHECKING:
     from headrace.maker import Maker
@@ -21,7 +22,7 @@ class Inline:
     def __init__(self, maker: Maker) -> None:
         self._maker = maker
         self._here = maker.here()
-        self._transport = Direct(keep=2)
+        self._batches, self._scratch = Recycler(keep=2), Recycler(keep=SCRATCH)
         self._works: deque[Work] = deque()
         self._closed = False
 
@@ -36,10 +37,12 @@ class Inline:
         if self._closed:
             raise LoaderClosed("the loader was closed while a loop was still reading from it")
         work = self._works.popleft()
-        return self._maker.make(work, here=self._here, empty=self._transport.empty, alone=True)
+        with recycling(self._scratch):
+            return self._maker.make(work, here=self._here, empty=self._batches.empty, alone=True)
 
     def close(self) -> None:
         """Forget what was submitted."""
         self._closed = True
         self._works.clear()
-        self._transport.close()
+        self._batches.close()
+        self._scratch.close()

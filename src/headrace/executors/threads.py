@@ -22,8 +22,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.executors.base import SCRATCH
 from headrace.maker import Maker, Stop
-from headrace.transport.direct import Direct
+from headrace.memory import Recycler, recycling
 
 if TYPE_CHECKING:
     from headrace.seeds import Here
@@ -56,14 +57,14 @@ class Threads:
         self.capacity = workers * prefetch
         self._works: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        self._transport = Direct(keep=self.capacity)
+        self._batches = Recycler(keep=self.capacity)
         self._stop = Stop()
         self._pid = os.getpid()
         self._desks = [_Desk(maker.here()) for _ in range(workers)]
         self._threads = [
             threading.Thread(
                 target=_serve,
-                args=(maker, desk, self._works, self._outcomes, self._transport, self._stop),
+                args=(maker, desk, self._works, self._outcomes, self._batches, self._stop),
                 name=f"headrace-{number}",
                 daemon=True,
             )
@@ -76,7 +77,7 @@ class Threads:
             self._desks,
             self._works,
             self._outcomes,
-            self._transport,
+            self._batches,
             self._stop,
         )
         for thread in self._threads:
@@ -128,14 +129,15 @@ def _serve(
     desk: _Desk,
     works: queue.SimpleQueue[Work | None],
     outcomes: queue.SimpleQueue[Outcome | None],
-    transport: Direct,
+    batches: Recycler,
     stop: Stop,
 ) -> None:
-    while (work := works.get()) is not None:
-        desk.work = work
-        # Not held in a variable: a batch that this frame still named would keep its memory from being used again.
-        outcomes.put(maker.make(work, here=desk.here, empty=transport.empty, stop=stop))
-        desk.work = None
+    with recycling(Recycler(keep=SCRATCH)):
+        while (work := works.get()) is not None:
+            desk.work = work
+            # Not held in a variable: a batch that this frame still named would keep its memory from being used again.
+            outcomes.put(maker.make(work, here=desk.here, empty=batches.empty, stop=stop))
+            desk.work = None
 
 
 def _finish(
@@ -143,7 +145,7 @@ def _finish(
     desks: list[_Desk],
     works: queue.SimpleQueue[Work | None],
     outcomes: queue.SimpleQueue[Outcome | None],
-    transport: Direct,
+    batches: Recycler,
     stop: Stop,
 ) -> None:
     stop.set()
@@ -162,4 +164,4 @@ def _finish(
                     stacklevel=2,
                 )
     outcomes.put(None)  # wakes a consumer that another thread left waiting
-    transport.close()
+    batches.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace import memory
 from headrace.errors import ArgumentError, missing
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def flip(image: Image) -> Image:
         return np.ascontiguousarray(image[:, ::-1])
     # A view would be free, but it has a negative stride, which `torch.from_numpy` refuses and which makes every
     # later step slower. Channel by channel, NumPy's inner loop is as long as a row: four times faster than at once.
-    mirrored = np.empty(image.shape, image.dtype)
+    mirrored = memory.empty(image.shape, image.dtype)
     for channel in range(image.shape[2]):
         mirrored[:, :, channel] = image[:, ::-1, channel]
     return mirrored
@@ -188,10 +189,10 @@ def _pillow_resize_uint8(image: Image, box: Box, height: int, width: int, interp
         # Pillow reads rows with gaps between them: the crop need not be copied out first.
         gap, pixel = image.strides[:2]
         start = top * gap + left * pixel
-        memory = image.reshape(-1)[start : start + (rows - 1) * gap + columns * pixel]
+        pixels = image.reshape(-1)[start : start + (rows - 1) * gap + columns * pixel]
     else:
-        gap, memory = 0, np.ascontiguousarray(crop(image, *box)).reshape(-1)
-    picture = library.frombytes(mode, (columns, rows), memory, "raw", mode, gap, 1)
+        gap, pixels = 0, np.ascontiguousarray(crop(image, *box)).reshape(-1)
+    picture = library.frombytes(mode, (columns, rows), pixels, "raw", mode, gap, 1)
     resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
     return resized.reshape(height, width, *image.shape[2:])
 
@@ -210,9 +211,11 @@ def _opencv_resize(image: Image, height: int, width: int, interpolation: str) ->
     if image.ndim == 3 and image.shape[2] > 4:
         return _by_channel(image, lambda plane: _opencv_resize(plane, height, width, interpolation))
     half = image.dtype == np.float16
+    plane = image.ndim == 2 or image.shape[2] == 1
     resized = library.resize(
         image.astype(np.float32) if half else image,
         (width, height),
+        dst=None if half else memory.empty((height, width) if plane else (height, width, image.shape[2]), image.dtype),
         interpolation=getattr(library, _OPENCV_FLAGS[interpolation]),
     )
     return _back(resized.reshape(height, width, *image.shape[2:]), image.dtype)

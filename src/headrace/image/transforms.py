@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from headrace import seeds
+from headrace import memory, seeds
 from headrace.calls import LazyRng, article, bind
 from headrace.errors import ArgumentError
 from headrace.image import geometry
@@ -369,7 +369,7 @@ class ToFloat(Transform):
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
         if image.dtype == np.uint8:
-            return np.divide(image, np.float32(255), dtype=np.float32)
+            return np.divide(image, np.float32(255), out=memory.empty(image.shape, np.float32))
         if image.dtype == np.uint16:
             return np.divide(image, np.float32(65535), dtype=np.float32)
         if image.dtype.kind in "fb":
@@ -441,7 +441,7 @@ class Normalize(Transform):
         if len(mean) > 1 and image.strides[1:] == (channels * image.itemsize, image.itemsize):
             # Pixel by pixel, NumPy's inner loop would be as short as a pixel; this one is as long as a row.
             rows, width = image.reshape(image.shape[0], -1), image.shape[1]
-        floats = np.subtract(rows, _tiled(mean, width), out=rows if own else None)
+        floats = np.subtract(rows, _tiled(mean, width), out=rows if own else memory.empty(rows.shape, np.float32))
         np.divide(floats, _tiled(std, width), out=floats)
         floats = floats.reshape(image.shape)
         return floats.transpose(2, 0, 1) if self.channels_first and floats.ndim == 3 else floats
