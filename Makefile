@@ -1,0 +1,60 @@
+# The same commands for you and for CI. `make demo` and `make test` need Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check lint types tests bench bench-peers format clean
+
+help:
+	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
+	@echo "make test         everything that must hold: what CI runs"
+	@echo "make check        lint, types, the tests with coverage (part of make test)"
+	@echo "make format       let ruff put the code in order"
+	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
+
+# Installed anew when the project's own requirements change; the stamps say which were.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "headrace needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/headrace demo
+
+test: check
+
+check: lint types tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+# Layers, leaks, doctests and the guide's code are tests like any other. Coverage is of this process: what the tests
+# run in processes of their own is seen by what it prints and returns.
+tests: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench-peers:
+	PYTHON=$(PYTHON) benchmarks/install_peers.sh
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo

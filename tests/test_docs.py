@@ -1,0 +1,51 @@
+"""What README and guide say, runs and prints what they say it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import headrace
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
+CLASSES = ["astronaut", "coffee", "rocket"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of class folders with four crops each of bundled photographs."""
+    image = pytest.importorskip("PIL.Image")
+    for name in CLASSES:
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        with image.open(Path(headrace.__file__).parent / "demo" / f"{name}.jpg") as photograph:
+            for number in range(4):
+                photograph.crop((number * 30, 20, number * 30 + 160, 180)).save(folder / f"{number}.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_pages_code_runs_and_prints_what_it_says(page: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the blocks of a page one after the other, as a reader would, and compare what they print."""
+    monkeypatch.chdir(photos)
+    names: dict[str, object] = {"__name__": page.stem}
+    for code, expected in BLOCK.findall(page.read_text(encoding="utf-8")):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page.name, "exec"), names)
+        if expected:
+            assert printed.getvalue() == expected
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")}), ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Find every file that a page links to."""
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
