@@ -1,1 +1,0 @@
-"""HOW a batch comes back from whoever made it."""
