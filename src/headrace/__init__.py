@@ -10,6 +10,7 @@ from headrace.collate.default import default_collate
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import ImageFiles, ImageFolder
+from headrace.datasets.lists import ImageList
 from headrace.datasets.packed import PackedList
 from headrace.datasets.views import Mapped
 from headrace.errors import (
@@ -62,6 +63,7 @@ __all__ = [
     "HeadraceError",
     "ImageFiles",
     "ImageFolder",
+    "ImageList",
     "ImageTooLarge",
     "ListFileError",
     "LoaderClosed",

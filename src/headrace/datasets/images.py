@@ -1,0 +1,386 @@
+"""Picture datasets: files in, ``(pixels, label)`` out; the paths are packed, the pictures read when asked for."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import operator
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headrace.datasets.base import Dataset
+from headrace.datasets.packed import PackedList
+from headrace.errors import ArgumentError, MissingFile, UnreadableFile
+from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, read_file
+from headrace.timing import timed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DEFAULT_EXTENSIONS = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi",
+    ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""What the name of a picture file may end with, in small letters or capitals, unless told otherwise."""
+
+
+class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
+    """What `ImageFiles`, `ImageFolder` and `ImageList` have in common: where the pictures are and how one is read.
+
+    ``dataset[i]`` is ``(pixels, label)``: an ``(H, W, 3)`` uint8 RGB array of its own, and an ``int``. The index may be
+    negative and may be a NumPy integer; a bool, a float or a string raises ``TypeError``, one out of range
+    ``IndexError``. A picture that cannot be had raises a `SampleError` that names its index and path.
+    """
+
+    def __init__(
+        self, root: str, paths: PackedList, labels: NDArray[np.int64], classes: Iterable[str], max_pixels: int
+    ) -> None:
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, (int, np.integer)) or max_pixels < 1:
+            raise ArgumentError(f"max_pixels must be an integer from 1 up; got {max_pixels!r}")
+        labels.flags.writeable = False
+        self._root, self._paths, self._labels = root, paths, labels
+        self._classes = tuple(classes)
+        self._max_pixels = int(max_pixels)
+
+    @property
+    def root(self) -> str:
+        """The folder that `paths` begin in; empty where they stand for themselves."""
+        return self._root
+
+    @property
+    def paths(self) -> PackedList:
+        """The paths, as they are held: below `root`, or absolute."""
+        return self._paths
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels, one a picture: ``(N,)`` int64, read-only; -1 where there are none."""
+        return self._labels
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, by label; empty where labels have no names."""
+        return list(self._classes)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The label of each class; empty where labels have no names."""
+        return {name: label for label, name in enumerate(self._classes)}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        place = self._place(index)
+        path = self._full(place)
+        named = f"sample {place} ({path})"
+        with timed("read"):
+            data = read_file(path, place=named)
+        with timed("decode"):
+            pixels = decode(data, path=named, max_pixels=self._max_pixels)
+        return pixels, int(self._labels[place])
+
+    def read(self, index: int) -> bytes:
+        """Read the file of a picture as it is, without decoding it."""
+        place = self._place(index)
+        path = self._full(place)
+        with timed("read"):
+            return read_file(path, place=f"sample {place} ({path})")
+
+    def path(self, index: int) -> str:
+        """Return the path of a picture, ready to be opened."""
+        return self._full(self._place(index))
+
+    def where(self, index: int) -> str:
+        """Return the path of a picture, for errors."""
+        return self.path(index)
+
+    def __repr__(self) -> str:
+        classes = f" in {len(self._classes)} classes" if self._classes else ""
+        return f"<{type(self).__name__} of {len(self)} pictures{classes}, {self._root or 'no root'}>"
+
+    def _full(self, place: int) -> str:
+        return os.path.join(self._root, self._paths[place])  # noqa: PTH118  a Path costs several times as much
+
+    def _place(self, index: int) -> int:
+        if isinstance(index, (bool, np.bool_)):  # NumPy of old takes its own for 0 and 1
+            raise TypeError("an index must be an integer; got a bool")
+        place = operator.index(index)
+        length = len(self._paths)
+        if place < 0:
+            place += length
+        if not 0 <= place < length:
+            raise IndexError(f"index {index} is out of range for {length} pictures")
+        return place
+
+
+class ImageFiles(ImageDataset):
+    """Pictures by their paths, with a label each or none.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from headrace import ImageFiles
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (4, 3), "red").save(f"{folder}/a.png")
+    ...     dataset = ImageFiles(["a.png"], labels=[7], root=folder)
+    ...     image, label = dataset[0]
+    >>> image.shape, image.dtype, label
+    ((3, 4, 3), dtype('uint8'), 7)
+
+    ``paths`` is any iterable of ``str`` or ``os.PathLike``, read once and packed, or a `PackedList`, which is shared.
+    ``labels`` are integers, one a path; without them every label is -1. ``root``, where given, is the folder that
+    relative paths begin in. No file is touched before it is asked for. A picture above ``max_pixels`` is refused.
+
+    Raises `ArgumentError` for paths or labels that cannot be used.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        labels: ArrayLike | Iterable[int] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> None:
+        packed = paths if isinstance(paths, PackedList) else PackedList(_strings(paths))
+        folder = "" if root is None else as_folder(root)
+        super().__init__(folder, packed, _labels(labels, len(packed)), (), max_pixels)
+
+    @classmethod
+    def under(
+        cls,
+        root: str | os.PathLike[str],
+        *,
+        extensions: Iterable[str] = DEFAULT_EXTENSIONS,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> ImageFiles:
+        """Return every picture in a folder and the folders below it, sorted by folder, then by name, without labels.
+
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from headrace import ImageFiles
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (4, 3)).save(f"{folder}/a.png")
+        ...     ImageFiles.under(folder).paths
+        PackedList(['a.png'])
+
+        Which files and folders count, and what is raised, are as in `ImageFolder`.
+        """
+        tree = _Tree(root, extensions)
+        return cls(PackedList(tree.pictures("")), root=tree.root, max_pixels=max_pixels)
+
+
+class ImageFolder(ImageDataset):
+    """Pictures in a folder for each class, as torchvision's ``ImageFolder`` reads them: same order, same labels.
+
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from headrace import ImageFolder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("dog/2.png", "cat/1.png"):
+    ...         file = pathlib.Path(folder, name)
+    ...         file.parent.mkdir()
+    ...         Image.new("RGB", (4, 3)).save(file)
+    ...     dataset = ImageFolder(folder)
+    ...     labels = [label for image, label in dataset]
+    >>> dataset.classes, labels, dataset.paths
+    (['cat', 'dog'], [0, 1], PackedList(['cat/1.png', 'dog/2.png']))
+
+    The folders in ``root`` are the classes, sorted by name; folders inside them belong to the same class. Pictures
+    are sorted by folder, then by name. A file counts as a picture if its name ends with one of ``extensions``, in
+    small letters or capitals; nothing counts whose name begins with a dot (macOS leaves ``._1.jpg`` beside ``1.jpg``).
+    Links to folders are followed, unless they lead back to a folder that they lie in. A link to nothing counts, so
+    that a lost picture is an error when it is read, and not a smaller dataset.
+
+    A class without a picture is an error unless ``allow_empty``. Raises `MissingFile`, a ``FileNotFoundError``, where
+    there is no such folder, no class or no picture of one, `UnreadableFile` for a folder that cannot be listed, and
+    `ArgumentError`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        extensions: Iterable[str] = DEFAULT_EXTENSIONS,
+        allow_empty: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> None:
+        tree = _Tree(root, extensions)
+        classes = tree.classes()
+        counts: list[int] = []
+        paths = PackedList(_counted(map(tree.pictures, classes), counts))
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+        if empty and not allow_empty:
+            raise MissingFile(
+                f"{tree.root}: no picture in {len(empty)} of {len(classes)} class folders: {_some(empty)}. "
+                f"Names of pictures end with {' '.join(tree.endings)}. "
+                "Remove the folders, name other extensions, or allow_empty=True."
+            )
+        labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+        super().__init__(tree.root, paths, labels, classes, max_pixels)
+
+
+Identity = tuple[int, int]
+"""What makes a folder the same folder by whatever path: its device and its number there."""
+
+
+class _Tree:
+    """The folders and pictures below a root, read folder by folder, in order."""
+
+    def __init__(self, root: str | os.PathLike[str], extensions: Iterable[str]) -> None:
+        self.root = as_folder(root)
+        self.endings = _endings(extensions)
+        here = _identity(self.root)
+        # A link that leads above the root leads back to it in the end, by way of half the disk.
+        self._above = (*_identities(Path(self.root).resolve().parents), here)
+
+    def classes(self) -> list[str]:
+        folders, pictures = self._list("")
+        classes = [name for name in folders if _identity(self._path(name)) not in self._above]
+        if classes:
+            return sorted(classes)
+        cure = (
+            "Its pictures lie directly in it: read them with ImageFiles.under(root), or put them into a folder a class."
+            if pictures
+            else "Was a folder above or below it meant?"
+        )
+        raise MissingFile(f"{self.root}: no folder in it; a folder for each class was expected. {cure}")
+
+    def pictures(self, top: str) -> Iterator[str]:
+        """Give the pictures in and below a folder, as paths from the root.
+
+        In the order of ``sorted(os.walk(folder))``, which is that of the folders' paths as strings: the least path not
+        yet visited is always among those seen, as what is below a folder comes after it.
+        """
+        waiting = [(top, self._above if top else self._above[:-1])]
+        while waiting:
+            folder, above = heapq.heappop(waiting)
+            identity = _identity(self._path(folder))
+            if identity in above:
+                continue
+            folders, pictures = self._list(folder)
+            start = f"{folder}/" if folder else ""
+            for name in folders:
+                heapq.heappush(waiting, (start + name, (*above, identity)))
+            for name in sorted(pictures):
+                yield start + name
+
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        folders, pictures = [], []
+        path = self._path(folder)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if _is_folder(entry):
+                        folders.append(entry.name)
+                    elif entry.name.lower().endswith(self.endings):
+                        pictures.append(entry.name)
+        except OSError as error:
+            raise _unlisted(path, error) from error
+        return folders, pictures
+
+    def _path(self, folder: str) -> str:
+        return f"{self.root}/{folder}" if folder else self.root
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into what may not be looked at: to be told when it is read
+        return False
+
+
+def _identity(folder: str) -> Identity:
+    try:
+        facts = os.stat(folder)  # noqa: PTH116  a Path costs more than the question
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+    return facts.st_dev, facts.st_ino
+
+
+def _identities(folders: Iterable[Path]) -> Iterator[Identity]:
+    for folder in folders:
+        with suppress(UnreadableFile):  # what may not be looked at cannot be led to either
+            yield _identity(str(folder))
+
+
+def _unlisted(folder: str, error: OSError) -> MissingFile | UnreadableFile:
+    kind = MissingFile if error.errno == errno.ENOENT else UnreadableFile
+    unlisted = kind(
+        f"{folder}: cannot be listed: {error.strerror}; a folder of pictures was expected. "
+        "Mend the path, or the folder's permissions."
+    )
+    unlisted.errno = error.errno
+    return unlisted
+
+
+def _counted(groups: Iterable[Iterable[str]], counts: list[int]) -> Iterator[str]:
+    """Give the items of all the groups, and write down how many each had."""
+    for group in groups:
+        count = 0
+        for item in group:
+            count += 1
+            yield item
+        counts.append(count)
+
+
+def as_folder(root: str | os.PathLike[str]) -> str:
+    """Check a folder given by a user; nothing is looked up."""
+    folder = os.fspath(root) if isinstance(root, (str, os.PathLike)) else None
+    if not folder or not isinstance(folder, str):
+        raise ArgumentError(f"root must be the path of a folder; got {root!r}")
+    return folder
+
+
+def _endings(extensions: Iterable[str]) -> tuple[str, ...]:
+    given = (extensions,) if isinstance(extensions, str) else tuple(extensions)
+    for extension in given:
+        if not isinstance(extension, str) or not extension.startswith(".") or len(extension) < 2:
+            raise ArgumentError(f"extensions must be strings such as '.jpg', dot and all; got {extension!r}")
+    if not given:
+        raise ArgumentError("extensions must not be empty: no file would be a picture")
+    return tuple(extension.lower() for extension in given)
+
+
+def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise ArgumentError(
+            f"paths must be an iterable of paths; got one path, {paths!r}. "
+            "For a folder of pictures: ImageFiles.under(folder), or ImageFolder(folder) where its folders are classes."
+        )
+    for index, path in enumerate(paths):
+        string = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+        if not isinstance(string, str):
+            raise ArgumentError(f"paths must be strings or os.PathLike; paths[{index}] is {path!r}")
+        yield string
+
+
+def _labels(labels: ArrayLike | Iterable[int] | None, length: int) -> NDArray[np.int64]:
+    if labels is None:
+        return np.broadcast_to(np.int64(-1), (length,))
+    given: NDArray[Any]
+    try:
+        given = np.asarray(labels if hasattr(labels, "__len__") else list(labels))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"labels must be integers, one a path: {error}") from error
+    if given.shape != (length,):
+        raise ArgumentError(f"labels must be one a path, of shape ({length},); got shape {given.shape}")
+    if given.dtype.kind not in "iu" and given.size:
+        raise ArgumentError(
+            f"labels must be integers; got {given.dtype}, beginning {given[:3].tolist()}. "
+            "Give each class a number, or read a list file of class names with ImageList."
+        )
+    if given.dtype == np.uint64 and given.size and given.max() > np.iinfo(np.int64).max:
+        raise ArgumentError(f"labels must fit 64-bit signed integers; got {given.max()}")
+    return given.astype(np.int64)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,369 @@
+"""Bytes to pixels: every picture becomes an ``(H, W, 3)`` uint8 RGB array, or an error of ours that says why not.
+
+There are two routes and one result. JPEG goes to libjpeg-turbo through simplejpeg, which is quicker; every other
+format, and every JPEG that the fast route will not vouch for, goes to Pillow. Both use the same slow-integer DCT and
+the same upsampling, so their pixels are equal, and Pillow is the judge: what it accepts is accepted, what it refuses
+is refused. Without simplejpeg everything goes to Pillow.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+import struct
+import sys
+import threading
+import warnings
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from headrace import memory
+from headrace.errors import BadImage, ImageTooLarge, MissingFile, SampleError, UnreadableFile, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+    from PIL.ImageFile import ImageFile
+
+    Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
+
+DEFAULT_MAX_PIXELS = 178_956_970
+"""The most pixels a picture may have unless told otherwise: half a GiB of RGB, where Pillow's own limit stands."""
+
+# Reading EPS runs Ghostscript. Pillow's IPTC reader opens whatever the file wraps by Pillow's own open, EPS included.
+RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
+
+CURE = 'Mend or remove the file, or pass over it with on_error="skip".'
+
+
+def decode(data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Turn the bytes of a picture file into its pixels.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> from headrace.image.decode import decode
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (4, 3), 200).save(file, "PNG")
+    >>> decode(file.getvalue()).shape
+    (3, 4, 3)
+
+    The result is a C-contiguous, writable ``(H, W, 3)`` uint8 array in the order red, green, blue; an EXIF orientation
+    is applied. Any format that Pillow opens is read, apart from EPS and IPTC, which can run other programs. Of an
+    animation or a file of many pages it is the first picture; of an icon file the largest.
+
+    What is not 8-bit RGB becomes so like this: grey is repeated, a palette is looked up, alpha is dropped, CMYK, YCbCr,
+    HSV and Lab are converted as Pillow does, 16 bits a channel keep their upper 8 (12 bits likewise). Integers of 32
+    bits and floats have no range that files agree on: the lowest finite value of the picture becomes 0, its highest
+    255.
+
+    ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
+    above ``max_pixels`` (width times height), before memory is taken for the pixels, and `MissingDependency`.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        pixels = _decode_jpeg(data, path, max_pixels)
+        if pixels is not None:
+            return pixels
+    return decode_with_pillow(data, path=path, max_pixels=max_pixels)
+
+
+def read_file(path: str, *, place: str | None = None) -> bytes:
+    """Read a whole file, whatever stands at the path: it neither blocks on a pipe nor reads a device.
+
+    >>> import tempfile, pathlib
+    >>> from headrace.image.decode import read_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.txt")
+    ...     _ = file.write_text("hello")
+    ...     read_file(str(file))
+    b'hello'
+
+    ``place`` is what errors call the file, its path by default. Raises `MissingFile` and `UnreadableFile`, which carry
+    the operating system's ``errno``.
+    """
+    try:
+        # O_NONBLOCK: a named pipe opens at once, to be refused, rather than waiting for a writer for ever.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            facts = os.fstat(file)
+            _refuse_special(facts.st_mode)
+            data = os.read(file, facts.st_size)
+            if len(data) < facts.st_size or not data:  # cut off by a limit of the system, or a size that is not true
+                data += b"".join(iter(lambda: os.read(file, 1 << 20), b""))
+            return data
+        finally:
+            os.close(file)
+    except (OSError, ValueError) as error:
+        raise _not_read(path, place or path, error) from error
+
+
+def decode_with_pillow(
+    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
+    place = path or "a picture in memory"
+    image = _pillow()
+    if not data:
+        raise BadImage(f"{place}: empty (0 bytes), where a picture file was expected. {CURE}")
+    try:
+        with _unheard():
+            try:
+                return _read(data, place, max_pixels)
+            except image.DecompressionBombError:
+                # Some of Pillow's readers ask its own limit, which is one for the whole process, in their midst.
+                with _raised_limit(image, max_pixels):
+                    return _read(data, place, max_pixels)
+    except SampleError:
+        raise
+    except image.DecompressionBombError as error:
+        raise ImageTooLarge(
+            f"{place}: {error} The limit here is max_pixels={max_pixels}: raise it if the file is to be trusted."
+        ) from error
+    except MemoryError as error:
+        raise ImageTooLarge(f"{place}: there is not memory enough for its pixels. {CURE}") from error
+    except Exception as error:  # readers of strangers' bytes raise anything: struct.error, zlib.error, SystemError, …
+        raise _bad(data, place, f"cut short or corrupt ({_said(error)})") from error
+
+
+def _decode_jpeg(data: bytes, path: str | None, max_pixels: int) -> NDArray[np.uint8] | None:
+    """Take the fast route, where there is one and it is sure; None sends the bytes to Pillow."""
+    turbo = _simplejpeg()
+    if turbo is None:
+        return None
+    try:
+        height, width, colours, _ = turbo.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colours not in ("YCbCr", "Gray", "RGB"):
+        return None
+    _check_size((width, height), path or "a picture in memory", max_pixels)
+    try:
+        pixels = memory.empty((height, width, 3), np.uint8)
+        turbo.decode_jpeg(data, "RGB", buffer=pixels)
+    except (ValueError, MemoryError):
+        return None
+    if not _has_app1(data):
+        return pixels
+    with _unheard():
+        return _turned(pixels, _orientation(_open(data, path or "")))
+
+
+def _has_app1(data: bytes) -> bool:
+    """Whether a JPEG's header may hold EXIF or XMP, walking its segments: searching all the bytes takes far longer."""
+    place, end = 2, len(data) - 3
+    while place < end and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xDA:  # the pixels begin
+            return False
+        if marker == 0xE1:
+            return True
+        place += 2 + (data[place + 2] << 8) + data[place + 3]
+    return True
+
+
+@cache
+def _simplejpeg() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return cast("ModuleType", simplejpeg)
+
+
+@cache
+def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules have no type of their own
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing("Pillow", extra="images", purpose="decoding pictures") from error
+    Image.preinit()
+    Image.init()
+    return Image
+
+
+def _read(data: bytes, place: str, max_pixels: int) -> NDArray[np.uint8]:
+    picture = _open(data, place)
+    _check_size(picture.size, place, max_pixels)
+    picture.load()
+    _check_size(picture.size, place, max_pixels)  # an icon's true size is known once it is loaded
+    return _turned(_rgb(picture), _orientation(picture))
+
+
+def _open(data: bytes, place: str) -> ImageFile:
+    """Find the format and read the header.
+
+    Not `PIL.Image.open`, which would judge the size by a limit that is Pillow's, hide what each reader said, and let
+    formats without a signature answer before those that have one.
+    """
+    openers: list[tuple[str, Opener]] = sorted(_pillow().OPEN.copy().items(), key=lambda item: item[1][1] is None)
+    said = []
+    for name, (factory, accept) in openers:
+        try:
+            accepted = accept is None or accept(data[:16])
+            if isinstance(accepted, str):
+                said.append(accepted)
+            elif accepted and name not in RUNS_PROGRAMS:
+                return factory(io.BytesIO(data), "")
+            elif accepted and accept is not None:
+                said.append(f"{name} is never opened: reading it can run other programs")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # "not mine", as Pillow's readers say it
+            if accept is not None:
+                said.append(f"{name}: {_said(error)}")
+    raise _bad(data, place, "; ".join(said) or "of no format that Pillow knows")
+
+
+def _rgb(picture: ImageFile) -> NDArray[np.uint8]:
+    # Pillow's own conversions of these clip: a 16-bit grey picture would come out white.
+    if picture.mode.startswith("I;16"):
+        return _grey(np.asarray(picture) >> (_bits(picture) - 8))
+    if picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which hold 16 bits at most, scaled to all of them
+        return _grey(np.asarray(picture).clip(0, 0xFFFF) >> 8)
+    if picture.mode in ("I", "F"):
+        return _grey(_stretched(np.asarray(picture)))
+    picture.info.pop("transparency", None)  # dropped; Pillow would warn that it cannot be kept
+    if (
+        picture.mode == "La"
+    ):  # grey multiplied by alpha, as TIFF may have it: Pillow divides on the way to this mode alone
+        return np.array(picture.convert("LA").convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _bits(picture: ImageFile) -> int:
+    """Of a 16-bit mode, the bits in use: 16, or 12 in a TIFF file that says so."""
+    tags = getattr(picture, "tag_v2", {})
+    return 12 if tags.get(258) == (12,) else 16
+
+
+def _stretched(values: NDArray[Any]) -> NDArray[np.float64]:
+    values = values.astype(np.float64)
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    # Halved first: the distance between the two ends of float64 is no float64.
+    shares = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
+    result: NDArray[np.float64] = np.nan_to_num(np.rint(shares.clip(0, 1) * 255))
+    return result
+
+
+def _orientation(picture: ImageFile) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that makes sense."""
+    try:
+        value = picture.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001  a picture with broken notes is a picture still
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation (Exif 2.32, tag 274): 2 to 4 mirror and turn by half, 5 to 8 swap rows and columns."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"{place}: {width} x {height} = {width * height} pixels, above the limit of {max_pixels}. "
+            f"If the file is to be trusted, raise the limit with max_pixels={width * height}; "
+            'if not, remove it, or pass over it with on_error="skip".'
+        )
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep Pillow's warnings from being heard, or raised: a picture is read or it is refused.
+
+    `warnings.catch_warnings` swaps the whole list of filters and is not safe with threads (until a Python that makes
+    it so by a flag): restored in another order than begun, it would leave the process with the wrong ones. So one
+    filter, which speaks of Pillow alone, is put into the very list that is in force, and taken out of it again; each
+    thread puts in its own, and any that is taken out is as good as another.
+    """
+    if getattr(sys.flags, "context_aware_warnings", False):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            yield
+        return
+    filters = cast("list[Any]", warnings.filters)
+    quiet = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
+    filters.insert(0, quiet)
+    try:
+        yield
+    finally:
+        filters.remove(quiet)
+
+
+_limit = threading.Lock()
+
+
+@contextmanager
+def _raised_limit(image: Any, max_pixels: int) -> Iterator[None]:
+    """Raise Pillow's own limit to ours for a block, one thread at a time, and put it back as it was."""
+    with _limit:
+        theirs = image.MAX_IMAGE_PIXELS
+        image.MAX_IMAGE_PIXELS = max(theirs or 0, max_pixels)
+        try:
+            yield
+        finally:
+            image.MAX_IMAGE_PIXELS = theirs
+
+
+def _bad(data: bytes, place: str, reason: str) -> BadImage:
+    return BadImage(f"{place}: {_found(data)}, {reason}; a whole picture was expected. {CURE}")
+
+
+def _found(data: bytes) -> str:
+    """Describe bytes that are no picture."""
+    size = f"{len(data)} bytes"
+    if data.count(0) == len(data):
+        return f"{size}, all of them zero"
+    text = data[:64].decode("utf-8", "replace").rstrip("\ufffd")  # the last character may be cut in two
+    if text and all(letter.isprintable() or letter in "\t\r\n" for letter in text) and "\ufffd" not in text:
+        return f"{size} of text, beginning {text[:40]!r}"
+    return f"{size}, beginning {data[:8].hex(' ')}"
+
+
+def _said(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _refuse_special(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
+
+
+def _not_read(path: str, place: str, error: OSError | ValueError) -> SampleError:
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        link = Path(path)
+        what = f"a link to {link.readlink()}, which is not there" if link.is_symlink() else "there is no such file"
+        start = "" if link.is_absolute() else " (the path begins at the current folder)"
+        gone = MissingFile(
+            f"{place}: {what}{start}; a file was expected. "
+            'Bring it back, take it out of the dataset, or pass over it with on_error="skip".'
+        )
+        gone.errno = error.errno
+        return gone
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    unread = UnreadableFile(f"{place}: cannot be read: {reason}; a file was expected. {CURE}")
+    unread.errno = error.errno if isinstance(error, OSError) else None
+    return unread

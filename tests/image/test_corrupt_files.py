@@ -1,0 +1,164 @@
+"""Two hundred ways to spoil a picture file: each gives pixels, or an error of ours that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.pictures import encoded, photo
+
+import headrace
+from headrace.datasets.images import ImageFiles
+from headrace.errors import SampleError
+from headrace.image.decode import decode, decode_with_pillow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO = Path(headrace.__file__).parent / "demo"
+VARIANTS = 200
+
+
+def originals() -> list[tuple[str, bytes]]:
+    """Give real photographs as they are and in other forms, and pictures made here."""
+    files = sorted(DEMO.glob("*.jpg"))
+    kept = [("jpg", file.read_bytes()) for file in files]
+    for file in files:
+        with Image.open(file) as picture:
+            small = picture.convert("RGB").resize((160, 120))
+        kept += [
+            ("png", encoded(small, "PNG")),
+            ("jpg", encoded(small, progressive=True)),
+            ("jpg", encoded(small, subsampling="4:4:4", quality=95)),
+        ]
+    for seed in range(4):
+        made = photo(seed, 90, 120)
+        kept += [("jpg", encoded(made)), ("png", encoded(made, "PNG")), ("png", encoded(made[:, :, 0], "PNG"))]
+    return kept
+
+
+def one_bit(data: bytearray, rng: np.random.Generator) -> None:
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+
+
+def bits_all_over(data: bytearray, rng: np.random.Generator) -> None:
+    for _ in range(rng.integers(2, 60)):
+        one_bit(data, rng)
+
+
+def bytes_of_the_header(data: bytearray, rng: np.random.Generator) -> None:
+    for place in rng.integers(min(600, len(data)), size=rng.integers(1, 6)):
+        data[place] = rng.integers(256)
+
+
+def cut_short(data: bytearray, rng: np.random.Generator) -> None:
+    del data[rng.integers(len(data)) :]
+
+
+def a_hole_of_zeros(data: bytearray, rng: np.random.Generator) -> None:
+    place = rng.integers(len(data))
+    data[place : place + 2000] = bytes(len(data[place : place + 2000]))
+
+
+def a_piece_lost(data: bytearray, rng: np.random.Generator) -> None:
+    place = rng.integers(len(data))
+    del data[place : place + rng.integers(1, 3000)]
+
+
+def junk_after_the_end(data: bytearray, rng: np.random.Generator) -> None:
+    data += rng.bytes(int(rng.integers(1, 4000)))
+
+
+def the_beginning_again(data: bytearray, rng: np.random.Generator) -> None:
+    place = rng.integers(len(data))
+    data[place:] = data[: len(data) - place]
+
+
+def no_picture_at_all(data: bytearray, rng: np.random.Generator) -> None:
+    data[:] = (b"", bytes(4000), b"this is text, not a picture\n" * 9, rng.bytes(3000))[rng.integers(4)]
+
+
+def the_name_lies(data: bytearray, rng: np.random.Generator) -> None:
+    """Leave the bytes whole: it is the ending that is spoiled, where the file is written."""
+
+
+WAYS = (
+    one_bit,
+    bits_all_over,
+    bytes_of_the_header,
+    cut_short,
+    a_hole_of_zeros,
+    a_piece_lost,
+    junk_after_the_end,
+    the_beginning_again,
+    no_picture_at_all,
+    the_name_lies,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Write the variants, ten ways in turn over pictures drawn at random."""
+    rng = np.random.default_rng(20)
+    folder = tmp_path_factory.mktemp("spoiled")
+    whole = originals()
+    paths = []
+    for number in range(VARIANTS):
+        ending, whole_file = whole[rng.integers(len(whole))]
+        data = bytearray(whole_file)
+        spoil = WAYS[number % len(WAYS)]
+        spoil(data, rng)
+        if spoil is the_name_lies:
+            ending = {"jpg": "png", "png": "jpg"}[ending]
+        file = folder / f"{number}.{ending}"
+        file.write_bytes(data)
+        paths.append(str(file))
+    return paths
+
+
+def outcomes(dataset: ImageFiles) -> Iterator[np.ndarray | SampleError]:
+    for index in range(len(dataset)):
+        try:
+            yield dataset[index][0]
+        except SampleError as error:
+            yield error
+
+
+def test_each_spoiled_file_gives_pixels_or_an_error_of_ours(files: list[str]) -> None:
+    """Give an (H, W, 3) uint8 array or an error that names index and path, and both for a fair part of the files."""
+    refused = 0
+    for index, outcome in enumerate(outcomes(ImageFiles(files))):
+        if isinstance(outcome, SampleError):
+            refused += 1
+            assert str(outcome).startswith(f"sample {index} ({files[index]}): ")
+        else:
+            assert outcome.dtype == np.uint8
+            assert outcome.ndim == 3
+            assert outcome.shape[2] == 3
+    assert VARIANTS // 4 < refused < VARIANTS * 3 // 4
+
+
+def test_a_name_that_lies_changes_nothing(files: list[str]) -> None:
+    """Read a PNG file named .jpg, and a JPEG file named .png, by what is in them."""
+    dataset = ImageFiles(files[WAYS.index(the_name_lies) :: len(WAYS)])
+    assert [image.ndim for image, _ in dataset] == [3] * (VARIANTS // len(WAYS))
+
+
+def test_pillow_is_the_judge_of_a_spoiled_jpeg(files: list[str]) -> None:
+    """Accept what Pillow accepts, with its pixels, and refuse what it refuses, whichever route is taken."""
+    judged = 0
+    for path in files:
+        data = Path(path).read_bytes()
+        if data[:2] == b"\xff\xd8":
+            judged += 1
+            try:
+                expected = decode_with_pillow(data)
+            except SampleError as error:
+                with pytest.raises(type(error)):
+                    decode(data)
+            else:
+                assert np.array_equal(decode(data), expected)
+    assert judged > VARIANTS // 3
