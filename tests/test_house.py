@@ -28,6 +28,7 @@ WITHIN = {
     ("__init__", "cli"): False,
     ("__main__", "cli"): True,
     ("datasets", "image"): True,
+    ("work", "seeds"): True,
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,

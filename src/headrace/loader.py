@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
 PREFETCH_FACTOR = 2
+SPARES = 100
+"""Replacements of one sample that may fail in a row; with half of all samples bad, one run in 2**100 gets there."""
 
 
 class DataLoader(Generic[T_co]):
@@ -121,8 +123,10 @@ class DataLoader(Generic[T_co]):
         order = self._order(key)
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         skip = self.on_error == "skip"
-        plan = Batches(order, self.batch_size, self.drop_last and not skip)
-        maker = self._maker(key, order)
+        plan = Batches(
+            order, self.batch_size, self.drop_last and not skip, key, SPARES if self.on_error == "replace" else 0
+        )
+        maker = self._maker()
         executor: Executor = (
             Threads(maker, self.num_workers, self.prefetch_factor) if self.num_workers else Inline(maker)
         )
@@ -172,15 +176,13 @@ class DataLoader(Generic[T_co]):
         return Shuffled(size, key) if self.shuffle else Sequential(size)
 
     def _plan(self, key: seeds.Key) -> Plan:
-        return Batches(self._order(key), self.batch_size, self.drop_last)
+        return Batches(self._order(key), self.batch_size, self.drop_last, key)
 
-    def _maker(self, key: seeds.Key, order: Order) -> Maker:
+    def _maker(self) -> Maker:
         dataset, whole_batches = self.dataset, self.collate_fn is None and self.on_error == "raise"
         return Maker(
             Batched(dataset) if whole_batches and isinstance(dataset, SupportsBatch) else Indexed(self.dataset),
             default_collate if self.collate_fn is None else Plain(self.collate_fn),
-            key,
-            Substitute(order),
             self.on_error,
             lands=self.collate_fn is None,
         )
@@ -304,18 +306,6 @@ class Plain:
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:  # noqa: ARG002
         """Collate as the user's function does, on a list as torch gives it."""
         return self._function(samples if isinstance(samples, list) else list(samples))
-
-
-class Substitute:
-    """The key at a random position of an epoch: what may stand in for a bad sample is what the epoch holds."""
-
-    def __init__(self, order: Order) -> None:
-        self._order = order
-
-    def __call__(self, epoch: int, word: int) -> Any:
-        """Return the key that a random word falls on."""
-        position = word % len(self._order)
-        return self._order.keys(epoch, position, position + 1)[0]
 
 
 def _whole(name: str, value: Any, *, least: int) -> int:

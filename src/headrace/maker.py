@@ -20,14 +20,11 @@ from headrace.timing import counting, timed
 from headrace.work import BadSample, Done, Empty, Failed, Outcome, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from headrace.collate.default import Collate
 
 OnError = Literal["raise", "skip", "replace"]
-
-REPLACEMENT_TRIES = 100
-"""How many replacements of one sample may fail in a row; with half of all samples bad, one run in 2**100 gets there."""
 
 
 class Stop:
@@ -54,10 +51,6 @@ class Maker:
 
     source: Source
     collate: Collate
-    key: seeds.Key
-    """The seed's key: the sample at a position has the same random numbers whoever makes it."""
-    substitute: Callable[[int, int], Any]
-    """The key of another sample of an epoch, by a random word: for ``on_error="replace"``."""
     on_error: OnError = "raise"
     lands: bool = False
     """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
@@ -76,14 +69,14 @@ class Maker:
         ``here`` is where the caller may watch the position move; ``alone`` says that no other thread draws from the
         global generators of ``random`` and NumPy, so that they can be seeded for user code that does.
         """
-        here = here or self.here()
-        here.epoch = work.epoch
+        here = here or seeds.Here()
+        here.key, here.epoch = work.seed, work.epoch
         here.move(work.start)
         began = perf_counter()
         try:
             with counting() as seconds, seeds.at(here):
                 if alone and not isinstance(self.source, Batched):
-                    with seeds.seeded(self.key, work.epoch, work.start):
+                    with seeds.seeded(work.seed, work.epoch, work.start):
                         batch, bad = self._make(work, here, empty, stop)
                 else:
                     batch, bad = self._make(work, here, empty, stop)
@@ -94,10 +87,6 @@ class Maker:
             if isinstance(error, StopIteration):
                 error = _unending(error, "a sample")
             return Failed(work.step, error, self._place(error, work, here))
-
-    def here(self) -> seeds.Here:
-        """Return a place to work at, for one thread."""
-        return seeds.Here(self.key, epoch=0)
 
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
@@ -141,24 +130,25 @@ class Maker:
                 bad.append(BadSample(key, source.where(key), f"{type(error).__name__}: {error}"))
                 if self.on_error == "skip":
                     continue
-                sample = self._replacement(source, here, bad[-1])
+                sample = self._replacement(source, work, here, bad[-1])
             if landing is not None:
                 with timed("collate"):
                     sample = landing.land(len(samples), sample)
             samples.append(sample)
         return samples, bad
 
-    def _replacement(self, source: Indexed, here: seeds.Here, bad: BadSample) -> Any:
-        draw = seeds.generator(self.key, seeds.Purpose.REPLACE, here.epoch, here.position)
+    def _replacement(self, source: Indexed, work: Work, here: seeds.Here, bad: BadSample) -> Any:
+        """Make the first of the work's spares that can be made, in an order that is the bad sample's own."""
+        order = seeds.generator(work.seed, seeds.Purpose.REPLACE, work.epoch, here.position)
         last: Exception | None = None
-        for _ in range(REPLACEMENT_TRIES):
+        for spare in order.permutation(len(work.spares)):
             here.move(here.position)
             try:
-                return source.read(self.substitute(here.epoch, int(draw.integers(2**63))))
-            except Exception as error:  # noqa: BLE001  another bad one: draw again
+                return source.read(work.spares[spare])
+            except Exception as error:  # noqa: BLE001  another bad one: on to the next
                 last = error
         raise TooManyErrors(
-            f"no replacement found for sample {bad.index!r} ({bad.error}): {REPLACEMENT_TRIES} samples drawn at random "
+            f"no replacement found for sample {bad.index!r} ({bad.error}): {len(work.spares)} samples drawn at random "
             "failed too; look at the last one's error, above, and mend the dataset"
         ) from last
 

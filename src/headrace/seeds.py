@@ -37,7 +37,8 @@ class Purpose(IntEnum):
     ORDER = 0
     SAMPLE = 1
     GLOBALS = 2
-    REPLACE = 3
+    SPARES = 3
+    REPLACE = 4
 
 
 def key_of(seed: int) -> Key:
@@ -77,8 +78,8 @@ def generator(key: Key, purpose: Purpose, epoch: int, position: int) -> np.rando
 class Here:
     """Where in the data this thread is working; `rng` reads it, the maker moves it from sample to sample."""
 
-    key: Key
-    epoch: int
+    key: Key = (0, 0)
+    epoch: int = 0
     position: int = 0
     _generator: np.random.Generator | None = field(default=None, repr=False)
 

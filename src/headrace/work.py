@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headrace.seeds import Key
     from headrace.timing import Seconds
 
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
@@ -22,14 +23,16 @@ Empty = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 class Work:
     """One batch to make. Nothing in it depends on who makes it.
 
-    ``epoch`` chooses the random numbers, ``start`` is the position of its first sample in the epoch's order, ``keys``
-    are what the dataset is asked for.
+    ``seed`` (spread to a key) and ``epoch`` choose the random numbers, ``start`` is the position of its first sample in
+    the epoch's order, ``keys`` are what the dataset is asked for, ``spares`` what may stand in for bad samples.
     """
 
+    seed: Key
     epoch: int
     step: int
     start: int
     keys: Sequence[Any]
+    spares: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,11 @@ class Noise(Squares):
 
 
 def maker_of(dataset: Any) -> Maker:
-    return Maker(Indexed(dataset), default_collate, key_of(7), lambda epoch, word: 0)
+    return Maker(Indexed(dataset), default_collate)
 
 
 def work_of(step: int, size: int = 3) -> Work:
-    return Work(epoch=0, step=step, start=step * size, keys=range(step * size, (step + 1) * size))
+    return Work(key_of(7), epoch=0, step=step, start=step * size, keys=range(step * size, (step + 1) * size))
 
 
 class ExecutorTests:

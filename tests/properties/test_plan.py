@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**64)
 def test_an_epoch_has_every_key_once(size: int, batch_size: int, drop_last: bool, shuffle: bool, seed: int) -> None:
     """Cut any order into batches of any size: all keys once, none twice, all batches but the last of one size."""
     order = Shuffled(size, key_of(seed)) if shuffle else Sequential(size)
-    plan = Batches(order, batch_size, drop_last)
+    plan = Batches(order, batch_size, drop_last, key_of(seed))
     works = [plan.work(epoch=2, step=step) for step in range(len(plan))]
     assert plan.work(epoch=2, step=len(plan)) is None
     assert all(work is not None and len(work.keys) == batch_size for work in works[:-1])
@@ -69,3 +69,16 @@ def test_ten_million_keys_shuffle_in_four_bytes_each() -> None:
     order.keys(0, 0, 1)
     assert order._held is not None
     assert order._held[1].nbytes == 400_000
+
+
+@given(size=st.integers(1, 50), batch_size=st.integers(1, 9), seed=seeds, epoch=st.integers(0, 3))
+def test_spares_are_drawn_from_the_epoch_by_the_step(size: int, batch_size: int, seed: int, epoch: int) -> None:
+    """Give every work the same spares again, all of them keys of the epoch, and other works others."""
+    order = Shuffled(size, key_of(seed))
+    plan = Batches(order, batch_size, drop_last=False, seed=key_of(seed), spares=20)
+    works = [plan.work(epoch, step) for step in range(len(plan))]
+    spares = [tuple(work.spares) for work in works if work]
+    assert spares == [tuple(work.spares) for step in range(len(plan)) if (work := plan.work(epoch, step))]
+    assert all(len(each) == 20 and set(each) <= set(range(size)) for each in spares)
+    if size > 20 and len(plan) > 1:
+        assert len(set(spares)) > 1

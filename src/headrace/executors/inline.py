@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import LoaderClosed
 from headrace.executors.base import SCRATCH
 from headrace.memory import Recycler, recycling
+from headrace.seeds import Here
 
 if TYPE_CHECKING:
     from headrace.maker import Maker
@@ -21,7 +22,7 @@ class Inline:
 
     def __init__(self, maker: Maker) -> None:
         self._maker = maker
-        self._here = maker.here()
+        self._here = Here()
         self._batches, self._scratch = Recycler(keep=2), Recycler(keep=SCRATCH)
         self._works: deque[Work] = deque()
         self._closed = False

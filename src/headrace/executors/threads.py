@@ -25,9 +25,9 @@ from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.base import SCRATCH
 from headrace.maker import Maker, Stop
 from headrace.memory import Recycler, recycling
+from headrace.seeds import Here
 
 if TYPE_CHECKING:
-    from headrace.seeds import Here
     from headrace.work import Outcome, Work
 
 PATIENCE = 10.0
@@ -60,7 +60,7 @@ class Threads:
         self._batches = Recycler(keep=self.capacity)
         self._stop = Stop()
         self._pid = os.getpid()
-        self._desks = [_Desk(maker.here()) for _ in range(workers)]
+        self._desks = [_Desk(Here()) for _ in range(workers)]
         self._threads = [
             threading.Thread(
                 target=_serve,

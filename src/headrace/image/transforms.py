@@ -369,7 +369,8 @@ class ToFloat(Transform):
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
         if image.dtype == np.uint8:
-            return np.divide(image, np.float32(255), out=memory.empty(image.shape, np.float32))
+            floats: Row = memory.empty(image.shape, np.float32)
+            return np.divide(image, np.float32(255), out=floats)
         if image.dtype == np.uint16:
             return np.divide(image, np.float32(65535), dtype=np.float32)
         if image.dtype.kind in "fb":
