@@ -1,0 +1,188 @@
+"""The workloads and their data: made once, kept in a cache folder, found again by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEMO_PICTURES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
+DEMO_PHOTOS = 250
+CLASSES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """``pictures`` an epoch, ``size`` pixels square when finished, ``batch`` at a time, resized in these flavours."""
+
+    name: str
+    title: str
+    pictures: int
+    size: int
+    batch: int
+    resize: tuple[str, ...]
+
+
+PICTURE_WORK = "RandomResizedCrop {0} -> horizontal flip -> normalise -> float32 NCHW"
+WORKLOADS = {
+    "photos": Workload(
+        "photos",
+        f"JPEG files of about 500x375 -> {PICTURE_WORK.format(224)}",
+        2_000,
+        224,
+        64,
+        ("plain", "antialiased"),
+    ),
+    "thumbnails": Workload(
+        "thumbnails",
+        f"JPEG files of 32x32 -> {PICTURE_WORK.format(32)}",
+        10_000,
+        32,
+        64,
+        ("plain", "antialiased"),
+    ),
+    "arrays": Workload(
+        "arrays",
+        "32x32x3 uint8 in memory -> shuffled, normalised float32 NCHW",
+        50_000,
+        32,
+        128,
+        ("none",),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A folder a runner can read (see `runners/common.py`), and a sentence on what lies in it."""
+
+    folder: Path
+    about: str
+
+
+def prepare(workload: Workload, cache: Path, photos: Path | None, pictures: int | None = None) -> Prepared:
+    """Make the workload's data, or find it in the cache.
+
+    ``photos``: a folder or tar of JPEG files; None takes random crops of the pictures bundled with headrace.
+    ``pictures``: another length of the epoch.
+    """
+    total = pictures or workload.pictures
+    if workload.name == "arrays":
+        return _arrays(cache, total, workload.size)
+    files = _photo_files(cache, photos)
+    if workload.name == "thumbnails":
+        return _thumbnails(cache, files, total, workload.size)
+    return _listed(cache / _key("photos-list", files, total), files, total)
+
+
+def _photo_files(cache: Path, photos: Path | None) -> list[Path]:
+    if photos is None:
+        folder = _cached(cache / "photos-from-demo", _write_demo_photos)
+    elif photos.is_dir():
+        folder = photos
+    elif photos.is_file():
+        stamp = photos.stat()
+        folder = _cached(
+            cache / _key("photos-tar", str(photos.resolve()), stamp.st_size, stamp.st_mtime_ns),
+            lambda target: _unpack(photos, target),
+        )
+    else:
+        raise SystemExit(f"--photos {photos}: no such folder or tar file")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
+    if not files:
+        raise SystemExit(f"--photos {photos}: no .jpg or .jpeg file in it")
+    return files
+
+
+def _unpack(tar: Path, target: Path) -> None:
+    with tarfile.open(tar) as archive:
+        archive.extractall(target, filter="data")
+
+
+def _write_demo_photos(target: Path) -> None:
+    from PIL import Image
+
+    sources = sorted(DEMO_PICTURES.glob("*.jpg"))
+    if not sources:
+        raise SystemExit("no bundled pictures to cut photos from; give some of your own with --photos DIR")
+    rng = random.Random(0)
+    for number in range(DEMO_PHOTOS):
+        with Image.open(sources[number % len(sources)]) as source:
+            image = source.convert("RGB")
+        size = (375, 500) if rng.random() < 0.25 else (500, 375)
+        # The largest box of that shape that fits, a little smaller and anywhere: no two files alike.
+        scale = min(image.width / size[0], image.height / size[1]) * rng.uniform(0.75, 1.0)
+        width, height = size[0] * scale, size[1] * scale
+        left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+        box = (left, top, left + width, top + height)
+        image = image.resize(size, Image.Resampling.LANCZOS, box=box)
+        image.save(target / f"{number:04}.jpg", quality=90)
+
+
+def _thumbnails(cache: Path, photos: list[Path], total: int, size: int) -> Prepared:
+    def write(target: Path) -> None:
+        from PIL import Image
+
+        rng = random.Random(0)
+        for first, photo in enumerate(photos):
+            with Image.open(photo) as source:
+                image = source.convert("RGB")
+            for number in range(first, total, len(photos)):
+                side = rng.uniform(0.3, 1.0) * min(image.size)
+                left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
+                box = (left, top, left + side, top + side)
+                small = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+                small.save(target / f"{number:05}.jpg", quality=90)
+
+    folder = _cached(cache / _key("thumbnails", photos, total, size), write)
+    files = sorted(folder.glob("*.jpg"))
+    return _listed(folder, files, total)
+
+
+def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
+    folder.mkdir(parents=True, exist_ok=True)
+    # A short set is listed several times over, never copied: the file system's cache holds it once for everyone.
+    lines = [f"{files[number % len(files)].resolve()}\t{number % len(files) % CLASSES}\n" for number in range(total)]
+    (folder / "list.tsv").write_text("".join(lines))
+    used = files[:total]
+    kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
+    about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
+    return Prepared(folder, f"{total:,} pictures an epoch from {about}")
+
+
+def _arrays(cache: Path, total: int, size: int) -> Prepared:
+    def write(target: Path) -> None:
+        rng = np.random.default_rng(0)
+        np.save(target / "images.npy", rng.integers(0, 256, (total, size, size, 3), np.uint8))
+        np.save(target / "labels.npy", rng.integers(0, CLASSES, total))
+
+    folder = _cached(cache / f"arrays-{total}-{size}", write)
+    return Prepared(folder, f"{total:,} pictures an epoch, {total * size * size * 3 / 2**20:.0f} MiB")
+
+
+def _cached(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return ``folder``, written on its first use; one that was interrupted never appears under its name."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+        try:
+            write(unfinished)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _key(name: str, *parts: object) -> str:
+    return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs the loaders headrace is measured against, each family into an environment of its own: benchmarks/.peers/NAME.
+#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision tensorflow dali (default: all)
+#   PYTHON=python3.12 benchmarks/install_peers.sh
+# What is already there and imports is left alone. About 8 GB of disk for all four.
+set -euo pipefail
+
+PYTHON=${PYTHON:-python3}
+PEERS=$(cd "$(dirname "$0")" && pwd)/.peers
+
+# What to install, and the imports that show it works.
+describe() {
+    case $1 in
+    # Held at this release, for which a build without CUDA may be at hand; newer ones bring gigabytes that are not used.
+    torch) packages="torch==2.13.0 numpy pillow opencv-python-headless" imports="torch, numpy, PIL, cv2" ;;
+    # Apart from torch: it loads only beside the very build of torch it was made for, which may be the one with CUDA.
+    torchvision) packages="torchvision numpy" imports="torchvision.io, torchvision.transforms.v2, numpy" ;;
+    tensorflow) packages="tensorflow-cpu numpy" imports="tensorflow, numpy" ;;
+    # Made for CUDA, and runs on a machine without it when every operator is on the CPU.
+    dali) packages="nvidia-dali-cuda120 numpy" imports="nvidia.dali, numpy" ;;
+    *) echo "no peer called '$1'; there are: torch torchvision tensorflow dali" >&2; exit 2 ;;
+    esac
+}
+
+works() { [ -x "$1/bin/python" ] && "$1/bin/python" -c "import $2" >/dev/null 2>&1; }
+
+names=("$@")
+[ $# -gt 0 ] || names=(torch torchvision tensorflow dali)
+for name in "${names[@]}"; do describe "$name"; done
+
+mkdir -p "$PEERS"
+good=() bad=()
+for name in "${names[@]}"; do
+    describe "$name"
+    home=$PEERS/$name
+    if works "$home" "$imports"; then
+        echo "$name: already there"
+        good+=("$name")
+        continue
+    fi
+    echo "$name: installing $packages"
+    rm -rf "$home"
+    # shellcheck disable=SC2086  # several packages in one string
+    if "$PYTHON" -m venv "$home" && "$home/bin/pip" install --quiet $packages && works "$home" "$imports"; then
+        good+=("$name")
+    else
+        # Half an environment would look installed to the benchmark.
+        rm -rf "$home"
+        bad+=("$name")
+    fi
+done
+
+echo "ready: ${good[*]:-none}"
+if [ ${#bad[@]} -gt 0 ]; then
+    echo "could not be installed or imported, so the benchmark goes without: ${bad[*]}" >&2
+fi
+[ ${#good[@]} -gt 0 ]

@@ -1,0 +1,157 @@
+"""From measurements to a Markdown table: medians, spread, ratios round by round, and what cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Random crops of the same pictures: the means of some 500 of them differ by less than this between honest runners,
+# and by more where two channels are swapped or the normalisation is another.
+MEAN_TOLERANCE = 0.25
+STD_TOLERANCE = 0.25
+
+
+HEADINGS = (
+    "runner",
+    "workers",
+    "images/s",
+    "x {baseline}",
+    "first batch s",
+    "next epoch s",
+    "CPU s / 1000",
+    "peak PSS MiB",
+    "of it idle",
+    "start s",
+)
+ALIGNMENT = "| --- | --- |" + " ---: |" * (len(HEADINGS) - 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One runner's one turn: its JSON answer, or why there is none."""
+
+    runner: str
+    round: int
+    result: dict[str, Any] | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A runner's turns in one table; ``how`` says what its workers are, ``limit`` that it does less than the work."""
+
+    runner: str
+    how: str
+    runs: tuple[Run, ...]
+    limit: bool = False
+
+    def values(self, field: str) -> list[float]:
+        found = (run.result.get(field) for run in self.runs if run.result)
+        return [value for value in found if value is not None]
+
+    def by_round(self, field: str) -> dict[int, float]:
+        return {run.round: run.result[field] for run in self.runs if run.result}
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        return next((run.result["facts"] for run in self.runs if run.result), None)
+
+    @property
+    def error(self) -> str | None:
+        return next((run.error for run in self.runs if run.error), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, smallest and largest."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        found = sorted(values)
+        return cls(median(found), found[0], found[-1]) if found else None
+
+
+def ratios(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
+    """Return ours / theirs of each round that both finished; a slow spell of the machine then hits both sides."""
+    return [ours[turn] / theirs[turn] for turn in sorted(ours.keys() & theirs.keys())]
+
+
+def difference(facts: dict[str, Any] | None, reference: dict[str, Any] | None) -> str | None:
+    """Say in what two runners' batches differ too much to be the same work, or return None."""
+    if facts is None or reference is None:
+        return None
+    for name in ("shape", "dtype"):
+        if facts[name] != reference[name]:
+            return f"{name} {facts[name]} against {reference[name]}"
+    for name, tolerance in (("mean", MEAN_TOLERANCE), ("std", STD_TOLERANCE)):
+        if any(abs(a - b) > tolerance for a, b in zip(facts[name], reference[name], strict=True)):
+            return f"{name} per channel {facts[name]} against {reference[name]}"
+    return None
+
+
+def choose_baseline(rows: Sequence[Row], candidates: Sequence[str]) -> Row | None:
+    """Return the fastest of the candidates that ran, else the first row that ran and does the whole work."""
+    ran = [row for row in rows if row.values("images_per_s")]
+    named = [row for row in ran if row.runner in candidates]
+    if named:
+        return max(named, key=lambda row: median(row.values("images_per_s")))
+    return next((row for row in ran if not row.limit), None)
+
+
+def table(rows: Sequence[Row], candidates: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the lines of a Markdown table and the sentences on rows that do not do the same work as the baseline."""
+    baseline = choose_baseline(rows, candidates)
+    name = baseline.runner if baseline else "baseline"
+    lines = [f"| {' | '.join(HEADINGS).format(baseline=name)} |", ALIGNMENT]
+    problems = []
+    for row in rows:
+        unlike = difference(row.facts, baseline.facts) if baseline else None
+        if unlike:
+            problems.append(f"{row.runner} does not do the same work as {name}: {unlike}")
+        lines.append(_line(row, baseline, unlike=unlike is not None))
+    problems += [f"{row.runner} failed: {row.error}" for row in rows if row.error]
+    return lines, problems
+
+
+def _line(row: Row, baseline: Row | None, *, unlike: bool) -> str:
+    rates = Spread.of(row.values("images_per_s"))
+    if rates is None:
+        cells = ["failed", *[""] * 7]
+    else:
+        against = "" if baseline is None else "not comparable"
+        if baseline and not unlike:
+            ratio = Spread.of(ratios(row.by_round("images_per_s"), baseline.by_round("images_per_s")))
+            against = _spread(ratio, ".2f")
+        cells = [
+            _spread(rates, ",.0f"),
+            against,
+            _median(row, "first_batch_s", ".3f"),
+            _median(row, "epoch_gap_s", ".3f"),
+            _median(row, "cpu_s_per_1000", ".3f"),
+            _median(row, "peak_pss_mib", ",.0f"),
+            _median(row, "idle_pss_mib", ",.0f"),
+            _median(row, "imports_s", ".1f"),
+        ]
+        if row.error:
+            cells[0] += " (some rounds failed)"
+    label = f"*{row.runner}* (limit)" if row.limit else row.runner
+    return f"| {label} | {row.how} | {' | '.join(cells)} |"
+
+
+def _spread(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "n/a"
+    return f"{spread.middle:{form}} ({spread.low:{form}}..{spread.high:{form}})"
+
+
+def _median(row: Row, field: str, form: str) -> str:
+    values = row.values(field)
+    return f"{median(values):{form}}" if values else "n/a"

@@ -1,0 +1,34 @@
+"""headrace, as its README shows it; not called headrace.py, for a script's own folder comes first on the path."""
+
+from __future__ import annotations
+
+from common import MEAN, STD, Job, run
+
+from headrace import (
+    ArrayDataset,
+    DataLoader,
+    ImageFiles,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    ToCHW,
+    ToFloat,
+)
+
+
+def make(job: Job) -> DataLoader:
+    if job.images is None:
+        dataset = ImageFiles(job.paths, job.labels).map(
+            RandomResizedCrop(job.size, antialias=job.antialias),
+            RandomHorizontalFlip(),
+            ToFloat(),
+            Normalize(MEAN, STD),
+            ToCHW(),
+        )
+    else:
+        dataset = ArrayDataset(job.images, job.labels).map(ToFloat(), Normalize(MEAN, STD), ToCHW())
+    return DataLoader(dataset, job.batch, shuffle=True, seed=0, num_workers=job.workers)
+
+
+if __name__ == "__main__":
+    run(make, packages=("headrace", "numpy", "simplejpeg", "opencv-python-headless", "pillow"))

@@ -1,0 +1,37 @@
+"""torch's DataLoader over tensors in memory, sample by sample, as its documentation and nearly every script has it."""
+
+from __future__ import annotations
+
+import torch
+from common import BIAS, SCALE, Job, run
+from torch.utils.data import DataLoader, Dataset
+
+SCALES = torch.from_numpy(SCALE)[:, None, None]
+BIASES = torch.from_numpy(BIAS)[:, None, None]
+
+
+class Pictures(Dataset):
+    def __init__(self, job: Job) -> None:
+        self.images = torch.from_numpy(job.images).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.from_numpy(job.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images[index].float().mul_(SCALES).add_(BIASES), self.labels[index]
+
+
+def make(job: Job) -> DataLoader:
+    return DataLoader(
+        Pictures(job),
+        batch_size=job.batch,
+        shuffle=True,
+        num_workers=job.workers,
+        prefetch_factor=4 if job.workers else None,
+        persistent_workers=job.workers > 0,
+    )
+
+
+if __name__ == "__main__":
+    run(make, packages=("torch",))
