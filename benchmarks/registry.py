@@ -57,6 +57,7 @@ RUNNERS = (
     _runner("headrace", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "threads"),
     _runner("headrace-inline", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "the loop itself", workers=0),
     _runner("torch-opencv", "torch_opencv.py", "torch", PICTURES, ("plain",), "processes"),
+    _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", PICTURES, ("plain",), "processes"),
     _runner("torch-pillow", "torch_pillow.py", "torch", PICTURES, ("antialiased",), "processes"),
     _runner("torch-torchvision", "torch_torchvision.py", "torchvision", PICTURES, BOTH, "processes"),
     _runner("tf-data", "tf_data.py", "tensorflow", (*PICTURES, "arrays"), BOTH, "threads"),
