@@ -8,7 +8,7 @@ import math
 import pickle
 from collections import OrderedDict
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 
 from headrace import seeds
 from headrace.errors import ArgumentError
+from headrace.image import geometry
 from headrace.image.transforms import (
     CenterCrop,
     Compose,
@@ -675,3 +676,24 @@ def test_composed_to_float_still_goes_by_its_name():
     with pytest.raises(ArgumentError, match=r"^Normalize has 3 channels"):
         compose(picture(channels=4))
     assert repr(compose) == f"Compose(ToFloat(), {Normalize(MEAN, STD)!r})"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "view", [lambda x: x, lambda x: x[:, ::-1], lambda x: x[3:20, 5:, :]], ids=["own", "mirror", "crop"]
+)
+@pytest.mark.parametrize("opencv", [True, False])
+def test_the_common_end_of_a_chain_is_looked_up_bit_for_bit(
+    channels: int, view: Any, opencv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give ToFloat, Normalize and ToCHW in one step the very bits of the three apart, with OpenCV or without."""
+    if not opencv:
+        monkeypatch.setattr(geometry, "_opencv_if_there", lambda: None)
+    image = view(np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8))
+    apart = [ToFloat(), Normalize([0.485, 0.4, 0.2, 0.1][:channels], [0.229, 0.3, 1e-3, 7.0][:channels]), ToCHW()]
+    expected = image
+    for transform in apart:
+        expected = transform(expected)
+    at_once = Compose(apart)(image)
+    assert at_once.dtype == np.float32
+    assert at_once.tobytes() == expected.tobytes()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace import memory
-from headrace.errors import ArgumentError, missing
+from headrace.errors import ArgumentError, MissingDependency, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "
 PAD_MODES: tuple[PadMode, ...] = ("constant", "edge", "reflect", "symmetric")
 
 _OPENCV_FLAGS = {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC"}
-_RESIZABLE = ("uint8", "uint16", "float16", "float32", "float64")
+_RESIZABLE = frozenset(np.dtype(name) for name in ("uint8", "uint16", "float16", "float32", "float64"))
 
 
 def resize(
@@ -135,9 +135,30 @@ def flip(image: Image) -> Image:
     # A view would be free, but it has a negative stride, which `torch.from_numpy` refuses and which makes every
     # later step slower. Channel by channel, NumPy's inner loop is as long as a row: four times faster than at once.
     mirrored = memory.empty(image.shape, image.dtype)
+    library = _opencv_if_there()
+    if library is not None and image.dtype == np.uint8 and 1 < image.shape[2] <= 4:
+        library.flip(image, 1, dst=mirrored)
+        return mirrored
     for channel in range(image.shape[2]):
         mirrored[:, :, channel] = image[:, ::-1, channel]
     return mirrored
+
+
+def look_up(image: Image, table: Image) -> Image:
+    """Return what a table has for each pixel of a uint8 picture: ``table[0, value, channel]``.
+
+    >>> halves = np.repeat(np.arange(256, dtype=np.float32) / 2, 1).reshape(1, 256, 1)
+    >>> look_up(np.array([[[3], [0]]], np.uint8), halves)[0, :, 0]
+    array([1.5, 0. ], dtype=float32)
+    """
+    found = memory.empty(image.shape, table.dtype)
+    library = _opencv_if_there()
+    if library is not None and 1 < image.shape[2] <= 4:
+        library.LUT(image, table, dst=found)
+    else:
+        for channel in range(image.shape[2]):
+            found[:, :, channel] = np.take(table[0, :, channel], image[:, :, channel])
+    return found
 
 
 def check_reach(length: int, before: int, after: int, mode: PadMode) -> None:
@@ -169,6 +190,14 @@ def _pillow() -> ModuleType:
     except ImportError as error:
         raise missing("Pillow", extra="images", purpose="resizing pictures") from error
     return Image
+
+
+@cache
+def _opencv_if_there() -> ModuleType | None:
+    try:
+        return _opencv()
+    except MissingDependency:
+        return None
 
 
 @cache
@@ -222,9 +251,9 @@ def _opencv_resize(image: Image, height: int, width: int, interpolation: str) ->
 
 
 def _check_dtype(image: Image, how: str) -> None:
-    if image.dtype.name not in _RESIZABLE:
+    if image.dtype not in _RESIZABLE:
         raise ArgumentError(
-            f"pictures of {', '.join(_RESIZABLE)} can be resized with {how}; got {image.dtype}: convert it "
+            f"pictures of uint8, uint16, float16, float32, float64 can be resized with {how}; got {image.dtype}: convert it "
             f"first, or use interpolation='nearest' with antialias=True, which takes any dtype"
         )
 

@@ -506,14 +506,17 @@ class Compose(LazyRng):
 
 @dataclass(frozen=True, slots=True)
 class _Standardize(Transform):
-    """`ToFloat` and `Normalize`, with the same result, in one array instead of two.
+    """`ToFloat` and `Normalize` with the same result in one step.
 
-    The second array costs more than the arithmetic: it is large enough to be fresh memory every time.
+    A second array of floats costs more than the arithmetic. And a byte has 256 values: what a table of them says is,
+    to the last bit, what would have been computed.
     """
 
     normalize: Normalize
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
+        if image.dtype == np.uint8 and image.ndim == 3 and not self.normalize.channels_first:
+            return geometry.look_up(image, _table(self.normalize, image.shape[2]))
         floats = _TO_FLOAT._pixels(image, rng)
         return self.normalize._normalize(floats, own=floats is not image)
 
@@ -523,6 +526,14 @@ class _Standardize(Transform):
 
 
 _TO_FLOAT = ToFloat()
+
+
+@lru_cache(maxsize=64)
+def _table(normalize: Normalize, channels: int) -> Row:
+    """Return what each of the 256 values of a byte becomes in each channel: (1, 256, C)."""
+    values: Image = np.repeat(np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis], channels, axis=2)
+    table: Row = normalize(ToFloat()(values))
+    return table
 
 
 def _fused(transforms: tuple[Callable[..., Any], ...]) -> tuple[Step, ...]:
