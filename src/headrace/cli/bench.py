@@ -1,0 +1,168 @@
+"""``headrace bench PATH``: how fast batches come, and where the time goes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.cli.parallel import usable_cpus
+from headrace.cli.pictures import pictures_of_path
+from headrace.cli.text import count, plain, size_of, table
+
+if TYPE_CHECKING:
+    from headrace import DataLoader, Statistics
+    from headrace.cli.pictures import Pictures
+
+
+@click.command(
+    epilog="Example: headrace bench photos --workers 4 --epochs 2",
+    short_help="Measure the rate, and where the time goes.",
+)
+@pictures_of_path()
+@click.option(
+    "--workers",
+    "-w",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Threads that make batches; 0: none but the loop's own.  [default: one a processor]",
+)
+@click.option(
+    "--batch-size",
+    "-b",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Pictures in a batch.",
+)
+@click.option(
+    "--epochs", "-e", type=click.IntRange(min=1), metavar="N", help="How often to read all pictures.  [default: 1]"
+)
+@click.option(
+    "--pictures",
+    "-n",
+    "wanted",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead of whole epochs: stop after this many pictures, begin again if there are fewer.",
+)
+@click.option(
+    "--size", "-s", type=click.IntRange(min=1), metavar="N", default=224, show_default=True, help="Side of the crops."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Fixes the order and the augmentation.",
+)
+def bench(
+    *,
+    pictures: Pictures,
+    workers: int | None,
+    batch_size: int,
+    epochs: int | None,
+    wanted: int | None,
+    size: int,
+    seed: int,
+) -> None:
+    """Stream PATH as training would, and measure it.
+
+    The pictures are shuffled and augmented (a random crop and flip, then normalised float32, channels first). The
+    report gives the rate, the time to the first batch, where the workers' time goes (reading, decoding, transforming,
+    collating), how long the loop waited (it does nothing else here), and the peak of memory. Bad pictures are replaced
+    by others and counted. The first epoch also pays for a cold disk cache: compare later ones.
+    """
+    if epochs and wanted:
+        raise click.UsageError("give --epochs or --pictures, not both")
+    from headrace import DataLoader
+    from headrace.cli.preview import describe, training
+
+    transform = training(size)
+    loader: DataLoader[Any] = DataLoader(
+        pictures.dataset.map(transform),
+        batch_size,
+        shuffle=True,
+        num_workers=usable_cpus() if workers is None else workers,
+        seed=seed,
+        on_error="replace",
+    )
+    click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
+    click.echo(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
+    with loader:
+        runs = _stream(loader, wanted or (epochs or 1) * len(pictures.dataset))
+    click.echo()
+    click.echo(_rates(runs))
+    click.echo()
+    click.echo(_stages(runs))
+    replaced = sum(run.replaced for run in runs)
+    if replaced:
+        click.echo(
+            f"{count(replaced, 'bad picture was', 'bad pictures were')} replaced by others: "
+            f"headrace check {plain(pictures.name)}"
+        )
+
+
+def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
+    """Read so many pictures, in one epoch or more; return the statistics of each."""
+    from headrace.cli.progress import Progress
+
+    runs: list[Statistics] = []
+    left = wanted
+    with Progress(wanted, "epoch 1") as progress:
+        while left > 0:
+            progress.label(f"epoch {len(runs) + 1}")
+            for batch in loader:
+                rows = len(batch[0])
+                del batch
+                left -= rows
+                progress.advance(rows)
+                if left <= 0:
+                    break
+            runs.append(loader.statistics())
+            loader.close()
+    return runs
+
+
+def _rates(runs: list[Statistics]) -> str:
+    rows = [("epoch", "pictures", "seconds", "pictures/s", "first batch", "waiting")]
+    rows += [
+        (
+            str(run.epoch + 1),
+            f"{run.samples:,}",
+            f"{run.seconds:.2f}",
+            f"{run.samples_per_second:,.0f}",
+            f"{run.first_batch_seconds or 0:.3f} s",
+            f"{run.wait_seconds / (run.seconds or 1):.0%}".replace("%", " %"),
+        )
+        for run in runs
+    ]
+    return table(rows)
+
+
+def _stages(runs: list[Statistics]) -> str:
+    from headrace.cli.report import diagnosis, stage_table
+
+    stages: dict[str, float] = {}
+    for run in runs:
+        for stage, spent in run.stage_seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + spent
+    return "\n".join(
+        [
+            stage_table(stages, pictures=sum(run.samples for run in runs)),
+            "",
+            f"peak memory {size_of(peak_memory())}",
+            diagnosis(stages),
+        ]
+    )
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held at once."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,78 @@
+"""``headrace check PATH``: read and decode every file; list the bad ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.cli.parallel import in_order, usable_cpus
+from headrace.cli.pictures import pictures_of_path
+from headrace.cli.text import count, plain
+
+if TYPE_CHECKING:
+    from headrace.cli.pictures import Pictures
+    from headrace.datasets.images import ImageDataset
+
+# Where the advice begins in the errors of a dataset: it is for who writes a training loop.
+_ADVICE = (" Mend or remove", " Bring it back", " If the file is to be trusted")
+
+
+@click.command(
+    epilog="Example: headrace check photos > bad.txt",
+    short_help="Read every file, list the bad ones.",
+)
+@pictures_of_path(by_class=False)
+@click.option(
+    "--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Threads that read.  [default: one a processor]"
+)
+@click.pass_context
+def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
+    """Read and decode every picture of PATH, and list the bad ones with the reason.
+
+    The list ("path: reason", one a line, in the order of the dataset) goes to standard output; progress and summary
+    go to standard error. The exit status is 0 if every picture is good, 1 if one is bad, 2 if PATH cannot be used.
+    """
+    from headrace.cli.progress import Progress
+
+    dataset = pictures.dataset
+    examine = Examine(dataset)
+    bad = 0
+    with Progress(len(dataset), "checking") as progress:
+        for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
+            if reason is not None:
+                bad += 1
+                progress.say(f"{plain(dataset.path(index))}: {plain(reason)}")
+            progress.advance()
+    read = count(len(dataset), "picture")
+    click.echo(f"{read} checked, {bad:,} bad" if bad else f"{read} checked, all good", err=True)
+    ctx.exit(1 if bad else 0)
+
+
+class Examine:
+    """Reads one picture and keeps nothing of it."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._dataset = dataset
+
+    def __call__(self, index: int) -> str | None:
+        """Return what is wrong with a picture; None if nothing is."""
+        try:
+            self._dataset[index]
+        except Exception as error:  # noqa: BLE001  whatever a decoder does, the other files are still to be checked
+            return reason(error, index, self._dataset.path(index))
+        return None
+
+
+def reason(error: Exception, index: int, path: str) -> str:
+    """Return what an error found, in one line: without the place, which is told already, and without advice on loaders.
+
+    >>> reason(ValueError('sample 3 (a/b.jpg): 0 bytes. Mend or remove the file.'), 3, "a/b.jpg")
+    '0 bytes'
+    >>> reason(MemoryError(), 3, "a/b.jpg")
+    'MemoryError'
+    """
+    message = str(error).removeprefix(f"sample {index} ({path}): ")
+    for advice in _ADVICE:
+        message = message.partition(advice)[0]
+    return " ".join(message.split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,180 @@
+"""From a PATH on the command line to a dataset of pictures."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.cli.faults import Fault
+from headrace.cli.text import count
+from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
+from headrace.datasets.lists import ImageList
+from headrace.errors import HeadraceError, SampleError
+from headrace.image.decode import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What can be said about how a PATH is to be read."""
+
+    root: Path | None = None
+    header: bool = False
+    columns: tuple[str | int, ...] | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    by_class: bool = True
+
+    def of_lists(self) -> bool:
+        """Say whether one is given that only a list file knows."""
+        return self.root is not None or self.header or self.columns is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A dataset of pictures, and how to speak of it."""
+
+    dataset: ImageDataset
+    name: str
+    classes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Say how many pictures there are, in how many classes."""
+        pictures = count(len(self.dataset), "picture")
+        return f"{pictures} in {count(len(self.classes), 'class', 'classes')}" if self.classes else pictures
+
+    def title(self) -> str:
+        """Return the last part of the PATH."""
+        return Path(self.name).resolve().name or self.name
+
+    def label(self, label: int) -> str:
+        """Return the name of a label."""
+        if 0 <= label < len(self.classes):
+            return self.classes[label]
+        return "no label" if label == -1 else f"label {label}"
+
+    def file(self, index: int) -> str:
+        """Return the name of a picture's file, without its folders."""
+        return Path(self.dataset.path(index)).name
+
+
+def open_path(path: str, options: Options) -> Pictures:
+    """Open a folder of class folders, a folder of pictures, a list file, or one picture.
+
+    Raises `Fault` for a PATH that is none of these.
+    """
+    place = Path(path)
+    is_list = place.is_file() and place.suffix.lower() in LIST_FILES
+    if options.of_lists() and not is_list:
+        raise Fault(f"{path}: --root, --header and --columns are for list files ({' '.join(LIST_FILES)})")
+    try:
+        if place.is_dir():
+            return open_folder(place, path, by_class=options.by_class, max_pixels=options.max_pixels)
+        if is_list:
+            listed = ImageList(
+                place,
+                options.root,
+                header=options.header,
+                columns=options.columns,
+                max_pixels=options.max_pixels,
+            )
+            return Pictures(listed, path, tuple(listed.classes))
+        if place.exists() or place.is_symlink():
+            return _open_picture(place, path, options.max_pixels)
+    except HeadraceError as error:
+        raise Fault(str(error)) from error
+    raise Fault(f"{path}: no such file or folder")
+
+
+def open_folder(
+    folder: Path, name: str | None = None, *, by_class: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Pictures:
+    """Open a folder of class folders or, if no picture is in a folder of its own, a folder of pictures."""
+    shown = name or str(folder)
+    if by_class and any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+        classed = ImageFolder(folder, allow_empty=True, max_pixels=max_pixels)
+        if len(classed):
+            return Pictures(classed, shown, tuple(classed.classes))
+    flat = ImageFiles.under(folder, max_pixels=max_pixels)
+    if not len(flat):
+        endings = " ".join(DEFAULT_EXTENSIONS)
+        raise Fault(f"{shown}: no picture in this folder; names of pictures end with {endings}")
+    return Pictures(flat, shown)
+
+
+def _open_picture(place: Path, path: str, max_pixels: int) -> Pictures:
+    one = ImageFiles([place], max_pixels=max_pixels)
+    if place.suffix.lower() not in DEFAULT_EXTENSIONS:
+        try:
+            one[0]
+        except SampleError as error:
+            lists = " ".join(LIST_FILES)
+            raise Fault(f"{path}: neither a folder of pictures, nor a list file ({lists}), nor a picture") from error
+    return Pictures(one, path)
+
+
+def pictures_of_path(*, by_class: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the argument PATH, the options that go with it, and the dataset that they mean.
+
+    ``by_class``: of a folder of class folders, take the pictures of the classes; otherwise every picture below it.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def opened(
+            *,
+            path: str,
+            root: Path | None,
+            header: bool,
+            columns: tuple[str | int, ...] | None,
+            max_pixels: int,
+            **others: object,
+        ) -> Any:
+            pictures = open_path(path, Options(root, header, columns, max_pixels, by_class))
+            return command(pictures=pictures, **others)
+
+        for parameter in reversed(_PARAMETERS):
+            opened = parameter(opened)
+        return opened
+
+    return decorate
+
+
+def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    if len(names) != 2 or not all(names):
+        raise click.BadParameter("give two, as in: --columns file,kind or --columns 0,2")
+    return tuple(int(name) if name.isdecimal() else name for name in names)
+
+
+_PARAMETERS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+    click.argument("path", type=click.Path()),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="List file: the folder that its paths begin in.  [default: the list file's]",
+    ),
+    click.option("--header", is_flag=True, help="List file: pass over its first line."),
+    click.option(
+        "--columns",
+        metavar="PATH,LABEL",
+        callback=_columns,
+        help="List file: its columns of the path and of the label, by name or by number from 0.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="Refuse pictures of more pixels, which may be decompression bombs.  [default: half a GiB of RGB]",
+    ),
+)

@@ -1,0 +1,149 @@
+"""The transforms that the commands run, and a batch of pictures before and after them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import (
+    CenterCrop,
+    Compose,
+    DataLoader,
+    Dataset,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    ToCHW,
+    ToFloat,
+)
+from headrace.cli.faults import writing
+from headrace.cli.sheet import Pair, contact_sheet, thumbnail
+from headrace.cli.text import plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from headrace.cli.pictures import Pictures
+    from headrace.datasets.images import ImageDataset
+
+# ImageNet's, which most published models were trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+MOST_PAIRS = 24
+"""How many pictures of a batch a contact sheet shows."""
+
+
+def training(size: int) -> Compose:
+    """Return the usual transforms of training: a random crop and flip, then float32, normalised, channels first."""
+    return Compose(RandomResizedCrop(size), RandomHorizontalFlip(), ToFloat(), Normalize(_MEAN, _STD), ToCHW())
+
+
+def evaluation(size: int) -> Compose:
+    """Return the usual transforms of evaluation: the middle of the picture, and nothing random."""
+    return Compose(Resize(round(size * 256 / 224)), CenterCrop(size), ToFloat(), Normalize(_MEAN, _STD), ToCHW())
+
+
+def describe(transforms: Compose) -> str:
+    """Name the transforms, in order."""
+    return ", ".join(map(_name, transforms.transforms))
+
+
+def _name(transform: object) -> str:
+    size = getattr(transform, "size", None)
+    if isinstance(size, tuple):
+        height, width = size
+        size = height if height == width else f"{height} x {width}"
+    return type(transform).__name__ + (f"({size})" if size else "")
+
+
+def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Turn a batch of normalised (N, 3, H, W) float32 back into the (N, H, W, 3) uint8 that a person can look at."""
+    colours = images.transpose(0, 2, 3, 1) * np.asarray(_STD, np.float32) + np.asarray(_MEAN, np.float32)
+    pixels: NDArray[np.uint8] = np.rint(colours.clip(0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+class Traced(Dataset[tuple[Any, ...]]):
+    """A dataset's samples after the transforms, each with its label, what it was before, its size and its index."""
+
+    def __init__(self, dataset: ImageDataset, transform: Compose) -> None:
+        self._dataset = dataset
+        self._transform = transform
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        image, label = self._dataset[index]
+        return self._transform(image), label, thumbnail(image), image.shape[:2], index
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def where(self, index: int) -> str | None:
+        """Say where the sample comes from."""
+        return self._dataset.where(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One batch, as delivered, and what is needed to show where it came from."""
+
+    pictures: Pictures
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    thumbnails: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    skipped: int
+
+    def shown(self) -> int:
+        """Return how many pictures the contact sheet shows."""
+        return min(len(self.images), MOST_PAIRS)
+
+    def sheet(self, *, title: str, subtitle: str) -> bytes:
+        """Draw the contact sheet; return the bytes of a PNG."""
+        shown = self.shown()
+        height, width = self.images.shape[2:]
+        pairs = [
+            Pair(
+                before=self.thumbnails[row],
+                after=after,
+                caption=plain(self.pictures.label(int(self.labels[row]))),
+                detail=plain(f"{self.pictures.file(int(self.indices[row]))}, {w} x {h} to {width} x {height}"),
+            )
+            for row, (after, (h, w)) in enumerate(
+                zip(viewable(self.images[:shown]), self.sizes[:shown].tolist(), strict=True)
+            )
+        ]
+        png = io.BytesIO()
+        contact_sheet(pairs, title=title, subtitle=subtitle).save(png, format="PNG")
+        return png.getvalue()
+
+
+def preview(pictures: Pictures, transform: Compose, batch_size: int, *, shuffle: bool, seed: int) -> Preview:
+    """Make the first batch of the first epoch: the very batch that a training run with this seed begins with."""
+    loader: DataLoader[Any] = DataLoader(
+        Traced(pictures.dataset, transform), batch_size, shuffle=shuffle, seed=seed, on_error="skip"
+    )
+    with loader:
+        images, labels, thumbnails, sizes, indices = next(iter(loader))
+    return Preview(
+        pictures,
+        images,
+        labels,
+        thumbnails,
+        np.stack(sizes, axis=1) if isinstance(sizes, list | tuple) else sizes,
+        indices,
+        loader.statistics().skipped,
+    )
+
+
+def save(png: bytes, path: Path) -> None:
+    """Write a contact sheet."""
+    with writing(path, "choose another place with --output, or make room"):
+        path.write_bytes(png)

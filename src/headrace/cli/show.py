@@ -1,0 +1,122 @@
+"""``headrace show PATH``: what is in a batch, in numbers and as a contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.cli.pictures import pictures_of_path
+from headrace.cli.text import count, plain, table
+
+if TYPE_CHECKING:
+    from headrace.cli.pictures import Pictures
+    from headrace.cli.preview import Preview
+
+
+@click.command(
+    epilog="Example: headrace show photos --batch-size 24 --output batch.png",
+    short_help="Show one batch, in numbers and as a picture.",
+)
+@pictures_of_path()
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("headrace-show.png"),
+    show_default=True,
+    help="Where to save the contact sheet, a PNG.",
+)
+@click.option(
+    "--batch-size",
+    "-b",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=16,
+    show_default=True,
+    help="Pictures in a batch.",
+)
+@click.option(
+    "--size", "-s", type=click.IntRange(min=1), metavar="N", default=224, show_default=True, help="Side of the crops."
+)
+@click.option(
+    "--augment/--no-augment",
+    default=True,
+    show_default=True,
+    help="Random crops and flips, as in training, or the middle of each picture, as in evaluation.",
+)
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Which pictures make the batch.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Fixes the order and the augmentation.",
+)
+def show(
+    *,
+    pictures: Pictures,
+    output: Path,
+    batch_size: int,
+    size: int,
+    augment: bool,
+    shuffle: bool,
+    seed: int,
+) -> None:
+    """Make one batch of PATH; show its shapes, dtypes, value ranges and labels, and save a contact sheet.
+
+    The contact sheet has each picture before and after the transforms, with its label; normalised values are turned
+    back into colours for it.
+    """
+    from headrace.cli import preview
+
+    transform = preview.training(size) if augment else preview.evaluation(size)
+    steps = preview.describe(transform)
+    click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
+    click.echo(f"{steps}; seed {seed}")
+    click.echo()
+    batch = preview.preview(pictures, transform, batch_size, shuffle=shuffle, seed=seed)
+    click.echo(arrays(batch))
+    click.echo()
+    click.echo(f"sizes before: {_sizes(batch)}")
+    click.echo(f"labels: {_labels(batch)}")
+    if batch.skipped:
+        bad = count(batch.skipped, "bad picture was", "bad pictures were")
+        click.echo(f"{bad} left out: headrace check {plain(pictures.name)}")
+    png = batch.sheet(
+        title=plain(pictures.title()),
+        subtitle=f"{batch.shown()} of a batch of {len(batch.images)}; {pictures.summary()}. {steps}; seed {seed}.",
+    )
+    preview.save(png, output)
+    click.echo(f"contact sheet: {plain(str(output))}")
+
+
+def arrays(batch: Preview) -> str:
+    """Return shape, dtype and range of values of the arrays of a batch."""
+    rows = [("", "shape", "dtype", "smallest", "largest")]
+    for name, array in (("images", batch.images), ("labels", batch.labels)):
+        smallest, largest = (
+            f"{value:.3f}" if array.dtype.kind == "f" else str(value) for value in (array.min(), array.max())
+        )
+        rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
+    return table(rows, left=3)
+
+
+def _sizes(batch: Preview) -> str:
+    sizes = Counter(f"{width} x {height}" for height, width in batch.sizes.tolist())
+    return _most_common(sizes, most=6)
+
+
+def _labels(batch: Preview) -> str:
+    names = Counter(plain(batch.pictures.label(label)) for label in batch.labels.tolist())
+    return _most_common(names, most=12)
+
+
+def _most_common(counted: Counter[str], most: int) -> str:
+    items = [f"{item} ({number})" if number > 1 else item for item, number in counted.most_common(most)]
+    if len(counted) > most:
+        items.append(f"and {len(counted) - most} more")
+    return ", ".join(items)

@@ -1,0 +1,193 @@
+"""What all commands have in common: help, errors, Ctrl-C, pipes and terminals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING
+
+import pytest
+
+import headrace
+from tests.cli.conftest import COMMAND, PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Run, Start
+
+COMMANDS = ["show", "bench", "check", "demo"]
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    """Print the name and the version."""
+    assert run("--version").stdout == f"headrace {headrace.__version__}\n"
+
+
+def test_the_console_script_is_the_same_program() -> None:
+    """Point the installed command at the main function that ``python -m headrace`` runs."""
+    from importlib.metadata import entry_points
+
+    from headrace.__main__ import main
+
+    (script,) = entry_points(group="console_scripts", name="headrace")
+    assert script.load() is main
+
+
+def test_the_help_lists_every_command(run: Run) -> None:
+    """Name all the commands in the help, and say how to start."""
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+    assert "headrace demo" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_help_has_an_example(run: Run, command: str) -> None:
+    """Show how a command is typed."""
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: headrace {command}" in done.stdout
+
+
+@pytest.mark.parametrize("library", ["click", "tqdm"])
+def test_a_missing_library_is_told_in_one_line(library: str) -> None:
+    """Say which extra installs what the command line needs, and exit with 2."""
+    script = f"import sys; sys.modules[{library!r}] = None; from headrace.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"the command line needs {library}, which is not installed: pip install 'headrace[cli]'\n"
+
+
+@pytest.mark.parametrize("command", ["show", "bench", "check"])
+def test_a_path_that_is_not_there_is_one_line_and_exit_status_2(run: Run, command: str) -> None:
+    """Name the path and what is wrong with it, without a traceback."""
+    done = run(command, "nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "headrace: nowhere: no such file or folder\n"
+
+
+def test_a_folder_without_pictures_says_what_counts_as_one(run: Run, tmp_path: Path) -> None:
+    """Name the endings that were looked for."""
+    (tmp_path / "empty" / "notes").mkdir(parents=True)
+    (tmp_path / "empty" / "notes" / "a.md").write_text("hello")
+    done = run("check", "empty")
+    assert done.returncode == 2
+    assert done.stderr.startswith("headrace: empty: no picture in this folder; ")
+    assert ".jpeg" in done.stderr
+
+
+def test_a_file_that_is_no_picture_says_what_would_do(run: Run, tmp_path: Path) -> None:
+    """Refuse a file whose name and bytes are neither a list's nor a picture's."""
+    (tmp_path / "notes.md").write_text("hello")
+    done = run("show", "notes.md")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "headrace: notes.md: neither a folder of pictures, nor a list file (.txt .csv .tsv .lst), nor a picture\n"
+    )
+
+
+def test_options_of_list_files_are_refused_for_a_folder(run: Run, photos: Path) -> None:
+    """Tell an option that would be ignored."""
+    done = run("check", photos, "--columns", "0,1")
+    assert done.returncode == 2
+    assert "--root, --header and --columns are for list files" in done.stderr
+
+
+def test_a_list_file_that_cannot_be_read_names_the_line(run: Run, tmp_path: Path) -> None:
+    """Show the library's own message as one line."""
+    (tmp_path / "bad.csv").write_text("a.jpg,0\nb.jpg\n")
+    done = run("check", "bad.csv")
+    assert done.returncode == 2
+    assert done.stderr.startswith("headrace: bad.csv, line 2: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(photos: Path, tmp_path: Path) -> None:
+    """Keep the whole story for who asks for it."""
+    command = [*COMMAND, "--debug", "show", str(photos), "--output", str(tmp_path / "none" / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "FileNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "LIST"),
+        ("check", "LIST", "--jobs", "7"),
+        ("show", "LIST", "--batch-size", "100000"),
+        ("bench", "LIST", "--workers", "2"),
+        ("bench", "LIST", "--workers", "0"),
+        ("demo", "--pictures", "300000"),
+        ("demo", "--pictures", "12", "--epochs", "300000", "--workers", "2"),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_ends_a_command_at_once_and_cleanly(
+    start: Start, endless: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Exit with 130 and one word, whatever was under way, and leave no half-made folder."""
+    process = start(*(endless if argument == "LIST" else argument for argument in arguments))
+    assert process.stdout is not None
+    while line := process.stdout.readline():  # up to the line after which the work goes on for long
+        if any(mark in line for mark in ("gone.jpg", "RandomResizedCrop", "making 300,000", "epoch 1/")):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert errors == "interrupted\n"
+    assert process.returncode == 130
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(start: Start, tmp_path: Path) -> None:
+    """Stop quietly, with a shell's status for a broken pipe, when the reader has gone: ``headrace check … | head``."""
+    bad = tmp_path / "bad.txt"
+    bad.write_text("gone.jpg 0\n" * 20_000)
+    process = start("check", bad)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(f"{tmp_path}/gone.jpg: ")
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE_SECONDS) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_output_that_is_not_a_terminals_has_no_control_characters(run: Run, photos: Path) -> None:
+    """Write plain lines, and no progress bar, where nobody watches."""
+    for arguments in (("check",), ("bench", "--workers", "1"), ("show",)):
+        done = run(arguments[0], photos, *arguments[1:])
+        assert done.returncode == 0
+        assert all(character.isprintable() or character == "\n" for character in done.stdout + done.stderr)
+
+
+def test_a_terminal_gets_a_progress_bar_that_goes_away(photos: Path, tmp_path: Path) -> None:
+    """Draw on a terminal, whose last line is the summary alone."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    with subprocess.Popen([*COMMAND, "check", str(photos)], stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
+        os.close(theirs)
+        written = _all_of(ours)
+    assert process.returncode == 0
+    assert "checking" in written
+    assert "pictures/s" in written
+    lines = [line.rpartition("\r")[2].strip() for line in written.replace("\r\n", "\n").split("\n")]
+    assert [line for line in lines if line] == ["12 pictures checked, all good"]
+
+
+def _all_of(terminal: int) -> str:
+    parts = []
+    with os.fdopen(terminal, "rb", buffering=0) as stream:
+        try:
+            while part := stream.read(4096):
+                parts.append(part)
+        except OSError:  # how Linux says that the other end of a terminal is closed
+            pass
+    return b"".join(parts).decode()

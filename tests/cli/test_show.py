@@ -1,0 +1,131 @@
+"""`headrace show`: a batch in numbers, and its contact sheet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headrace
+from headrace.cli import preview
+from headrace.cli.pictures import Options, open_path
+from headrace.cli.sheet import TILE, Pair, contact_sheet, sheet_size, thumbnail
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Run
+
+
+def colours(path: Path) -> tuple[tuple[int, int], int]:
+    """Return the size of a PNG and how many colours it has."""
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG"
+        return sheet.size, len(sheet.convert("RGB").getcolors(1 << 24) or ())
+
+
+def test_a_batch_is_shown_in_numbers_and_as_a_sheet(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Print shapes, dtypes, ranges and labels, and save the contact sheet of all twelve."""
+    done = run("show", photos)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{photos}: 12 pictures in 3 classes" in done.stdout
+    assert "(12, 3, 224, 224)" in done.stdout
+    assert "float32" in done.stdout
+    labels = next(line for line in done.stdout.splitlines() if line.startswith("labels: "))
+    assert all(f"{name} (4)" in labels for name in ("cat", "dog", "émeu"))
+    size, found = colours(tmp_path / "headrace-show.png")
+    assert size == sheet_size(12)
+    assert found > 1000
+
+
+def test_the_options_choose_the_batch(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Obey size, batch size, output and the middle crop of evaluation."""
+    done = run("show", photos, "-b", "2", "-s", "32", "--no-augment", "--no-shuffle", "-o", "sheet.png")
+    assert "(2, 3, 32, 32)" in done.stdout
+    assert "CenterCrop(32)" in done.stdout
+    assert "labels: cat (2)" in done.stdout
+    assert colours(tmp_path / "sheet.png")[0] == sheet_size(2)
+
+
+def test_pictures_without_labels_are_shown(run: Run, photos: Path) -> None:
+    """Say that there are no labels in a folder of pictures."""
+    done = run("show", photos / "dog")
+    assert "4 pictures\n" in done.stdout
+    assert "labels: no label (4)" in done.stdout
+
+
+def test_bad_pictures_are_left_out_and_counted(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Show what can be shown, and name the command that lists the rest."""
+    (tmp_path / "list.txt").write_text(f"gone.jpg 3\n{photos}/cat/0.jpg 7\n")
+    done = run("show", "list.txt")
+    assert done.returncode == 0
+    assert "labels: label 7\n" in done.stdout
+    assert "1 bad picture was left out: headrace check list.txt" in done.stdout
+
+
+def test_a_folder_with_bad_pictures_alone_fails_in_one_line(run: Run, tmp_path: Path) -> None:
+    """Exit with 1, and tell what was wrong with one of them."""
+    (tmp_path / "list.txt").write_text("gone.jpg 3\nlost.jpg 3\n")
+    done = run("show", "list.txt")
+    assert done.returncode == 1
+    assert done.stderr.startswith("headrace: ")
+    assert "gone.jpg" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["none/sheet.png", "/dev/full"])
+def test_a_sheet_that_cannot_be_saved_is_told(run: Run, photos: Path, output: str) -> None:
+    """Name the file, the reason and the cure."""
+    done = run("show", photos, "-b", "1", "-o", output)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"headrace: {output}: No s")
+    assert "--output" in done.stderr
+
+
+def test_the_preview_is_the_batch_that_training_begins_with(photos: Path) -> None:
+    """Give the same pixels as a loader over the mapped dataset with the same seed, on threads."""
+    pictures = open_path(str(photos), Options())
+    transform = preview.training(40)
+    shown = preview.preview(pictures, transform, 5, shuffle=True, seed=3)
+    loader: headrace.DataLoader[list[np.ndarray]] = headrace.DataLoader(
+        pictures.dataset.map(transform), 5, shuffle=True, seed=3, num_workers=2
+    )
+    images, labels = next(iter(loader))
+    loader.close()
+    np.testing.assert_array_equal(shown.images, images)
+    np.testing.assert_array_equal(shown.labels, labels)
+    for index, size, label in zip(shown.indices, shown.sizes, shown.labels, strict=True):
+        picture, expected = pictures.dataset[index]
+        assert picture.shape[:2] == tuple(size)
+        assert label == expected
+
+
+def test_normalised_values_are_turned_back_into_colours() -> None:
+    """Recover the very pixels that went in."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
+    normalise = headrace.Compose(preview.training(8).transforms[2:])
+    batch = np.stack([normalise(picture) for picture in pixels])
+    assert batch.shape == (2, 3, 8, 9)
+    np.testing.assert_array_equal(preview.viewable(batch), pixels)
+
+
+def test_a_sheet_holds_the_pictures_before_and_after() -> None:
+    """Paint both pictures of a pair where the card says, letterboxed to the same square."""
+    before = np.full((50, 100, 3), (255, 0, 0), np.uint8)
+    after = np.full((16, 16, 3), (0, 0, 255), np.uint8)
+    sheet = contact_sheet([Pair(thumbnail(before), after, "caption", "detail")] * 5, title="title", subtitle="sub")
+    found = {colour: number for number, colour in sheet.getcolors(1 << 24) or ()}
+    assert sheet.size == sheet_size(5)
+    assert found[0, 0, 255] == 5 * TILE * TILE
+    assert found[255, 0, 0] == 5 * TILE * TILE // 2
+
+
+def test_texts_that_are_too_long_stay_on_their_card() -> None:
+    """Draw nothing beyond the card, however long the name of a class or a file."""
+    white = np.full((TILE, TILE, 3), 255, np.uint8)
+    short = np.asarray(contact_sheet([Pair(white, white, "a", "b")], title="", subtitle=""))
+    long = np.asarray(contact_sheet([Pair(white, white, "Ω long " * 99, "b" * 999)], title="", subtitle=""))
+    changed = np.argwhere((short != long).any(axis=2))
+    assert changed[:, 1].max() < sheet_size(1)[0] - 28 - 5
