@@ -40,10 +40,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# Layers, leaks, doctests and the guide's code are tests like any other. Coverage is of this process: what the tests
-# run in processes of their own is seen by what it prints and returns.
+# Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
 tests: $(VENV)/.dev
+	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 format: $(VENV)/.dev
