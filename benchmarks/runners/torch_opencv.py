@@ -1,4 +1,4 @@
-"""torch's DataLoader over OpenCV, as tutorials write it: imread, crop, resize, flip, /255, normalise. Plain bilinear."""
+"""torch's DataLoader over OpenCV, as tutorials write it: imread, crop, resize, flip, /255, normalise; plain."""
 
 from __future__ import annotations
 

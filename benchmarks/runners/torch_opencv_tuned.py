@@ -1,4 +1,4 @@
-"""torch's DataLoader over OpenCV, by someone who profiled it: look-up tables straight into the sample. Plain bilinear."""
+"""torch's DataLoader over OpenCV, by someone who profiled it: look-up tables straight into the sample; plain."""
 
 from __future__ import annotations
 

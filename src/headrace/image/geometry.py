@@ -253,8 +253,8 @@ def _opencv_resize(image: Image, height: int, width: int, interpolation: str) ->
 def _check_dtype(image: Image, how: str) -> None:
     if image.dtype not in _RESIZABLE:
         raise ArgumentError(
-            f"pictures of uint8, uint16, float16, float32, float64 can be resized with {how}; got {image.dtype}: convert it "
-            f"first, or use interpolation='nearest' with antialias=True, which takes any dtype"
+            f"pictures of uint8, uint16, float16, float32, float64 can be resized with {how}; got {image.dtype}: "
+            f"convert it first, or use interpolation='nearest' with antialias=True, which takes any dtype"
         )
 
 
