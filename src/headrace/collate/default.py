@@ -3,12 +3,15 @@
 The container rules are those of torch's ``default_collate`` (torch.utils.data._utils.collate), with NumPy arrays
 where it makes tensors; two things differ, knowingly: a key that only some of the samples have is an error
 rather than dropped, and arrays of different dtypes are promoted by NumPy's rules.
+
+What becomes of a leaf is looked up by its type, in a mapping that a caller may put his own types into.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,6 +23,11 @@ from headrace.errors import CollateError, CollateTypeError
 if TYPE_CHECKING:
     from headrace.work import Empty
 
+CollateFn = Callable[..., Any]
+"""Makes the batch of samples of one type: called ``function(samples, collate_fn_map=…)``."""
+
+Functions = Mapping[type | tuple[type, ...], CollateFn]
+
 
 class Collate(Protocol):
     """Samples -> batch. Arrays of any size are best made with ``empty``: memory that is lent and used again."""
@@ -29,7 +37,7 @@ class Collate(Protocol):
         ...
 
 
-def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
+def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_fn_map: Functions | None = None) -> Any:
     """Put samples together in one batch, stacking arrays and numbers along a new first axis.
 
     >>> from headrace import default_collate
@@ -43,45 +51,102 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
     int64, floats float64, bools bool, NumPy scalars keep their dtype; str and bytes stay a list. Mappings and named
     tuples keep their type, other tuples and sequences become lists of columns (as in torch).
 
+    ``collate_fn_map`` adds types of one's own, or replaces what becomes of others, anywhere in a sample; to give it to
+    a loader, use functools.partial. A function is called as ``function(samples, collate_fn_map=…)``, and passes the
+    mapping on to `collate` where it has samples inside its samples. How a type is looked up, `collate` says; one's own
+    come before those that are there.
+
+    >>> from datetime import timedelta
+    >>> seconds = {timedelta: lambda samples, collate_fn_map: np.array([s.total_seconds() for s in samples])}
+    >>> default_collate([{"took": timedelta(minutes=2), "x": 1}], collate_fn_map=seconds)
+    {'took': array([120.]), 'x': array([1])}
+
     Raises `CollateError` where samples do not fit together (two shapes, two lengths, another set of keys), and
     `CollateTypeError` for what cannot be put in a batch (None, arrays of Python objects, other types).
     """
-    if not samples:
-        raise CollateError("no samples: a batch needs at least one")
-    return _collate(samples, empty, "")
+    functions: Functions = default_collate_fn_map
+    if collate_fn_map:
+        functions = {**collate_fn_map, **{key: f for key, f in functions.items() if key not in collate_fn_map}}
+    return _collate(samples, Registry(functions, empty))
 
 
-def _collate(samples: Sequence[Any], empty: Empty, place: str) -> Any:
+def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
+    """Put samples together with the functions of a mapping, by type; of its own it knows containers alone.
+
+    >>> from headrace.collate.default import collate
+    >>> joined = {str: lambda samples, collate_fn_map: "+".join(samples)}
+    >>> collate([{"a": "x", "b": ("y", "z")}, {"a": "1", "b": ("2", "3")}], collate_fn_map=joined)
+    {'a': 'x+1', 'b': ['y+2', 'z+3']}
+
+    The function for the first sample's very type is called; else that of the first key, in the mapping's order, that
+    it is an instance of (a key may be a tuple of types); else mappings and sequences are walked into, by the rules of
+    `default_collate`. Inside a function that was called with a mapping, giving it that mapping goes on in the same
+    way. ``default_collate_fn_map`` holds the functions for arrays, numbers and text, to be put in a mapping of one's
+    own. Raises as `default_collate` does.
+    """
+    return _collate(batch, _registry(collate_fn_map))
+
+
+class Registry(dict[Any, CollateFn]):
+    """The functions of a batch that is being made, by type; ours find in it the lent memory, and where they are."""
+
+    __slots__ = ("empty", "place")
+
+    def __init__(self, functions: Functions, empty: Empty = np.empty) -> None:
+        super().__init__(functions)
+        self.empty = empty
+        self.place: tuple[Any, ...] = ()
+
+    def find(self, sample: Any) -> CollateFn | None:
+        """Return the function for a sample: by its type, else by the first key that it is an instance of."""
+        function = self.get(type(sample))
+        if function is None:
+            function = next((function for types, function in self.items() if isinstance(sample, types)), None)
+        return function
+
+    @property
+    def at(self) -> str:
+        """Where in the sample this is, as an error's message begins."""
+        return f"at sample{''.join(f'[{key!r}]' for key in self.place)}: " if self.place else ""
+
+
+def _registry(functions: Functions | None) -> Registry:
+    return functions if isinstance(functions, Registry) else Registry(functions or {})
+
+
+def _collate(samples: Sequence[Any], registry: Registry) -> Any:
+    if len(samples) == 0:
+        raise CollateError(f"{registry.at}no samples: a batch needs at least one")
     first = samples[0]
-    if isinstance(first, np.ndarray):
-        return _stack(samples, empty, place)
-    if isinstance(first, str | bytes):
-        return list(samples)
-    if isinstance(first, int | float | complex | np.generic):
-        return _numbers(samples, empty, place)
+    function = registry.find(first)
+    if function is not None:
+        return function(samples, collate_fn_map=registry)
     if isinstance(first, Mapping):
-        return _mapping(samples, empty, place)
+        return _mapping(samples, registry)
     if isinstance(first, Sequence):
-        return _columns(samples, empty, place)
-    if hasattr(first, "__array__"):
-        return _stack([np.asarray(sample) for sample in samples], empty, place)
+        return collate_columns(samples, registry)
+    arrays = registry.get(np.ndarray)
+    if arrays is not None and hasattr(first, "__array__"):
+        return arrays([np.asarray(sample) for sample in samples], collate_fn_map=registry)
     raise CollateTypeError(
-        f"{_at(place)}samples of type {_name(first)} cannot be put in a batch; "
-        "give arrays, numbers, strings, mappings or sequences of them, or pass a collate_fn"
+        f"{registry.at}samples of type {name_of(first)} cannot be put in a batch; give arrays, numbers, strings, "
+        "mappings or sequences of them, put a function for the type in collate_fn_map, or pass a collate_fn"
     )
 
 
-def _stack(arrays: Sequence[Any], empty: Empty, place: str) -> npt.NDArray[Any]:
-    column = column_of(arrays)
+def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
+    """Stack arrays of one shape."""
+    column = column_of(batch)
     if column is not None:
         return column
-    first = arrays[0]
+    registry = _registry(collate_fn_map)
+    first = batch[0]
     shape, dtype = first.shape, first.dtype
-    for row, array in enumerate(arrays):
+    for row, array in enumerate(batch):
         if not isinstance(array, np.ndarray) or array.shape != shape:
-            found = array.shape if isinstance(array, np.ndarray) else _name(array)
+            found = array.shape if isinstance(array, np.ndarray) else name_of(array)
             raise CollateError(
-                f"{_at(place)}samples 0 and {row} of the batch differ in shape: {shape} and {found}; "
+                f"{registry.at}samples 0 and {row} of the batch differ in shape: {shape} and {found}; "
                 "bring them to one shape (Resize, a crop, padding), or pass a collate_fn",
                 rows=(0, row),
             )
@@ -89,78 +154,135 @@ def _stack(arrays: Sequence[Any], empty: Empty, place: str) -> npt.NDArray[Any]:
             dtype = np.result_type(dtype, array.dtype)
     if dtype.hasobject:
         raise CollateTypeError(
-            f"{_at(place)}arrays of Python objects cannot be put in a batch; give numbers, or pass a collate_fn"
+            f"{registry.at}arrays of Python objects cannot be put in a batch; give numbers, or pass a collate_fn"
         )
-    batch = empty((len(arrays), *shape), dtype)
-    for row, array in enumerate(arrays):
-        batch[row] = array
-    return batch
+    stacked = registry.empty((len(batch), *shape), dtype)
+    for row, array in enumerate(batch):
+        stacked[row] = array
+    return stacked
 
 
-def _numbers(samples: Sequence[Any], empty: Empty, place: str) -> npt.NDArray[Any]:
+def _numbers(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
+    registry = _registry(collate_fn_map)
     try:
-        values = np.asarray(samples)
+        values = np.asarray(batch)
     except (ValueError, TypeError):  # a number beside an array or a list
-        values = np.asarray(samples, dtype=object)
-    if values.dtype.kind not in "biufcmM" or values.shape != (len(samples),):
-        odd = next((row for row, s in enumerate(samples) if not isinstance(s, int | float | complex | np.generic)), 0)
+        values = np.asarray(batch, dtype=object)
+    if values.dtype.kind not in "biufcmM" or values.shape != (len(batch),):
+        odd = next((row for row, s in enumerate(batch) if not isinstance(s, int | float | complex | np.generic)), 0)
         raise CollateTypeError(
-            f"{_at(place)}numbers cannot be put in one array: sample 0 is {samples[0]!r}, "
-            f"sample {odd} of the batch is a {_name(samples[odd])}; give numbers that NumPy can hold"
+            f"{registry.at}numbers cannot be put in one array: sample 0 is {batch[0]!r}, "
+            f"sample {odd} of the batch is a {name_of(batch[odd])}; give numbers that NumPy can hold"
         )
-    batch = empty(values.shape, values.dtype)
-    batch[...] = values
-    return batch
+    numbers = registry.empty(values.shape, values.dtype)
+    numbers[...] = values
+    return numbers
 
 
-def _mapping(samples: Sequence[Mapping[Any, Any]], empty: Empty, place: str) -> Any:
-    first = samples[0]
+def _text(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Sequence[Any]:  # noqa: ARG001
+    return batch if isinstance(batch, list | np.ndarray) else list(batch)
+
+
+default_collate_fn_map: Functions = MappingProxyType(
+    {
+        np.ndarray: collate_arrays,
+        str: _text,
+        bytes: _text,
+        int: _numbers,
+        float: _numbers,
+        complex: _numbers,
+        np.generic: _numbers,
+    }
+)
+"""What `default_collate` makes of leaves, by their type; read-only."""
+
+
+def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
+    first, place = samples[0], registry.place
     for row, sample in enumerate(samples):
         if not isinstance(sample, Mapping) or sample.keys() != first.keys():
-            found = list(sample) if isinstance(sample, Mapping) else _name(sample)
+            found = list(sample) if isinstance(sample, Mapping) else name_of(sample)
             raise CollateError(
-                f"{_at(place)}samples 0 and {row} of the batch differ in their keys: {list(first)} and {found}; "
+                f"{registry.at}samples 0 and {row} of the batch differ in their keys: {list(first)} and {found}; "
                 "give every sample the same keys, or pass a collate_fn",
                 rows=(0, row),
             )
-    columns = {key: _collate([sample[key] for sample in samples], empty, f"{place}[{key!r}]") for key in first}
+    columns = {}
+    for key in first:
+        registry.place = (*place, key)
+        columns[key] = _collate([sample[key] for sample in samples], registry)
+    registry.place = place
+    return _like_mapping(first, columns)
+
+
+def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
+    """Put together sequences of one length, item by item."""
+    first, place = samples[0], registry.place
+    for row, sample in enumerate(samples):
+        if not isinstance(sample, Sequence) or len(sample) != len(first):
+            found = len(sample) if isinstance(sample, Sequence) else name_of(sample)
+            raise CollateError(
+                f"{registry.at}samples 0 and {row} of the batch differ in length: {len(first)} and {found}; "
+                "pad them to one length (PaddedCollate), or pass a collate_fn",
+                rows=(0, row),
+            )
+    columns = []
+    for index, column in enumerate(zip(*samples, strict=True)):
+        registry.place = (*place, index)
+        columns.append(_collate(column, registry))
+    registry.place = place
+    return _like_sequence(first, columns)
+
+
+def default_convert(data: Any) -> Any:
+    """Turn the NumPy scalars of one sample into arrays, and leave its other leaves as they are.
+
+    >>> from headrace import default_convert
+    >>> default_convert((np.float32(1.5), [2, "text"], {"x": np.zeros(2)}))
+    [array(1.5, dtype=float32), [2, 'text'], {'x': array([0., 0.])}]
+
+    What a loader without batches (``batch_size=None``) does to a sample: the containers become new ones by the rules
+    of `default_collate` (a tuple becomes a list), and what torch would make a tensor of is an array.
+    """
+    if isinstance(data, np.generic) and not isinstance(data, str | bytes):
+        return np.asarray(data)
+    if isinstance(data, Mapping):
+        return _like_mapping(data, {key: default_convert(data[key]) for key in data})
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return _like_sequence(data, [default_convert(item) for item in data])
+    return data
+
+
+def _like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
     if type(first) is dict:
         return columns
-    if isinstance(first, MutableMapping):
-        batch = copy.copy(first)  # keeps what a subclass carries beside its items, as torch does
-        batch.update(columns)
-        return batch
     try:
+        if isinstance(first, MutableMapping):
+            batch = copy.copy(first)  # keeps what a subclass carries beside its items, as torch does
+            batch.update(columns)
+            return batch
         return type(first)(columns)  # type: ignore[call-arg]  # most mappings are made from one; if not, a dict
     except TypeError:
         return columns
 
 
-def _columns(samples: Sequence[Sequence[Any]], empty: Empty, place: str) -> Any:
-    first = samples[0]
-    for row, sample in enumerate(samples):
-        if not isinstance(sample, Sequence) or len(sample) != len(first):
-            found = len(sample) if isinstance(sample, Sequence) else _name(sample)
-            raise CollateError(
-                f"{_at(place)}samples 0 and {row} of the batch differ in length: {len(first)} and {found}; "
-                "pad them to one length, or pass a collate_fn",
-                rows=(0, row),
-            )
-    columns = [_collate(column, empty, f"{place}[{index}]") for index, column in enumerate(zip(*samples, strict=True))]
+def _like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
     if isinstance(first, tuple):
         return type(first)(*columns) if hasattr(first, "_fields") else columns
-    if isinstance(first, MutableSequence) and type(first) is not list:
-        batch = copy.copy(first)
-        for index, column in enumerate(columns):
-            batch[index] = column
-        return batch
-    return columns
+    if type(first) is list:
+        return columns
+    try:
+        if isinstance(first, MutableSequence):
+            batch = copy.copy(first)
+            for index, column in enumerate(columns):
+                batch[index] = column
+            return batch
+        return type(first)(columns)  # type: ignore[call-arg]  # most sequences are made from one; if not, a list
+    except (TypeError, ValueError):
+        return columns
 
 
-def _at(place: str) -> str:
-    return f"at sample{place}: " if place else ""
-
-
-def _name(thing: object) -> str:
+def name_of(thing: object) -> str:
+    """Return the name of a thing's type, with its module."""
     kind = type(thing)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -40,6 +40,11 @@ class Dataset(Generic[T_co]):
         for index in range(len(self)):
             yield self[index]
 
+    def __add__(self, other: Any) -> Dataset[Any]:
+        from headrace.datasets.combine import ConcatDataset
+
+        return ConcatDataset([self, other])
+
     def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
         """Return this dataset with functions applied to each sample, one after the other, when it is read.
 

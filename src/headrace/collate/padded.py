@@ -1,0 +1,216 @@
+"""Samples of different lengths in one batch: padded to the longest."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.collate.default import (
+    Registry,
+    collate_arrays,
+    collate_columns,
+    default_collate,
+    name_of,
+)
+from headrace.errors import ArgumentError, CollateError, CollateTypeError
+
+if TYPE_CHECKING:
+    from headrace.work import Empty
+
+Number = int | float | complex | np.generic
+Value = Number | Mapping[Any, Any] | Sequence[Any] | None
+"""A number; or, leaf by leaf, what a sample has in its place: mappings and sequences of values, None to leave alone."""
+
+
+class Padded(NamedTuple):
+    """What `PaddedCollate` makes of a leaf with ``lengths=True``.
+
+    >>> from headrace import PaddedCollate
+    >>> values, lengths, mask = PaddedCollate(lengths=True)([[5, 6], [7]])
+    >>> values, lengths, mask
+    (array([[5, 6],
+           [7, 0]]), array([2, 1]), array([[ True,  True],
+           [ True, False]]))
+
+    All three have one row for each sample.
+    """
+
+    values: npt.NDArray[Any]
+    lengths: npt.NDArray[np.int64]
+    """How long each was."""
+    mask: npt.NDArray[np.bool_]
+    """True where ``values`` are a sample's own, False where they are padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedCollate:
+    """A collate function that pads arrays to the length of the longest in the batch.
+
+    >>> from headrace import PaddedCollate
+    >>> tokens = [np.array([5, 6, 7]), np.array([8])]
+    >>> PaddedCollate()(tokens)
+    array([[5, 6, 7],
+           [8, 0, 0]])
+    >>> samples = [{"tokens": t, "label": n} for n, t in enumerate(tokens)]
+    >>> batch = PaddedCollate({"tokens": -1}, side="left", multiple_of=4, lengths=True)(samples)
+    >>> batch["tokens"].values, batch["label"]
+    (array([[-1,  5,  6,  7],
+           [-1, -1, -1,  8]]), array([0, 1]))
+    >>> batch["tokens"].lengths, batch["tokens"].mask.sum(axis=1)
+    (array([3, 1]), array([3, 1]))
+
+    The first axis of an array is its length; the others must agree. A list of numbers is an array, too. ``value``: a
+    number, for every array of a sample; or, where a sample is a mapping or a tuple, a mapping or a tuple with a number
+    for each leaf that is to be padded, and None (or nothing, in a mapping) for those that are not, which
+    `default_collate` puts together, as it does everything else. ``side``: where the padding goes, "right" or "left".
+    ``multiple_of``: the length is rounded up to a multiple of it. ``lengths``: give a `Padded`, a named tuple of
+    (values, lengths, mask), in a padded leaf's place.
+
+    Raises `ArgumentError` for arguments that cannot be used; when called, `CollateError` where samples do not fit
+    together but for their lengths, where ``value`` has what the samples have not, and where an array cannot hold it.
+    """
+
+    value: Value = 0
+    side: Literal["right", "left"] = "right"
+    multiple_of: int | None = None
+    lengths: bool = False
+
+    def __post_init__(self) -> None:
+        _check_value(self.value)
+        if self.side not in ("right", "left"):
+            raise ArgumentError(f'side must be "right" or "left"; got {self.side!r}')
+        if self.multiple_of is not None:
+            try:
+                least = operator.index(self.multiple_of)
+            except TypeError:
+                least = 0
+            if least < 1 or isinstance(self.multiple_of, bool):
+                raise ArgumentError(f"multiple_of must be an integer from 1 up, or None; got {self.multiple_of!r}")
+
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
+        """Return the batch of these samples."""
+        if len(samples):
+            _check_names(self.value, samples[0], "")
+        return default_collate(samples, empty=empty, collate_fn_map={np.ndarray: self._arrays, list: self._lists})
+
+    def _arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+        value = _value_at(self.value, collate_fn_map.place)
+        first = batch[0]
+        if value is None or first.ndim == 0 or first.dtype.kind not in "biufc":
+            return collate_arrays(batch, collate_fn_map=collate_fn_map)
+        return self._padded(batch, value, collate_fn_map)
+
+    def _lists(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+        value = _value_at(self.value, collate_fn_map.place)
+        if value is None or not all(isinstance(sample, list) and _all_numbers(sample) for sample in batch):
+            return collate_columns(batch, collate_fn_map)
+        filled = [np.asarray(sample) for sample in batch if sample]
+        # An empty list has no dtype of its own: NumPy's float64 would make floats of all the others.
+        none = np.empty(0, filled[0].dtype if filled else np.int64)
+        return self._padded([np.asarray(sample) if sample else none for sample in batch], value, collate_fn_map)
+
+    def _padded(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
+        dtype = _common(batch, registry)
+        filler = _filler(value, dtype, registry)
+        lengths = [len(array) for array in batch]
+        longest = max(lengths)
+        if self.multiple_of is not None:
+            longest += -longest % self.multiple_of
+        values = registry.empty((len(batch), longest, *batch[0].shape[1:]), dtype)
+        own = [slice(length) if self.side == "right" else slice(longest - length, None) for length in lengths]
+        pad = [slice(length, None) if self.side == "right" else slice(longest - length) for length in lengths]
+        for row, array in enumerate(batch):
+            values[row, own[row]] = array
+            values[row, pad[row]] = filler
+        if not self.lengths:
+            return values
+        mask = registry.empty((len(batch), longest), np.dtype(bool))
+        counts = registry.empty((len(batch),), np.dtype(np.int64))
+        mask[...] = False
+        counts[...] = lengths
+        for row, place in enumerate(own):
+            mask[row, place] = True
+        return Padded(values, counts, mask)
+
+
+def _common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
+    """Return the dtype that holds all of these arrays, which must agree in everything but their lengths."""
+    first = batch[0]
+    dtype: np.dtype[Any] = first.dtype
+    for row, array in enumerate(batch):
+        if not isinstance(array, np.ndarray) or array.ndim != first.ndim or array.shape[1:] != first.shape[1:]:
+            found = array.shape if isinstance(array, np.ndarray) else name_of(array)
+            raise CollateError(
+                f"{registry.at}samples 0 and {row} of the batch differ in more than their length: their shapes are "
+                f"{first.shape} and {found}, and only the first axis is padded; bring the others to one shape",
+                rows=(0, row),
+            )
+        if array.dtype != dtype:
+            dtype = np.result_type(dtype, array.dtype)
+    if dtype.kind not in "biufc":
+        raise CollateTypeError(f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch")
+    return dtype
+
+
+def _filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
+    """Return the value as an array's dtype has it, if it can."""
+    asked = np.asarray(value)
+    with np.errstate(all="ignore"):
+        if dtype.kind == "c" or (dtype.kind == "f" and asked.dtype.kind != "c"):
+            cast = asked.astype(dtype)
+            fits = bool(np.isfinite(cast) == np.isfinite(asked))  # rounded, as it may be, but not to infinity
+        else:
+            fits = asked.dtype.kind in "biuf" and bool(np.isfinite(asked))
+            cast = asked.astype(dtype) if fits else asked
+            fits = fits and bool(cast == asked)
+    if not fits:
+        raise CollateError(f"{registry.at}arrays of {dtype} cannot be padded with {value!r}; give a value that fits")
+    return cast
+
+
+def _all_numbers(items: list[Any]) -> bool:
+    return all(isinstance(item, Number) and not isinstance(item, str | bytes) for item in items)
+
+
+def _value_at(value: Any, place: tuple[Any, ...]) -> Any:
+    """Return the number for a place in the sample, or None where it is to be left alone."""
+    for key in place:
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, Sequence):
+            value = value[key]
+        else:
+            break
+    return value if isinstance(value, Number) else None
+
+
+def _check_value(value: Any) -> None:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            _check_value(inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for inner in value:
+            _check_value(inner)
+    elif value is not None and (isinstance(value, str | bytes) or not isinstance(value, Number)):
+        raise ArgumentError(f"value must be a number, or a mapping or sequence of numbers and None; got {value!r}")
+
+
+def _check_names(value: Any, sample: Any, place: str) -> None:
+    """Raise where there is a value for what is not in the samples: most likely a name that was misspelt."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(sample, Mapping) or key not in sample:
+                found = f"the keys {list(sample)}" if isinstance(sample, Mapping) else f"type {name_of(sample)}"
+                raise CollateError(f"value has sample{place}[{key!r}], which is not in the samples: they have {found}")
+            _check_names(inner, sample[key], f"{place}[{key!r}]")
+    elif isinstance(value, Sequence):
+        if not isinstance(sample, Sequence) or isinstance(sample, str | bytes) or len(sample) != len(value):
+            found = f"{len(sample)} items" if isinstance(sample, Sequence) else f"type {name_of(sample)}"
+            raise CollateError(f"value has {len(value)} items for sample{place}, which has {found}")
+        for index, inner in enumerate(value):
+            _check_names(inner, sample[index], f"{place}[{index}]")

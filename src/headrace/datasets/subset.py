@@ -1,0 +1,211 @@
+"""Parts of a dataset: the samples at given indices, and random splits."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from headrace.calls import article
+from headrace.datasets import parts
+from headrace.datasets.base import Dataset, T_co
+from headrace.errors import ArgumentError
+from headrace.generators import ArgumentTypeError, GeneratorLike, draws
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from headrace.datasets.views import Indexed
+    from headrace.work import Empty
+
+
+class Subset(Dataset[T_co]):
+    """The samples of a dataset at given indices.
+
+    >>> from headrace import Subset
+    >>> odd = Subset("abcdef", [1, 3, 5])
+    >>> len(odd), odd[0], list(odd)
+    (3, 'b', ['b', 'd', 'f'])
+
+    ``indices``: a sequence or an array of what ``dataset`` is to be asked for. A list or slice of positions asks the
+    dataset for the list of their indices, which datasets of arrays answer. Whole batches are read where ``dataset``
+    reads them. Raises NotImplementedError for a subclass that defines ``__getitem__`` without ``__getitems__``.
+    """
+
+    def __init__(self, dataset: Indexed, indices: Sequence[Any] | NDArray[Any]) -> None:
+        parts.check_indexed("Subset", dataset, 0, sized=False)
+        kind = type(self)
+        if kind.__getitem__ is not Subset.__getitem__ and kind.__getitems__ is Subset.__getitems__:
+            raise NotImplementedError(
+                f"{kind.__name__} overrides __getitem__ but not __getitems__, which loaders read many samples with; "
+                "define it too: def __getitems__(self, indices): return [self[index] for index in indices]"
+            )
+        self.dataset = dataset
+        self.indices = indices
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the dataset's sample at the index that stands at this position; or those of several."""
+        if isinstance(index, list):
+            return self.dataset[self._keys(index)]  # type: ignore[index]
+        return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> list[T_co]:
+        """Read the samples at these positions, in one call of the dataset's where it has ``__getitems__``."""
+        return parts.many(self.dataset, self._keys(indices))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether ``__getitems__`` is more than a loop over ``__getitem__``."""
+        return type(self).__getitems__ is not Subset.__getitems__ or parts.reads_many(self.dataset)
+
+    @property
+    def read_batch(self) -> Callable[..., Any]:
+        """What reads whole batches: there where the dataset reads them."""
+        if parts.batch_reader(self.dataset) is None:
+            raise parts.no_batches(self)
+        return self._read_batch
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        read: Any = parts.batch_reader(self.dataset)
+        return read(self._keys(keys), empty=empty)
+
+    def where(self, index: int) -> str | None:
+        """Say where a sample comes from, as the dataset does."""
+        return parts.where(self.dataset, self.indices[index])
+
+    def _keys(self, positions: Sequence[int]) -> list[Any]:
+        if isinstance(self.indices, Indices):
+            return self.indices.take(positions)
+        return [self.indices[position] for position in positions]
+
+
+def random_split(
+    dataset: Indexed, lengths: Sequence[int | float], generator: GeneratorLike = None
+) -> list[Subset[Any]]:
+    """Split a dataset at random into parts of given lengths, or of given fractions of its length.
+
+    >>> from headrace import random_split
+    >>> train, test = random_split(range(10), [0.7, 0.3], generator=0)
+    >>> len(train), len(test), sorted([*train, *test]) == list(range(10))
+    (7, 3, True)
+
+    Numbers that sum to 1 are fractions: each part gets its share rounded down, and what is left over goes to the
+    first parts, one sample each; an empty part is warned of. ``generator``: a NumPy or torch generator, or a seed (the
+    same one always gives the same split); without one, the global generator of torch if torch is loaded, else of
+    NumPy. With torch's generators the split is the one that torch makes.
+
+    Raises `ArgumentError` for lengths that do not sum to the dataset's, and for fractions not between 0 and 1.
+    """
+    parts.check_indexed("random_split", dataset, 0)
+    size = len(dataset)
+    total = sum(lengths)
+    if total <= 1 and math.isclose(total, 1):
+        counts = _shares(size, lengths)
+        for number, count in enumerate(counts):
+            if count == 0:
+                warnings.warn(
+                    f"Length of split at index {number} is 0. This might result in an empty dataset.", stacklevel=2
+                )
+    else:
+        counts = [_count(length) for length in lengths]
+    if sum(counts) != size:
+        raise ArgumentError(
+            "Sum of input lengths does not equal the length of the input dataset! "
+            f"The lengths {list(lengths)} sum to {total}, the dataset has {size}; give its length or fractions of 1"
+        )
+    order = next(draws(generator).permutations(size, size)) if size else np.empty(0, np.int64)
+    ends = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
+    return [Subset(dataset, Indices(order[begin:end])) for begin, end in pairwise(ends)]
+
+
+class Indices(Sequence[int]):
+    """The indices of a random split: a read-only list of ints, held as an array.
+
+    >>> from headrace.datasets.subset import Indices
+    >>> indices = Indices(np.array([4, 1, 3]))
+    >>> indices[0], indices[1:], indices == [4, 1, 3], indices + [0]
+    (4, [1, 3], True, [4, 1, 3, 0])
+
+    A worker gets one array instead of an object for each index, and forked ones go on sharing it.
+    """
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, numbers: NDArray[np.integer[Any]]) -> None:
+        self._numbers = numbers.copy()  # a view would hold, and pickle with some protocols, the whole permutation
+        self._numbers.flags.writeable = False
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        numbers: int | list[int] = self._numbers[index if isinstance(index, slice) else operator.index(index)].tolist()
+        return numbers
+
+    def take(self, positions: Sequence[int]) -> list[int]:
+        """Return the indices at some positions."""
+        numbers: list[int] = self._numbers[np.asarray(positions, dtype=np.intp)].tolist()
+        return numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(memoryview(self._numbers))  # type: ignore[arg-type]  # gives Python ints, one by one
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self._numbers, dtype=dtype) if copy else np.asarray(self._numbers, dtype=dtype)
+
+    def __add__(self, other: Sequence[int]) -> list[int]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[int]) -> list[int]:
+        return [*other, *self]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Indices):
+            return np.array_equal(self._numbers, other._numbers)
+        return list(self) == other if isinstance(other, list) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as a list is
+
+    def __repr__(self) -> str:
+        if len(self) <= 6:
+            return f"Indices({list(self)!r})"
+        return f"Indices([{self[0]}, {self[1]}, … {self[-1]}], {len(self)} of them)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Indices, (self._numbers,)
+
+
+def _shares(size: int, fractions: Sequence[float]) -> list[int]:
+    for number, fraction in enumerate(fractions):
+        if not 0 <= fraction <= 1:
+            raise ArgumentError(f"Fraction at index {number} is not between 0 and 1: it is {fraction!r}")
+    counts = [math.floor(size * fraction) for fraction in fractions]
+    rest = size - sum(counts)
+    return [count + rest // len(counts) + (number < rest % len(counts)) for number, count in enumerate(counts)]
+
+
+def _count(length: Any) -> int:
+    try:
+        count = operator.index(length)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"lengths must be whole numbers of samples, or fractions that sum to 1; {length!r} is "
+            f"{article(type(length).__qualname__)}"
+        ) from None
+    if count < 0:
+        raise ArgumentError(f"lengths must be numbers of samples from 0 up; got {length!r}")
+    return count

@@ -1,0 +1,369 @@
+"""Samplers: in which order, and how often, the samples of a dataset are asked for.
+
+They have the names, arguments and lengths of those in ``torch.utils.data``, and give Python ints. Where randomness
+comes from, `headrace.generators` says; it is drawn when the first index is asked for, not before.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+
+from headrace import seeds
+from headrace.errors import ArgumentError
+from headrace.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence, Sized
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.generators import Numbers
+
+T_co = TypeVar("T_co", covariant=True)
+
+STRETCH = 2**14
+"""Indices that are made Python objects at a time: enough to spread the cost of a call, little to hold."""
+
+
+class Sampler(Generic[T_co]):
+    """What gives a loader its indices, or batches of them: subclasses give ``__iter__``, and ``__len__`` if they can.
+
+    >>> from headrace import Sampler
+    >>> class Backwards(Sampler[int]):
+    ...     def __init__(self, size: int) -> None:
+    ...         self.size = size
+    ...     def __iter__(self):
+    ...         return iter(range(self.size - 1, -1, -1))
+    >>> list(Backwards(4))
+    [3, 2, 1, 0]
+
+    Any other iterable of indices does as well; this class only names the type.
+    """
+
+    def __iter__(self) -> Iterator[T_co]:
+        raise NotImplementedError(f"{type(self).__qualname__} must define __iter__()")
+
+
+class SequentialSampler(Sampler[int]):
+    """The indices 0, 1, 2, … of whatever has a length.
+
+    >>> from headrace import SequentialSampler
+    >>> list(SequentialSampler("abc"))
+    [0, 1, 2]
+    """
+
+    def __init__(self, data_source: Sized) -> None:
+        self.data_source = data_source
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.data_source)))
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+
+class RandomSampler(Sampler[int]):
+    """The indices of a dataset in random order; or ``num_samples`` of them, with or without replacement.
+
+    >>> import numpy as np
+    >>> from headrace import RandomSampler
+    >>> sorted(RandomSampler(range(6), generator=np.random.default_rng(0)))
+    [0, 1, 2, 3, 4, 5]
+    >>> five = list(RandomSampler(range(2), num_samples=5, generator=1))
+    >>> sorted(five[:2]), sorted(five[2:4]), len(five)
+    ([0, 1], [0, 1], 5)
+
+    Without replacement no index comes again before all have come: more samples than the dataset has are whole
+    permutations, and a part of one. ``generator``: a NumPy or torch generator, or a seed, from which every pass draws
+    anew; without one, from the global generator of torch if torch is loaded, else of NumPy. The dataset's length is
+    asked for at every pass.
+
+    Raises `ArgumentError` for a ``num_samples`` that is not a positive integer (an empty dataset's length included)
+    and `ArgumentTypeError`, which is a TypeError, for a ``replacement`` that is not a bool.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: GeneratorLike = None,
+    ) -> None:
+        if not isinstance(replacement, bool):
+            raise ArgumentTypeError(f"replacement should be a boolean value, but got replacement={replacement!r}")
+        self.data_source = data_source
+        self.replacement = replacement
+        self._num_samples = None if num_samples is None else _positive("num_samples", num_samples)
+        self.generator = resolve(generator)
+        _positive("num_samples", self.num_samples)
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices a pass gives: live, where it is the dataset's length."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        return _each(self._drawn())
+
+    def _drawn(self) -> Iterator[Numbers]:
+        size, count = len(self.data_source), self.num_samples
+        if not size:
+            raise ArgumentError(f"RandomSampler cannot draw {count} indices: the dataset is empty")
+        numbers = draws(self.generator, apart=True)
+        yield from numbers.integers(size, count) if self.replacement else numbers.permutations(size, count)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SubsetRandomSampler(Sampler[int]):
+    """Given indices, in random order, each once.
+
+    >>> from headrace import SubsetRandomSampler
+    >>> sorted(SubsetRandomSampler([2, 3, 5, 7]))
+    [2, 3, 5, 7]
+
+    ``indices``: a sequence or an array of them. ``generator`` as in `RandomSampler`.
+    """
+
+    def __init__(self, indices: Sequence[int], generator: GeneratorLike = None) -> None:
+        self.indices = indices
+        self.generator = resolve(generator)
+
+    def __iter__(self) -> Iterator[int]:
+        return _each(self._drawn())
+
+    def _drawn(self) -> Iterator[Any]:
+        size = len(self.indices)
+        if not size:
+            return
+        order = next(draws(self.generator).permutations(size, size))
+        if hasattr(self.indices, "__array__"):
+            yield np.asarray(self.indices)[order]
+            return
+        for start in range(0, size, STRETCH):
+            yield [self.indices[place] for place in order[start : start + STRETCH].tolist()]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler[int]):
+    """Indices drawn at random, each in proportion to its weight.
+
+    >>> from headrace import WeightedRandomSampler
+    >>> drawn = list(WeightedRandomSampler([0.0, 9.0, 1.0], num_samples=1000, generator=0))
+    >>> [round(drawn.count(index) / 1000, 1) for index in range(3)]
+    [0.0, 0.9, 0.1]
+    >>> sorted(WeightedRandomSampler([0.2, 0.3, 0.5], num_samples=3, replacement=False))
+    [0, 1, 2]
+
+    ``weights``: one number from 0 up for each index, any number of them (torch takes 2**24); they need not sum to 1
+    and may be changed between passes. Without replacement an index comes once at most, and one of weight 0 only when
+    all others have come. ``generator`` as in `RandomSampler`.
+
+    Raises `ArgumentError` for weights that are not one row of finite numbers from 0 up, at least one above 0, and for
+    more samples than there are weights, without replacement.
+    """
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        num_samples: int,
+        replacement: bool = True,
+        generator: GeneratorLike = None,
+    ) -> None:
+        self.num_samples = _positive("num_samples", num_samples)
+        if not isinstance(replacement, bool):
+            raise ArgumentError(f"replacement should be a boolean value, but got replacement={replacement!r}")
+        self.weights = _numbers(weights)
+        self.replacement = replacement
+        self.generator = resolve(generator)
+        self._checked()
+
+    def __iter__(self) -> Iterator[int]:
+        return _each(self._drawn())
+
+    def _drawn(self) -> Iterator[Numbers]:
+        yield from draws(self.generator).weighted(self._checked(), self.num_samples, replacement=self.replacement)
+
+    def _checked(self) -> NDArray[np.float64]:
+        weights = _numbers(self.weights)
+        if weights.ndim != 1:
+            raise ArgumentError(f"weights should be a 1d sequence but given weights have shape {weights.shape}")
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            at = int(np.argmin(np.isfinite(weights) & (weights >= 0)))
+            raise ArgumentError(f"weights must be finite numbers from 0 up; weight {at} is {weights[at]}")
+        if not weights.any():
+            raise ArgumentError(f"at least one of the weights must be above 0; got {len(weights)} weights that are not")
+        if not self.replacement and self.num_samples > len(weights):
+            raise ArgumentError(
+                f"cannot draw {self.num_samples} samples by {len(weights)} weights without replacement; "
+                f"give replacement=True, or num_samples={len(weights)} at most"
+            )
+        return weights
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Another sampler's indices (or those of any iterable), in lists of ``batch_size``.
+
+    >>> from headrace import BatchSampler
+    >>> list(BatchSampler(range(10), batch_size=4, drop_last=False))
+    [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    >>> len(BatchSampler(range(10), batch_size=4, drop_last=True))
+    2
+
+    The last list is short where the sizes do not divide, or left out with ``drop_last``. Raises `ArgumentError` for a
+    ``batch_size`` that is not a positive integer and a ``drop_last`` that is not a bool.
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
+        self.sampler = sampler
+        self.batch_size = _positive("batch_size", batch_size)
+        if not isinstance(drop_last, bool):
+            raise ArgumentError(f"drop_last should be a boolean value, but got drop_last={drop_last!r}")
+        self.drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = iter(self.sampler)
+        while batch := list(islice(indices, self.batch_size)):
+            if self.drop_last and len(batch) < self.batch_size:
+                return
+            yield batch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(cast("Sized", self.sampler)), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+
+class DistributedSampler(Sampler[T_co]):
+    """One process's share of a dataset: every ``num_replicas``-th index, from ``rank`` on.
+
+    >>> from headrace import DistributedSampler
+    >>> [list(DistributedSampler(range(10), num_replicas=4, rank=rank, shuffle=False)) for rank in range(4)]
+    [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+    >>> sampler = DistributedSampler(range(1000), num_replicas=2, rank=0, seed=3)
+    >>> first = list(sampler)
+    >>> sampler.set_epoch(1)
+    >>> first == list(sampler)
+    False
+
+    All shares have one length: the first indices come again at the end where it does not divide, or with
+    ``drop_last`` the last are left out. The order is a function of (seed, epoch), the same in all processes, so call
+    `set_epoch` before each epoch; with torch's sampler epoch 1 of seed 0 is epoch 0 of seed 1, which here it is not.
+
+    ``num_replicas`` and ``rank``, where not given, are those of torch's process group if there is one, else of the
+    environment variables ``WORLD_SIZE`` and ``RANK`` that launchers such as torchrun set. Raises `ArgumentError` where
+    there are neither, and for a rank that is not under ``num_replicas``.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        replicas = _whole("num_replicas", _from_group("get_world_size", "WORLD_SIZE", num_replicas))
+        rank = _whole("rank", _from_group("get_rank", "RANK", rank))
+        if not 0 <= rank < replicas:
+            raise ArgumentError(f"Invalid rank {rank}, rank should be in the interval [0, {replicas - 1}]")
+        self.dataset = dataset
+        self.num_replicas = replicas
+        self.rank = rank
+        self.epoch = 0
+        self.drop_last = drop_last
+        whole, rest = divmod(len(dataset), replicas)
+        self.num_samples = whole + (rest > 0 and not drop_last)
+        self.total_size = self.num_samples * replicas
+        self.shuffle = shuffle
+        self.seed = seed
+        self._key = seeds.key_of(seed)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return cast("Iterator[T_co]", _each(self._share()))
+
+    def _share(self) -> Iterator[Numbers]:
+        size, step = len(self.dataset), STRETCH * self.num_replicas
+        order: Numbers | None = None
+        if self.shuffle:
+            order = np.arange(size, dtype=np.int32 if size < 2**31 else np.int64)
+            seeds.generator(self._key, seeds.Purpose.ORDER, self.epoch, 0).shuffle(order)
+        for start in range(self.rank, self.total_size, step):
+            # Beyond the end the order begins again, as often as it takes.
+            places = np.arange(start, min(start + step, self.total_size), self.num_replicas) % size
+            yield places if order is None else order[places]
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, whose order is another: call it before each, with the same number in all processes."""
+        self.epoch = _whole("epoch", epoch)
+        if self.epoch < 0:
+            raise ArgumentError(f"epoch must be an integer from 0 up; got {epoch!r}")
+
+
+def _each(stretches: Iterator[Any]) -> Iterator[int]:
+    """Give the numbers of arrays and lists as Python ints, never many at a time."""
+    return chain.from_iterable(_lists(stretches))
+
+
+def _lists(stretches: Iterator[Any]) -> Iterator[list[int]]:
+    for stretch in stretches:
+        for start in range(0, len(stretch), STRETCH):
+            part = stretch[start : start + STRETCH]
+            yield part if isinstance(part, list) else part.tolist()
+
+
+def _positive(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number <= 0:
+        raise ArgumentError(f"{name} should be a positive integer value, but got {name}={value!r}")
+    return number
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(f"{name} must be an integer; got {value!r}") from None
+
+
+def _numbers(weights: Any) -> NDArray[np.float64]:
+    if hasattr(weights, "detach"):  # a tensor, which NumPy can read where it needs no gradient and is on no device
+        weights = weights.detach().cpu()
+    try:
+        return np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"weights should be a 1d sequence of numbers; {error}") from error
+
+
+def _from_group(question: str, variable: str, given: int | None) -> int:
+    """Return what was given, else torch's answer, else the launcher's."""
+    if given is not None:
+        return given
+    group: Any = sys.modules.get("torch.distributed")
+    if group is not None and group.is_available() and group.is_initialized():
+        return int(getattr(group, question)())
+    try:
+        return int(os.environ[variable])
+    except (KeyError, ValueError):
+        raise ArgumentError(
+            "Default process group has not been initialized, please make sure to call init_process_group, to launch "
+            f"with torchrun (which sets {variable}), or to give num_replicas and rank"
+        ) from None
