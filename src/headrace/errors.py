@@ -15,6 +15,7 @@ The tree; each of ours is also the standard error that a caller would look for::
     ├── CollateTypeError (TypeError)        a sample of a type that no batch can be made of
     ├── TooManyErrors (RuntimeError)        more bad samples than `max_errors` allows
     ├── WorkerTimeout (TimeoutError)        no batch came within `timeout` seconds
+    ├── WorkerDied (RuntimeError)           a worker process ended by itself, was killed, or could not be started
     └── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
 """
 
@@ -75,6 +76,17 @@ class TooManyErrors(HeadraceError, RuntimeError):
 
 class WorkerTimeout(HeadraceError, TimeoutError):
     """No batch came within ``timeout`` seconds."""
+
+
+class WorkerDied(HeadraceError, RuntimeError):
+    """A worker process ended by itself, was killed, or could not be started: says which, how, and at which sample."""
+
+
+class RemoteTraceback(Exception):
+    """The text of a traceback in a worker process: stands as the cause of the error that came from there."""
+
+    def __str__(self) -> str:
+        return "\n" + str(self.args[0])
 
 
 class LoaderClosed(HeadraceError, RuntimeError):

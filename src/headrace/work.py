@@ -33,6 +33,18 @@ class Work:
     start: int
     keys: Sequence[Any]
     spares: Sequence[Any] = ()
+    lane: Lane | None = None
+    """Of an iterable dataset, which has no keys: what to read instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A stretch of a stream: one of ``count`` copies of an iterable dataset, from its ``start``-th sample on."""
+
+    number: int
+    count: int
+    start: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +79,12 @@ class Failed:
     """Where it happened, in words: which sample, which file, made by whom."""
 
 
-Outcome = Done | Failed
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What stands in the place of a batch where the stream had nothing left for it."""
+
+    step: int
+
+
+Outcome = Done | Failed | Ended
 """Every submitted work gets exactly one."""

@@ -78,7 +78,8 @@ class ExecutorTests:
         outcomes = self.outcomes(Squares({4: error}), 4)
         failed = outcomes.pop(1)
         assert isinstance(failed, Failed)
-        assert failed.error is error
+        assert type(failed.error) is type(error)
+        assert failed.error.args == error.args
         assert all(isinstance(outcome, Done) for outcome in outcomes.values())
 
     def test_an_error_says_where_it_happened(self) -> None:

@@ -1,0 +1,277 @@
+"""A worker process, from its first line to its last.
+
+    loader ──(work, slot)──> receive ─> maker.make ─> outbox.pack ──(parcel)──> loader
+
+It ends when its channel closes, and there is no other way: no flag, no queue that another could spoil, no polling. When
+the loader's process is killed, a pipe that only that process held open closes too, and the kernel kills the worker, in
+the middle of C code as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import fcntl
+import io
+import mmap
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing import process, reduction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import worker_info
+from headrace.executors.base import SCRATCH
+from headrace.memory import Recycler, recycling
+from headrace.seeds import Here
+from headrace.transport import shared
+from headrace.transport.channel import Channel, close_quietly
+from headrace.transport.slots import Outbox
+from headrace.work import Ended, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from socket import socket
+
+    from headrace.maker import Maker
+    from headrace.work import Outcome
+
+STACK_SIGNAL = signal.SIGUSR2
+"""Makes a worker write its Python stack, for the error that names it; does not interrupt what it does."""
+
+PLACE = struct.Struct("<qq")
+"""What a worker writes before each sample where the loader may read it: the step, and the row within the batch."""
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What every worker is started with."""
+
+    workers: int
+    seed: int
+    maker: Maker
+    init: Callable[[int], Any] | None
+
+
+class Payload:
+    """What every worker needs, pickled once and handed to all of them in shared memory.
+
+    Large arrays in it are not copied by anyone: workers map them, each page its own once written to.
+    """
+
+    def __init__(self, thing: Any) -> None:
+        self._fd, self._spans = -1, [(0, 0)]
+        import cloudpickle  # by value: lambdas, and what __main__ and notebooks define
+
+        buffers: list[pickle.PickleBuffer] = []
+        file = io.BytesIO()
+        cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(thing)
+        pieces = [memoryview(file.getvalue()), *(buffer.raw() for buffer in buffers)]
+        starts = np.cumsum([0, *(-(-piece.nbytes // 64) * 64 for piece in pieces)]).tolist()
+        self._size = max(starts[-1], 1)
+        self._fd = shared.create(self._size)
+        memory = shared.mapped(self._fd, self._size)
+        self._spans = [(start, start + piece.nbytes) for start, piece in zip(starts, pieces, strict=False)]
+        for (start, stop), piece in zip(self._spans, pieces, strict=True):
+            memory[start:stop] = np.frombuffer(piece, np.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _payload, (reduction.DupFd(self._fd), self._size, self._spans)
+
+    def open(self) -> Any:
+        """Load the thing, in the worker."""
+        memory = mmap.mmap(self._fd, self._size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        os.close(self._fd)
+        self._fd = -1
+        view = memoryview(memory)
+        pieces = [view[start:stop] for start, stop in self._spans]
+        return pickle.loads(pieces[0], buffers=pieces[1:])  # noqa: S301  written by our own parent
+
+    def close(self) -> None:
+        """Let go of the memory, in the loader's process: workers that were started have it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Handle:
+    """A descriptor to be taken along by a worker, whichever way it is started."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _handle, (reduction.DupFd(self.fd),)
+
+    def close(self) -> None:
+        """Close it, once."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _handle(duplicate: Any) -> Handle:
+    return Handle(duplicate.detach())
+
+
+def _payload(duplicate: Any, size: int, spans: list[tuple[int, int]]) -> Payload:
+    payload = Payload.__new__(Payload)
+    payload._fd, payload._size, payload._spans = duplicate.detach(), size, spans
+    return payload
+
+
+class _Desk(Here):
+    """A place that the loader can see: which sample a worker was at when it died, or hung."""
+
+    __slots__ = ("_board", "_start", "_step")
+
+    def __init__(self, board: mmap.mmap) -> None:
+        super().__init__()
+        self._board, self._start, self._step = board, 0, 0
+
+    def begin(self, step: int, start: int) -> None:
+        self._step, self._start = step, start
+
+    def move(self, position: int) -> None:
+        Here.move(self, position)
+        PLACE.pack_into(self._board, 0, self._step, position - self._start)
+
+
+def main(
+    start: Start | Payload,
+    number: int,
+    end: socket,
+    life: Handle,
+    board: Handle,
+    stack: Handle,
+    others: Iterable[Handle | Channel],
+    by_thread: bool,
+) -> None:
+    """Serve works until the channel closes.
+
+    ``by_thread``: the thread that starts this process lives as long as its own process, so that the kernel's notice of
+    that thread's end may be taken for its process's.
+    """
+    threading.current_thread().name = process.current_process().name  # for notes on errors
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the loader's to handle: it closes the channel
+    for other in others:  # the loader's ends, which a fork has copied: held open here, they would hide its death
+        other.close()
+    if by_thread:
+        _die_with_the_starting_thread()
+    _die_with_the_parent(life.fd)
+    faulthandler.register(STACK_SIGNAL, file=stack.fd, all_threads=False)
+    # A worker may have loaders, and so processes, of its own; multiprocessing forbids that to daemons.
+    process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    channel = Channel(end)
+    try:
+        ready = start.open() if isinstance(start, Payload) else start
+        worker_info.set_current(
+            worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
+        )
+        _one_thread_each()
+        if ready.init is not None:
+            ready.init(number)
+    except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
+        _answer(channel, ("broken", *_carried(error)), None)
+        return
+    desk = _Desk(mmap.mmap(board.fd, mmap.PAGESIZE))
+    board.close()
+    with contextlib.suppress(EOFError, OSError):  # the channel closed: all is done
+        channel.send(pickle.dumps(("ready",)))
+        _serve(channel, ready.maker, desk)
+
+
+def _serve(channel: Channel, maker: Maker, desk: _Desk) -> None:
+    outbox = Outbox()
+    with recycling(Recycler(keep=SCRATCH)):
+        while True:
+            message, _ = channel.receive()
+            work, slot, fresh = pickle.loads(message)  # noqa: S301  from our own parent
+            outbox.begin(slot, fresh=fresh)
+            desk.begin(work.step, work.start)
+            outcome = maker.make(work, here=desk, empty=outbox.empty, alone=True)
+            answer, descriptor = _packed(outcome, outbox)
+            del outcome
+            _answer(channel, answer, descriptor)
+
+
+def _packed(outcome: Outcome, outbox: Outbox) -> tuple[Any, int | None]:
+    if isinstance(outcome, Ended):
+        return ("ended",), None
+    if isinstance(outcome, Failed):
+        return ("failed", outcome.place, *_carried(outcome.error)), None
+    try:
+        parcel, descriptor = outbox.pack(outcome.batch)
+    except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
+        unsent = TypeError(
+            f"the batch cannot be sent from a worker process: {error}; give samples and batches that pickle can "
+            "carry (arrays, numbers, strings, containers of them), or use threads"
+        )
+        unsent.__cause__ = error
+        return ("failed", "the finished batch", *_carried(unsent)), None
+    return ("done", parcel, outcome.bad, outcome.seconds), descriptor
+
+
+def _answer(channel: Channel, answer: Any, descriptor: int | None) -> None:
+    try:
+        channel.send(pickle.dumps(answer, protocol=5), descriptor)
+    finally:
+        close_quietly(descriptor)
+
+
+def _carried(error: BaseException) -> tuple[bytes | None, str]:
+    """Return an error as pickled bytes, if it survives the way there and back, and as the text of its traceback."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        data = pickle.dumps(error, protocol=5)
+        same = type(pickle.loads(data)) is type(error)  # noqa: S301  what was just pickled
+    except Exception:  # noqa: BLE001  whatever a user's exception class does when it is pickled
+        return None, text
+    return (data if same else None), text
+
+
+def _die_with_the_parent(life: int) -> None:
+    """Ask the kernel for SIGKILL when the other end of the life pipe closes; only the loader's process holds it."""
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(life, fcntl.F_GETFL)
+        fcntl.fcntl(life, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    else:
+        threading.Thread(target=_wait_for_death, args=(life,), daemon=True, name="headrace-life").start()
+    poll = select.poll()
+    poll.register(life, select.POLLHUP)
+    if poll.poll(0):  # it died before we asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_death(life: int) -> None:
+    os.read(life, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_with_the_starting_thread() -> None:
+    """Ask the kernel for SIGKILL when the thread that started this process ends (Linux's PR_SET_PDEATHSIG).
+
+    It serves where somebody else holds the life pipe too: a process that the user has forked off the loader's.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _one_thread_each() -> None:
+    """As many workers as cores, each with a thread pool as wide as the machine, would only get in each other's way."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

@@ -1,0 +1,84 @@
+"""Messages, and descriptors with them, over one socket; its end is noticed at once, without asking."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+HEADER = struct.Struct("<QB")
+"""Length of the message, and whether a descriptor comes with it."""
+
+
+class Channel:
+    """One end of a socket pair; each message arrives whole, in order.
+
+    >>> ours, theirs = Channel.pair()
+    >>> ours.send(b"hello")
+    >>> theirs.receive()
+    (b'hello', None)
+    >>> ours.close()
+    >>> theirs.receive()
+    Traceback (most recent call last):
+    EOFError: the other end is closed
+    >>> theirs.close()
+    """
+
+    __slots__ = ("__weakref__", "socket")
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return two connected ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(one), cls(other)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self.socket.fileno()
+
+    def send(self, message: bytes, descriptor: int | None = None) -> None:
+        """Send a message; raises OSError where the other end is gone."""
+        header = HEADER.pack(len(message), descriptor is not None)
+        if descriptor is None:
+            self.socket.sendall(header + message)
+        else:
+            socket.send_fds(self.socket, [header], [descriptor])
+            self.socket.sendall(message)
+
+    def receive(self) -> tuple[bytes, int | None]:
+        """Wait for a message, and the descriptor that comes with it; raises EOFError where the other end is gone."""
+        try:
+            header, descriptors, _, _ = socket.recv_fds(self.socket, HEADER.size, 1)
+            header += self._exactly(HEADER.size - len(header)) if header else b""
+            if not header:
+                raise EOFError("the other end is closed")
+            length, has_descriptor = HEADER.unpack(header)
+            message = self._exactly(length)
+        except ConnectionError as error:  # what Linux says where it closed with something unread
+            raise EOFError("the other end is closed") from error
+        if has_descriptor != len(descriptors):
+            raise OSError("a descriptor was sent that could not be received: too many open files")
+        return message, descriptors[0] if descriptors else None
+
+    def close(self) -> None:
+        """Close this end: the whole shutdown, for the other end sees it."""
+        self.socket.close()
+
+    def _exactly(self, length: int) -> bytes:
+        pieces = bytearray(length)
+        view, filled = memoryview(pieces), 0
+        while filled < length:
+            count = self.socket.recv_into(view[filled:])
+            if not count:
+                raise EOFError("the other end closed in the middle of a message")
+            filled += count
+        return bytes(pieces)
+
+
+def close_quietly(descriptor: int | None) -> None:
+    """Close a descriptor, if there is one."""
+    if descriptor is not None:
+        os.close(descriptor)

@@ -1,0 +1,216 @@
+"""Batches in slots of shared memory that are used again: what is large is never copied, what is small is sent.
+
+The worker's end writes arrays straight into the slot that it was lent (`Outbox.empty`); what lies there already costs
+nothing to pack. Pickle (protocol 5) takes the rest, with large buffers out of band, copied into the slot. The loader's
+end opens a parcel as arrays over the slot; when the last of them is dropped, the slot is free to be lent again.
+
+    Inbox.lend ──slot──> Outbox.begin … empty … pack ──parcel──> Inbox.open ──batch──> the user ──dropped──> lend
+
+A slot is a piece of memory under a number. It grows by being replaced: the worker makes a larger piece and sends its
+descriptor along, both map it and close the descriptor. A user who keeps all batches never blocks a worker: a slot still
+held is lent anew with the order to start on fresh memory, and the old piece stays with the user alone.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections import deque
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.transport import shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Bytes = npt.NDArray[np.uint8]
+Reducers = "Mapping[type, Callable[[Any], tuple[Any, ...]]]"
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector registers."""
+
+IN_BAND = 1024
+"""Bytes; smaller buffers are copied into the pickle."""
+
+LARGE_HEAD = 1 << 14
+"""Bytes; a larger pickle travels in the slot, so that no message can fill the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A batch on its way: which slot, the pickle (or that it is the last span), and where its buffers lie."""
+
+    slot: int
+    size: int
+    """Of the slot's new piece of memory, whose descriptor comes along; 0: the piece that is known."""
+    head: bytes | None
+    spans: tuple[tuple[int, int], ...]
+    loose: tuple[bytes, ...] = ()
+    """The buffers themselves, where no shared memory was to be had."""
+
+
+class Outbox:
+    """The worker's end."""
+
+    def __init__(self, reducers: Mapping[type, Callable[[Any], tuple[Any, ...]]] | None = None) -> None:
+        self._reducers = dict(reducers or {})
+        self._pieces: dict[int, Bytes] = {}
+        self._slot = 0
+        self._used = 0
+
+    def begin(self, slot: int, *, fresh: bool) -> None:
+        """Start a batch in a slot; ``fresh``: somebody still looks at what lies there, so not in the same memory."""
+        self._slot, self._used = slot, 0
+        if fresh:
+            self._pieces.pop(slot, None)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
+        """Lend an array in the slot, or beside it where it does not fit: `pack` then makes the slot larger."""
+        dtype = np.dtype(dtype)
+        nbytes = prod(shape) * dtype.itemsize
+        piece = self._pieces.get(self._slot)
+        if dtype.hasobject or nbytes < IN_BAND or piece is None or self._used + nbytes > len(piece):
+            return np.empty(shape, dtype)
+        start, self._used = self._used, _aligned(self._used + nbytes)
+        return piece[start : start + nbytes].view(dtype).reshape(shape)
+
+    def pack(self, batch: Any) -> tuple[Parcel, int | None]:
+        """Return the parcel, and the descriptor to send with it, which the caller closes once it is sent."""
+        buffers: list[Bytes] = []
+
+        def apart(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes < IN_BAND:
+                return True  # in band
+            buffers.append(np.frombuffer(raw, np.uint8))
+            return False
+
+        file = io.BytesIO()
+        _Pickler(file, self._reducers, apart).dump(batch)
+        head: bytes | None = file.getvalue()
+        if head is not None and len(head) > LARGE_HEAD:
+            buffers.append(np.frombuffer(head, np.uint8))
+            head = None
+        return self._placed(head, buffers)
+
+    def _placed(self, head: bytes | None, buffers: list[Bytes]) -> tuple[Parcel, int | None]:
+        piece = self._pieces.get(self._slot)
+        inside = [_offset(buffer, piece) for buffer in buffers]
+        more = sum(_aligned(len(b)) for b, at in zip(buffers, inside, strict=True) if at is None)
+        descriptor, size = None, 0
+        if more and (piece is None or self._used + more > len(piece)):
+            # An eighth more than needed, so that batches of nearly one size do not grow the slot one by one.
+            size = sum(_aligned(len(buffer)) for buffer in buffers) * 9 // 8
+            size = -(-size // shared.PAGE) * shared.PAGE
+            try:
+                descriptor = shared.create(size)
+            except OSError:
+                return Parcel(self._slot, 0, head, (), tuple(buffer.tobytes() for buffer in buffers)), None
+            piece = self._pieces[self._slot] = shared.mapped(descriptor, size)
+            inside, self._used = [None] * len(buffers), 0
+        spans = []
+        for buffer, place in zip(buffers, inside, strict=True):
+            start = self._used if place is None else place
+            if place is None:
+                assert piece is not None  # noqa: S101  for the type checker: made above if it was not there
+                piece[start : start + len(buffer)] = buffer
+                self._used = _aligned(start + len(buffer))
+            spans.append((start, len(buffer)))
+        return Parcel(self._slot, size, head, tuple(spans)), descriptor
+
+
+class Inbox:
+    """The loader's end, for one worker."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = deque(range(slots))
+        self._held: deque[int] = deque()
+        self._pieces: dict[int, Bytes] = {}
+
+    def lend(self) -> tuple[int, bool]:
+        """Return a slot, and whether its batch must be made in fresh memory because the user holds the last one."""
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            slot = self._held[0]
+            self._pieces.pop(slot, None)
+            self._held.popleft()
+            return slot, True
+        if slot in self._held:
+            self._held.remove(slot)
+        return slot, False
+
+    def open(self, parcel: Parcel, descriptor: int | None) -> Any:
+        """Return the batch: its arrays are views of the slot, which is free when the last of them is dropped."""
+        slot = parcel.slot
+        if descriptor is not None:
+            try:
+                self._pieces[slot] = shared.mapped(descriptor, parcel.size)
+            finally:
+                os.close(descriptor)
+        self._held.append(slot)
+        piece = self._pieces.get(slot)
+        lease = _Lease(self, slot, piece)
+        if piece is None or parcel.loose:
+            buffers: list[Any] = [np.frombuffer(bytearray(loose), np.uint8) for loose in parcel.loose]
+        else:
+            whole = np.asarray(lease)
+            buffers = [whole[start : start + length] for start, length in parcel.spans]
+        head = parcel.head if parcel.head is not None else buffers.pop().tobytes()
+        return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
+
+    def give_back(self, slot: int) -> None:
+        """Take a slot back that came to no use."""
+        self._free.append(slot)
+
+    def drop(self, slot: int, piece: Bytes | None) -> None:
+        """Take a slot back, unless it was lent anew meanwhile."""
+        if self._pieces.get(slot) is piece:
+            self._free.append(slot)
+
+
+class _Lease:
+    """Stands under every array of a batch as its ``base``; when the last is gone, so is this, and the slot is free."""
+
+    __slots__ = ("__array_interface__", "_inbox", "_piece", "_slot")
+
+    def __init__(self, inbox: Inbox, slot: int, piece: Bytes | None) -> None:
+        self._inbox, self._slot, self._piece = inbox, slot, piece
+        if piece is not None:
+            self.__array_interface__ = piece.__array_interface__
+
+    def __del__(self) -> None:
+        self._inbox.drop(self._slot, self._piece)
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(
+        self,
+        file: io.BytesIO,
+        reducers: Mapping[type, Callable[[Any], tuple[Any, ...]]],
+        apart: Callable[[pickle.PickleBuffer], bool],
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=apart)
+        self._reducers = reducers
+
+    def reducer_override(self, thing: Any) -> Any:
+        reducer = self._reducers.get(type(thing))
+        return NotImplemented if reducer is None else reducer(thing)
+
+
+def _aligned(place: int) -> int:
+    return -(-place // ALIGNMENT) * ALIGNMENT
+
+
+def _offset(buffer: Bytes, piece: Bytes | None) -> int | None:
+    """Return where in the piece a buffer lies, if it does."""
+    if piece is None:
+        return None
+    start: int = buffer.ctypes.data - piece.ctypes.data
+    return start if start >= 0 and start + len(buffer) <= len(piece) else None

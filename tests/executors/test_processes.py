@@ -1,0 +1,277 @@
+"""The executor of processes: fork, forkserver and spawn; deaths, errors, memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
+
+from headrace.errors import WorkerDied, WorkerTimeout
+from headrace.executors.processes import Processes
+from headrace.maker import Maker
+from headrace.work import Done, Failed
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+METHODS = ["fork", "forkserver", "spawn"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers_of_multiprocessing() -> None:
+    """Start the two processes that multiprocessing starts once and leaves running, before leaks are counted."""
+    forkserver.ensure_running()
+    resource_tracker.ensure_running()
+
+
+def processes(dataset: Any, workers: int = 2, method: str = "fork", **how: Any) -> Processes:
+    return Processes(maker_of(dataset), workers, context=multiprocessing.get_context(method), **how)
+
+
+class TestForked(ExecutorTests):
+    def make(self, maker: Maker) -> Processes:
+        return Processes(maker, workers=2, context=multiprocessing.get_context("fork"))
+
+
+class TestSpawned(ExecutorTests):
+    def make(self, maker: Maker) -> Processes:
+        return Processes(maker, workers=1, context=multiprocessing.get_context("spawn"))
+
+
+class Arrays(Squares):
+    """Large samples; some of them wait, some kill."""
+
+    def __init__(self, rows: int = 100_000, deadly: dict[int, int] | None = None, marker: str = "") -> None:
+        super().__init__()
+        self.rows, self.deadly, self.marker = rows, deadly or {}, marker
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index in self.deadly and not (self.marker and Path(self.marker).exists()):
+            if self.marker:
+                Path(self.marker).touch()
+            os.kill(os.getpid(), self.deadly[index])
+        return np.full(self.rows, index, np.float32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_lie_in_shared_memory_and_stay_as_they_are(method: str) -> None:
+    """Keep every batch: none is overwritten, none blocks a worker, and descriptors do not grow with them."""
+    executor = processes(Arrays(), method=method)
+    kept: dict[int, np.ndarray] = {}
+    counts = []
+    for step in range(30):
+        executor.submit(work_of(step))
+        outcome = executor.next(timeout=60)
+        assert isinstance(outcome, Done), outcome
+        kept[outcome.step] = outcome.batch
+        counts.append(sum(1 for _ in Path("/proc/self/fd").glob("*")))
+    executor.close()
+    for step, batch in kept.items():
+        np.testing.assert_array_equal(batch[:, 0], work_of(step).keys)
+        assert (batch == batch[:, :1]).all()
+        assert batch.flags.writeable
+    assert len(set(counts[3:])) == 1
+
+
+def test_slots_are_used_again() -> None:
+    """Run many batches in a few pieces of memory, when each is dropped before the next is asked for."""
+    executor = processes(Arrays(), workers=1)
+    places = set()
+    for step in range(20):
+        executor.submit(work_of(step))
+        outcome = executor.next(timeout=60)
+        assert isinstance(outcome, Done)
+        places.add(outcome.batch.ctypes.data)
+        del outcome
+    executor.close()
+    assert len(places) <= 4
+
+
+def test_batches_of_growing_size_grow_the_slots() -> None:
+    """Make a larger piece where the batch does not fit, and go on."""
+
+    class Growing(Squares):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+            return np.full((index + 1) * 1000, index, np.int64), "x" * index * 100
+
+    executor = processes(Growing(), workers=1)
+    for step in range(20):
+        executor.submit(work_of(step, size=1))
+        outcome = executor.next(timeout=60)
+        assert isinstance(outcome, Done)
+        array, text = outcome.batch
+        assert (array.shape, array[0, 0], len(text[0])) == ((1, (step + 1) * 1000), step, step * 100)
+        del outcome, array
+    executor.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_workers_batches_are_made_again_once_each(method: str, tmp_path: Path) -> None:
+    """Kill a worker in the middle of a batch: a new one makes what it had in hand, and a warning says so."""
+    dataset = Arrays(deadly={13: signal.SIGKILL}, marker=str(tmp_path / "killed"))
+    executor = processes(dataset, method=method)
+    for step in range(8):
+        executor.submit(work_of(step))
+    with pytest.warns(RuntimeWarning, match=r"was killed by SIGKILL, at sample 13 of batch 4; a new one makes"):
+        outcomes = [executor.next(timeout=60) for _ in range(8)]
+    executor.close()
+    assert sorted(outcome.step for outcome in outcomes) == list(range(8))
+    assert all(isinstance(o, Done) and o.batch[0, 0] == 3 * o.step for o in outcomes)
+
+
+def test_a_batch_that_kills_every_worker_is_named() -> None:
+    """Give up on it after three, with the signal and the sample; make all the others."""
+    executor = processes(Arrays(deadly={4: signal.SIGTERM}), workers=1)
+    for step in range(3):
+        executor.submit(work_of(step))
+    with pytest.warns(RuntimeWarning, match="SIGTERM"):
+        outcomes = {o.step: o for o in (executor.next(timeout=60) for _ in range(3))}
+    executor.close()
+    failed = outcomes.pop(1)
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, WorkerDied)
+    assert "batch 1 has ended 3 workers" in str(failed.error)
+    assert "sample 4 of batch 1" in str(failed.error)
+    assert all(isinstance(outcome, Done) for outcome in outcomes.values())
+
+
+def test_a_worker_that_leaves_in_silence_is_an_error_at_once() -> None:
+    """Do not take exit code 0 for an end of the data."""
+
+    class Leaving(Squares):
+        def __getitem__(self, index: int) -> int:
+            os._exit(0)
+
+    executor = processes(Leaving())
+    executor.submit(work_of(0))
+    outcome = executor.next(timeout=60)
+    executor.close()
+    assert isinstance(outcome, Failed)
+    assert "ended with exit code 0" in str(outcome.error)
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("cannot be pickled")
+
+
+class TwoArguments(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(Unpicklable("why"), RuntimeError), (TwoArguments("a", "b"), RuntimeError)], ids=["un", "two"]
+)
+def test_an_error_that_cannot_travel_arrives_as_text(error: Exception, kind: type[Exception]) -> None:
+    """Say the type, the message and the traceback of an exception that pickle cannot carry."""
+    executor = processes(Squares({0: error}))
+    executor.submit(work_of(0))
+    outcome = executor.next(timeout=60)
+    executor.close()
+    assert isinstance(outcome, Failed)
+    assert type(outcome.error) is kind
+    assert type(error).__name__ in str(outcome.error)
+    assert "__getitem__" in str(outcome.error.__cause__)
+
+
+def test_a_batch_that_cannot_be_pickled_is_an_error() -> None:
+    """Name the cause and the cure, within the batch's own step."""
+
+    class Locks(Squares):
+        def __getitem__(self, index: int) -> Any:
+            return threading.Lock()
+
+    maker = Maker(maker_of(Locks()).source, lambda samples, *, empty: samples)  # type: ignore[arg-type]
+    executor = Processes(maker, 1, context=multiprocessing.get_context("fork"))
+    executor.submit(work_of(0))
+    outcome = executor.next(timeout=60)
+    executor.close()
+    assert isinstance(outcome, Failed)
+    assert "cannot be sent from a worker process" in str(outcome.error)
+
+
+class Waiting(Squares):
+    def __getitem__(self, index: int) -> int:
+        threading.Event().wait(600)
+        return index
+
+
+def test_a_hung_worker_is_named_with_its_stack() -> None:
+    """Say which process is at which sample and where in the user's code."""
+    executor = processes(Waiting(), workers=1)
+    executor.submit(work_of(0))
+    said = ""
+    while "sample 0 of batch 0" not in said:  # until the worker has begun
+        with pytest.raises(WorkerTimeout) as caught:
+            executor.next(timeout=0.3)
+        said = str(caught.value)
+    assert "in __getitem__" in said
+    for each in executor._workers:
+        each.process.kill()
+    executor.close()
+
+
+def test_an_init_function_that_fails_is_told_at_the_start() -> None:
+    """Raise its own error from the constructor, and leave no process."""
+
+    def init(number: int) -> None:
+        raise LookupError(f"no licence for {number}")
+
+    with pytest.raises(LookupError, match="no licence") as caught:
+        processes(Squares(), init=init)
+    assert "before its first sample" in caught.value.__notes__[0]
+
+
+SCRIPT = """
+import multiprocessing, os, sys, time
+from headrace.executors.processes import Processes
+from tests.conformance.executors import Squares, maker_of, work_of
+
+class Busy(Squares):
+    def __getitem__(self, index):
+        sum(range(10**12))  # in C, with the GIL
+
+if __name__ == "__main__":
+    executor = Processes(maker_of(Busy()), 2, context=multiprocessing.get_context(sys.argv[1]))
+    executor.submit(work_of(0))
+    executor.submit(work_of(1))
+    while not all(each.ready for each in executor._workers):
+        for key, _ in executor._selector.select():
+            executor._receive(key.data)
+    print(*[each.process.pid for each in executor._workers], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_workers_die_with_a_killed_parent_while_busy_in_c(method: str, tmp_path: Path) -> None:
+    """SIGKILL the loader's process: its workers are gone within a second, wherever they were."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), method],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    watched = [os.pidfd_open(pid) for pid in pids]
+    parent.kill()
+    parent.communicate()
+    for fd in watched:
+        assert select.select([fd], [], [], 1.0)[0], "a worker outlived its parent by a second"
+        os.close(fd)
