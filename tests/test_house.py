@@ -21,8 +21,8 @@ LAYERS = [
     {"loader"},
     {"executors"},
     {"maker"},
-    {"plan", "source", "datasets", "collate", "image", "window", "tolerance", "stats"},
-    {"work", "errors", "seeds", "timing", "calls", "memory"},
+    {"plan", "source", "datasets", "collate", "image", "samplers", "transport", "window", "tolerance", "stats"},
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "worker_info"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -32,9 +32,11 @@ WITHIN = {
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,
+    ("generators", "errors"): True,
+    ("generators", "seeds"): True,
     ("calls", "seeds"): True,
 }
-LIGHT = ["PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
+LIGHT = ["multiprocessing", "PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
 def _room(module: str) -> str:
@@ -113,7 +115,7 @@ def test_public_names_are_documented(name: str) -> None:
     assert doc
     assert doc.split("\n\n")[0].rstrip().endswith((".", ":", "all.")) or ":" in doc.split("\n\n")[0]
     error = inspect.isclass(thing) and issubclass(thing, BaseException)
-    if not error and name not in {"BadSample", "DEFAULT_MAX_PIXELS", "DEFAULT_EXTENSIONS"}:
+    if not error and name not in {"BadSample", "WorkerInfo", "Padded", "DEFAULT_MAX_PIXELS", "DEFAULT_EXTENSIONS"}:
         assert ">>>" in doc
 
 

@@ -6,12 +6,17 @@
 [[0, 1, 2, 3], [4, 5]]
 """
 
-from headrace.collate.default import default_collate
+from headrace.collate.default import default_collate, default_convert
+from headrace.collate.padded import Padded, PaddedCollate
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
+from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.images import ImageFiles, ImageFolder
+from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
 from headrace.datasets.packed import PackedList
+from headrace.datasets.subset import Subset, random_split
+from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.errors import (
     ArgumentError,
@@ -27,6 +32,7 @@ from headrace.errors import (
     SampleError,
     TooManyErrors,
     UnreadableFile,
+    WorkerDied,
     WorkerTimeout,
 )
 from headrace.image.transforms import (
@@ -42,10 +48,20 @@ from headrace.image.transforms import (
     ToFloat,
 )
 from headrace.loader import DataLoader
+from headrace.samplers import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from headrace.seeds import rng
 from headrace.stats import Statistics
 from headrace.timing import timed
 from headrace.work import BadSample
+from headrace.worker_info import WorkerInfo, get_worker_info
 
 __version__ = "0.1.0"
 
@@ -54,17 +70,22 @@ __all__ = [
     "ArrayDataset",
     "BadImage",
     "BadSample",
+    "BatchSampler",
     "CenterCrop",
+    "ChainDataset",
     "CollateError",
     "CollateTypeError",
     "Compose",
+    "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "HeadraceError",
     "ImageFiles",
     "ImageFolder",
     "ImageList",
     "ImageTooLarge",
+    "IterableDataset",
     "ListFileError",
     "LoaderClosed",
     "Mapped",
@@ -73,19 +94,34 @@ __all__ = [
     "Normalize",
     "PackedList",
     "Pad",
+    "Padded",
+    "PaddedCollate",
     "RandomCrop",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
+    "RandomSampler",
     "Resize",
     "SampleError",
+    "Sampler",
+    "SequentialSampler",
+    "StackDataset",
     "Statistics",
+    "Subset",
+    "SubsetRandomSampler",
+    "TensorDataset",
     "ToCHW",
     "ToFloat",
     "TooManyErrors",
     "UnreadableFile",
+    "WeightedRandomSampler",
+    "WorkerDied",
+    "WorkerInfo",
     "WorkerTimeout",
     "__version__",
     "default_collate",
+    "default_convert",
+    "get_worker_info",
+    "random_split",
     "rng",
     "timed",
 ]

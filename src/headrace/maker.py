@@ -15,9 +15,9 @@ import numpy as np
 from headrace import seeds
 from headrace.collate.landing import Landing
 from headrace.errors import CollateError, LoaderClosed, TooManyErrors
-from headrace.source import Batched, Indexed, Source
+from headrace.source import Batched, Indexed, Source, Streamed
 from headrace.timing import counting, timed
-from headrace.work import BadSample, Done, Empty, Failed, Outcome, Work
+from headrace.work import BadSample, Done, Empty, Ended, Failed, Outcome, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +82,8 @@ class Maker:
                     batch, bad = self._make(work, here, empty, stop)
             seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
             return Done(work.step, batch, bad, seconds)
+        except _Exhausted:
+            return Ended(work.step)
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
             if isinstance(error, StopIteration):
@@ -100,8 +102,12 @@ class Maker:
         if isinstance(self.source, Batched):
             with timed("read"):
                 return self.source.read(work.keys, empty=empty), ()
-        landing = Landing(len(work.keys), empty) if self.lands and self.on_error != "skip" else None
-        samples, bad = self._samples(self.source, work, here, stop, landing)
+        rows = len(work.keys) if work.lane is None else work.lane.size
+        landing = Landing(rows, empty) if self.lands and self.on_error != "skip" else None
+        if isinstance(self.source, Streamed):
+            samples, bad = self._stream(self.source, work, here, stop, landing)
+        else:
+            samples, bad = self._samples(self.source, work, here, stop, landing)
         if self.on_error == "skip":
             return samples, tuple(bad)
         return self.join(samples, empty=empty), tuple(bad)
@@ -137,6 +143,36 @@ class Maker:
             samples.append(sample)
         return samples, bad
 
+    def _stream(
+        self, source: Streamed, work: Work, here: seeds.Here, stop: Stop | None, landing: Landing | None
+    ) -> tuple[Sequence[Any], list[BadSample]]:
+        lane = work.lane
+        assert lane is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
+        samples: list[Any] = []
+        bad: list[BadSample] = []
+        stream = source.read(lane)
+        for row in range(lane.size):
+            if stop is not None:
+                stop.check()
+            here.move(work.start + row * lane.count)
+            try:
+                with timed("read"):
+                    sample = next(stream, _END)
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                bad.append(BadSample(lane.start + row, None, f"{type(error).__name__}: {error}"))
+                continue
+            if sample is _END:
+                break
+            if landing is not None:
+                with timed("collate"):
+                    sample = landing.land(len(samples), sample)
+            samples.append(sample)
+        if source.is_short(len(samples) + len(bad), lane):
+            raise _Exhausted
+        return samples, bad
+
     def _replacement(self, source: Indexed, work: Work, here: seeds.Here, bad: BadSample) -> Any:
         """Make the first of the work's spares that can be made, in an order that is the bad sample's own."""
         order = seeds.generator(work.seed, seeds.Purpose.REPLACE, work.epoch, here.position)
@@ -156,14 +192,24 @@ class Maker:
         """Say in words where an error happened: the sample at hand, or the two that do not fit together."""
         if isinstance(self.source, Batched):
             samples = [f"{len(work.keys)} samples"]
+        elif work.lane is not None:
+            at = work.lane.start + (here.position - work.start) // work.lane.count
+            samples = [f"sample {at} of the stream"]
         else:
             rows = error.rows if isinstance(error, CollateError) and error.rows else [here.position - work.start]
             samples = [self._sample(self.source, work.keys[row]) for row in rows if 0 <= row < len(work.keys)]
         return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
 
-    def _sample(self, source: Indexed, key: Any) -> str:
-        where = source.where(key)
+    def _sample(self, source: Indexed | Streamed, key: Any) -> str:
+        where = source.where(key) if isinstance(source, Indexed) else None
         return f"sample {key!r} ({where})" if where else f"sample {key!r}"
+
+
+class _Exhausted(Exception):
+    """The stream has nothing left for this batch."""
+
+
+_END = object()
 
 
 def _unending(error: StopIteration, culprit: str) -> RuntimeError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from headrace.calls import article
 
-    from headrace.work import Empty
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from headrace.work import Empty, Lane
 
 
 @runtime_checkable
@@ -19,23 +23,21 @@ class SupportsIndex(Protocol):
     def __len__(self) -> int: ...
 
 
-@runtime_checkable
-class SupportsBatch(Protocol):
-    """A dataset that writes a whole batch into lent memory: what collating its samples would give, but faster."""
-
-    def read_batch(self, keys: Sequence[int], *, empty: Empty) -> Any:
-        """Return the collated batch of these keys."""
-        ...
-
-
 class Indexed:
     """Reads ``dataset[key]``, or torch's ``dataset.__getitems__(keys)`` where the dataset has it."""
 
     def __init__(self, dataset: SupportsIndex) -> None:
         self._dataset = dataset
         # None and missing both mean "one by one", as in torch.
-        self._many: Any = getattr(dataset, "__getitems__", None)
+        many = getattr(dataset, "__getitems__", None)
+        # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
+        self._many: Any = many if getattr(dataset, "reads_many", True) else None
         self._where = getattr(dataset, "where", None)
+
+    @property
+    def dataset(self) -> Any:
+        """What is read."""
+        return self._dataset
 
     @property
     def reads_many(self) -> bool:
@@ -62,14 +64,64 @@ class Indexed:
 
 
 class Batched:
-    """Reads whole batches from a dataset that makes them itself: no per-sample Python at all."""
+    """Reads whole batches from a dataset that makes them itself: no per-sample Python at all.
 
-    def __init__(self, dataset: SupportsBatch) -> None:
+    ``read_batch(keys, empty=…)`` writes into lent memory what collating the samples of these keys would give.
+    """
+
+    def __init__(self, dataset: Any, read_batch: Callable[..., Any]) -> None:
         self._dataset = dataset
+        self._read_batch = read_batch
+
+    @property
+    def dataset(self) -> Any:
+        """What is read."""
+        return self._dataset
 
     def read(self, keys: Sequence[int], *, empty: Empty) -> Any:
         """Make the batch of these keys."""
-        return self._dataset.read_batch(keys, empty=empty)
+        return self._read_batch(keys, empty=empty)
 
 
-Source = Indexed | Batched
+class Streamed:
+    """Reads an iterable dataset, lane by lane, from its beginning; a lane taken over in the middle is read up to there.
+
+    The first read of a lane in an epoch asks the dataset for a new iterator.
+    """
+
+    def __init__(self, dataset: Iterable[Any], *, drop_last: bool, again: bool = False) -> None:
+        self._dataset = dataset
+        self._drop_last = drop_last
+        self._again = again
+        """Whether it was read before: then an iterator may be at its end for good."""
+        self._open: dict[int, tuple[int, Iterator[Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_open": {}}  # where a lane stands is in the work
+
+    @property
+    def dataset(self) -> Any:
+        """What is read."""
+        return self._dataset
+
+    def read(self, lane: Lane) -> Iterator[Any]:
+        """Return the samples from where the lane stands, as an iterator that is read as far as the batch goes."""
+        stands, samples = self._open.get(lane.number, (-1, iter(())))
+        if lane.start == 0 or stands != lane.start:
+            samples = iter(self._dataset)
+            for _ in islice(samples, lane.start):
+                pass
+        self._open[lane.number] = lane.start + lane.size, samples
+        return samples
+
+    def is_short(self, found: int, lane: Lane) -> bool:
+        """Say whether a batch of so many samples is none: it is empty, or short and short ones are dropped."""
+        if found == lane.start == 0 and self._again and isinstance(self._dataset, Iterator):
+            raise TypeError(
+                f"the dataset, {article(type(self._dataset).__qualname__)}, is an iterator, which can be read only "
+                "once; give an object whose iter() begins anew for each epoch"
+            )
+        return found == 0 or (self._drop_last and found < lane.size)
+
+
+Source = Indexed | Batched | Streamed

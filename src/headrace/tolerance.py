@@ -58,16 +58,16 @@ class Budget:
     >>> Budget(samples=100, allowed=None).check(99, ())
     """
 
-    samples: int
-    """How many there are."""
+    samples: int | None
+    """How many there are, where that is known."""
     allowed: int | None
     """How many may fail; None: all but the last, for an epoch of nothing would be mistaken for a finished one."""
 
     def check(self, failed: int, latest: Sequence[BadSample]) -> None:
         """Raise `TooManyErrors` if that many failures are too many."""
         if self.allowed is not None and failed > self.allowed:
-            found = f"{failed} of {self.samples} samples failed in this epoch, and max_errors allows {self.allowed}"
-        elif latest and failed >= self.samples:
+            found = f"{failed} samples of this epoch failed, and max_errors allows {self.allowed}"
+        elif latest and self.samples is not None and failed >= self.samples:
             found = f"all {self.samples} samples of this epoch failed"
         else:
             return

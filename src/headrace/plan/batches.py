@@ -19,10 +19,6 @@ class Plan(Protocol):
         """Return the work of a step, or None where the epoch is over."""
         ...
 
-    def __len__(self) -> int:
-        """Return how many steps an epoch has."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Batches:

@@ -1,0 +1,57 @@
+"""Plans drawn from samplers: iterators, which can only be asked what comes next."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from headrace.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from headrace.seeds import Key
+
+
+def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator[list[Any]]:
+    """Cut what a sampler gives into batches.
+
+    >>> list(cut("abcde", 2, drop_last=False)), list(cut("abcde", 2, drop_last=True))
+    ([['a', 'b'], ['c', 'd'], ['e']], [['a', 'b'], ['c', 'd']])
+    """
+    keys = iter(sampler)
+    while batch := list(islice(keys, batch_size)):
+        if len(batch) == batch_size or not drop_last:
+            yield batch
+
+
+class Drawn:
+    """One epoch of batches of keys, in the order in which an iterator gives them.
+
+    >>> from headrace.seeds import key_of
+    >>> plan = Drawn([[5, 3], [4]], seed=key_of(0), spare=False)
+    >>> plan.work(epoch=0, step=0).keys, plan.work(epoch=0, step=1).start, plan.work(epoch=0, step=2)
+    ([5, 3], 2, None)
+
+    The steps must be asked for one after the other, as a loop does. With ``spare``, what may stand in for a bad sample
+    is what else its batch holds: nothing more of the epoch is known.
+    """
+
+    def __init__(self, batches: Iterable[Any], seed: Key, *, spare: bool) -> None:
+        self._batches = iter(batches)
+        self._seed = seed
+        self._spare = spare
+        self._step = self._start = 0
+
+    def work(self, epoch: int, step: int) -> Work | None:
+        """Return the work of the next step."""
+        if step != self._step:
+            raise RuntimeError(f"step {step} asked of a sampler that stands at step {self._step}")
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        keys = batch if isinstance(batch, list) else list(batch)
+        work = Work(self._seed, epoch, step, self._start, keys, keys if self._spare else ())
+        self._step += 1
+        self._start += len(keys)
+        return work

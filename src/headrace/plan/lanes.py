@@ -1,0 +1,35 @@
+"""Plans for streams: iterable datasets, of which nobody knows the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.work import Lane, Work
+
+if TYPE_CHECKING:
+    from headrace.seeds import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Batches from ``count`` copies of a stream in turn: step ``s`` reads lane ``s mod count``, where it stands then.
+
+    >>> from headrace.seeds import key_of
+    >>> plan = Lanes(count=2, batch_size=4, seed=key_of(0))
+    >>> plan.work(epoch=0, step=3).lane
+    Lane(number=1, count=2, start=4, size=4)
+
+    There is always a next step; that a lane is over is learnt when it is read. Who reads a lane may change: where it
+    stands is in the work.
+    """
+
+    count: int
+    batch_size: int
+    seed: Key
+
+    def work(self, epoch: int, step: int) -> Work | None:
+        """Return the work of a step. Sample ``i`` of a lane has position ``i * count + lane`` in the epoch."""
+        turn, number = divmod(step, self.count)
+        lane = Lane(number, self.count, turn * self.batch_size, self.batch_size)
+        return Work(self.seed, epoch, step, lane.start * self.count + number, (), (), lane)
