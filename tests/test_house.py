@@ -36,7 +36,7 @@ WITHIN = {
     ("generators", "seeds"): True,
     ("calls", "seeds"): True,
 }
-LIGHT = ["multiprocessing", "PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
+LIGHT = ["PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
 def _room(module: str) -> str:
