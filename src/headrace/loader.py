@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
 from time import perf_counter
@@ -179,6 +180,7 @@ class DataLoader(Generic[T_co]):
         self._meter = Meter(epoch=epoch, workers=self.num_workers)
         loop: Loop[T_co] = Loop(
             plan,
+            key,
             stream,
             executor,
             maker,
@@ -191,9 +193,16 @@ class DataLoader(Generic[T_co]):
         self._loops.add(loop)
         return loop
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_loops": None}  # a copy has no part in the loops that run
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._loops = weakref.WeakSet()
+
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch the next loop reads; those after it go on from there."""
-        self._epoch = _whole("epoch", epoch, least=0)
+        self._epoch = _whole("epoch", epoch, least=0, most=2**64 - 1)
 
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
@@ -284,6 +293,7 @@ class Loop(Iterator[T_co]):
     def __init__(
         self,
         plan: Plan,
+        seed: seeds.Key,
         stream: int,
         executor: Executor,
         maker: Maker,
@@ -296,6 +306,7 @@ class Loop(Iterator[T_co]):
         self._plan = plan
         self._lanes = lanes
         self._ended: set[int] = set()
+        self._seed = seed
         self._stream = stream
         self._executor = executor
         self._maker = maker
@@ -331,7 +342,10 @@ class Loop(Iterator[T_co]):
         if outcome is None:
             self._end()
             raise StopIteration
-        return self._opened(outcome)
+        try:
+            return self._opened(outcome)
+        finally:
+            del outcome
 
     def _next_filled(self, refill: Refill) -> Any:
         while (samples := refill.take()) is None:
@@ -342,9 +356,18 @@ class Loop(Iterator[T_co]):
                     self._end()
                     raise StopIteration
                 break
-            refill.put(self._opened(outcome))
-        with counting() as seconds:
-            batch = self._maker.join(samples, empty=self._joined.empty)
+            try:
+                refill.put(self._opened(outcome))
+            finally:
+                del outcome
+        # What collate draws depends on which batch this is, as it does where a worker collates.
+        here = seeds.Here(self._seed, self._stream, self._meter.batches)
+        try:
+            with counting() as seconds, seeds.at(here):
+                batch = self._maker.join(samples, empty=self._joined.empty)
+        except Exception as error:
+            error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")
+            raise
         self._meter.made(seconds, (), skip=True)
         return batch
 
@@ -373,8 +396,13 @@ class Loop(Iterator[T_co]):
     def _opened(self, outcome: Done | Failed) -> Any:
         meter = self._meter
         if isinstance(outcome, Failed):
-            outcome.error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
-            raise outcome.error
+            error = outcome.error
+            error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
+            try:
+                del outcome
+                raise error
+            finally:
+                del error  # what an error's own frames still name is a cycle, and keeps the workers alive
         meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
         if outcome.bad:
             try:
@@ -464,11 +492,13 @@ def _context(context: Any) -> Any:
     return multiprocessing.get_context(context)
 
 
-def _whole(name: str, value: Any, *, least: int) -> int:
+def _whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
+    if most is not None and number > most:
+        raise ArgumentError(f"{name} must be an integer from {least} to {most}; got {value!r}")
     if isinstance(value, bool) or number < least:
         raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
     return number
@@ -492,6 +522,6 @@ def _budget(value: Any, on_error: OnError) -> int | float | None:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= threading.TIMEOUT_MAX:
         return float(value) or None  # torch's 0 means: wait for ever
     raise ArgumentError(f"timeout must be seconds from 0 up, or None; got {value!r}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace import seeds
 from headrace.collate.landing import Landing
-from headrace.errors import CollateError, LoaderClosed, TooManyErrors
+from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.source import Batched, Indexed, Source, Streamed
 from headrace.timing import counting, timed
 from headrace.work import BadSample, Done, Empty, Ended, Failed, Outcome, Work
@@ -88,7 +88,11 @@ class Maker:
         except BaseException as error:  # noqa: BLE001
             if isinstance(error, StopIteration):
                 error = _unending(error, "a sample")
-            return Failed(work.step, error, self._place(error, work, here))
+            try:
+                place = self._place(error, work, here)
+            except BaseException:  # noqa: BLE001  a user's `where`, or an error with attributes that are not ours
+                place = f"made by {threading.current_thread().name}"
+            return Failed(work.step, error, place)
 
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
@@ -110,6 +114,7 @@ class Maker:
             samples, bad = self._samples(self.source, work, here, stop, landing)
         if self.on_error == "skip":
             return samples, tuple(bad)
+        here.collating = True
         return self.join(samples, empty=empty), tuple(bad)
 
     def _samples(
@@ -130,10 +135,12 @@ class Maker:
             here.move(position)
             try:
                 sample = source.read(key)
+            except MissingDependency:
+                raise  # no fault of the sample's: every one that needs the library would be passed over
             except Exception as error:
                 if self.on_error == "raise":
                     raise
-                bad.append(BadSample(key, source.where(key), f"{type(error).__name__}: {error}"))
+                bad.append(BadSample(key, source.where(key), _told(error)))
                 if self.on_error == "skip":
                     continue
                 sample = self._replacement(source, work, here, bad[-1])
@@ -161,7 +168,7 @@ class Maker:
             except Exception as error:
                 if self.on_error == "raise":
                     raise
-                bad.append(BadSample(lane.start + row, None, f"{type(error).__name__}: {error}"))
+                bad.append(BadSample(lane.start + row, None, _told(error)))
                 continue
             if sample is _END:
                 break
@@ -196,13 +203,26 @@ class Maker:
             at = work.lane.start + (here.position - work.start) // work.lane.count
             samples = [f"sample {at} of the stream"]
         else:
-            rows = error.rows if isinstance(error, CollateError) and error.rows else [here.position - work.start]
+            if here.collating:
+                rows: Sequence[int] = (error.rows or ()) if isinstance(error, CollateError) else ()
+            else:
+                rows = [here.position - work.start]
+            if not rows:
+                return f"its {len(work.keys)} samples put together, made by {threading.current_thread().name}"
             samples = [self._sample(self.source, work.keys[row]) for row in rows if 0 <= row < len(work.keys)]
         return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
 
     def _sample(self, source: Indexed | Streamed, key: Any) -> str:
         where = source.where(key) if isinstance(source, Indexed) else None
         return f"sample {key!r} ({where})" if where else f"sample {key!r}"
+
+
+def _told(error: BaseException) -> str:
+    """Return the type and the message of an error; a user's own may not even have one."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001
+        return f"{type(error).__name__} (its message cannot be had)"
 
 
 class _Exhausted(Exception):

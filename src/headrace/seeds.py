@@ -81,11 +81,14 @@ class Here:
     key: Key = (0, 0)
     epoch: int = 0
     position: int = 0
+    collating: bool = False
+    """Whether all samples of the batch are made, and are being put together."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
 
     def move(self, position: int) -> None:
         """Go to another sample, whose generator is made if and when something asks for it."""
         self.position = position
+        self.collating = False
         self._generator = None
 
     def generator(self) -> np.random.Generator:

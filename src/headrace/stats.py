@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +112,7 @@ class Meter:
             seconds=max(0.0, self.ended - self.started) if self.started is not None else 0.0,
             wait_seconds=self.waited,
             first_batch_seconds=self.first,
-            stage_seconds=MappingProxyType(dict(self.stages)),
+            stage_seconds=dict(self.stages),
             skipped=self.skipped,
             replaced=self.replaced,
             bad=tuple(self.bad),

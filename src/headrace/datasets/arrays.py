@@ -41,6 +41,10 @@ class ArrayDataset(Dataset[Any]):
         # asanyarray: a memory-mapped array must stay one.
         self.arrays = tuple(np.asanyarray(array) for array in arrays)
         for number, array in enumerate(self.arrays):
+            if isinstance(array, np.ma.MaskedArray):
+                raise ArgumentError(
+                    f"array {number} of ArrayDataset is masked, and a batch has no mask; fill it first: array.filled(0)"
+                )
             if array.ndim == 0:
                 raise ArgumentError(f"array {number} of ArrayDataset has no rows: its shape is (); give at least 1-D")
             if array.dtype.hasobject:

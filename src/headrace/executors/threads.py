@@ -10,6 +10,7 @@ executor is dropped, and by the same finalizer before the interpreter exits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -103,6 +104,7 @@ class Threads:
         except queue.Empty:
             raise WorkerTimeout(self._explain(timeout)) from None
         if outcome is None:
+            self._outcomes.put(None)  # for the next thread that waits here
             raise LoaderClosed("the loader was closed while a loop was still reading from it")
         return outcome
 
@@ -121,6 +123,7 @@ class Threads:
             frame = frames.get(thread.ident or 0)
             if desk.work is not None and frame is not None:
                 lines += [line.rstrip() for line in traceback.format_stack(frame)[-8:]]
+        del frames, frame  # frames of ours among them: a cycle
         return "\n".join(lines)
 
 
@@ -163,5 +166,10 @@ def _finish(
                     RuntimeWarning,
                     stacklevel=2,
                 )
+    # An error among what nobody took would hold the frame it came through, and that this queue: a cycle, with all the
+    # batches in it.
+    with contextlib.suppress(queue.Empty):
+        while True:
+            outcomes.get_nowait()
     outcomes.put(None)  # wakes a consumer that another thread left waiting
     batches.close()
