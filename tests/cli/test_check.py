@@ -84,3 +84,10 @@ def test_a_list_file_is_read_by_its_columns(run: Run, photos: Path, tmp_path: Pa
 def test_one_picture_can_be_checked(run: Run, photos: Path) -> None:
     """Take the path of a single file."""
     assert run("check", photos / "cat" / "0.jpg").returncode == 0
+
+
+def test_an_empty_path_is_refused(run: Run) -> None:
+    """Do not take what an unset variable gives for the current folder."""
+    done = run("check", "")
+    assert done.returncode == 2
+    assert "it is empty" in done.stderr

@@ -129,3 +129,14 @@ def test_texts_that_are_too_long_stay_on_their_card() -> None:
     long = np.asarray(contact_sheet([Pair(white, white, "Ω long " * 99, "b" * 999)], title="", subtitle=""))
     changed = np.argwhere((short != long).any(axis=2))
     assert changed[:, 1].max() < sheet_size(1)[0] - 28 - 5
+
+
+def test_a_picture_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path: Path) -> None:
+    """Refuse an output that is one of the pictures shown, and leave it as it was."""
+    picture = tmp_path / "one.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    before = picture.read_bytes()
+    done = run("show", str(picture), "-o", str(picture))
+    assert done.returncode == 2
+    assert "is one of the pictures" in done.stderr
+    assert picture.read_bytes() == before

@@ -184,3 +184,16 @@ def test_a_relative_root_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ImageFolder("data").path(0) == "data/a/1.jpg"
     monkeypatch.chdir(tmp_path / "data")
     assert ImageFolder(".")[0][1] == 0
+
+
+def test_folders_that_link_to_one_another_are_read_once_each(tmp_path: Path) -> None:
+    """Do not follow links among a dozen folders in every order there is."""
+    for number in range(12):
+        folder = tmp_path / "class" / f"{number:02d}"
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"")
+    for one in range(12):
+        for other in range(12):
+            if one != other:
+                (tmp_path / "class" / f"{one:02d}" / f"to{other:02d}").symlink_to(tmp_path / "class" / f"{other:02d}")
+    assert len(ImageFolder(tmp_path)) == 12

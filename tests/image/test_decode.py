@@ -432,7 +432,7 @@ def test_eps_is_refused_by_name() -> None:
         ("ein Märchen ".encode() * 9, "of text, beginning 'ein Märchen "),
         (bytes(300), "300 bytes, all of them zero"),
         (b"\x93\x12\xfe\xfe" * 9, "36 bytes, beginning 93 12 fe fe"),
-        (encoded(photo(8))[:700], r"700 bytes, beginning ff d8 ff e0 .* \(image file is truncated"),
+        (encoded(photo(8))[:700], r"700 bytes, beginning ff d8 ff e0 .* cut short .*([Pp]remature end|is truncated)"),
         (encoded(photo(8), "PNG")[:700], r"700 bytes, beginning 89 50 4e 47 .* \(image file is truncated"),
         (b"\xff\xd8\xff\xe0", "4 bytes, beginning ff d8 ff e0"),
     ],

@@ -156,8 +156,15 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return tuple(int(name) if name.isdecimal() else name for name in names)
 
 
+def _not_empty(_context: click.Context, _parameter: click.Parameter, path: str) -> str:
+    """Refuse an empty PATH, which an unset variable of the shell gives, and which would mean the current folder."""
+    if not path:
+        raise click.BadParameter("it is empty: give a folder, a list file or a picture.")
+    return path
+
+
 _PARAMETERS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
-    click.argument("path", type=click.Path()),
+    click.argument("path", type=click.Path(), callback=_not_empty),
     click.option(
         "--root",
         type=click.Path(path_type=Path),

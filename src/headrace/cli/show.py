@@ -14,6 +14,7 @@ from headrace.cli.text import count, plain, table
 if TYPE_CHECKING:
     from headrace.cli.pictures import Pictures
     from headrace.cli.preview import Preview
+    from headrace.datasets.images import ImageDataset
 
 
 @click.command(
@@ -73,6 +74,8 @@ def show(
     """
     from headrace.cli import preview
 
+    if _is_one_of(pictures.dataset, output):
+        raise click.UsageError(f"{plain(str(output))} is one of the pictures: name another file with --output")
     transform = preview.training(size) if augment else preview.evaluation(size)
     steps = preview.describe(transform)
     click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
@@ -92,6 +95,18 @@ def show(
     )
     preview.save(png, output)
     click.echo(f"contact sheet: {plain(str(output))}")
+
+
+def _is_one_of(dataset: ImageDataset, output: Path) -> bool:
+    """Say whether saving there would overwrite a picture that is shown."""
+    if not output.exists() or not output.resolve().is_relative_to(
+        Path(dataset.root).resolve() if dataset.root else "/"
+    ):
+        return False
+    return any(
+        path.endswith(output.name) and Path(dataset.path(index)).exists() and output.samefile(dataset.path(index))
+        for index, path in enumerate(dataset.paths)
+    )
 
 
 def arrays(batch: Preview) -> str:

@@ -194,8 +194,8 @@ class ImageFolder(ImageDataset):
     The folders in ``root`` are the classes, sorted by name; folders inside them belong to the same class. Pictures
     are sorted by folder, then by name. A file counts as a picture if its name ends with one of ``extensions``, in
     small letters or capitals; nothing counts whose name begins with a dot (macOS leaves ``._1.jpg`` beside ``1.jpg``).
-    Links to folders are followed, unless they lead back to a folder that they lie in. A link to nothing counts, so
-    that a lost picture is an error when it is read, and not a smaller dataset.
+    Links to folders are followed, but each folder is read once a class, by the first of its paths. A link to nothing
+    counts, so that a lost picture is an error when it is read, and not a smaller dataset.
 
     A class without a picture is an error unless ``allow_empty``. Raises `MissingFile`, a ``FileNotFoundError``, where
     there is no such folder, no class or no picture of one, `UnreadableFile` for a folder that cannot be listed, and
@@ -257,16 +257,19 @@ class _Tree:
         In the order of ``sorted(os.walk(folder))``, which is that of the folders' paths as strings: the least path not
         yet visited is always among those seen, as what is below a folder comes after it.
         """
-        waiting = [(top, self._above if top else self._above[:-1])]
+        waiting = [top]
+        # Each folder once, by whichever path comes first: links among a few would otherwise be followed in every order.
+        seen = set(self._above if top else self._above[:-1])
         while waiting:
-            folder, above = heapq.heappop(waiting)
+            folder = heapq.heappop(waiting)
             identity = _identity(self._path(folder))
-            if identity in above:
+            if identity in seen:
                 continue
+            seen.add(identity)
             folders, pictures = self._list(folder)
             start = f"{folder}/" if folder else ""
             for name in folders:
-                heapq.heappush(waiting, (start + name, (*above, identity)))
+                heapq.heappush(waiting, start + name)
             for name in sorted(pictures):
                 yield start + name
 

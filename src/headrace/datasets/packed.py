@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class PackedList(Sequence[str]):
         text.flags.writeable = ends.flags.writeable = False
         self._text, self._ends = text, ends
         # An item of a memoryview is a Python integer or a view at once; of an array, a NumPy object first.
-        self._bytes, self._begins = memoryview(text), memoryview(ends)  # type: ignore[arg-type]
+        self._bytes, self._begins = memoryview(cast("Any", text)), memoryview(cast("Any", ends))
 
     @property
     def nbytes(self) -> int:

@@ -3,7 +3,8 @@
 There are two routes and one result. JPEG goes to libjpeg-turbo through simplejpeg, which is quicker; every other
 format, and every JPEG that the fast route will not vouch for, goes to Pillow. Both use the same slow-integer DCT and
 the same upsampling, so their pixels are equal, and Pillow is the judge: what it accepts is accepted, what it refuses
-is refused. Without simplejpeg everything goes to Pillow.
+is refused. But for a JPEG that ends before its picture does, which libjpeg fills up with grey: the fast route sees
+that, and refuses it. Without simplejpeg everything goes to Pillow.
 """
 
 from __future__ import annotations
@@ -148,7 +149,11 @@ def _decode_jpeg(data: bytes, path: str | None, max_pixels: int) -> NDArray[np.u
     try:
         pixels = memory.empty((height, width, 3), np.uint8)
         turbo.decode_jpeg(data, "RGB", buffer=pixels)
-    except (ValueError, MemoryError):
+    except ValueError as error:
+        if "remature end" in str(error):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
+            raise _bad(data, path or "a picture in memory", f"cut short ({_said(error)})") from error
+        return None
+    except MemoryError:
         return None
     if not _has_app1(data):
         return pixels
