@@ -244,11 +244,13 @@ def default_convert(data: Any) -> Any:
     What a loader without batches (``batch_size=None``) does to a sample: the containers become new ones by the rules
     of `default_collate` (a tuple becomes a list), and what torch would make a tensor of is an array.
     """
-    if isinstance(data, np.generic) and not isinstance(data, str | bytes):
+    if isinstance(data, str | bytes):  # NumPy's own too
+        return data
+    if isinstance(data, np.generic):
         return np.asarray(data)
     if isinstance(data, Mapping):
         return _like_mapping(data, {key: default_convert(data[key]) for key in data})
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+    if isinstance(data, Sequence):
         return _like_sequence(data, [default_convert(item) for item in data])
     return data
 

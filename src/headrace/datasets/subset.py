@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -162,7 +162,7 @@ class Indices(Sequence[int]):
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(memoryview(self._numbers))  # type: ignore[arg-type]  # gives Python ints, one by one
+        return iter(memoryview(cast("Any", self._numbers)))  # gives Python ints, one by one
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._numbers, dtype=dtype) if copy else np.asarray(self._numbers, dtype=dtype)
