@@ -1,4 +1,4 @@
-"""The small figures that docs/decisions quote, measured here: `python benchmarks/figures.py` (medians; some seconds)."""
+"""The small figures that docs/decisions quote, measured here: `python benchmarks/figures.py` (medians)."""
 
 from __future__ import annotations
 
