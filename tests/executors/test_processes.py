@@ -275,3 +275,41 @@ def test_workers_die_with_a_killed_parent_while_busy_in_c(method: str, tmp_path:
     for fd in watched:
         assert select.select([fd], [], [], 1.0)[0], "a worker outlived its parent by a second"
         os.close(fd)
+
+
+class Unopenable:
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+def test_a_batch_that_cannot_be_opened_is_an_error_of_its_step() -> None:
+    """Give an outcome, too, where unpickling fails in the loader's own process; make the next batch."""
+
+    class Mixed(Squares):
+        def __getitem__(self, index: int) -> Any:
+            return Unopenable() if index == 0 else index
+
+    maker = Maker(maker_of(Mixed()).source, lambda samples, *, empty: samples)  # type: ignore[arg-type]
+    executor = Processes(maker, 1, context=multiprocessing.get_context("fork"))
+    executor.submit(work_of(0))
+    executor.submit(work_of(1))
+    first, second = executor.next(timeout=60), executor.next(timeout=60)
+    executor.close()
+    assert isinstance(first, Failed)
+    assert isinstance(first.error, ValueError)
+    assert isinstance(second, Done)
+
+
+def test_nothing_is_lost_where_the_warning_of_a_death_is_an_error(tmp_path: Path) -> None:
+    """Raise the warning, and go on with every batch after it."""
+    executor = processes(Arrays(deadly={4: signal.SIGKILL}, marker=str(tmp_path / "killed")), workers=1)
+    for step in range(3):
+        executor.submit(work_of(step))
+    outcomes, warned = [], 0
+    while len(outcomes) < 3:
+        try:
+            outcomes.append(executor.next(timeout=60).step)
+        except RuntimeWarning:
+            warned += 1
+    executor.close()
+    assert (sorted(outcomes), warned) == ([0, 1, 2], 1)

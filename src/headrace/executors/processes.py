@@ -178,6 +178,10 @@ class Processes:
             )
             process.start()
             seen = mmap(board.fd, PAGESIZE)
+        except BaseException:
+            for each in (ours, alive, stack):
+                each.close()
+            raise
         finally:
             for each in (theirs, life, writer, board):
                 each.close()
@@ -220,7 +224,10 @@ class Processes:
             self._ready.append(Ended(work.step))
         elif kind == "done":
             parcel, bad, seconds = rest
-            self._ready.append(Done(work.step, sender.inbox.open(parcel, descriptor), bad, seconds))
+            try:
+                self._ready.append(Done(work.step, sender.inbox.open(parcel, descriptor), bad, seconds))
+            except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
+                self._ready.append(Failed(work.step, error, f"the finished batch, from worker process {sender.number}"))
         else:
             place, data, text = rest
             self._ready.append(Failed(work.step, _uncarried(data, text), place))
@@ -245,14 +252,15 @@ class Processes:
             times = self._deaths[works[0].step]
             cause = f"; batch {works[0].step} has ended {times} workers" if times > 1 else ""
             self._ready.append(Failed(works.popleft().step, WorkerDied(f"{how}{cause}. {_hint(code)}"), at))
-        else:
-            warnings.warn(f"{how}; a new one makes its {len(works)} batches again", RuntimeWarning, stacklevel=4)
+            how = ""
         if self._restarts is not None:
             self._restarts -= 1
         successor = self._begin(dead.number)
         self._workers[self._workers.index(dead)] = successor
         successor.waiting.extend(works)
         self._send(successor)
+        if how:  # last: where warnings are errors, nothing is lost by it
+            warnings.warn(f"{how}; a new one makes its {len(works)} batches again", RuntimeWarning, stacklevel=4)
 
     def _explain(self) -> str:
         lines = ["What the workers are doing:"]

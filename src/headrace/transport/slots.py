@@ -19,18 +19,14 @@ import pickle
 from collections import deque
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.transport import shared
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 Bytes = npt.NDArray[np.uint8]
-Reducers = "Mapping[type, Callable[[Any], tuple[Any, ...]]]"
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector registers."""
@@ -58,8 +54,7 @@ class Parcel:
 class Outbox:
     """The worker's end."""
 
-    def __init__(self, reducers: Mapping[type, Callable[[Any], tuple[Any, ...]]] | None = None) -> None:
-        self._reducers = dict(reducers or {})
+    def __init__(self) -> None:
         self._pieces: dict[int, Bytes] = {}
         self._slot = 0
         self._used = 0
@@ -92,7 +87,7 @@ class Outbox:
             return False
 
         file = io.BytesIO()
-        _Pickler(file, self._reducers, apart).dump(batch)
+        pickle.Pickler(file, protocol=5, buffer_callback=apart).dump(batch)
         head: bytes | None = file.getvalue()
         if head is not None and len(head) > LARGE_HEAD:
             buffers.append(np.frombuffer(head, np.uint8))
@@ -187,21 +182,6 @@ class _Lease:
 
     def __del__(self) -> None:
         self._inbox.drop(self._slot, self._piece)
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(
-        self,
-        file: io.BytesIO,
-        reducers: Mapping[type, Callable[[Any], tuple[Any, ...]]],
-        apart: Callable[[pickle.PickleBuffer], bool],
-    ) -> None:
-        super().__init__(file, protocol=5, buffer_callback=apart)
-        self._reducers = reducers
-
-    def reducer_override(self, thing: Any) -> Any:
-        reducer = self._reducers.get(type(thing))
-        return NotImplemented if reducer is None else reducer(thing)
 
 
 def _aligned(place: int) -> int:
