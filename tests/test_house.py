@@ -18,15 +18,17 @@ ROOT = Path(headrace.__file__).parent
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
     {"__init__", "__main__", "cli"},
-    {"loader"},
+    {"loader", "loop", "arguments"},
     {"executors"},
     {"maker"},
     {"plan", "source", "datasets", "collate", "image", "samplers", "transport", "window", "tolerance", "stats"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "worker_info"},
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "worker_info"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
     ("__main__", "cli"): True,
+    ("loader", "loop"): True,
+    ("loader", "arguments"): True,
     ("datasets", "image"): True,
     ("work", "seeds"): True,
     ("work", "timing"): True,

@@ -33,6 +33,8 @@ WORKERS = [0, 1, 2, 7]
 class Numbers:
     """0, 1, 2, …; those in `bad` cannot be read."""
 
+    suits_threads = True  # so that workers are threads here; tests/test_loader_workers.py has the processes
+
     def __init__(self, size: int = 100, bad: frozenset[int] = frozenset()) -> None:
         self.size = size
         self.bad = bad
@@ -450,13 +452,21 @@ def test_a_sample_that_does_not_come_in_time_is_named() -> None:
     ("arguments", "words"),
     [
         ({"dataset": 5}, "an int can be read neither way"),
-        ({"batch_size": 0}, "batch_size must be an integer from 1 up; got 0"),
-        ({"batch_size": True}, "batch_size .* got True"),
-        ({"batch_size": 2.0}, "batch_size .* got 2.0"),
-        ({"batch_size": "8"}, "batch_size .* got '8'"),
-        ({"num_workers": -1}, "num_workers must be an integer from 0 up; got -1"),
-        ({"num_workers": 1, "prefetch_factor": 0}, "prefetch_factor must be an integer from 1 up"),
-        ({"prefetch_factor": 2}, "prefetch_factor needs workers"),
+        ({"batch_size": 0}, "batch_size should be a positive integer value, but got batch_size=0"),
+        ({"batch_size": True}, "batch_size .* got batch_size=True"),
+        ({"batch_size": 2.0}, "batch_size .* got batch_size=2.0"),
+        ({"batch_size": "8"}, "batch_size .* got batch_size='8'"),
+        ({"num_workers": -1}, "num_workers option should be non-negative; .* got -1"),
+        ({"num_workers": 1.5}, "num_workers must be an integer from 0 up; got 1.5"),
+        ({"num_workers": 1, "prefetch_factor": -1}, "prefetch_factor option should be non-negative"),
+        ({"prefetch_factor": 2}, "prefetch_factor option could only be specified in multiprocessing"),
+        ({"persistent_workers": True}, "persistent_workers option needs num_workers > 0"),
+        ({"multiprocessing_context": "fork"}, r"multi-process loading \(num_workers > 0\), but got"),
+        ({"num_workers": 1, "multiprocessing_context": 3}, "multiprocessing_context option should be a valid context"),
+        ({"shard": "auto"}, "is for iterable datasets"),
+        ({"threads_per_worker": 0}, "threads_per_worker must be an integer from 1 up; got 0"),
+        ({"restart_workers": -1}, "restart_workers must be an integer from 0 up"),
+        ({"dataset": [], "shuffle": True}, "num_samples should be a positive integer value, but got num_samples=0"),
         ({"collate_fn": 3}, "collate_fn must be callable"),
         ({"seed": -1}, "seed must be an integer from 0 up; got -1"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip', 'replace'; got 'ignore'"),
@@ -464,7 +474,8 @@ def test_a_sample_that_does_not_come_in_time_is_named() -> None:
         ({"on_error": "skip", "max_errors": -1}, "max_errors must be a count"),
         ({"on_error": "skip", "max_errors": 1.5}, "max_errors must be a count"),
         ({"on_error": "skip", "max_errors": True}, "max_errors must be a count"),
-        ({"timeout": -1}, "timeout must be seconds"),
+        ({"timeout": -1}, "timeout option should be non-negative"),
+        ({"timeout": "1"}, "timeout must be seconds"),
     ],
     ids=str,
 )
@@ -477,7 +488,7 @@ def test_arguments_are_checked_at_the_door(arguments: dict[str, Any], words: str
 def test_an_empty_dataset_is_an_empty_loop() -> None:
     """Loop over nothing without a fuss."""
     for workers in WORKERS:
-        assert list(DataLoader([], 4, shuffle=True, num_workers=workers)) == []
+        assert list(DataLoader([], 4, num_workers=workers)) == []
         assert list(DataLoader([], 4, num_workers=workers, on_error="skip")) == []
 
 

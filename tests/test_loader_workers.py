@@ -31,7 +31,7 @@ from headrace import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2},
+    {"num_workers": 2, "workers": "thread"},
     {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
     {"num_workers": 3, "workers": "process", "multiprocessing_context": "fork"},
 ]
@@ -288,8 +288,8 @@ def test_a_generator_fixes_the_loops_that_follow() -> None:
         ({"dataset": iter([1]), "sampler": [0]}, "expected unspecified sampler option"),
         ({"dataset": iter([1]), "batch_sampler": [[0]]}, "expected unspecified batch_sampler option"),
         ({"dataset": iter([1]), "on_error": "replace"}, "needs a dataset with an index"),
-        ({"workers": "ray"}, "workers must be one of 'auto', 'thread', 'process'"),
-        ({"multiprocessing_context": "vfork"}, "multiprocessing_context option should be one of"),
+        ({"workers": "ray"}, "workers must be one of 'auto', 'inline', 'thread', 'process'"),
+        ({"num_workers": 1, "multiprocessing_context": "vfork"}, "should specify a valid start method in"),
         ({"generator": "x"}, "generator must be"),
         ({"generator": 1, "seed": 1}, "exclude each other"),
         ({"worker_init_fn": 3}, "worker_init_fn must be callable"),

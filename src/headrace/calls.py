@@ -68,6 +68,19 @@ def takes_rng(function: Callable[..., Any]) -> bool:
     return len(required) == 2 or (len(positional) > 1 and positional[1].name == "rng")
 
 
+def takes_empty(function: Callable[..., Any]) -> bool:
+    """Say whether a collate function takes lent memory: a parameter named ``empty``, to be given by name.
+
+    >>> takes_empty(lambda samples, empty: samples), takes_empty(lambda samples: samples)
+    (True, False)
+    """
+    try:
+        parameters = _signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return "empty" in parameters and parameters["empty"].kind is not Parameter.POSITIONAL_ONLY
+
+
 class LazyRng:
     """A transform that asks `headrace.rng` itself, if it was given no generator and when it comes to draw.
 

@@ -14,7 +14,7 @@ The tree; each of ours is also the standard error that a caller would look for::
     ├── CollateError (RuntimeError)         samples that do not fit together in one batch
     ├── CollateTypeError (TypeError)        a sample of a type that no batch can be made of
     ├── TooManyErrors (RuntimeError)        more bad samples than `max_errors` allows
-    ├── WorkerTimeout (TimeoutError)        no batch came within `timeout` seconds
+    ├── WorkerTimeout (TimeoutError, RuntimeError)  no batch came within `timeout` seconds
     ├── WorkerDied (RuntimeError)           a worker process ended by itself, was killed, or could not be started
     └── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
 """
@@ -74,8 +74,8 @@ class TooManyErrors(HeadraceError, RuntimeError):
     """More samples failed in one epoch than ``max_errors`` allows."""
 
 
-class WorkerTimeout(HeadraceError, TimeoutError):
-    """No batch came within ``timeout`` seconds."""
+class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
+    """No batch came within ``timeout`` seconds; a RuntimeError too, as in torch."""
 
 
 class WorkerDied(HeadraceError, RuntimeError):

@@ -1,50 +1,51 @@
-"""The loader: arguments, read once and turned into objects; and the loop."""
+"""The loader: arguments, read once and turned into objects; each loop over it is put together here."""
 
 from __future__ import annotations
 
-import operator
-import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from headrace import seeds
-from headrace.calls import article
+from headrace import arguments, samplers, seeds
+from headrace.calls import takes_empty
 from headrace.collate.default import Collate, default_collate, default_convert
+from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_reader, is_iterable
-from headrace.errors import ArgumentError, LoaderClosed, TooManyErrors
+from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
 from headrace.generators import GeneratorLike, draw_seed, resolve
+from headrace.loop import Loop
+from headrace.machine import cpus
 from headrace.maker import Maker, OnError
-from headrace.memory import Recycler
 from headrace.plan.batches import Batches, Plan
 from headrace.plan.drawn import Drawn, cut
 from headrace.plan.lanes import Lanes
 from headrace.plan.order import Order, Sequential, Shuffled
-from headrace.source import Batched, Indexed, Source, Streamed, SupportsIndex
+from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
 from headrace.stats import Meter, Statistics
-from headrace.timing import counting
 from headrace.tolerance import Budget, Refill
-from headrace.window import Window
-from headrace.work import Done, Empty, Ended, Failed
+from headrace.window import Unordered, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from headrace.executors.base import Executor
+    from headrace.executors.processes import Processes
+    from headrace.work import Empty
 
 T_co = TypeVar("T_co", covariant=True)
-Workers = Literal["auto", "thread", "process"]
-POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
-KINDS: tuple[Workers, ...] = ("auto", "thread", "process")
-PREFETCH_FACTOR = 2
 SPARES = 100
 """Replacements of one sample that may fail in a row; with half of all samples bad, one run in 2**100 gets there."""
+
+_NONE = object()
+
+FROZEN = frozenset({"batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"})
+"""What may not be set once a loader is made, as in torch: its plan follows from them."""
 
 
 class DataLoader(Generic[T_co]):
@@ -60,149 +61,244 @@ class DataLoader(Generic[T_co]):
     >>> len(loader)
     3
 
-    ``dataset``: anything with ``__getitem__`` and ``__len__``. ``seed`` (an integer from 0 up) fixes order and
-    augmentation: each batch is then a function of (dataset, seed, epoch, step) alone, the same on any number and kind
-    of workers. The epoch is 0 in the first loop and one more in each that is begun (`set_epoch` chooses). Without a
-    seed, every loop draws one from ``generator`` (NumPy's, torch's, or an integer), else from torch's global generator
-    if torch is loaded, else from NumPy's.
+    The arguments up to ``in_order`` are torch's, in its order; the others are ours. ``dataset``: anything with
+    ``__getitem__`` and ``__len__``. ``seed`` (an integer from 0 up) fixes order and augmentation: each batch is then a
+    function of (dataset, seed, epoch, step) alone, the same on any number and kind of workers. The epoch is 0 in the
+    first loop and one more in each that is begun (`set_epoch` chooses). Without a seed, every loop draws one from
+    ``generator`` (NumPy's, torch's, or an integer), else from torch's global generator if torch is loaded, else from
+    NumPy's.
 
     **Order**: as the dataset has it, or with ``shuffle`` a new one each epoch; or any iterable of indices
     (``sampler``), or of lists of indices (``batch_sampler``, in place of ``batch_size``, ``shuffle``, ``sampler`` and
-    ``drop_last``). With ``batch_size=None`` samples come one by one, not collated.
-
-    An **iterable dataset** (`IterableDataset`, torch's too, or anything that has only ``__iter__``) is read in its own
-    order, once: in the loop's thread, or ahead of it in one thread of its own. With ``workers="process"`` torch's rule
-    holds instead: each process reads a copy, and `get_worker_info` tells the dataset which part is its own.
+    ``drop_last``). With ``batch_size=None`` samples come one by one, not collated. With ``in_order=False`` batches come
+    as they are made, so that a slow one holds up no other.
 
     **Workers**: ``num_workers`` of them make batches, at most ``prefetch_factor`` (2) each ahead of the loop; 0 makes
-    them in the loop's own thread. They are threads (``workers="thread"``, and "auto"): right for what releases Python's
-    lock, as decoding does. ``workers="process"`` is for datasets whose time goes into Python itself: batches come back
-    in shared memory, a worker that dies is replaced and its batches are made again. Processes start by
-    ``multiprocessing_context`` (a name or a context; the platform's default), and each calls ``worker_init_fn(id)``.
+    them in the loop's own thread, and so does ``workers="inline"``; "auto" is one for each CPU that this process may
+    use, no more than there are batches, and 1 for an iterable dataset. ``workers`` says what they are: "thread" is
+    right for what releases Python's lock, as decoding does, "process" for what spends its time in Python itself; "auto"
+    takes threads where the dataset says that they suit it (``suits_threads``: ours say so; so do lists and arrays,
+    unless they come with a ``collate_fn``), and processes otherwise, or where an argument is given that only they have.
 
-    ``collate_fn`` makes a batch of a list of samples (`default_collate` if None). ``on_error``: an error in a sample
-    is raised at its step ("raise"), the sample is left out and the batch filled from what follows, so that all but the
-    last have the same size ("skip"), or another sample, drawn at random from the same epoch, takes its place
-    ("replace"). With the last two `statistics` names the bad samples, and ``max_errors`` of them in one epoch (a
-    count, or a fraction of the dataset) are allowed. ``timeout``: seconds to wait for a batch, else `WorkerTimeout`.
+    *Processes* start by ``multiprocessing_context`` (a name or a context; the platform's default), and each calls
+    ``worker_init_fn(id)``. Batches come back in shared memory. A worker that dies is replaced, with a warning, and its
+    batches are made again; ``restart_workers`` is how often (0: never, the error is raised at once). With
+    ``persistent_workers`` they stay for the next epoch, each with its copy of the dataset. ``threads_per_worker``: how
+    many batches each makes at once, on threads of its own.
+
+    An **iterable dataset** (`IterableDataset`, torch's too, or anything that has only ``__iter__``) is read in its own
+    order. By threads: once, ahead of the loop, in a thread of its own. By processes: torch's rule, each reads a copy,
+    and `get_worker_info` tells the dataset which part is its own. ``shard="auto"`` is for one that does not ask: it is
+    read once, here, and what it yields is handed round; the functions that were added with ``map``, and collating, are
+    the workers'.
+
+    ``collate_fn`` makes a batch of a list of samples (`default_collate` if None); with a parameter ``empty`` it is lent
+    memory. ``on_error``: an error in a sample is raised at its step ("raise"), the sample is left out and the
+    batch filled from what follows, so that all but the last have the same size ("skip"), or another sample, drawn at
+    random from the same epoch, takes its place ("replace"). With the last two `statistics` names the bad samples, and
+    ``max_errors`` of them in one epoch (a count, or a fraction of the dataset) are allowed. ``timeout``: seconds to
+    wait for a batch, else `WorkerTimeout`; 0 for ever. ``pin_memory`` is for tensors: see `headrace.torch`.
 
     A loop may be left at any time, and several may run at once; workers end with the loop, with `close`, and when the
     iterator is dropped. Raises `ArgumentError` for arguments that cannot be used.
     """
 
+    _collate: Any = staticmethod(default_collate)
+    _convert: Any = staticmethod(default_convert)
+    _finish: Any = None
+    """What is done to batches that a dataset makes itself; an adapter's, as the two above may be."""
+    _samplers: Any = samplers
+
     def __init__(
         self,
-        dataset: SupportsIndex | Iterable[Any],
+        dataset: Any,
         batch_size: int | None = 1,
-        shuffle: bool = False,  # positional, as in torch
+        shuffle: bool | None = None,  # positional, as in torch
         sampler: Iterable[Any] | None = None,
         batch_sampler: Iterable[Sequence[Any]] | None = None,
-        num_workers: int = 0,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-        *,
+        num_workers: int | Literal["auto"] = 0,
+        collate_fn: Callable[..., Any] | None = None,
+        pin_memory: bool = False,
         drop_last: bool = False,
-        seed: int | None = None,
-        generator: GeneratorLike = None,
-        workers: Workers = "auto",
+        timeout: float = 0,
         worker_init_fn: Callable[[int], Any] | None = None,
         multiprocessing_context: Any = None,
+        generator: GeneratorLike = None,
+        *,
         prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        seed: int | None = None,
+        workers: arguments.Workers = "auto",
+        threads_per_worker: int = 1,
+        restart_workers: int | None = None,
+        shard: Literal["auto"] | None = None,
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
-        timeout: float | None = None,
     ) -> None:
         self._streams = is_iterable(dataset)
-        if not self._streams and not isinstance(dataset, SupportsIndex):
+        if not self._streams and not hasattr(dataset, "__getitem__"):
             raise ArgumentError(
                 "dataset must have __getitem__ and __len__, or __iter__; "
-                f"{article(type(dataset).__qualname__)} can be read neither way"
+                f"{arguments.describe(dataset)} can be read neither way"
             )
+        arguments.one_of("on_error", on_error, arguments.POLICIES)
+        arguments.one_of("workers", workers, arguments.KINDS)
+        arguments.one_of("shard", shard, (None, "auto"))
         if self._streams:
-            _check_stream(shuffle, sampler, batch_sampler, on_error)
-        _one_of("on_error", on_error, POLICIES)
-        _one_of("workers", workers, KINDS)
-        for name, function in (("collate_fn", collate_fn), ("worker_init_fn", worker_init_fn)):
-            if function is not None and not callable(function):
-                raise ArgumentError(f"{name} must be callable, or None; got {function!r}")
+            arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
+        arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
         if seed is not None and generator is not None:
             raise ArgumentError("seed and generator exclude each other: either fixes all loops, or each draws its own")
-        self.dataset: Any = dataset
-        self.num_workers = _whole("num_workers", num_workers, least=0)
-        self.workers: Workers = workers
-        self.collate_fn = collate_fn
-        self.worker_init_fn = worker_init_fn
-        self.multiprocessing_context = _context(multiprocessing_context)
-        self.seed = seed
-        self.generator = generator
-        self.on_error: OnError = on_error
-        self.max_errors = _budget(max_errors, on_error)
-        self.timeout = _seconds(timeout)
-        if prefetch_factor is not None and self.num_workers == 0:
-            raise ArgumentError("prefetch_factor needs workers that run ahead; give num_workers=1 or more, or leave it")
-        self.prefetch_factor = (
-            PREFETCH_FACTOR if prefetch_factor is None else _whole("prefetch_factor", prefetch_factor, least=1)
+        self.dataset = dataset
+        self.num_workers = arguments.worker_count(
+            num_workers, streams=self._streams, samples=arguments.length(dataset), batch_size=batch_size
         )
-        _check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
-        self.batch_size = None if batch_size is None else _whole("batch_size", batch_size, least=1)
-        if batch_sampler is not None:
-            self.batch_size = None
-        self.shuffle = bool(shuffle)
-        self.sampler = sampler
-        self.batch_sampler = batch_sampler
+        self.timeout = arguments.seconds(timeout)
+        self.prefetch_factor = arguments.prefetch_factor(prefetch_factor, self.num_workers)
+        if persistent_workers and self.num_workers == 0:
+            raise ArgumentError("persistent_workers option needs num_workers > 0")
+        self.pin_memory = bool(pin_memory)
+        self.pin_memory_device = pin_memory_device
+        self.worker_init_fn = arguments.function("worker_init_fn", worker_init_fn)
+        self.multiprocessing_context = multiprocessing_context
+        self.in_order = bool(in_order)
+        self.generator = generator
+        self.seed = seed
+        self.workers = workers
+        self.threads_per_worker = arguments.whole(
+            "threads_per_worker", threads_per_worker, least=1, most=arguments.MOST_THREADS
+        )
+        self.restart_workers = (
+            None if restart_workers is None else arguments.whole("restart_workers", restart_workers, least=0)
+        )
+        self.shard = shard
+        if shard and not self._streams:
+            raise ArgumentError('shard="auto" is for iterable datasets; one with an index is never read twice')
+        if self.threads_per_worker > 1 and self._streams and not shard:
+            raise ArgumentError(
+                'threads_per_worker needs a dataset with an index, or shard="auto": a stream is read by one thread'
+            )
+        self.on_error: OnError = on_error
+        self.max_errors = arguments.max_errors(max_errors, on_error)
+        self._shuffle = bool(shuffle)
+        self._given = batch_sampler if batch_sampler is not None else sampler
+        self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
         self.drop_last = bool(drop_last)
+        self.sampler = sampler if sampler is not None or self._streams else self._default_sampler()
+        self.batch_sampler = batch_sampler
+        if batch_sampler is None and self.batch_size is not None and not self._streams:
+            self.batch_sampler = self._samplers.BatchSampler(self.sampler, self.batch_size, self.drop_last)
+        single = self.batch_size is None and batch_sampler is None
+        self.collate_fn = arguments.function("collate_fn", collate_fn) or (self._convert if single else self._collate)
+        self.persistent_workers = bool(persistent_workers)
         self._key = None if seed is None else seeds.key_of(seed)
         self._source = resolve(generator)
         self._epoch = 0
         self._begun = False
+        self._promised: int | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
         self._loops: weakref.WeakSet[Loop[Any]] = weakref.WeakSet()
+        self._kept: Processes | None = None
+        self._keeper: weakref.ref[Loop[Any]] | None = None
+        self._check_count()
+        self._made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FROZEN and "_made" in vars(self):
+            raise ArgumentError(
+                f"{name} attribute should not be set after {type(self).__name__} is initialized: make another loader"
+            )
+        if name == "multiprocessing_context":
+            value = arguments.start_method(value, self.num_workers)
+        object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        """Return how many batches an epoch has; ``on_error="skip"`` can make it fewer."""
-        if self.batch_sampler is not None:
-            return len(self.batch_sampler)  # type: ignore[arg-type]  # says itself where it has no length
-        # Of an iterable dataset, what it says itself of all its copies together, as in torch.
-        sized: Any = self.dataset if self.sampler is None else self.sampler
-        samples = len(sized)
-        whole, rest = divmod(samples, self.batch_size or 1)
-        return whole + (rest > 0 and not self.drop_last)
+        """Return how many batches an epoch has; ``on_error="skip"`` can make it fewer.
+
+        Of an iterable dataset, what it says itself of all its copies together; a loop that gives more then warns.
+        """
+        if not self._streams:
+            return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
+        whole, rest = divmod(len(self.dataset), self.batch_size or 1)
+        self._promised = whole + (rest > 0 and not self.drop_last)
+        return self._promised
 
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch."""
+        self._check_start()
         epoch, self._epoch = self._epoch, self._epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
         base = draw_seed(self._source) if self._key is None else 0
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
-        plan, samples = self._plan(key)
+        plan, samples = self._plan(key, stream)
         maker = self._maker(again=self._begun)
         self._begun = True
-        executor = self._executor(maker, base)
+        executor, end = self._staff(maker, base)
         self._meter = Meter(epoch=epoch, workers=self.num_workers)
+        window = Window if self.in_order else Unordered
         loop: Loop[T_co] = Loop(
             plan,
             key,
             stream,
             executor,
+            window(executor.capacity, self._lanes),
             maker,
             self._meter,
             Refill(self.batch_size or 1, drop_last=self.drop_last) if self.on_error == "skip" else None,
             Budget(samples, self._allowed(samples)),
-            self.timeout,
-            self._lanes if self._streams else 0,
+            self.timeout or None,
+            end,
+            self._check_promise if self._streams else None,
         )
         self._loops.add(loop)
-        return loop
+        if executor is self._kept:
+            self._keeper = weakref.ref(loop)
+        if self._kind != "inline":
+            try:
+                loop.start()
+            except BaseException:
+                loop.close()
+                raise
+        return self._delivered(loop)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_loops": None}  # a copy has no part in the loops that run
+        # A copy has no part in the loops that run, nor in their workers.
+        return {**vars(self), "_loops": None, "_kept": None, "_keeper": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._loops = weakref.WeakSet()
 
+    def batches(self, *, endless: bool = False) -> Iterator[T_co]:
+        """Return a plain generator of the next epoch's batches; with ``endless``, of that and all epochs after it.
+
+        >>> from headrace import DataLoader
+        >>> steps = DataLoader([1, 2, 3], batch_size=2).batches(endless=True)
+        >>> [next(steps).tolist() for _ in range(3)]
+        [[1, 2], [3], [1, 2]]
+        >>> steps.close()
+
+        Closing it ends its workers. Raises RuntimeError where an epoch is empty, which would never end.
+        """
+        while True:
+            batch: Any = _NONE
+            loop = iter(self)
+            try:
+                for batch in loop:
+                    yield batch
+            finally:
+                loop.close()  # type: ignore[attr-defined]  # what a loader's iterators have, ours and its adapters'
+            if not endless:
+                return
+            if batch is _NONE:
+                raise RuntimeError("an endless generator of batches needs a dataset that has some; an epoch gave none")
+            del batch
+
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch the next loop reads; those after it go on from there."""
-        self._epoch = _whole("epoch", epoch, least=0, most=2**64 - 1)
+        self._epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
 
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
@@ -212,6 +308,9 @@ class DataLoader(Generic[T_co]):
         """End all running loops and their workers; the loader can be looped over again."""
         for loop in list(self._loops):
             loop.close()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def __enter__(self) -> DataLoader[T_co]:
         return self
@@ -222,62 +321,148 @@ class DataLoader(Generic[T_co]):
         self.close()
 
     def __repr__(self) -> str:
+        samples = arguments.length(self.dataset)
         return (
-            f"{type(self).__name__}({type(self.dataset).__qualname__} of {len(self.dataset)}, "
-            f"batch_size={self.batch_size}, shuffle={self.shuffle}, num_workers={self.num_workers})"
+            f"{type(self).__name__}({type(self.dataset).__qualname__}{'' if samples is None else f' of {samples}'}, "
+            f"batch_size={self.batch_size}, shuffle={self._shuffle}, num_workers={self.num_workers})"
         )
 
-    def _plan(self, key: seeds.Key) -> tuple[Plan, int | None]:
+    def _delivered(self, loop: Loop[T_co]) -> Iterator[T_co]:
+        """Return what the loop's user gets; an adapter has a last word here."""
+        if self.pin_memory:
+            warnings.warn(
+                "pin_memory=True does nothing for NumPy batches: headrace.torch.DataLoader pins tensors",
+                UserWarning,
+                stacklevel=3,
+            )
+        return loop
+
+    def _check_promise(self, batches: int) -> None:
+        if self._promised is not None and batches > self._promised:
+            warnings.warn(
+                f"Length of IterableDataset {self.dataset!r} was reported to be {self._promised} (when accessing "
+                f"len(dataloader)), but {batches} batches have been fetched. Its __len__ must count the samples of all "
+                "copies together; where each worker reads a copy, it should ask get_worker_info for its part",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _default_sampler(self) -> Any:
+        """Return the sampler that says what the order is like; the loader's own order needs none."""
+        if self._shuffle:
+            if arguments.length(self.dataset) == 0:
+                raise ArgumentError(
+                    "num_samples should be a positive integer value, but got num_samples=0: a dataset without samples "
+                    "cannot be shuffled"
+                )
+            return self._samplers.RandomSampler(self.dataset, generator=self.generator)
+        return self._samplers.SequentialSampler(self.dataset)
+
+    def _plan(self, key: seeds.Key, epoch: int) -> tuple[Plan, int | None]:
         """Return the plan of a loop, and how many samples it has at the most, where that is known."""
-        if self._streams:
-            return Lanes(self._lanes, self.batch_size or 1, key), _length(self.dataset)
-        replace = self.on_error == "replace"
+        size = arguments.length(self.dataset)
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         drop_last = self.drop_last and self.on_error != "skip"
+        if self._fans:
+            stream, _ = unmapped(self.dataset)
+            samples = read_once(stream, key, epoch)
+            return Drawn(cut(samples, self.batch_size or 1, drop_last=drop_last), key, stream=True), size
+        if self._streams:
+            return Lanes(self._lanes, self.batch_size or 1, key), size
+        replace = self.on_error == "replace"
+        if self._given is not None:
+            if self._given is self.batch_sampler:
+                return Drawn(self.batch_sampler, key, spare=replace), size
+            batches = cut(self._given, self.batch_size or 1, drop_last=drop_last)
+            return Drawn(batches, key, spare=replace), len(self._given) if isinstance(self._given, Sized) else size
         size = len(self.dataset)
-        if self.batch_sampler is not None:
-            return Drawn(self.batch_sampler, key, spare=replace), size
-        if self.sampler is not None:
-            batches = cut(self.sampler, self.batch_size or 1, drop_last=drop_last)
-            return Drawn(batches, key, spare=replace), len(self.sampler) if isinstance(self.sampler, Sized) else size
-        order: Order = Shuffled(size, key) if self.shuffle else Sequential(size)
+        order: Order = Shuffled(size, key) if self._shuffle else Sequential(size)
         return Batches(order, self.batch_size or 1, drop_last, key, SPARES if replace else 0), size
 
     def _maker(self, *, again: bool) -> Maker:
-        single = self.batch_size is None and self.batch_sampler is None
-        collate: Collate = default_collate
-        if single:
-            collate = Single(self.collate_fn or default_convert)
-        elif self.collate_fn is not None:
+        ours = self.collate_fn is self._collate
+        collate: Collate = self.collate_fn
+        if self.batch_size is None and self.batch_sampler is None:
+            collate = Single(self.collate_fn)
+        elif not ours and not takes_empty(self.collate_fn):
             collate = Plain(self.collate_fn)
-        ours = collate is default_collate
-        read_batch = batch_reader(self.dataset) if ours and self.on_error == "raise" else None
-        source: Source = Indexed(self.dataset) if read_batch is None else Batched(self.dataset, read_batch)
+        return Maker(self._reader(ours=ours, again=again), collate, self.on_error, lands=ours, finish=self._finish)
+
+    def _reader(self, *, ours: bool, again: bool) -> Source:
+        if self._fans:
+            return Fanned(unmapped(self.dataset)[1])
         if self._streams:
-            source = Streamed(self.dataset, drop_last=self.drop_last and self.on_error != "skip", again=again)
-        return Maker(source, collate, self.on_error, lands=ours)
+            stream, function = unmapped(self.dataset)
+            drop_last = self.drop_last and self.on_error != "skip"
+            return Streamed(self.dataset, stream, function, drop_last=drop_last, again=again)
+        read_batch = batch_reader(self.dataset) if ours and self.on_error == "raise" else None
+        return Indexed(self.dataset) if read_batch is None else Batched(self.dataset, read_batch)
 
-    def _executor(self, maker: Maker, base: int) -> Executor:
-        if self.num_workers == 0:
-            return Inline(maker)
-        if self.workers == "process":
-            from headrace.executors.processes import Processes  # brings multiprocessing along: only where it is used
+    def _staff(self, maker: Maker, base: int) -> tuple[Executor, Callable[[], None]]:
+        """Return who makes the batches of a loop, and what is to be done when it ends."""
+        kind, ahead = self._kind, self.prefetch_factor or arguments.PREFETCH_FACTOR
+        executor: Executor
+        if kind == "inline":
+            executor = Inline(maker)
+            return executor, executor.close
+        if kind == "thread":
+            # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
+            executor = Threads(maker, 1 if self._streams and not self._fans else self.num_workers, ahead)
+            return executor, executor.close
+        kept = self._kept
+        if kept is None or kept.closed:
+            executor = kept = self._processes(maker, base, ahead)
+            if not self.persistent_workers:
+                return kept, kept.close
+            self._kept = kept
+        elif self._keeper is not None and (keeper := self._keeper()) is not None and keeper.running:
+            executor = self._processes(maker, base, ahead)  # another loop is at work with those that are kept
+            return executor, executor.close
+        kept.reset()
+        return kept, kept.reset
 
-            return Processes(
-                maker,
-                self.num_workers,
-                self.prefetch_factor,
-                context=self.multiprocessing_context,
-                init=self.worker_init_fn,
-                seed=base,
+    def _processes(self, maker: Maker, base: int, ahead: int) -> Processes:
+        from headrace.executors.processes import Processes  # brings multiprocessing along: only where it is used
+
+        return Processes(
+            maker,
+            self.num_workers,
+            ahead,
+            threads=self.threads_per_worker,
+            context=self.multiprocessing_context,
+            init=self.worker_init_fn,
+            seed=base,
+            restarts=self.restart_workers,
+            turns=self.in_order,
+        )
+
+    @property
+    def _kind(self) -> arguments.Kind:
+        processes_only = [
+            name
+            for name, given in (
+                ("worker_init_fn", self.worker_init_fn),
+                ("multiprocessing_context", self.multiprocessing_context),
+                ("persistent_workers", self.persistent_workers),
+                ("threads_per_worker", self.threads_per_worker > 1),
+                ("restart_workers", self.restart_workers is not None),
             )
-        # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
-        return Threads(maker, 1 if self._streams else self.num_workers, self.prefetch_factor)
+            if given
+        ]
+        collates = self.collate_fn not in (self._collate, self._convert)
+        return arguments.kind_of_workers(
+            self.workers, self.num_workers, self.dataset, processes_only=processes_only, collates=collates
+        )
+
+    @property
+    def _fans(self) -> bool:
+        """Whether a stream is read here, once, and finished by the workers."""
+        return self.shard == "auto" and self._kind != "inline"
 
     @property
     def _lanes(self) -> int:
         """Into how many copies a stream is read: one for each process, as in torch, else one."""
-        return self.num_workers if self.workers == "process" and self.num_workers else 1
+        return self.num_workers if self._streams and not self._fans and self._kind == "process" else 1
 
     def _allowed(self, samples: int | None) -> int | None:
         if isinstance(self.max_errors, float):
@@ -286,135 +471,23 @@ class DataLoader(Generic[T_co]):
             return int(self.max_errors * samples)
         return self.max_errors
 
+    def _check_count(self) -> None:
+        most = cpus()
+        if self._kind == "process" and self.num_workers > most:
+            warnings.warn(
+                f"This DataLoader will create {self.num_workers} worker processes in total, more than the {most} CPUs "
+                "that this process may use: they will get in each other's way",
+                UserWarning,
+                stacklevel=3,
+            )
 
-class Loop(Iterator[T_co]):
-    """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        seed: seeds.Key,
-        stream: int,
-        executor: Executor,
-        maker: Maker,
-        meter: Meter,
-        refill: Refill | None,
-        budget: Budget,
-        timeout: float | None,
-        lanes: int,
-    ) -> None:
-        self._plan = plan
-        self._lanes = lanes
-        self._ended: set[int] = set()
-        self._seed = seed
-        self._stream = stream
-        self._executor = executor
-        self._maker = maker
-        self._meter = meter
-        self._refill = refill
-        self._budget = budget
-        self._timeout = timeout
-        self._window = Window(executor.capacity)
-        self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
-        self._asking = True
-        self._state: Literal["open", "over", "closed"] = "open"
-
-    def __next__(self) -> T_co:
-        if self._state == "over":
-            raise StopIteration
-        if self._state == "closed":
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
-        began = perf_counter()
-        if self._meter.started is None:
-            self._meter.started = began
-        batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
-        self._meter.delivered(batch, waited=perf_counter() - began)
-        return batch
-
-    def close(self) -> None:
-        """End the loop and its workers."""
-        if self._state == "open":
-            self._state = "closed"
-        self._executor.close()
-
-    def _next_batch(self) -> Any:
-        outcome = self._next_outcome()
-        if outcome is None:
-            self._end()
-            raise StopIteration
-        try:
-            return self._opened(outcome)
-        finally:
-            del outcome
-
-    def _next_filled(self, refill: Refill) -> Any:
-        while (samples := refill.take()) is None:
-            outcome = self._next_outcome()
-            if outcome is None:
-                samples = refill.rest()
-                if samples is None:
-                    self._end()
-                    raise StopIteration
-                break
-            try:
-                refill.put(self._opened(outcome))
-            finally:
-                del outcome
-        # What collate draws depends on which batch this is, as it does where a worker collates.
-        here = seeds.Here(self._seed, self._stream, self._meter.batches)
-        try:
-            with counting() as seconds, seeds.at(here):
-                batch = self._maker.join(samples, empty=self._joined.empty)
-        except Exception as error:
-            error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")
-            raise
-        self._meter.made(seconds, (), skip=True)
-        return batch
-
-    def _next_outcome(self) -> Done | Failed | None:
-        """Return the next outcome in order, or None at the end of the epoch."""
-        window, executor = self._window, self._executor
-        while True:
-            while self._asking and window.room:
-                work = self._plan.work(self._stream, window.asked)
-                if work is None:
-                    self._asking = False
-                else:
-                    window.ask()
-                    executor.submit(work)
-            outcome = window.take()
-            if isinstance(outcome, Ended):
-                self._ended.add(outcome.step % self._lanes)
-                self._asking = self._asking and len(self._ended) < self._lanes
-                continue
-            if outcome is not None:
-                return outcome
-            if not window.in_flight:
-                return None
-            window.put(executor.next(self._timeout))
-
-    def _opened(self, outcome: Done | Failed) -> Any:
-        meter = self._meter
-        if isinstance(outcome, Failed):
-            error = outcome.error
-            error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
-            try:
-                del outcome
-                raise error
-            finally:
-                del error  # what an error's own frames still name is a cycle, and keeps the workers alive
-        meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
-        if outcome.bad:
-            try:
-                self._budget.check(meter.skipped + meter.replaced, outcome.bad)
-            except TooManyErrors:
-                self._end()
-                raise
-        return outcome.batch
-
-    def _end(self) -> None:
-        self._state = "over"
-        self._executor.close()
+    def _check_start(self) -> None:
+        if self.timeout and self._kind == "inline":
+            raise arguments.UnusableArgument(
+                f"timeout={self.timeout:g} needs workers that can be waited for: num_workers=1 or more, or timeout=0"
+            )
+        if self.prefetch_factor == 0 and self._kind != "inline":
+            raise arguments.UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
 
 
 class Plain:
@@ -437,91 +510,3 @@ class Single:
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:  # noqa: ARG002
         """Convert the only sample."""
         return self._function(samples[0])
-
-
-def _check_order(
-    batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: Any, on_error: OnError
-) -> None:
-    if sampler is not None and shuffle:
-        raise ArgumentError("sampler option is mutually exclusive with shuffle: the sampler says the order")
-    if batch_sampler is not None:
-        if batch_size != 1 or shuffle or sampler is not None or drop_last:
-            raise ArgumentError(
-                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
-            )
-        if on_error == "skip":
-            raise ArgumentError(
-                'on_error="skip" refills batches of one size; a batch_sampler says itself what is in each: '
-                'use "replace", or a sampler with batch_size'
-            )
-    elif batch_size is None and drop_last:
-        raise ArgumentError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
-
-
-def _check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnError) -> None:
-    for name, value in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
-        if value is not None:
-            raise ArgumentError(
-                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value!r}: "
-                "an iterable dataset gives its samples in its own order"
-            )
-    if on_error == "replace":
-        raise ArgumentError('on_error="replace" needs a dataset with an index to draw another sample from; use "skip"')
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
-
-
-def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-def _context(context: Any) -> Any:
-    if context is None or hasattr(context, "get_start_method"):
-        return context
-    import multiprocessing
-
-    methods = multiprocessing.get_all_start_methods()
-    if context not in methods:
-        raise ArgumentError(f"multiprocessing_context option should be one of {methods} or a context; got {context!r}")
-    return multiprocessing.get_context(context)
-
-
-def _whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if most is not None and number > most:
-        raise ArgumentError(f"{name} must be an integer from {least} to {most}; got {value!r}")
-    if isinstance(value, bool) or number < least:
-        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
-    return number
-
-
-def _budget(value: Any, on_error: OnError) -> int | float | None:
-    if value is None:
-        return None
-    if on_error == "raise":
-        raise ArgumentError('max_errors needs on_error="skip" or "replace": with "raise" the first error ends the run')
-    if isinstance(value, float) and 0 <= value < 1:
-        return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
-        return int(value)
-    raise ArgumentError(
-        f"max_errors must be a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1); "
-        f"got {value!r}"
-    )
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= threading.TIMEOUT_MAX:
-        return float(value) or None  # torch's 0 means: wait for ever
-    raise ArgumentError(f"timeout must be seconds from 0 up, or None; got {value!r}")

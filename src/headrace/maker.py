@@ -20,7 +20,7 @@ from headrace.timing import counting, timed
 from headrace.work import BadSample, Done, Empty, Ended, Failed, Outcome, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from headrace.collate.default import Collate
 
@@ -54,6 +54,8 @@ class Maker:
     on_error: OnError = "raise"
     lands: bool = False
     """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
+    finish: Callable[[Any], Any] | None = None
+    """What is done to a batch that the dataset has made itself, to be what collating gives: tensors, say."""
 
     def make(
         self,
@@ -62,12 +64,12 @@ class Maker:
         here: seeds.Here | None = None,
         empty: Empty = np.empty,
         stop: Stop | None = None,
-        alone: bool = False,
+        seeding: Collection[str] = (),
     ) -> Outcome:
         """Make a work's batch; never raises: an error of any kind becomes the outcome.
 
-        ``here`` is where the caller may watch the position move; ``alone`` says that no other thread draws from the
-        global generators of ``random`` and NumPy, so that they can be seeded for user code that does.
+        ``here`` is where the caller may watch the position move; ``seeding`` names the global generators that no other
+        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does.
         """
         here = here or seeds.Here()
         here.key, here.epoch = work.seed, work.epoch
@@ -75,10 +77,8 @@ class Maker:
         began = perf_counter()
         try:
             with counting() as seconds, seeds.at(here):
-                if alone and not isinstance(self.source, Batched):
-                    with seeds.seeded(work.seed, work.epoch, work.start):
-                        batch, bad = self._make(work, here, empty, stop)
-                else:
+                draws = () if isinstance(self.source, Batched) else seeding
+                with seeds.seeded(work.seed, work.epoch, work.start, draws):
                     batch, bad = self._make(work, here, empty, stop)
             seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
             return Done(work.step, batch, bad, seconds)
@@ -105,9 +105,9 @@ class Maker:
     def _make(self, work: Work, here: seeds.Here, empty: Empty, stop: Stop | None) -> tuple[Any, tuple[BadSample, ...]]:
         if isinstance(self.source, Batched):
             with timed("read"):
-                return self.source.read(work.keys, empty=empty), ()
-        rows = len(work.keys) if work.lane is None else work.lane.size
-        landing = Landing(rows, empty) if self.lands and self.on_error != "skip" else None
+                batch = self.source.read(work.keys, empty=empty)
+            return (batch if self.finish is None else self.finish(batch)), ()
+        landing = Landing(work.rows, empty) if self.lands and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):
             samples, bad = self._stream(self.source, work, here, stop, landing)
         else:
@@ -140,7 +140,7 @@ class Maker:
             except Exception as error:
                 if self.on_error == "raise":
                     raise
-                bad.append(BadSample(key, source.where(key), _told(error)))
+                bad.append(BadSample(key if work.lane is None else position, source.where(key), _told(error)))
                 if self.on_error == "skip":
                     continue
                 sample = self._replacement(source, work, here, bad[-1])
@@ -161,17 +161,19 @@ class Maker:
         for row in range(lane.size):
             if stop is not None:
                 stop.check()
-            here.move(work.start + row * lane.count)
+            here.move(work.start + row * lane.count, reading=True)
             try:
                 with timed("read"):
                     sample = next(stream, _END)
+                if sample is _END:
+                    break
+                here.move(here.position)
+                sample = source.finished(sample)
             except Exception as error:
                 if self.on_error == "raise":
                     raise
                 bad.append(BadSample(lane.start + row, None, _told(error)))
                 continue
-            if sample is _END:
-                break
             if landing is not None:
                 with timed("collate"):
                     sample = landing.land(len(samples), sample)
@@ -199,9 +201,8 @@ class Maker:
         """Say in words where an error happened: the sample at hand, or the two that do not fit together."""
         if isinstance(self.source, Batched):
             samples = [f"{len(work.keys)} samples"]
-        elif work.lane is not None:
-            at = work.lane.start + (here.position - work.start) // work.lane.count
-            samples = [f"sample {at} of the stream"]
+        elif isinstance(self.source, Streamed) and work.lane is not None:
+            samples = [work.name((here.position - work.start) // work.lane.count)]
         else:
             if here.collating:
                 rows: Sequence[int] = (error.rows or ()) if isinstance(error, CollateError) else ()
@@ -209,12 +210,12 @@ class Maker:
                 rows = [here.position - work.start]
             if not rows:
                 return f"its {len(work.keys)} samples put together, made by {threading.current_thread().name}"
-            samples = [self._sample(self.source, work.keys[row]) for row in rows if 0 <= row < len(work.keys)]
+            samples = [self._sample(self.source, work, row) for row in rows if 0 <= row < len(work.keys)]
         return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
 
-    def _sample(self, source: Indexed | Streamed, key: Any) -> str:
-        where = source.where(key) if isinstance(source, Indexed) else None
-        return f"sample {key!r} ({where})" if where else f"sample {key!r}"
+    def _sample(self, source: Indexed | Streamed, work: Work, row: int) -> str:
+        where = source.where(work.keys[row]) if isinstance(source, Indexed) else None
+        return f"{work.name(row)} ({where})" if where else work.name(row)
 
 
 def _told(error: BaseException) -> str:

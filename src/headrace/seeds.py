@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import operator
 import random
+import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ import numpy as np
 from headrace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 Key = tuple[int, int]
 """Philox's 128-bit key, as two words."""
@@ -39,6 +42,7 @@ class Purpose(IntEnum):
     GLOBALS = 2
     SPARES = 3
     REPLACE = 4
+    STREAM = 5
 
 
 def key_of(seed: int) -> Key:
@@ -83,18 +87,22 @@ class Here:
     position: int = 0
     collating: bool = False
     """Whether all samples of the batch are made, and are being put together."""
+    reading: bool = False
+    """Whether a stream is being read: who reads a sample need not be who finishes it, so each draws its own numbers."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
 
-    def move(self, position: int) -> None:
+    def move(self, position: int, *, reading: bool = False) -> None:
         """Go to another sample, whose generator is made if and when something asks for it."""
         self.position = position
         self.collating = False
+        self.reading = reading
         self._generator = None
 
     def generator(self) -> np.random.Generator:
         """Return the generator of the sample at hand: the same object until the next `move`."""
         if self._generator is None:
-            self._generator = generator(self.key, Purpose.SAMPLE, self.epoch, self.position)
+            purpose = Purpose.STREAM if self.reading else Purpose.SAMPLE
+            self._generator = generator(self.key, purpose, self.epoch, self.position)
         return self._generator
 
 
@@ -136,19 +144,71 @@ def rng() -> np.random.Generator:
     return ours
 
 
+GLOBALS = ("random", "numpy", "torch")
+"""The generators that everybody shares, by the library they belong to."""
+
+
 @contextmanager
-def seeded(key: Key, epoch: int, position: int) -> Iterator[None]:
-    """Seed the global generators of ``random`` and NumPy for a block, and give them back as they were.
+def seeded(key: Key, epoch: int, position: int, names: Collection[str] = GLOBALS) -> Iterator[None]:
+    """Seed the global generators of ``random``, NumPy and torch (if loaded) for a block; give them back as they were.
 
     For code that draws from them: reproducible where one thread has them to itself, and the caller's own stream of
     random numbers is not moved.
     """
-    theirs: tuple[Any, Any] = random.getstate(), np.random.get_state()  # noqa: NPY002
+    if not names:
+        yield
+        return
     words = generator(key, Purpose.GLOBALS, epoch, position).integers(0, 2**32, size=8, dtype=np.uint32)
+    theirs = {name: state for name, state in global_states().items() if name in names}
     try:
-        random.seed(words.tobytes())
-        np.random.seed(words)  # noqa: NPY002
+        seed_globals(words, theirs)
         yield
     finally:
-        random.setstate(theirs[0])
-        np.random.set_state(theirs[1])  # noqa: NPY002
+        for name, state in theirs.items():
+            _set_state(name, state)
+
+
+def seed_globals(words: NDArray[np.uint32], names: Iterable[str]) -> None:
+    """Seed global generators with eight random words."""
+    for name in names:
+        if name == "random":
+            random.seed(words.tobytes())
+        elif name == "numpy":
+            np.random.seed(words)  # noqa: NPY002  the global one is meant
+        else:
+            sys.modules["torch"].default_generator.manual_seed(int(words[:2].view(np.uint64)[0] >> np.uint64(1)))
+
+
+def global_states() -> dict[str, Any]:
+    """Return where each global generator stands; torch's only if torch is loaded."""
+    states: dict[str, Any] = {"random": random.getstate(), "numpy": np.random.get_state()}  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "default_generator"):
+        states["torch"] = torch.default_generator.get_state()  # type: ignore[union-attr]  # it has, see above
+    return states
+
+
+def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """Return which global generators stand elsewhere than they did.
+
+    >>> before = global_states()
+    >>> _ = random.random()
+    >>> moved(before, global_states())
+    {'random'}
+    """
+    return {name for name, state in after.items() if name not in before or not _same(before[name], state)}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return np.array_equal(one, other)
+
+
+def _set_state(name: str, state: Any) -> None:
+    if name == "random":
+        random.setstate(state)
+    elif name == "numpy":
+        np.random.set_state(state)  # noqa: NPY002
+    else:
+        sys.modules["torch"].default_generator.set_state(state)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from headrace import seeds
 from headrace.calls import article
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ class Indexed:
         return place if isinstance(place, str) else None
 
 
+class Fanned(Indexed):
+    """Finishes the samples of a stream that were read in the loader's own process, once: they come as the keys."""
+
+    def __init__(self, function: Callable[[Any], Any] | None) -> None:
+        super().__init__(())
+        self._function = function
+
+    @property
+    def dataset(self) -> Any:
+        """None: the stream stays where it is read."""
+        return None
+
+    def read(self, key: Any) -> Any:
+        """Make a sample of what was read."""
+        return key if self._function is None else self._function(key)
+
+
 class Batched:
     """Reads whole batches from a dataset that makes them itself: no per-sample Python at all.
 
@@ -86,11 +104,22 @@ class Batched:
 class Streamed:
     """Reads an iterable dataset, lane by lane, from its beginning; a lane taken over in the middle is read up to there.
 
-    The first read of a lane in an epoch asks the dataset for a new iterator.
+    The first read of a lane in an epoch asks the dataset for a new iterator. ``stream`` is what is iterated over, and
+    ``function`` makes a sample of each thing read: together they are what iterating over the dataset gives.
     """
 
-    def __init__(self, dataset: Iterable[Any], *, drop_last: bool, again: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Iterable[Any],
+        stream: Iterable[Any],
+        function: Callable[[Any], Any] | None,
+        *,
+        drop_last: bool,
+        again: bool = False,
+    ) -> None:
         self._dataset = dataset
+        self._stream = stream
+        self._function = function
         self._drop_last = drop_last
         self._again = again
         """Whether it was read before: then an iterator may be at its end for good."""
@@ -108,20 +137,43 @@ class Streamed:
         """Return the samples from where the lane stands, as an iterator that is read as far as the batch goes."""
         stands, samples = self._open.get(lane.number, (-1, iter(())))
         if lane.start == 0 or stands != lane.start:
-            samples = iter(self._dataset)
+            samples = iter(self._stream)
             for _ in islice(samples, lane.start):
                 pass
         self._open[lane.number] = lane.start + lane.size, samples
         return samples
 
+    def finished(self, sample: Any) -> Any:
+        """Make a sample of what was read."""
+        return sample if self._function is None else self._function(sample)
+
     def is_short(self, found: int, lane: Lane) -> bool:
         """Say whether a batch of so many samples is none: it is empty, or short and short ones are dropped."""
-        if found == lane.start == 0 and self._again and isinstance(self._dataset, Iterator):
+        if found == lane.start == 0 and self._again and isinstance(self._stream, Iterator):
             raise TypeError(
-                f"the dataset, {article(type(self._dataset).__qualname__)}, is an iterator, which can be read only "
+                f"the dataset, {article(type(self._stream).__qualname__)}, is an iterator, which can be read only "
                 "once; give an object whose iter() begins anew for each epoch"
             )
         return found == 0 or (self._drop_last and found < lane.size)
 
+
+def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int) -> Iterator[Any]:
+    """Read a stream in the loader's own process, with the random numbers that belong to each sample.
+
+    >>> list(read_once([5, 6], (0, 0), 0))
+    [5, 6]
+    """
+    here = seeds.Here(key, epoch)
+    samples = iter(stream)
+    for position in count():
+        here.move(position, reading=True)
+        with seeds.at(here):
+            sample = next(samples, _END)
+        if sample is _END:
+            return
+        yield sample
+
+
+_END = object()
 
 Source = Indexed | Batched | Streamed

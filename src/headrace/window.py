@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.work import Ended
+
 if TYPE_CHECKING:
     from headrace.work import Outcome
 
 
 class Window:
     """A sliding window over the steps of an epoch: outcomes come in any order and are taken in the steps' order.
+
+    A step whose outcome is `Ended` is passed over: step ``s`` reads lane ``s mod lanes``, and that lane is at its end.
 
     >>> from headrace.work import Done
     >>> window = Window(size=2)
@@ -25,13 +29,20 @@ class Window:
     Invariant: ``taken <= asked <= taken + size``; so no more than ``size`` batches are ever held or being made.
     """
 
-    __slots__ = ("_asked", "_here", "_size", "_taken")
+    __slots__ = ("_asked", "_ended", "_here", "_lanes", "_size", "_taken")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, lanes: int = 1) -> None:
         self._size = size
+        self._lanes = lanes
+        self._ended: set[int] = set()
         self._asked = 0
         self._taken = 0
         self._here: dict[int, Outcome] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every lane has ended: nothing more is to be asked for."""
+        return len(self._ended) == self._lanes
 
     @property
     def asked(self) -> int:
@@ -67,7 +78,88 @@ class Window:
 
     def take(self) -> Outcome | None:
         """Take the outcome of the next step, or None while it is not here."""
-        outcome = self._here.pop(self._taken, None)
-        if outcome is not None:
+        while (outcome := self._here.pop(self._taken, None)) is not None:
             self._taken += 1
-        return outcome
+            if not isinstance(outcome, Ended):
+                return outcome
+            self._ended.add(outcome.step % self._lanes)
+        return None
+
+
+class Unordered:
+    """A window whose outcomes are taken as they come; it asks no lane for more than its share, so none holds up others.
+
+    >>> from headrace.work import Done
+    >>> window = Unordered(size=2)
+    >>> window.ask(), window.ask(), window.room
+    (0, 1, False)
+    >>> window.put(Done(1, "quick"))
+    >>> window.take().batch, window.room, window.in_flight
+    ('quick', True, 1)
+
+    Step ``s`` reads lane ``s mod lanes``; a lane's own steps are asked for in their order.
+    """
+
+    __slots__ = ("_flying", "_here", "_lanes", "_live", "_size", "_turn", "_turns")
+
+    def __init__(self, size: int, lanes: int = 1) -> None:
+        self._size = size
+        self._lanes = lanes
+        self._live = list(range(lanes))
+        self._turns = [0] * lanes
+        self._turn = 0
+        self._flying: dict[int, None] = {}
+        self._here: dict[int, Outcome] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every lane has ended: nothing more is to be asked for."""
+        return not self._live
+
+    @property
+    def asked(self) -> int:
+        """The step that is asked for next."""
+        lane = self._next_lane()
+        return self._turns[lane] * self._lanes + lane if lane is not None else -1
+
+    @property
+    def room(self) -> bool:
+        """Whether another step may be asked for."""
+        return self.in_flight + len(self._here) < self._size and self._next_lane() is not None
+
+    @property
+    def in_flight(self) -> int:
+        """How many steps were asked for and are not here yet."""
+        return len(self._flying)
+
+    def ask(self) -> int:
+        """Claim the next step: exactly one outcome for it must be put."""
+        lane = self._next_lane()
+        if lane is None or not self.room:
+            raise RuntimeError(f"a step asked for while {self._size} steps are open")
+        step = self.asked
+        self._turns[lane] += 1
+        self._turn = lane + 1
+        self._flying[step] = None
+        return step
+
+    def put(self, outcome: Outcome) -> None:
+        """Put the outcome of a step that was asked for."""
+        if outcome.step not in self._flying:
+            raise RuntimeError(f"an outcome of step {outcome.step} came where none was awaited")
+        del self._flying[outcome.step]
+        if not isinstance(outcome, Ended):
+            self._here[outcome.step] = outcome
+        elif outcome.step % self._lanes in self._live:
+            self._live.remove(outcome.step % self._lanes)
+
+    def take(self) -> Outcome | None:
+        """Take the outcome that came first, or None while there is none."""
+        return self._here.pop(next(iter(self._here))) if self._here else None
+
+    def _next_lane(self) -> int | None:
+        share = max(1, self._size // len(self._live)) if self._live else 0
+        for lane in (*(n for n in self._live if n >= self._turn), *(n for n in self._live if n < self._turn)):
+            if sum(step % self._lanes == lane for step in self._flying) < share:
+                return lane
+        return None

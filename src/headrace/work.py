@@ -34,7 +34,20 @@ class Work:
     keys: Sequence[Any]
     spares: Sequence[Any] = ()
     lane: Lane | None = None
-    """Of an iterable dataset, which has no keys: what to read instead."""
+    """Of an iterable dataset, which has no keys: what to read instead. With keys: samples that were read from there."""
+
+    @property
+    def rows(self) -> int:
+        """How many samples it is to have, at the most."""
+        return len(self.keys) if self.lane is None else self.lane.size
+
+    def name(self, row: int) -> str:
+        """Say which sample a row of the batch is.
+
+        >>> Work((0, 0), epoch=0, step=1, start=2, keys=["a", "b"]).name(1)
+        "sample 'b'"
+        """
+        return f"sample {self.keys[row]!r}" if self.lane is None else f"sample {self.lane.start + row} of the stream"
 
 
 @dataclass(frozen=True, slots=True)

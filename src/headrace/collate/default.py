@@ -212,7 +212,7 @@ def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
         registry.place = (*place, key)
         columns[key] = _collate([sample[key] for sample in samples], registry)
     registry.place = place
-    return _like_mapping(first, columns)
+    return like_mapping(first, columns)
 
 
 def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
@@ -231,7 +231,7 @@ def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
         registry.place = (*place, index)
         columns.append(_collate(column, registry))
     registry.place = place
-    return _like_sequence(first, columns)
+    return like_sequence(first, columns)
 
 
 def default_convert(data: Any) -> Any:
@@ -249,13 +249,14 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, np.generic):
         return np.asarray(data)
     if isinstance(data, Mapping):
-        return _like_mapping(data, {key: default_convert(data[key]) for key in data})
+        return like_mapping(data, {key: default_convert(data[key]) for key in data})
     if isinstance(data, Sequence):
-        return _like_sequence(data, [default_convert(item) for item in data])
+        return like_sequence(data, [default_convert(item) for item in data])
     return data
 
 
-def _like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
+def like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
+    """Return a mapping of the kind of another, with these items."""
     if type(first) is dict:
         return columns
     try:
@@ -268,7 +269,8 @@ def _like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
         return columns
 
 
-def _like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
+def like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
+    """Return a sequence of the kind of another, with these items; a list for a tuple without names."""
     if isinstance(first, tuple):
         return type(first)(*columns) if hasattr(first, "_fields") else columns
     if type(first) is list:

@@ -35,6 +35,8 @@ class ArrayDataset(Dataset[Any]):
     Raises `ArgumentError` for arrays of different lengths, without rows' axis, or of Python objects.
     """
 
+    suits_threads = True
+
     def __init__(self, *arrays: ArrayLike) -> None:
         if not arrays:
             raise ArgumentError("ArrayDataset needs at least one array")

@@ -29,6 +29,11 @@ class Dataset(Generic[T_co]):
     10
     """
 
+    @property
+    def suits_threads(self) -> bool:
+        """Whether a loader's workers are threads where it is not told: reading mostly releases Python's lock."""
+        return False
+
     def __getitem__(self, index: int) -> T_co:
         """Make the sample at an index."""
         raise NotImplementedError(f"{type(self).__qualname__} must define __getitem__(index)")

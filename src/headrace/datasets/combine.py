@@ -44,6 +44,11 @@ class ConcatDataset(Dataset[T_co]):
             parts.check_indexed("ConcatDataset", dataset, number, error=parts.UnfitDataset)
         self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
 
+    @property
+    def suits_threads(self) -> bool:
+        """Whether all of the datasets suit threads."""
+        return all(map(parts.suits_threads, self.datasets))
+
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
 
@@ -149,6 +154,11 @@ class StackDataset(Dataset[T_co]):
             found = ", ".join(f"{name}: {length}" for name, length in lengths.items())
             raise ArgumentError(f"Size mismatch between datasets; they must have one length, and have {found}")
         self._length = next(iter(lengths.values()))
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether all of the datasets suit threads."""
+        return all(map(parts.suits_threads, self._parts))
 
     def __len__(self) -> int:
         return self._length

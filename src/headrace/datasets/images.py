@@ -37,6 +37,8 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
     ``IndexError``. A picture that cannot be had raises a `SampleError` that names its index and path.
     """
 
+    suits_threads = True
+
     def __init__(
         self, root: str, paths: PackedList, labels: NDArray[np.int64], classes: Iterable[str], max_pixels: int
     ) -> None:

@@ -79,13 +79,20 @@ class MappedIterable(IterableDataset[T_co]):
         self._chain = Compose(*functions)
 
     def __iter__(self) -> Iterator[T_co]:
-        for sample in self.base:
-            with timed("transform"):
-                sample = self._chain(sample)
-            yield sample
+        return map(self.apply, self.base)
+
+    def apply(self, sample: Any) -> T_co:
+        """Apply the functions to one sample of the base."""
+        with timed("transform"):
+            return self._chain(sample)  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return len(cast("Sized", self.base))
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether the base suits threads."""
+        return parts.suits_threads(self.base)
 
     def map(self, *functions: Callable[..., Any]) -> MappedIterable[Any]:  # type: ignore[override]
         """Return the same base with more functions, applied after those that are there."""
@@ -93,6 +100,12 @@ class MappedIterable(IterableDataset[T_co]):
 
     def __repr__(self) -> str:
         return f"MappedIterable({', '.join(map(repr, (self.base, *self.functions)))})"
+
+
+def unmapped(dataset: Iterable[Any]) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
+    """Return what is read, and what is then done to each sample: who does the one need not do the other."""
+    # A subclass may iterate in its own way.
+    return (dataset.base, dataset.apply) if type(dataset) is MappedIterable else (dataset, None)
 
 
 class ChainDataset(IterableDataset[T_co]):

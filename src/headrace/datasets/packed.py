@@ -35,6 +35,8 @@ class PackedList(Sequence[str]):
 
     __slots__ = ("_begins", "_bytes", "_ends", "_text")
 
+    suits_threads = True
+
     def __init__(self, strings: Iterable[str] = ()) -> None:
         if isinstance(strings, (str, bytes)):
             raise ArgumentError(f"PackedList takes an iterable of strings; got one string, {strings!r}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace.calls import article
 from headrace.errors import ArgumentError
 from headrace.generators import ArgumentTypeError
@@ -23,12 +25,33 @@ def is_iterable(dataset: Any) -> bool:
     >>> is_iterable([1, 2]), is_iterable(iter([1, 2]))
     (False, True)
     """
-    from headrace.datasets.iterable import IterableDataset
-
-    theirs = getattr(sys.modules.get("torch.utils.data"), "IterableDataset", IterableDataset)
-    if isinstance(dataset, IterableDataset | theirs):
+    if isinstance(dataset, _iterable_datasets()):
         return True
     return hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__")
+
+
+def _iterable_datasets() -> tuple[type, ...]:
+    from headrace.datasets.iterable import IterableDataset
+
+    return IterableDataset, getattr(sys.modules.get("torch.utils.data"), "IterableDataset", IterableDataset)
+
+
+def suits_threads(dataset: Any, *, collates: bool = False) -> bool:
+    """Say whether reading a dataset on several threads at once is worth it, and what its user expects.
+
+    A dataset says so itself (``suits_threads``): ours do, whose time goes into code that releases Python's lock, and
+    so do those made of them. Of what needs no reading (a list, a range, an array) it depends on ``collates``: whether a
+    function of the user's puts its items together. An iterable that is no `IterableDataset` can be read only here.
+
+    >>> from headrace import ArrayDataset
+    >>> suits_threads([1, 2]), suits_threads([1, 2], collates=True), suits_threads(ArrayDataset([1, 2]).map(abs))
+    (True, False, True)
+    """
+    if type(dataset) in (list, tuple, range, str, bytes, np.ndarray):
+        return not collates
+    if is_iterable(dataset) and not hasattr(dataset, "suits_threads"):
+        return not isinstance(dataset, _iterable_datasets())
+    return bool(getattr(dataset, "suits_threads", False))
 
 
 def check_indexed(

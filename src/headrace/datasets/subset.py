@@ -64,6 +64,11 @@ class Subset(Dataset[T_co]):
         return len(self.indices)
 
     @property
+    def suits_threads(self) -> bool:
+        """Whether the dataset suits threads."""
+        return parts.suits_threads(self.dataset)
+
+    @property
     def reads_many(self) -> bool:
         """Whether ``__getitems__`` is more than a loop over ``__getitem__``."""
         return type(self).__getitems__ is not Subset.__getitems__ or parts.reads_many(self.dataset)

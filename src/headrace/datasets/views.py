@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.calls import article
+from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
 from headrace.image.transforms import Compose
@@ -65,6 +66,11 @@ class Mapped(Dataset[T_co]):
 
     def __len__(self) -> int:
         return len(self.base)
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether the base suits threads."""
+        return parts.suits_threads(self.base)
 
     def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
         """Return the same base with more functions, applied after those that are there."""

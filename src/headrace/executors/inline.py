@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import LoaderClosed
 from headrace.executors.base import SCRATCH
 from headrace.memory import Recycler, recycling
-from headrace.seeds import Here
+from headrace.seeds import GLOBALS, Here
 
 if TYPE_CHECKING:
     from headrace.maker import Maker
@@ -39,7 +39,7 @@ class Inline:
             raise LoaderClosed("the loader was closed while a loop was still reading from it")
         work = self._works.popleft()
         with recycling(self._scratch):
-            return self._maker.make(work, here=self._here, empty=self._batches.empty, alone=True)
+            return self._maker.make(work, here=self._here, empty=self._batches.empty, seeding=GLOBALS)
 
     def close(self) -> None:
         """Forget what was submitted."""

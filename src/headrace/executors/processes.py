@@ -7,6 +7,9 @@
 Each worker has one channel, two slots more than it may have works in flight, and knows nothing of the others. Closing
 its channel is the whole shutdown; the channel closing by itself is the worker's death, noticed at once. Because a work
 says all, what a dead worker had in hand is made again by the one that takes its place, each batch exactly once.
+
+A work travels under a ticket, and its answer comes under the same: so a worker may answer in any order (it may run
+threads), and what was asked for before a `reset` is told from what was asked for after it.
 """
 
 from __future__ import annotations
@@ -23,19 +26,21 @@ import warnings
 import weakref
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import count
 from mmap import PAGESIZE, mmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import LoaderClosed, RemoteTraceback, WorkerDied, WorkerTimeout
 from headrace.executors import worker
+from headrace.machine import oom_kills
 from headrace.transport import shared
-from headrace.transport.channel import Channel
+from headrace.transport.channel import Channel, close_quietly
 from headrace.transport.slots import Inbox
 from headrace.work import Done, Ended, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from headrace.maker import Maker
     from headrace.work import Outcome, Work
@@ -43,14 +48,30 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 """Seconds that closing waits for the samples at hand to end before it kills their workers."""
 
+HURRY = 0.2
+"""Seconds that it waits after Ctrl-C."""
+
 STUCK = 30.0
 """Seconds without any batch after which a warning says what the workers are doing."""
 
 DEADLY = 3
 """Workers that one batch may kill before it is held to be the cause."""
 
+HARMLESS = ("tqdm._monitor",)
+"""Modules whose threads hold no lock that a child would ever want."""
+
+LARGE = 1 << 14
+"""Bytes; a larger order goes through shared memory, so that no message can fill a channel."""
+
 _ends: weakref.WeakSet[Channel | worker.Handle] = weakref.WeakSet()
 """What only this process may hold open of all its executors: a worker that is forked closes its copies."""
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long closing waits; less once somebody has pressed Ctrl-C."""
+
+    seconds: float = PATIENCE
 
 
 @dataclass(eq=False, slots=True)
@@ -60,28 +81,49 @@ class _Worker:
     channel: Channel
     inbox: Inbox
     board: mmap
+    threads: int
     stack: worker.Handle
     alive: worker.Handle
     """Our end of its life pipe: nothing is ever written; it closes with us."""
     waiting: deque[Work] = field(default_factory=deque)
     """Works that are not sent yet: no more are under way than have slots, and no channel is ever filled."""
-    flying: deque[tuple[Work, int]] = field(default_factory=deque)
-    """Works that are sent, each with the slot for its batch; answered in this order."""
+    flying: dict[int, tuple[Work | None, int]] = field(default_factory=dict)
+    """By ticket, works that are sent (None: nobody waits for it any more), each with the slot for its batch."""
     ready: bool = False
+
+    @property
+    def load(self) -> int:
+        """How many works it has to answer."""
+        return len(self.waiting) + len(self.flying)
+
+    def works(self) -> list[Work]:
+        """Return what it has in hand."""
+        return [work for work, _ in self.flying.values() if work is not None]
+
+    def at(self) -> list[tuple[Work, int]]:
+        """Return the works that it is making, each with the row that it is at, as far as it has said so."""
+        found = []
+        for thread in range(self.threads):
+            step, row = worker.PLACE.unpack_from(self.board, thread * worker.PLACE.size)
+            found += [(work, row) for work in self.works() if work.step == step]
+        return found or [(work, -1) for work in self.works()[: self.threads]]
 
     def sample(self) -> str:
         """Say what it is, or was, working on."""
-        if not self.flying:
-            return "idle" if self.ready else "starting"
-        work, _ = self.flying[0]
-        step, row = worker.PLACE.unpack_from(self.board, 0)
-        if step != work.step or not 0 <= row < len(work.keys):
-            return f"batch {work.step}"
-        return f"sample {work.keys[row]!r} of batch {work.step}"
+        places = [
+            f"{work.name(row)} of batch {work.step}" if 0 <= row < work.rows else f"batch {work.step}"
+            for work, row in self.at()
+        ]
+        return " and ".join(places) or ("idle" if self.ready else "starting")
 
 
 class Processes:
-    """Makes batches in ``workers`` processes, at most ``workers * prefetch`` ahead of the consumer."""
+    """Makes batches in ``workers`` processes, at most ``workers * threads * prefetch`` ahead of the consumer.
+
+    ``threads`` is how many batches each makes at once; ``init(number)`` prepares it; ``restarts`` is how many workers
+    may be replaced (any number if None); ``turns`` says that worker ``i`` makes the works ``i``, ``i + workers``, …,
+    whatever the others do: without, a work goes to whoever has the least to do.
+    """
 
     def __init__(
         self,
@@ -89,27 +131,36 @@ class Processes:
         workers: int,
         prefetch: int = 2,
         *,
+        threads: int = 1,
         context: Any = None,
         init: Callable[[int], Any] | None = None,
         seed: int = 0,
         restarts: int | None = None,
+        turns: bool = True,
     ) -> None:
-        self.capacity = workers * prefetch
+        self.capacity = workers * threads * prefetch
         self._context = context if context is not None else multiprocessing.get_context()
-        self._prefetch = prefetch
+        self._limit = threads * prefetch
+        self._threads = threads
         self._restarts = restarts
+        self._turns = turns
+        self._tickets = count()
         self._deaths: Counter[int] = Counter()
         self._ready: deque[Outcome] = deque()
         self._turn = 0
         self._pid = os.getpid()
         self._stillborn = 0
-        start = worker.Start(workers, seed, maker, init)
+        self._oom_kills = oom_kills()
+        start = worker.Start(workers, threads, seed, maker, init)
         self._forks = self._context.get_start_method() == "fork"
+        if self._forks:
+            _warn_of_threads()
         self._payload = start if self._forks else worker.Payload(start)
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
+        self._patience = _Patience()
         self._finish = weakref.finalize(
-            self, _finish, self._workers, self._selector, None if self._forks else self._payload
+            self, _finish, self._workers, self._selector, None if self._forks else self._payload, self._patience
         )
         try:
             for number in range(workers):
@@ -120,14 +171,33 @@ class Processes:
             self._finish()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether its workers are gone."""
+        return not self._finish.alive
+
     def submit(self, work: Work) -> None:
-        """Hand a work to the worker whose turn it is."""
+        """Hand a work to the worker whose turn it is: of a stream, the one that reads its lane."""
         if not self._finish.alive:
             raise LoaderClosed("a work was submitted to a closed executor")
-        chosen = self._workers[self._turn % len(self._workers)]
-        self._turn += 1
-        chosen.waiting.append(work)
-        self._send(chosen)
+        workers = self._workers
+        number = self._turn % len(workers)
+        if work.lane is not None and work.lane.count == len(workers):
+            number = work.lane.number
+        elif not self._turns:
+            number = next((n for n in _round(number, len(workers)) if workers[n].load < self._limit), number)
+        self._turn = number + 1
+        workers[number].waiting.append(work)
+        self._send(workers[number])
+
+    def reset(self) -> None:
+        """Forget all works that were submitted, so that the workers can serve another epoch."""
+        for each in self._workers:
+            each.waiting.clear()
+            each.flying = {ticket: (None, slot) for ticket, (_, slot) in each.flying.items()}
+        self._ready.clear()
+        self._deaths.clear()
+        self._turn = 0
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
@@ -137,9 +207,13 @@ class Processes:
         while not self._ready:
             if not self._finish.alive:
                 raise LoaderClosed("the loader was closed while a loop was still reading from it")
-            events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
+            try:
+                events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
+            except KeyboardInterrupt:
+                self._patience.seconds = HURRY
+                raise
             if not events and timeout is not None:
-                raise WorkerTimeout(f"no batch came within {timeout} s. {self._explain()}")
+                raise WorkerTimeout(f"DataLoader timed out after {timeout:g} seconds. {self._explain()}")
             if not events:
                 warned = True
                 warnings.warn(f"no batch came within {STUCK:g} s. {self._explain()}", RuntimeWarning, stacklevel=2)
@@ -185,7 +259,7 @@ class Processes:
         finally:
             for each in (theirs, life, writer, board):
                 each.close()
-        started = _Worker(number, process, ours, Inbox(self._prefetch + 2), seen, stack, alive)
+        started = _Worker(number, process, ours, Inbox(self._limit + 2), seen, self._threads, stack, alive)
         self._selector.register(ours, selectors.EVENT_READ, started)
         return started
 
@@ -195,12 +269,21 @@ class Processes:
                 self._receive(key.data)
 
     def _send(self, to: _Worker) -> None:
-        while to.waiting and len(to.flying) < self._prefetch:
+        # What is suspected of killing workers goes alone, so that the next death shows whether it was that.
+        while to.waiting and len(to.flying) < (1 if self._suspect(to) else self._limit):
             work = to.waiting.popleft()
             slot, fresh = to.inbox.lend()
-            to.flying.append((work, slot))
+            ticket = next(self._tickets)
+            to.flying[ticket] = (work, slot)
+            order, descriptor = pickle.dumps((ticket, work, slot, fresh), protocol=5), None
+            if len(order) > LARGE:
+                order, descriptor = b"", shared.given(order)
             with contextlib.suppress(OSError):  # its death is noticed, and dealt with, where its channel is read
-                to.channel.send(pickle.dumps((work, slot, fresh), protocol=5))
+                to.channel.send(order, descriptor)
+            close_quietly(descriptor)
+
+    def _suspect(self, of: _Worker) -> bool:
+        return bool(self._deaths) and any(self._deaths[work.step] for work in (*of.works(), of.waiting[0]))
 
     def _receive(self, sender: _Worker) -> None:
         try:
@@ -208,7 +291,7 @@ class Processes:
         except (EOFError, OSError):
             self._bury(sender)
             return
-        kind, *rest = pickle.loads(message)  # noqa: S301  from our own worker
+        ticket, kind, *rest = pickle.loads(message)  # noqa: S301  from our own worker
         if kind == "ready":
             sender.ready, self._stillborn = True, 0
             return
@@ -216,21 +299,15 @@ class Processes:
             error = _uncarried(*rest)
             error.add_note(f"headrace: worker process {sender.number}, before its first sample")
             raise error
-        work, slot = sender.flying.popleft()
-        self._deaths.pop(work.step, None)
+        work, slot = sender.flying.pop(ticket)
+        if work is not None:
+            self._deaths.pop(work.step, None)
         if kind != "done":
             sender.inbox.give_back(slot)
-        if kind == "ended":
-            self._ready.append(Ended(work.step))
-        elif kind == "done":
-            parcel, bad, seconds = rest
-            try:
-                self._ready.append(Done(work.step, sender.inbox.open(parcel, descriptor), bad, seconds))
-            except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
-                self._ready.append(Failed(work.step, error, f"the finished batch, from worker process {sender.number}"))
-        else:
-            place, data, text = rest
-            self._ready.append(Failed(work.step, _uncarried(data, text), place))
+        elif work is None:
+            sender.inbox.refuse(rest[0], descriptor)
+        if work is not None:
+            self._ready.append(_outcome(work, kind, rest, descriptor, sender))
         self._send(sender)
 
     def _bury(self, dead: _Worker) -> None:
@@ -239,28 +316,42 @@ class Processes:
         self._selector.unregister(dead.channel)
         dead.process.join(PATIENCE)
         code = dead.process.exitcode
+        suspects = [work.step for work, _ in dead.at()]
+        works = deque([*dead.works(), *dead.waiting])
         _let_go(dead)
         how = f"worker process {dead.number} (pid {dead.process.pid}) {_ended(code)}, at {at}"
-        works = deque([*(work for work, _ in dead.flying), *dead.waiting])
-        if works:
-            self._deaths[works[0].step] += 1
+        hint = self._hint(code)
+        self._deaths.update(suspects)
         self._stillborn += not dead.ready
-        final = code == 0 or (self._restarts is not None and self._restarts <= 0)
-        if not works and (final or self._stillborn >= DEADLY):
-            raise WorkerDied(f"{how}. {_hint(code)}")
-        if works and (final or self._deaths[works[0].step] >= DEADLY):
-            times = self._deaths[works[0].step]
-            cause = f"; batch {works[0].step} has ended {times} workers" if times > 1 else ""
-            self._ready.append(Failed(works.popleft().step, WorkerDied(f"{how}{cause}. {_hint(code)}"), at))
-            how = ""
         if self._restarts is not None:
             self._restarts -= 1
+        if (self._restarts is not None and self._restarts < 0) or (
+            not works and (code == 0 or self._stillborn >= DEADLY)
+        ):
+            self._workers.remove(dead)
+            dead.process.close()
+            self._finish()
+            in_hand = f"; it had the batches {[work.step for work in works]} in hand" if works else ""
+            raise WorkerDied(f"DataLoader {how}{in_hand}. {hint}")
+        guilty = next((step for step in suspects if code == 0 or self._deaths[step] >= DEADLY), None)
+        if guilty is not None:
+            times = self._deaths.pop(guilty)
+            cause = f"; batch {guilty} has ended {times} workers" if times > 1 else ""
+            works = deque(work for work in works if work.step != guilty)
+            self._ready.append(Failed(guilty, WorkerDied(f"{how}{cause}. {hint}"), at))
         successor = self._begin(dead.number)
         self._workers[self._workers.index(dead)] = successor
+        dead.process.close()
         successor.waiting.extend(works)
         self._send(successor)
-        if how:  # last: where warnings are errors, nothing is lost by it
+        if guilty is None:  # last: where warnings are errors, nothing is lost by it
             warnings.warn(f"{how}; a new one makes its {len(works)} batches again", RuntimeWarning, stacklevel=4)
+
+    def _hint(self, code: int | None) -> str:
+        kills = oom_kills()
+        if code == -signal.SIGKILL and kills is not None and self._oom_kills is not None and kills > self._oom_kills:
+            return "The kernel killed it for want of memory (oom_kill has risen): use fewer workers or smaller batches."
+        return _hint(code)
 
     def _explain(self) -> str:
         lines = ["What the workers are doing:"]
@@ -269,6 +360,40 @@ class Processes:
             if each.flying and each.ready:
                 lines.append(_stack(each))
         return "\n".join(lines)
+
+
+def _outcome(work: Work, kind: str, rest: list[Any], descriptor: int | None, sender: _Worker) -> Outcome:
+    if kind == "ended":
+        return Ended(work.step)
+    if kind == "failed":
+        place, data, text = rest
+        return Failed(work.step, _uncarried(data, text), place)
+    parcel, bad, seconds = rest
+    try:
+        return Done(work.step, sender.inbox.open(parcel, descriptor), bad, seconds)
+    except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
+        return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
+
+
+def _round(first: int, count: int) -> Iterator[int]:
+    return (number % count for number in range(first, first + count))
+
+
+def _warn_of_threads() -> None:
+    """Warn of a known danger: a lock that another thread holds in this moment is never released in the child."""
+    ours = (threading.current_thread(), threading.main_thread())
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread not in ours and not thread.name.startswith("headrace") and type(thread).__module__ not in HARMLESS
+    ]
+    if others:
+        warnings.warn(
+            f"worker processes are forked while other threads run ({', '.join(others[:5])}): this use of fork() may "
+            "lead to deadlocks in the workers; multiprocessing_context='forkserver' has no such risk",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _stack(of: _Worker) -> str:
@@ -319,10 +444,10 @@ def _let_go(of: _Worker) -> None:
     of.board.close()
 
 
-def _finish(workers: list[_Worker], selector: selectors.BaseSelector, payload: Any) -> None:
+def _finish(workers: list[_Worker], selector: selectors.BaseSelector, payload: Any, patience: _Patience) -> None:
     for each in workers:
         each.channel.close()
-    deadline = monotonic() + PATIENCE
+    deadline = monotonic() + patience.seconds
     for each in workers:
         each.process.join(max(0.0, deadline - monotonic()))
         if each.process.exitcode is None:

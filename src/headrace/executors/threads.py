@@ -47,8 +47,7 @@ class _Desk:
         if work is None:
             return "idle"
         row = self.here.position - work.start
-        key = repr(work.keys[row]) if 0 <= row < len(work.keys) else "?"
-        return f"sample {key} of batch {work.step}"
+        return f"{work.name(row)} of batch {work.step}" if 0 <= row < work.rows else f"batch {work.step}"
 
 
 class Threads:

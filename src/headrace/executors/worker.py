@@ -1,6 +1,6 @@
 """A worker process, from its first line to its last.
 
-    loader ──(work, slot)──> receive ─> maker.make ─> outbox.pack ──(parcel)──> loader
+    loader ──(ticket, work, slot)──> receive ─> maker.make ─> box.pack ──(ticket, parcel)──> loader
 
 It ends when its channel closes, and there is no other way: no flag, no queue that another could spoil, no polling. When
 the loader's process is killed, a pipe that only that process held open closes too, and the kernel kills the worker, in
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
 import fcntl
 import io
 import mmap
 import os
 import pickle
+import queue
 import select
 import signal
 import struct
@@ -25,21 +27,26 @@ import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing import process, reduction
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import worker_info
+from headrace import seeds, worker_info
+from headrace.calls import article
 from headrace.executors.base import SCRATCH
+from headrace.generators import ArgumentTypeError
+from headrace.maker import Stop
 from headrace.memory import Recycler, recycling
 from headrace.seeds import Here
 from headrace.transport import shared
 from headrace.transport.channel import Channel, close_quietly
-from headrace.transport.slots import Outbox
+from headrace.transport.slots import Box, Outbox
 from headrace.work import Ended, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from socket import socket
 
     from headrace.maker import Maker
@@ -53,12 +60,16 @@ PLACE = struct.Struct("<qq")
 
 PR_SET_PDEATHSIG = 1
 
+DEEPEST = 20
+"""Levels of attributes that are looked through for what cannot be pickled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """What every worker is started with."""
 
     workers: int
+    threads: int
     seed: int
     maker: Maker
     init: Callable[[int], Any] | None
@@ -76,7 +87,10 @@ class Payload:
 
         buffers: list[pickle.PickleBuffer] = []
         file = io.BytesIO()
-        cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(thing)
+        try:
+            cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(thing)
+        except Exception as error:
+            raise _unpicklable(thing, error) from error
         pieces = [memoryview(file.getvalue()), *(buffer.raw() for buffer in buffers)]
         starts = np.cumsum([0, *(-(-piece.nbytes // 64) * 64 for piece in pieces)]).tolist()
         self._size = max(starts[-1], 1)
@@ -121,6 +135,53 @@ class Handle:
             self.fd = -1
 
 
+def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
+    """Name the innermost part of what a worker needs that cannot be pickled."""
+    import cloudpickle
+
+    path, part, seen = "", thing, 0
+    while seen < DEEPEST:
+        seen += 1
+        for name, inner in _parts(part):
+            try:
+                cloudpickle.dumps(inner, protocol=5)
+            except Exception as inner_error:  # noqa: BLE001  this one
+                path, part, error = path + name, inner, inner_error
+                break
+        else:
+            break
+    path = path.replace(".maker.source._dataset", "dataset").replace(".maker.collate._function", "collate_fn")
+    path = path.replace(".init", "worker_init_fn").replace(".maker.", "")
+    return ArgumentTypeError(
+        f"{path or 'the dataset'} ({article(type(part).__qualname__)}) cannot be sent to a worker process: {error}. "
+        "Leave it out of what is pickled (__getstate__) and make it where it is used, start workers by fork, or use "
+        "threads"
+    )
+
+
+def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(thing, dict):
+        yield from ((f"[{key!r}]", value) for key, value in thing.items())
+    elif isinstance(thing, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", value) for number, value in enumerate(thing))
+    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        yield from ((f".{field.name}", getattr(thing, field.name)) for field in dataclasses.fields(thing))
+    elif not isinstance(thing, type | ModuleType):
+        try:
+            state = thing.__getstate__()
+        except Exception:  # noqa: BLE001  a user's own, which may do anything
+            return
+        for attributes in state if isinstance(state, tuple) else (state,):
+            if isinstance(attributes, dict):
+                yield from ((f".{name}", value) for name, value in attributes.items())
+        for cell, name in zip(getattr(thing, "__closure__", None) or (), _free(thing), strict=False):
+            yield f" -> {name}", cell.cell_contents
+
+
+def _free(function: Any) -> tuple[str, ...]:
+    return tuple(getattr(getattr(function, "__code__", None), "co_freevars", ()))
+
+
 def _handle(duplicate: Any) -> Handle:
     return Handle(duplicate.detach())
 
@@ -134,18 +195,18 @@ def _payload(duplicate: Any, size: int, spans: list[tuple[int, int]]) -> Payload
 class _Desk(Here):
     """A place that the loader can see: which sample a worker was at when it died, or hung."""
 
-    __slots__ = ("_board", "_start", "_step")
+    __slots__ = ("_at", "_board", "_start", "_step")
 
-    def __init__(self, board: mmap.mmap) -> None:
+    def __init__(self, board: mmap.mmap, number: int) -> None:
         super().__init__()
-        self._board, self._start, self._step = board, 0, 0
+        self._board, self._at, self._start, self._step = board, number * PLACE.size, 0, 0
 
     def begin(self, step: int, start: int) -> None:
         self._step, self._start = step, start
 
-    def move(self, position: int) -> None:
-        Here.move(self, position)
-        PLACE.pack_into(self._board, 0, self._step, position - self._start)
+    def move(self, position: int, *, reading: bool = False) -> None:
+        Here.move(self, position, reading=reading)
+        PLACE.pack_into(self._board, self._at, self._step, position - self._start)
 
 
 def main(
@@ -170,49 +231,119 @@ def main(
     if by_thread:
         _die_with_the_starting_thread()
     _die_with_the_parent(life.fd)
-    faulthandler.register(STACK_SIGNAL, file=stack.fd, all_threads=False)
     # A worker may have loaders, and so processes, of its own; multiprocessing forbids that to daemons.
     process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     channel = Channel(end)
     try:
         ready = start.open() if isinstance(start, Payload) else start
+        faulthandler.register(STACK_SIGNAL, file=stack.fd, all_threads=ready.threads > 1)
         worker_info.set_current(
             worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
         )
         _one_thread_each()
-        if ready.init is not None:
-            ready.init(number)
+        seeding = _begun(ready, number)
     except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
-        _answer(channel, ("broken", *_carried(error)), None)
+        _answer(channel, (None, "broken", *_carried(error)), None)
         return
-    desk = _Desk(mmap.mmap(board.fd, mmap.PAGESIZE))
+    memory = mmap.mmap(board.fd, mmap.PAGESIZE)
     board.close()
+    desks = [_Desk(memory, number) for number in range(ready.threads)]
     with contextlib.suppress(EOFError, OSError):  # the channel closed: all is done
-        channel.send(pickle.dumps(("ready",)))
-        _serve(channel, ready.maker, desk)
+        channel.send(pickle.dumps((None, "ready")))
+        if ready.threads == 1:
+            _serve(channel, ready.maker, desks[0], seeding)
+        else:
+            _serve_on_threads(channel, ready.maker, desks)
 
 
-def _serve(channel: Channel, maker: Maker, desk: _Desk) -> None:
+def _begun(start: Start, number: int) -> set[str]:
+    """Let the user's function prepare this worker; return which global generators are ours to seed for each batch.
+
+    Those that the function has seeded are its own from then on. It finds them seeded as torch's workers have them:
+    another for each worker, and from the loop's own seed.
+    """
+    words = np.random.SeedSequence((start.seed, number)).generate_state(8).astype(np.uint32)
+    ours = set(seeds.global_states())
+    seeds.seed_globals(words, ours - {"torch"})
+    torch = sys.modules.get("torch")
+    if "torch" in ours:
+        torch.manual_seed(start.seed + number)  # type: ignore[union-attr]  # loaded: its state is among them
+    if start.init is None:
+        return {*ours, "torch"}  # which may be loaded later
+    before = seeds.global_states()
+    start.init(number)
+    return {*ours, "torch"} - seeds.moved(before, seeds.global_states())
+
+
+def _serve(channel: Channel, maker: Maker, desk: _Desk, seeding: set[str]) -> None:
     outbox = Outbox()
     with recycling(Recycler(keep=SCRATCH)):
         while True:
-            message, _ = channel.receive()
-            work, slot, fresh = pickle.loads(message)  # noqa: S301  from our own parent
-            outbox.begin(slot, fresh=fresh)
-            desk.begin(work.step, work.start)
-            outcome = maker.make(work, here=desk, empty=outbox.empty, alone=True)
-            answer, descriptor = _packed(outcome, outbox)
-            del outcome
-            _answer(channel, answer, descriptor)
+            _make(channel, maker, outbox, desk, _received(channel), seeding)
 
 
-def _packed(outcome: Outcome, outbox: Outbox) -> tuple[Any, int | None]:
+def _serve_on_threads(channel: Channel, maker: Maker, desks: list[_Desk]) -> None:
+    """Make as many batches at once as there are desks; each is answered when it is made, in any order."""
+    outbox, stop, lock = Outbox(), Stop(), threading.Lock()
+    orders: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+
+    def serve(desk: _Desk) -> None:
+        with recycling(Recycler(keep=SCRATCH)), contextlib.suppress(OSError):
+            while (order := orders.get()) is not None:
+                _make(channel, maker, outbox, desk, order, (), lock, stop)
+
+    name = threading.current_thread().name
+    threads = [
+        threading.Thread(target=serve, args=(desk,), name=f"{name}.{number}", daemon=True)
+        for number, desk in enumerate(desks)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while True:
+            orders.put(_received(channel))
+    finally:
+        stop.set()
+        for _ in threads:
+            orders.put(None)
+        for thread in threads:
+            thread.join()
+
+
+def _received(channel: Channel) -> tuple[Any, ...]:
+    message, descriptor = channel.receive()
+    order: tuple[Any, ...] = pickle.loads(message if descriptor is None else shared.taken(descriptor))  # noqa: S301  from our own parent
+    return order
+
+
+def _make(
+    channel: Channel,
+    maker: Maker,
+    outbox: Outbox,
+    desk: _Desk,
+    order: tuple[Any, ...],
+    seeding: Collection[str],
+    lock: AbstractContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  holds nothing
+    stop: Stop | None = None,
+) -> None:
+    ticket, work, slot, fresh = order
+    worker_info.tell_torch()  # a dataset may load it with its first sample
+    box = outbox.begin(slot, fresh=fresh)
+    desk.begin(work.step, work.start)
+    outcome = maker.make(work, here=desk, empty=box.empty, stop=stop, seeding=seeding)
+    answer, descriptor = _packed(outcome, box)
+    del outcome
+    with lock:
+        _answer(channel, (ticket, *answer), descriptor)
+
+
+def _packed(outcome: Outcome, box: Box) -> tuple[Any, int | None]:
     if isinstance(outcome, Ended):
         return ("ended",), None
     if isinstance(outcome, Failed):
         return ("failed", outcome.place, *_carried(outcome.error)), None
     try:
-        parcel, descriptor = outbox.pack(outcome.batch)
+        parcel, descriptor = box.pack(outcome.batch)
     except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
         unsent = TypeError(
             f"the batch cannot be sent from a worker process: {error}; give samples and batches that pickle can "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from headrace.work import Work
+from headrace.work import Lane, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,13 +34,15 @@ class Drawn:
     ([5, 3], 2, None)
 
     The steps must be asked for one after the other, as a loop does. With ``spare``, what may stand in for a bad sample
-    is what else its batch holds: nothing more of the epoch is known.
+    is what else its batch holds: nothing more of the epoch is known. With ``stream``, what comes are the samples of a
+    stream, as they were read, and not keys.
     """
 
-    def __init__(self, batches: Iterable[Any], seed: Key, *, spare: bool) -> None:
+    def __init__(self, batches: Iterable[Any], seed: Key, *, spare: bool = False, stream: bool = False) -> None:
         self._batches = iter(batches)
         self._seed = seed
         self._spare = spare
+        self._stream = stream
         self._step = self._start = 0
 
     def work(self, epoch: int, step: int) -> Work | None:
@@ -51,7 +53,8 @@ class Drawn:
         if batch is None:
             return None
         keys = batch if isinstance(batch, list) else list(batch)
-        work = Work(self._seed, epoch, step, self._start, keys, keys if self._spare else ())
+        lane = Lane(0, 1, self._start, len(keys)) if self._stream else None
+        work = Work(self._seed, epoch, step, self._start, keys, keys if self._spare else (), lane)
         self._step += 1
         self._start += len(keys)
         return work

@@ -80,3 +80,27 @@ def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:
     5
     """
     return np.asarray(Mapping(fd, size))
+
+
+def given(message: bytes) -> int:
+    """Return a descriptor of shared memory that holds a message, to be sent and then closed.
+
+    >>> bytes(taken(given(b"hello")))
+    b'hello'
+    """
+    fd = create(max(1, len(message)))
+    try:
+        os.ftruncate(fd, len(message))
+        with open(fd, "wb", closefd=False) as file:
+            file.write(message)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def taken(fd: int) -> bytes:
+    """Return the message that shared memory holds, and close its descriptor."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()

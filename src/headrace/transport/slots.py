@@ -1,10 +1,10 @@
 """Batches in slots of shared memory that are used again: what is large is never copied, what is small is sent.
 
-The worker's end writes arrays straight into the slot that it was lent (`Outbox.empty`); what lies there already costs
+The worker's end writes arrays straight into the slot that it was lent (`Box.empty`); what lies there already costs
 nothing to pack. Pickle (protocol 5) takes the rest, with large buffers out of band, copied into the slot. The loader's
 end opens a parcel as arrays over the slot; when the last of them is dropped, the slot is free to be lent again.
 
-    Inbox.lend ──slot──> Outbox.begin … empty … pack ──parcel──> Inbox.open ──batch──> the user ──dropped──> lend
+    Inbox.lend ──slot──> Outbox.begin … Box.empty … pack ──parcel──> Inbox.open ──batch──> the user ──dropped──> lend
 
 A slot is a piece of memory under a number. It grows by being replaced: the worker makes a larger piece and sends its
 descriptor along, both map it and close the descriptor. A user who keeps all batches never blocks a worker: a slot still
@@ -13,7 +13,6 @@ held is lent anew with the order to start on fresh memory, and the old piece sta
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 from collections import deque
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.transport import shared
+from headrace.transport.pickles import dumped
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -52,18 +52,25 @@ class Parcel:
 
 
 class Outbox:
-    """The worker's end."""
+    """The worker's end: the pieces of memory behind the slots."""
 
     def __init__(self) -> None:
-        self._pieces: dict[int, Bytes] = {}
-        self._slot = 0
-        self._used = 0
+        self.pieces: dict[int, Bytes] = {}
 
-    def begin(self, slot: int, *, fresh: bool) -> None:
+    def begin(self, slot: int, *, fresh: bool) -> Box:
         """Start a batch in a slot; ``fresh``: somebody still looks at what lies there, so not in the same memory."""
-        self._slot, self._used = slot, 0
         if fresh:
-            self._pieces.pop(slot, None)
+            self.pieces.pop(slot, None)
+        return Box(self.pieces, slot)
+
+
+class Box:
+    """One batch on the worker's side: memory in a slot, and then the parcel. Several threads may each fill one."""
+
+    def __init__(self, pieces: dict[int, Bytes], slot: int) -> None:
+        self._pieces = pieces
+        self._slot = slot
+        self._used = 0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
         """Lend an array in the slot, or beside it where it does not fit: `pack` then makes the slot larger."""
@@ -86,9 +93,7 @@ class Outbox:
             buffers.append(np.frombuffer(raw, np.uint8))
             return False
 
-        file = io.BytesIO()
-        pickle.Pickler(file, protocol=5, buffer_callback=apart).dump(batch)
-        head: bytes | None = file.getvalue()
+        head: bytes | None = dumped(batch, apart)
         if head is not None and len(head) > LARGE_HEAD:
             buffers.append(np.frombuffer(head, np.uint8))
             head = None
@@ -144,11 +149,7 @@ class Inbox:
     def open(self, parcel: Parcel, descriptor: int | None) -> Any:
         """Return the batch: its arrays are views of the slot, which is free when the last of them is dropped."""
         slot = parcel.slot
-        if descriptor is not None:
-            try:
-                self._pieces[slot] = shared.mapped(descriptor, parcel.size)
-            finally:
-                os.close(descriptor)
+        self._grow(parcel, descriptor)
         self._held.append(slot)
         piece = self._pieces.get(slot)
         lease = _Lease(self, slot, piece)
@@ -160,9 +161,21 @@ class Inbox:
         head = parcel.head if parcel.head is not None else buffers.pop().tobytes()
         return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
 
+    def refuse(self, parcel: Parcel, descriptor: int | None) -> None:
+        """Take a slot back whose batch nobody waits for any more."""
+        self._grow(parcel, descriptor)
+        self.give_back(parcel.slot)
+
     def give_back(self, slot: int) -> None:
         """Take a slot back that came to no use."""
         self._free.append(slot)
+
+    def _grow(self, parcel: Parcel, descriptor: int | None) -> None:
+        if descriptor is not None:
+            try:
+                self._pieces[parcel.slot] = shared.mapped(descriptor, parcel.size)
+            finally:
+                os.close(descriptor)
 
     def drop(self, slot: int, piece: Bytes | None) -> None:
         """Take a slot back, unless it was lent anew meanwhile."""

@@ -1,0 +1,216 @@
+"""A loader's arguments, read once: what can be used is returned, all else is an error that says what would do.
+
+Where torch has words for an error, they are in ours: people search for them, and test suites match them.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.calls import article
+from headrace.datasets.parts import suits_threads
+from headrace.errors import ArgumentError
+from headrace.generators import ArgumentTypeError
+from headrace.machine import cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.maker import OnError
+
+Workers = Literal["auto", "inline", "thread", "process"]
+Kind = Literal["inline", "thread", "process"]
+POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
+KINDS: tuple[Workers, ...] = ("auto", "inline", "thread", "process")
+PREFETCH_FACTOR = 2
+MOST_THREADS = 64
+
+
+class UnusableArgument(ArgumentError, AssertionError):
+    """Arguments that torch refuses only when a loop begins, by an assertion."""
+
+
+def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: Any) -> int:
+    """Return how many workers there are to be; for ``"auto"`` by the rule that `DataLoader` states."""
+    if value != "auto":
+        if isinstance(value, int | np.integer) and value < 0:
+            raise ArgumentError(
+                "num_workers option should be non-negative; use num_workers=0 to make batches in the loop's own "
+                f"thread; got {value}"
+            )
+        return whole("num_workers", value, least=0)
+    if streams:
+        return 1
+    size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1
+    return min(cpus(), cpus() if samples is None else ceil(samples / size))
+
+
+def prefetch_factor(value: Any, num_workers: int) -> int | None:
+    """Return how many batches each worker runs ahead; None where there is no worker."""
+    if value is None:
+        return PREFETCH_FACTOR if num_workers else None
+    if num_workers == 0:
+        raise ArgumentError(
+            "prefetch_factor option could only be specified in multiprocessing: it needs workers that run ahead; "
+            "let num_workers > 0, or leave it None"
+        )
+    if isinstance(value, int | np.integer) and value < 0:
+        raise ArgumentError(f"prefetch_factor option should be non-negative; got {value}")
+    return whole("prefetch_factor", value, least=0)
+
+
+def start_method(context: Any, num_workers: int) -> Any:
+    """Return the multiprocessing context that workers are to be started by."""
+    if context is None:
+        return None
+    if num_workers == 0:
+        raise ArgumentError(
+            "multiprocessing_context can only be used with multi-process loading (num_workers > 0), but got "
+            f"num_workers={num_workers}"
+        )
+    import multiprocessing
+    from multiprocessing.context import BaseContext
+
+    if isinstance(context, str):
+        methods = multiprocessing.get_all_start_methods()
+        if context not in methods:
+            raise ArgumentError(
+                f"multiprocessing_context option should specify a valid start method in {methods}, but got "
+                f"multiprocessing_context={context!r}"
+            )
+        return multiprocessing.get_context(context)
+    if not isinstance(context, BaseContext):
+        raise ArgumentTypeError(
+            "multiprocessing_context option should be a valid context object or a string specifying the start method, "
+            f"but got multiprocessing_context={context!r}"
+        )
+    return context
+
+
+def check_order(
+    batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: Any, on_error: OnError
+) -> None:
+    """Refuse two answers to the question which samples make which batch."""
+    if sampler is not None and shuffle:
+        raise ArgumentError("sampler option is mutually exclusive with shuffle: the sampler says the order")
+    if batch_sampler is not None:
+        if batch_size != 1 or shuffle or sampler is not None or drop_last:
+            raise ArgumentError(
+                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+            )
+        if on_error == "skip":
+            raise ArgumentError(
+                'on_error="skip" refills batches of one size; a batch_sampler says itself what is in each: '
+                'use "replace", or a sampler with batch_size'
+            )
+    elif batch_size is None and drop_last:
+        raise ArgumentError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+
+
+def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnError) -> None:
+    """Refuse what needs an index."""
+    for name, value in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+        if value is not None:
+            raise ArgumentError(
+                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value!r}: "
+                "an iterable dataset gives its samples in its own order"
+            )
+    if on_error == "replace":
+        raise ArgumentError('on_error="replace" needs a dataset with an index to draw another sample from; use "skip"')
+
+
+def kind_of_workers(
+    workers: Workers, num_workers: int, dataset: Any, *, processes_only: Sequence[str], collates: bool
+) -> Kind:
+    """Return where batches are made; for ``"auto"`` by the rule that `DataLoader` states.
+
+    ``processes_only`` names the arguments given that mean something to processes alone; ``collates``: whether a
+    function of the user's puts batches together.
+    """
+    if num_workers == 0 or workers == "inline":
+        return "inline"
+    if workers != "auto":
+        return workers
+    if processes_only or not suits_threads(dataset, collates=collates):
+        return "process"
+    return "thread"
+
+
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse what is not among the choices."""
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def function(name: str, value: Any) -> Any:
+    """Return something that can be called, or None."""
+    if value is not None and not callable(value):
+        raise ArgumentError(f"{name} must be callable, or None; got {value!r}")
+    return value
+
+
+def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """Return an integer within its limits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if most is not None and number > most:
+        raise ArgumentError(f"{name} must be an integer from {least} to {most}; got {value!r}")
+    if isinstance(value, bool) or number < least:
+        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
+    return number
+
+
+def batch_size(value: Any) -> int | None:
+    """Return the size of a batch; None for samples one by one."""
+    try:
+        return None if value is None else whole("batch_size", value, least=1)
+    except ArgumentError:
+        raise ArgumentError(f"batch_size should be a positive integer value, but got batch_size={value!r}") from None
+
+
+def max_errors(value: Any, on_error: OnError) -> int | float | None:
+    """Return how many bad samples an epoch may have: a count, or a fraction."""
+    if value is None:
+        return None
+    if on_error == "raise":
+        raise ArgumentError('max_errors needs on_error="skip" or "replace": with "raise" the first error ends the run')
+    if isinstance(value, float) and 0 <= value < 1:
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise ArgumentError(
+        f"max_errors must be a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1); "
+        f"got {value!r}"
+    )
+
+
+def seconds(value: Any) -> float:
+    """Return how long to wait for a batch; 0 for ever, as torch has it."""
+    if value is None:
+        return 0
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        if value < 0:
+            raise ArgumentError(f"timeout option should be non-negative; got {value}")
+        if value <= threading.TIMEOUT_MAX:
+            return value if isinstance(value, int) else float(value)
+    raise ArgumentError(f"timeout must be seconds from 0 up; got {value!r}")
+
+
+def length(dataset: Any) -> int | None:
+    """Return how many samples a dataset says it has, if it says so."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def describe(dataset: Any) -> str:
+    """Say what a dataset is, for whoever gave the wrong thing."""
+    return article(type(dataset).__qualname__)

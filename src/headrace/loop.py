@@ -1,0 +1,169 @@
+"""One pass over an epoch: asks the plan, keeps the executor busy, delivers in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from headrace import seeds
+from headrace.errors import LoaderClosed, TooManyErrors
+from headrace.memory import Recycler
+from headrace.timing import counting
+from headrace.work import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.executors.base import Executor
+    from headrace.maker import Maker
+    from headrace.plan.batches import Plan
+    from headrace.stats import Meter
+    from headrace.tolerance import Budget, Refill
+    from headrace.window import Unordered, Window
+    from headrace.work import Done
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Loop(Iterator[T_co]):
+    """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        seed: seeds.Key,
+        stream: int,
+        executor: Executor,
+        window: Window | Unordered,
+        maker: Maker,
+        meter: Meter,
+        refill: Refill | None,
+        budget: Budget,
+        timeout: float | None,
+        end: Callable[[], None],
+        check: Callable[[int], None] | None,
+    ) -> None:
+        self._plan = plan
+        self._seed = seed
+        self._stream = stream
+        self._executor = executor
+        self._window = window
+        self._maker = maker
+        self._meter = meter
+        self._refill = refill
+        self._budget = budget
+        self._timeout = timeout
+        self._end_workers = end
+        self._check = check
+        self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
+        self._asking = True
+        self._state: Literal["open", "over", "closed"] = "open"
+
+    @property
+    def running(self) -> bool:
+        """Whether there may be more batches."""
+        return self._state == "open"
+
+    def start(self) -> None:
+        """Let the workers begin, before the first batch is asked for."""
+        while self._asking and self._window.room:
+            if self._window.over:
+                self._asking = False
+                break
+            work = self._plan.work(self._stream, self._window.asked)
+            if work is None:
+                self._asking = False
+            else:
+                self._window.ask()
+                self._executor.submit(work)
+
+    def __next__(self) -> T_co:
+        if self._state == "over":
+            raise StopIteration
+        if self._state == "closed":
+            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+        began = perf_counter()
+        if self._meter.started is None:
+            self._meter.started = began
+        batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
+        self._meter.delivered(batch, waited=perf_counter() - began)
+        if self._check is not None:
+            self._check(self._meter.batches)
+        return batch
+
+    def close(self) -> None:
+        """End the loop and its workers."""
+        if self._state == "open":
+            self._state = "closed"
+            self._end_workers()
+
+    def _next_batch(self) -> Any:
+        outcome = self._next_outcome()
+        if outcome is None:
+            self._end()
+            raise StopIteration
+        try:
+            return self._opened(outcome)
+        finally:
+            del outcome
+
+    def _next_filled(self, refill: Refill) -> Any:
+        while (samples := refill.take()) is None:
+            outcome = self._next_outcome()
+            if outcome is None:
+                samples = refill.rest()
+                if samples is None:
+                    self._end()
+                    raise StopIteration
+                break
+            try:
+                refill.put(self._opened(outcome))
+            finally:
+                del outcome
+        # What collate draws depends on which batch this is, as it does where a worker collates.
+        here = seeds.Here(self._seed, self._stream, self._meter.batches)
+        try:
+            with counting() as seconds, seeds.at(here):
+                batch = self._maker.join(samples, empty=self._joined.empty)
+        except Exception as error:
+            error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")
+            raise
+        self._meter.made(seconds, (), skip=True)
+        return batch
+
+    def _next_outcome(self) -> Done | Failed | None:
+        """Return the next outcome in order, or None at the end of the epoch."""
+        window = self._window
+        while True:
+            self.start()
+            outcome = window.take()
+            if outcome is not None:
+                return outcome  # type: ignore[return-value]  # a window takes no Ended
+            if window.in_flight:
+                window.put(self._executor.next(self._timeout))
+            elif not (self._asking and window.room):
+                return None
+
+    def _opened(self, outcome: Done | Failed) -> Any:
+        meter = self._meter
+        if isinstance(outcome, Failed):
+            error = outcome.error
+            error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
+            try:
+                del outcome
+                raise error
+            finally:
+                del error  # what an error's own frames still name is a cycle, and keeps the workers alive
+        meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
+        if outcome.bad:
+            try:
+                self._budget.check(meter.skipped + meter.replaced, outcome.bad)
+            except TooManyErrors:
+                self._end()
+                raise
+        return outcome.batch
+
+    def _end(self) -> None:
+        self._state = "over"
+        self._end_workers()

@@ -1,0 +1,55 @@
+"""How a batch is pickled on its way to another process: what is large goes beside the pickle, tensors' memory too."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
+    """Pickle something (protocol 5); ``apart`` is offered each buffer, and says whether it stays in the pickle.
+
+    >>> buffers = []
+    >>> head = dumped({"x": np.arange(1000)}, buffers.append)
+    >>> len(head) < 1000, buffers[0].raw().nbytes
+    (True, 8000)
+    >>> pickle.loads(head, buffers=buffers)["x"][-1]
+    np.int64(999)
+    """
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=apart)
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "Tensor"):
+        # By type, so a subclass keeps its own way. torch's own for the others has them in the pickle, byte by byte.
+        own: dict[type, Any] = {torch.Tensor: _reduce_tensor}  # type: ignore[union-attr]  # it has, see above
+        pickler.dispatch_table = ChainMap(own, copyreg.dispatch_table)  # type: ignore[arg-type]  # looser stubs
+    pickler.dump(thing)
+    return file.getvalue()
+
+
+def _reduce_tensor(tensor: Any) -> Any:
+    torch = sys.modules["torch"]
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.is_nested or tensor.grad_fn is not None or vars(tensor):
+        return tensor.__reduce_ex__(5)
+    memory = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    raw = memory.reshape(-1).view(torch.uint8).numpy()
+    return _tensor, (pickle.PickleBuffer(raw), memory.dtype, tuple(memory.shape), tensor.requires_grad)
+
+
+def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...], requires_grad: bool) -> Any:
+    torch = sys.modules["torch"]
+    raw = np.frombuffer(buffer, np.uint8)
+    if not raw.flags.writeable:  # it came inside the pickle
+        raw = raw.copy()
+    tensor = torch.from_numpy(raw).view(dtype).reshape(shape)
+    return tensor.requires_grad_() if requires_grad else tensor
