@@ -21,7 +21,8 @@ LAYERS = [
     {"loader", "loop", "arguments"},
     {"executors"},
     {"maker"},
-    {"plan", "source", "datasets", "collate", "image", "samplers", "transport", "window", "tolerance", "stats"},
+    {"plan", "source", "datasets", "collate", "image", "samplers"}
+    | {"transport", "deliver", "window", "tolerance", "stats"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "worker_info"},
 ]
 WITHIN = {
