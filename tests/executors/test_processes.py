@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
 
-from headrace.errors import WorkerDied, WorkerTimeout
+from headrace.errors import LoaderClosed, WorkerDied, WorkerTimeout
 from headrace.executors.processes import Processes
 from headrace.maker import Maker
 from headrace.work import Done, Failed
@@ -219,6 +219,23 @@ def test_a_hung_worker_is_named_with_its_stack() -> None:
     for each in executor._workers:
         each.process.kill()
     executor.close()
+
+
+def wait_until_closed(executor: Processes, seen: list[str]) -> None:
+    with pytest.raises(LoaderClosed):
+        executor.next()
+    seen.append("closed")
+
+
+def test_closing_wakes_a_consumer_that_waits() -> None:
+    """Raise LoaderClosed in a thread that stands in next, or is about to, while another closes."""
+    for _ in range(20):
+        executor, seen = processes(Squares()), []
+        consumer = threading.Thread(target=wait_until_closed, args=(executor, seen))
+        consumer.start()
+        executor.close()
+        consumer.join(60)
+        assert seen == ["closed"]
 
 
 def test_an_init_function_that_fails_is_told_at_the_start() -> None:

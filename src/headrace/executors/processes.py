@@ -159,8 +159,15 @@ class Processes:
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._patience = _Patience()
+        self._reading = threading.RLock()
         self._finish = weakref.finalize(
-            self, _finish, self._workers, self._selector, None if self._forks else self._payload, self._patience
+            self,
+            _finish,
+            self._workers,
+            self._selector,
+            self._reading,
+            None if self._forks else self._payload,
+            self._patience,
         )
         try:
             for number in range(workers):
@@ -204,29 +211,34 @@ class Processes:
         if os.getpid() != self._pid:
             raise LoaderClosed("this loop was begun before the process forked: begin a new one in the child")
         warned = False
-        while not self._ready:
-            if not self._finish.alive:
-                raise LoaderClosed("the loader was closed while a loop was still reading from it")
-            try:
-                events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
-            except KeyboardInterrupt:
-                self._patience.seconds = HURRY
-                raise
-            if not events and timeout is not None:
-                raise WorkerTimeout(f"DataLoader timed out after {timeout:g} seconds. {self._explain()}")
-            if not events:
-                warned = True
-                warnings.warn(f"no batch came within {STUCK:g} s. {self._explain()}", RuntimeWarning, stacklevel=2)
-            for key, _ in events:
-                self._receive(key.data)
-        return self._ready.popleft()
+        with self._reading:
+            while not self._ready:
+                self._check_open()
+                try:
+                    events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
+                except KeyboardInterrupt:
+                    self._patience.seconds = HURRY
+                    raise
+                self._check_open()
+                if not events and timeout is not None:
+                    raise WorkerTimeout(f"DataLoader timed out after {timeout:g} seconds. {self._explain()}")
+                if not events:
+                    warned = True
+                    warnings.warn(f"no batch came within {STUCK:g} s. {self._explain()}", RuntimeWarning, stacklevel=2)
+                for key, _ in events:
+                    self._receive(key.data)
+            return self._ready.popleft()
 
     def close(self) -> None:
-        """Close the channels, and wait for the workers to end."""
+        """Close the channels, and wait for the workers to end; another thread that waits for a batch is woken."""
         if os.getpid() == self._pid:
             self._finish()
         else:
             self._finish.detach()
+
+    def _check_open(self) -> None:
+        if not self._finish.alive:
+            raise LoaderClosed("the loader was closed while a loop was still reading from it")
 
     def _begin(self, number: int) -> _Worker:
         ours, theirs = Channel.pair()
@@ -444,17 +456,26 @@ def _let_go(of: _Worker) -> None:
     of.board.close()
 
 
-def _finish(workers: list[_Worker], selector: selectors.BaseSelector, payload: Any, patience: _Patience) -> None:
-    for each in workers:
-        each.channel.close()
-    deadline = monotonic() + patience.seconds
-    for each in workers:
-        each.process.join(max(0.0, deadline - monotonic()))
-        if each.process.exitcode is None:
-            each.process.kill()
-            each.process.join()
-        each.process.close()
-        _let_go(each)
-    selector.close()
+def _finish(
+    workers: list[_Worker],
+    selector: selectors.BaseSelector,
+    reading: threading.RLock,
+    payload: Any,
+    patience: _Patience,
+) -> None:
+    for each in list(workers):
+        each.channel.shut()
+    with reading:  # what another thread waits on is closed when it has seen the end
+        deadline = monotonic() + patience.seconds
+        for each in workers:
+            each.channel.close()
+        for each in workers:
+            each.process.join(max(0.0, deadline - monotonic()))
+            if each.process.exitcode is None:
+                each.process.kill()
+                each.process.join()
+            each.process.close()
+            _let_go(each)
+        selector.close()
     if payload is not None:
         payload.close()

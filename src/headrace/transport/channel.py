@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -62,6 +63,11 @@ class Channel:
         if has_descriptor != len(descriptors):
             raise OSError("a descriptor was sent that could not be received: too many open files")
         return message, descriptors[0] if descriptors else None
+
+    def shut(self) -> None:
+        """Say to both ends that this is the end; whoever waits at either is woken."""
+        with contextlib.suppress(OSError):  # the other end was first
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end: the whole shutdown, for the other end sees it."""
