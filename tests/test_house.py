@@ -17,7 +17,7 @@ ROOT = Path(headrace.__file__).parent
 
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
-    {"__init__", "__main__", "cli"},
+    {"__init__", "__main__", "cli", "torch"},
     {"loader", "loop", "arguments"},
     {"executors"},
     {"maker"},
@@ -27,6 +27,7 @@ LAYERS = [
 ]
 WITHIN = {
     ("__init__", "cli"): False,
+    ("__init__", "torch"): False,
     ("__main__", "cli"): True,
     ("loader", "loop"): True,
     ("loader", "arguments"): True,

@@ -14,6 +14,7 @@ from headrace.calls import takes_empty
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_reader, is_iterable
+from headrace.deliver.ahead import Ahead
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
@@ -199,7 +200,7 @@ class DataLoader(Generic[T_co]):
         self._begun = False
         self._promised: int | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
-        self._loops: weakref.WeakSet[Loop[Any]] = weakref.WeakSet()
+        self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         self._check_count()
@@ -227,6 +228,15 @@ class DataLoader(Generic[T_co]):
 
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch."""
+        if self.pin_memory:
+            warnings.warn(
+                "pin_memory=True does nothing for NumPy batches: headrace.torch.DataLoader pins tensors",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self._loop()
+
+    def _loop(self) -> Loop[T_co]:
         self._check_start()
         epoch, self._epoch = self._epoch, self._epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
@@ -261,7 +271,20 @@ class DataLoader(Generic[T_co]):
             except BaseException:
                 loop.close()
                 raise
-        return self._delivered(loop)
+        return loop
+
+    def _ahead(self, function: Callable[[Any], Any]) -> Iterator[Any]:
+        """Begin a loop whose batches go through a function, one ahead of the consumer, on their way to it.
+
+        A thread of its own does it where there are workers; with none, all is done in the loop's own thread.
+        """
+        loop = self._loop()
+        if self._kind == "inline":
+            return map(function, loop)
+        self._meter.ahead = True
+        ahead = Ahead(loop, function, 1, close=loop.close, waited=self._meter.stood)
+        self._loops.add(ahead)
+        return ahead
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
@@ -289,7 +312,8 @@ class DataLoader(Generic[T_co]):
                 for batch in loop:
                     yield batch
             finally:
-                loop.close()  # type: ignore[attr-defined]  # what a loader's iterators have, ours and its adapters'
+                if hasattr(loop, "close"):  # without workers, an adapter's has nothing to close
+                    loop.close()
             if not endless:
                 return
             if batch is _NONE:
@@ -326,16 +350,6 @@ class DataLoader(Generic[T_co]):
             f"{type(self).__name__}({type(self.dataset).__qualname__}{'' if samples is None else f' of {samples}'}, "
             f"batch_size={self.batch_size}, shuffle={self._shuffle}, num_workers={self.num_workers})"
         )
-
-    def _delivered(self, loop: Loop[T_co]) -> Iterator[T_co]:
-        """Return what the loop's user gets; an adapter has a last word here."""
-        if self.pin_memory:
-            warnings.warn(
-                "pin_memory=True does nothing for NumPy batches: headrace.torch.DataLoader pins tensors",
-                UserWarning,
-                stacklevel=3,
-            )
-        return loop
 
     def _check_promise(self, batches: int) -> None:
         if self._promised is not None and batches > self._promised:

@@ -73,6 +73,8 @@ class Meter:
     samples: int = 0
     nbytes: int = 0
     waited: float = 0.0
+    ahead: bool = False
+    """Whether batches are fetched ahead of the loop, by a thread whose waiting is not the loop's."""
     first: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
@@ -96,10 +98,15 @@ class Meter:
         if self.first is None:
             self.first = self.ended - self.created
         self.batches += 1
-        self.waited += waited
+        if not self.ahead:
+            self.waited += waited
         samples, nbytes = measure(batch)
         self.samples += samples
         self.nbytes += nbytes
+
+    def stood(self, seconds: float) -> None:
+        """Count how long the loop stood waiting for a batch that was fetched ahead."""
+        self.waited += seconds
 
     def snapshot(self) -> Statistics:
         """Freeze the counters."""

@@ -19,6 +19,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from headrace.errors import ArgumentError, LoaderClosed
@@ -53,8 +54,9 @@ class Ahead(Iterator[Result]):
 
     The thread ends with the items, with `close`, when the iterator is dropped, and before the interpreter exits.
     ``close`` (a function) is then called to end the items, from another thread than the one that may be waiting for
-    them at that moment, which it must wake. Raises `ArgumentError` for a depth that cannot be used, and `LoaderClosed`
-    from an iterator that was closed, or taken into another process by a fork.
+    them at that moment, which it must wake. ``waited`` is called with the seconds that each ``next`` stood waiting.
+    Raises `ArgumentError` for a depth that cannot be used, and `LoaderClosed` from an iterator that was closed, or
+    taken into another process by a fork.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Ahead(Iterator[Result]):
         depth: int,
         *,
         close: Callable[[], Any] | None = None,
+        waited: Callable[[float], Any] | None = None,
     ) -> None:
         if depth < 1:
             raise ArgumentError(f"depth must be an integer from 1 up; got {depth!r}")
@@ -71,6 +74,7 @@ class Ahead(Iterator[Result]):
         self._results: queue.SimpleQueue[_Made[Result] | _Raised | None] = queue.SimpleQueue()
         self._pid = os.getpid()
         self._over = False
+        self._waited = waited
         thread = threading.Thread(
             target=_serve, args=(items, function, self._turns, self._results), name="headrace-ahead", daemon=True
         )
@@ -85,7 +89,10 @@ class Ahead(Iterator[Result]):
                 "this loop was begun before the process forked, and its thread does not survive a fork: "
                 "begin a new loop in the child"
             )
+        began = perf_counter()
         outcome = self._results.get()
+        if self._waited is not None:
+            self._waited(perf_counter() - began)
         if outcome is None:
             self._results.put(None)  # for the next call, and for another thread that waits here
             if self._finish.alive:  # nobody closed it: the items have ended

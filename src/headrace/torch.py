@@ -1,0 +1,219 @@
+"""headrace for torch: the names of ``torch.utils.data``, and a `DataLoader` whose batches are tensors.
+
+>>> from headrace.torch import DataLoader, TensorDataset  # in place of torch.utils.data
+>>> loader = DataLoader(TensorDataset(torch.arange(6.0), torch.arange(6)), batch_size=4, num_workers=2)
+>>> [labels for features, labels in loader]
+[tensor([0, 1, 2, 3]), tensor([4, 5])]
+
+Datasets and samplers are torch's own, so that what asks ``isinstance`` finds what it looks for; those of `headrace` can
+be used beside them. This is the only file that imports torch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch.utils.data import (
+    BatchSampler,
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    StackDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_convert,
+    get_worker_info,
+    random_split,
+)
+
+from headrace import loader as numpy_loader
+from headrace.collate import default as arrays
+from headrace.errors import CollateError
+
+if TYPE_CHECKING:
+    from headrace.work import Empty
+
+T_co = TypeVar("T_co", covariant=True)
+
+__all__ = [
+    "BatchSampler",
+    "ChainDataset",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "DistributedSampler",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "StackDataset",
+    "Subset",
+    "SubsetRandomSampler",
+    "TensorDataset",
+    "WeightedRandomSampler",
+    "as_tensors",
+    "default_collate",
+    "default_convert",
+    "get_worker_info",
+    "pinned",
+    "random_split",
+]
+
+
+def default_collate(
+    samples: Sequence[Any], *, empty: Empty = np.empty, collate_fn_map: arrays.Functions | None = None
+) -> Any:
+    """Put samples together in one batch of tensors, by the rules of ``torch.utils.data.default_collate``.
+
+    >>> default_collate([(np.zeros(3, np.float32), 7, "a"), (np.ones(3, np.float32), 8, "b")])
+    [tensor([[0., 0., 0.],
+            [1., 1., 1.]]), tensor([7, 8]), ['a', 'b']]
+
+    Arrays and tensors of one shape are written into memory that a loader lends (``empty``) and uses again, and that the
+    batch's tensors share. Differences from torch, knowingly made: samples that do not fit together are named in the
+    error, and a key that only some of them have is an error, where torch drops it. Raises as
+    `headrace.default_collate` does; the errors are RuntimeError and TypeError, as in torch.
+    """
+    own = {
+        **(collate_fn_map or {}),
+        **{kind: f for kind, f in _functions.items() if kind not in (collate_fn_map or {})},
+    }
+    return arrays.default_collate(samples, empty=empty, collate_fn_map=own)
+
+
+def as_tensors(batch: Any) -> Any:
+    """Turn the arrays in a batch into tensors that share their memory; strings and bytes stay.
+
+    >>> as_tensors({"x": np.zeros(2), "name": ["a", "b"]})
+    {'x': tensor([0., 0.], dtype=torch.float64), 'name': ['a', 'b']}
+
+    An array of a dtype that torch has not (strings, objects, dates) raises TypeError.
+    """
+    if isinstance(batch, np.ndarray):
+        return torch.from_numpy(batch)
+    if isinstance(batch, Mapping):
+        return {key: as_tensors(value) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return [as_tensors(value) for value in batch]
+    return batch
+
+
+def pinned(batch: Any, device: Any = None) -> Any:
+    """Copy the tensors in a batch to page-locked memory, from which a GPU takes them while the program goes on.
+
+    Containers keep their kind; anything else that has a method ``pin_memory`` is asked to do it itself, as in torch.
+    """
+    if isinstance(batch, torch.Tensor):
+        return batch.pin_memory(device) if device is not None else batch.pin_memory()
+    if hasattr(batch, "pin_memory"):
+        return batch.pin_memory()
+    if isinstance(batch, str | bytes):
+        return batch
+    if isinstance(batch, Mapping):
+        return arrays.like_mapping(batch, {key: pinned(value, device) for key, value in batch.items()})
+    if isinstance(batch, Sequence):
+        items = [pinned(value, device) for value in batch]
+        return tuple(items) if type(batch) is tuple else arrays.like_sequence(batch, items)
+    return batch
+
+
+class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co]):
+    """`headrace.DataLoader` with batches of tensors: the arguments, and what they mean, are the same.
+
+    >>> loader = DataLoader(range(10), batch_size=4, shuffle=True, seed=0)
+    >>> [batch.dtype for batch in loader]
+    [torch.int64, torch.int64, torch.int64]
+
+    Tensors share the memory that the workers wrote, which is used again once they are dropped. With ``pin_memory`` a
+    thread copies batches to page-locked memory ahead of the loop, where there is an accelerator. It is a
+    ``torch.utils.data.DataLoader`` to whoever asks; only ours is run.
+    """
+
+    _collate = staticmethod(default_collate)
+    _convert = staticmethod(default_convert)
+    _finish = staticmethod(as_tensors)
+    _samplers = torch.utils.data
+
+    def _default_sampler(self) -> Any:
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            return RandomSampler(self.dataset) if self._shuffle else SequentialSampler(self.dataset)
+        return super()._default_sampler()
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Begin a loop over the next epoch."""
+        if not self.pin_memory:
+            return self._loop()
+        if not torch.accelerator.is_available():
+            warnings.warn(
+                "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
+                "used.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return self._loop()
+        return self._ahead(partial(pinned, device=self.pin_memory_device or None))
+
+
+def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    first = batch[0]
+    shapes = [tuple(tensor.shape) for tensor in batch]
+    odd = next((row for row, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if odd is not None:
+        at = collate_fn_map.at if isinstance(collate_fn_map, arrays.Registry) else ""
+        raise CollateError(
+            f"{at}samples 0 and {odd} of the batch differ in shape: stack expects each tensor to be equal size, but "
+            f"got {list(shapes[0])} and {list(shapes[odd])}; bring them to one shape, or pass a collate_fn",
+            rows=(0, odd),
+        )
+    plain = all(type(tensor) is torch.Tensor and tensor.layout is torch.strided for tensor in batch)
+    if not plain or first.is_nested or first.device.type != "cpu" or any(tensor.requires_grad for tensor in batch):
+        return torch.stack(tuple(batch))
+    dtype = first.dtype
+    for tensor in batch:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
+    nbytes = len(batch) * first.numel() * dtype.itemsize
+    out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(dtype).reshape(len(batch), *first.shape)
+    return torch.stack(tuple(tensor.to(dtype) for tensor in batch), out=out)
+
+
+def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    return torch.from_numpy(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map))
+
+
+def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
+    return torch.as_tensor(np.asarray(batch))
+
+
+def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
+    return torch.tensor(batch, dtype=torch.float64)
+
+
+def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
+    return torch.tensor(batch)
+
+
+_functions: arrays.Functions = {
+    torch.Tensor: _tensors,
+    np.ndarray: _arrays,
+    np.str_: arrays.default_collate_fn_map[str],
+    np.bytes_: arrays.default_collate_fn_map[bytes],
+    np.generic: _scalars,
+    float: _floats,
+    int: _integers,
+    str: arrays.default_collate_fn_map[str],
+    bytes: arrays.default_collate_fn_map[bytes],
+}
