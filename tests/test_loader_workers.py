@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -22,11 +24,15 @@ from headrace import (
     BatchSampler,
     DataLoader,
     IterableDataset,
+    LoaderClosed,
     RandomSampler,
     SequentialSampler,
+    WorkerDied,
     get_worker_info,
     rng,
 )
+from headrace.datasets.iterable import MappedIterable
+from headrace.machine import cpus
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: list[dict[str, Any]] = [
@@ -300,3 +306,365 @@ def test_more_arguments_are_checked_at_the_door(arguments: dict[str, Any], words
     """Refuse in the constructor what excludes each other, in torch's words where it has any."""
     with pytest.raises(ArgumentError, match=words):
         DataLoader(**{"dataset": [1, 2, 3], **arguments})
+
+
+FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+
+
+class Whose:
+    """Samples that name the process which made them."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return os.getpid(), index
+
+
+def pids(loader: Any) -> set[int]:
+    return {int(pid) for batch in loader for pid in batch[0]}
+
+
+def test_persistent_workers_serve_every_epoch_and_end_with_the_loader() -> None:
+    """Keep the same processes from loop to loop, a loop left in the middle included; none survives `close`."""
+    loader = DataLoader(Whose(), 2, num_workers=2, persistent_workers=True, **FORK)
+    first = pids(loader)
+    assert len(first) == 2
+    left = iter(loader)
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert pids(loader) == first
+    assert [batch[1].tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    loader.close()
+    assert pids(loader).isdisjoint(first)
+    loader.close()
+
+
+def test_a_second_loop_beside_one_with_persistent_workers_has_its_own() -> None:
+    """Let two loops over one loader run side by side, each complete."""
+    loader = DataLoader(Whose(), 2, num_workers=1, persistent_workers=True, **FORK)
+    outer = iter(loader)
+    next(outer)
+    assert [batch[1].tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [batch[1].tolist() for batch in outer] == [[2, 3], [4, 5], [6, 7]]
+    loader.close()
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_threads_in_one_side_process_give_the_same_bytes(context: str) -> None:
+    """Run several threads in a worker process: what `rng` draws is the sample's own."""
+
+    class Drawn:
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, index: int) -> tuple[int, np.ndarray]:
+            return index, rng().random(400)
+
+    inline = bytes_of(DataLoader(Drawn(), 3, shuffle=True, seed=3))
+    loader = DataLoader(
+        Drawn(), 3, shuffle=True, seed=3, num_workers=1, threads_per_worker=3, multiprocessing_context=context
+    )
+    assert bytes_of(loader) == inline
+    assert loader.statistics().workers == 1
+
+
+def test_a_batch_that_kills_a_process_with_threads_is_found_out() -> None:
+    """Give up on the guilty batch alone; its neighbours, which died with it, are all made."""
+
+    class Deadly:
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int) -> int:
+            if index == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return index
+
+    iterator = iter(DataLoader(Deadly(), 1, num_workers=1, threads_per_worker=3, **FORK))
+    made: list[int] = []
+    failed: list[tuple[int, str]] = []
+
+    def run() -> None:
+        for step in range(12):
+            try:
+                made.extend(next(iterator).tolist())
+            except WorkerDied as error:
+                failed.append((step, str(error)))
+
+    with pytest.warns(RuntimeWarning, match="SIGKILL"):
+        run()
+    assert made == [n for n in range(12) if n != 5]
+    assert [step for step, _ in failed] == [5]
+    assert "batch 5 has ended 3 workers" in failed[0][1]
+    iterator.close()  # type: ignore[attr-defined]
+
+
+def test_without_restarts_a_death_is_an_error_at_once() -> None:
+    """Name the process, the signal and the batches that it had; then the loop is at its end."""
+
+    class Deadly:
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return index
+
+    iterator = iter(DataLoader(Deadly(), 1, num_workers=2, restart_workers=0, **FORK))
+    with pytest.raises(
+        WorkerDied, match=r"pid \d+\) was killed by SIGTERM, at .* it had the batches \[\d, \d\] in hand"
+    ):
+        next(iterator)
+    with pytest.raises(LoaderClosed):
+        next(iterator)
+
+
+class Gate:
+    """Sample 0 waits until the file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        while index == 0 and not self.path.exists():
+            time.sleep(0.001)
+        return index
+
+
+def opening(path: Path, key: int, loader: Any) -> Iterator[int]:
+    """Pass on what comes, and open the gate when one of them is here."""
+    for batch in loader:
+        if batch.item() == key:
+            path.touch()
+        yield batch.item()
+
+
+def test_out_of_order_a_slow_batch_holds_up_no_other(tmp_path: Path) -> None:
+    """Give a worker no more works than its share while it is busy, and everything else to the other."""
+    loader = DataLoader(Gate(tmp_path / "open"), 1, num_workers=2, in_order=False, **FORK)
+    assert list(opening(tmp_path / "open", 9, loader)) == [1, 3, 4, 5, 6, 7, 8, 9, 0, 2]
+
+
+@pytest.mark.parametrize("how", [{"workers": "thread"}, FORK, {}], ids=str)
+def test_out_of_order_every_batch_comes_once(how: dict[str, Any]) -> None:
+    """Deliver all of an epoch, in whatever order."""
+    numbers = ArrayDataset(np.arange(60)).map(lambda number, rng: (number, rng.random()))
+    loader = DataLoader(numbers, 7, shuffle=True, seed=3, num_workers=2, in_order=False, **how)
+    assert sorted(bytes_of(loader)) == sorted(bytes_of(DataLoader(numbers, 7, shuffle=True, seed=3)))
+
+
+def test_out_of_order_a_slow_copy_of_a_stream_holds_up_no_other(tmp_path: Path) -> None:
+    """Read the other copy to its end while one waits."""
+
+    class Stream(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            info = get_worker_info()
+            assert info is not None
+            for number in range(5):
+                while info.id == 0 and not (tmp_path / "open").exists():
+                    time.sleep(0.001)
+                yield 10 * info.id + number
+
+    loader: DataLoader[Any] = DataLoader(Stream(), 1, num_workers=2, in_order=False, **FORK)
+    assert list(opening(tmp_path / "open", 14, loader)) == [10, 11, 12, 13, 14, 0, 1, 2, 3, 4]
+
+
+class Letters(IterableDataset[str]):
+    """A stream that gives everything to whoever reads it, and counts how often it is read."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.reads = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.reads += 1
+        for letter in self.text:
+            yield f"{letter}{rng().integers(10)}"
+
+
+@pytest.mark.parametrize("how", [{"workers": "thread"}, FORK, {**FORK, "threads_per_worker": 2}], ids=str)
+def test_a_stream_that_does_not_shard_itself_is_read_once_and_handed_round(how: dict[str, Any]) -> None:
+    """Give the samples, and the random numbers, of reading it inline, whoever finishes them; read it here, once."""
+
+    def finish(sample: str, generator: np.random.Generator) -> str:
+        return f"{sample}{generator.integers(10)}"
+
+    def run(**arguments: Any) -> list[list[str]]:
+        letters = Letters("abcdefghijk")
+        loader: DataLoader[Any] = DataLoader(letters.map(finish), 3, seed=2, **arguments)
+        batches = list(loader)
+        if arguments:
+            assert letters.reads == 1
+        return batches
+
+    assert run(num_workers=2, shard="auto", **how) == run() == run(shard="auto")
+
+
+def test_large_samples_of_a_stream_reach_the_workers() -> None:
+    """Send what was read to the workers, however large, without filling their channels."""
+    rows = [np.full(300_000, number, np.float32) for number in range(12)]
+    stream: Any = (row for row in rows)
+    loader: DataLoader[Any] = DataLoader(stream, 2, num_workers=2, shard="auto", **FORK)
+    assert [batch[:, 0].tolist() for batch in loader] == [[2.0 * n, 2.0 * n + 1] for n in range(6)]
+
+
+def test_a_bad_sample_of_a_shared_stream_is_named_by_its_place() -> None:
+    """Say where in the stream it stood, not what was in it."""
+
+    def fussy(letter: str) -> str:
+        if letter == "c":
+            raise ValueError("c is bad")
+        return letter
+
+    mapped = MappedIterable((letter for letter in "abcdef"), fussy)
+    loader: DataLoader[Any] = DataLoader(mapped, 2, num_workers=2, shard="auto", on_error="skip", **FORK)
+    assert list(loader) == [["a", "b"], ["d", "e"], ["f"]]
+    assert [(bad.index, bad.error) for bad in loader.statistics().bad] == [(2, "ValueError: c is bad")]
+    iterator = iter(DataLoader(MappedIterable(list("abc"), fussy), 2))
+    next(iterator)
+    with pytest.raises(ValueError, match="c is bad") as caught:
+        next(iterator)
+    assert "sample 2 of the stream" in caught.value.__notes__[-1]
+
+
+class Seeded:
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[float, float]:
+        return random.random(), np.random.random()
+
+
+def test_what_an_init_function_seeds_is_left_to_it() -> None:
+    """Seed the generators that it leaves alone for every batch, and not those that it has seeded itself."""
+
+    def init(number: int) -> None:
+        random.seed(77)
+
+    ours = [float(n) for batch in DataLoader(Seeded(), 1, seed=1) for n in batch[1]]
+    loader = DataLoader(Seeded(), 1, seed=1, num_workers=1, worker_init_fn=init, multiprocessing_context="fork")
+    batches = list(loader)
+    expected = random.Random(77)
+    assert [float(batch[0][0]) for batch in batches] == [expected.random() for _ in range(6)]
+    assert [float(batch[1][0]) for batch in batches] == ours
+
+
+def test_workers_are_what_the_dataset_suits() -> None:
+    """Take threads for our own datasets and plain sequences, processes for all else and where they are asked for."""
+
+    def made_by(dataset: Any, **how: Any) -> bool:
+        iterator = iter(DataLoader(dataset, 2, num_workers=1, **how))
+        own = threading.active_count() > threads
+        iterator.close()  # type: ignore[attr-defined]
+        return own
+
+    threads = threading.active_count()
+    arrays = ArrayDataset(np.arange(4))
+    for dataset in ([1, 2], range(4), arrays, arrays.map(abs), arrays + arrays, iter([1, 2])):
+        assert made_by(dataset)
+    assert not made_by(Whose())
+    assert not made_by(arrays, multiprocessing_context="fork")
+    assert not made_by([1, 2], collate_fn=list)
+    assert made_by(Whose(), workers="thread")
+    assert not made_by(arrays, workers="inline")
+
+
+def test_the_number_of_workers_can_follow_the_machine() -> None:
+    """Take one a CPU, no more than there are batches, and one for a stream."""
+    assert DataLoader(range(100), 10, num_workers="auto").num_workers == min(cpus(), 10)
+    assert DataLoader(range(10), 10, num_workers="auto").num_workers == 1
+    assert DataLoader(Letters("a"), 1, num_workers="auto").num_workers == 1
+    assert DataLoader([], 10, num_workers="auto").num_workers == 0
+
+
+def test_what_fixes_the_plan_cannot_be_set_afterwards() -> None:
+    """Freeze what torch freezes; leave the rest to be set, and used by the next loop."""
+    loader = DataLoader([1, 2, 3], 2)
+    for name in ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"):
+        with pytest.raises(ValueError, match=f"{name} attribute should not be set after DataLoader is initialized"):
+            setattr(loader, name, None)
+    loader.collate_fn = sum
+    assert list(loader) == [3, 3]
+
+
+def test_a_stream_that_is_longer_than_it_said_warns() -> None:
+    """Warn only of what `len` has promised."""
+
+    class Liar(Letters):
+        def __len__(self) -> int:
+            return 2
+
+    assert sum(1 for _ in DataLoader(Liar("abcd"), 1)) == 4  # list() would ask for the length
+    loader: DataLoader[Any] = DataLoader(Liar("abc"), 1)
+    assert len(loader) == 2
+    with pytest.warns(UserWarning, match=r"Length of IterableDataset .* was reported to be 2 .* 3 batches"):
+        assert len(list(loader)) == 3
+
+
+def test_arguments_that_only_a_loop_can_refuse_are_refused_there() -> None:
+    """Raise when the loop begins, as torch does by assertion."""
+    with pytest.raises(AssertionError, match="timeout=3 needs workers"):
+        iter(DataLoader([1], timeout=3))
+    with pytest.raises(AssertionError, match="prefetch_factor must be 1 or more"):
+        iter(DataLoader([1], num_workers=1, prefetch_factor=0))
+
+
+def test_what_cannot_be_sent_to_a_worker_is_named() -> None:
+    """Say which attribute of what it is, in the dataset or in the collate function."""
+
+    class Inner:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+    class Outer(Whose):
+        def __init__(self) -> None:
+            self.parts = {"left": [1, Inner()]}
+
+    how: Any = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    with pytest.raises(TypeError, match=r"dataset\.parts\['left'\]\[1\]\.lock \(a lock\) cannot be sent to a worker"):
+        iter(DataLoader(Outer(), **how))
+    inner = Inner()
+    with pytest.raises(TypeError, match=r"collate_fn -> inner\.lock \(a lock\) cannot be sent"):
+        iter(DataLoader(Whose(), collate_fn=lambda samples: (samples, inner), **how))
+
+
+def test_forking_while_threads_run_is_warned_of() -> None:
+    """Name the threads, and the start method that has no such risk."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, name="busy")
+    thread.start()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"other threads run \(busy\).*forkserver"):
+            list(DataLoader(Whose(), 4, num_workers=1, **FORK))
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_batches_can_be_had_from_a_plain_generator() -> None:
+    """Give one epoch, or one after the other until it is closed; an empty one cannot be endless."""
+    loader = DataLoader(range(5), 2, num_workers=1)
+    assert [batch.tolist() for batch in loader.batches()] == [[0, 1], [2, 3], [4]]
+    endless = loader.batches(endless=True)
+    assert [next(endless).tolist() for _ in range(5)] == [[0, 1], [2, 3], [4], [0, 1], [2, 3]]
+    endless.close()  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="an epoch gave none"):
+        next(DataLoader([], 2).batches(endless=True))
+
+
+def test_a_collate_function_may_ask_for_lent_memory() -> None:
+    """Give memory to a function with a parameter ``empty``; its batch then lies in the workers' slot already."""
+
+    def collate(samples: list[np.ndarray], *, empty: Any = np.empty) -> np.ndarray:
+        batch: np.ndarray = empty((len(samples), 5000), np.dtype(np.float32))
+        for row, sample in enumerate(samples):
+            batch[row] = sample
+        return batch
+
+    rows = [np.full(5000, number, np.float32) for number in range(8)]
+    loader = DataLoader(rows, 4, num_workers=1, collate_fn=collate, **FORK)
+    assert [batch[:, -1].tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headrace.window import Window
-from headrace.work import Done, Failed
+from headrace.window import Unordered, Window
+from headrace.work import Done, Ended, Failed
 
 
 class WindowHistories(RuleBasedStateMachine):
@@ -65,3 +65,71 @@ class WindowHistories(RuleBasedStateMachine):
 
 
 TestWindow = WindowHistories.TestCase
+
+
+class LanesInAnyOrder(RuleBasedStateMachine):
+    """Lanes of known lengths, whose outcomes come in any order: each step comes once."""
+
+    SIZE = 6
+
+    @initialize(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=3))
+    def begin(self, lengths: list[int]) -> None:
+        self.lengths = lengths
+        self.window = Unordered(self.SIZE, len(lengths))
+        self.away: list[int] = []
+        self.taken: list[int] = []
+
+    def _turn(self, step: int) -> tuple[int, int]:
+        turn, lane = divmod(step, len(self.lengths))
+        return lane, turn
+
+    @precondition(lambda self: self.window.room and not self.window.over)
+    @rule()
+    def ask(self) -> None:
+        step = self.window.asked
+        assert self.window.ask() == step
+        self.away.append(step)
+        lane, _ = self._turn(step)
+        assert sum(self._turn(other)[0] == lane for other in self.away) <= self.SIZE
+
+    @precondition(lambda self: self.away)
+    @rule(data=st.data())
+    def put(self, data: st.DataObject) -> None:
+        # A lane is read in its own order: its first open step is answered first.
+        lane = data.draw(st.sampled_from(sorted({self._turn(step)[0] for step in self.away})))
+        step = min(step for step in self.away if self._turn(step)[0] == lane)
+        self.away.remove(step)
+        over = self._turn(step)[1] >= self.lengths[lane]
+        self.window.put(Ended(step) if over else Done(step, step))
+
+    @rule()
+    def take(self) -> None:
+        outcome = self.window.take()
+        if outcome is not None:
+            self.taken.append(outcome.step)
+
+    @invariant()
+    def nothing_comes_twice_or_too_early(self) -> None:
+        assert len(set(self.taken)) == len(self.taken)
+        assert self.window.in_flight == len(self.away) <= self.SIZE
+
+    def teardown(self) -> None:
+        while self.window.room and not self.window.over:
+            self.ask()
+            self.window.put(self._answer(self.away.pop()))
+            self.take()
+        while self.away:
+            self.away.sort()
+            self.window.put(self._answer(self.away.pop(0)))
+        while (outcome := self.window.take()) is not None:
+            self.taken.append(outcome.step)
+        if self.window.over:
+            whole = {t * len(self.lengths) + lane for lane, n in enumerate(self.lengths) for t in range(n)}
+            assert set(self.taken) == whole
+
+    def _answer(self, step: int) -> Done | Ended:
+        lane, turn = self._turn(step)
+        return Done(step, step) if turn < self.lengths[lane] else Ended(step)
+
+
+TestLanesInAnyOrder = LanesInAnyOrder.TestCase
