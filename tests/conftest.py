@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETTLE_SECONDS = 5.0
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("headrace", deadline=None)
+settings.load_profile("headrace")
 
 
 def _children() -> Counter[str]:

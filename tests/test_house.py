@@ -20,10 +20,10 @@ LAYERS = [
     {"__init__", "__main__", "cli", "torch"},
     {"loader", "loop", "arguments"},
     {"executors"},
-    {"maker"},
+    {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "worker_info"},
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -33,6 +33,7 @@ WITHIN = {
     ("loader", "arguments"): True,
     ("datasets", "image"): True,
     ("work", "seeds"): True,
+    ("ranks", "errors"): True,
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace import ranks as find_ranks
 from headrace.calls import article
 from headrace.datasets.parts import suits_threads
 from headrace.errors import ArgumentError
@@ -27,6 +28,7 @@ Workers = Literal["auto", "inline", "thread", "process"]
 Kind = Literal["inline", "thread", "process"]
 POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
 KINDS: tuple[Workers, ...] = ("auto", "inline", "thread", "process")
+UNEVEN = ("pad", "drop", "repeat")
 PREFETCH_FACTOR = 2
 MOST_THREADS = 64
 
@@ -139,6 +141,32 @@ def kind_of_workers(
     if processes_only or not suits_threads(dataset, collates=collates):
         return "process"
     return "thread"
+
+
+def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
+    """Return this process's rank and how many there are; ``"auto"`` asks whoever knows."""
+    if rank == "auto":
+        if world_size is not None:
+            raise ArgumentError('world_size is found together with the rank: leave it out with rank="auto"')
+        return find_ranks.found()
+    if (rank is None) != (world_size is None):
+        raise ArgumentError(f"rank and world_size must be given together; got rank={rank!r}, world_size={world_size!r}")
+    if rank is None:
+        return 0, 1
+    return find_ranks.checked(whole("rank", rank, least=0), whole("world_size", world_size, least=1))
+
+
+def check_ranks(seed: Any, on_error: OnError, *, planned: bool) -> None:
+    """Refuse what would let ranks disagree about which sample is whose, or about the number of steps."""
+    if seed is None:
+        raise ArgumentError("world_size above 1 needs a seed, the same for all ranks: they agree on the order by it")
+    if on_error == "skip":
+        raise ArgumentError('on_error="skip" gives ranks different numbers of batches; use "replace" with world_size')
+    if not planned:
+        raise ArgumentError(
+            "rank and world_size share out the loader's own order; a sampler must do it itself (DistributedSampler), "
+            'and an iterable dataset too, or be read once by each rank (shard="auto")'
+        )
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:

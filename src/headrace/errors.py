@@ -16,6 +16,7 @@ The tree; each of ours is also the standard error that a caller would look for::
     ├── TooManyErrors (RuntimeError)        more bad samples than `max_errors` allows
     ├── WorkerTimeout (TimeoutError, RuntimeError)  no batch came within `timeout` seconds
     ├── WorkerDied (RuntimeError)           a worker process ended by itself, was killed, or could not be started
+    ├── StateMismatch (ValueError)          a saved state is of another dataset, batch size, seed, …
     └── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
 """
 
@@ -87,6 +88,10 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
+
+
+class StateMismatch(HeadraceError, ValueError):
+    """A state was saved of another run than it is loaded into: says what differs."""
 
 
 class LoaderClosed(HeadraceError, RuntimeError):

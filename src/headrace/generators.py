@@ -10,7 +10,11 @@ no generator means NumPy's global one. torch is never imported here: if such a g
 
 from __future__ import annotations
 
+import base64
 import sys
+from collections import deque
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -20,7 +24,7 @@ from headrace import seeds
 from headrace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -92,6 +96,14 @@ def draw_seed(generator: GeneratorLike = None) -> int:
     Raises `ArgumentTypeError` for what is no generator.
     """
     source = resolve(generator)
+    tape = _tape.get()
+    number = tape.again.popleft() if tape is not None and tape.again else _drawn(source)
+    if tape is not None:
+        tape.seeds.append(number)
+    return number
+
+
+def _drawn(source: Stateful | None) -> int:
     if isinstance(source, np.random.Generator):
         return int(source.integers(2**63))
     if isinstance(source, np.random.RandomState):
@@ -100,6 +112,70 @@ def draw_seed(generator: GeneratorLike = None) -> int:
     if torch is None:
         return seeds.fresh_seed()
     return int(torch.empty((), dtype=torch.int64, device=_device(source)).random_(generator=source).item())
+
+
+class Tape:
+    """The seeds that were drawn in a block, and those to be drawn again in their place.
+
+    >>> with taping(Tape()) as first:
+    ...     seed = draw_seed()
+    >>> with taping(Tape(first.seeds)):
+    ...     draw_seed() == seed
+    True
+    """
+
+    __slots__ = ("again", "seeds")
+
+    def __init__(self, again: Iterable[int] = ()) -> None:
+        self.seeds: list[int] = []
+        self.again = deque(again)
+
+
+_tape: ContextVar[Tape | None] = ContextVar("headrace_tape", default=None)
+
+
+@contextmanager
+def taping(tape: Tape) -> Iterator[Tape]:
+    """Record the seeds that are drawn in a block, in this thread, or draw those that the tape has."""
+    token = _tape.set(tape)
+    try:
+        yield tape
+    finally:
+        _tape.reset(token)
+
+
+def state_of(generator: Stateful) -> Any:
+    """Return where a generator stands, as what JSON can hold.
+
+    >>> one = np.random.default_rng(3)
+    >>> state = state_of(one)
+    >>> first = one.random()
+    >>> set_state(one, state)
+    >>> one.random() == first
+    True
+    """
+    if isinstance(generator, np.random.Generator):
+        return _plain(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return _plain(generator.get_state(legacy=False))
+    return base64.b64encode(bytes(generator.get_state().numpy())).decode("ascii")
+
+
+def set_state(generator: Stateful, state: Any) -> None:
+    """Put a generator where it stood; its kind must be the one that the state is of."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        data = np.frombuffer(bytearray(base64.b64decode(state)), np.uint8)
+        generator.set_state(sys.modules["torch"].from_numpy(data))
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
 class Draws(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -11,6 +12,7 @@ import numpy as np
 
 from headrace import arguments, samplers, seeds
 from headrace.calls import takes_empty
+from headrace.checkpoint import Cursor, Place, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_reader, is_iterable
@@ -22,10 +24,11 @@ from headrace.generators import GeneratorLike, draw_seed, resolve
 from headrace.loop import Loop
 from headrace.machine import cpus
 from headrace.maker import Maker, OnError
-from headrace.plan.batches import Batches, Plan
+from headrace.plan.batches import Batches, Plan, Share, Uneven
 from headrace.plan.drawn import Drawn, cut
 from headrace.plan.lanes import Lanes
 from headrace.plan.order import Order, Sequential, Shuffled
+from headrace.plan.passes import Pass
 from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
 from headrace.stats import Meter, Statistics
 from headrace.tolerance import Budget, Refill
@@ -135,6 +138,9 @@ class DataLoader(Generic[T_co]):
         threads_per_worker: int = 1,
         restart_workers: int | None = None,
         shard: Literal["auto"] | None = None,
+        rank: int | Literal["auto"] | None = None,
+        world_size: int | None = None,
+        uneven: Uneven = "pad",
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
     ) -> None:
@@ -181,6 +187,12 @@ class DataLoader(Generic[T_co]):
             raise ArgumentError(
                 'threads_per_worker needs a dataset with an index, or shard="auto": a stream is read by one thread'
             )
+        self.rank, self.world_size = arguments.ranks(rank, world_size)
+        arguments.one_of("uneven", uneven, arguments.UNEVEN)
+        self.uneven: Uneven = uneven
+        if self.world_size > 1:
+            planned = not self._streams and (sampler is None and batch_sampler is None)
+            arguments.check_ranks(seed, on_error, planned=planned or shard is not None)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
         self._shuffle = bool(shuffle)
@@ -197,6 +209,9 @@ class DataLoader(Generic[T_co]):
         self._key = None if seed is None else seeds.key_of(seed)
         self._source = resolve(generator)
         self._epoch = 0
+        self._cursor = Cursor(Place(0))
+        self._resume: dict[str, Any] | None = None
+        self._copies = 0
         self._begun = False
         self._promised: int | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
@@ -220,6 +235,8 @@ class DataLoader(Generic[T_co]):
 
         Of an iterable dataset, what it says itself of all its copies together; a loop that gives more then warns.
         """
+        if not self._streams and self._given is None:
+            return len(self._batches((0, 0), 0, 0))
         if not self._streams:
             return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
         whole, rest = divmod(len(self.dataset), self.batch_size or 1)
@@ -238,11 +255,16 @@ class DataLoader(Generic[T_co]):
 
     def _loop(self) -> Loop[T_co]:
         self._check_start()
-        epoch, self._epoch = self._epoch, self._epoch + 1
+        saved, self._resume = self._resume or {}, None
+        place = from_dict(saved) if saved else Place(self._epoch)
+        epoch, self._epoch = place.epoch, place.epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
-        base = draw_seed(self._source) if self._key is None else 0
+        base = 0 if self._key is not None else saved["seed"] if "seed" in saved else draw_seed(self._source)
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
-        plan, samples = self._plan(key, stream)
+        cursor = Cursor(place, base if self._key is None else None)
+        # A stream is read in the number of copies that the run began with.
+        self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
+        plan, samples = self._plan(key, stream, cursor, saved)
         maker = self._maker(again=self._begun)
         self._begun = True
         executor, end = self._staff(maker, base)
@@ -253,15 +275,19 @@ class DataLoader(Generic[T_co]):
             key,
             stream,
             executor,
-            window(executor.capacity, self._lanes),
+            window(executor.capacity, self._copies, place.step, place.beyond),
             maker,
             self._meter,
-            Refill(self.batch_size or 1, drop_last=self.drop_last) if self.on_error == "skip" else None,
+            Refill(self.batch_size or 1, drop_last=self.drop_last, offset=place.offset)
+            if self.on_error == "skip"
+            else None,
             Budget(samples, self._allowed(samples)),
             self.timeout or None,
             end,
             self._check_promise if self._streams else None,
+            cursor,
         )
+        self._cursor = cursor
         self._loops.add(loop)
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
@@ -282,13 +308,13 @@ class DataLoader(Generic[T_co]):
         if self._kind == "inline":
             return map(function, loop)
         self._meter.ahead = True
-        ahead = Ahead(loop, function, 1, close=loop.close, waited=self._meter.stood)
+        ahead = Ahead(loop, function, 1, close=loop.close, waited=self._meter.stood, handed_on=loop.fetched_ahead())
         self._loops.add(ahead)
         return ahead
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
-        return {**vars(self), "_loops": None, "_kept": None, "_keeper": None}
+        return {**vars(self), "_loops": None, "_kept": None, "_keeper": None, "_cursor": Cursor(self._cursor.place)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -321,8 +347,53 @@ class DataLoader(Generic[T_co]):
             del batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch the next loop reads; those after it go on from there."""
+        """Choose which epoch the next loop reads, from its beginning; those after it go on from there.
+
+        The epoch that a loaded state is in the middle of is gone on with: scripts call this before every epoch.
+        """
         self._epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
+        if self._resume is not None and self._resume["epoch"] == self._epoch:
+            return
+        self._resume = None
+        self._cursor = Cursor(Place(self._epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run stands, as a few numbers that JSON can hold: what comes next is what was not received.
+
+        >>> from headrace import DataLoader
+        >>> loader = DataLoader(range(100), batch_size=10, shuffle=True, seed=7)
+        >>> batches = iter(loader)
+        >>> _ = next(batches), next(batches)
+        >>> state = loader.state_dict()
+        >>> state["epoch"], state["step"]
+        (0, 2)
+        >>> resumed = DataLoader(range(100), batch_size=10, shuffle=True, seed=7, num_workers=2)
+        >>> resumed.load_state_dict(state)
+        >>> next(iter(resumed)).tolist() == next(batches).tolist()
+        True
+
+        It may be called at any moment, from any thread, with a loop running or not; it names the place after the last
+        batch that the loop over this loader begun last has handed out, whatever was made ahead of it. After the end of
+        an epoch, that is the beginning of the next.
+        """
+        if self._resume is not None:
+            return copy.deepcopy(self._resume)
+        return self._cursor.to_dict(self._fingerprint())
+
+    def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
+        """Let the next loop go on where a state was saved, with exactly the batches that would have come.
+
+        Workers may be others in number and kind, ranks others too. Raises `StateMismatch` for a state of another
+        dataset, batch size, seed or order, and says what differs; with ``strict=False`` the loop goes on all the same,
+        from the sample at which the other stood. Loops over indexed datasets go there at once; samplers and streams
+        that do not keep a state of their own are read up to there.
+        """
+        from_dict(state)
+        if strict:
+            check(state["plan"], self._fingerprint(state["plan"].get("copies")))
+        self.close()
+        self._resume = copy.deepcopy(state)
+        self._epoch = state["epoch"]
 
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
@@ -372,26 +443,58 @@ class DataLoader(Generic[T_co]):
             return self._samplers.RandomSampler(self.dataset, generator=self.generator)
         return self._samplers.SequentialSampler(self.dataset)
 
-    def _plan(self, key: seeds.Key, epoch: int) -> tuple[Plan, int | None]:
+    def _fingerprint(self, copies: int | None = None) -> dict[str, Any]:
+        """Return what a place is a place in: the facts that say which sample comes when."""
+        given = type(self._given).__name__ if self._given is not None else None
+        facts = {
+            "dataset": type(self.dataset).__name__,
+            "samples": arguments.length(self.dataset),
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+            "order": given or ("shuffled" if self._shuffle else "sequential"),
+            "seed": self.seed,
+            "on_error": self.on_error,
+            "world_size": self.world_size,
+        }
+        if self._streams:
+            facts |= {"order": "stream", "copies": copies or self._copies or self._readers}
+        return facts
+
+    def _plan(self, key: seeds.Key, epoch: int, cursor: Cursor, saved: dict[str, Any]) -> tuple[Plan, int | None]:
         """Return the plan of a loop, and how many samples it has at the most, where that is known."""
-        size = arguments.length(self.dataset)
+        size, place = arguments.length(self.dataset), cursor.place
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         drop_last = self.drop_last and self.on_error != "skip"
         if self._fans:
             stream, _ = unmapped(self.dataset)
             samples = read_once(stream, key, epoch)
-            return Drawn(cut(samples, self.batch_size or 1, drop_last=drop_last), key, stream=True), size
+            batches = cut(samples, self._share.whole, drop_last=drop_last)
+            return Drawn(batches, key, stream=True, share=self._share, first=place.step), size
         if self._streams:
-            return Lanes(self._lanes, self.batch_size or 1, key), size
+            return Lanes(self._copies, self.batch_size or 1, key, place.step, place.streams), size
+        if self._given is None:
+            cursor.plan = self._batches(key, place.step, saved.get("samples", 0))
+            return cursor.plan, size
         replace = self.on_error == "replace"
-        if self._given is not None:
-            if self._given is self.batch_sampler:
-                return Drawn(self.batch_sampler, key, spare=replace), size
-            batches = cut(self._given, self.batch_size or 1, drop_last=drop_last)
-            return Drawn(batches, key, spare=replace), len(self._given) if isinstance(self._given, Sized) else size
+        cursor.sampler = Pass(self._given, saved.get("sampler"))
+        if self._given is self.batch_sampler:
+            return Drawn(cursor.sampler, key, spare=replace, first=place.step), size
+        batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
+        most = len(self._given) if isinstance(self._given, Sized) else size
+        return Drawn(batches, key, spare=replace, first=place.step), most
+
+    def _batches(self, key: seeds.Key, first: int, origin: int) -> Batches:
+        """Return the plan of the dataset's own order, or of its shuffle, from a step on that begins at a sample."""
         size = len(self.dataset)
         order: Order = Shuffled(size, key) if self._shuffle else Sequential(size)
-        return Batches(order, self.batch_size or 1, drop_last, key, SPARES if replace else 0), size
+        # Where bad samples are left out, the last batch is known to be short only when the end is reached.
+        drop_last = self.drop_last and self.on_error != "skip"
+        spares = SPARES if self.on_error == "replace" else 0
+        return Batches(order, self._share, drop_last, key, spares, first, origin)
+
+    @property
+    def _share(self) -> Share:
+        return Share(self.batch_size or 1, self.rank, self.world_size, self.uneven)
 
     def _maker(self, *, again: bool) -> Maker:
         ours = self.collate_fn is self._collate
@@ -474,8 +577,8 @@ class DataLoader(Generic[T_co]):
         return self.shard == "auto" and self._kind != "inline"
 
     @property
-    def _lanes(self) -> int:
-        """Into how many copies a stream is read: one for each process, as in torch, else one."""
+    def _readers(self) -> int:
+        """How many copies of a stream are read: one for each process, as in torch, else one."""
         return self.num_workers if self._streams and not self._fans and self._kind == "process" else 1
 
     def _allowed(self, samples: int | None) -> int | None:

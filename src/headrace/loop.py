@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace import seeds
+from headrace.checkpoint import Place
 from headrace.errors import LoaderClosed, TooManyErrors
 from headrace.memory import Recycler
 from headrace.timing import counting
@@ -15,6 +17,7 @@ from headrace.work import Failed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.checkpoint import Cursor
     from headrace.executors.base import Executor
     from headrace.maker import Maker
     from headrace.plan.batches import Plan
@@ -43,6 +46,7 @@ class Loop(Iterator[T_co]):
         timeout: float | None,
         end: Callable[[], None],
         check: Callable[[int], None] | None,
+        cursor: Cursor,
     ) -> None:
         self._plan = plan
         self._seed = seed
@@ -56,6 +60,10 @@ class Loop(Iterator[T_co]):
         self._timeout = timeout
         self._end_workers = end
         self._check = check
+        self._cursor = cursor
+        self._first = cursor.place
+        self._streams = dict(cursor.place.streams)
+        self._places: deque[Place] | None = None
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._asking = True
         self._state: Literal["open", "over", "closed"] = "open"
@@ -86,11 +94,45 @@ class Loop(Iterator[T_co]):
         began = perf_counter()
         if self._meter.started is None:
             self._meter.started = began
-        batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
-        self._meter.delivered(batch, waited=perf_counter() - began)
+        try:
+            batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
+            self._meter.delivered(batch, waited=perf_counter() - began)
+        finally:
+            self._move()
         if self._check is not None:
             self._check(self._meter.batches)
         return batch
+
+    def fetched_ahead(self) -> Callable[[], None]:
+        """Say that somebody fetches batches ahead of the consumer; return what is to be called for each one handed on.
+
+        The cursor then stands where the consumer does.
+        """
+        places = self._places = deque()
+
+        def handed_on() -> None:
+            if places:
+                self._cursor.place = places.popleft()
+
+        return handed_on
+
+    def _move(self) -> None:
+        place = self._place()
+        if self._places is not None:
+            self._places.append(place)
+        else:
+            self._cursor.place = place
+
+    def _place(self) -> Place:
+        if self._state == "over":
+            return Place(self._first.epoch + 1)
+        step, beyond = self._window.place
+        offset, bad = 0, self._first.bad + self._meter.skipped + self._meter.replaced
+        if self._refill is not None and (place := self._refill.place) is not None:
+            step, offset, again = place
+            bad -= again
+        batches = self._first.batches + self._meter.batches
+        return Place(self._first.epoch, step, beyond, offset, batches, bad, self._streams)
 
     def close(self) -> None:
         """End the loop and its workers."""
@@ -118,11 +160,12 @@ class Loop(Iterator[T_co]):
                     raise StopIteration
                 break
             try:
-                refill.put(self._opened(outcome))
+                bad = self._meter.skipped
+                refill.put(outcome.step, self._opened(outcome), self._meter.skipped - bad)
             finally:
                 del outcome
         # What collate draws depends on which batch this is, as it does where a worker collates.
-        here = seeds.Here(self._seed, self._stream, self._meter.batches)
+        here = seeds.Here(self._seed, self._stream, self._first.batches + self._meter.batches)
         try:
             with counting() as seconds, seeds.at(here):
                 batch = self._maker.join(samples, empty=self._joined.empty)
@@ -156,9 +199,12 @@ class Loop(Iterator[T_co]):
             finally:
                 del error  # what an error's own frames still name is a cycle, and keeps the workers alive
         meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
+        if outcome.stream is not None:
+            lane, state = outcome.stream
+            self._streams = {**self._streams, lane: state}
         if outcome.bad:
             try:
-                self._budget.check(meter.skipped + meter.replaced, outcome.bad)
+                self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
             except TooManyErrors:
                 self._end()
                 raise

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace import seeds
+from headrace import seeds, worker_info
 from headrace.collate.landing import Landing
 from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.source import Batched, Indexed, Source, Streamed
 from headrace.timing import counting, timed
-from headrace.work import BadSample, Done, Empty, Ended, Failed, Outcome, Work
+from headrace.work import BadSample, Done, Empty, Ended, Failed, Lane, Outcome, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -80,8 +80,12 @@ class Maker:
                 draws = () if isinstance(self.source, Batched) else seeding
                 with seeds.seeded(work.seed, work.epoch, work.start, draws):
                     batch, bad = self._make(work, here, empty, stop)
+                stream = None
+                if isinstance(self.source, Streamed) and work.lane is not None:
+                    state = self.source.state(work.lane)
+                    stream = None if state is None else (work.lane.number, state)
             seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
-            return Done(work.step, batch, bad, seconds)
+            return Done(work.step, batch, bad, seconds, stream)
         except _Exhausted:
             return Ended(work.step)
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
@@ -109,7 +113,9 @@ class Maker:
             return (batch if self.finish is None else self.finish(batch)), ()
         landing = Landing(work.rows, empty) if self.lands and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):
-            samples, bad = self._stream(self.source, work, here, stop, landing)
+            assert work.lane is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
+            with worker_info.serving(work.lane.number, work.lane.count, self.source.dataset):
+                samples, bad = self._stream(self.source, work.lane, work, here, stop, landing)
         else:
             samples, bad = self._samples(self.source, work, here, stop, landing)
         if self.on_error == "skip":
@@ -151,10 +157,8 @@ class Maker:
         return samples, bad
 
     def _stream(
-        self, source: Streamed, work: Work, here: seeds.Here, stop: Stop | None, landing: Landing | None
+        self, source: Streamed, lane: Lane, work: Work, here: seeds.Here, stop: Stop | None, landing: Landing | None
     ) -> tuple[Sequence[Any], list[BadSample]]:
-        lane = work.lane
-        assert lane is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
         samples: list[Any] = []
         bad: list[BadSample] = []
         stream = source.read(lane)

@@ -107,6 +107,13 @@ class Here:
 
 
 _here: ContextVar[Here | None] = ContextVar("headrace_here", default=None)
+
+
+def current() -> Here:
+    """Return the place at which this thread works; outside a loader, one that nobody looks at."""
+    return _here.get() or Here()
+
+
 _elsewhere: ContextVar[np.random.Generator | None] = ContextVar("headrace_elsewhere", default=None)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace import seeds
@@ -124,9 +125,10 @@ class Streamed:
         self._again = again
         """Whether it was read before: then an iterator may be at its end for good."""
         self._open: dict[int, tuple[int, Iterator[Any]]] = {}
+        self._copies: dict[int, Iterable[Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}}  # where a lane stands is in the work
+        return {**vars(self), "_open": {}, "_copies": {}}  # where a lane stands is in the work
 
     @property
     def dataset(self) -> Any:
@@ -137,11 +139,41 @@ class Streamed:
         """Return the samples from where the lane stands, as an iterator that is read as far as the batch goes."""
         stands, samples = self._open.get(lane.number, (-1, iter(())))
         if lane.start == 0 or stands != lane.start:
-            samples = iter(self._stream)
-            for _ in islice(samples, lane.start):
-                pass
+            samples = self._begun(lane)
         self._open[lane.number] = lane.start + lane.size, samples
         return samples
+
+    def _begun(self, lane: Lane) -> Iterator[Any]:
+        stream = self._copy(lane.number)
+        keeper, state = lane.state if lane.state is not None else (None, None)
+        if keeper == "dataset":
+            stream.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
+        samples = iter(stream)
+        if keeper == "iterator":
+            samples.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+        if keeper is not None:
+            return samples
+        here = seeds.current()
+        for position in range(lane.number, lane.start * lane.count, lane.count):
+            here.move(position, reading=True)  # a stream that draws, to shuffle say, must draw what it drew
+            if next(samples, _END) is _END:
+                break
+        return samples
+
+    def _copy(self, lane: int) -> Iterable[Any]:
+        """Return what a lane iterates over: one that keeps a state of its own can be at one place only."""
+        if self._copies and lane not in self._copies and _keeps_state(self._stream):
+            self._copies[lane] = copy.deepcopy(self._stream)
+        return self._copies.setdefault(lane, self._stream)
+
+    def state(self, lane: Lane) -> tuple[str, Any] | None:
+        """Return where the lane's stream says that it stands, if it, or its iterator, has ``state_dict``."""
+        _, samples = self._open[lane.number]
+        stream = self._copies[lane.number]
+        for keeper, thing in (("iterator", samples), ("dataset", stream)):
+            if _keeps_state(thing):
+                return keeper, copy.deepcopy(thing.state_dict())  # type: ignore[attr-defined]  # it does, see above
+        return None
 
     def finished(self, sample: Any) -> Any:
         """Make a sample of what was read."""
@@ -155,6 +187,10 @@ class Streamed:
                 "once; give an object whose iter() begins anew for each epoch"
             )
         return found == 0 or (self._drop_last and found < lane.size)
+
+
+def _keeps_state(thing: Any) -> bool:
+    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 
 
 def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int) -> Iterator[Any]:

@@ -18,35 +18,60 @@ class Refill:
     """Good samples go in, in order and as many as there are; whole batches come out.
 
     >>> refill = Refill(batch_size=3, drop_last=False)
-    >>> refill.put(["a", "b"])
+    >>> refill.put(0, ["a", "b"], bad=1)
     >>> refill.take() is None
     True
-    >>> refill.put(["c", "d"])
-    >>> refill.take(), refill.rest(), refill.rest()
-    (['a', 'b', 'c'], ['d'], None)
+    >>> refill.put(1, ["c", "d"], bad=0)
+    >>> refill.take(), refill.place
+    (['a', 'b', 'c'], (1, 1, 0))
+    >>> refill.rest(), refill.rest(), refill.place
+    (['d'], None, None)
+
+    ``offset`` is how many good samples of the first step were in a batch already, before this.
     """
 
-    __slots__ = ("_batch_size", "_drop_last", "_samples")
+    __slots__ = ("_batch_size", "_drop_last", "_offset", "_pieces", "_samples")
 
-    def __init__(self, batch_size: int, *, drop_last: bool) -> None:
+    def __init__(self, batch_size: int, *, drop_last: bool, offset: int = 0) -> None:
         self._batch_size = batch_size
         self._drop_last = drop_last
+        self._offset = offset
         self._samples: deque[Any] = deque()
+        self._pieces: deque[tuple[int, int, int]] = deque()
+        """Of each step in hand: which, how many samples it had, how many were bad."""
 
-    def put(self, samples: Sequence[Any]) -> None:
-        """Add the samples that follow."""
-        self._samples.extend(samples)
+    def put(self, step: int, samples: Sequence[Any], bad: int) -> None:
+        """Add the samples of the step that follows, and how many more it has that are bad."""
+        self._pieces.append((step, len(samples), bad))
+        # What was in a batch before belongs to the first piece, as what has left since does.
+        self._samples.extend(samples if len(self._pieces) > 1 else samples[self._offset :])
+
+    @property
+    def place(self) -> tuple[int, int, int] | None:
+        """The step of the first sample in hand, how many of its good ones have left, and all bad ones from it on."""
+        if not self._samples:
+            return None
+        self._forget()
+        return self._pieces[0][0], self._offset, sum(bad for _, _, bad in self._pieces)
+
+    def _forget(self) -> None:
+        while self._pieces and self._offset >= self._pieces[0][1]:
+            self._offset -= self._pieces.popleft()[1]
 
     def take(self) -> list[Any] | None:
         """Take a whole batch, or None while there are too few samples for one."""
         if len(self._samples) < self._batch_size:
             return None
-        return [self._samples.popleft() for _ in range(self._batch_size)]
+        self._offset += self._batch_size
+        batch = [self._samples.popleft() for _ in range(self._batch_size)]
+        self._forget()
+        return batch
 
     def rest(self) -> list[Any] | None:
         """Take what is left when no more samples come: the short last batch, if it is wanted and there is one."""
         rest = list(self._samples)
         self._samples.clear()
+        self._pieces.clear()
         return rest if rest and not self._drop_last else None
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from headrace.work import Ended
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from headrace.work import Outcome
 
 
@@ -26,18 +28,22 @@ class Window:
     >>> window.take().batch, window.take().batch, window.room
     ('first', 'second', True)
 
-    Invariant: ``taken <= asked <= taken + size``; so no more than ``size`` batches are ever held or being made.
+    Invariant: ``taken <= asked <= taken + size``; so no more than ``size`` batches are ever held or being made. A
+    window may begin in the middle: at step ``first``, with steps ``beyond`` it that were taken already.
     """
 
-    __slots__ = ("_asked", "_ended", "_here", "_lanes", "_size", "_taken")
+    __slots__ = ("_asked", "_beyond", "_ended", "_here", "_lanes", "_size", "_taken")
 
-    def __init__(self, size: int, lanes: int = 1) -> None:
+    def __init__(self, size: int, lanes: int = 1, first: int = 0, beyond: Collection[int] = ()) -> None:
         self._size = size
         self._lanes = lanes
         self._ended: set[int] = set()
-        self._asked = 0
-        self._taken = 0
-        self._here: dict[int, Outcome] = {}
+        self._asked = first
+        self._taken = first
+        self._here: dict[int, Outcome | None] = {}
+        """None: a step beyond the first that was taken before, by another window."""
+        self._beyond = frozenset(beyond)
+        self._pass_over()
 
     @property
     def over(self) -> bool:
@@ -45,8 +51,13 @@ class Window:
         return len(self._ended) == self._lanes
 
     @property
+    def place(self) -> tuple[int, tuple[int, ...]]:
+        """The first step that was not taken, and those beyond it that were."""
+        return self._taken, tuple(sorted(step for step in self._beyond if step >= self._taken))
+
+    @property
     def asked(self) -> int:
-        """How many steps were asked for: also the step that is asked for next."""
+        """The step that is asked for next: every one before it was asked for."""
         return self._asked
 
     @property
@@ -63,8 +74,14 @@ class Window:
         """Claim the next step: exactly one outcome for it must be put."""
         if not self.room:
             raise RuntimeError(f"step {self._asked} asked for while {self._size} steps are open")
-        self._asked += 1
-        return self._asked - 1
+        step, self._asked = self._asked, self._asked + 1
+        self._pass_over()
+        return step
+
+    def _pass_over(self) -> None:
+        while self._asked in self._beyond:
+            self._here[self._asked] = None
+            self._asked += 1
 
     def put(self, outcome: Outcome) -> None:
         """Put the outcome of a step that was asked for."""
@@ -78,11 +95,13 @@ class Window:
 
     def take(self) -> Outcome | None:
         """Take the outcome of the next step, or None while it is not here."""
-        while (outcome := self._here.pop(self._taken, None)) is not None:
+        while self._taken in self._here:
+            outcome = self._here.pop(self._taken)
             self._taken += 1
-            if not isinstance(outcome, Ended):
+            if isinstance(outcome, Ended):
+                self._ended.add(outcome.step % self._lanes)
+            elif outcome is not None:
                 return outcome
-            self._ended.add(outcome.step % self._lanes)
         return None
 
 
@@ -100,14 +119,19 @@ class Unordered:
     Step ``s`` reads lane ``s mod lanes``; a lane's own steps are asked for in their order.
     """
 
-    __slots__ = ("_flying", "_here", "_lanes", "_live", "_size", "_turn", "_turns")
+    __slots__ = ("_beyond", "_flying", "_here", "_lanes", "_live", "_low", "_size", "_skip", "_turn", "_turns")
 
-    def __init__(self, size: int, lanes: int = 1) -> None:
+    def __init__(self, size: int, lanes: int = 1, first: int = 0, beyond: Collection[int] = ()) -> None:
         self._size = size
         self._lanes = lanes
         self._live = list(range(lanes))
-        self._turns = [0] * lanes
-        self._turn = 0
+        self._low = first
+        self._beyond = set(beyond)
+        self._skip = frozenset(beyond)
+        self._turns = [max(0, -(-(first - lane) // lanes)) for lane in range(lanes)]
+        for lane in range(lanes):
+            self._pass_over(lane)
+        self._turn = first % lanes
         self._flying: dict[int, None] = {}
         self._here: dict[int, Outcome] = {}
 
@@ -115,6 +139,11 @@ class Unordered:
     def over(self) -> bool:
         """Whether every lane has ended: nothing more is to be asked for."""
         return not self._live
+
+    @property
+    def place(self) -> tuple[int, tuple[int, ...]]:
+        """The first step that was not taken, and those beyond it that were."""
+        return self._low, tuple(sorted(self._beyond))
 
     @property
     def asked(self) -> int:
@@ -139,6 +168,7 @@ class Unordered:
             raise RuntimeError(f"a step asked for while {self._size} steps are open")
         step = self.asked
         self._turns[lane] += 1
+        self._pass_over(lane)
         self._turn = lane + 1
         self._flying[step] = None
         return step
@@ -150,12 +180,33 @@ class Unordered:
         del self._flying[outcome.step]
         if not isinstance(outcome, Ended):
             self._here[outcome.step] = outcome
-        elif outcome.step % self._lanes in self._live:
-            self._live.remove(outcome.step % self._lanes)
+        else:
+            self._taken(outcome.step)
+            if outcome.step % self._lanes in self._live:
+                self._live.remove(outcome.step % self._lanes)
 
     def take(self) -> Outcome | None:
         """Take the outcome that came first, or None while there is none."""
-        return self._here.pop(next(iter(self._here))) if self._here else None
+        if not self._here:
+            return None
+        outcome = self._here.pop(next(iter(self._here)))
+        self._taken(outcome.step)
+        return outcome
+
+    def _taken(self, step: int) -> None:
+        self._beyond.add(step)
+        while self._low in self._beyond or self._is_void(self._low):
+            self._beyond.discard(self._low)
+            self._low += 1
+
+    def _is_void(self, step: int) -> bool:
+        """Say whether a step will never come, for its lane is over."""
+        over = bool(self._live) and step % self._lanes not in self._live
+        return over and step not in self._flying and step not in self._here
+
+    def _pass_over(self, lane: int) -> None:
+        while self._turns[lane] * self._lanes + lane in self._skip:
+            self._turns[lane] += 1
 
     def _next_lane(self) -> int | None:
         share = max(1, self._size // len(self._live)) if self._live else 0

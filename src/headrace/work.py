@@ -58,6 +58,8 @@ class Lane:
     count: int
     start: int
     size: int
+    state: Any = None
+    """What the stream said of itself when it stood here, if it did: it need not be read again up to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Done:
     batch: Any
     bad: tuple[BadSample, ...] = ()
     seconds: Seconds = field(default_factory=dict)
+    stream: tuple[int, Any] | None = None
+    """A lane, and where its stream says that it stands after this batch, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)

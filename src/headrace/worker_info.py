@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class WorkerInfo:
 # One for the process, whatever thread asks: it is written once, by the worker itself, before any user code runs.
 _current: WorkerInfo | None = None
 _torch_knows = False
+_serving: ContextVar[WorkerInfo | None] = ContextVar("headrace_serving", default=None)
 
 
 def get_worker_info() -> WorkerInfo | None:
@@ -32,7 +38,7 @@ def get_worker_info() -> WorkerInfo | None:
     >>> headrace.get_worker_info() is None
     True
     """
-    return _current
+    return _serving.get() or _current
 
 
 def set_current(info: WorkerInfo) -> None:
@@ -40,6 +46,30 @@ def set_current(info: WorkerInfo) -> None:
     global _current  # noqa: PLW0603  see above
     _current = info
     tell_torch()
+
+
+@contextmanager
+def serving(number: int, count: int, dataset: Any) -> Iterator[None]:
+    """For the length of a block, be worker ``number`` of ``count``: for reading a copy of a stream in another's stead.
+
+    A run may go on with other workers than it began with; a stream shards itself by the number that it began with.
+    """
+    same = count == 1 if _current is None else (_current.id, _current.num_workers) == (number, count)
+    if same:
+        yield
+        return
+    theirs: Any = sys.modules.get("torch.utils.data._utils.worker")
+    told = getattr(theirs, "_worker_info", None)
+    info = WorkerInfo(number, count, 0 if _current is None else _current.seed, dataset)
+    token = _serving.set(info)
+    try:
+        if hasattr(theirs, "WorkerInfo"):
+            theirs._worker_info = theirs.WorkerInfo(id=number, num_workers=count, seed=info.seed, dataset=dataset)
+        yield
+    finally:
+        _serving.reset(token)
+        if hasattr(theirs, "WorkerInfo"):
+            theirs._worker_info = told
 
 
 def tell_torch() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.plan.batches import Batches
+from headrace.plan.batches import Batches, Share
 from headrace.plan.order import Sequential, Shuffled
 from headrace.seeds import key_of
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**64)
 def test_an_epoch_has_every_key_once(size: int, batch_size: int, drop_last: bool, shuffle: bool, seed: int) -> None:
     """Cut any order into batches of any size: all keys once, none twice, all batches but the last of one size."""
     order = Shuffled(size, key_of(seed)) if shuffle else Sequential(size)
-    plan = Batches(order, batch_size, drop_last, key_of(seed))
+    plan = Batches(order, Share(batch_size), drop_last, key_of(seed))
     works = [plan.work(epoch=2, step=step) for step in range(len(plan))]
     assert plan.work(epoch=2, step=len(plan)) is None
     assert all(work is not None and len(work.keys) == batch_size for work in works[:-1])
@@ -75,7 +75,7 @@ def test_ten_million_keys_shuffle_in_four_bytes_each() -> None:
 def test_spares_are_drawn_from_the_epoch_by_the_step(size: int, batch_size: int, seed: int, epoch: int) -> None:
     """Give every work the same spares again, all of them keys of the epoch, and other works others."""
     order = Shuffled(size, key_of(seed))
-    plan = Batches(order, batch_size, drop_last=False, seed=key_of(seed), spares=20)
+    plan = Batches(order, Share(batch_size), drop_last=False, seed=key_of(seed), spares=20)
     works = [plan.work(epoch, step) for step in range(len(plan))]
     spares = [tuple(work.spares) for work in works if work]
     assert spares == [tuple(work.spares) for step in range(len(plan)) if (work := plan.work(epoch, step))]

@@ -54,7 +54,8 @@ class Ahead(Iterator[Result]):
 
     The thread ends with the items, with `close`, when the iterator is dropped, and before the interpreter exits.
     ``close`` (a function) is then called to end the items, from another thread than the one that may be waiting for
-    them at that moment, which it must wake. ``waited`` is called with the seconds that each ``next`` stood waiting.
+    them at that moment, which it must wake. ``waited`` is called with the seconds that each ``next`` stood waiting, and
+    ``handed_on`` when one has its answer: a result, an error or the end.
     Raises `ArgumentError` for a depth that cannot be used, and `LoaderClosed` from an iterator that was closed, or
     taken into another process by a fork.
     """
@@ -67,6 +68,7 @@ class Ahead(Iterator[Result]):
         *,
         close: Callable[[], Any] | None = None,
         waited: Callable[[float], Any] | None = None,
+        handed_on: Callable[[], Any] | None = None,
     ) -> None:
         if depth < 1:
             raise ArgumentError(f"depth must be an integer from 1 up; got {depth!r}")
@@ -75,6 +77,7 @@ class Ahead(Iterator[Result]):
         self._pid = os.getpid()
         self._over = False
         self._waited = waited
+        self._handed_on = handed_on
         thread = threading.Thread(
             target=_serve, args=(items, function, self._turns, self._results), name="headrace-ahead", daemon=True
         )
@@ -93,6 +96,8 @@ class Ahead(Iterator[Result]):
         outcome = self._results.get()
         if self._waited is not None:
             self._waited(perf_counter() - began)
+        if self._handed_on is not None:
+            self._handed_on()
         if outcome is None:
             self._results.put(None)  # for the next call, and for another thread that waits here
             if self._finish.alive:  # nobody closed it: the items have ended

@@ -189,8 +189,8 @@ class Processes:
             raise LoaderClosed("a work was submitted to a closed executor")
         workers = self._workers
         number = self._turn % len(workers)
-        if work.lane is not None and work.lane.count == len(workers):
-            number = work.lane.number
+        if work.lane is not None and not work.keys:
+            number = work.lane.number % len(workers)
         elif not self._turns:
             number = next((n for n in _round(number, len(workers)) if workers[n].load < self._limit), number)
         self._turn = number + 1
@@ -380,9 +380,9 @@ def _outcome(work: Work, kind: str, rest: list[Any], descriptor: int | None, sen
     if kind == "failed":
         place, data, text = rest
         return Failed(work.step, _uncarried(data, text), place)
-    parcel, bad, seconds = rest
+    parcel, *told = rest
     try:
-        return Done(work.step, sender.inbox.open(parcel, descriptor), bad, seconds)
+        return Done(work.step, sender.inbox.open(parcel, descriptor), *told)
     except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
         return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
 

@@ -351,7 +351,7 @@ def _packed(outcome: Outcome, box: Box) -> tuple[Any, int | None]:
         )
         unsent.__cause__ = error
         return ("failed", "the finished batch", *_carried(unsent)), None
-    return ("done", parcel, outcome.bad, outcome.seconds), descriptor
+    return ("done", parcel, outcome.bad, outcome.seconds, outcome.stream), descriptor
 
 
 def _answer(channel: Channel, answer: Any, descriptor: int | None) -> None:

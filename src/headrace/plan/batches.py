@@ -1,15 +1,18 @@
-"""Batches: an order, cut into pieces of one size."""
+"""Batches: an order, cut into pieces of one size, each piece shared out between ranks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.seeds import Key, Purpose, generator
 from headrace.work import Work
 
 if TYPE_CHECKING:
     from headrace.plan.order import Order
+
+Uneven = Literal["pad", "drop", "repeat"]
+"""What becomes of the samples at the end of an epoch that cannot be shared out evenly; see `Share`."""
 
 
 class Plan(Protocol):
@@ -21,37 +24,87 @@ class Plan(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A rank's part of every global batch, which has ``batch_size`` samples for each of ``world_size`` ranks.
+
+    >>> [Share(4, rank, 3).of(12) for rank in range(3)]
+    [(0, 4), (4, 4), (8, 4)]
+    >>> [Share(4, rank, 3).of(7) for rank in range(3)]
+    [(0, 3), (3, 3), (6, 3)]
+    >>> [Share(4, rank, 3, "drop").of(7) for rank in range(3)]
+    [(0, 2), (2, 2), (4, 2)]
+
+    All ranks get the same number of samples, of the last, smaller global batch too. What cannot be shared out evenly of
+    that one is filled up with as few other samples as it takes ("pad"), left out ("drop"), or the whole global batch is
+    filled up to its full size ("repeat").
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    uneven: Uneven = "pad"
+
+    @property
+    def whole(self) -> int:
+        """The size of a global batch."""
+        return self.batch_size * self.world_size
+
+    def of(self, samples: int) -> tuple[int, int]:
+        """Return where in a global batch of so many samples this rank's part begins, and how many it has."""
+        size = self.batch_size
+        if samples < self.whole and self.uneven != "repeat":
+            size = samples // self.world_size if self.uneven == "drop" else -(-samples // self.world_size)
+        return self.rank * size, size
+
+
+@dataclass(frozen=True, slots=True)
 class Batches:
     """An order cut into batches; the last one is short where the sizes do not divide, or dropped.
 
     >>> from headrace.plan.order import Sequential
     >>> from headrace.seeds import key_of
-    >>> plan = Batches(Sequential(10), batch_size=4, drop_last=False, seed=key_of(0))
+    >>> plan = Batches(Sequential(10), Share(4), drop_last=False, seed=key_of(0))
     >>> [list(plan.work(epoch=0, step=step).keys) for step in range(len(plan))]
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     >>> plan.work(epoch=0, step=3) is None
     True
 
-    Each work carries ``spares`` keys drawn at random from the epoch, to stand in for bad samples.
+    Each work carries ``spares`` keys drawn at random from the epoch, to stand in for bad samples. ``first`` is the
+    step, and ``origin`` the position in the order, from which the cutting goes on as here: before it, another size of
+    batch or of world may have been at work. Samples that fill up the last global batch are those from the epoch's
+    beginning, at positions after its end.
     """
 
     order: Order
-    batch_size: int
+    share: Share
     drop_last: bool
     seed: Key
     spares: int = 0
+    first: int = 0
+    origin: int = 0
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.order), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        whole, rest = divmod(max(0, len(self.order) - self.origin), self.share.whole)
+        return self.first + whole + (not self.drop_last and self.share.of(rest)[1] > 0 and rest > 0)
+
+    def position(self, step: int) -> int:
+        """Return where in the order the global batch of a step begins."""
+        return min(len(self.order), self.origin + (step - self.first) * self.share.whole)
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step: its keys are drawn from the order here and now."""
         if step >= len(self):
             return None
-        start = step * self.batch_size
-        keys = self.order.keys(epoch, start, start + self.batch_size)
+        position, size = self.position(step), len(self.order)
+        offset, count = self.share.of(min(self.share.whole, size - position))
+        start = position + offset
+        keys = self.order.keys(epoch, start, min(start + count, size)) if start < size else []
+        if len(keys) < count:
+            keys = [*keys, *self._from_the_beginning(epoch, max(start, size) - size, count - len(keys))]
         return Work(self.seed, epoch, step, start, keys, self._spares(epoch, start))
+
+    def _from_the_beginning(self, epoch: int, start: int, count: int) -> list[Any]:
+        return [self.order.keys(epoch, p, p + 1)[0] for p in (n % len(self.order) for n in range(start, start + count))]
 
     def _spares(self, epoch: int, start: int) -> list[Any]:
         if not self.spares:

@@ -10,6 +10,7 @@ from headrace.work import Lane, Work
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from headrace.plan.batches import Share
     from headrace.seeds import Key
 
 
@@ -29,32 +30,58 @@ class Drawn:
     """One epoch of batches of keys, in the order in which an iterator gives them.
 
     >>> from headrace.seeds import key_of
-    >>> plan = Drawn([[5, 3], [4]], seed=key_of(0), spare=False)
+    >>> plan = Drawn([[5, 3], [4]], seed=key_of(0))
     >>> plan.work(epoch=0, step=0).keys, plan.work(epoch=0, step=1).start, plan.work(epoch=0, step=2)
     ([5, 3], 2, None)
 
-    The steps must be asked for one after the other, as a loop does. With ``spare``, what may stand in for a bad sample
-    is what else its batch holds: nothing more of the epoch is known. With ``stream``, what comes are the samples of a
-    stream, as they were read, and not keys.
+    The steps must be asked for one after the other, as a loop does; those before ``first`` are drawn and passed over.
+    With ``spare``, what may stand in for a bad sample is what else its batch holds: nothing more of the epoch is known.
+    With ``stream``, what comes are the samples of a stream, as they were read, and not keys; and what comes is a global
+    batch, of which ``share`` takes its part.
     """
 
-    def __init__(self, batches: Iterable[Any], seed: Key, *, spare: bool = False, stream: bool = False) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        seed: Key,
+        *,
+        spare: bool = False,
+        stream: bool = False,
+        share: Share | None = None,
+        first: int = 0,
+    ) -> None:
         self._batches = iter(batches)
         self._seed = seed
         self._spare = spare
         self._stream = stream
+        self._share = share
+        self._first = first
         self._step = self._start = 0
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of the next step."""
+        while self._step < self._first:
+            if self._next() is None:
+                return None
         if step != self._step:
             raise RuntimeError(f"step {step} asked of a sampler that stands at step {self._step}")
+        start = self._start
+        keys = self._next()
+        if keys is None:
+            return None
+        if self._share is not None:
+            offset, count = self._share.of(len(keys))
+            if not count:
+                return None
+            start, keys = start + offset, [keys[(offset + row) % len(keys)] for row in range(count)]
+        lane = Lane(0, 1, start, len(keys)) if self._stream else None
+        return Work(self._seed, epoch, step, start, keys, keys if self._spare else (), lane)
+
+    def _next(self) -> list[Any] | None:
         batch = next(self._batches, None)
         if batch is None:
             return None
         keys = batch if isinstance(batch, list) else list(batch)
-        lane = Lane(0, 1, self._start, len(keys)) if self._stream else None
-        work = Work(self._seed, epoch, step, self._start, keys, keys if self._spare else (), lane)
         self._step += 1
         self._start += len(keys)
-        return work
+        return keys

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.work import Lane, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from headrace.seeds import Key
 
 
@@ -27,9 +30,14 @@ class Lanes:
     count: int
     batch_size: int
     seed: Key
+    first: int = 0
+    """The step from which a run goes on."""
+    states: Mapping[int, Any] = field(default_factory=dict)
+    """What the streams said of themselves at that step, by lane."""
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step. Sample ``i`` of a lane has position ``i * count + lane`` in the epoch."""
         turn, number = divmod(step, self.count)
-        lane = Lane(number, self.count, turn * self.batch_size, self.batch_size)
+        state = self.states.get(number) if step < self.first + self.count else None
+        lane = Lane(number, self.count, turn * self.batch_size, self.batch_size, state)
         return Work(self.seed, epoch, step, lane.start * self.count + number, (), (), lane)

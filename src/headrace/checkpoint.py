@@ -1,0 +1,105 @@
+"""Where a run stands, as a few integers: what `DataLoader.state_dict` gives, and what `load_state_dict` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import StateMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace.plan.batches import Batches
+    from headrace.plan.passes import Pass
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place in a run at which the next batch stands that the consumer has not received."""
+
+    epoch: int
+    step: int = 0
+    """Of the plan, in that epoch."""
+    beyond: tuple[int, ...] = ()
+    """Later steps that were received before it, where order is not asked for."""
+    offset: int = 0
+    """Samples of that step that were received already, where batches are filled up."""
+    batches: int = 0
+    """Received in that epoch."""
+    bad: int = 0
+    """Samples passed over before it."""
+    streams: Mapping[int, Any] = field(default_factory=dict)
+    """By lane, the state of a stream that keeps its own."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """One loop's place, which the loop moves and anyone may read at any time, and what else it takes to come back."""
+
+    place: Place
+    seed: int | None = None
+    """What the loop draws from, where the loader has no seed."""
+    plan: Batches | None = None
+    sampler: Pass | None = None
+
+    def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the place, and what it is a place in, as what JSON can hold.
+
+        >>> Cursor(Place(epoch=2, step=7, batches=7), seed=3).to_dict({"samples": 100})
+        {'version': 1, 'epoch': 2, 'step': 7, 'batches': 7, 'seed': 3, 'plan': {'samples': 100}}
+        """
+        place = self.place
+        state: dict[str, Any] = {"version": VERSION, "epoch": place.epoch, "step": place.step, "batches": place.batches}
+        if place.step or place.offset or place.beyond:
+            if self.seed is not None:
+                state["seed"] = self.seed
+            optional = {
+                "samples": 0 if self.plan is None else self.plan.position(place.step),
+                "beyond": list(place.beyond),
+                "offset": place.offset,
+                "bad": place.bad,
+                "sampler": {} if self.sampler is None else self.sampler.state(),
+                "streams": {str(lane): list(state) for lane, state in place.streams.items()},
+            }
+            state |= {name: value for name, value in optional.items() if value}
+        return {**state, "plan": dict(plan)}
+
+
+def from_dict(state: Any) -> Place:
+    """Return the place that a state names; raises `StateMismatch` for what is no state of ours."""
+    if not isinstance(state, dict) or state.get("version") != VERSION or not isinstance(state.get("plan"), dict):
+        raise StateMismatch(
+            f"a state of version {VERSION}, as DataLoader.state_dict() gives it, was expected; got {repr(state)[:80]}"
+        )
+    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad")}
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise StateMismatch(f"the state's {name} must be an integer from 0 up; it is {value!r}")
+    streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
+    return Place(beyond=tuple(state.get("beyond", ())), streams=streams, **numbers)
+
+
+def check(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise `StateMismatch` where a state was saved of another plan than this one: names all that differs.
+
+    >>> check({"samples": 10, "shuffle": True}, {"samples": 12, "shuffle": True})
+    Traceback (most recent call last):
+    headrace.errors.StateMismatch: the state was saved with samples=10, where this loader has samples=12; ...
+    """
+    names = [name for name in {**saved, **here} if saved.get(name) != here.get(name) and name != "world_size"]
+    if "batch_size" in names and _whole(saved) == _whole(here):  # shared out between another number of ranks
+        names.remove("batch_size")
+    if names:
+        then = ", ".join(f"{name}={saved.get(name)!r}" for name in names)
+        now = ", ".join(f"{name}={here.get(name)!r}" for name in names)
+        raise StateMismatch(
+            f"the state was saved with {then}, where this loader has {now}; make the loader as it was, or go on from "
+            "there all the same with load_state_dict(state, strict=False)"
+        )
+
+
+def _whole(plan: Mapping[str, Any]) -> int:
+    return (plan.get("batch_size") or 1) * (plan.get("world_size") or 1)

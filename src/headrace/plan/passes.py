@@ -1,0 +1,117 @@
+"""A pass over a sampler, with what its randomness came from: so that another process can make the same pass again."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from headrace.generators import Tape, set_state, state_of, taping
+
+State = dict[str, Any]
+"""What JSON can hold."""
+
+
+class Pass(Iterator[Any]):
+    """What a sampler gives, once; `state` says how to have it again.
+
+    >>> from headrace import RandomSampler
+    >>> first = Pass(RandomSampler(range(5)))
+    >>> order = list(first)
+    >>> list(Pass(RandomSampler(range(5)), first.state())) == order
+    True
+
+    Samplers of ours draw one seed, which is all that the state holds. Of any other, it holds where the generators stood
+    that the pass has moved: its own (its attribute ``generator``, and that of its attribute ``sampler``), and the
+    global ones of ``random``, NumPy and torch, which are given back as they were. A sampler whose order comes from
+    elsewhere is passed through again, and gives what it gives.
+    """
+
+    def __init__(self, sampler: Iterable[Any], state: State | None = None) -> None:
+        self._sampler = sampler
+        self._tape = Tape((state or {}).get("seeds", ()))
+        self._again: State = (state or {}).get("generators", {})
+        self._before: State | None = None
+        self._moved: State | None = self._again or None
+        self._items: Iterator[Any] | None = None
+
+    def __next__(self) -> Any:
+        with taping(self._tape):
+            return next(self._items) if self._items is not None else self._first()
+
+    def _first(self) -> Any:
+        generators = _generators(self._sampler)
+        theirs = {name: generators[name] for name in self._again if name in generators}
+        back = {name: generator.state() for name, generator in theirs.items() if generator.shared}
+        for name, generator in theirs.items():
+            generator.set_state(self._again[name])
+        before = {name: generator.state() for name, generator in generators.items()} if not self._again else {}
+        try:
+            self._items = iter(self._sampler)
+            return next(self._items)
+        finally:
+            if not self._again:
+                after = {name: generator.state() for name, generator in generators.items()}
+                self._moved = {name: state for name, state in before.items() if state != after[name]}
+            for name, state in back.items():
+                generators[name].set_state(state)
+
+    def state(self) -> State:
+        """Return how to have the same pass again; empty for one that nothing was drawn for."""
+        if self._tape.seeds or self._tape.again:
+            return {"seeds": [*self._tape.seeds, *self._tape.again]}
+        return {"generators": self._moved} if self._moved else {}
+
+
+class _Own:
+    shared = False
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def state(self) -> Any:
+        return state_of(self._generator)
+
+    def set_state(self, state: Any) -> None:
+        set_state(self._generator, state)
+
+
+class _Torch(_Own):
+    shared = True
+
+
+class _NumPy:
+    shared = True
+
+    def state(self) -> Any:
+        return state_of(np.random.mtrand._rand)
+
+    def set_state(self, state: Any) -> None:
+        np.random.set_state(state)  # noqa: NPY002  the global one is meant
+
+
+class _Python:
+    shared = True
+
+    def state(self) -> Any:
+        version, numbers, gauss = random.getstate()
+        return [version, list(numbers), gauss]
+
+    def set_state(self, state: Any) -> None:
+        version, numbers, gauss = state
+        random.setstate((version, tuple(numbers), gauss))
+
+
+def _generators(sampler: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"random": _Python(), "numpy": _NumPy()}
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "default_generator"):
+        found["torch"] = _Torch(torch.default_generator)
+    for name, owner in (("generator", sampler), ("sampler.generator", getattr(sampler, "sampler", None))):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, np.random.Generator | np.random.RandomState) or hasattr(generator, "initial_seed"):
+            found[name] = _Own(generator)
+    return found

@@ -1,0 +1,51 @@
+"""Which of several processes of one training run this is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from headrace.errors import ArgumentError
+
+VARIABLES = (
+    ("RANK", "WORLD_SIZE"),  # torchrun, and most launchers since
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
+    ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
+
+
+def found() -> tuple[int, int]:
+    """Return rank and world size as this process has them: (0, 1) where it is alone.
+
+    >>> found()
+    (0, 1)
+
+    Asked are, in this order: ``torch.distributed`` where it is initialised, JAX where it has several processes, and the
+    variables that launchers set (``RANK`` and ``WORLD_SIZE``, those of MPI, those of Slurm). Raises `ArgumentError` for
+    variables that make no sense.
+    """
+    torch: Any = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        return torch.get_rank(), torch.get_world_size()
+    jax: Any = sys.modules.get("jax")
+    if jax is not None and hasattr(jax, "process_count") and jax.process_count() > 1:
+        return jax.process_index(), jax.process_count()
+    for rank, size in VARIABLES:
+        if rank in os.environ and size in os.environ:
+            try:
+                return checked(int(os.environ[rank]), int(os.environ[size]))
+            except ValueError:
+                raise ArgumentError(
+                    f"the environment says {rank}={os.environ[rank]!r} and {size}={os.environ[size]!r}, which is no "
+                    "rank within a world: give rank= and world_size="
+                ) from None
+    return 0, 1
+
+
+def checked(rank: int, world_size: int) -> tuple[int, int]:
+    """Return a rank and a world size that fit together."""
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise ArgumentError(f"rank must be from 0 to world_size - 1; got rank={rank} and world_size={world_size}")
+    return rank, world_size
