@@ -99,7 +99,7 @@ def test_an_epoch_with_a_killed_worker_is_the_epoch_without(tmp_path: Path) -> N
     """Deliver the same bytes, in order, and warn."""
     whole = bytes_of(DataLoader(Noisy(), 7, shuffle=True, seed=3))
     loader = DataLoader(Deadly(tmp_path / "killed"), 7, shuffle=True, seed=3, **HOW[2])
-    with pytest.warns(RuntimeWarning, match="killed by SIGKILL, at sample 31"):
+    with pytest.warns(RuntimeWarning, match="killed by signal: SIGKILL .*at sample 31"):
         assert bytes_of(loader) == whole
 
 
@@ -413,7 +413,7 @@ def test_without_restarts_a_death_is_an_error_at_once() -> None:
 
     iterator = iter(DataLoader(Deadly(), 1, num_workers=2, restart_workers=0, **FORK))
     with pytest.raises(
-        WorkerDied, match=r"pid \d+\) was killed by SIGTERM, at .* it had the batches \[\d, \d\] in hand"
+        WorkerDied, match=r"pid \d+\) is killed by signal: SIGTERM .* it had the batches \[\d, \d\] in hand"
     ):
         next(iterator)
     with pytest.raises(LoaderClosed):
@@ -601,8 +601,29 @@ def test_a_stream_that_is_longer_than_it_said_warns() -> None:
     assert sum(1 for _ in DataLoader(Liar("abcd"), 1)) == 4  # list() would ask for the length
     loader: DataLoader[Any] = DataLoader(Liar("abc"), 1)
     assert len(loader) == 2
-    with pytest.warns(UserWarning, match=r"Length of IterableDataset .* was reported to be 2 .* 3 batches"):
+    with pytest.warns(UserWarning, match=r"Length of IterableDataset .* was reported to be 2 .* 3 samples have been"):
         assert len(list(loader)) == 3
+
+
+def test_more_batches_of_no_more_samples_do_not_warn() -> None:
+    """Let copies each end with a short batch: five samples in parts of three and two are three batches of two."""
+
+    class Halves(Letters):
+        def __len__(self) -> int:
+            return 5
+
+        def __iter__(self) -> Iterator[str]:
+            info = get_worker_info()
+            return iter(self.text if info is None else self.text[info.id :: info.num_workers])
+
+    for text, parts in (("abcde", 3), ("abcdef", 2)):
+        loader: DataLoader[Any] = DataLoader(Halves(text), 2, num_workers=parts, workers="process")
+        assert len(loader) == 3
+        if parts == 3:
+            assert sum(map(len, loader)) == 5
+        else:
+            with pytest.warns(UserWarning, match="but 6 samples have been fetched"):
+                assert sum(map(len, loader)) == 6
 
 
 def test_arguments_that_only_a_loop_can_refuse_are_refused_there() -> None:

@@ -213,7 +213,7 @@ class DataLoader(Generic[T_co]):
         self._resume: dict[str, Any] | None = None
         self._copies = 0
         self._begun = False
-        self._promised: int | None = None
+        self._promised: tuple[int, int] | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
@@ -239,9 +239,10 @@ class DataLoader(Generic[T_co]):
             return len(self._batches((0, 0), 0, 0))
         if not self._streams:
             return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
-        whole, rest = divmod(len(self.dataset), self.batch_size or 1)
-        self._promised = whole + (rest > 0 and not self.drop_last)
-        return self._promised
+        samples = len(self.dataset)
+        whole, rest = divmod(samples, self.batch_size or 1)
+        self._promised = whole + (rest > 0 and not self.drop_last), samples
+        return self._promised[0]
 
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch."""
@@ -422,12 +423,17 @@ class DataLoader(Generic[T_co]):
             f"batch_size={self.batch_size}, shuffle={self._shuffle}, num_workers={self.num_workers})"
         )
 
-    def _check_promise(self, batches: int) -> None:
-        if self._promised is not None and batches > self._promised:
+    def _check_promise(self, batches: int, samples: int) -> None:
+        if self._promised is None:
+            return
+        promised, reported = self._promised
+        # Copies that each end with a short batch may give more batches than were promised, of no more samples.
+        if batches > promised and max(batches, samples) > reported:
             warnings.warn(
-                f"Length of IterableDataset {self.dataset!r} was reported to be {self._promised} (when accessing "
-                f"len(dataloader)), but {batches} batches have been fetched. Its __len__ must count the samples of all "
-                "copies together; where each worker reads a copy, it should ask get_worker_info for its part",
+                f"Length of IterableDataset {self.dataset!r} was reported to be {reported} (when accessing "
+                f"len(dataloader)), but {max(batches, samples)} samples have been fetched. For multiprocessing "
+                "data-loading, this could be caused by copies that each give everything: where each worker reads a "
+                "copy, the dataset should ask get_worker_info for its part, and __len__ count all parts together",
                 UserWarning,
                 stacklevel=3,
             )
@@ -593,7 +599,7 @@ class DataLoader(Generic[T_co]):
         if self._kind == "process" and self.num_workers > most:
             warnings.warn(
                 f"This DataLoader will create {self.num_workers} worker processes in total, more than the {most} CPUs "
-                "that this process may use: they will get in each other's way",
+                "that this process may use: excessive worker creation might get DataLoader running slow or even freeze",
                 UserWarning,
                 stacklevel=3,
             )

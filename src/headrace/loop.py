@@ -45,7 +45,7 @@ class Loop(Iterator[T_co]):
         budget: Budget,
         timeout: float | None,
         end: Callable[[], None],
-        check: Callable[[int], None] | None,
+        check: Callable[[int, int], None] | None,
         cursor: Cursor,
     ) -> None:
         self._plan = plan
@@ -72,6 +72,11 @@ class Loop(Iterator[T_co]):
     def running(self) -> bool:
         """Whether there may be more batches."""
         return self._state == "open"
+
+    @property
+    def _workers(self) -> list[Any]:
+        # torch's name: test suites and profilers look at its iterator's worker processes by it.
+        return getattr(self._executor, "processes", [])
 
     def start(self) -> None:
         """Let the workers begin, before the first batch is asked for."""
@@ -100,7 +105,7 @@ class Loop(Iterator[T_co]):
         finally:
             self._move()
         if self._check is not None:
-            self._check(self._meter.batches)
+            self._check(self._meter.batches, self._meter.samples)
         return batch
 
     def fetched_ahead(self) -> Callable[[], None]:

@@ -138,6 +138,11 @@ def measure(batch: Any) -> tuple[int, int]:
         parts: Sequence[Any] = list(batch.values())
     elif isinstance(batch, list | tuple):
         parts = batch
+    elif hasattr(type(batch), "shape"):  # another library's array
+        try:
+            return (int(batch.shape[0]) if batch.shape else 0), int(batch.nbytes)
+        except Exception:  # noqa: BLE001  of a kind that has no one shape: torch's nested tensors
+            return 0, 0
     else:
         return 0, 0
     measured = [measure(part) for part in parts]

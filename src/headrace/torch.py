@@ -38,10 +38,12 @@ from torch.utils.data import (
     get_worker_info,
     random_split,
 )
+from torch.utils.data._utils import collate as torchs
 
 from headrace import loader as numpy_loader
 from headrace.collate import default as arrays
-from headrace.errors import CollateError
+from headrace.collate.default import name_of
+from headrace.errors import CollateError, CollateTypeError
 
 if TYPE_CHECKING:
     from headrace.work import Empty
@@ -87,10 +89,10 @@ def default_collate(
     error, and a key that only some of them have is an error, where torch drops it. Raises as
     `headrace.default_collate` does; the errors are RuntimeError and TypeError, as in torch.
     """
-    own = {
-        **(collate_fn_map or {}),
-        **{kind: f for kind, f in _functions.items() if kind not in (collate_fn_map or {})},
-    }
+    # What others have put into torch's registry stands there to be used; its own functions are replaced by ours.
+    theirs = {kind: f for kind, f in torchs.default_collate_fn_map.items() if f.__module__ != torchs.__name__}
+    given = {**theirs, **(collate_fn_map or {})}
+    own = {**given, **{kind: f for kind, f in _functions.items() if kind not in given}}
     return arrays.default_collate(samples, empty=empty, collate_fn_map=own)
 
 
@@ -169,17 +171,26 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
 
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     first = batch[0]
+    at = collate_fn_map.at if isinstance(collate_fn_map, arrays.Registry) else ""
+    for row, tensor in enumerate(batch):
+        if not isinstance(tensor, torch.Tensor):
+            raise CollateTypeError(f"{at}sample 0 of the batch is a tensor, but sample {row} a {name_of(tensor)}")
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            kind = "nested" if tensor.is_nested else "sparse"
+            raise CollateError(
+                f"{at}sample {row} is a {kind} tensor: batches of {kind} tensors are not currently supported by the "
+                "default collate_fn; pass a collate_fn"
+            )
     shapes = [tuple(tensor.shape) for tensor in batch]
     odd = next((row for row, shape in enumerate(shapes) if shape != shapes[0]), None)
     if odd is not None:
-        at = collate_fn_map.at if isinstance(collate_fn_map, arrays.Registry) else ""
         raise CollateError(
             f"{at}samples 0 and {odd} of the batch differ in shape: stack expects each tensor to be equal size, but "
             f"got {list(shapes[0])} and {list(shapes[odd])}; bring them to one shape, or pass a collate_fn",
             rows=(0, odd),
         )
-    plain = all(type(tensor) is torch.Tensor and tensor.layout is torch.strided for tensor in batch)
-    if not plain or first.is_nested or first.device.type != "cpu" or any(tensor.requires_grad for tensor in batch):
+    plain = all(type(tensor) is torch.Tensor for tensor in batch) and first.device.type == "cpu" and first.numel()
+    if not plain or any(tensor.requires_grad for tensor in batch):
         return torch.stack(tuple(batch))
     dtype = first.dtype
     for tensor in batch:
@@ -191,15 +202,23 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
 
 
 def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    dtype = batch[0].dtype
+    if dtype.kind in "biufc" and any(getattr(array, "dtype", None) != dtype for array in batch):
+        # By torch's rules of promotion, which are not NumPy's: int32 beside float32 gives float32.
+        return _tensors([torch.as_tensor(array) for array in batch], collate_fn_map=collate_fn_map)
     return torch.from_numpy(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map))
 
 
 def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return torch.as_tensor(np.asarray(batch))
+    return torch.as_tensor(batch)
 
 
 def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
     return torch.tensor(batch, dtype=torch.float64)
+
+
+def _complexes(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
+    return torch.tensor(batch, dtype=torch.complex128)
 
 
 def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
@@ -212,6 +231,7 @@ _functions: arrays.Functions = {
     np.str_: arrays.default_collate_fn_map[str],
     np.bytes_: arrays.default_collate_fn_map[bytes],
     np.generic: _scalars,
+    complex: _complexes,
     float: _floats,
     int: _integers,
     str: arrays.default_collate_fn_map[str],

@@ -121,7 +121,10 @@ def test_a_killed_workers_batches_are_made_again_once_each(method: str, tmp_path
     executor = processes(dataset, method=method)
     for step in range(8):
         executor.submit(work_of(step))
-    with pytest.warns(RuntimeWarning, match=r"was killed by SIGKILL, at sample 13 of batch 4; a new one makes"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=r"is killed by signal: SIGKILL \(worker process \d, at sample 13 of batch 4\); a new one makes",
+    ):
         outcomes = [executor.next(timeout=60) for _ in range(8)]
     executor.close()
     assert sorted(outcome.step for outcome in outcomes) == list(range(8))
@@ -156,7 +159,7 @@ def test_a_worker_that_leaves_in_silence_is_an_error_at_once() -> None:
     outcome = executor.next(timeout=60)
     executor.close()
     assert isinstance(outcome, Failed)
-    assert "ended with exit code 0" in str(outcome.error)
+    assert "exited unexpectedly with exit code 0" in str(outcome.error)
 
 
 class Unpicklable(Exception):

@@ -21,6 +21,7 @@ import pickle
 import select
 import selectors
 import signal
+import sys
 import threading
 import warnings
 import weakref
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from mmap import PAGESIZE, mmap
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import LoaderClosed, RemoteTraceback, WorkerDied, WorkerTimeout
 from headrace.executors import worker
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
     from headrace.maker import Maker
     from headrace.work import Outcome, Work
+
+End = TypeVar("End", Channel, worker.Handle)
 
 PATIENCE = 5.0
 """Seconds that closing waits for the samples at hand to end before it kills their workers."""
@@ -60,11 +63,20 @@ DEADLY = 3
 HARMLESS = ("tqdm._monitor",)
 """Modules whose threads hold no lock that a child would ever want."""
 
-LARGE = 1 << 14
-"""Bytes; a larger order goes through shared memory, so that no message can fill a channel."""
+LARGE = 1 << 12
+"""Bytes; a larger order goes through shared memory: what a channel has room for is told without a doubt."""
 
 _ends: weakref.WeakSet[Channel | worker.Handle] = weakref.WeakSet()
-"""What only this process may hold open of all its executors: a worker that is forked closes its copies."""
+"""What only this process may hold open of all its executors: held open elsewhere, it would hide our death."""
+
+
+def _close_copies() -> None:
+    for each in list(_ends):
+        with contextlib.suppress(OSError):
+            each.close()
+
+
+os.register_at_fork(after_in_child=_close_copies)
 
 
 @dataclass(slots=True)
@@ -85,6 +97,8 @@ class _Worker:
     stack: worker.Handle
     alive: worker.Handle
     """Our end of its life pipe: nothing is ever written; it closes with us."""
+    ended: worker.Handle
+    """Becomes readable with its end, also where a process that it has forked still holds its end of the channel."""
     waiting: deque[Work] = field(default_factory=deque)
     """Works that are not sent yet: no more are under way than have slots, and no channel is ever filled."""
     flying: dict[int, tuple[Work | None, int]] = field(default_factory=dict)
@@ -102,6 +116,8 @@ class _Worker:
 
     def at(self) -> list[tuple[Work, int]]:
         """Return the works that it is making, each with the row that it is at, as far as it has said so."""
+        if not self.ready:
+            return []
         found = []
         for thread in range(self.threads):
             step, row = worker.PLACE.unpack_from(self.board, thread * worker.PLACE.size)
@@ -152,22 +168,22 @@ class Processes:
         self._stillborn = 0
         self._oom_kills = oom_kills()
         start = worker.Start(workers, threads, seed, maker, init)
-        self._forks = self._context.get_start_method() == "fork"
-        if self._forks:
+        self._method = self._context.get_start_method()
+        forks = self._method == "fork"
+        if forks:
             _warn_of_threads()
-        self._payload = start if self._forks else worker.Payload(start)
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._patience = _Patience()
         self._reading = threading.RLock()
+        try:
+            payload = None if forks else worker.Payload(start)
+        except BaseException:
+            self._selector.close()
+            raise
+        self._payload = start if payload is None else payload
         self._finish = weakref.finalize(
-            self,
-            _finish,
-            self._workers,
-            self._selector,
-            self._reading,
-            None if self._forks else self._payload,
-            self._patience,
+            self, _finish, self._workers, self._selector, self._reading, payload, self._patience, self._pid
         )
         try:
             for number in range(workers):
@@ -182,6 +198,11 @@ class Processes:
     def closed(self) -> bool:
         """Whether its workers are gone."""
         return not self._finish.alive
+
+    @property
+    def processes(self) -> list[Any]:
+        """The workers, as multiprocessing's objects; when they are gone these still say how they ended."""
+        return [each.process for each in self._workers]
 
     def submit(self, work: Work) -> None:
         """Hand a work to the worker whose turn it is: of a stream, the one that reads its lane."""
@@ -225,71 +246,83 @@ class Processes:
                 if not events:
                     warned = True
                     warnings.warn(f"no batch came within {STUCK:g} s. {self._explain()}", RuntimeWarning, stacklevel=2)
-                for key, _ in events:
-                    self._receive(key.data)
+                self._heed(events)
             return self._ready.popleft()
 
     def close(self) -> None:
         """Close the channels, and wait for the workers to end; another thread that waits for a batch is woken."""
-        if os.getpid() == self._pid:
-            self._finish()
-        else:
-            self._finish.detach()
+        self._finish()
 
     def _check_open(self) -> None:
         if not self._finish.alive:
             raise LoaderClosed("the loader was closed while a loop was still reading from it")
 
     def _begin(self, number: int) -> _Worker:
-        ours, theirs = Channel.pair()
-        # A life pipe for each worker: of a shared one, the kernel would tell one reader only.
-        (life, alive), (stack, writer) = (map(worker.Handle, os.pipe()) for _ in range(2))
-        board = worker.Handle(shared.create(PAGESIZE))
-        _ends.update((ours, alive, stack))
-        try:
+        """Start a worker; where that fails, nothing is left of it."""
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            channel, end = _parted(Channel.pair(), ours, theirs)
+            # A life pipe for each worker: of a shared one, the kernel would tell one reader only.
+            life, alive = _parted(_pipe(), theirs, ours)
+            stack, writer = _parted(_pipe(), ours, theirs)
+            _ends.update((channel, alive, stack))
+            board = worker.Handle(shared.create(PAGESIZE))
+            theirs.callback(board.close)
+            seen = mmap(board.fd, PAGESIZE)
+            ours.callback(seen.close)
+            by_thread = threading.current_thread() is threading.main_thread()
             process = self._context.Process(
                 target=worker.main,
-                args=(
-                    self._payload,
-                    number,
-                    theirs.socket,
-                    life,
-                    board,
-                    writer,
-                    list(_ends) if self._forks else [],
-                    threading.current_thread() is threading.main_thread(),
-                ),
+                args=(self._payload, number, end.socket, life, board, writer, by_thread),
                 name=f"headrace-{number}",
                 daemon=True,
             )
-            process.start()
-            seen = mmap(board.fd, PAGESIZE)
-        except BaseException:
-            for each in (ours, alive, stack):
-                each.close()
-            raise
-        finally:
-            for each in (theirs, life, writer, board):
-                each.close()
-        started = _Worker(number, process, ours, Inbox(self._limit + 2), seen, self._threads, stack, alive)
-        self._selector.register(ours, selectors.EVENT_READ, started)
+            with worker.uninterrupted(self._method):
+                process.start()
+            ours.callback(_end, process)
+            ended = _ended_by(process)
+            ours.callback(ended.close)
+            _ends.add(ended)
+            started = _Worker(
+                number, process, channel, Inbox(self._limit + 2), seen, self._threads, stack, alive, ended
+            )
+            self._selector.register(channel, selectors.EVENT_READ, started)
+            self._selector.register(ended.fd, selectors.EVENT_READ, started)
+            ours.pop_all()
         return started
 
     def _await_all(self) -> None:
         while not all(each.ready for each in self._workers):
-            for key, _ in self._selector.select():
-                self._receive(key.data)
+            self._heed(self._selector.select())
+
+    def _heed(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, _ in events:
+            sender: _Worker = key.data
+            if sender not in self._workers:  # an event before this one was its end
+                continue
+            if key.fileobj is sender.channel:
+                self._receive(sender)
+            else:  # what it sent can still be read; then comes the end, whoever else holds a copy of its end
+                self._selector.unregister(sender.ended.fd)
+                sender.channel.shut()
 
     def _send(self, to: _Worker) -> None:
-        # What is suspected of killing workers goes alone, so that the next death shows whether it was that.
-        while to.waiting and len(to.flying) < (1 if self._suspect(to) else self._limit):
+        # What is suspected of killing workers goes alone, so that the next death shows whether it was that. And none is
+        # sent that would have to wait for the worker to read: it may be waiting for us to read what it has answered.
+        while to.waiting and len(to.flying) < (1 if self._suspect(to) else self._limit) and to.channel.has_room:
             work = to.waiting.popleft()
             slot, fresh = to.inbox.lend()
             ticket = next(self._tickets)
+            try:
+                order = pickle.dumps((ticket, work, slot, fresh), protocol=5)
+            except Exception as error:  # noqa: BLE001  whatever a user's key does when it is pickled
+                to.inbox.give_back(slot)
+                self._ready.append(Failed(work.step, _unsent(error), "what it is to be made of"))
+                continue
             to.flying[ticket] = (work, slot)
-            order, descriptor = pickle.dumps((ticket, work, slot, fresh), protocol=5), None
+            descriptor = None
             if len(order) > LARGE:
-                order, descriptor = b"", shared.given(order)
+                with contextlib.suppress(OSError):  # no such memory: the channel carries it, if slowly
+                    order, descriptor = b"", shared.given(order)
             with contextlib.suppress(OSError):  # its death is noticed, and dealt with, where its channel is read
                 to.channel.send(order, descriptor)
             close_quietly(descriptor)
@@ -324,40 +357,49 @@ class Processes:
 
     def _bury(self, dead: _Worker) -> None:
         """Put a new worker in the place of one that died, and give it the works that were in hand."""
+        try:
+            said = self._replace(dead)
+        except BaseException:
+            self._finish()
+            raise
+        if said is not None:  # last: where warnings are errors, nothing is lost by it
+            warnings.warn(said, RuntimeWarning, stacklevel=5)
+
+    def _replace(self, dead: _Worker) -> str | None:
         at = dead.sample()
-        self._selector.unregister(dead.channel)
-        dead.process.join(PATIENCE)
-        code = dead.process.exitcode
         suspects = [work.step for work, _ in dead.at()]
         works = deque([*dead.works(), *dead.waiting])
-        _let_go(dead)
-        how = f"worker process {dead.number} (pid {dead.process.pid}) {_ended(code)}, at {at}"
+        self._selector.unregister(dead.channel)
+        with contextlib.suppress(KeyError):  # where its end was told first
+            self._selector.unregister(dead.ended.fd)
+        pid = dead.process.pid
+        code = _let_go(dead, PATIENCE)
+        self._workers.remove(dead)
+        # torch's words to begin with: people search for them, and test suites match them.
+        how = f"DataLoader worker (pid {pid}) {_ended(code)} (worker process {dead.number}, at {at})"
         hint = self._hint(code)
         self._deaths.update(suspects)
         self._stillborn += not dead.ready
         if self._restarts is not None:
             self._restarts -= 1
-        if (self._restarts is not None and self._restarts < 0) or (
-            not works and (code == 0 or self._stillborn >= DEADLY)
-        ):
-            self._workers.remove(dead)
-            dead.process.close()
-            self._finish()
+        lost = self._restarts is not None and self._restarts < 0
+        if lost or self._stillborn >= DEADLY or (code == 0 and not suspects):
             in_hand = f"; it had the batches {[work.step for work in works]} in hand" if works else ""
-            raise WorkerDied(f"DataLoader {how}{in_hand}. {hint}")
+            raise WorkerDied(f"{how}{in_hand}. {hint}")
         guilty = next((step for step in suspects if code == 0 or self._deaths[step] >= DEADLY), None)
         if guilty is not None:
             times = self._deaths.pop(guilty)
             cause = f"; batch {guilty} has ended {times} workers" if times > 1 else ""
             works = deque(work for work in works if work.step != guilty)
             self._ready.append(Failed(guilty, WorkerDied(f"{how}{cause}. {hint}"), at))
-        successor = self._begin(dead.number)
-        self._workers[self._workers.index(dead)] = successor
-        dead.process.close()
+        try:
+            successor = self._begin(dead.number)
+        except OSError as error:
+            raise WorkerDied(f"{how}, and no other could be started: {error}") from error
+        self._workers.insert(dead.number, successor)
         successor.waiting.extend(works)
         self._send(successor)
-        if guilty is None:  # last: where warnings are errors, nothing is lost by it
-            warnings.warn(f"{how}; a new one makes its {len(works)} batches again", RuntimeWarning, stacklevel=4)
+        return f"{how}; a new one makes its {len(works)} batches again" if guilty is None else None
 
     def _hint(self, code: int | None) -> str:
         kills = oom_kills()
@@ -410,11 +452,23 @@ def _warn_of_threads() -> None:
 
 def _stack(of: _Worker) -> str:
     """Ask a worker for its Python stack; the answer comes from a signal handler, so a worker in C code gives it too."""
-    os.kill(of.process.pid, worker.STACK_SIGNAL)
-    said, patience = b"", 1.0
-    while select.select([of.stack.fd], [], [], patience)[0] and (piece := os.read(of.stack.fd, 1 << 16)):
-        said, patience = said + piece, 0.1  # it is written line by line
+    if not _has_ended(of, 0):
+        os.kill(of.process.pid, worker.STACK_SIGNAL)
+    said, patience = b"", 1000
+    poll = select.poll()
+    poll.register(of.stack.fd, select.POLLIN)
+    while poll.poll(patience) and (piece := os.read(of.stack.fd, 1 << 16)):
+        said, patience = said + piece, 100  # it is written line by line
     return said.decode(errors="replace").rstrip() or "  (no answer)"
+
+
+def _unsent(error: Exception) -> TypeError:
+    unsent = TypeError(
+        f"a batch's keys, or the samples that were read for it, cannot be sent to a worker process: {error}; give "
+        "what pickle can carry, or use threads"
+    )
+    unsent.__cause__ = error
+    return unsent
 
 
 def _uncarried(data: bytes | None, text: str) -> BaseException:
@@ -432,8 +486,8 @@ def _ended(code: int | None) -> str:
         return "closed its channel"
     if code < 0:
         with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
+            return f"is killed by signal: {signal.Signals(-code).name}"
+    return f"exited unexpectedly with exit code {code}"
 
 
 def _hint(code: int | None) -> str:
@@ -449,33 +503,91 @@ def _hint(code: int | None) -> str:
     )
 
 
-def _let_go(of: _Worker) -> None:
-    of.channel.close()
-    of.alive.close()
-    of.stack.close()
-    of.board.close()
+def _parted(pair: tuple[End, End], one: contextlib.ExitStack, other: contextlib.ExitStack) -> tuple[End, End]:
+    """Have each of a pair closed by a stack of its own."""
+    one.callback(pair[0].close)
+    other.callback(pair[1].close)
+    return pair
+
+
+def _pipe() -> tuple[worker.Handle, worker.Handle]:
+    read, write = os.pipe()
+    return worker.Handle(read), worker.Handle(write)
+
+
+def _ended_by(process: Any) -> worker.Handle:
+    """Return a descriptor that becomes readable when a process ends, and is held open by nobody else."""
+    try:
+        return worker.Handle(os.pidfd_open(process.pid))
+    except (AttributeError, OSError):  # elsewhere than on Linux, or it has ended already
+        return worker.Handle(os.dup(process.sentinel))
+
+
+def _end(process: Any) -> None:
+    process.kill()
+    process.join(PATIENCE)
+    process.close()
+
+
+def _has_ended(of: _Worker, patience: float) -> bool:
+    poll = select.poll()
+    poll.register(of.ended.fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, patience) * 1000))
+
+
+def _exit_code(of: _Worker) -> int | None:
+    if of.process.exitcode is None:  # a forkserver tells it a moment later
+        of.process.join(1)
+    return of.process.exitcode  # type: ignore[no-any-return]
+
+
+def _let_go(of: _Worker, patience: float) -> int | None:
+    """Wait for a worker's end, kill it where that does not come, and close all that it had; return its exit code."""
+    if of.ended.fd < 0:  # done already
+        return None
+    code = None
+    if _has_ended(of, patience):
+        code = _exit_code(of)
+    else:
+        of.process.kill()
+        _has_ended(of, PATIENCE)
+        _exit_code(of)
+    try:
+        of.process.close()
+    except ValueError:  # it has ended, but how cannot be known where SIGCHLD is ignored; without a code it never closes
+        of.process._popen.returncode = 0
+        of.process.close()
+    for each in (of.channel, of.alive, of.stack, of.board, of.ended):
+        each.close()
+    return code
+
+
+def _interrupted() -> bool:
+    """Whether this is being closed because somebody has pressed Ctrl-C: in its handling, or on the way out after it."""
+    errors = (sys.exc_info()[1], getattr(sys, "last_value", None))
+    return any(isinstance(error, KeyboardInterrupt) for error in errors)
 
 
 def _finish(
     workers: list[_Worker],
     selector: selectors.BaseSelector,
     reading: threading.RLock,
-    payload: Any,
+    payload: worker.Payload | None,
     patience: _Patience,
+    pid: int,
 ) -> None:
+    if os.getpid() != pid:
+        return  # a fork took the executor along, but its workers are not that process's
     for each in list(workers):
         each.channel.shut()
     with reading:  # what another thread waits on is closed when it has seen the end
-        deadline = monotonic() + patience.seconds
-        for each in workers:
-            each.channel.close()
-        for each in workers:
-            each.process.join(max(0.0, deadline - monotonic()))
-            if each.process.exitcode is None:
-                each.process.kill()
-                each.process.join()
-            each.process.close()
-            _let_go(each)
-        selector.close()
-    if payload is not None:
-        payload.close()
+        deadline = monotonic() + (HURRY if _interrupted() else patience.seconds)
+        try:
+            for each in workers:
+                _has_ended(each, deadline - monotonic())
+        finally:  # at once, where Ctrl-C is pressed meanwhile
+            for each in workers:
+                _let_go(each, 0)
+            selector.close()
+            if payload is not None:
+                payload.close()

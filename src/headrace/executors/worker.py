@@ -26,7 +26,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from multiprocessing import process, reduction
+from multiprocessing import process, reduction, resource_tracker
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,12 @@ from headrace.maker import Stop
 from headrace.memory import Recycler, recycling
 from headrace.seeds import Here
 from headrace.transport import shared
-from headrace.transport.channel import Channel, close_quietly
+from headrace.transport.channel import LOST, Channel, close_quietly
 from headrace.transport.slots import Box, Outbox
 from headrace.work import Ended, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
     from socket import socket
 
@@ -95,7 +95,11 @@ class Payload:
         starts = np.cumsum([0, *(-(-piece.nbytes // 64) * 64 for piece in pieces)]).tolist()
         self._size = max(starts[-1], 1)
         self._fd = shared.create(self._size)
-        memory = shared.mapped(self._fd, self._size)
+        try:
+            memory = shared.mapped(self._fd, self._size)
+        except BaseException:
+            self.close()
+            raise
         self._spans = [(start, start + piece.nbytes) for start, piece in zip(starts, pieces, strict=False)]
         for (start, stop), piece in zip(self._spans, pieces, strict=True):
             memory[start:stop] = np.frombuffer(piece, np.uint8)
@@ -182,6 +186,21 @@ def _free(function: Any) -> tuple[str, ...]:
     return tuple(getattr(getattr(function, "__code__", None), "co_freevars", ()))
 
 
+@contextlib.contextmanager
+def uninterrupted(method: str) -> Iterator[None]:
+    """Start a process so that Ctrl-C cannot end it before it has said, in `main`, that it is not its to handle."""
+    if method == "forkserver":  # it would pass that on to whatever else it starts for this program
+        yield
+        return
+    if method == "spawn":
+        resource_tracker.ensure_running()  # starting it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _handle(duplicate: Any) -> Handle:
     return Handle(duplicate.detach())
 
@@ -216,7 +235,6 @@ def main(
     life: Handle,
     board: Handle,
     stack: Handle,
-    others: Iterable[Handle | Channel],
     by_thread: bool,
 ) -> None:
     """Serve works until the channel closes.
@@ -226,8 +244,7 @@ def main(
     """
     threading.current_thread().name = process.current_process().name  # for notes on errors
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the loader's to handle: it closes the channel
-    for other in others:  # the loader's ends, which a fork has copied: held open here, they would hide its death
-        other.close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `uninterrupted`
     if by_thread:
         _die_with_the_starting_thread()
     _die_with_the_parent(life.fd)
@@ -312,6 +329,8 @@ def _serve_on_threads(channel: Channel, maker: Maker, desks: list[_Desk]) -> Non
 
 def _received(channel: Channel) -> tuple[Any, ...]:
     message, descriptor = channel.receive()
+    if descriptor == LOST:
+        raise RuntimeError("a worker process has too many files open to receive an order: raise the limit (ulimit -n)")
     order: tuple[Any, ...] = pickle.loads(message if descriptor is None else shared.taken(descriptor))  # noqa: S301  from our own parent
     return order
 

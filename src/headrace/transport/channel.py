@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 
 HEADER = struct.Struct("<QB")
 """Length of the message, and whether a descriptor comes with it."""
+
+LOST = -1
+"""Stands for a descriptor that came, and that this process had no room for: it has too many files open."""
 
 
 class Channel:
@@ -40,6 +44,13 @@ class Channel:
         """Return the descriptor to wait on."""
         return self.socket.fileno()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a short message (some KiB) can be sent without waiting for the other end to read."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLOUT)
+        return bool(poll.poll(0))  # on Linux: where no more than a quarter of the socket's memory is taken
+
     def send(self, message: bytes, descriptor: int | None = None) -> None:
         """Send a message; raises OSError where the other end is gone."""
         header = HEADER.pack(len(message), descriptor is not None)
@@ -51,17 +62,17 @@ class Channel:
 
     def receive(self) -> tuple[bytes, int | None]:
         """Wait for a message, and the descriptor that comes with it; raises EOFError where the other end is gone."""
+        descriptors: list[int] = []
         try:
             header, descriptors, _, _ = socket.recv_fds(self.socket, HEADER.size, 1)
-            header += self._exactly(HEADER.size - len(header)) if header else b""
-            if not header:
-                raise EOFError("the other end is closed")
-            length, has_descriptor = HEADER.unpack(header)
+            length, has_descriptor = HEADER.unpack(header + self._exactly(HEADER.size - len(header)))
             message = self._exactly(length)
-        except ConnectionError as error:  # what Linux says where it closed with something unread
+        except (ConnectionError, EOFError) as error:  # the first: what Linux says where it closed with something unread
+            for descriptor in descriptors:
+                os.close(descriptor)
             raise EOFError("the other end is closed") from error
-        if has_descriptor != len(descriptors):
-            raise OSError("a descriptor was sent that could not be received: too many open files")
+        if has_descriptor and not descriptors:
+            return message, LOST
         return message, descriptors[0] if descriptors else None
 
     def shut(self) -> None:
@@ -79,7 +90,7 @@ class Channel:
         while filled < length:
             count = self.socket.recv_into(view[filled:])
             if not count:
-                raise EOFError("the other end closed in the middle of a message")
+                raise EOFError("the other end is closed")
             filled += count
         return bytes(pieces)
 

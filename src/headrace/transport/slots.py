@@ -13,10 +13,13 @@ held is lent anew with the order to start on fresh memory, and the old piece sta
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pickle
 from collections import deque
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -24,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.transport import shared
+from headrace.transport.channel import LOST
 from headrace.transport.pickles import dumped
 
 Bytes = npt.NDArray[np.uint8]
@@ -109,10 +113,10 @@ class Box:
             size = sum(_aligned(len(buffer)) for buffer in buffers) * 9 // 8
             size = -(-size // shared.PAGE) * shared.PAGE
             try:
-                descriptor = shared.create(size)
+                descriptor, piece = _new_piece(size)
             except OSError:
                 return Parcel(self._slot, 0, head, (), tuple(buffer.tobytes() for buffer in buffers)), None
-            piece = self._pieces[self._slot] = shared.mapped(descriptor, size)
+            self._pieces[self._slot] = piece
             inside, self._used = [None] * len(buffers), 0
         spans = []
         for buffer, place in zip(buffers, inside, strict=True):
@@ -126,33 +130,47 @@ class Box:
 
 
 class Inbox:
-    """The loader's end, for one worker."""
+    """The loader's end, for one worker.
+
+    One thread at a time calls it; batches are dropped by any thread, also in the middle of a call.
+    """
 
     def __init__(self, slots: int) -> None:
         self._free = deque(range(slots))
-        self._held: deque[int] = deque()
+        self._held: dict[int, int] = {}
+        """By slot, the number of the lease that its batch is under; the oldest first."""
+        self._dropped: deque[tuple[int, int]] = deque()
+        """What the leases say when they go: their slot and their number."""
         self._pieces: dict[int, Bytes] = {}
+        self._leases = count()
 
     def lend(self) -> tuple[int, bool]:
         """Return a slot, and whether its batch must be made in fresh memory because the user holds the last one."""
-        try:
+        while self._dropped:
+            slot, lease = self._dropped.popleft()
+            if self._held.get(slot) == lease:  # else it was lent anew meanwhile
+                del self._held[slot]
+                self._free.append(slot)
+        if self._free:
             slot = self._free.popleft()
-        except IndexError:
-            slot = self._held[0]
+        else:
+            slot = next(iter(self._held))
+            del self._held[slot]
             self._pieces.pop(slot, None)
-            self._held.popleft()
-            return slot, True
-        if slot in self._held:
-            self._held.remove(slot)
-        return slot, False
+        # The worker never goes on with memory that is not known here.
+        return slot, slot not in self._pieces
 
     def open(self, parcel: Parcel, descriptor: int | None) -> Any:
         """Return the batch: its arrays are views of the slot, which is free when the last of them is dropped."""
         slot = parcel.slot
-        self._grow(parcel, descriptor)
-        self._held.append(slot)
+        try:
+            self._grow(parcel, descriptor)
+        except OSError:
+            self.give_back(slot)
+            raise
         piece = self._pieces.get(slot)
-        lease = _Lease(self, slot, piece)
+        number = self._held[slot] = next(self._leases)
+        lease = _Lease(self._dropped, slot, number, piece)
         if piece is None or parcel.loose:
             buffers: list[Any] = [np.frombuffer(bytearray(loose), np.uint8) for loose in parcel.loose]
         else:
@@ -163,7 +181,8 @@ class Inbox:
 
     def refuse(self, parcel: Parcel, descriptor: int | None) -> None:
         """Take a slot back whose batch nobody waits for any more."""
-        self._grow(parcel, descriptor)
+        with contextlib.suppress(OSError):
+            self._grow(parcel, descriptor)
         self.give_back(parcel.slot)
 
     def give_back(self, slot: int) -> None:
@@ -171,30 +190,42 @@ class Inbox:
         self._free.append(slot)
 
     def _grow(self, parcel: Parcel, descriptor: int | None) -> None:
-        if descriptor is not None:
-            try:
-                self._pieces[parcel.slot] = shared.mapped(descriptor, parcel.size)
-            finally:
-                os.close(descriptor)
-
-    def drop(self, slot: int, piece: Bytes | None) -> None:
-        """Take a slot back, unless it was lent anew meanwhile."""
-        if self._pieces.get(slot) is piece:
-            self._free.append(slot)
+        if descriptor is None:
+            return
+        self._pieces.pop(parcel.slot, None)
+        if descriptor == LOST:
+            raise OSError(
+                errno.EMFILE,
+                "a batch's memory could not be received, because this process has too many files open: raise the "
+                "limit (ulimit -n), or use fewer workers",
+            )
+        try:
+            self._pieces[parcel.slot] = shared.mapped(descriptor, parcel.size)
+        finally:
+            os.close(descriptor)
 
 
 class _Lease:
     """Stands under every array of a batch as its ``base``; when the last is gone, so is this, and the slot is free."""
 
-    __slots__ = ("__array_interface__", "_inbox", "_piece", "_slot")
+    __slots__ = ("__array_interface__", "_dropped", "_piece", "_which")
 
-    def __init__(self, inbox: Inbox, slot: int, piece: Bytes | None) -> None:
-        self._inbox, self._slot, self._piece = inbox, slot, piece
+    def __init__(self, dropped: deque[tuple[int, int]], slot: int, number: int, piece: Bytes | None) -> None:
+        self._dropped, self._which, self._piece = dropped, (slot, number), piece
         if piece is not None:
             self.__array_interface__ = piece.__array_interface__
 
     def __del__(self) -> None:
-        self._inbox.drop(self._slot, self._piece)
+        self._dropped.append(self._which)  # atomic: any thread drops a batch, in the middle of any call
+
+
+def _new_piece(size: int) -> tuple[int, Bytes]:
+    descriptor = shared.create(size)
+    try:
+        return descriptor, shared.mapped(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _aligned(place: int) -> int:

@@ -1,0 +1,101 @@
+"""Slots: who may write where, whoever drops a batch and whenever; and what is left where memory or descriptors end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.transport import shared
+from headrace.transport.channel import HEADER, LOST, Channel
+from headrace.transport.slots import Inbox, Outbox
+
+ROWS = 5000
+
+
+def delivered(inbox: Inbox, outbox: Outbox, value: int) -> tuple[int, np.ndarray]:
+    """Send one batch from end to end; return its slot too."""
+    slot, fresh = inbox.lend()
+    parcel, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, value))
+    return slot, inbox.open(parcel, descriptor)
+
+
+def test_a_batch_that_is_held_is_never_written_to() -> None:
+    """Keep all batches, with fewer slots than that: each has memory of its own."""
+    inbox, outbox = Inbox(2), Outbox()
+    kept = [delivered(inbox, outbox, value)[1] for value in range(9)]
+    assert [set(batch.tolist()) for batch in kept] == [{value} for value in range(9)]
+
+
+def test_a_batch_dropped_late_does_not_free_what_is_lent_anew() -> None:
+    """Lend a slot that is held, and drop the old batch: the slot is not lent twice at a time."""
+    inbox, outbox = Inbox(1), Outbox()
+    _, held = delivered(inbox, outbox, 1)
+    slot, fresh = inbox.lend()
+    assert fresh
+    del held
+    box = outbox.begin(slot, fresh=fresh)
+    batch = inbox.open(*box.pack(np.full(ROWS, 2)))
+    again, fresh = inbox.lend()
+    assert (again, fresh) == (slot, True)
+    assert set(batch.tolist()) == {2}
+
+
+def test_memory_that_could_not_be_received_is_not_gone_on_with() -> None:
+    """Say what is the matter, take the slot back, and have the worker begin on memory that both know."""
+    inbox, outbox = Inbox(1), Outbox()
+    slot, fresh = inbox.lend()
+    parcel, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, 1))
+    assert descriptor is not None
+    os.close(descriptor)
+    with pytest.raises(OSError, match="too many files open: raise the limit"):
+        inbox.open(parcel, LOST)
+    _, batch = delivered(inbox, outbox, 2)
+    assert set(batch.tolist()) == {2}
+
+
+def test_memory_that_cannot_be_mapped_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send the batch itself where a slot can be made but not mapped; leave no descriptor."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    outbox = Outbox()
+    monkeypatch.setattr(shared, "PAGE", 1 << 47)  # rounds the slot up to more than there are addresses
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, size: None)
+    parcel, descriptor = outbox.begin(0, fresh=True).pack(np.full(ROWS, 1))
+    monkeypatch.undo()
+    assert descriptor is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    inbox = Inbox(1)
+    inbox.lend()
+    assert set(inbox.open(parcel, None).tolist()) == {1}
+
+
+def test_a_message_cut_short_leaves_no_descriptor() -> None:
+    """Die between a descriptor and the message it belongs to: the reader sees the end, and closes what came."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    ours, theirs = Channel.pair()
+    with Path(os.devnull).open() as file:
+        socket.send_fds(theirs.socket, [HEADER.pack(100, 1)], [file.fileno()])
+    theirs.socket.sendall(b"not all of it")
+    theirs.close()
+    with pytest.raises(EOFError):
+        ours.receive()
+    ours.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_channel_says_when_it_is_full() -> None:
+    """Have room again once the other end has read."""
+    ours, theirs = Channel.pair()
+    sent = 0
+    while ours.has_room:
+        ours.send(bytes(1000))
+        sent += 1
+    assert sent > 10
+    for _ in range(sent):
+        theirs.receive()
+    assert ours.has_room
+    ours.close()
+    theirs.close()
