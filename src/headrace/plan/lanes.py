@@ -21,7 +21,7 @@ class Lanes:
     >>> from headrace.seeds import key_of
     >>> plan = Lanes(count=2, batch_size=4, seed=key_of(0))
     >>> plan.work(epoch=0, step=3).lane
-    Lane(number=1, count=2, start=4, size=4)
+    Lane(number=1, count=2, start=4, size=4, state=None)
 
     There is always a next step; that a lane is over is learnt when it is read. Who reads a lane may change: where it
     stands is in the work.
