@@ -14,7 +14,6 @@ import ctypes
 import dataclasses
 import faulthandler
 import fcntl
-import io
 import mmap
 import os
 import pickle
@@ -34,7 +33,9 @@ import numpy as np
 
 from headrace import seeds, worker_info
 from headrace.calls import article
+from headrace.executors import inherited
 from headrace.executors.base import SCRATCH
+from headrace.executors.inherited import Inherited
 from headrace.generators import ArgumentTypeError
 from headrace.maker import Stop
 from headrace.memory import Recycler, recycling
@@ -83,15 +84,14 @@ class Payload:
 
     def __init__(self, thing: Any) -> None:
         self._fd, self._spans = -1, [(0, 0)]
-        import cloudpickle  # by value: lambdas, and what __main__ and notebooks define
-
+        self._inherited = Inherited()
         buffers: list[pickle.PickleBuffer] = []
-        file = io.BytesIO()
         try:
-            cloudpickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(thing)
+            head = self._inherited.dumps(thing, buffers.append)
         except Exception as error:
+            self._inherited.close()
             raise _unpicklable(thing, error) from error
-        pieces = [memoryview(file.getvalue()), *(buffer.raw() for buffer in buffers)]
+        pieces = [memoryview(head), *(buffer.raw() for buffer in buffers)]
         starts = np.cumsum([0, *(-(-piece.nbytes // 64) * 64 for piece in pieces)]).tolist()
         self._size = max(starts[-1], 1)
         self._fd = shared.create(self._size)
@@ -105,7 +105,8 @@ class Payload:
             memory[start:stop] = np.frombuffer(piece, np.uint8)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _payload, (reduction.DupFd(self._fd), self._size, self._spans)
+        handed = [reduction.DupFd(fd) for fd in self._inherited.fds]
+        return _payload, (reduction.DupFd(self._fd), self._size, self._spans, handed)
 
     def open(self) -> Any:
         """Load the thing, in the worker."""
@@ -114,13 +115,18 @@ class Payload:
         self._fd = -1
         view = memoryview(memory)
         pieces = [view[start:stop] for start, stop in self._spans]
-        return pickle.loads(pieces[0], buffers=pieces[1:])  # noqa: S301  written by our own parent
+        token = inherited.handed.set(self._inherited.fds)
+        try:
+            return pickle.loads(pieces[0], buffers=pieces[1:])  # noqa: S301  written by our own parent
+        finally:
+            inherited.handed.reset(token)
 
     def close(self) -> None:
         """Let go of the memory, in the loader's process: workers that were started have it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._inherited.close()
 
 
 class Handle:
@@ -141,14 +147,12 @@ class Handle:
 
 def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
     """Name the innermost part of what a worker needs that cannot be pickled."""
-    import cloudpickle
-
     path, part, seen = "", thing, 0
     while seen < DEEPEST:
         seen += 1
         for name, inner in _parts(part):
             try:
-                cloudpickle.dumps(inner, protocol=5)
+                _try_to_pickle(inner)
             except Exception as inner_error:  # noqa: BLE001  this one
                 path, part, error = path + name, inner, inner_error
                 break
@@ -161,6 +165,14 @@ def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
         "Leave it out of what is pickled (__getstate__) and make it where it is used, start workers by fork, or use "
         "threads"
     )
+
+
+def _try_to_pickle(thing: Any) -> None:
+    trial = Inherited()
+    try:
+        trial.dumps(thing)
+    finally:
+        trial.close()
 
 
 def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -205,9 +217,11 @@ def _handle(duplicate: Any) -> Handle:
     return Handle(duplicate.detach())
 
 
-def _payload(duplicate: Any, size: int, spans: list[tuple[int, int]]) -> Payload:
+def _payload(duplicate: Any, size: int, spans: list[tuple[int, int]], handed: list[Any]) -> Payload:
     payload = Payload.__new__(Payload)
     payload._fd, payload._size, payload._spans = duplicate.detach(), size, spans
+    payload._inherited = Inherited()
+    payload._inherited.fds = [each.detach() for each in handed]
     return payload
 
 
@@ -260,7 +274,8 @@ def main(
         _one_thread_each()
         seeding = _begun(ready, number)
     except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
-        _answer(channel, (None, "broken", *_carried(error)), None)
+        with contextlib.suppress(OSError):  # the loader has heard it of another worker, and is gone
+            _answer(channel, (None, "broken", *_carried(error)), None)
         return
     memory = mmap.mmap(board.fd, mmap.PAGESIZE)
     board.close()

@@ -27,13 +27,19 @@ def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
     """
     file = io.BytesIO()
     pickler = pickle.Pickler(file, protocol=5, buffer_callback=apart)
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "Tensor"):
-        # By type, so a subclass keeps its own way. torch's own for the others has them in the pickle, byte by byte.
-        own: dict[type, Any] = {torch.Tensor: _reduce_tensor}  # type: ignore[union-attr]  # it has, see above
+    if own := reducers():
         pickler.dispatch_table = ChainMap(own, copyreg.dispatch_table)  # type: ignore[arg-type]  # looser stubs
     pickler.dump(thing)
     return file.getvalue()
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """Return our own ways of pickling, by type: tensors, if torch is loaded, whose memory goes beside the pickle.
+
+    torch's own has it in the pickle, byte by byte. A subclass keeps its own way.
+    """
+    torch = sys.modules.get("torch")
+    return {torch.Tensor: _reduce_tensor} if hasattr(torch, "Tensor") else {}  # type: ignore[union-attr]  # it has
 
 
 def _reduce_tensor(tensor: Any) -> Any:
