@@ -144,6 +144,7 @@ class DataLoader(Generic[T_co]):
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
     ) -> None:
+        dataset, shuffle = self._received(dataset, shuffle)
         self._streams = is_iterable(dataset)
         if not self._streams and not hasattr(dataset, "__getitem__"):
             raise ArgumentError(
@@ -437,6 +438,11 @@ class DataLoader(Generic[T_co]):
                 UserWarning,
                 stacklevel=3,
             )
+
+    @staticmethod
+    def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
+        """Return what is read, and whether the loader shuffles it; an adapter knows datasets that do it themselves."""
+        return dataset, shuffle
 
     def _default_sampler(self) -> Any:
         """Return the sampler that says what the order is like; the loader's own order needs none."""

@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     SPARES = 3
     REPLACE = 4
     STREAM = 5
+    EPOCH = 6
 
 
 def key_of(seed: int) -> Key:
@@ -149,6 +150,17 @@ def rng() -> np.random.Generator:
         ours = np.random.default_rng()
         _elsewhere.set(ours)
     return ours
+
+
+def epoch_seed() -> int:
+    """Return 63 bits that belong to the epoch being read: the same in all workers, others in the next.
+
+    For what a stream must do alike everywhere: shuffle before each worker takes its part. Outside a loader they are
+    fresh ones.
+    """
+    here = _here.get()
+    numbers = rng() if here is None else generator(here.key, Purpose.EPOCH, here.epoch, 0)
+    return int(numbers.integers(2**63))
 
 
 GLOBALS = ("random", "numpy", "torch")

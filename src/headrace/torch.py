@@ -26,6 +26,7 @@ from torch.utils.data import (
     Dataset,
     DistributedSampler,
     IterableDataset,
+    IterDataPipe,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -36,11 +37,13 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_convert,
     get_worker_info,
+    graph_settings,
     random_split,
 )
 from torch.utils.data._utils import collate as torchs
 
 from headrace import loader as numpy_loader
+from headrace import seeds
 from headrace.collate import default as arrays
 from headrace.collate.default import name_of
 from headrace.errors import CollateError, CollateTypeError
@@ -149,6 +152,15 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     _finish = staticmethod(as_tensors)
     _samplers = torch.utils.data
 
+    _iterator = None
+    """torch's name for the iterator that persistent workers share; Lightning asks for it. Ours share none."""
+
+    @staticmethod
+    def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
+        if isinstance(dataset, IterDataPipe):
+            return _Piped(graph_settings.apply_shuffle_settings(dataset, shuffle=shuffle)), None
+        return dataset, shuffle
+
     def _default_sampler(self) -> Any:
         if self.generator is not None and not isinstance(self.generator, torch.Generator):
             return RandomSampler(self.dataset) if self._shuffle else SequentialSampler(self.dataset)
@@ -167,6 +179,26 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
             )
             return self._loop()
         return self._ahead(partial(pinned, device=self.pin_memory_device or None))
+
+
+class _Piped(IterableDataset[Any]):
+    """A data pipe (``torch.utils.data.datapipes``): each worker's copy is told its part, and all the same seed."""
+
+    def __init__(self, pipe: IterDataPipe[Any]) -> None:
+        self.pipe = pipe
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        rank, ranks = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        graph_settings.apply_random_seed(self.pipe, torch.Generator().manual_seed(seeds.epoch_seed()))
+        graph_settings.apply_sharding(self.pipe, workers * ranks, worker * ranks + rank)
+        return iter(self.pipe)
+
+    def __len__(self) -> int:
+        return len(self.pipe)
 
 
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
