@@ -183,15 +183,19 @@ class Loop(Iterator[T_co]):
     def _next_outcome(self) -> Done | Failed | None:
         """Return the next outcome in order, or None at the end of the epoch."""
         window = self._window
-        while True:
-            self.start()
-            outcome = window.take()
-            if outcome is not None:
-                return outcome  # type: ignore[return-value]  # a window takes no Ended
-            if window.in_flight:
-                window.put(self._executor.next(self._timeout))
-            elif not (self._asking and window.room):
-                return None
+        try:
+            while True:
+                self.start()
+                outcome = window.take()
+                if outcome is not None:
+                    return outcome  # type: ignore[return-value]  # a window takes no Ended
+                if window.in_flight:
+                    window.put(self._executor.next(self._timeout))
+                elif not (self._asking and window.room):
+                    return None
+        except KeyboardInterrupt:  # whatever it broke off, nobody shall wait for the rest of it
+            self.close()
+            raise
 
     def _opened(self, outcome: Done | Failed) -> Any:
         meter = self._meter

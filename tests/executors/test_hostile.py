@@ -18,7 +18,7 @@ import pytest
 from tests.conformance.executors import Squares, maker_of, work_of
 
 from headrace import DataLoader, IterableDataset
-from headrace.errors import WorkerDied
+from headrace.errors import LoaderClosed, WorkerDied
 from headrace.executors import processes
 from headrace.executors.processes import Processes
 from headrace.maker import Maker
@@ -338,3 +338,25 @@ def test_fanned_streams_on_threads_of_persistent_processes_in_any_order() -> Non
     for _ in range(3):
         assert sorted(n for batch in loader for n in batch.tolist()) == list(range(101))
     loader.close()
+
+
+def test_ctrl_c_while_waiting_closes_the_loop_and_says_so_after() -> None:
+    """Leave nothing half done that the next call would wait for; the loader can be looped over again."""
+    loader = DataLoader(Slow(), 2, num_workers=2, persistent_workers=True, **FORK)
+    loop = iter(loader)
+    pid = os.getpid()
+    thread = threading.Timer(0.2, os.kill, (pid, signal.SIGINT))  # the moment does not matter
+    thread.name = "headrace-timer"
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(loop)
+    thread.join()
+    with pytest.raises(LoaderClosed):
+        next(loop)
+    loader.close()
+
+
+class Slow(Squares):
+    def __getitem__(self, index: int) -> int:
+        threading.Event().wait(600)
+        return index

@@ -21,7 +21,6 @@ import pickle
 import select
 import selectors
 import signal
-import sys
 import threading
 import warnings
 import weakref
@@ -52,7 +51,7 @@ PATIENCE = 5.0
 """Seconds that closing waits for the samples at hand to end before it kills their workers."""
 
 HURRY = 0.2
-"""Seconds that it waits after Ctrl-C."""
+"""Seconds that it waits once somebody has pressed Ctrl-C."""
 
 STUCK = 30.0
 """Seconds without any batch after which a warning says what the workers are doing."""
@@ -216,7 +215,8 @@ class Processes:
             number = next((n for n in _round(number, len(workers)) if workers[n].load < self._limit), number)
         self._turn = number + 1
         workers[number].waiting.append(work)
-        self._send(workers[number])
+        with self._whole():
+            self._send(workers[number])
 
     def reset(self) -> None:
         """Forget all works that were submitted, so that the workers can serve another epoch."""
@@ -232,14 +232,10 @@ class Processes:
         if os.getpid() != self._pid:
             raise LoaderClosed("this loop was begun before the process forked: begin a new one in the child")
         warned = False
-        with self._reading:
+        with self._reading, self._whole():
             while not self._ready:
                 self._check_open()
-                try:
-                    events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
-                except KeyboardInterrupt:
-                    self._patience.seconds = HURRY
-                    raise
+                events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
                 self._check_open()
                 if not events and timeout is not None:
                     raise WorkerTimeout(f"DataLoader timed out after {timeout:g} seconds. {self._explain()}")
@@ -252,6 +248,16 @@ class Processes:
     def close(self) -> None:
         """Close the channels, and wait for the workers to end; another thread that waits for a batch is woken."""
         self._finish()
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Close all where Ctrl-C breaks off what cannot be gone on with: a message half read, say."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._patience.seconds = HURRY
+            self._finish()
+            raise
 
     def _check_open(self) -> None:
         if not self._finish.alive:
@@ -452,11 +458,13 @@ def _warn_of_threads() -> None:
 
 def _stack(of: _Worker) -> str:
     """Ask a worker for its Python stack; the answer comes from a signal handler, so a worker in C code gives it too."""
-    if not _has_ended(of, 0):
-        os.kill(of.process.pid, worker.STACK_SIGNAL)
     said, patience = b"", 1000
     poll = select.poll()
     poll.register(of.stack.fd, select.POLLIN)
+    while poll.poll(0) and os.read(of.stack.fd, 1 << 16):
+        pass  # of a Ctrl-C that the program has lived through
+    if not _has_ended(of, 0):
+        os.kill(of.process.pid, worker.STACK_SIGNAL)
     while poll.poll(patience) and (piece := os.read(of.stack.fd, 1 << 16)):
         said, patience = said + piece, 100  # it is written line by line
     return said.decode(errors="replace").rstrip() or "  (no answer)"
@@ -535,6 +543,15 @@ def _has_ended(of: _Worker, patience: float) -> bool:
     return bool(poll.poll(max(0.0, patience) * 1000))
 
 
+def _await_end(of: _Worker, patience: float) -> None:
+    """Wait for a worker's end, but not for long once Ctrl-C has reached it: it then says, unasked, where it is."""
+    poll = select.poll()
+    poll.register(of.ended.fd, select.POLLIN)
+    poll.register(of.stack.fd, select.POLLIN)
+    if poll.poll(max(0.0, patience) * 1000):
+        _has_ended(of, HURRY)
+
+
 def _exit_code(of: _Worker) -> int | None:
     if of.process.exitcode is None:  # a forkserver tells it a moment later
         of.process.join(1)
@@ -562,12 +579,6 @@ def _let_go(of: _Worker, patience: float) -> int | None:
     return code
 
 
-def _interrupted() -> bool:
-    """Whether this is being closed because somebody has pressed Ctrl-C: in its handling, or on the way out after it."""
-    errors = (sys.exc_info()[1], getattr(sys, "last_value", None))
-    return any(isinstance(error, KeyboardInterrupt) for error in errors)
-
-
 def _finish(
     workers: list[_Worker],
     selector: selectors.BaseSelector,
@@ -581,10 +592,10 @@ def _finish(
     for each in list(workers):
         each.channel.shut()
     with reading:  # what another thread waits on is closed when it has seen the end
-        deadline = monotonic() + (HURRY if _interrupted() else patience.seconds)
+        deadline = monotonic() + patience.seconds
         try:
             for each in workers:
-                _has_ended(each, deadline - monotonic())
+                _await_end(each, deadline - monotonic())
         finally:  # at once, where Ctrl-C is pressed meanwhile
             for each in workers:
                 _let_go(each, 0)

@@ -257,7 +257,9 @@ def main(
     that thread's end may be taken for its process's.
     """
     threading.current_thread().name = process.current_process().name  # for notes on errors
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the loader's to handle: it closes the channel
+    # Ctrl-C is the loader's to handle: it closes the channel. The worker only lets it know that this was the reason.
+    os.set_blocking(stack.fd, False)
+    faulthandler.register(signal.SIGINT, file=stack.fd, all_threads=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `uninterrupted`
     if by_thread:
         _die_with_the_starting_thread()
