@@ -277,13 +277,13 @@ def main(
         seeding = _begun(ready, number)
     except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
         with contextlib.suppress(OSError):  # the loader has heard it of another worker, and is gone
-            _answer(channel, (None, "broken", *_carried(error)), None)
+            channel.send(_message(None, "broken", *_carried(error)))
         return
     memory = mmap.mmap(board.fd, mmap.PAGESIZE)
     board.close()
     desks = [_Desk(memory, number) for number in range(ready.threads)]
     with contextlib.suppress(EOFError, OSError):  # the channel closed: all is done
-        channel.send(pickle.dumps((None, "ready")))
+        channel.send(_message(None, "ready"))
         if ready.threads == 1:
             _serve(channel, ready.maker, desks[0], seeding)
         else:
@@ -367,32 +367,39 @@ def _make(
     box = outbox.begin(slot, fresh=fresh)
     desk.begin(work.step, work.start)
     outcome = maker.make(work, here=desk, empty=box.empty, stop=stop, seeding=seeding)
-    answer, descriptor = _packed(outcome, box)
+    message, descriptor = _packed(ticket, outcome, box)
     del outcome
     with lock:
-        _answer(channel, (ticket, *answer), descriptor)
+        _answer(channel, message, descriptor)
 
 
-def _packed(outcome: Outcome, box: Box) -> tuple[Any, int | None]:
+def _packed(ticket: int, outcome: Outcome, box: Box) -> tuple[bytes, int | None]:
     if isinstance(outcome, Ended):
-        return ("ended",), None
+        return _message(ticket, "ended"), None
     if isinstance(outcome, Failed):
-        return ("failed", outcome.place, *_carried(outcome.error)), None
+        return _message(ticket, "failed", outcome.place, *_carried(outcome.error)), None
     try:
         parcel, descriptor = box.pack(outcome.batch)
+        # With a descriptor it is short; without memory for the batch there may be none for a message with it either.
+        return _message(ticket, "done", parcel, outcome.bad, outcome.seconds, outcome.stream), descriptor
     except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
-        unsent = TypeError(
-            f"the batch cannot be sent from a worker process: {error}; give samples and batches that pickle can "
-            "carry (arrays, numbers, strings, containers of them), or use threads"
-        )
-        unsent.__cause__ = error
-        return ("failed", "the finished batch", *_carried(unsent)), None
-    return ("done", parcel, outcome.bad, outcome.seconds, outcome.stream), descriptor
+        unsent: Exception = error
+        if not isinstance(error, MemoryError):
+            unsent = TypeError(
+                f"the batch cannot be sent from a worker process: {error}; give samples and batches that pickle can "
+                "carry (arrays, numbers, strings, containers of them), or use threads"
+            )
+            unsent.__cause__ = error
+        return _message(ticket, "failed", "the finished batch", *_carried(unsent)), None
 
 
-def _answer(channel: Channel, answer: Any, descriptor: int | None) -> None:
+def _message(*answer: Any) -> bytes:
+    return pickle.dumps(answer, protocol=5)
+
+
+def _answer(channel: Channel, message: bytes, descriptor: int | None) -> None:
     try:
-        channel.send(pickle.dumps(answer, protocol=5), descriptor)
+        channel.send(message, descriptor)
     finally:
         close_quietly(descriptor)
 

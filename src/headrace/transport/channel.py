@@ -11,6 +11,9 @@ import struct
 HEADER = struct.Struct("<QB")
 """Length of the message, and whether a descriptor comes with it."""
 
+SHORT = 1 << 14
+"""Bytes; a shorter message is sent in one go, which takes a copy."""
+
 LOST = -1
 """Stands for a descriptor that came, and that this process had no room for: it has too many files open."""
 
@@ -54,10 +57,13 @@ class Channel:
     def send(self, message: bytes, descriptor: int | None = None) -> None:
         """Send a message; raises OSError where the other end is gone."""
         header = HEADER.pack(len(message), descriptor is not None)
-        if descriptor is None:
+        if descriptor is not None:
+            socket.send_fds(self.socket, [header], [descriptor])
+            self.socket.sendall(message)
+        elif len(message) < SHORT:
             self.socket.sendall(header + message)
         else:
-            socket.send_fds(self.socket, [header], [descriptor])
+            self.socket.sendall(header)
             self.socket.sendall(message)
 
     def receive(self) -> tuple[bytes, int | None]:

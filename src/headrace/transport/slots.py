@@ -51,7 +51,7 @@ class Parcel:
     """Of the slot's new piece of memory, whose descriptor comes along; 0: the piece that is known."""
     head: bytes | None
     spans: tuple[tuple[int, int], ...]
-    loose: tuple[bytes, ...] = ()
+    loose: tuple[Any, ...] = ()
     """The buffers themselves, where no shared memory was to be had."""
 
 
@@ -115,7 +115,7 @@ class Box:
             try:
                 descriptor, piece = _new_piece(size)
             except OSError:
-                return Parcel(self._slot, 0, head, (), tuple(buffer.tobytes() for buffer in buffers)), None
+                return Parcel(self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer) for buffer in buffers)), None
             self._pieces[self._slot] = piece
             inside, self._used = [None] * len(buffers), 0
         spans = []
@@ -172,7 +172,11 @@ class Inbox:
         number = self._held[slot] = next(self._leases)
         lease = _Lease(self._dropped, slot, number, piece)
         if piece is None or parcel.loose:
-            buffers: list[Any] = [np.frombuffer(bytearray(loose), np.uint8) for loose in parcel.loose]
+            buffers: list[Any] = [
+                # What was read-only comes as bytes; a batch can be written to.
+                np.frombuffer(bytearray(loose) if isinstance(loose, bytes) else loose, np.uint8)
+                for loose in parcel.loose
+            ]
         else:
             whole = np.asarray(lease)
             buffers = [whole[start : start + length] for start, length in parcel.spans]
