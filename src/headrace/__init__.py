@@ -10,6 +10,7 @@ from headrace.collate.default import default_collate, default_convert
 from headrace.collate.padded import Padded, PaddedCollate
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
+from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
@@ -20,6 +21,7 @@ from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.errors import (
     ArgumentError,
+    BadFile,
     BadImage,
     CollateError,
     CollateTypeError,
@@ -69,9 +71,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "ArrayDataset",
+    "BadFile",
     "BadImage",
     "BadSample",
     "BatchSampler",
+    "CIFAR10",
+    "CIFAR100",
     "CenterCrop",
     "ChainDataset",
     "CollateError",

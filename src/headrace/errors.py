@@ -6,6 +6,7 @@ The tree; each of ours is also the standard error that a caller would look for::
     ├── ArgumentError (ValueError)          an argument cannot be used
     ├── MissingDependency (ImportError)     an optional library is needed; says which extra installs it
     ├── ListFileError (ValueError)          a list file has a line that cannot be read
+    ├── BadFile (ValueError)                a file of data is not what it should be: cut short, changed, or hostile
     ├── SampleError                         one sample cannot be made; `on_error` may pass over it
     │   ├── MissingFile (FileNotFoundError)
     │   ├── UnreadableFile (OSError)        permission, a directory, an input/output error
@@ -37,6 +38,10 @@ class MissingDependency(HeadraceError, ImportError):
 
 class ListFileError(HeadraceError, ValueError):
     """A list file has a line that cannot be read: names the file, the line number and the line."""
+
+
+class BadFile(HeadraceError, ValueError):
+    """A file of data is not what it should be (cut short, changed, or hostile): says which, and what was found."""
 
 
 class SampleError(HeadraceError):
