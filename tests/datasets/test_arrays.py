@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace import ArgumentError, ArrayDataset, DataLoader
+from headrace import ArgumentError, ArrayDataset, BadFile, DataLoader, MissingFile, UnreadableFile
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers_of_multiprocessing() -> None:
+    """Start the two processes that multiprocessing starts once and leaves running, before leaks are counted."""
+    forkserver.ensure_running()
+    resource_tracker.ensure_running()
 
 
 def test_one_array_gives_rows_and_several_give_tuples() -> None:
@@ -60,3 +72,125 @@ def test_arrays_are_checked_at_the_door(arrays: tuple[Any, ...], words: str) -> 
     """Name the array that does not do."""
     with pytest.raises(ArgumentError, match=words):
         ArrayDataset(*arrays)
+
+
+def npy(path: Path, array: np.ndarray[Any, Any]) -> Path:
+    np.save(path, array)
+    return path
+
+
+def test_slices_and_lists_of_indices_give_minibatches() -> None:
+    """Index a dataset of features and labels as its arrays are indexed."""
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6)
+    dataset = ArrayDataset(x, y)
+    order = np.random.default_rng(0).permutation(6)
+    for index in (slice(1, 4), [4, 0, 4], order, y % 2 == 0):
+        features, labels = dataset[index]
+        np.testing.assert_array_equal(features, x[index])
+        np.testing.assert_array_equal(labels, y[index])
+
+
+def test_a_path_is_the_array_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Map a .npy file, beside an array in memory, and find it again from another folder."""
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6)
+    monkeypatch.chdir(tmp_path)
+    npy(tmp_path / "x.npy", x)
+    dataset = ArrayDataset("x.npy", y)
+    assert isinstance(dataset.arrays[0], np.memmap)
+    features, labels = next(iter(DataLoader(dataset, 6, shuffle=True, seed=0)))
+    np.testing.assert_array_equal(features, x[labels])
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(again.arrays[0], x)
+    np.testing.assert_array_equal(again.arrays[1], y)
+    assert len(ArrayDataset(npy(tmp_path / "none.npy", np.zeros((0, 2))))) == 0
+
+
+def test_a_file_is_sent_to_another_process_as_its_path(tmp_path: Path) -> None:
+    """Pickle to less than a thousandth of what is in the file."""
+    dataset = ArrayDataset(npy(tmp_path / "x.npy", np.zeros((1000, 1000))))
+    assert len(pickle.dumps(dataset)) < 8000
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_worker_processes_read_a_file_of_their_own(context: str, tmp_path: Path) -> None:
+    """Give the rows of a file that is mapped by the loader's process and its workers."""
+    rows = np.arange(3000, dtype=np.int64).reshape(1000, 3)
+    loader: DataLoader[Any] = DataLoader(
+        ArrayDataset(npy(tmp_path / "x.npy", rows)),
+        300,
+        num_workers=2,
+        workers="process",
+        multiprocessing_context=context,
+    )
+    with loader:
+        np.testing.assert_array_equal(np.concatenate(list(loader)), rows)
+
+
+def test_a_file_that_has_changed_is_checked_again(tmp_path: Path) -> None:
+    """Refuse, on the other side, arrays that are no longer of one length."""
+    path = npy(tmp_path / "x.npy", np.zeros(5))
+    sent = pickle.dumps(ArrayDataset(np.zeros(5), path))
+    path.unlink()
+    npy(path, np.zeros(4))
+    with pytest.raises(ArgumentError, match="equal lengths; found 5, 4"):
+        pickle.loads(sent)
+    path.unlink()
+    with pytest.raises(MissingFile, match=f"^{path}: cannot be opened"):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "EOF"),
+        (b"no such thing", "magic string"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr': __import__('os').abort()}".ljust(128), "malformed|Cannot parse"),
+        (
+            b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999,), }".ljust(128),
+            "file size",
+        ),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (9,), }".ljust(128), "objects"),
+    ],
+)
+def test_files_that_are_no_arrays_are_refused(data: bytes, words: str, tmp_path: Path) -> None:
+    """Name the file, and run nothing that is in it."""
+    path = tmp_path / "x.npy"
+    path.write_bytes(data)
+    with pytest.raises(BadFile, match=rf"^{path}: no .npy file .*({words})"):
+        ArrayDataset(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Refuse what is no file at all."""
+    os.mkfifo(tmp_path / "x.npy")
+    for path in (tmp_path / "x.npy", tmp_path):
+        with pytest.raises(UnreadableFile):
+            ArrayDataset(path)
+
+
+def test_what_does_not_turn_into_an_array_is_told() -> None:
+    """Pass on what NumPy or a framework says."""
+    with pytest.raises(ArgumentError, match=r"array 1 of ArrayDataset cannot be made .*inhomogeneous"):
+        ArrayDataset(np.zeros(2), [[1], [2, 3]])
+
+
+def test_torch_tensors_are_read_without_a_copy() -> None:
+    """Share their memory; say what torch says of those in a graph."""
+    torch = pytest.importorskip("torch")
+    features, labels = torch.arange(12.0).reshape(6, 2), torch.arange(6)
+    dataset = ArrayDataset(features, labels)
+    features += 1
+    x, y = next(iter(DataLoader(dataset, 4, shuffle=True, seed=0)))
+    np.testing.assert_array_equal(x, features.numpy()[y])
+    with pytest.raises(ArgumentError, match=r"array 0 .* detach"):
+        ArrayDataset(features.requires_grad_())
+
+
+def test_jax_arrays_are_read() -> None:
+    """Batch arrays that JAX made, bfloat16 included."""
+    jnp = pytest.importorskip("jax.numpy")
+    features, labels = jnp.arange(12.0).reshape(6, 2), jnp.arange(6, dtype=jnp.bfloat16)
+    x, y = next(iter(DataLoader(ArrayDataset(features, labels), 4, shuffle=True, seed=0)))
+    assert y.dtype == labels.dtype
+    np.testing.assert_array_equal(x, np.asarray(features)[y.astype(int)])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.datasets.base import Dataset
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from headrace.work import Empty
 
@@ -29,19 +31,38 @@ class ArrayDataset(Dataset[Any]):
     >>> x.shape, y
     ((3, 2), array([0, 1, 2]))
 
-    One array gives bare rows, several give tuples of rows. Rows are views; a loader gathers whole batches at a time,
-    without touching single rows. Memory-mapped arrays stay on disk.
+    >>> x, y = dataset[[5, 0]]
+    >>> x.tolist(), y.tolist()
+    ([[10.0, 11.0], [0.0, 1.0]], [5, 0])
 
-    Raises `ArgumentError` for arrays of different lengths, without rows' axis, or of Python objects.
+    One array gives bare rows, several give tuples of rows; an index may be whatever indexes an array: a slice, a list.
+    Rows are views; a loader gathers whole batches at a time, without touching single rows.
+
+    An array may be of NumPy, of torch or JAX on the CPU, neither of which is copied, or anything else that turns into
+    one. The path of a ``.npy`` file is an array too: mapped, so that it stays on the disk, and opened anew by each
+    process that is sent the dataset. Such a file must not be cut short while it is mapped.
+
+    Raises `ArgumentError` for arrays of different lengths, without rows' axis, or of Python objects; `MissingFile`,
+    `UnreadableFile` and `BadFile` for a file.
     """
 
     suits_threads = True
 
-    def __init__(self, *arrays: ArrayLike) -> None:
+    def __init__(self, *arrays: ArrayLike | str | os.PathLike[str]) -> None:
         if not arrays:
             raise ArgumentError("ArrayDataset needs at least one array")
-        # asanyarray: a memory-mapped array must stay one.
-        self.arrays = tuple(np.asanyarray(array) for array in arrays)
+        self._files = {
+            number: os.path.abspath(array)  # noqa: PTH100  a folder that changes its place would be another file
+            for number, array in enumerate(arrays)
+            if isinstance(array, (str, os.PathLike))
+        }
+        self._hold([
+            _mapped(self._files[number]) if number in self._files else _array(array, number)
+            for number, array in enumerate(arrays)
+        ])  # fmt: skip
+
+    def _hold(self, arrays: list[NDArray[Any]]) -> None:
+        self.arrays = tuple(arrays)
         for number, array in enumerate(self.arrays):
             if isinstance(array, np.ma.MaskedArray):
                 raise ArgumentError(
@@ -55,11 +76,22 @@ class ArrayDataset(Dataset[Any]):
                 lengths = ", ".join(str(len(a)) for a in self.arrays[: number + 1])
                 raise ArgumentError(f"the arrays of ArrayDataset must have equal lengths; found {lengths}, …")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled as all that is in the file.
+        arrays = [None if number in self._files else array for number, array in enumerate(self.arrays)]
+        return {**vars(self), "arrays": arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._hold([
+            _mapped(self._files[number]) if array is None else array for number, array in enumerate(state["arrays"])
+        ])  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def __getitem__(self, index: int) -> Any:
-        """Return the row, or the tuple of rows, at an index."""
+    def __getitem__(self, index: Any) -> Any:
+        """Return the row, or the tuple of rows, at an index; of a slice or a list of indices, the arrays of rows."""
         if len(self.arrays) == 1:
             return self.arrays[0][index]
         return tuple(array[index] for array in self.arrays)
@@ -77,3 +109,29 @@ class ArrayDataset(Dataset[Any]):
             np.take(array, rows, axis=0, out=out, mode="wrap")
             batch.append(out)
         return batch[0] if len(batch) == 1 else batch
+
+
+def _array(array: Any, number: int) -> NDArray[Any]:
+    try:
+        return np.asanyarray(array)  # any: a memory-mapped array must stay one
+    except Exception as error:  # what a framework raises for arrays on a device or in a graph
+        raise ArgumentError(f"array {number} of ArrayDataset cannot be made an array of NumPy: {error}") from error
+
+
+def _mapped(path: str) -> NDArray[Any]:
+    """Open a ``.npy`` file; what is in it is read when its rows are."""
+    if Path(path).is_fifo():  # whose other end would be waited for
+        raise UnreadableFile(f"{path}: it is a pipe; a .npy file was expected. Mend the path.")
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        kind = MissingFile if isinstance(error, FileNotFoundError) else UnreadableFile
+        unread = kind(f"{path}: cannot be opened: {error.strerror or error}; a .npy file was expected. Mend the path.")
+        unread.errno = error.errno
+        raise unread from error
+    except Exception as error:  # NumPy raises anything on strangers' bytes
+        said = str(error).rstrip(".")
+        raise BadFile(
+            f"{path}: no .npy file of numbers that can be mapped: {said}. Write it with numpy.save."
+        ) from error
+    return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -260,6 +259,8 @@ class _Archive:
 
     def verify(self) -> None:
         """Compare the MD5 with those of the published archives."""
+        import hashlib
+
         try:
             with self.place.open("rb") as file:
                 found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
