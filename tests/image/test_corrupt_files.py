@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from tests.pictures import encoded, photo
+from PIL import Image, ImageFile
+from tests.pictures import by_pillow, encoded, photo
 
 import headrace
 from headrace.datasets.images import ImageFiles
@@ -182,3 +182,54 @@ def test_a_jpeg_with_less_in_it_than_it_says_is_refused(lie: str) -> None:
         data = data[:at] + height.to_bytes(2, "big") + data[at + 2 :]
     with pytest.raises(BadImage, match="cut short"):
         decode(data, path="/photos/x.jpg")
+
+
+def flagged(data: bytes) -> np.ndarray | None:
+    """Read a picture as Pillow does with its flag for truncated ones; None where it refuses."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        return by_pillow(data)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"subsampling": "4:4:4"}), ("PNG", {}), ("GIF", {}),
+     ("BMP", {}), ("PPM", {}), ("TIFF", {})],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_what_is_cut_short_is_read_as_pillow_reads_it_with_its_flag(form: str, options: dict[str, Any]) -> None:
+    """Give the same pixels wherever it ends, or refuse it, and never more than Pillow; the flag itself stays unset."""
+    data = encoded(photo(3, 50, 61), form, **options)
+    read = 0
+    for end in range(0, len(data), max(1, len(data) // 60)):
+        try:
+            pixels = decode(data[:end], allow_truncated=True)
+        except BadImage:
+            continue
+        read += 1
+        np.testing.assert_array_equal(pixels, flagged(data[:end]))
+        np.testing.assert_array_equal(decode_with_pillow(data[:end], allow_truncated=True), pixels)
+    assert read > 10
+    np.testing.assert_array_equal(decode(data, allow_truncated=True), decode(data))
+    with pytest.raises(BadImage, match="cut short"):
+        decode(data[: len(data) * 3 // 4])
+
+
+def test_the_missing_part_of_a_jpeg_is_grey() -> None:
+    """Keep what is above the cut, and fill the rest."""
+    data = encoded(photo(1, 256, 256))
+    whole, cut = decode(data), decode(data[: len(data) // 2], allow_truncated=True)
+    np.testing.assert_array_equal(cut[:64], whole[:64])
+    assert (cut[-64:] == 128).all()
+
+
+def test_a_picture_of_which_nothing_is_left_is_refused_still() -> None:
+    """Refuse nothing, text, and a header alone."""
+    for data in (b"", b"text", encoded(photo(), "PNG")[:20], encoded(photo())[:100]):
+        with pytest.raises(BadImage, match=rf"{len(data)} bytes"):
+            decode(data, allow_truncated=True)

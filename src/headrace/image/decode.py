@@ -44,9 +44,13 @@ DEFAULT_MAX_PIXELS = 178_956_970
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
 
 CURE = 'Mend or remove the file, or pass over it with on_error="skip".'
+JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
+"""What a JPEG file begins with, and what it ends with."""
 
 
-def decode(data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+) -> NDArray[np.uint8]:
     """Turn the bytes of a picture file into its pixels.
 
     >>> import io
@@ -66,14 +70,18 @@ def decode(data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MA
     bits and floats have no range that files agree on: the lowest finite value of the picture becomes 0, its highest
     255.
 
+    ``allow_truncated``: take a picture whose end is missing for one, the missing part grey in a JPEG and black
+    elsewhere, as Pillow does with ``ImageFile.LOAD_TRUNCATED_IMAGES``, but for this picture alone; one
+    of which nothing can be read is refused still.
+
     ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
     above ``max_pixels`` (width times height), before memory is taken for the pixels, and `MissingDependency`.
     """
-    if data[:3] == b"\xff\xd8\xff":
-        pixels = _decode_jpeg(data, path, max_pixels)
+    if data[:3] == JPEG:
+        pixels = _decode_jpeg(data, path, max_pixels, allow_truncated=allow_truncated)
         if pixels is not None:
             return pixels
-    return decode_with_pillow(data, path=path, max_pixels=max_pixels)
+    return decode_with_pillow(data, path=path, max_pixels=max_pixels, allow_truncated=allow_truncated)
 
 
 def read_file(path: str, *, place: str | None = None) -> bytes:
@@ -107,7 +115,7 @@ def read_file(path: str, *, place: str | None = None) -> bytes:
 
 
 def decode_with_pillow(
-    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
 ) -> NDArray[np.uint8]:
     """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
     place = path or "a picture in memory"
@@ -117,11 +125,11 @@ def decode_with_pillow(
     try:
         with _unheard():
             try:
-                return _read(data, place, max_pixels)
+                return _read(data, place, max_pixels, allow_truncated=allow_truncated)
             except image.DecompressionBombError:
                 # Some of Pillow's readers ask its own limit, which is one for the whole process, in their midst.
                 with _raised_limit(image, max_pixels):
-                    return _read(data, place, max_pixels)
+                    return _read(data, place, max_pixels, allow_truncated=allow_truncated)
     except SampleError:
         raise
     except image.DecompressionBombError as error:
@@ -134,7 +142,7 @@ def decode_with_pillow(
         raise _bad(data, place, f"cut short or corrupt ({_said(error)})") from error
 
 
-def _decode_jpeg(data: bytes, path: str | None, max_pixels: int) -> NDArray[np.uint8] | None:
+def _decode_jpeg(data: bytes, path: str | None, max_pixels: int, *, allow_truncated: bool) -> NDArray[np.uint8] | None:
     """Take the fast route, where there is one and it is sure; None sends the bytes to Pillow."""
     turbo = _simplejpeg()
     if turbo is None:
@@ -150,7 +158,9 @@ def _decode_jpeg(data: bytes, path: str | None, max_pixels: int) -> NDArray[np.u
         pixels = memory.empty((height, width, 3), np.uint8)
         turbo.decode_jpeg(data, "RGB", buffer=pixels)
     except ValueError as error:
-        if "remature end" in str(error):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
+        if (
+            "remature end" in str(error) and not allow_truncated
+        ):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
             raise _bad(data, path or "a picture in memory", f"cut short ({_said(error)})") from error
         return None
     except MemoryError:
@@ -194,10 +204,17 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
     return Image
 
 
-def _read(data: bytes, place: str, max_pixels: int) -> NDArray[np.uint8]:
+def _read(data: bytes, place: str, max_pixels: int, *, allow_truncated: bool) -> NDArray[np.uint8]:
+    if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
+        data += END_OF_JPEG
     picture = _open(data, place)
     _check_size(picture.size, place, max_pixels)
-    picture.load()
+    try:
+        picture.load()
+    except OSError as error:
+        if not allow_truncated or "truncated" not in str(error).lower():
+            raise
+        picture.tile = []  # nothing is left to load: what there was is in the picture
     _check_size(picture.size, place, max_pixels)  # an icon's true size is known once it is loaded
     return _turned(_rgb(picture), _orientation(picture))
 
