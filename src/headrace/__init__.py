@@ -12,6 +12,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.combine import ConcatDataset, StackDataset
+from headrace.datasets.faces import FaceDataset, ellipse_boxes
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
@@ -86,6 +87,7 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "DistributedSampler",
+    "FaceDataset",
     "HeadraceError",
     "ImageFiles",
     "ImageFolder",
@@ -127,6 +129,7 @@ __all__ = [
     "__version__",
     "default_collate",
     "default_convert",
+    "ellipse_boxes",
     "get_worker_info",
     "random_split",
     "rng",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from headrace.cli.photographs import Recipe, make_pictures, photographs
-from headrace.cli.sheet import sheet_size
+from headrace.image.sheet import sheet_size
 from tests.cli.conftest import PATIENCE_SECONDS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from PIL import Image
 import headrace
 from headrace.cli import preview
 from headrace.cli.pictures import Options, open_path
-from headrace.cli.sheet import TILE, Pair, contact_sheet, sheet_size, thumbnail
+from headrace.image.sheet import TILE, Pair, contact_sheet, sheet_size, thumbnail
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from headrace import (
     ToFloat,
 )
 from headrace.cli.faults import writing
-from headrace.cli.sheet import Pair, contact_sheet, thumbnail
 from headrace.cli.text import plain
+from headrace.image.sheet import Pair, contact_sheet, thumbnail
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -55,6 +55,11 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         return self._root
 
     @property
+    def max_pixels(self) -> int:
+        """The most pixels that a picture may have."""
+        return self._max_pixels
+
+    @property
     def paths(self) -> PackedList:
         """The paths, as they are held: below `root`, or absolute."""
         return self._paths

@@ -118,7 +118,7 @@ class _Lines:
                 if not INTEGER.fullmatch(label):
                     raise _NameFoundError
                 if int(label) not in INT64:
-                    raise _unclear(self.file, number, label, "a label of at most 64 bits was expected")
+                    raise unclear(self.file, number, label, "a label of at most 64 bits was expected")
                 labels.append(int(label))
                 yield path
 
@@ -160,7 +160,7 @@ class _Lines:
             yield number, path, label
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        with _opened(self.file) as stream:
+        with opened(self.file) as stream:
             rows = _fields(self.file, stream, self.layout)
             if self.layout.header:
                 next(rows, None)
@@ -170,7 +170,7 @@ class _Lines:
         line = self.layout.separator.join(fields)
         if self.layout.columns is None:
             if len(fields) != 2:
-                raise _unclear(
+                raise unclear(
                     self.file, number, line,
                     f"{len(fields)} fields, where a path and a label were expected, separated by "
                     f"{_called(self.layout.separator)}. Quote a path that has the separator in it, name another "
@@ -180,20 +180,20 @@ class _Lines:
         else:
             first, second = self.layout.columns
             if max(first, second) >= len(fields):
-                raise _unclear(
+                raise unclear(
                     self.file, number, line, f"{len(fields)} fields, where columns {first} and {second} were expected"
                 )
         path, label = fields[first].strip(), fields[second].strip()
         if not path or not label:
-            raise _unclear(self.file, number, line, "a path and a label were expected, and one is empty")
+            raise unclear(self.file, number, line, "a path and a label were expected, and one is empty")
         if label.lower().endswith(DEFAULT_EXTENSIONS):
-            raise _unclear(
+            raise unclear(
                 self.file, number, line,
                 f"{label!r} stands where a label was expected, and looks like a path. Swap the two with "
                 "columns=(1, 0); paths without labels are for ImageFiles",
             )  # fmt: skip
         if FRACTION.fullmatch(label):
-            raise _unclear(self.file, number, line, f"label {label!r} is neither an integer nor a name; write integers")
+            raise unclear(self.file, number, line, f"label {label!r} is neither an integer nor a name; write integers")
         return path, label
 
 
@@ -213,7 +213,7 @@ def _check(separator: str | None, columns: Sequence[str | int] | None) -> None:
 
 def _layout(file: Path, separator: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
     """Make out what stands where, from what the user said and the first line that is not blank."""
-    with _opened(file) as stream:
+    with opened(file) as stream:
         first = next((line for line in stream if line.strip()), "")
         if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
             raise ListFileError(f"{file}: UTF-16, where UTF-8 was expected. Save it as UTF-8.")
@@ -262,7 +262,7 @@ def _fields(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int,
         except StopIteration:
             return
         except csv.Error as error:
-            raise _unclear(file, reader.line_num, "", f"not well-formed CSV: {error}") from error
+            raise unclear(file, reader.line_num, "", f"not well-formed CSV: {error}") from error
         if any(field.strip() for field in fields):
             yield reader.line_num, fields
 
@@ -272,7 +272,7 @@ def _unquoted(path: str) -> str:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[IO[str]]:
+def opened(file: Path) -> Iterator[IO[str]]:
     """Open a list file for reading; bytes that are not UTF-8 come through as they do in the names of files."""
     try:
         stream: Any = file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -289,6 +289,7 @@ def _called(separator: str) -> str:
     return {"\t": "tabs", ",": "commas", " ": "white space"}.get(separator, repr(separator))
 
 
-def _unclear(file: Path, number: int, line: str, reason: str) -> ListFileError:
+def unclear(file: Path, number: int, line: str, reason: str) -> ListFileError:
+    """Build the error for a line that cannot be read."""
     shown = f" {line[:80] + ('…' if len(line) > 80 else '')!r}:" if line else ""
     return ListFileError(f"{file}, line {number}:{shown} {reason}.")

@@ -1,0 +1,242 @@
+"""The contact sheet: pictures on cards, alone or before and after the transforms, in one PNG to look at."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image, ImageDraw, ImageFont
+
+    Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+TILE = 160
+"""The side of the square that one picture of a pair is fitted into, in pixels of the sheet."""
+
+SINGLE_TILE = 240
+"""The side of the square for a picture that has its card to itself."""
+
+_COLUMNS = 4
+_MARGIN = 28
+_GAP = 16
+_PADDING = 10
+_BETWEEN = 22  # the two pictures of a pair; an arrow stands there
+_CAPTION = 42
+_HEADING = 24
+_HEAD = _MARGIN + 68
+
+_PAPER = (241, 242, 244)
+_CARD = (255, 255, 255)
+_EDGE = (218, 221, 226)
+_MAT = (228, 231, 235)
+_INK = (28, 32, 38)
+_FAINT = (112, 120, 130)
+_ACCENT = (38, 110, 190)
+_MARK = (255, 214, 0)
+
+_WIDE_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture before and after the transforms, both (H, W, 3) uint8, and what to write under them."""
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    caption: str
+    detail: str
+
+    @property
+    def pictures(self) -> tuple[NDArray[np.uint8], ...]:
+        """Both."""
+        return self.before, self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A picture, (H, W, 3) uint8, and what to write under it."""
+
+    picture: NDArray[np.uint8]
+    caption: str
+    detail: str
+
+    @property
+    def pictures(self) -> tuple[NDArray[np.uint8], ...]:
+        """The one."""
+        return (self.picture,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the cards are: up to four in a row."""
+
+    cards: int
+    across: int
+    tile: int
+
+    @property
+    def columns(self) -> int:
+        return max(1, min(_COLUMNS, self.cards))
+
+    @property
+    def card(self) -> tuple[int, int]:
+        """Width and height of a card."""
+        width = self.across * (self.tile + _BETWEEN) - _BETWEEN + 2 * _PADDING
+        return width, self.above + self.tile + _CAPTION + 6
+
+    @property
+    def above(self) -> int:
+        """The height above the pictures of a card, where two have headings."""
+        return _HEADING if self.across > 1 else _PADDING
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width, height = self.card
+        rows = -(-self.cards // self.columns)
+        return self.columns * (width + _GAP) - _GAP + 2 * _MARGIN, _HEAD + rows * (height + _GAP) - _GAP + _MARGIN
+
+    def corner(self, place: int) -> tuple[int, int]:
+        """Left and top of a card."""
+        row, column = divmod(place, self.columns)
+        width, height = self.card
+        return _MARGIN + column * (width + _GAP), _HEAD + row * (height + _GAP)
+
+
+def contact_sheet(cards: Sequence[Pair | Single], *, title: str, subtitle: str) -> Image.Image:
+    """Draw the cards, all of one kind, up to four in a row, under a title.
+
+    >>> import numpy as np
+    >>> pair = Pair(np.zeros((60, 80, 3), np.uint8), np.zeros((32, 32, 3), np.uint8), "cat", "80 x 60")
+    >>> contact_sheet([pair], title="cats", subtitle="one of 1").size == sheet_size(1)
+    True
+    """
+    from PIL import Image, ImageDraw
+
+    pairs = not cards or isinstance(cards[0], Pair)
+    layout = _Layout(len(cards), 2 if pairs else 1, TILE if pairs else SINGLE_TILE)
+    sheet = Image.new("RGB", layout.size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    width = sheet.width - 2 * _MARGIN
+    _text(draw, (_MARGIN, _MARGIN - 4), title, 24, _INK, width)
+    _text(draw, (_MARGIN, _MARGIN + 32), subtitle, 14, _FAINT, width)
+    for place, card in enumerate(cards):
+        _card(sheet, draw, layout, place, card)
+    return sheet
+
+
+def sheet_size(pairs: int) -> tuple[int, int]:
+    """Return the width and height of the contact sheet of so many pairs.
+
+    >>> sheet_size(4)[0] == sheet_size(16)[0] > sheet_size(2)[0]
+    True
+    """
+    return _Layout(pairs, 2, TILE).size
+
+
+def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fit a picture into a square of `TILE` pixels, in its own proportions, the rest filled with grey.
+
+    >>> import numpy as np
+    >>> thumbnail(np.zeros((300, 500, 3), np.uint8)).shape == (TILE, TILE, 3)
+    True
+    """
+    import numpy as np
+
+    return np.array(_fitted(image, TILE))
+
+
+def with_ellipses(image: NDArray[np.uint8], ellipses: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Fit a picture into a square of `SINGLE_TILE` pixels, with ellipses drawn on it.
+
+    >>> import numpy as np
+    >>> with_ellipses(np.zeros((300, 500, 3), np.uint8), np.array([[90, 60, 1.5, 250, 150]])).max()
+    np.uint8(255)
+
+    ``ellipses``: (n, 5), of major radius, minor radius, angle, centre x and y, in pixels of the picture and radians
+    from the x axis towards the y axis, which points down.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    finer = 3 * SINGLE_TILE  # drawn in three times the size, for smooth lines
+    canvas = _fitted(image, finer)
+    draw = ImageDraw.Draw(canvas)
+    height, width = image.shape[:2]
+    scale = finer / max(height, width)
+    left, top = (finer - scale * width) / 2, (finer - scale * height) / 2
+    turn = np.linspace(0, 2 * np.pi, 181)
+    for major, minor, angle, x, y in np.asarray(ellipses, np.float64).reshape(-1, 5):
+        along, across = major * np.cos(turn), minor * np.sin(turn)
+        xs = left + scale * (x + along * np.cos(angle) - across * np.sin(angle))
+        ys = top + scale * (y + along * np.sin(angle) + across * np.cos(angle))
+        points = list(zip(xs.tolist(), ys.tolist(), strict=True))
+        for colour, stroke in ((_INK, 12), (_MARK, 6)):  # edged, to be seen on any picture
+            draw.line(points, fill=colour, width=stroke, joint="curve")
+    return np.array(canvas.resize((SINGLE_TILE, SINGLE_TILE), Image.Resampling.BOX))
+
+
+def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place: int, card: Pair | Single) -> None:
+    left, top = layout.corner(place)
+    width, height = layout.card
+    draw.rounded_rectangle((left, top, left + width - 1, top + height - 1), radius=8, fill=_CARD, outline=_EDGE)
+    first, above, tile = left + _PADDING, top + layout.above, layout.tile
+    for number, picture in enumerate(card.pictures):
+        sheet.paste(_fitted(picture, tile), (first + number * (tile + _BETWEEN), above))
+    if len(card.pictures) > 1:
+        small, second = _font(11), first + tile + _BETWEEN
+        draw.text((first, top + 7), "before", font=small, fill=_FAINT)
+        draw.text((second, top + 7), "after", font=small, fill=_FAINT)
+        middle, tip = above + tile // 2, second - 4
+        draw.line((first + tile + 5, middle, tip - 4, middle), fill=_ACCENT, width=2)
+        draw.polygon([(tip, middle), (tip - 6, middle - 5), (tip - 6, middle + 5)], fill=_ACCENT)
+    room = width - 2 * _PADDING
+    _text(draw, (first, above + tile + 5), card.caption, 15, _INK, room)
+    _text(draw, (first, above + tile + 25), card.detail, 11, _FAINT, room)
+
+
+def _fitted(image: NDArray[np.uint8], tile: int) -> Image.Image:
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    if picture.size == (tile, tile):
+        return picture
+    scale = tile / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    # A picture smaller than its tile is shown pixel by pixel, not as a blur that nobody delivered.
+    picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    mat = Image.new("RGB", (tile, tile), _MAT)
+    mat.paste(picture, ((tile - size[0]) // 2, (tile - size[1]) // 2))
+    return mat
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: tuple[int, int, int], room: int
+) -> None:
+    """Write a line, its middle left out if it is too long for the room: both ends of a file's name tell it apart."""
+    font = _font(size, text)
+
+    def shortened(left_out: int) -> str:
+        keep = len(text) - left_out
+        return f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}" if left_out else text
+
+    left_out = bisect_left(range(len(text)), 1, key=lambda number: int(font.getlength(shortened(number)) <= room))
+    draw.text(at, shortened(left_out), font=font, fill=ink)
+
+
+def _font(size: int, text: str = "") -> Font:
+    """Return Pillow's own font, which draws ASCII, or for other text a common one of the system, if it has one."""
+    from PIL import ImageFont
+
+    if not text.isascii():
+        for name in _WIDE_FONTS:
+            try:
+                return ImageFont.truetype(name, size)
+            except OSError:
+                continue
+    return ImageFont.load_default(size)
