@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,3 +141,50 @@ def test_a_picture_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path:
     assert done.returncode == 2
     assert "is one of the pictures" in done.stderr
     assert picture.read_bytes() == before
+
+
+def binary_cifar(folder: Path, split: str = "test_batch") -> Path:
+    """Write CIFAR-10's binary files: three pictures, of two classes."""
+    folder.mkdir()
+    (folder / "batches.meta.txt").write_text("airplane\nautomobile\n")
+    (folder / f"{split}.bin").write_bytes(b"".join(bytes([n % 2]) + bytes([n * 60]) * 3072 for n in range(3)))
+    return folder
+
+
+def test_cifar_is_shown_as_it_is_in_memory(run: Run, tmp_path: Path) -> None:
+    """Tell the shape of the data, in whichever split there is, and of a batch at its own size."""
+    binary_cifar(tmp_path / "data")
+    done = run("show", "data")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data: 3 pictures in 2 classes" in done.stdout
+    assert "CIFAR10, test pictures, MD5 not verified: images (3, 32, 32, 3) uint8, labels (3,) int64\n" in done.stdout
+    assert "(3, 3, 32, 32)" in done.stdout
+    assert "labels: airplane (2), automobile" in done.stdout
+    assert colours(tmp_path / "headrace-show.png")[0] == sheet_size(3)
+    assert run("check", "data").stderr.endswith("3 pictures checked, all good\n")
+    assert "32" in run("bench", "data", "-n", "3", "-w", "0").stdout
+
+
+def test_a_cifar_archive_is_verified_unless_told_otherwise(run: Run, tmp_path: Path) -> None:
+    """Refuse another MD5 than the published, name the option that accepts it, and obey it."""
+    folder = binary_cifar(tmp_path / "cifar-10-batches-bin")
+    with tarfile.open(tmp_path / "mine.tar.gz", "w:gz") as tar:
+        tar.add(folder, folder.name)
+    refused = run("show", "mine.tar.gz")
+    assert refused.returncode == 2
+    assert "its MD5 is" in refused.stderr
+    assert "--no-verify" in refused.stderr
+    assert "(3, 32, 32, 3) uint8" in run("show", "mine.tar.gz", "--no-verify").stdout
+    empty = tmp_path / "empty.tar.gz"
+    with tarfile.open(empty, "w:gz"):
+        pass
+    assert "not found" in run("show", empty, "--no-verify").stderr
+
+
+def test_cifars_files_are_never_overwritten_by_their_contact_sheet(run: Run, tmp_path: Path) -> None:
+    """Refuse an output that is one of them."""
+    folder = binary_cifar(tmp_path / "data")
+    before = (folder / "test_batch.bin").read_bytes()
+    done = run("show", "data", "-o", "data/test_batch.bin")
+    assert done.returncode == 2
+    assert (folder / "test_batch.bin").read_bytes() == before

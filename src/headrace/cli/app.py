@@ -54,8 +54,8 @@ class Commands(click.Group):
 def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
     """Real pictures in, training batches out.
 
-    PATH is a folder with one sub-folder a class, a folder of pictures, a list file (.txt .csv .tsv .lst), or one
-    picture.
+    PATH is a folder with one sub-folder a class, a folder of pictures, a list file (.txt .csv .tsv .lst), CIFAR as
+    downloaded (its folder or its .tar.gz), or one picture.
     """
     with held_back():
         for module in _HEAVY:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     help="Instead of whole epochs: stop after this many pictures, begin again if there are fewer.",
 )
 @click.option(
-    "--size", "-s", type=click.IntRange(min=1), metavar="N", default=224, show_default=True, help="Side of the crops."
+    "--size", "-s", type=click.IntRange(min=1), metavar="N", help="Side of the crops.  [default: 224; of CIFAR, 32]"
 )
 @click.option(
     "--seed",
@@ -66,7 +66,7 @@ def bench(
     batch_size: int,
     epochs: int | None,
     wanted: int | None,
-    size: int,
+    size: int | None,
     seed: int,
 ) -> None:
     """Stream PATH as training would, and measure it.
@@ -81,7 +81,7 @@ def bench(
     from headrace import DataLoader
     from headrace.cli.preview import describe, training
 
-    transform = training(size)
+    transform = training(size or pictures.side)
     loader: DataLoader[Any] = DataLoader(
         pictures.dataset.map(transform),
         batch_size,

@@ -12,6 +12,7 @@ from headrace.cli.text import count, plain
 
 if TYPE_CHECKING:
     from headrace.cli.pictures import Pictures
+    from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
 
 # Where the advice begins in the errors of a dataset: it is for who writes a training loop.
@@ -42,7 +43,7 @@ def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
         for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
             if reason is not None:
                 bad += 1
-                progress.say(f"{plain(dataset.path(index))}: {plain(reason)}")
+                progress.say(f"{plain(dataset.where(index))}: {plain(reason)}")
             progress.advance()
     read = count(len(dataset), "picture")
     click.echo(f"{read} checked, {bad:,} bad" if bad else f"{read} checked, all good", err=True)
@@ -52,7 +53,7 @@ def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
 class Examine:
     """Reads one picture and keeps nothing of it."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
+    def __init__(self, dataset: ImageDataset | CifarDataset) -> None:
         self._dataset = dataset
 
     def __call__(self, index: int) -> str | None:
@@ -60,7 +61,7 @@ class Examine:
         try:
             self._dataset[index]
         except Exception as error:  # noqa: BLE001  whatever a decoder does, the other files are still to be checked
-            return reason(error, index, self._dataset.path(index))
+            return reason(error, index, self._dataset.where(index))
         return None
 
 

@@ -11,15 +11,20 @@ import click
 
 from headrace.cli.faults import Fault
 from headrace.cli.text import count
+from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
-from headrace.errors import HeadraceError, SampleError
+from headrace.errors import HeadraceError, MissingFile, SampleError
 from headrace.image.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
+ARCHIVES = (".tar.gz", ".tgz")
+
+SIDE = 224
+"""The side of the crops where pictures are of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Options:
     columns: tuple[str | int, ...] | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     by_class: bool = True
+    verify: bool = True
 
     def of_lists(self) -> bool:
         """Say whether one is given that only a list file knows."""
@@ -41,9 +47,14 @@ class Options:
 class Pictures:
     """A dataset of pictures, and how to speak of it."""
 
-    dataset: ImageDataset
+    dataset: ImageDataset | CifarDataset
     name: str
     classes: tuple[str, ...] = ()
+
+    @property
+    def side(self) -> int:
+        """The side of the crops unless told otherwise."""
+        return self.dataset.images.shape[1] if isinstance(self.dataset, CifarDataset) else SIDE
 
     def summary(self) -> str:
         """Say how many pictures there are, in how many classes."""
@@ -62,11 +73,11 @@ class Pictures:
 
     def file(self, index: int) -> str:
         """Return the name of a picture's file, without its folders."""
-        return Path(self.dataset.path(index)).name
+        return Path(self.dataset.where(index)).name
 
 
 def open_path(path: str, options: Options) -> Pictures:
-    """Open a folder of class folders, a folder of pictures, a list file, or one picture.
+    """Open a folder of class folders, a folder of pictures, a list file, CIFAR's files or archive, or one picture.
 
     Raises `Fault` for a PATH that is none of these.
     """
@@ -75,6 +86,9 @@ def open_path(path: str, options: Options) -> Pictures:
     if options.of_lists() and not is_list:
         raise Fault(f"{path}: --root, --header and --columns are for list files ({' '.join(LIST_FILES)})")
     try:
+        cifar = _open_cifar(place, path, verify=options.verify)
+        if cifar is not None:
+            return cifar
         if place.is_dir():
             return open_folder(place, path, by_class=options.by_class, max_pixels=options.max_pixels)
         if is_list:
@@ -89,7 +103,7 @@ def open_path(path: str, options: Options) -> Pictures:
         if place.exists() or place.is_symlink():
             return _open_picture(place, path, options.max_pixels)
     except HeadraceError as error:
-        raise Fault(str(error)) from error
+        raise Fault(str(error).replace("verify=False", "--no-verify")) from error
     raise Fault(f"{path}: no such file or folder")
 
 
@@ -107,6 +121,24 @@ def open_folder(
         endings = " ".join(DEFAULT_EXTENSIONS)
         raise Fault(f"{shown}: no picture in this folder; names of pictures end with {endings}")
     return Pictures(flat, shown)
+
+
+def _open_cifar(place: Path, path: str, *, verify: bool) -> Pictures | None:
+    """Open CIFAR's files or an archive that may have them, its training pictures first; None for anything else."""
+    kinds = [kind for kind in (CIFAR10, CIFAR100) if kind.is_at(place)]
+    if not kinds and place.is_file() and place.name.lower().endswith(ARCHIVES):
+        kinds = [CIFAR10, CIFAR100]
+    missing = None
+    for kind, train in [(kind, train) for kind in kinds for train in (True, False)]:
+        try:
+            dataset = kind(place, train, verify=verify)
+        except MissingFile as error:
+            missing = missing or error
+        else:
+            return Pictures(dataset, path, tuple(dataset.classes))
+    if missing is not None:
+        raise missing
+    return None
 
 
 def _open_picture(place: Path, path: str, max_pixels: int) -> Pictures:
@@ -135,9 +167,10 @@ def pictures_of_path(*, by_class: bool = True) -> Callable[[Callable[..., Any]],
             header: bool,
             columns: tuple[str | int, ...] | None,
             max_pixels: int,
+            verify: bool,
             **others: object,
         ) -> Any:
-            pictures = open_path(path, Options(root, header, columns, max_pixels, by_class))
+            pictures = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
             return command(pictures=pictures, **others)
 
         for parameter in reversed(_PARAMETERS):
@@ -183,5 +216,8 @@ _PARAMETERS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="Refuse pictures of more pixels, which may be decompression bombs.  [default: half a GiB of RGB]",
+    ),
+    click.option(
+        "--verify/--no-verify", default=True, help="CIFAR: refuse an archive whose MD5 is not the published one."
     ),
 )

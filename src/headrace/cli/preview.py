@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.cli.pictures import Pictures
+    from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
 
 # ImageNet's, which most published models were trained with.
@@ -73,7 +74,7 @@ def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 class Traced(Dataset[tuple[Any, ...]]):
     """A dataset's samples after the transforms, each with its label, what it was before, its size and its index."""
 
-    def __init__(self, dataset: ImageDataset, transform: Compose) -> None:
+    def __init__(self, dataset: ImageDataset | CifarDataset, transform: Compose) -> None:
         self._dataset = dataset
         self._transform = transform
 

@@ -10,6 +10,7 @@ import click
 
 from headrace.cli.pictures import pictures_of_path
 from headrace.cli.text import count, plain, table
+from headrace.datasets.cifar import CifarDataset
 
 if TYPE_CHECKING:
     from headrace.cli.pictures import Pictures
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     help="Pictures in a batch.",
 )
 @click.option(
-    "--size", "-s", type=click.IntRange(min=1), metavar="N", default=224, show_default=True, help="Side of the crops."
+    "--size", "-s", type=click.IntRange(min=1), metavar="N", help="Side of the crops.  [default: 224; of CIFAR, 32]"
 )
 @click.option(
     "--augment/--no-augment",
@@ -62,7 +63,7 @@ def show(
     pictures: Pictures,
     output: Path,
     batch_size: int,
-    size: int,
+    size: int | None,
     augment: bool,
     shuffle: bool,
     seed: int,
@@ -74,11 +75,14 @@ def show(
     """
     from headrace.cli import preview
 
+    size = size or pictures.side
     if _is_one_of(pictures.dataset, output):
         raise click.UsageError(f"{plain(str(output))} is one of the pictures: name another file with --output")
     transform = preview.training(size) if augment else preview.evaluation(size)
     steps = preview.describe(transform)
     click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
+    if isinstance(pictures.dataset, CifarDataset):
+        click.echo(_in_memory(pictures.dataset))
     click.echo(f"{steps}; seed {seed}")
     click.echo()
     batch = preview.preview(pictures, transform, batch_size, shuffle=shuffle, seed=seed)
@@ -97,8 +101,19 @@ def show(
     click.echo(f"contact sheet: {plain(str(output))}")
 
 
-def _is_one_of(dataset: ImageDataset, output: Path) -> bool:
+def _in_memory(dataset: CifarDataset) -> str:
+    """Say what a dataset has in memory: what there is before any transform."""
+    shapes = [f"{array.shape} {array.dtype}" for array in dataset.arrays]
+    checked = "MD5 as published" if dataset.verified else "MD5 not verified"
+    name = f"{type(dataset).__name__}, {dataset.split} pictures, {checked}"
+    return f"{name}: images {shapes[0]}, labels {shapes[1]}"
+
+
+def _is_one_of(dataset: ImageDataset | CifarDataset, output: Path) -> bool:
     """Say whether saving there would overwrite a picture that is shown."""
+    if isinstance(dataset, CifarDataset):
+        source = Path(dataset.source)
+        return output.exists() and source.resolve() in (output.resolve(), output.resolve().parent)
     if not output.exists() or not output.resolve().is_relative_to(
         Path(dataset.root).resolve() if dataset.root else "/"
     ):

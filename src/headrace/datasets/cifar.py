@@ -92,7 +92,7 @@ class CifarDataset(ArrayDataset):
             if not isinstance(value, (bool, np.bool_)):
                 raise ArgumentError(f"{name} must be True or False; got {value!r}")
         source = self._find(Path(as_folder(root)), train=train)
-        self._split = "train" if train else "test"
+        self.split = "train" if train else "test"
         self._source = str(source.place)
         self._verified = isinstance(source, _Archive) and bool(verify)
         if isinstance(source, _Archive) and verify:
@@ -133,11 +133,11 @@ class CifarDataset(ArrayDataset):
 
     def where(self, index: int) -> str:
         """Say which row of which split a sample is, for errors."""
-        return f"{self._source}, {self._split} row {index}"
+        return f"{self._source}, {self.split} row {index}"
 
     def __repr__(self) -> str:
         checked = "MD5 as published" if self._verified else "not verified"
-        return f"<{type(self).__name__} {self._split}: {len(self)} pictures, {self._source} ({checked})>"
+        return f"<{type(self).__name__} {self.split}: {len(self)} pictures, {self._source} ({checked})>"
 
     @classmethod
     def is_at(cls, root: str | os.PathLike[str]) -> bool:
