@@ -1,0 +1,50 @@
+"""Scripts that start worker processes end, with the guard and without it, and nothing survives them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BODY = """
+import sys
+import headrace
+
+def main():
+    loader = headrace.DataLoader(
+        range(8), 4, num_workers=2, workers="process", multiprocessing_context=sys.argv[1], worker_init_fn={init}
+    )
+    for batch in loader:
+        print(batch)
+
+"""
+GUARDED = BODY + "if __name__ == '__main__':\n    main()\n"
+UNGUARDED = BODY + "main()\n"
+
+
+def run(folder: Path, script: str, method: str, init: str = "None") -> subprocess.CompletedProcess[str]:
+    """Run a script until its output closes, which the last of the processes that it started holds open."""
+    file = folder / "script.py"
+    file.write_text(script.format(init=init))
+    command = [sys.executable, str(file), method]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_with_the_guard_runs_once(method: str, tmp_path: Path) -> None:
+    """Print the batches once, and nothing else."""
+    done = run(tmp_path, GUARDED, method)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0 1 2 3]\n[4 5 6 7]\n", "")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("init", ["None", "print"])
+def test_a_script_without_the_guard_ends_and_says_why(method: str, init: str, tmp_path: Path) -> None:
+    """Raise an error of ours that names the guard, rather than start processes that start processes."""
+    done = run(tmp_path, UNGUARDED, method, init)
+    assert (done.returncode, done.stdout) == (1, "")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("headrace.errors.")]
+    assert errors
+    assert "under `if __name__ == '__main__':`" in errors[-1]
