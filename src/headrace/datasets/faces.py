@@ -49,9 +49,9 @@ class FaceDataset(Dataset[Any]):
     >>> len(faces), shapes, first.shape
     (3, [(3, 5, 3), (3, 6, 3), (3, 7, 3)], (3, 5, 3))
 
-    ``source``: a folder, walked with all below it and sorted by folder, then by name, or the paths of pictures. Of
-    these the dataset is the pictures from ``start`` on, at most ``limit``. A sample is an ``(H, W, 3)`` uint8 RGB
-    array; `fddb` makes a dataset whose samples have ellipses and boxes too.
+    ``source``: a folder, walked with all below it and sorted by folder, then by name (which files count is as in
+    `ImageFolder`), or the paths of pictures. Of these the dataset is the pictures from ``start`` on, at most ``limit``.
+    A sample is an ``(H, W, 3)`` uint8 RGB array; `fddb` makes a dataset whose samples have ellipses and boxes too.
 
     ``for picture in faces`` and ``iter(faces)`` begin at the first picture each time. ``next(faces)`` has a place of
     its own in the dataset, and ends there where the pictures do. No picture is kept: the one that the caller holds is
