@@ -62,6 +62,8 @@ class FaceDataset(Dataset[Any]):
     Raises `ArgumentError` here, and a `SampleError` that names index and path where a picture cannot be had.
     """
 
+    suits_threads = True
+
     def __init__(
         self,
         source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
