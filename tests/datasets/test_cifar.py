@@ -299,6 +299,14 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
         CIFAR10(path, train=False, verify=False)
 
 
+def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:
+    """Stop counting early: each costs time and memory, and only a few bytes of the archive."""
+    path = tmp_path / "many.tar.gz"
+    path.write_bytes(gzip.compress(tarfile.TarInfo("x").tobuf() * 2000))
+    with pytest.raises(BadFile, match="more than 1000 files"):
+        CIFAR10(path, verify=False)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     """Ask for the size first."""
     folder = extracted(tmp_path / "x", ten_python())

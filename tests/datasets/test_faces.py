@@ -189,6 +189,9 @@ def test_a_loader_batches_them(folder: Path) -> None:
 )
 def test_arguments_are_read_at_the_door(folder: Path, wrong: dict[str, Any]) -> None:
     """Name the argument."""
+    for source in (None, 3, [3], b"x"):
+        with pytest.raises(ArgumentError, match="paths must be"):
+            FaceDataset(source)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         FaceDataset(folder, **wrong)
 

@@ -29,6 +29,9 @@ MOST_OF_A_FILE = 256 << 20
 MOST_OF_AN_ARCHIVE = 512 << 20
 """Above these sizes, in bytes, a file, or all that is in an archive, is no CIFAR: the largest are 148 and 178 MiB."""
 
+MOST_MEMBERS = 1000
+"""Nor is an archive of more files and folders: the published ones have ten or fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -292,7 +295,8 @@ class _Archive:
             with gzip.open(self.place) as file:
                 unpacked: Any = _Bounded(file, self.place)
                 with tarfile.open(fileobj=unpacked, mode="r|") as members:
-                    for member in members:
+                    for count, member in enumerate(members):
+                        _check_count(self.place, count)
                         *folders, name = PurePosixPath(member.name).parts or ("",)
                         layout = wanted.get((tuple(folders), name))
                         content = members.extractfile(member) if member.isreg() and not member.issparse() else None
@@ -407,6 +411,11 @@ def _joined(
         images[begin : begin + len(pixels)] = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         begin += len(pixels)
     return images, labels
+
+
+def _check_count(place: Path, count: int) -> None:
+    if count > MOST_MEMBERS:
+        raise BadFile(f"{place}: more than {MOST_MEMBERS} files, where ten or fewer were expected.")
 
 
 def _is_file(path: Path) -> bool:

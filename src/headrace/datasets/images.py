@@ -365,6 +365,8 @@ def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             f"paths must be an iterable of paths; got one path, {paths!r}. "
             "For a folder of pictures: ImageFiles.under(folder), or ImageFolder(folder) where its folders are classes."
         )
+    if not hasattr(paths, "__iter__"):
+        raise ArgumentError(f"paths must be an iterable of paths; got {paths!r}")
     for index, path in enumerate(paths):
         string = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if not isinstance(string, str):
