@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.pictures import encoded, photo
@@ -331,6 +331,7 @@ def outline(ellipse: tuple[float, ...]) -> np.ndarray[Any, Any]:
 radius = st.floats(0.1, 500)
 
 
+@settings(deadline=None)  # how long it takes says nothing on a busy machine
 @given(st.tuples(radius, radius, st.floats(-7, 7), st.floats(-1000, 1000), st.floats(-1000, 1000)))
 def test_boxes_are_the_bounds_of_the_outline(ellipse: tuple[float, ...]) -> None:
     """Compare with the least and greatest of many points."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.datasets import pickles
@@ -178,6 +178,7 @@ def test_a_pickle_that_is_cut_short_is_told(protocol: int) -> None:
             read_pickle(data[:end], "it")
 
 
+@settings(deadline=None)  # how long it takes says nothing on a busy machine
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """Raise nothing but BadFile, whatever the bytes."""
@@ -185,6 +186,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         read_pickle(data + b".", "it")
 
 
+@settings(deadline=None)  # how long it takes says nothing on a busy machine
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_any_changed_byte_is_read_or_refused(place: int, value: int) -> None:
     """Raise nothing but BadFile, wherever a pickle was damaged."""
