@@ -17,7 +17,7 @@ ROOT = Path(headrace.__file__).parent
 
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
-    {"__init__", "__main__", "cli", "torch"},
+    {"__init__", "__main__", "cli", "jax", "torch"},
     {"loader", "loop", "arguments"},
     {"executors"},
     {"maker", "checkpoint"},
@@ -41,6 +41,7 @@ WITHIN = {
     ("generators", "seeds"): True,
     ("calls", "seeds"): True,
 }
+FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
 LIGHT = ["PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
@@ -92,6 +93,19 @@ def test_each_layer_imports_only_what_stands_below_it() -> None:
         and not WITHIN.get((room, target), False)
         and not (room == "cli" and target == "__init__")
     ]
+    assert not wrong
+
+
+def test_each_framework_is_imported_by_its_adapter_only() -> None:
+    """Find no import of a framework, not even inside a function, in any other file."""
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {name.split(".")[0] for name in names} & FRAMEWORKS.keys():
+                if path != ROOT / FRAMEWORKS[name]:
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
 
 

@@ -1,0 +1,97 @@
+"""Batches on JAX devices, the next one on its way while a step runs: ``from headrace.jax import DataLoader``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from headrace import loader
+from headrace.errors import ArgumentError, missing
+
+try:
+    import jax
+except ModuleNotFoundError as error:
+    raise missing("JAX", extra="jax", purpose="headrace.jax") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DataLoader"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class DataLoader(loader.DataLoader[T_co]):
+    """A loader whose batches are JAX arrays on a device, or spread over several.
+
+    >>> import headrace.jax
+    >>> loader = headrace.jax.DataLoader(range(10), batch_size=4, num_workers=2)
+    >>> for batch in loader:
+    ...     print(type(batch).__name__, batch.shape, batch.dtype)
+    ArrayImpl (4,) int32
+    ArrayImpl (4,) int32
+    ArrayImpl (2,) int32
+
+    The arguments are those of `headrace.DataLoader`, and one of these: ``device`` (a ``jax.Device``) or ``sharding``
+    (a ``jax.sharding.Sharding``, which must fit every array of a batch); by default, the device that is JAX's default
+    when the loop begins. With workers, a thread copies the next batch to the device while the last one is used: two
+    batches lie on it at the most. With ``num_workers=0`` each is copied when it is asked for.
+
+    Every NumPy array of a batch, in any of JAX's pytrees, becomes a JAX array of the same shape. Strings, objects and
+    all else that JAX has no dtype for pass through. uint8 stays uint8; unless ``jax_enable_x64`` is set, JAX makes
+    int64 int32 and float64 float32. Raises `ArgumentError` for a device or a sharding that is none.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *args: Any,
+        device: Any = None,
+        sharding: Any = None,
+        **arguments: Any,
+    ) -> None:
+        if device is not None and sharding is not None:
+            raise ArgumentError("device and sharding exclude each other: a sharding says on which devices it is")
+        for name, value, kind in (("device", device, jax.Device), ("sharding", sharding, jax.sharding.Sharding)):
+            if value is not None and not isinstance(value, kind):
+                raise ArgumentError(f"{name} must be a jax {kind.__name__}, or None; got {value!r}")
+        super().__init__(dataset, *args, **arguments)
+        self.device = device
+        self.sharding = sharding
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Begin a loop over the next epoch."""
+        return self._ahead(_Place(self.device if self.sharding is None else self.sharding))
+
+
+class _Place:
+    """Puts a batch where it belongs; JAX keeps the memory of a batch alive for as long as it looks at it."""
+
+    def __init__(self, where: Any) -> None:
+        self._where = where
+        self._default = jax.config.jax_default_device  # of the consumer's thread: it may be set for a block only
+
+    def __call__(self, batch: Any) -> Any:
+        leaves, tree = jax.tree.flatten(batch)
+        arrays = [number for number, leaf in enumerate(leaves) if _has_jax_dtype(leaf)]
+        try:
+            with jax.default_device(self._default):
+                # All at once: JAX starts the copies together.
+                placed = jax.device_put([leaves[number] for number in arrays], self._where)
+        except ValueError as error:
+            error.add_note(
+                f"headrace: arrays of shapes {[leaves[number].shape for number in arrays]} do not go to {self._where}; "
+                "where the last batch cannot be split evenly, drop_last=True leaves it out"
+            )
+            raise
+        for number, array in zip(arrays, placed, strict=True):
+            leaves[number] = array
+        return jax.tree.unflatten(tree, leaves)
+
+
+def _has_jax_dtype(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray):
+        # By exclusion: the small floats and integers of machine learning are kinds of void to NumPy.
+        return leaf.dtype.kind not in "OSUTMm" and leaf.dtype.type is not np.void
+    return isinstance(leaf, jax.Array)
