@@ -50,7 +50,10 @@ def _shared_memory() -> Counter[str]:
 
 
 def _held() -> Counter[str]:
-    threads = Counter(f"thread {thread.name}" for thread in threading.enumerate())
+    # What a framework's own thread leaves in Python's list by calling Python stays there for good, and is none of ours.
+    threads = Counter(
+        f"thread {thread.name}" for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)
+    )
     return threads + _children() + _descriptors() + _shared_memory()
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tests.adapters.data import BrokenPictures, Pictures
 
 import headrace
 from headrace.errors import ArgumentError, LoaderClosed
@@ -34,19 +35,6 @@ def helpers() -> None:
     """Start what JAX and multiprocessing start once and leave running, before leaks are counted."""
     jax.device_put(np.zeros(1)).block_until_ready()
     resource_tracker.ensure_running()
-
-
-class Pictures(headrace.Dataset[Any]):
-    """Arrays of 64 KiB, each filled with its index."""
-
-    def __init__(self, count: int = 40) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        return np.full((64, 1024), index, np.uint8)
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
@@ -158,17 +146,10 @@ def test_a_device_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
         DataLoader(range(3), **wrong)
 
 
-class Broken(Pictures):
-    def __getitem__(self, index: int) -> Any:
-        if index == 5:
-            raise KeyError("five")
-        return super().__getitem__(index)
-
-
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_an_error_comes_at_its_step(how: dict[str, Any]) -> None:
     """Raise what a dataset raises at its batch, with the place in a note, and go on after it."""
-    batches = iter(DataLoader(Broken(8), 2, **how))
+    batches = iter(DataLoader(BrokenPictures(8), 2, **how))
     assert [int(next(batches)[0, 0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(KeyError, match="five") as caught:
         next(batches)

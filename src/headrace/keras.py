@@ -1,0 +1,183 @@
+"""A loader for Keras 3, on any back end: ``model.fit(loader)``, with ``from headrace.keras import DataLoader``.
+
+Keras asks a ``PyDataset`` for batches by number, in an order that ``fit`` shuffles, and never says when it is done with
+it. An adapter is asked for an iterator over an epoch instead, which is what a loader is: it reads ahead, in its own
+order, and ends with the iterator. So the loader is both: to Keras's own loops an adapter, to all else a ``PyDataset``.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from headrace import loader
+from headrace.calls import article
+from headrace.errors import ArgumentError, missing
+
+try:
+    import keras
+    from keras.src.trainers.data_adapters import data_adapter_utils as convert
+    from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("keras"):
+        raise  # a back end that is not there: Keras says itself which
+    raise missing("Keras 3.7 or newer", extra="keras", purpose="headrace.keras") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["DataLoader"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+LOOK = 2
+"""Batches at most that Keras takes to build a model: one, and one more where it reads ahead for a device."""
+
+BESIDE = {
+    "y": "the targets are part of the batches, (x, y)",
+    "sample_weight": "the weights are part of the batches, (x, y, sample_weight)",
+    "class_weight": "give each sample its weight, (x, y, sample_weight)",
+}
+
+
+class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
+    """A loader that ``fit``, ``evaluate`` and ``predict`` of a Keras model take as it is.
+
+    >>> import headrace.keras, keras, numpy as np
+    >>> numbers = np.arange(12, dtype="float32").reshape(6, 2)
+    >>> pairs = headrace.ArrayDataset(numbers, numbers.sum(1, keepdims=True))
+    >>> loader = headrace.keras.DataLoader(pairs, batch_size=4, shuffle=True, num_workers=2)
+    >>> model = keras.Sequential([keras.layers.Dense(1)])
+    >>> model.compile(loss="mse")
+    >>> history = model.fit(loader, epochs=3, verbose=0)
+    >>> len(history.history["loss"])
+    3
+
+    The arguments are those of `headrace.DataLoader`. A batch is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, as a
+    tuple or a list, or a dictionary. Each pass of Keras over the data is the loader's next epoch; the batch that Keras
+    looks at to build a model is not a pass. With ``steps_per_epoch`` below ``len`` a pass goes on in the next of
+    Keras's epochs. A stream without a length is read to its end; Keras then warns that it ran out of data, which
+    ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
+
+    The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Raises
+    `ArgumentError` where ``fit`` is given ``y``, ``sample_weight`` or ``class_weight``, which belong into the batches.
+    """
+
+    # Not the properties of the two classes above, which would stand in front of the loader's attributes.
+    batch_size: int | None = None
+    workers: Any = "auto"
+    use_multiprocessing = False
+    max_queue_size = 10
+
+    _within = False
+    """Whether one of Keras's epochs has begun and not ended."""
+    _looked_at: int | None = None
+    """The epoch at which Keras had a look, which is to be read again."""
+
+    def __getitem__(self, step: int) -> Any:
+        """Return batch ``step`` of the next epoch, by reading it up to there: for a look at it, not for a loop."""
+        step = operator.index(step)
+        if step < 0:
+            step += len(self)
+        epoch = self._epoch
+        batches = iter(self)
+        try:
+            for batch in islice(batches, step, None) if step >= 0 else ():
+                return _arranged(batch)
+            raise IndexError("the epoch has no batch of this number")
+        finally:
+            del batches
+            self.set_epoch(epoch)
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches an epoch has, or None where nobody knows."""
+        _check_caller(sys._getframe(1))
+        try:
+            return len(self)
+        except TypeError:
+            return None
+
+    def on_epoch_begin(self) -> None:
+        """Note that one of Keras's epochs begins."""
+        self._within = True
+
+    def on_epoch_end(self) -> None:
+        """Note that one of Keras's epochs has ended, or that Keras has seen enough of the data to build the model."""
+        self._within = False
+        if self._looked_at is not None:
+            self.set_epoch(self._looked_at)
+            self._looked_at = None
+
+    def get_numpy_iterator(self) -> Any:
+        """Return an iterator over the next epoch, as arrays of NumPy's."""
+        return convert.get_numpy_iterator(self._pass())
+
+    def get_jax_iterator(self) -> Any:
+        """Return an iterator over the next epoch, as arrays that JAX takes."""
+        return convert.get_jax_iterator(self._pass())
+
+    def get_torch_dataloader(self) -> Any:
+        """Return an iterable over the next epoch, as torch's tensors."""
+        return convert.get_torch_dataloader(self._pass())
+
+    def get_tf_dataset(self) -> Any:
+        """Return a ``tf.data.Dataset``; each pass over it is the next epoch."""
+        import tensorflow as tf
+
+        epoch = self._epoch
+        first = list(islice(self._pass(), convert.NUM_BATCHES_FOR_TENSOR_SPEC))
+        self.set_epoch(epoch)
+        if not first:
+            raise ValueError("a loader without a batch tells TensorFlow nothing of what it holds")
+        return tf.data.Dataset.from_generator(self._pass, output_signature=convert.get_tensor_spec(first))
+
+    def _pass(self) -> Iterator[Any]:
+        """Read one epoch, begun with the first batch: Keras asks for more iterators than it uses."""
+        epoch, taken = self._epoch, 0
+        try:
+            for batch in self:
+                taken += 1
+                yield _arranged(batch)
+        except GeneratorExit:
+            # Keras never asks for more than it knows to be there: so this is the end, or an early one.
+            if self._within and taken <= LOOK and taken != self.num_batches:
+                self._looked_at = epoch
+            raise
+
+
+def _arranged(batch: Any) -> Any:
+    """Return a batch in one of the forms that Keras takes, without a list in it."""
+    batch = _without_lists(batch)
+    if isinstance(batch, np.ndarray):
+        batch = (batch,)
+    if not isinstance(batch, dict) and not (isinstance(batch, tuple) and 1 <= len(batch) <= 3):
+        what = f"a tuple of {len(batch)}" if isinstance(batch, tuple) else article(type(batch).__qualname__)
+        raise ValueError(
+            f"Keras takes batches that are x, (x, y), (x, y, sample_weight) or a dictionary; got {what}: "
+            "bring the samples into that form, or the batches with collate_fn"
+        )
+    return batch
+
+
+def _without_lists(batch: Any) -> Any:
+    if type(batch) is dict:
+        return {key: _without_lists(value) for key, value in batch.items()}
+    if not isinstance(batch, list):
+        return batch
+    if batch and all(isinstance(item, str | bytes) for item in batch):
+        return np.array(batch)  # a column of strings
+    return tuple(_without_lists(item) for item in batch)
+
+
+def _check_caller(frame: FrameType) -> None:
+    """Refuse what was given to ``fit`` beside the loader: of an adapter's user, Keras drops it without a word."""
+    if frame.f_globals.get("__name__", "").startswith("keras."):
+        for name, cure in BESIDE.items():
+            if frame.f_locals.get(name) is not None:
+                raise ArgumentError(f"{name} cannot be given beside a loader: {cure}")

@@ -1,0 +1,319 @@
+"""A loader for Keras, on whichever back end is there (``KERAS_BACKEND`` chooses)."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import multiprocessing
+import os
+import random
+import threading
+from multiprocessing import resource_tracker
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.adapters.data import Broken, Counted, Endless, Named, Paired, Rows, Stream, Weighted
+
+import headrace
+from headrace.errors import ArgumentError
+
+BACKENDS = [name for name in ("jax", "torch", "tensorflow") if importlib.util.find_spec(name)]
+if not BACKENDS:
+    pytest.skip("Keras needs jax, torch or tensorflow", allow_module_level=True)
+os.environ.setdefault("KERAS_BACKEND", BACKENDS[0])
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+keras = pytest.importorskip("keras")
+DataLoader = pytest.importorskip("headrace.keras").DataLoader
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+# What Keras and its back ends say among themselves; a stream without a length makes Keras warn, and is tested below.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+WORKERS: list[dict[str, Any]] = [
+    {},
+    {"num_workers": 2},
+    {"num_workers": 2, "workers": "process", "multiprocessing_context": "spawn"},
+]
+NAMES = ["inline", "threads", "processes"]
+
+
+class Recorded(DataLoader):
+    """A loader that notes the epochs that its loops read, and what was taken of each."""
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        super().__init__(*args, **arguments)
+        self.passes: list[tuple[int, list[Any]]] = []
+
+    def __iter__(self) -> Any:
+        taken: list[Any] = []
+        self.passes.append((self._epoch, taken))
+        for batch in super().__iter__():
+            taken.append(np.array(batch[0]))
+            yield batch
+
+    def read(self) -> list[tuple[int, list[int]]]:
+        """Tell what whole passes, and those left early after more than a look, delivered."""
+        return [(epoch, np.concatenate(taken)[:, 0].astype(int).tolist()) for epoch, taken in self.passes if taken]
+
+
+def linear(**compiled: Any) -> Any:
+    model = keras.Sequential([keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile(**{"loss": "mse", "optimizer": keras.optimizers.SGD(1e-4), **compiled})
+    return model
+
+
+def left() -> tuple[list[str], int]:
+    """Tell which threads and processes of ours are there."""
+    gc.collect()
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("headrace")]
+    return threads, len(multiprocessing.active_children())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers() -> None:
+    """Start what Keras, its back end and multiprocessing start once and leave running, before leaks are counted."""
+    linear().fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0)
+    linear().fit(DataLoader(Rows(), 4), verbose=0)
+    resource_tracker.ensure_running()
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
+    """Fit a small network to patches of photographs: the loss falls, on patches that it has not seen too."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Rescaling(1 / 128, -1),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    training, rest = headrace.random_split(patches, [500, 100], generator=0)
+    loader = DataLoader(training, 50, shuffle=True, seed=0, **how)
+    history = model.fit(loader, epochs=8, validation_data=DataLoader(rest, 32, **how), verbose=0).history
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert history["val_loss"][-1] < history["val_loss"][0]
+    assert history["val_accuracy"][-1] > 0.7
+    assert left() == ([], 0)
+
+
+def test_each_epoch_of_keras_is_the_next_epoch_of_the_loader() -> None:
+    """Read epochs 0, 1, 2, each a shuffle of its own, whether Keras must build the model first or not."""
+    model = linear()
+    for start in (0, 3):
+        loader = Recorded(Rows(), 4, shuffle=True, seed=7)
+        loader.set_epoch(start)
+        model.fit(loader, epochs=3, verbose=0)  # the first time, Keras looks at a batch to build the model
+        read = [(epoch, rows) for epoch, rows in loader.read() if len(rows) == 20]
+        assert [epoch for epoch, _ in read] == [start, start + 1, start + 2]
+        assert all(sorted(rows) == list(range(20)) for _, rows in read)
+        assert len({tuple(rows) for _, rows in read}) == 3
+        for epoch, rows in read:
+            plain = headrace.DataLoader(Rows(), 4, shuffle=True, seed=7)
+            plain.set_epoch(epoch)
+            assert rows == [int(row) for batch in plain for row in batch[0][:, 0]]
+
+
+def test_keras_does_not_shuffle() -> None:
+    """Deliver in the loader's order, though ``fit`` shuffles by default, and leave ``random`` as it was."""
+    loader = Recorded(Rows(), 4)
+    model = linear()
+    model.build((None, 2))
+    random.seed(3)
+    state = random.getstate()
+    model.fit(loader, verbose=0, shuffle=True)
+    assert loader.read()[-1][1] == list(range(20))
+    assert random.getstate() == state
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_evaluate_and_predict_see_every_sample_once(how: dict[str, Any]) -> None:
+    """Predict in order, with the short last batch, again and again; evaluate to the exact mean."""
+    model = linear()
+    model.build((None, 2))
+    model.set_weights([np.array([[1.0], [0.0]]), np.zeros(1)])
+    loader = DataLoader(Rows(18), 4, **how)
+    for _ in range(2):
+        np.testing.assert_allclose(model.predict(loader, verbose=0)[:, 0], np.arange(18), rtol=1e-6)
+        expected = np.mean((np.arange(18) - np.arange(18) / 18) ** 2)
+        assert model.evaluate(loader, verbose=0) == pytest.approx(expected, rel=1e-5)
+    assert left() == ([], 0)
+
+
+def test_predict_builds_a_model_that_is_not_built() -> None:
+    """Predict every sample once though Keras had to look at the first batch."""
+    assert linear().predict(DataLoader(Rows(18), 4, num_workers=2), verbose=0).shape == (18, 1)
+    assert left() == ([], 0)
+
+
+def test_fewer_steps_an_epoch_go_on_where_the_last_one_stopped() -> None:
+    """Read on through the data from one of Keras's epochs to the next; end the workers with ``fit``."""
+    loader = Recorded(Rows(), 4, num_workers=2)
+    model = linear()
+    model.build((None, 2))
+    model.fit(loader, steps_per_epoch=2, epochs=2, verbose=0)
+    assert loader.read()[-1][1][:16] == list(range(16))
+    assert left() == ([], 0)
+
+
+def test_one_step_at_a_time_reads_a_new_epoch_each_time() -> None:
+    """Take one step in a ``fit`` for the pass that it is, and not for a look at the data."""
+    loader = Recorded(Rows(), 4, shuffle=True, seed=0)
+    model = linear()
+    model.fit(loader, steps_per_epoch=1, verbose=0)
+    loader.passes.clear()
+    for _ in range(3):
+        model.fit(loader, steps_per_epoch=1, verbose=0)
+    assert len({epoch for epoch, taken in loader.passes if taken}) == 3
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 2:
+            if self.error is not None:
+                raise self.error
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("how", WORKERS[1:], ids=NAMES[1:])
+def test_an_epoch_that_is_stopped_leaves_no_workers(how: dict[str, Any]) -> None:
+    """End the workers with ``fit``, where a callback stops in the middle of an epoch, or raises."""
+    loader = DataLoader(Rows(200), 4, **how)
+    linear().fit(loader, epochs=5, callbacks=[Stop()], verbose=0)
+    assert left() == ([], 0)
+    with pytest.raises(KeyboardInterrupt):
+        linear().fit(loader, epochs=5, callbacks=[Stop(KeyboardInterrupt())], verbose=0)
+    assert left() == ([], 0)
+    stopping = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
+    linear().fit(loader, epochs=5, callbacks=[stopping], verbose=0)
+    assert left() == ([], 0)
+
+
+def test_the_same_loader_trains_and_validates() -> None:
+    """Read whole epochs for both, one after the other."""
+    loader = Recorded(Rows(), 4, shuffle=True, seed=0)
+    linear().fit(loader, validation_data=loader, epochs=2, verbose=0)
+    whole = [rows for _, rows in loader.read() if len(rows) == 20]
+    assert len(whole) == 4
+    assert all(sorted(rows) == list(range(20)) for rows in whole)
+
+
+def test_sample_weights_come_with_the_batches() -> None:
+    """Weigh the samples by the third part of a batch."""
+    model = linear(weighted_metrics=["mse"])
+    model.build((None, 2))
+    model.set_weights([np.array([[1.0], [0.0]]), np.zeros(1)])
+    result = model.evaluate(DataLoader(Weighted(), 6), verbose=0, return_dict=True)
+    assert result["mse"] == pytest.approx(np.mean((np.arange(10) - np.arange(10) / 20) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
+def test_what_keras_would_drop_is_refused(name: str) -> None:
+    """Say where targets and weights belong, rather than train without them."""
+    with pytest.raises(ArgumentError, match=f"{name} cannot be given beside a loader"):
+        linear().fit(DataLoader(Rows(), 4), verbose=0, **{name: {0: 1.0} if name == "class_weight" else np.zeros(20)})
+
+
+@pytest.mark.parametrize("dataset", [Named(), Paired()], ids=["named", "paired"])
+def test_several_inputs_reach_the_model(dataset: Any) -> None:
+    """Feed a model of two inputs by name, and by place."""
+    one, two = keras.Input((2,), name="left"), keras.Input((2,), name="right")
+    model = keras.Model([one, two], keras.layers.Dense(1)(keras.layers.Concatenate()([one, two])))
+    model.compile(loss="mse", optimizer=keras.optimizers.SGD(1e-4))
+    losses = model.fit(DataLoader(dataset, 4, num_workers=2), epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_batch_that_keras_cannot_take_is_an_error() -> None:
+    """Say which forms there are, and what was found."""
+    loader = DataLoader(range(8), 2, collate_fn=lambda samples: (1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"\(x, y, sample_weight\) or a dictionary; got a tuple of 4"):
+        linear().fit(loader, verbose=0)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_an_error_in_the_dataset_ends_fit(how: dict[str, Any]) -> None:
+    """Raise what the dataset raises; TensorFlow wraps it in an error of its own, with the text."""
+    kind: type[Exception] = Exception if TENSORFLOW else LookupError
+    with pytest.raises(kind, match="row nine"):
+        linear().fit(DataLoader(Broken(), 4, **how), verbose=0)
+    assert left() == ([], 0)
+
+
+def test_a_stream_with_a_length_needs_nothing_more() -> None:
+    """Read a stream to its end, epoch by epoch."""
+    loader = Recorded(Counted(), 4, num_workers=1)
+    model = linear()
+    model.build((None, 2))
+    assert len(model.fit(loader, epochs=2, verbose=0).history["loss"]) == 2
+    assert [rows for _, rows in loader.read()][-2:] == [list(range(20))] * 2
+    assert left() == ([], 0)
+
+
+def test_a_stream_without_a_length_is_read_to_its_end() -> None:
+    """Read all of it, with Keras's own warning that it ran out of data."""
+    loader = Recorded(Stream(), 4, num_workers=1)
+    model = linear()
+    model.build((None, 2))
+    assert loader.num_batches is None
+    with pytest.warns(UserWarning, match="ran out of data"):
+        model.fit(loader, verbose=0)
+    assert loader.read()[-1][1] == list(range(20))
+    assert left() == ([], 0)
+
+
+def test_an_endless_stream_is_read_by_steps() -> None:
+    """Read ``steps_per_epoch`` batches in each of Keras's epochs, one after the other, without a warning."""
+    loader = Recorded(Endless(), 4, num_workers=1)
+    model = linear()
+    model.build((None, 2))
+    model.fit(loader, steps_per_epoch=3, epochs=3, verbose=0)
+    assert loader.read()[-1][1][:36] == [index % 20 for index in range(36)]
+    assert left() == ([], 0)
+
+
+def test_it_is_a_pydataset_and_a_loader() -> None:
+    """Index batches in any order, as long as they are; keep the attributes of a loader."""
+    loader = DataLoader(Rows(18), 4, shuffle=True, seed=2, num_workers=2, workers="thread")
+    assert isinstance(loader, keras.utils.PyDataset)
+    assert isinstance(loader, headrace.DataLoader)
+    assert len(loader) == loader.num_batches == 5
+    whole = list(loader)
+    loader.set_epoch(0)
+    for step in (3, 0, 4, -1, 2):
+        np.testing.assert_array_equal(loader[step][0], whole[step][0])
+    for step in (5, -6):
+        with pytest.raises(IndexError):
+            loader[step]
+    assert (loader.batch_size, loader.workers, loader.num_workers) == (4, "thread", 2)
+    assert left() == ([], 0)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tensorflow"), reason="adapt of Keras 3.15 imports TensorFlow")
+def test_a_layer_adapts_to_it() -> None:
+    """Let a layer that takes a ``PyDataset`` read the whole data."""
+    layer = keras.layers.Normalization()
+    layer.adapt(DataLoader(Rows(), 5, collate_fn=lambda samples: np.stack([x for x, _ in samples])))
+    np.testing.assert_allclose(np.asarray(layer.mean).ravel(), [9.5, 1.0], rtol=1e-6)
+
+
+def test_keras_trains_on_its_generator() -> None:
+    """Fit from a plain generator over a loader of headrace, which Keras reads by steps."""
+    loader = headrace.DataLoader(Rows(), 4, shuffle=True, num_workers=2)
+    batches = ((x, y) for _ in range(3) for x, y in loader)
+    losses = linear().fit(batches, steps_per_epoch=5, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert len(losses) == 3
+    del batches
+    assert left() == ([], 0)
