@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FRAMEWORKS := $(VENV)-frameworks
 
-.PHONY: help demo test check lint types tests bench bench-peers format clean
+.PHONY: help demo test check lint types tests adapters bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
 	@echo "make test         everything that must hold: what CI runs"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
+	@echo "make adapters     the tests that need JAX and Keras, in an environment of their own (part of make test)"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
@@ -40,12 +42,23 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+$(FRAMEWORKS)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --editable '.[dev,jax,keras]'
+	@touch $@
+
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
-tests: $(VENV)/.dev
+tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest
+	$(MAKE) adapters
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# In an environment and a process of their own: once JAX is loaded, a process should not fork, which other tests do.
+adapters: $(FRAMEWORKS)/.dev
+	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters tests/test_docs.py src/headrace \
+	  -k 'adapters or frameworks or headrace.jax or headrace.keras'
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
@@ -58,4 +71,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo
+	rm -rf $(VENV) $(FRAMEWORKS) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo

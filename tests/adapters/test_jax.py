@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ DataLoader = pytest.importorskip("headrace.jax").DataLoader
 WORKERS: list[dict[str, Any]] = [
     {},
     {"num_workers": 2},
-    {"num_workers": 2, "workers": "process", "multiprocessing_context": "spawn"},
+    {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver"},
 ]
 NAMES = ["inline", "threads", "processes"]
 
@@ -34,7 +34,7 @@ NAMES = ["inline", "threads", "processes"]
 def helpers() -> None:
     """Start what JAX and multiprocessing start once and leave running, before leaks are counted."""
     jax.device_put(np.zeros(1)).block_until_ready()
-    resource_tracker.ensure_running()
+    forkserver.ensure_running()
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
