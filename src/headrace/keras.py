@@ -65,7 +65,8 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
 
     The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Raises
-    `ArgumentError` where ``fit`` is given ``y``, ``sample_weight`` or ``class_weight``, which belong into the batches.
+    `ArgumentError` where ``fit`` is given ``y``, ``sample_weight`` or ``class_weight``, which belong into the batches,
+    and `ValueError` for a batch in another form and for an epoch without any.
     """
 
     # Not the properties of the two classes above, which would stand in front of the loader's attributes.
@@ -133,8 +134,6 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
         epoch = self._epoch
         first = list(islice(self._pass(), convert.NUM_BATCHES_FOR_TENSOR_SPEC))
         self.set_epoch(epoch)
-        if not first:
-            raise ValueError("a loader without a batch tells TensorFlow nothing of what it holds")
         return tf.data.Dataset.from_generator(self._pass, output_signature=convert.get_tensor_spec(first))
 
     def _pass(self) -> Iterator[Any]:
@@ -149,6 +148,8 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
             if self._within and taken <= LOOK and taken != self.num_batches:
                 self._looked_at = epoch
             raise
+        if not taken:
+            raise ValueError(f"{self!r} gave Keras no batch: its epoch is empty")
 
 
 def _arranged(batch: Any) -> Any:

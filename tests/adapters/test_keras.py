@@ -282,6 +282,12 @@ def test_an_endless_stream_is_read_by_steps() -> None:
     assert left() == ([], 0)
 
 
+def test_an_epoch_without_a_batch_is_an_error() -> None:
+    """Say so, where Keras would go through an epoch of nothing."""
+    with pytest.raises(ValueError, match="gave Keras no batch"):
+        linear().fit(DataLoader(Rows(0), 4), verbose=0)
+
+
 def test_it_is_a_pydataset_and_a_loader() -> None:
     """Index batches in any order, as long as they are; keep the attributes of a loader."""
     loader = DataLoader(Rows(18), 4, shuffle=True, seed=2, num_workers=2, workers="thread")
