@@ -36,12 +36,15 @@ class DataLoader(loader.DataLoader[T_co]):
     The arguments are those of `headrace.DataLoader`, and one of these: ``device`` (a ``jax.Device``) or ``sharding``
     (a ``jax.sharding.Sharding``, which must fit every array of a batch); by default, the device that is JAX's default
     when the loop begins. With workers, a thread copies the next batch to the device while the last one is used: two
-    batches lie on it at the most. With ``num_workers=0`` each is copied when it is asked for.
+    batches lie on it at the most. With ``num_workers=0`` each is copied when it is asked for. Worker processes start by
+    "forkserver" unless ``multiprocessing_context`` says otherwise: JAX runs threads, which make forking unsafe.
 
     Every NumPy array of a batch, in any of JAX's pytrees, becomes a JAX array of the same shape. Strings, objects and
     all else that JAX has no dtype for pass through. uint8 stays uint8; unless ``jax_enable_x64`` is set, JAX makes
     int64 int32 and float64 float32. Raises `ArgumentError` for a device or a sharding that is none.
     """
+
+    _start_method = "forkserver"  # JAX runs threads, and a fork in the middle of them may hang
 
     def __init__(
         self,

@@ -64,10 +64,13 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     Keras's epochs. A stream without a length is read to its end; Keras then warns that it ran out of data, which
     ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
 
-    The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Raises
+    The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Processes start by
+    "forkserver" unless ``multiprocessing_context`` says otherwise: Keras's back ends run threads. Raises
     `ArgumentError` where ``fit`` is given ``y``, ``sample_weight`` or ``class_weight``, which belong into the batches,
     and `ValueError` for a batch in another form and for an epoch without any.
     """
+
+    _start_method = "forkserver"  # every back end runs threads, and a fork in the middle of them may hang
 
     # Not the properties of the two classes above, which would stand in front of the loader's attributes.
     batch_size: int | None = None
@@ -79,6 +82,10 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     """Whether one of Keras's epochs has begun and not ended."""
     _looked_at: int | None = None
     """The epoch at which Keras had a look, which is to be read again."""
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Begin a loop over the next epoch; its batches have tuples for lists, as Keras wants it."""
+        return map(_without_lists, super().__iter__())
 
     def __getitem__(self, step: int) -> Any:
         """Return batch ``step`` of the next epoch, by reading it up to there: for a look at it, not for a loop."""
@@ -153,8 +160,7 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
 
 
 def _arranged(batch: Any) -> Any:
-    """Return a batch in one of the forms that Keras takes, without a list in it."""
-    batch = _without_lists(batch)
+    """Return a batch in one of the forms that Keras takes."""
     if isinstance(batch, np.ndarray):
         batch = (batch,)
     if not isinstance(batch, dict) and not (isinstance(batch, tuple) and 1 <= len(batch) <= 3):

@@ -112,6 +112,8 @@ class DataLoader(Generic[T_co]):
     _finish: Any = None
     """What is done to batches that a dataset makes itself; an adapter's, as the two above may be."""
     _samplers: Any = samplers
+    _start_method: str | None = None
+    """How processes start where nothing is asked for; None: as is the platform's custom."""
 
     def __init__(
         self,
@@ -551,14 +553,16 @@ class DataLoader(Generic[T_co]):
         return kept, kept.reset
 
     def _processes(self, maker: Maker, base: int, ahead: int) -> Processes:
-        from headrace.executors.processes import Processes  # brings multiprocessing along: only where it is used
+        import multiprocessing  # only where it is used
+
+        from headrace.executors.processes import Processes
 
         return Processes(
             maker,
             self.num_workers,
             ahead,
             threads=self.threads_per_worker,
-            context=self.multiprocessing_context,
+            context=self.multiprocessing_context or multiprocessing.get_context(self._start_method),
             init=self.worker_init_fn,
             seed=base,
             restarts=self.restart_workers,

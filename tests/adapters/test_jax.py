@@ -24,8 +24,8 @@ DataLoader = pytest.importorskip("headrace.jax").DataLoader
 
 WORKERS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2},
-    {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver"},
+    {"num_workers": 2, "workers": "thread"},
+    {"num_workers": 2, "workers": "process"},
 ]
 NAMES = ["inline", "threads", "processes"]
 
@@ -185,7 +185,7 @@ def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
     def collate(samples: list[int]) -> Any:
         return np.full(12345, samples[0], np.float32)
 
-    loader = DataLoader(range(20), 1, num_workers=2, collate_fn=collate)
+    loader = DataLoader(range(20), 1, num_workers=2, workers="thread", collate_fn=collate)
     for batch in loader:
         gc.collect()
         alive = [array for array in jax.live_arrays() if array.shape == (12345,)]
@@ -195,7 +195,7 @@ def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
 
 def test_waiting_is_counted_in_front_of_the_thread() -> None:
     """Count batches once, and as waiting only what the consumer waited."""
-    loader = DataLoader(Pictures(), 2, num_workers=2)
+    loader = DataLoader(Pictures(), 2, num_workers=2, workers="thread")
     for _ in loader:
         pass
     statistics = loader.statistics()
