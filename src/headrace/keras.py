@@ -38,6 +38,8 @@ T_co = TypeVar("T_co", covariant=True)
 LOOK = 2
 """Batches at most that Keras takes to build a model: one, and one more where it reads ahead for a device."""
 
+END, NOT_ASKED = object(), object()
+
 BESIDE = {
     "y": "the targets are part of the batches, (x, y)",
     "sample_weight": "the weights are part of the batches, (x, y, sample_weight)",
@@ -61,7 +63,7 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     The arguments are those of `headrace.DataLoader`. A batch is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, as a
     tuple or a list, or a dictionary. Each pass of Keras over the data is the loader's next epoch; the batch that Keras
     looks at to build a model is not a pass. With ``steps_per_epoch`` below ``len`` a pass goes on in the next of
-    Keras's epochs. A stream without a length is read to its end; Keras then warns that it ran out of data, which
+    Keras's epochs. `state_dict` names the place behind the batches that Keras has taken. A stream without a length is read to its end; Keras then warns that it ran out of data, which
     ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
 
     The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Processes start by
@@ -80,8 +82,8 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
 
     _within = False
     """Whether one of Keras's epochs has begun and not ended."""
-    _looked_at: int | None = None
-    """The epoch at which Keras had a look, which is to be read again."""
+    _looked_at: Any = None
+    """The place at which Keras had a look, which is to be read again."""
 
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch; its batches have tuples for lists, as Keras wants it."""
@@ -92,15 +94,14 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
         step = operator.index(step)
         if step < 0:
             step += len(self)
-        epoch = self._epoch
-        batches = iter(self)
+        place, batches = self._here, iter(self)
         try:
             for batch in islice(batches, step, None) if step >= 0 else ():
                 return _arranged(batch)
             raise IndexError("the epoch has no batch of this number")
         finally:
             del batches
-            self.set_epoch(epoch)
+            self._here = place
 
     @property
     def num_batches(self) -> int | None:
@@ -119,8 +120,7 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
         """Note that one of Keras's epochs has ended, or that Keras has seen enough of the data to build the model."""
         self._within = False
         if self._looked_at is not None:
-            self.set_epoch(self._looked_at)
-            self._looked_at = None
+            self._here, self._looked_at = self._looked_at, None
 
     def get_numpy_iterator(self) -> Any:
         """Return an iterator over the next epoch, as arrays of NumPy's."""
@@ -138,25 +138,42 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
         """Return a ``tf.data.Dataset``; each pass over it is the next epoch."""
         import tensorflow as tf
 
-        epoch = self._epoch
+        place = self._here
         first = list(islice(self._pass(), convert.NUM_BATCHES_FOR_TENSOR_SPEC))
-        self.set_epoch(epoch)
+        self._here = place
         return tf.data.Dataset.from_generator(self._pass, output_signature=convert.get_tensor_spec(first))
 
     def _pass(self) -> Iterator[Any]:
-        """Read one epoch, begun with the first batch: Keras asks for more iterators than it uses."""
-        epoch, taken = self._epoch, 0
+        """Read one epoch, or the rest of one; begun with the first batch, for Keras makes more iterators than it uses."""
+        place, whole = self._here, self.num_batches
+        before = 0 if self._resume is None else self._resume["batches"]
+        taken, batches = 0, iter(self)
         try:
-            for batch in self:
+            batch = next(batches, END)
+            while batch is not END:
                 taken += 1
+                # Keras never asks for more than it knows to be there: with the last batch, we ask for the end, or
+                # workers and state would stay in this epoch.
+                following = next(batches, END) if taken + before == whole else NOT_ASKED
                 yield _arranged(batch)
+                batch = next(batches, END) if following is NOT_ASKED else following
         except GeneratorExit:
-            # Keras never asks for more than it knows to be there: so this is the end, or an early one.
-            if self._within and taken <= LOOK and taken != self.num_batches:
-                self._looked_at = epoch
+            if self._within and taken <= LOOK and taken + before != whole:
+                self._looked_at = place
             raise
-        if not taken:
+        if not taken and not before:
             raise ValueError(f"{self!r} gave Keras no batch: its epoch is empty")
+        if not taken:
+            yield from self._pass()  # the state was that of the epoch's end
+
+    @property
+    def _here(self) -> Any:
+        """What is read next: an epoch, or the rest of one."""
+        return self._epoch, self._resume, self._cursor
+
+    @_here.setter
+    def _here(self, place: Any) -> None:
+        self._epoch, self._resume, self._cursor = place
 
 
 def _arranged(batch: Any) -> Any:

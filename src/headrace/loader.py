@@ -312,7 +312,18 @@ class DataLoader(Generic[T_co]):
         if self._kind == "inline":
             return map(function, loop)
         self._meter.ahead = True
-        ahead = Ahead(loop, function, 1, close=loop.close, waited=self._meter.stood, handed_on=loop.fetched_ahead())
+        # Workers that stay are given to the next loop when nobody waits for a batch of this one any more.
+        stay = self._keeper is not None and self._keeper() is loop
+        ahead = Ahead(
+            loop,
+            function,
+            1,
+            close=None if stay else loop.close,
+            then=loop.close if stay else None,
+            waited=self._meter.stood,
+            handed_on=loop.fetched_ahead(),
+        )
+        self._loops.discard(loop)
         self._loops.add(ahead)
         return ahead
 

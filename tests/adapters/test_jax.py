@@ -179,6 +179,34 @@ def test_a_loop_left_early_leaves_nothing(how: dict[str, Any]) -> None:
     assert not multiprocessing.active_children()
 
 
+def test_workers_that_stay_serve_the_next_loop() -> None:
+    """Leave loops early, again and again, with the same worker processes; the next loop gets its own batches."""
+    with DataLoader(Pictures(), 2, num_workers=2, workers="process", persistent_workers=True) as loader:
+        for taken in (0, 1, 3):
+            batches = iter(loader)
+            for step in range(taken):
+                assert int(next(batches)[0, 0, 0]) == 2 * step
+            staff = {process.pid for process in multiprocessing.active_children()}
+            del batches
+            assert [int(batch[0, 0, 0]) for batch in loader] == list(range(0, 40, 2))
+            assert {process.pid for process in multiprocessing.active_children()} == staff
+    assert not multiprocessing.active_children()
+
+
+def test_the_state_is_that_of_the_consumer() -> None:
+    """Name the place behind the last batch received, not behind those on their way to the device."""
+    loader = DataLoader(Pictures(), 2, shuffle=True, seed=4, num_workers=2, workers="thread")
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["step"]) == (0, 3)
+    rest = [int(batch[0, 0, 0]) for batch in batches]
+    resumed = DataLoader(Pictures(), 2, shuffle=True, seed=4)
+    resumed.load_state_dict(state)
+    assert [int(batch[0, 0, 0]) for batch in resumed] == rest
+
+
 def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
     """Hold on the device what waits and what the user holds, and nothing older."""
 

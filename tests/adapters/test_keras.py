@@ -175,13 +175,61 @@ def test_one_step_at_a_time_reads_a_new_epoch_each_time() -> None:
     assert len({epoch for epoch, taken in loader.passes if taken}) == 3
 
 
+@pytest.mark.skipif(TENSORFLOW, reason="TensorFlow reads ahead of the steps")
+@pytest.mark.parametrize("built", [True, False])
+def test_a_run_goes_on_where_its_state_was_saved(built: bool) -> None:
+    """Resume in the middle of an epoch with the batches that were to come, though Keras looks at one; then go on."""
+    whole = headrace.DataLoader(Rows(), 4, shuffle=True, seed=5)
+    epochs = [[int(row) for batch in whole for row in batch[0][:, 0]] for _ in range(3)]
+    first = DataLoader(Rows(), 4, shuffle=True, seed=5)
+    linear().fit(first, epochs=2, callbacks=[Stop(epoch=1)], verbose=0)
+    state = first.state_dict()
+    assert (state["epoch"], state["step"]) == (1, 3)
+    second = Recorded(Rows(), 4, shuffle=True, seed=5)
+    second.load_state_dict(state)
+    model = linear()
+    if built:
+        model.fit(np.zeros((4, 2)), np.zeros(4), verbose=0)
+    with pytest.warns(UserWarning, match="ran out of data"):  # Keras counts on a whole epoch
+        model.fit(second, epochs=2, verbose=0)
+    read = [rows for _, rows in second.read()][0 if built else 1 :]
+    assert read == [epochs[1][12:], epochs[2]]
+
+
+def test_a_state_saved_between_two_epochs_is_the_beginning_of_the_next() -> None:
+    """Save the state in a callback at the end of an epoch; resume with the whole next one."""
+    saved: list[Any] = []
+    loader = DataLoader(Rows(), 4, shuffle=True, seed=5, num_workers=2, workers="thread")
+    save = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: saved.append(loader.state_dict()))
+    linear().fit(loader, epochs=2, callbacks=[save], verbose=0)
+    assert [(state["epoch"], state["step"]) for state in saved] == [(1, 0), (2, 0)]
+    assert left() == ([], 0)
+
+
+def test_a_state_of_the_end_of_an_epoch_goes_on_with_the_next() -> None:
+    """Read a whole epoch where the state stands behind the last batch of the one before."""
+    plain = headrace.DataLoader(Rows(), 4, shuffle=True, seed=5)
+    batches = iter(plain)
+    for _ in range(5):
+        next(batches)
+    loader = Recorded(Rows(), 4, shuffle=True, seed=5)
+    loader.load_state_dict(plain.state_dict())
+    model = linear()
+    model.fit(np.zeros((4, 2)), np.zeros(4), verbose=0)
+    model.fit(loader, verbose=0)
+    assert [sorted(rows) for _, rows in loader.read()][-1] == list(range(20))
+
+
 class Stop(keras.callbacks.Callback):
-    def __init__(self, error: BaseException | None = None) -> None:
+    def __init__(self, error: BaseException | None = None, epoch: int = 0) -> None:
         super().__init__()
-        self.error = error
+        self.error, self.epoch = error, epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.now = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == 2:
+        if batch == 2 and self.now == self.epoch:
             if self.error is not None:
                 raise self.error
             self.model.stop_training = True

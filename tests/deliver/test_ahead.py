@@ -232,6 +232,25 @@ def test_closing_wakes_the_items_that_the_thread_waits_for() -> None:
     assert said in ([LoaderClosed], [StopIteration])  # the items may be first to say that they have ended
 
 
+def test_what_comes_then_comes_when_the_thread_has_ended() -> None:
+    """Call ``then`` once, with nobody at the items any more, when closed, dropped or at the end."""
+    for way in ("close", "drop", "end"):
+        threads: list[int] = []
+        probe = Probe(3)
+        before = threading.active_count()
+        ahead = Ahead(probe, same, 1, then=lambda threads=threads: threads.append(threading.active_count()))
+        assert probe.reached[1].wait(60)
+        assert threads == []
+        if way == "end":
+            assert list(ahead) == [0, 1, 2]
+        if way == "drop":
+            del ahead
+        else:
+            ahead.close()
+            ahead.close()
+        assert threads == [before]
+
+
 def test_a_generator_is_closed_with_the_iterator() -> None:
     """Run the generator's own clean-up when the loop is left early."""
     cleaned = threading.Event()

@@ -54,10 +54,11 @@ class Ahead(Iterator[Result]):
 
     The thread ends with the items, with `close`, when the iterator is dropped, and before the interpreter exits.
     ``close`` (a function) is then called to end the items, from another thread than the one that may be waiting for
-    them at that moment, which it must wake. ``waited`` is called with the seconds that each ``next`` stood waiting, and
-    ``handed_on`` when one has its answer: a result, an error or the end.
-    Raises `ArgumentError` for a depth that cannot be used, and `LoaderClosed` from an iterator that was closed, or
-    taken into another process by a fork.
+    them at that moment, which it must wake. ``then`` is for items that cannot be ended while somebody waits for them:
+    it is called when the thread has ended, after the item at hand. ``waited`` is called with the seconds that each
+    ``next`` stood waiting, and ``handed_on`` when one has its answer: a result, an error or the end. Raises
+    `ArgumentError` for a depth that cannot be used, and `LoaderClosed` from an iterator that was closed, or taken into
+    another process by a fork.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Ahead(Iterator[Result]):
         depth: int,
         *,
         close: Callable[[], Any] | None = None,
+        then: Callable[[], Any] | None = None,
         waited: Callable[[float], Any] | None = None,
         handed_on: Callable[[], Any] | None = None,
     ) -> None:
@@ -81,7 +83,7 @@ class Ahead(Iterator[Result]):
         thread = threading.Thread(
             target=_serve, args=(items, function, self._turns, self._results), name="headrace-ahead", daemon=True
         )
-        self._finish = weakref.finalize(self, _finish, thread, self._turns, self._results, close, self._pid)
+        self._finish = weakref.finalize(self, _finish, thread, self._turns, self._results, close, then, self._pid)
         for _ in range(depth):
             self._turns.put(1)
         thread.start()
@@ -161,6 +163,7 @@ def _finish(
     turns: queue.SimpleQueue[int],
     results: queue.SimpleQueue[_Made[Any] | _Raised | None],
     close: Callable[[], Any] | None,
+    then: Callable[[], Any] | None,
     pid: int,
 ) -> None:
     if os.getpid() != pid:
@@ -181,6 +184,8 @@ def _finish(
                     RuntimeWarning,
                     stacklevel=2,
                 )
+        if then is not None and not thread.is_alive():
+            then()
         _empty(results)
         results.put(None)  # wakes a consumer that another thread left waiting
 
