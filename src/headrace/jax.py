@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -65,6 +66,8 @@ class DataLoader(loader.DataLoader[T_co]):
 
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch."""
+        if self.pin_memory:
+            warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=2)
         return self._ahead(_Place(self.device if self.sharding is None else self.sharding))
 
 

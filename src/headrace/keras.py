@@ -63,8 +63,9 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     The arguments are those of `headrace.DataLoader`. A batch is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, as a
     tuple or a list, or a dictionary. Each pass of Keras over the data is the loader's next epoch; the batch that Keras
     looks at to build a model is not a pass. With ``steps_per_epoch`` below ``len`` a pass goes on in the next of
-    Keras's epochs. `state_dict` names the place behind the batches that Keras has taken. A stream without a length is read to its end; Keras then warns that it ran out of data, which
-    ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
+    Keras's epochs. `state_dict` names the place behind the batches that Keras has taken. A stream without a length is
+    read to its end; Keras then warns that it ran out of data, which ``steps_per_epoch`` or a ``__len__`` of the dataset
+    prevents. Workers end with the pass.
 
     The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Processes start by
     "forkserver" unless ``multiprocessing_context`` says otherwise: Keras's back ends run threads. Raises
@@ -144,7 +145,7 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
         return tf.data.Dataset.from_generator(self._pass, output_signature=convert.get_tensor_spec(first))
 
     def _pass(self) -> Iterator[Any]:
-        """Read one epoch, or the rest of one; begun with the first batch, for Keras makes more iterators than it uses."""
+        """Read what is left of an epoch; begun with the first batch, for Keras makes more iterators than it uses."""
         place, whole = self._here, self.num_batches
         before = 0 if self._resume is None else self._resume["batches"]
         taken, batches = 0, iter(self)
