@@ -32,6 +32,7 @@ WITHIN = {
     ("loader", "loop"): True,
     ("loader", "arguments"): True,
     ("datasets", "image"): True,
+    ("samplers", "plan"): True,
     ("work", "seeds"): True,
     ("ranks", "errors"): True,
     ("work", "timing"): True,

@@ -17,6 +17,7 @@ import numpy as np
 from headrace import seeds
 from headrace.errors import ArgumentError
 from headrace.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+from headrace.plan.order import Shuffled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -296,14 +297,11 @@ class DistributedSampler(Sampler[T_co]):
 
     def _share(self) -> Iterator[Numbers]:
         size, step = len(self.dataset), STRETCH * self.num_replicas
-        order: Numbers | None = None
-        if self.shuffle:
-            order = np.arange(size, dtype=np.int32 if size < 2**31 else np.int64)
-            seeds.generator(self._key, seeds.Purpose.ORDER, self.epoch, 0).shuffle(order)
+        order = Shuffled(size, self._key)
         for start in range(self.rank, self.total_size, step):
             # Beyond the end the order begins again, as often as it takes.
             places = np.arange(start, min(start + step, self.total_size), self.num_replicas) % size
-            yield places if order is None else order[places]
+            yield order.at(self.epoch, places) if self.shuffle else places
 
     def __len__(self) -> int:
         return self.num_samples

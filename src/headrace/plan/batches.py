@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from headrace.plan.order import Shuffled
 from headrace.seeds import Key, Purpose, generator
 from headrace.work import Work
 
@@ -109,8 +110,8 @@ class Batches:
     def _spares(self, epoch: int, start: int) -> list[Any]:
         if not self.spares:
             return []
-        draw = generator(self.seed, Purpose.SPARES, epoch, start)
-        return [
-            self.order.keys(epoch, position, position + 1)[0]
-            for position in draw.integers(len(self.order), size=self.spares).tolist()
-        ]
+        positions = generator(self.seed, Purpose.SPARES, epoch, start).integers(len(self.order), size=self.spares)
+        if isinstance(self.order, Shuffled):
+            keys: list[Any] = self.order.at(epoch, positions).tolist()
+            return keys
+        return [self.order.keys(epoch, position, position + 1)[0] for position in positions.tolist()]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from headrace.seeds import Key, Purpose, generator
+from headrace.plan.held import Held
+from headrace.plan.permutation import Permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from headrace.seeds import Key
+
+AHEAD = 2**12
+"""Keys worked out at a time for who asks for one batch after the other: the cost of a call is then hardly felt."""
 
 
 class Order(Protocol):
@@ -22,6 +28,40 @@ class Order(Protocol):
 
     def keys(self, epoch: int, start: int, stop: int) -> Sequence[Any]:
         """Return the keys at positions ``start`` to ``stop`` (at most ``len``) of an epoch."""
+        ...
+
+
+class BatchOrder(Protocol):
+    """A batch sampler as a function: which keys are in which batch of an epoch."""
+
+    def count(self, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        ...
+
+    def keys(self, epoch: int, step: int) -> list[Any]:
+        """Return the keys of a batch; ``step`` is from 0 to ``count(epoch) - 1``."""
+        ...
+
+    def start(self, epoch: int, step: int) -> int:
+        """Return the position in the epoch of a batch's first key; its others follow, and no two batches overlap."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A sampler that can say its order as a function of a key: the loader then asks it for any place in any epoch."""
+
+    def order(self, key: Key, /) -> Order:
+        """Return the order that belongs to a key."""
+        ...
+
+
+@runtime_checkable
+class BatchOrdered(Protocol):
+    """A batch sampler that can say its batches as a function of a key."""
+
+    def batch_order(self, key: Key, /) -> BatchOrder:
+        """Return the batches that belong to a key."""
         ...
 
 
@@ -45,14 +85,12 @@ class Sequential:
 
 @dataclass(slots=True)
 class Shuffled:
-    """The keys 0 to n-1 in a uniformly random order, another in each epoch.
-
-    Holds one permutation, that of the epoch asked for last: 4 bytes a key (8 from 2**31 keys on).
-    """
+    """The keys 0 to n-1 in a random order, another in each epoch; no order is held, of however many keys."""
 
     size: int
     key: Key
-    _held: tuple[int, NDArray[np.integer[Any]]] | None = field(default=None, repr=False)
+    _held: Held = field(default_factory=lambda: Held(AHEAD), repr=False)
+    _family: tuple[int, Permutations] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.size
@@ -65,9 +103,22 @@ class Shuffled:
         >>> sorted(order.keys(epoch=0, start=0, stop=5))
         [0, 1, 2, 3, 4]
         """
-        if self._held is None or self._held[0] != epoch:
-            dtype = np.int32 if self.size < 2**31 else np.int64
-            shuffle = generator(self.key, Purpose.ORDER, epoch, 0)
-            self._held = epoch, shuffle.permutation(np.arange(self.size, dtype=dtype))
-        keys: list[int] = self._held[1][start:stop].tolist()
+        return self._held.take(epoch, start, stop, self._stretch, end=self.size)
+
+    def at(self, epoch: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the keys at any positions of an epoch, all at once.
+
+        >>> from headrace.seeds import key_of
+        >>> order = Shuffled(10**9, key_of(0))
+        >>> places = np.array([999_999_999, 4])
+        >>> order.at(0, places).tolist() == [order.keys(0, place, place + 1)[0] for place in places.tolist()]
+        True
+        """
+        family = self._family
+        if family is None or family[0] != epoch:
+            family = self._family = epoch, Permutations(self.key, epoch)
+        return family[1].at(positions, self.size)
+
+    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+        keys: list[int] = self.at(epoch, np.arange(start, stop)).tolist()
         return keys
