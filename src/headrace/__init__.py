@@ -7,12 +7,14 @@
 """
 
 from headrace.collate.default import default_collate, default_convert
+from headrace.collate.packed import Packed, PackedCollate
 from headrace.collate.padded import Padded, PaddedCollate
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.faces import FaceDataset, ellipse_boxes
+from headrace.datasets.grouped import GroupedDataset
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
@@ -52,6 +54,12 @@ from headrace.image.transforms import (
     ToFloat,
 )
 from headrace.loader import DataLoader
+from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
+from headrace.plan.classes import BalancedBatchSampler
+from headrace.plan.mixture import MixtureSampler
+from headrace.plan.packing import PackingBatchSampler
+from headrace.plan.repeated import RepeatedSampler
+from headrace.plan.shards import ShardSampler
 from headrace.samplers import (
     BatchSampler,
     DistributedSampler,
@@ -75,9 +83,11 @@ __all__ = [
     "BadFile",
     "BadImage",
     "BadSample",
+    "BalancedBatchSampler",
     "BatchSampler",
     "CIFAR10",
     "CIFAR100",
+    "BucketBatchSampler",
     "CenterCrop",
     "ChainDataset",
     "CollateError",
@@ -88,6 +98,7 @@ __all__ = [
     "Dataset",
     "DistributedSampler",
     "FaceDataset",
+    "GroupedDataset",
     "HeadraceError",
     "ImageFiles",
     "ImageFolder",
@@ -99,8 +110,12 @@ __all__ = [
     "Mapped",
     "MissingDependency",
     "MissingFile",
+    "MixtureSampler",
     "Normalize",
+    "Packed",
+    "PackedCollate",
     "PackedList",
+    "PackingBatchSampler",
     "Pad",
     "Padded",
     "PaddedCollate",
@@ -108,10 +123,12 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "RandomSampler",
+    "RepeatedSampler",
     "Resize",
     "SampleError",
     "Sampler",
     "SequentialSampler",
+    "ShardSampler",
     "StackDataset",
     "StateMismatch",
     "Statistics",
@@ -120,6 +137,7 @@ __all__ = [
     "TensorDataset",
     "ToCHW",
     "ToFloat",
+    "TokenBatchSampler",
     "TooManyErrors",
     "UnreadableFile",
     "WeightedRandomSampler",

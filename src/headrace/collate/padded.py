@@ -81,7 +81,7 @@ class PaddedCollate:
     lengths: bool = False
 
     def __post_init__(self) -> None:
-        _check_value(self.value)
+        check_value(self.value)
         if self.side not in ("right", "left"):
             raise ArgumentError(f'side must be "right" or "left"; got {self.side!r}')
         if self.multiple_of is not None:
@@ -95,19 +95,19 @@ class PaddedCollate:
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Return the batch of these samples."""
         if len(samples):
-            _check_names(self.value, samples[0], "")
+            check_names(self.value, samples[0], "")
         return default_collate(samples, empty=empty, collate_fn_map={np.ndarray: self._arrays, list: self._lists})
 
     def _arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
-        value = _value_at(self.value, collate_fn_map.place)
+        value = value_at(self.value, collate_fn_map.place)
         first = batch[0]
         if value is None or first.ndim == 0 or first.dtype.kind not in "biufc":
             return collate_arrays(batch, collate_fn_map=collate_fn_map)
         return self._padded(batch, value, collate_fn_map)
 
     def _lists(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
-        value = _value_at(self.value, collate_fn_map.place)
-        if value is None or not all(isinstance(sample, list) and _all_numbers(sample) for sample in batch):
+        value = value_at(self.value, collate_fn_map.place)
+        if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
             return collate_columns(batch, collate_fn_map)
         filled = [np.asarray(sample) for sample in batch if sample]
         # An empty list has no dtype of its own: NumPy's float64 would make floats of all the others.
@@ -115,8 +115,8 @@ class PaddedCollate:
         return self._padded([np.asarray(sample) if sample else none for sample in batch], value, collate_fn_map)
 
     def _padded(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
-        dtype = _common(batch, registry)
-        filler = _filler(value, dtype, registry)
+        dtype = common(batch, registry)
+        padding = filler(value, dtype, registry)
         lengths = [len(array) for array in batch]
         longest = max(lengths)
         if self.multiple_of is not None:
@@ -126,7 +126,7 @@ class PaddedCollate:
         pad = [slice(length, None) if self.side == "right" else slice(longest - length) for length in lengths]
         for row, array in enumerate(batch):
             values[row, own[row]] = array
-            values[row, pad[row]] = filler
+            values[row, pad[row]] = padding
         if not self.lengths:
             return values
         mask = registry.empty((len(batch), longest), np.dtype(bool))
@@ -138,7 +138,7 @@ class PaddedCollate:
         return Padded(values, counts, mask)
 
 
-def _common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
+def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
     """Return the dtype that holds all of these arrays, which must agree in everything but their lengths."""
     first = batch[0]
     dtype: np.dtype[Any] = first.dtype
@@ -157,7 +157,7 @@ def _common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
     return dtype
 
 
-def _filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
+def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
     """Return the value as an array's dtype has it, if it can."""
     asked = np.asarray(value)
     with np.errstate(all="ignore"):
@@ -173,11 +173,12 @@ def _filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
     return cast
 
 
-def _all_numbers(items: list[Any]) -> bool:
+def all_numbers(items: list[Any]) -> bool:
+    """Say whether a list holds nothing but numbers."""
     return all(isinstance(item, Number) and not isinstance(item, str | bytes) for item in items)
 
 
-def _value_at(value: Any, place: tuple[Any, ...]) -> Any:
+def value_at(value: Any, place: tuple[Any, ...]) -> Any:
     """Return the number for a place in the sample, or None where it is to be left alone."""
     for key in place:
         if isinstance(value, Mapping):
@@ -189,28 +190,29 @@ def _value_at(value: Any, place: tuple[Any, ...]) -> Any:
     return value if isinstance(value, Number) else None
 
 
-def _check_value(value: Any) -> None:
+def check_value(value: Any) -> None:
+    """Raise for what is no number, nor made of numbers and None."""
     if isinstance(value, Mapping):
         for inner in value.values():
-            _check_value(inner)
+            check_value(inner)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for inner in value:
-            _check_value(inner)
+            check_value(inner)
     elif value is not None and (isinstance(value, str | bytes) or not isinstance(value, Number)):
         raise ArgumentError(f"value must be a number, or a mapping or sequence of numbers and None; got {value!r}")
 
 
-def _check_names(value: Any, sample: Any, place: str) -> None:
+def check_names(value: Any, sample: Any, place: str) -> None:
     """Raise where there is a value for what is not in the samples: most likely a name that was misspelt."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(sample, Mapping) or key not in sample:
                 found = f"the keys {list(sample)}" if isinstance(sample, Mapping) else f"type {name_of(sample)}"
                 raise CollateError(f"value has sample{place}[{key!r}], which is not in the samples: they have {found}")
-            _check_names(inner, sample[key], f"{place}[{key!r}]")
+            check_names(inner, sample[key], f"{place}[{key!r}]")
     elif isinstance(value, Sequence):
         if not isinstance(sample, Sequence) or isinstance(sample, str | bytes) or len(sample) != len(value):
             found = f"{len(sample)} items" if isinstance(sample, Sequence) else f"type {name_of(sample)}"
             raise CollateError(f"value has {len(value)} items for sample{place}, which has {found}")
         for index, inner in enumerate(value):
-            _check_names(inner, sample[index], f"{place}[{index}]")
+            check_names(inner, sample[index], f"{place}[{index}]")

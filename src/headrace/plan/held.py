@@ -42,10 +42,11 @@ class Held:
             return []
         last = self._last  # read once: other threads may set it meanwhile
         ahead = 0
-        if last is not None and last[0] == epoch and 0 <= start - last[1] <= len(last[2]):
+        if last is not None and last[0] == epoch and start >= last[1]:
             if stop - last[1] <= len(last[2]):
                 return last[2][start - last[1] : stop - last[1]]
-            ahead = self._ahead
+            # A little further on than last time: one batch after the other, or a rank's part of each.
+            ahead = self._ahead if start - last[1] <= max(len(last[2]), self._ahead) else 0
         made = make(epoch, start, min(max(stop, start + ahead), end))
         self._last = epoch, start, made
         return made[: stop - start]

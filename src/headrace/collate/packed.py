@@ -1,0 +1,190 @@
+"""Several samples in a row of a batch: end to end, with what attention needs to keep them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.collate.default import Registry, collate_arrays, collate_columns, default_collate, name_of
+from headrace.collate.padded import (
+    Value,
+    all_numbers,
+    check_names,
+    check_value,
+    common,
+    filler,
+    value_at,
+)
+from headrace.errors import ArgumentError, CollateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.collate.default import Functions
+    from headrace.work import Empty
+
+
+class Packed(NamedTuple):
+    """What `PackedCollate` makes of a batch: rows, and whose each place in them is.
+
+    >>> import numpy as np
+    >>> from headrace import PackedCollate
+    >>> packed = PackedCollate(row_length=4)([[np.array([5, 6]), np.array([7])]])
+    >>> same = packed.segment_ids[:, :, None] == packed.segment_ids[:, None, :]
+    >>> attends = same & (packed.segment_ids != 0)[:, :, None]  # a mask for attention, (rows, queries, keys)
+    >>> attends[0].astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
+           [0, 0, 1, 0],
+           [0, 0, 0, 0]])
+
+    ``values`` is what a sample is, with arrays (rows, row_length, …) in the place of its arrays.
+    """
+
+    values: Any
+    segment_ids: npt.NDArray[np.int32]
+    """(rows, row_length): 1 in the first sample of a row, 2 in the second, …; 0 in padding."""
+    positions: npt.NDArray[np.int32]
+    """(rows, row_length): 0, 1, 2, … from the start of each sample; 0 in padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCollate:
+    """A collate function that lays the samples of each group end to end in a row.
+
+    >>> import numpy as np
+    >>> from headrace import PackedCollate
+    >>> rows = [[np.array([5, 6]), np.array([7])], [np.array([8, 9, 10])]]
+    >>> values, segment_ids, positions = PackedCollate(row_length=4)(rows)
+    >>> values
+    array([[ 5,  6,  7,  0],
+           [ 8,  9, 10,  0]])
+    >>> segment_ids, positions
+    (array([[1, 1, 2, 0],
+           [1, 1, 1, 0]], dtype=int32), array([[0, 1, 0, 0],
+           [0, 1, 2, 0]], dtype=int32))
+
+    What comes are the groups that `GroupedDataset` reads by the keys of a `PackingBatchSampler`: lists of samples. A
+    sample is an array, whose first axis is its length; a list of numbers, which is one too; or a mapping or a tuple of
+    arrays of one length. What is no array in it, or has None for a ``value``, is put together as `default_collate`
+    does, sample by sample in the order of the rows. ``value`` is what fills the rows' ends, one for all or as
+    `PaddedCollate` has it. With ``truncate`` a sample longer than a row is cut at its end.
+
+    Raises `ArgumentError` for arguments that cannot be used; when called, `CollateError` for a group that is longer
+    than a row, and where samples do not fit together but for their lengths.
+    """
+
+    row_length: int
+    value: Value = 0
+    truncate: bool = False
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.row_length, bool)
+            or not isinstance(self.row_length, int | np.integer)
+            or self.row_length < 1
+        ):
+            raise ArgumentError(f"row_length must be an integer from 1 up; got {self.row_length!r}")
+        if not isinstance(self.truncate, bool):
+            raise ArgumentError(f"truncate must be True or False; got {self.truncate!r}")
+        check_value(self.value)
+
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Packed:
+        """Return the batch of these groups."""
+        for row, group in enumerate(samples):
+            if not isinstance(group, list | tuple) or not group:
+                found = name_of(group) if not isinstance(group, list | tuple) else "an empty one"
+                raise CollateError(
+                    f"row {row} must be a list of samples, as GroupedDataset reads them; it is {found}", rows=(0, row)
+                )
+        layout = _Layout(self, [len(group) for group in samples])
+        flat = [sample for group in samples for sample in group]
+        if flat:
+            check_names(self.value, flat[0], "")
+        functions: Functions = {np.ndarray: layout.arrays, list: layout.lists}
+        values = default_collate(flat, empty=empty, collate_fn_map=functions)
+        if layout.lengths is None:
+            raise CollateError("samples have no array to lay end to end; give arrays, or lists of numbers")
+        return Packed(values, *layout.segments(empty))
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Where the samples of one batch lie: its first array says how long each is, and the others must agree."""
+
+    how: PackedCollate
+    groups: list[int]
+    lengths: list[int] | None = field(default=None)
+
+    def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+        value = value_at(self.how.value, collate_fn_map.place)
+        first = batch[0]
+        if value is None or first.ndim == 0 or first.dtype.kind not in "biufc":
+            return collate_arrays(batch, collate_fn_map=collate_fn_map)
+        return self._rows(batch, value, collate_fn_map)
+
+    def lists(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+        value = value_at(self.how.value, collate_fn_map.place)
+        if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
+            return collate_columns(batch, collate_fn_map)
+        filled = [np.asarray(sample) for sample in batch if sample]
+        none = np.empty(0, filled[0].dtype if filled else np.int64)
+        return self._rows([np.asarray(sample) if sample else none for sample in batch], value, collate_fn_map)
+
+    def _rows(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
+        dtype = common(batch, registry)
+        padding = filler(value, dtype, registry)
+        if self.how.truncate:
+            batch = [array[: self.how.row_length] for array in batch]
+        self._agree([len(array) for array in batch], registry)
+        rows = registry.empty((len(self.groups), self.how.row_length, *batch[0].shape[1:]), dtype)
+        arrays = iter(batch)
+        for row, count in zip(rows, self.groups, strict=True):
+            place = 0
+            for _ in range(count):
+                array = next(arrays)
+                row[place : place + len(array)] = array
+                place += len(array)
+            row[place:] = padding
+        return rows
+
+    def _agree(self, lengths: list[int], registry: Registry) -> None:
+        if self.lengths is not None:
+            if lengths != self.lengths:
+                odd = next(n for n, (one, other) in enumerate(zip(lengths, self.lengths, strict=True)) if one != other)
+                raise CollateError(
+                    f"{registry.at}sample {odd} of the batch is {lengths[odd]} long here, and {self.lengths[odd]} in "
+                    "another of its arrays; give those that are not packed None for a value"
+                )
+            return
+        self.lengths = lengths
+        place = 0
+        for row, count in enumerate(self.groups):
+            mine = lengths[place : place + count]
+            if sum(mine) > self.how.row_length:
+                raise CollateError(
+                    f"{registry.at}row {row} is to hold samples of lengths {mine}, together {sum(mine)}, more than "
+                    f"row_length={self.how.row_length}; group them by a PackingBatchSampler of that row_length (and "
+                    "truncate=True where it truncates)"
+                )
+            place += count
+
+    def segments(self, empty: Empty) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Return whose each place of the rows is, and which place it has there."""
+        shape = len(self.groups), self.how.row_length
+        numbers, positions = empty(shape, np.dtype(np.int32)), empty(shape, np.dtype(np.int32))
+        lengths = iter(self.lengths or ())
+        counting = np.arange(self.how.row_length, dtype=np.int32)
+        for number, position, count in zip(numbers, positions, self.groups, strict=True):
+            place = 0
+            for segment in range(1, count + 1):
+                end = place + next(lengths)
+                number[place:end] = segment
+                position[place:end] = counting[: end - place]
+                place = end
+            number[place:] = 0
+            position[place:] = 0
+        return numbers, positions

@@ -1,0 +1,69 @@
+"""Several samples for one key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace.datasets import parts
+from headrace.datasets.base import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.datasets.views import Indexed
+
+
+class GroupedDataset(Dataset[list[Any]]):
+    """A dataset read by groups of indices: the sample at a tuple is the list of the samples at its indices.
+
+    >>> from headrace import GroupedDataset
+    >>> words = GroupedDataset(["a", "bb", "ccc"])
+    >>> words[(0, 2)], words[1]
+    (['a', 'ccc'], ['bb'])
+
+    It is what the keys of a `PackingBatchSampler` are for. Random numbers drawn while it is read are one stream for the
+    whole group. Raises `ArgumentTypeError`, a TypeError, for a dataset that cannot be indexed.
+    """
+
+    def __init__(self, dataset: Indexed) -> None:
+        parts.check_indexed("GroupedDataset", dataset, 0)
+        self.dataset = dataset
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether the dataset suits threads."""
+        return parts.suits_threads(self.dataset)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> list[Any]:
+        """Read the samples of a group, or one by itself."""
+        samples = []
+        for number in _group(index):
+            try:
+                samples.append(self.dataset[number])
+            except Exception as error:
+                where = parts.where(self.dataset, number)
+                error.add_note(f"headrace: sample {number}{f' ({where})' if where else ''} of the group {index!r}")
+                raise
+        return samples
+
+    def __getitems__(self, indices: Sequence[Any]) -> list[list[Any]]:
+        """Read the samples of several groups, in one call of the dataset's where it has ``__getitems__``."""
+        groups = [_group(index) for index in indices]
+        samples = iter(parts.many(self.dataset, [number for group in groups for number in group]))
+        return [[next(samples) for _ in group] for group in groups]
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether the dataset reads many samples at once."""
+        return parts.reads_many(self.dataset)
+
+    def where(self, index: Any) -> str | None:
+        """Say where the first sample of a group comes from, as the dataset does."""
+        return parts.where(self.dataset, _group(index)[0])
+
+
+def _group(index: Any) -> tuple[int, ...]:
+    return index if isinstance(index, tuple) else (index,)

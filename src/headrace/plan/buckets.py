@@ -1,0 +1,266 @@
+"""Batches of samples of about one length: of one size, or of one cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.plan.groups import Groups, grouped
+from headrace.plan.held import Held
+from headrace.plan.order import AHEAD
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
+from headrace.seeds import Purpose, generator
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.seeds import Key
+
+BATCHES = 100
+"""Batches of a bucket, unless it is told how large it is to be: about 1 % of padding for lengths that spread evenly."""
+
+
+class BucketBatchSampler(PlannedBatchSampler[int]):
+    """Batches of one size whose samples are of about one length, in random order.
+
+    >>> from headrace import BucketBatchSampler
+    >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
+    >>> for batch in BucketBatchSampler(lengths, 2, bucket_size=4, shuffle=False):
+    ...     print([lengths[index] for index in batch])
+    [3, 3]
+    [4, 4]
+    [50, 51]
+    [52, 53]
+    >>> shuffled = BucketBatchSampler(lengths, 2, bucket_size=4, seed=0)
+    >>> sorted(index for batch in shuffled for index in batch)
+    [0, 1, 2, 3, 4, 5, 6, 7]
+
+    ``lengths``: how long each sample of the dataset is. Sorted by length, samples are cut into buckets of about
+    ``bucket_size`` (None: 100 batches), which are shuffled each epoch and cut into batches; these come in random order.
+    A larger bucket is more random and pads more. With ``shuffle=False`` all come in order of length. One batch of an
+    epoch may be short, the last; with ``drop_last`` it is left out: which samples are in it is random. ``seed`` fixes
+    the batches; without one it is the loader's, or 0 where the sampler is iterated by itself.
+
+    Raises `ArgumentError` for lengths that are not integers from 0 up, and sizes that are not from 1 up.
+    """
+
+    def __init__(
+        self,
+        lengths: ArrayLike,
+        batch_size: int,
+        *,
+        bucket_size: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        found = counts("lengths", lengths)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.bucket_size = (
+            BATCHES * self.batch_size if bucket_size is None else whole("bucket_size", bucket_size, least=1)
+        )
+        self.shuffle = flag("shuffle", shuffle)
+        self.drop_last = flag("drop_last", drop_last)
+        self._ranked = Ranked(found, self.bucket_size, shuffle=self.shuffle)
+        self._digest = digest(found)
+
+    def batch_order(self, key: Key) -> BucketOrder:
+        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        return BucketOrder(self._ranked, self.batch_size, self._key(key), drop_last=self.drop_last)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches are made of."""
+        names = ("batch_size", "bucket_size", "shuffle", "drop_last", "seed")
+        return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
+
+
+class TokenBatchSampler(PlannedBatchSampler[int]):
+    """Batches of about one cost: the longest sample of a batch, times how many there are, is within a budget.
+
+    >>> from headrace import TokenBatchSampler
+    >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
+    >>> for batch in TokenBatchSampler(lengths, max_tokens=110, shuffle=False):
+    ...     print([lengths[index] for index in batch])
+    [3, 3, 4, 4]
+    [50, 51]
+    [52, 53]
+
+    ``lengths`` and ``bucket_size`` (in samples; None: about 100 batches) as in `BucketBatchSampler`; ``max_tokens`` is
+    the budget of a batch padded to its longest sample, whose length is rounded up to ``multiple_of``, as
+    `PaddedCollate` does it; ``max_samples``: and no more samples than that. ``longer``: a sample above the budget is an
+    error ("raise"), is left out ("drop"), or counts as long as the budget ("truncate": cut it there in the dataset).
+    How many batches an epoch has may differ from epoch to epoch. The batches of an epoch are worked out when the first
+    of them is asked for, in about a second for a million samples, and held. ``seed`` as in `BucketBatchSampler`.
+
+    Raises `ArgumentError` for lengths that are not integers from 0 up, naming the first, for one above the budget
+    likewise, and for numbers under 1.
+    """
+
+    def __init__(
+        self,
+        lengths: ArrayLike,
+        max_tokens: int,
+        *,
+        bucket_size: int | None = None,
+        multiple_of: int = 1,
+        max_samples: int | None = None,
+        longer: Longer = "raise",
+        shuffle: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        found = counts("lengths", lengths)
+        self.max_tokens = whole("max_tokens", max_tokens, least=1)
+        self.multiple_of = whole("multiple_of", multiple_of, least=1)
+        self.max_samples = None if max_samples is None else whole("max_samples", max_samples, least=1)
+        self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
+        self.shuffle = flag("shuffle", shuffle)
+        # The longest that a sample may be so that its length, rounded up, is within the budget.
+        most = self.max_tokens // self.multiple_of * self.multiple_of
+        if not most:
+            raise ArgumentError(f"max_tokens={max_tokens} has no room for a length rounded up to {multiple_of}")
+        kept, lengths = kept_lengths(found, most, self.longer, "max_tokens")
+        # An empty sample takes a place in the batch all the same.
+        costs = np.maximum(lengths + -lengths % self.multiple_of, 1)
+        if bucket_size is None:
+            bucket_size = max(BATCHES * self.max_tokens // max(int(costs.mean()), 1), 1)
+        self.bucket_size = whole("bucket_size", bucket_size, least=1)
+        self._ranked = Ranked(lengths, self.bucket_size, shuffle=self.shuffle)
+        self._kept, self._costs = kept, costs
+        self._digest = digest(found)
+
+    def batch_order(self, key: Key) -> TokenOrder:
+        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        most = len(self._kept) if self.max_samples is None else self.max_samples
+        return TokenOrder(self._ranked, self._kept, self._costs, self.max_tokens, most, self._key(key))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches are made of."""
+        names = ("max_tokens", "bucket_size", "multiple_of", "max_samples", "longer", "shuffle", "seed")
+        return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
+
+
+class Ranked:
+    """Samples in order of length, and shuffled within buckets."""
+
+    def __init__(self, lengths: NDArray[np.int64], bucket_size: int, *, shuffle: bool) -> None:
+        dtype = np.int32 if len(lengths) < 2**31 else np.int64
+        self._by_length: NDArray[Any] = np.argsort(lengths, kind="stable").astype(dtype)
+        self._buckets = max(round(len(lengths) / bucket_size), 1)  # of one size, within one sample
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return len(self._by_length)
+
+    def at(self, places: NDArray[np.int64], family: Permutations) -> NDArray[np.integer[Any]]:
+        """Return the samples at places of the order."""
+        if self.shuffle:
+            places = self._shuffled(places, family)
+        samples: NDArray[np.integer[Any]] = self._by_length[places]
+        return samples
+
+    def _shuffled(self, places: NDArray[np.int64], family: Permutations) -> NDArray[np.int64]:
+        size = len(self)
+        bucket = ((places + 1) * self._buckets - 1) // size
+        low = bucket * size // self._buckets
+        high = (bucket + 1) * size // self._buckets
+        return low + family.at(places - low, high - low, bucket)
+
+
+class BucketOrder:
+    """The batches of a `BucketBatchSampler`."""
+
+    def __init__(self, ranked: Ranked, batch_size: int, key: Key, *, drop_last: bool) -> None:
+        self._ranked = ranked
+        self._batch_size = batch_size
+        self._key = key
+        self._whole, self._rest = divmod(len(ranked), batch_size)
+        self._count = self._whole + (self._rest > 0 and not drop_last)
+        self._held = Held(max(AHEAD // batch_size, 1))
+
+    def count(self, epoch: int) -> int:  # noqa: ARG002  the same in every epoch
+        """Return how many batches an epoch has."""
+        return self._count
+
+    def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
+        """Return the position of a batch's first sample: all batches but the last have one size."""
+        return step * self._batch_size
+
+    def keys(self, epoch: int, step: int) -> list[int]:
+        """Return the keys of a batch."""
+        batch: list[int] = self._held.take(epoch, step, step + 1, self._batches, end=self._count)[0]
+        return batch
+
+    def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:
+        size, family = self._batch_size, Permutations(self._key, epoch)
+        # The short batch, the last to come, is cut out anywhere: else it would always hold the longest samples.
+        hole, steps = self._whole, np.arange(start, min(stop, self._whole))
+        if self._ranked.shuffle:
+            hole = int(generator(self._key, Purpose.ORDER, epoch, 1).integers(self._whole + 1))
+            if self._whole:
+                steps = Permutations(self._key, epoch, stream=2).at(steps, self._whole)
+        starts = steps * size + np.where(steps < hole, 0, self._rest)
+        places = (starts[:, None] + np.arange(size)).ravel()
+        batches: list[list[int]] = self._ranked.at(places, family).reshape(-1, size).tolist()
+        if stop > self._whole:
+            batches.append(self._ranked.at(hole * size + np.arange(self._rest), family).tolist())
+        return batches
+
+
+class TokenOrder:
+    """The batches of a `TokenBatchSampler`, worked out epoch by epoch."""
+
+    def __init__(
+        self,
+        ranked: Ranked,
+        kept: NDArray[np.int64],
+        costs: NDArray[np.int64],
+        max_tokens: int,
+        max_samples: int,
+        key: Key,
+    ) -> None:
+        self._ranked = ranked
+        self._kept = kept
+        self._costs = costs
+        self._max_tokens = max_tokens
+        self._max_samples = max_samples
+        self._key = key
+        self._planned: tuple[int, Groups] | None = None
+
+    def count(self, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        return len(self._groups(epoch))
+
+    def start(self, epoch: int, step: int) -> int:
+        """Return the position of a batch's first sample."""
+        return self._groups(epoch).start(step)
+
+    def keys(self, epoch: int, step: int) -> list[int]:
+        """Return the keys of a batch."""
+        return self._groups(epoch)[step]
+
+    def _groups(self, epoch: int) -> Groups:
+        planned = self._planned
+        if planned is None or planned[0] != epoch:
+            planned = self._planned = epoch, self._plan(epoch)
+        return planned[1]
+
+    def _plan(self, epoch: int) -> Groups:
+        samples = self._ranked.at(np.arange(len(self._ranked)), Permutations(self._key, epoch))
+        ends: list[int] = []
+        begin, longest = 0, 0
+        for place, cost in enumerate(self._costs[samples].tolist()):
+            longest = max(longest, cost)
+            count = place - begin
+            if count and (longest * (count + 1) > self._max_tokens or count == self._max_samples):
+                ends.append(place)
+                begin, longest = place, cost
+        ends.append(len(samples))
+        shuffle = Permutations(self._key, epoch, stream=2) if self._ranked.shuffle else None
+        return grouped(self._kept[samples], np.array(ends), shuffle)

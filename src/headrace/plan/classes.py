@@ -1,0 +1,136 @@
+"""Batches with as many samples of each of their classes."""
+
+from __future__ import annotations
+
+from math import lcm
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.plan.held import Held
+from headrace.plan.order import AHEAD
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import PlannedBatchSampler, digest, whole
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.seeds import Key
+
+
+class BalancedBatchSampler(PlannedBatchSampler[int]):
+    """Batches of a number of classes, with a number of samples of each, however rare a class is.
+
+    >>> from headrace import BalancedBatchSampler
+    >>> labels = ["cat"] * 6 + ["dog"] * 2
+    >>> for batch in BalancedBatchSampler(labels, samples_per_class=2, seed=0):
+    ...     print(sorted(labels[index] for index in batch))
+    ['cat', 'cat', 'dog', 'dog']
+    ['cat', 'cat', 'dog', 'dog']
+
+    ``labels``: the class of each sample, as numbers or strings. ``classes_per_batch``: how many classes a batch has, no
+    class twice; None for all of them. Every class comes as often as any other, in random order. Each class is shuffled
+    on its own, and begins anew, in another order, when all of its samples have come: a class with fewer than
+    ``samples_per_class`` has some twice in a batch. ``num_batches``: how many an epoch has; None for as many as the
+    dataset has samples for. An epoch goes on where the one before it ended. ``seed`` as in `BucketBatchSampler`.
+
+    "P x K" batches, in the terms of Hermans et al., "In defense of the triplet loss" (2017). Raises `ArgumentError` for
+    labels that are not one row, or none, for more classes in a batch than there are, and for numbers under 1.
+    """
+
+    def __init__(
+        self,
+        labels: ArrayLike,
+        *,
+        classes_per_batch: int | None = None,
+        samples_per_class: int = 1,
+        num_batches: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        try:
+            found = np.asarray(labels)
+        except ValueError as error:
+            raise ArgumentError(f"labels must be one row of numbers or strings; {error}") from error
+        if found.ndim != 1 or found.dtype.kind not in "biufUS":
+            raise ArgumentError(
+                f"labels must be one row of numbers or strings; got shape {found.shape} of {found.dtype}"
+            )
+        if not len(found):
+            raise ArgumentError("labels must not be empty: there is no class to put in batches")
+        if found.dtype.kind == "f" and np.isnan(found).any():
+            raise ArgumentError(f"label {int(np.isnan(found).argmax())} is not a number; give each sample a class")
+        classes, which = np.unique(found, return_inverse=True)
+        count = len(classes)
+        per_batch = count if classes_per_batch is None else whole("classes_per_batch", classes_per_batch, least=1)
+        if per_batch > count:
+            raise ArgumentError(f"classes_per_batch={classes_per_batch} is more than there are: {count} classes")
+        self.classes_per_batch = per_batch
+        self.samples_per_class = whole("samples_per_class", samples_per_class, least=1)
+        size = self.classes_per_batch * self.samples_per_class
+        self.num_batches = (
+            max(len(found) // size, 1) if num_batches is None else whole("num_batches", num_batches, least=1)
+        )
+        self._members = np.argsort(which, kind="stable")
+        self._sizes = np.bincount(which)
+        self._digest = digest(which)
+
+    def batch_order(self, key: Key) -> BalancedOrder:
+        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        how = (self.classes_per_batch, self.samples_per_class, self.num_batches)
+        return BalancedOrder(self._members, self._sizes, *how, self._key(key))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches are made of."""
+        names = ("classes_per_batch", "samples_per_class", "num_batches", "seed")
+        return {"labels": self._digest, **{name: getattr(self, name) for name in names}}
+
+
+class BalancedOrder:
+    """The batches of a `BalancedBatchSampler`.
+
+    Classes come in rounds: each once, in an order that is the same for as many rounds as make whole batches, so that
+    a batch that ends one round and begins the next has no class twice; and then in another.
+    """
+
+    def __init__(
+        self, members: NDArray[np.intp], sizes: NDArray[np.intp], per_batch: int, each: int, count: int, key: Key
+    ) -> None:
+        self._members = members
+        self._sizes = sizes
+        self._starts = np.cumsum(sizes) - sizes
+        self._per_batch = per_batch
+        self._each = each
+        self._count = count
+        self._same = lcm(len(sizes), per_batch)
+        self._classes = Permutations(key, 0)
+        self._samples = Permutations(key, 0, stream=1)
+        self._held = Held(max(AHEAD // (per_batch * each), 1))
+
+    def count(self, epoch: int) -> int:  # noqa: ARG002  the same in every epoch
+        """Return how many batches an epoch has."""
+        return self._count
+
+    def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
+        """Return the position of a batch's first sample: all batches have one size."""
+        return step * self._per_batch * self._each
+
+    def keys(self, epoch: int, step: int) -> list[int]:
+        """Return the keys of a batch."""
+        batch: list[int] = self._held.take(epoch, step, step + 1, self._batches, end=self._count)[0]
+        return batch
+
+    def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:
+        count = len(self._sizes)
+        first = epoch * self._count + start
+        # Which class is drawn, counted from the first batch of the run; a class is drawn once in each round.
+        drawn = np.arange(first * self._per_batch, (first + stop - start) * self._per_batch)
+        which = self._classes.at(drawn % self._same % count, count, turn=drawn // self._same)
+        number = (drawn // count * self._each)[:, None] + np.arange(self._each)
+        which = np.repeat(which, self._each)
+        turn, place = np.divmod(number.ravel(), self._sizes[which])
+        chosen = self._members[self._starts[which] + self._samples.at(place, self._sizes[which], which, turn)]
+        batches: list[list[int]] = chosen.reshape(-1, self._per_batch * self._each).tolist()
+        return batches

@@ -1,0 +1,247 @@
+"""Mixtures: samples of several datasets, in given proportions, which may change on the way."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.plan.held import Held
+from headrace.plan.order import AHEAD
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import PlannedSampler, flag, shown, size_of, whole
+from headrace.seeds import Purpose, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence, Sized
+
+    from numpy.typing import NDArray
+
+    from headrace.seeds import Key
+
+TURN = 2**64
+STRIDE = 0x9E3779B97F4A7C15
+"""The golden ratio of 2**64: places on a circle that are this far apart lie more evenly than any others."""
+
+
+class MixtureSampler(PlannedSampler[int]):
+    """Indices of datasets put end to end, drawn from each in proportion to its weight.
+
+    >>> from headrace import ConcatDataset, MixtureSampler
+    >>> english, french = ["a", "b", "c", "d"], ["à", "é"]
+    >>> both = ConcatDataset([english, french])
+    >>> sampler = MixtureSampler([english, french], [0.9, 0.1], num_samples=1000, seed=0)
+    >>> letters = [both[index] for index in sampler]
+    >>> [letters.count(letter) for letter in "abcdàé"]
+    [225, 225, 225, 225, 50, 50]
+
+    ``datasets``: what was put together by `ConcatDataset`, or the lengths. ``weights``: one for each, from 0 up, in any
+    unit; None for their lengths. They hold at any point: of the first n samples of a run, a dataset has its share of n,
+    give or take a few. Each dataset is shuffled on its own, and begins anew, in another order, when all of its samples
+    have come, whatever the others do; with ``shuffle=False`` it is read in its own order.
+
+    ``num_samples``: how many samples an epoch has; None for the lengths' sum. An epoch goes on where the one before it
+    ended. ``weights`` may be a mapping, of the number of samples from which they hold, counted from the start of the
+    first epoch, to weights: ``{0: [0.9, 0.1], 1_000_000: [0.5, 0.5]}``. `changed` gives a sampler whose weights change
+    at some point: up to there it is the same. ``seed`` as in `ShardSampler`.
+
+    Raises `ArgumentError` for weights that are not finite numbers from 0 up, one for each dataset, at least one above
+    0; for weight on an empty dataset; and for a mapping that does not begin at 0.
+    """
+
+    def __init__(
+        self,
+        datasets: Iterable[Sized | int],
+        weights: Sequence[float] | Mapping[int, Sequence[float]] | None = None,
+        *,
+        num_samples: int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        self.sizes = [size_of(f"dataset {number}", dataset) for number, dataset in enumerate(datasets)]
+        if not any(self.sizes):
+            raise ArgumentError(f"a mixture needs a dataset that is not empty; got {len(self.sizes)} without samples")
+        given: Any = self.sizes if weights is None else weights
+        if not isinstance(given, Mapping):
+            given = {0: given}
+        self.weights = {
+            whole("a number of samples in weights", since, least=0): _weights(share, self.sizes)
+            for since, share in given.items()
+        }
+        if 0 not in self.weights:
+            raise ArgumentError(
+                f"weights must say what holds from sample 0 on; they begin at {min(given, default=None)}"
+            )
+        self.weights = dict(sorted(self.weights.items()))
+        self.num_samples = sum(self.sizes) if num_samples is None else whole("num_samples", num_samples, least=1)
+        self.shuffle = flag("shuffle", shuffle)
+
+    def changed(self, since: int, weights: Sequence[float]) -> MixtureSampler:
+        """Return this mixture with other weights from the ``since``-th sample of the run on; before, it is the same.
+
+        >>> from headrace import MixtureSampler
+        >>> half = MixtureSampler([10, 10], [0.5, 0.5], num_samples=12, seed=0)
+        >>> later = half.changed(6, [0, 1])
+        >>> list(half)[:6] == list(later)[:6], [index >= 10 for index in list(later)[6:]]
+        (True, [True, True, True, True, True, True])
+
+        In a run of batches of one size, ``since`` is the step times that size; weights that were to hold from there on
+        are left out.
+        """
+        since = whole("since", since, least=0)
+        schedule: dict[int, Sequence[float]] = {at: share for at, share in self.weights.items() if at < since}
+        schedule[since] = weights
+        return MixtureSampler(self.sizes, schedule, num_samples=self.num_samples, shuffle=self.shuffle, seed=self.seed)
+
+    def order(self, key: Key) -> MixtureOrder:
+        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        return MixtureOrder(self.sizes, self.weights, self.num_samples, self._key(key), shuffle=self.shuffle)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order is made of, the schedule of weights included."""
+        return {
+            "sizes": shown(self.sizes),
+            "weights": shown([[since, *share] for since, share in self.weights.items()]),
+            "num_samples": self.num_samples,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Samples of a run from ``since`` on, as long as the weights are the same."""
+
+    since: int
+    parts: NDArray[np.intp]
+    """The datasets that have a weight."""
+    bounds: tuple[int, ...]
+    """Where the share of each of them begins on a circle of 2**64 places, and the circle's end."""
+    drawn: tuple[int, ...]
+    """How many samples of each dataset came before."""
+
+
+class MixtureOrder:
+    """The order of a `MixtureSampler`.
+
+    The n-th sample of a run has place ``offset + n * STRIDE`` on a circle, and is drawn from the dataset whose share of
+    the circle that is: Weyl's sequence of the golden ratio, whose first n places have in any arc their share of n, up
+    to the logarithm of n (Kuipers and Niederreiter, "Uniform distribution of sequences", 1974, chapter 2.3). How many
+    of them lie in an arc is a sum of floors, which Euclid's algorithm finds in some fifty steps, so that any place in
+    the run can be entered.
+    """
+
+    def __init__(
+        self, sizes: list[int], weights: dict[int, tuple[float, ...]], count: int, key: Key, *, shuffle: bool
+    ) -> None:
+        self._sizes = np.array(sizes, np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._count = count
+        self._offset = int(generator(key, Purpose.ORDER, 0, 1).integers(0, TURN, dtype=np.uint64))
+        self._family = Permutations(key, 0) if shuffle else None
+        self._stretches: list[Stretch] = []
+        drawn = (0,) * len(sizes)
+        for since, share in weights.items():
+            if self._stretches:
+                drawn = self._drawn(self._stretches[-1], since)
+            parts = np.flatnonzero(np.array(share) > 0)
+            sums = [Fraction(0), *accumulate(Fraction(share[part]) for part in parts)]
+            bounds = tuple(int(total * TURN / sums[-1]) for total in sums)
+            self._stretches.append(Stretch(since, parts, bounds, drawn))
+        self._held = Held(AHEAD)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def keys(self, epoch: int, start: int, stop: int) -> list[int]:
+        """Return a stretch of the epoch's order."""
+        return self._held.take(epoch, start, stop, self._stretch, end=self._count)
+
+    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+        first = epoch * self._count
+        starts = [stretch.since for stretch in self._stretches]
+        low, high = first + start, first + stop
+        cuts = [low, *(since for since in starts if low < since < high), high]
+        keys: list[int] = []
+        for begin, end in pairwise(cuts):
+            keys += self._alike(self._stretches[bisect_right(starts, begin) - 1], begin, end)
+        return keys
+
+    def _alike(self, stretch: Stretch, begin: int, end: int) -> list[int]:
+        """Return the keys of samples ``begin`` to ``end`` of the run, whose weights are the same."""
+        here = np.uint64((self._offset + begin * STRIDE) % TURN)
+        places = here + np.arange(end - begin, dtype=np.uint64) * np.uint64(STRIDE)
+        inner = np.array([min(bound, TURN - 1) for bound in stretch.bounds[1:-1]], np.uint64)
+        share = np.searchsorted(inner, places, side="right")
+        part = stretch.parts[share]
+        # How many samples of the same dataset come before each: in the run, and then here.
+        by_part = np.argsort(part, kind="stable")
+        here_of = np.bincount(part, minlength=len(self._sizes))
+        number = np.empty(len(part), np.int64)
+        number[by_part] = np.arange(len(part)) - np.repeat(np.cumsum(here_of) - here_of, here_of)
+        number += np.array(self._drawn(stretch, begin), np.int64)[part]
+        turn, place = np.divmod(number, self._sizes[part])
+        if self._family is not None:
+            place = self._family.at(place, self._sizes[part], part, turn)
+        keys: list[int] = (self._starts[part] + place).tolist()
+        return keys
+
+    def _drawn(self, stretch: Stretch, upto: int) -> tuple[int, ...]:
+        """Return how many samples of each dataset come before sample ``upto`` of the run."""
+        drawn = list(stretch.drawn)
+        offset, count = (self._offset + stretch.since * STRIDE) % TURN, upto - stretch.since
+        below = [_below(bound, offset, count) for bound in stretch.bounds]
+        for part, (low, high) in zip(stretch.parts.tolist(), pairwise(below), strict=True):
+            drawn[part] += high - low
+        return tuple(drawn)
+
+
+def _below(bound: int, offset: int, count: int) -> int:
+    """Return how many of the places ``offset + n * STRIDE`` of the circle, for n below ``count``, are below a bound.
+
+    >>> sum((7 + n * STRIDE) % TURN < 2**62 for n in range(1000)), _below(2**62, 7, 1000)
+    (251, 251)
+    """
+    return _floors(count, offset) - _floors(count, offset - bound + TURN) + count
+
+
+def _floors(count: int, offset: int) -> int:
+    """Return the sum of ``(offset + n * STRIDE) // TURN`` for n below ``count``, by Euclid's algorithm."""
+    total, modulus, stride = 0, TURN, STRIDE
+    while count:
+        total += (count - 1) * count // 2 * (stride // modulus) + count * (offset // modulus)
+        stride, offset = stride % modulus, offset % modulus
+        last = stride * count + offset
+        count, offset = divmod(last, modulus)
+        modulus, stride = stride, modulus
+    return total
+
+
+def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
+    try:
+        weights = np.asarray(given, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"weights must be numbers, one for each dataset; {error}") from error
+    if weights.shape != (len(sizes),):
+        raise ArgumentError(
+            f"weights must be one row of numbers, one for each of {len(sizes)} datasets; got shape {weights.shape}"
+        )
+    for number, (weight, size) in enumerate(zip(weights.tolist(), sizes, strict=True)):
+        if not 0 <= weight < float("inf"):
+            raise ArgumentError(f"weights must be finite numbers from 0 up; that of dataset {number} is {weight}")
+        if weight and not size:
+            raise ArgumentError(f"dataset {number} is empty and has a weight of {weight}; give it 0, or leave it out")
+    if not weights.any():
+        raise ArgumentError("at least one of the weights must be above 0")
+    return tuple(weights.tolist())

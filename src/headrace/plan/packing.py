@@ -1,0 +1,195 @@
+"""Sequence packing: several short samples in one row of a batch, so that little of it is padding."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.plan.groups import Groups, grouped
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.seeds import Key
+
+Fit = Literal["first", "best"]
+
+
+class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
+    """Batches of rows, each a few samples that together are no longer than a row.
+
+    >>> from headrace import PackingBatchSampler
+    >>> lengths = [7, 4, 3, 6, 2, 8]
+    >>> for batch in PackingBatchSampler(lengths, row_length=10, batch_size=2, shuffle=False):
+    ...     print(batch)
+    [(5, 4), (0, 2)]
+    [(3, 1)]
+
+    A key is a tuple of indices, one for each sample of a row, which `GroupedDataset` reads and `PackedCollate` puts
+    together: rows with the segment ids and positions that attention needs. ``lengths``: how long each sample is.
+
+    ``fit``: a sample goes into the fullest row that has room for it ("best"), or into the first ("first"), and begins a
+    new row where there is none; with ``decreasing`` the longest go first, which leaves little room unused: at most 11/9
+    of the fewest rows, and a few (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing
+    algorithms", 1974). Each epoch samples are shuffled, ``window`` of them at a time are packed together, and the rows
+    come in random order; with ``shuffle=False`` all in order. ``longer``: a sample longer than a row is an error
+    ("raise"), left out ("drop"), or counts as a whole row ("truncate", to which `PackedCollate` then cuts it). The last
+    batch may have fewer rows, or is left out with ``drop_last``. How many rows an epoch has may differ from epoch to
+    epoch; they are worked out when its first batch is asked for, in some seconds for a million samples, and held.
+    ``seed`` as in `BucketBatchSampler`.
+
+    Raises `ArgumentError` for lengths that are not integers from 0 up, naming the first, for one longer than a row
+    likewise, and for numbers under 1.
+    """
+
+    def __init__(
+        self,
+        lengths: ArrayLike,
+        row_length: int,
+        batch_size: int,
+        *,
+        fit: Fit = "best",
+        decreasing: bool = True,
+        window: int = 8192,
+        longer: Longer = "raise",
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        found = counts("lengths", lengths)
+        self.row_length = whole("row_length", row_length, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.fit: Fit = one_of("fit", fit, ("first", "best"))
+        self.decreasing = flag("decreasing", decreasing)
+        self.window = whole("window", window, least=1)
+        self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
+        self.shuffle = flag("shuffle", shuffle)
+        self.drop_last = flag("drop_last", drop_last)
+        self._kept, self._lengths = kept_lengths(found, self.row_length, self.longer, "row_length")
+        self._digest = digest(found)
+
+    def batch_order(self, key: Key) -> PackingOrder:
+        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        return PackingOrder(self, self._kept, self._lengths, self._key(key))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches are made of."""
+        names = ("row_length", "batch_size", "fit", "decreasing", "window", "longer", "shuffle", "drop_last", "seed")
+        return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
+
+
+class PackingOrder:
+    """The batches of a `PackingBatchSampler`, worked out epoch by epoch. What is counted are rows."""
+
+    def __init__(
+        self, sampler: PackingBatchSampler, kept: NDArray[np.int64], lengths: NDArray[np.int64], key: Key
+    ) -> None:
+        self._sampler = sampler
+        self._kept = kept
+        self._lengths = lengths
+        self._key = key
+        self._planned: tuple[int, Groups] | None = None
+
+    def count(self, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        whole, rest = divmod(len(self._rows(epoch)), self._sampler.batch_size)
+        return whole + (rest > 0 and not self._sampler.drop_last)
+
+    def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
+        """Return the position of a batch's first row."""
+        return step * self._sampler.batch_size
+
+    def keys(self, epoch: int, step: int) -> list[tuple[int, ...]]:
+        """Return the keys of a batch: a tuple for each row."""
+        start = self.start(epoch, step)
+        return self._rows(epoch).between(start, start + self._sampler.batch_size)
+
+    def _rows(self, epoch: int) -> Groups:
+        planned = self._planned
+        if planned is None or planned[0] != epoch:
+            planned = self._planned = epoch, self._plan(epoch)
+        return planned[1]
+
+    def _plan(self, epoch: int) -> Groups:
+        how, size = self._sampler, len(self._lengths)
+        samples = np.arange(size)
+        if how.shuffle:
+            samples = Permutations(self._key, epoch).at(samples, size)
+        pack = best_fit if how.fit == "best" else first_fit
+        order: list[NDArray[np.int64]] = []
+        ends: list[NDArray[np.int64]] = []
+        packed = 0
+        for start in range(0, size, how.window):
+            window = samples[start : start + how.window]
+            if how.decreasing:
+                window = window[np.argsort(-self._lengths[window], kind="stable")]
+            rows = np.array(pack(self._lengths[window].tolist(), how.row_length))
+            order.append(window[np.argsort(rows, kind="stable")])
+            ends.append(packed + np.cumsum(np.bincount(rows)))
+            packed += len(window)
+        shuffle = Permutations(self._key, epoch, stream=1) if how.shuffle else None
+        return grouped(self._kept[np.concatenate(order)], np.concatenate(ends), shuffle)
+
+
+def best_fit(lengths: Sequence[int], room: int) -> list[int]:
+    """Return the row of each sample: the fullest that has room for it; of some as full, the one begun first.
+
+    >>> best_fit([7, 4, 3, 6], room=10)
+    [0, 1, 0, 1]
+    """
+    rows: list[int] = []
+    rests: list[int] = []  # how much room rows have left, each number once, sorted; and the rows that have it
+    having: dict[int, list[int]] = {}
+    begun = 0
+    for length in lengths:
+        place = bisect_left(rests, length)
+        if place == len(rests):
+            row, rest = begun, room - length
+            begun += 1
+        else:
+            left = rests[place]
+            row, rest = heappop(having[left]), left - length
+            if not having[left]:
+                del rests[place]
+        rows.append(row)
+        alike = having.setdefault(rest, [])
+        if not alike:
+            insort(rests, rest)
+        heappush(alike, row)
+    return rows
+
+
+def first_fit(lengths: Sequence[int], room: int) -> list[int]:
+    """Return the row of each sample: the first that has room for it.
+
+    >>> first_fit([3, 6, 4, 3], room=10)
+    [0, 0, 1, 1]
+    """
+    rows: list[int] = []
+    leaves = 1 << (len(lengths) - 1).bit_length()
+    # A heap of the room that is left: of rows in the leaves, from ``leaves`` on, of the roomiest below in the others.
+    rests = [room] * (2 * leaves)
+    for length in lengths:
+        node = 1
+        while node < leaves:
+            node *= 2
+            if rests[node] < length:
+                node += 1
+        rows.append(node - leaves)
+        rests[node] -= length
+        while node > 1:
+            node //= 2
+            most = max(rests[2 * node], rests[2 * node + 1])
+            if rests[node] == most:
+                break
+            rests[node] = most
+    return rows

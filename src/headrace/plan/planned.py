@@ -1,0 +1,180 @@
+"""What every planned sampler is: an order that can be entered anywhere, and an ordinary iterable; and its arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from abc import ABC, abstractmethod
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.seeds import Key, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from headrace.plan.order import BatchOrder, Order
+
+K_co = TypeVar("K_co", covariant=True)
+
+STRETCH = 2**12
+"""Keys that are asked for at a time where a sampler is iterated."""
+
+Longer = Literal["raise", "drop", "truncate"]
+
+
+class Planned(ABC):
+    """A seed of its own, or none; an epoch; and what it is made of, in a few words."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self._own = None if seed is None else key_of(seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that iterating gives: call it before each. A loader of ours needs no such call."""
+        self.epoch = whole("epoch", epoch, least=0)
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What the plan is made of, in less than 1 KB of JSON: two that give different batches differ here."""
+
+    def _key(self, given: Key | None = None) -> Key:
+        return self._own or given or key_of(0)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value!r}" for name, value in self.fingerprint.items())
+        return f"{type(self).__name__}({facts})"
+
+
+class PlannedSampler(Planned, Generic[K_co]):
+    """A sampler whose order is a function of (seed, epoch, position)."""
+
+    @abstractmethod
+    def order(self, key: Key) -> Order:
+        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[K_co]:
+        order, size = self.order(self._key()), len(self)
+        stretches = (order.keys(self.epoch, start, start + STRETCH) for start in range(0, size, STRETCH))
+        return chain.from_iterable(stretches)
+
+
+class PlannedBatchSampler(Planned, Generic[K_co]):
+    """A batch sampler whose batches are a function of (seed, epoch, step)."""
+
+    _orders: tuple[Key, BatchOrder] | None = None
+
+    @abstractmethod
+    def batch_order(self, key: Key) -> BatchOrder:
+        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+
+    def __len__(self) -> int:
+        return self._mine().count(self.epoch)
+
+    def __iter__(self) -> Iterator[list[K_co]]:
+        order, epoch = self._mine(), self.epoch
+        return (order.keys(epoch, step) for step in range(order.count(epoch)))
+
+    def _mine(self) -> BatchOrder:
+        """Return the batches that iterating gives: kept, since planning an epoch may take a second."""
+        if self._orders is None:
+            self._orders = self._key(), self.batch_order(self._key())
+        return self._orders[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_orders": None}
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """Return an integer from ``least`` up."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool | np.bool_) or number < least:
+        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """Return one of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+def size_of(name: str, value: Any) -> int:
+    """Return a size, or the length of what has one."""
+    if hasattr(value, "__len__"):
+        return len(value)
+    try:
+        return whole(name, value, least=0)
+    except ArgumentError:
+        raise ArgumentError(f"{name} must be a length from 0 up, or a dataset that has one; got {value!r}") from None
+
+
+def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:
+    """Return a row of integers from ``least`` up, at least one: whole floats are integers, too."""
+    try:
+        found = np.asarray(values)
+    except ValueError as error:
+        raise ArgumentError(f"{name} must be one row of integers; {error}") from error
+    if found.ndim != 1 or found.dtype.kind not in "iuf":
+        raise ArgumentError(f"{name} must be one row of integers; got shape {found.shape} of {found.dtype}")
+    if not len(found):
+        raise ArgumentError(f"{name} must not be empty: there is nothing to put in batches")
+    with np.errstate(invalid="ignore"):
+        good = (found >= least) & (found < 2**63)
+        if found.dtype.kind == "f":
+            good &= found == np.floor(found)
+    if not good.all():
+        at = int(np.argmin(good))
+        raise ArgumentError(f"{name} must be integers from {least} up; number {at} is {found[at]}")
+    return found.astype(np.int64)
+
+
+def kept_lengths(
+    lengths: NDArray[np.int64], most: int, longer: Longer, limit: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the samples that are kept, and the lengths that they count as."""
+    over = lengths > most
+    indices = np.arange(len(lengths))
+    if not over.any():
+        return indices, lengths
+    if longer == "truncate":
+        return indices, np.minimum(lengths, most)
+    if longer == "raise" or over.all():
+        at = int(np.argmax(over))
+        rest = f" (and {int(over.sum()) - 1} more)" if over.sum() > 1 else ""
+        cure = "give more" if longer == "drop" else 'give more, or longer="drop" or "truncate"'
+        raise ArgumentError(f"sample {at} has length {lengths[at]}{rest}, more than {limit}={most}; {cure}")
+    return indices[~over], lengths[~over]
+
+
+def digest(array: NDArray[Any]) -> str:
+    """Return what tells one array from another, in 16 letters."""
+    row = np.ascontiguousarray(array)
+    return hashlib.blake2b(row.view(np.uint8).data, digest_size=8, person=row.dtype.str.encode()).hexdigest()
+
+
+def shown(values: list[Any]) -> Any:
+    """Return a list that is short as it is; of a long one, what tells it from others."""
+    text = repr(values)
+    return values if len(text) <= 200 else f"{len(values)}, {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -1,0 +1,108 @@
+"""Repeated augmentation: each sample several times an epoch, each time augmented anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.plan.held import Held
+from headrace.plan.order import AHEAD
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import PlannedSampler, flag, size_of, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
+    from headrace.seeds import Key
+
+
+class RepeatedSampler(PlannedSampler[int]):
+    """Each index of a dataset ``repeats`` times an epoch, for augmentation that differs each time.
+
+    >>> from headrace import RepeatedSampler
+    >>> list(RepeatedSampler("abc", 2, seed=0))
+    [1, 1, 2, 2, 0, 0]
+    >>> apart = list(RepeatedSampler("abcdef", 2, together=False, seed=0))
+    >>> sorted(apart[:6]), sorted(apart[6:])
+    ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
+
+    ``dataset``: anything with a length, or the length itself. ``together``: one after the other, and so in one batch
+    where ``repeats`` divides its size (Hoffer et al., "Augment your batch", CVPR 2020; Berman et al., "MultiGrain",
+    2019); else a whole pass apart, each pass in another order, but never closer than half the dataset, and so in
+    different batches of up to that size. ``num_samples``: an epoch ends after so many (None: after all of them); for as
+    many steps as without repeats, give ``len(dataset)``. ``seed`` as in `ShardSampler`.
+
+    Raises `ArgumentError` for an empty dataset and for numbers under 1.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized | int,
+        repeats: int = 3,
+        *,
+        together: bool = True,
+        num_samples: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        self.size = size_of("dataset", dataset)
+        self.repeats = whole("repeats", repeats, least=1)
+        self.together = flag("together", together)
+        if not self.size:
+            raise ArgumentError("dataset must not be empty: there is nothing to repeat")
+        most = self.size * self.repeats
+        self.num_samples = most if num_samples is None else whole("num_samples", num_samples, least=1)
+        if self.num_samples > most:
+            raise ArgumentError(
+                f"num_samples={num_samples} is more than an epoch has: {self.size} samples, {repeats} times"
+            )
+
+    def order(self, key: Key) -> RepeatedOrder:
+        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        return RepeatedOrder(self.size, self.repeats, self.num_samples, self._key(key), together=self.together)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order is made of."""
+        names = ("size", "repeats", "together", "num_samples", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+class RepeatedOrder:
+    """The order of a `RepeatedSampler`."""
+
+    def __init__(self, size: int, repeats: int, count: int, key: Key, *, together: bool) -> None:
+        self._size = size
+        self._repeats = repeats
+        self._count = count
+        self._seed = key
+        self._together = together
+        self._held = Held(AHEAD)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def keys(self, epoch: int, start: int, stop: int) -> list[int]:
+        """Return a stretch of the epoch's order."""
+        return self._held.take(epoch, start, stop, self._stretch, end=self._count)
+
+    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+        family, size = Permutations(self._seed, epoch), self._size
+        places = np.arange(start, stop)
+        if self._together:
+            slots = places // self._repeats
+        else:
+            # The two halves of the order stay apart: only within its half does a sample come earlier or later.
+            turn, place = np.divmod(places, size)
+            half = (size + 1) // 2
+            second = (place >= half).astype(np.int64)
+            low = second * half
+            sizes = half - second * (2 * half - size)
+            slots = low + Permutations(self._seed, epoch, stream=1).at(place - low, sizes, part=second, turn=turn)
+        keys: list[int] = family.at(slots, size).tolist()
+        return keys

@@ -1,0 +1,94 @@
+"""Shuffling what lies in shards: whole shards at random, samples at random within a window of shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.plan.held import Held
+from headrace.plan.order import AHEAD
+from headrace.plan.permutation import Permutations
+from headrace.plan.planned import PlannedSampler, counts, digest, whole
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.seeds import Key
+
+
+class ShardSampler(PlannedSampler[int]):
+    """All indices of a dataset that lies in shards, in an order that reads only a few shards at a time.
+
+    >>> from headrace import ShardSampler
+    >>> sampler = ShardSampler([3, 3, 3, 3], window=2, seed=0)
+    >>> order = list(sampler)
+    >>> sorted(order) == list(range(12))
+    True
+    >>> [index // 3 for index in order]
+    [3, 2, 2, 3, 2, 3, 0, 1, 0, 1, 0, 1]
+
+    ``shard_sizes``: how many samples each shard has; index 0 is the first of the first. Each epoch the shards come in a
+    random order, and ``window`` of them at a time are shuffled together, sample by sample: with 1, a shard is read to
+    its end before the next is touched; with as many as there are, the shuffle is a full one. Memory grows with the
+    number of shards and not with that of samples. How well it mixes: docs/guide/batches.md.
+
+    ``seed`` fixes the order; without one it is the loader's, or 0 where the sampler is iterated by itself. Raises
+    `ArgumentError` for sizes that are not integers from 0 up and a window under 1.
+    """
+
+    def __init__(self, shard_sizes: ArrayLike, *, window: int = 16, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.shard_sizes = counts("shard_sizes", shard_sizes)
+        self.window = whole("window", window, least=1)
+        self._size = int(self.shard_sizes.sum())
+
+    def order(self, key: Key) -> ShardOrder:
+        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        return ShardOrder(self.shard_sizes, self.window, self._key(key))
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order is made of."""
+        return {"samples": self._size, "shards": digest(self.shard_sizes), "window": self.window, "seed": self.seed}
+
+
+class ShardOrder:
+    """The order of a `ShardSampler`: of an epoch it holds where each shard comes."""
+
+    def __init__(self, sizes: NDArray[np.int64], window: int, key: Key) -> None:
+        self._sizes = sizes
+        self._starts = np.cumsum(sizes) - sizes
+        self._window = window
+        self._seed = key
+        self._size = int(sizes.sum())
+        self._held = Held(AHEAD)
+        self._dealt: tuple[int, Permutations, NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def keys(self, epoch: int, start: int, stop: int) -> list[int]:
+        """Return a stretch of the epoch's order."""
+        return self._held.take(epoch, start, stop, self._stretch, end=self._size)
+
+    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+        if self._dealt is None or self._dealt[0] != epoch:
+            family = Permutations(self._seed, epoch)
+            shards = Permutations(self._seed, epoch, stream=1).at(np.arange(len(self._sizes)), len(self._sizes))
+            self._dealt = epoch, family, shards, np.cumsum(self._sizes[shards])
+        _, family, shards, ends = self._dealt
+        places = np.arange(start, stop)
+        # Which window a place is in, where that begins and ends; then which shard what is dealt to the place is in.
+        window = np.searchsorted(ends, places, side="right") // self._window
+        first = window * self._window
+        low = np.where(first > 0, ends[first - 1], 0)
+        high = ends[np.minimum(first + self._window, len(ends)) - 1]
+        dealt = low + family.at(places - low, high - low, part=window)
+        slot = np.searchsorted(ends, dealt, side="right")
+        shard = shards[slot]
+        keys: list[int] = (self._starts[shard] + dealt - ends[slot] + self._sizes[shard]).tolist()
+        return keys
