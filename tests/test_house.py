@@ -22,7 +22,7 @@ LAYERS = [
     {"executors"},
     {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
-    | {"transport", "deliver", "window", "tolerance", "stats"},
+    | {"transport", "deliver", "window", "tolerance", "stats", "iterators"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"},
 ]
 WITHIN = {
@@ -43,7 +43,7 @@ WITHIN = {
     ("calls", "seeds"): True,
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
-LIGHT = ["PIL", "cv2", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
+LIGHT = ["PIL", "cv2", "h5py", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
 def _room(module: str) -> str:

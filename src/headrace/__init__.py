@@ -30,6 +30,7 @@ from headrace.errors import (
     CollateTypeError,
     HeadraceError,
     ImageTooLarge,
+    IterationError,
     ListFileError,
     LoaderClosed,
     MissingDependency,
@@ -53,6 +54,7 @@ from headrace.image.transforms import (
     ToCHW,
     ToFloat,
 )
+from headrace.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
 from headrace.loader import DataLoader
 from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
 from headrace.plan.classes import BalancedBatchSampler
@@ -105,6 +107,7 @@ __all__ = [
     "ImageList",
     "ImageTooLarge",
     "IterableDataset",
+    "IterationError",
     "ListFileError",
     "LoaderClosed",
     "Mapped",
@@ -135,6 +138,7 @@ __all__ = [
     "Subset",
     "SubsetRandomSampler",
     "TensorDataset",
+    "ThreadSafeIterator",
     "ToCHW",
     "ToFloat",
     "TokenBatchSampler",
@@ -149,7 +153,9 @@ __all__ = [
     "default_convert",
     "ellipse_boxes",
     "get_worker_info",
+    "prefetch",
     "random_split",
     "rng",
+    "threadsafe_generator",
     "timed",
 ]

@@ -18,7 +18,8 @@ The tree; each of ours is also the standard error that a caller would look for::
     ├── WorkerTimeout (TimeoutError, RuntimeError)  no batch came within `timeout` seconds
     ├── WorkerDied (RuntimeError)           a worker process ended by itself, was killed, or could not be started
     ├── StateMismatch (ValueError)          a saved state is of another dataset, batch size, seed, …
-    └── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
+    ├── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
+    └── IterationError (RuntimeError)       an iterator for threads was pulled from where that would never end
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ class StateMismatch(HeadraceError, ValueError):
 
 class LoaderClosed(HeadraceError, RuntimeError):
     """The loader was closed while a loop was still reading from it."""
+
+
+class IterationError(HeadraceError, RuntimeError):
+    """A `ThreadSafeIterator` or a `prefetch` was pulled from within itself, or in a process forked off after it."""
 
 
 def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:

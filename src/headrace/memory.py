@@ -108,3 +108,8 @@ class recycling:  # noqa: N801  a context manager, named for how it reads
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _scratch.reset(self._token)
+
+
+def leave() -> None:
+    """Lend nothing in this context: what is lent is counted on to come back to one thread."""
+    _scratch.set(None)

@@ -128,6 +128,12 @@ def at(here: Here) -> Iterator[Here]:
         _here.reset(token)
 
 
+def leave() -> None:
+    """Let `rng` answer in this context as it does outside a loader."""
+    _here.set(None)
+    _elsewhere.set(None)
+
+
 def rng() -> np.random.Generator:
     """Return the random generator of the sample being made.
 
