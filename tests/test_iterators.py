@@ -20,6 +20,8 @@ import headrace
 from headrace import DataLoader, IterationError, ThreadSafeIterator, prefetch, threadsafe_generator
 from headrace.errors import ArgumentError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
 
 class Boom(Exception):
     pass

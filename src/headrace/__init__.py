@@ -22,6 +22,7 @@ from headrace.datasets.packed import PackedList
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
+from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
 from headrace.errors import (
     ArgumentError,
     BadFile,
@@ -127,6 +128,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomSampler",
     "RepeatedSampler",
+    "RandomWalkDataset",
     "Resize",
     "SampleError",
     "Sampler",
@@ -155,6 +157,9 @@ __all__ = [
     "get_worker_info",
     "prefetch",
     "random_split",
+    "random_walk",
+    "random_walk_array",
+    "random_walks",
     "rng",
     "threadsafe_generator",
     "timed",

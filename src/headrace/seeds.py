@@ -26,7 +26,7 @@ import numpy as np
 from headrace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     REPLACE = 4
     STREAM = 5
     EPOCH = 6
+    STRAND = 7
 
 
 def key_of(seed: int) -> Key:
@@ -167,6 +168,20 @@ def epoch_seed() -> int:
     here = _here.get()
     numbers = rng() if here is None else generator(here.key, Purpose.EPOCH, here.epoch, 0)
     return int(numbers.integers(2**63))
+
+
+def strands() -> Callable[[int], np.random.Generator]:
+    """Return what gives the parts of a stream, by their number, generators that do not depend on who reads them.
+
+    Inside a loader, part ``i`` has the one of (seed, epoch, i), in every worker; outside, of a seed freshly drawn.
+
+    >>> parts = strands()
+    >>> parts(3).random() == parts(3).random(), parts(3).random() == parts(4).random()
+    (True, False)
+    """
+    here = _here.get()
+    key, epoch = (key_of(int(rng().integers(2**63))), 0) if here is None else (here.key, here.epoch)
+    return lambda number: generator(key, Purpose.STRAND, epoch, number)
 
 
 GLOBALS = ("random", "numpy", "torch")
