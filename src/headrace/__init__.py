@@ -15,10 +15,12 @@ from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.faces import FaceDataset, ellipse_boxes
 from headrace.datasets.grouped import GroupedDataset
+from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
 from headrace.datasets.packed import PackedList
+from headrace.datasets.paired import PairedDataset
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
@@ -102,6 +104,7 @@ __all__ = [
     "DistributedSampler",
     "FaceDataset",
     "GroupedDataset",
+    "HDF5Dataset",
     "HeadraceError",
     "ImageFiles",
     "ImageFolder",
@@ -123,6 +126,7 @@ __all__ = [
     "Pad",
     "Padded",
     "PaddedCollate",
+    "PairedDataset",
     "RandomCrop",
     "RandomHorizontalFlip",
     "RandomResizedCrop",

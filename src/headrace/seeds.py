@@ -26,7 +26,7 @@ import numpy as np
 from headrace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -91,6 +91,8 @@ class Here:
     """Whether all samples of the batch are made, and are being put together."""
     reading: bool = False
     """Whether a stream is being read: who reads a sample need not be who finishes it, so each draws its own numbers."""
+    rows: Sequence[int] | None = None
+    """Which samples, counted from the one at hand, the next call for many is to make; None: one after the other."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
 
     def move(self, position: int, *, reading: bool = False) -> None:
@@ -182,6 +184,40 @@ def strands() -> Callable[[int], np.random.Generator]:
     here = _here.get()
     key, epoch = (key_of(int(rng().integers(2**63))), 0) if here is None else (here.key, here.epoch)
     return lambda number: generator(key, Purpose.STRAND, epoch, number)
+
+
+def each(count: int) -> Iterator[int]:
+    """Go from sample to sample of those that one call makes, so that `rng` is each one's own, as one by one.
+
+    For a ``__getitems__``: inside ``for row in each(len(indices))``, the sample at hand is ``indices[row]``.
+    """
+    here = _here.get()
+    if here is None:
+        yield from range(count)
+        return
+    start, rows = here.position, here.rows
+    here.rows = None
+    for row in range(count):
+        here.move(start + (row if rows is None else rows[row]))
+        yield row
+    # Only where all went well: else the place stays where the error is, which is then told.
+    here.move(start)
+    here.rows = rows
+
+
+@contextmanager
+def among(rows: Sequence[int]) -> Iterator[None]:
+    """Say which of the samples that this call makes another call, inside the block, makes a part of."""
+    here = _here.get()
+    if here is None:
+        yield
+        return
+    outer = here.rows
+    here.rows = rows if outer is None else [outer[row] for row in rows]
+    try:
+        yield
+    finally:
+        here.rows = outer
 
 
 GLOBALS = ("random", "numpy", "torch")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace import seeds
 from headrace.datasets import parts
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset, T_co
@@ -65,7 +66,9 @@ class ConcatDataset(Dataset[T_co]):
             rows.setdefault(part, []).append(row)
         samples: list[Any] = [None] * len(indices)
         for part, mine in rows.items():
-            for row, sample in zip(mine, parts.many(self.datasets[part], [places[r][1] for r in mine]), strict=True):
+            with seeds.among(mine):
+                made = parts.many(self.datasets[part], [places[row][1] for row in mine])
+            for row, sample in zip(mine, made, strict=True):
                 samples[row] = sample
         return samples
 

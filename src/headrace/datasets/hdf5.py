@@ -1,0 +1,539 @@
+"""Arrays in an HDF5 file, or a MATLAB v7.3 file, which is one: rows read chunk by chunk, whatever their order.
+
+A compressed chunk must be read whole for any row in it, so rows are never read one by one: the rows of a call are
+grouped by chunk, and the chunks read last are kept, up to a bound. Nothing in a file is trusted: it may neither lead to
+other files nor load filters, and what would take more memory than a bound is refused.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.datasets.base import Dataset
+from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
+from headrace.timing import timed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.work import Empty
+
+BUILT_IN = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+"""The filters that HDF5 and h5py have in them; for any other, HDF5 looks for a library to load."""
+
+PLAIN = 1 << 14
+"""Bytes that are read at a time where nothing has to be decompressed: as quickly read as the call for them is made."""
+
+LABELS = 1 << 22
+"""Bytes of labels that are read at a time, in whole chunks."""
+
+LINKS = 16
+"""Links within a file that are followed, one to the next, before they are taken for a circle."""
+
+HEAD = 1024
+"""Rows that are looked at to tell labels from data."""
+
+
+class HDF5Dataset(Dataset[Any]):
+    """The rows of an array in an HDF5 or MATLAB v7.3 file, with a label each or none.
+
+    >>> import h5py, tempfile
+    >>> from headrace import DataLoader, HDF5Dataset
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with h5py.File(f"{folder.name}/sounds.h5", "w") as file:
+    ...     file["audio"] = np.arange(12.0).reshape(6, 2)
+    ...     file["tags"] = np.eye(3)[[0, 0, 1, 1, 2, 2]]
+    >>> sounds = HDF5Dataset(f"{folder.name}/sounds.h5")
+    >>> sounds[4], sounds.labels
+    ((array([8., 9.]), 2), array([0, 0, 1, 1, 2, 2]))
+    >>> audio, labels = next(iter(DataLoader(sounds, 4, shuffle=True, seed=0)))
+    >>> audio.shape, len(labels)
+    ((4, 2), 4)
+    >>> sounds.close(); folder.cleanup()
+
+    A sample is a row, or ``(row, label)`` where there are ``labels``. Rows keep the file's dtype, in this machine's
+    byte order. ``data`` and ``labels`` are names of arrays in the file (``"group/array"``); without names the file must
+    have one array of numbers, or two of one length, of which one must be labels. Labels are whole numbers, one a row,
+    or one-hot rows, of which the place of the one is the label, from 0; they are read at once and held.
+
+    MATLAB writes its arrays transposed, which is undone where the file says that MATLAB wrote it, or as ``transposed``
+    says: row ``i`` is MATLAB's ``A(i+1, :, …)``. Its strings, cells and structs are no arrays of numbers.
+
+    The file is opened once a process, when the first row is read, and never pickled; threads may share the dataset
+    (HDF5 lets in one at a time). Rows of a batch are read chunk by chunk, and up to ``cache_bytes`` of the chunks read
+    last are kept, in each process. ``close()`` closes the file until the next read.
+
+    A file may be of anyone: what leads out of it (external links, external storage, virtual arrays), a filter that
+    would have to be loaded, and anything that needs more than ``max_bytes`` at once (a chunk, a row, all labels) is
+    refused. Raises `MissingFile`, `UnreadableFile` (also for a row that cannot be read), `ArgumentError` for names and
+    arrays that cannot be used, and `MissingDependency` without h5py.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        data: str | None = None,
+        labels: str | None = None,
+        *,
+        transposed: bool | None = None,
+        cache_bytes: int = 64 << 20,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        if labels is not None and data is None:
+            raise ArgumentError("HDF5Dataset: labels has a name but data has none; name both, or neither")
+        self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100  workers may start in another folder
+        self._cache_bytes = _bytes("cache_bytes", cache_bytes, least=0)
+        self._max_bytes = _bytes("max_bytes", max_bytes, least=1)
+        self._readers: dict[int, _Reader] = {}
+        self._labels: NDArray[np.int64] | None = None
+        with _opened(self._path) as file, _told(self._path):
+            names = _found(self._path, file) if data is None else [data] if labels is None else [data, labels]
+            arrays = [_array(self._path, file, name, transposed, self._max_bytes) for name in names]
+            if len(arrays) == 2 and data is None:
+                arrays = _sorted(self._path, file, arrays)
+            self._array = arrays[0]
+            if len(arrays) == 2:
+                self._labels = _labels(self._path, file, arrays[1], self._array.rows, self._max_bytes)
+                self._labels.flags.writeable = False
+
+    @property
+    def path(self) -> str:
+        """The file, as an absolute path."""
+        return self._path
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The labels, one a row: ``(N,)`` int64, read-only; None where there are none."""
+        return self._labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array, rows first."""
+        return self._array.rows, *self._array.row_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of a row."""
+        return self._array.dtype
+
+    def __len__(self) -> int:
+        return self._array.rows
+
+    def __getitem__(self, index: int) -> Any:
+        """Read the chunk that a row is in, if it is not one of those kept, and return the row."""
+        return self._samples([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Read these rows, each chunk that they are in once."""
+        return self._samples(indices)
+
+    def read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        """Read the rows of these keys into lent memory: one array, or a list of the rows and the labels."""
+        places = self._places(keys)
+        rows = self._gather(places, empty)
+        return rows if self._labels is None else [rows, self._labels[places]]
+
+    def where(self, index: int) -> str:
+        """Say which row of which array in which file a sample is."""
+        return f"{self._path}:{self._array.name}[{index}]"
+
+    def close(self) -> None:
+        """Close the file in this process, and forget the chunks kept; the next read opens it again."""
+        reader = self._readers.pop(os.getpid(), None)
+        if reader is not None:
+            reader.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_readers": {}}
+
+    def __repr__(self) -> str:
+        labelled = "" if self._labels is None else " with labels"
+        return f"<HDF5Dataset of {self.shape} {self.dtype}{labelled}, {self._path}:{self._array.name}>"
+
+    def _samples(self, indices: Sequence[int]) -> list[Any]:
+        places = self._places(indices)
+        rows = self._gather(places, np.empty)
+        if self._labels is None:
+            return list(rows)
+        return list(zip(rows, self._labels[places].tolist(), strict=True))
+
+    def _places(self, keys: Sequence[int]) -> NDArray[np.intp]:
+        given = np.asarray(keys)
+        if given.dtype.kind not in "iu" and given.size:
+            raise TypeError(f"indices must be integers; got {given.dtype}")
+        places = given.astype(np.intp)
+        length = len(self)
+        wrong = places[(places < -length) | (places >= length)]
+        if len(wrong):
+            raise IndexError(f"index {wrong[0]} is out of range for an HDF5Dataset of {length} rows")
+        return np.where(places < 0, places + length, places)
+
+    def _gather(self, places: NDArray[np.intp], empty: Empty) -> NDArray[Any]:
+        array = self._array
+        rows = empty((len(places), *array.row_shape), array.dtype)
+        reader = self._reader()
+        blocks = places // array.block
+        order = np.argsort(blocks, kind="stable")
+        begins = np.flatnonzero(np.diff(blocks[order], prepend=-1))
+        for mine in np.split(order, begins[1:]) if len(order) else ():
+            number = int(blocks[mine[0]])
+            with timed("read"):
+                rows[mine] = reader.block(number)[places[mine] - number * array.block]
+        return rows
+
+    def _reader(self) -> _Reader:
+        pid = os.getpid()
+        reader = self._readers.get(pid)
+        if reader is None:
+            _inherited.extend(theirs for owner, theirs in self._readers.items() if owner != pid)
+            # Of two threads that come first, both make a reader, one of which is never used and so opens nothing.
+            reader = self._readers.setdefault(pid, _Reader(self._path, self._array, self._cache_bytes))
+        return reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """Where an array is in its file and how it lies there, as it was when it was checked."""
+
+    name: str
+    shape: tuple[int, ...]
+    """As HDF5 has it."""
+    dtype: np.dtype[Any]
+    turned: bool
+    """Whether the order of its axes is the other way round: rows last."""
+    block: int
+    """Rows that are read at a time: those of a chunk, where it has to be decompressed."""
+
+    @property
+    def rows(self) -> int:
+        return self.shape[-1] if self.turned else self.shape[0]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.shape[-2::-1] if self.turned else self.shape[1:]
+
+    def read(self, stored: Any, start: int, stop: int) -> NDArray[Any]:
+        """Read some rows of it, one after the other in memory."""
+        values = stored[..., start:stop].T if self.turned else stored[start:stop]
+        return np.ascontiguousarray(values, dtype=self.dtype)
+
+    def check_same(self, place: str, stored: Any) -> None:
+        """Raise if what is in the file is no longer what was checked."""
+        _check_storage(place, stored)
+        if (stored.shape, stored.dtype.newbyteorder("=")) != (self.shape, self.dtype):
+            raise UnreadableFile(
+                f"{place} has changed since the dataset was made: it was {self.dtype} of {self.shape}, and is "
+                f"{stored.dtype} of {stored.shape}; make the dataset anew"
+            )
+
+
+class _Reader:
+    """One process's open file, and the blocks of rows read last."""
+
+    def __init__(self, path: str, array: _Array, cache_bytes: int) -> None:
+        self._path, self._array, self._cache_bytes = path, array, cache_bytes
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._stored: Any = None
+        self._blocks: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._held = 0
+
+    def block(self, number: int) -> NDArray[Any]:
+        # Held while reading too: HDF5 lets in one thread at a time anyway, and so no block is read twice.
+        with self._lock:
+            block = self._blocks.get(number)
+            if block is not None:
+                self._blocks.move_to_end(number)
+                return block
+            if self._stored is None:
+                self._open()
+            start = number * self._array.block
+            stop = min(start + self._array.block, self._array.rows)
+            with _told(f"{self._path}:{self._array.name}[{start}:{stop}]"):
+                block = self._array.read(self._stored, start, stop)
+            if block.nbytes <= self._cache_bytes:
+                self._blocks[number] = block
+                self._held += block.nbytes
+            while self._held > self._cache_bytes:
+                self._held -= self._blocks.popitem(last=False)[1].nbytes
+            return block
+
+    def close(self) -> None:
+        with self._lock:
+            self._blocks.clear()
+            self._held, self._stored = 0, None
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def _open(self) -> None:
+        file = _h5py_file(self._path)
+        try:
+            with _told(self._path):
+                stored = _resolved(self._path, file, self._array.name)
+                self._array.check_same(f"{self._path}:{self._array.name}", stored)
+        except BaseException:
+            file.close()
+            raise
+        self._file, self._stored = file, stored
+
+
+_inherited: list[_Reader] = []
+"""Readers of the process that this one was forked off: closing their files here would take the parent's locks away."""
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    file = _h5py_file(path)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _h5py_file(path: str) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise missing("h5py", extra="hdf5", purpose="reading HDF5 files") from None
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever
+        raise UnreadableFile(f"{path}: not a file; an HDF5 or MATLAB v7.3 file was expected")
+    try:
+        with Path(path).open("rb") as raw:  # the errors that this raises are clearer than HDF5's
+            begin = raw.read(128)
+    except FileNotFoundError as error:
+        raise MissingFile(f"{path}: no such file; an HDF5 or MATLAB v7.3 file was expected") from error
+    except OSError as error:
+        raise UnreadableFile(f"{path}: cannot be opened: {error.strerror}") from error
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except (OSError, RuntimeError, ValueError) as error:
+        if begin.startswith(b"MATLAB 5.0"):
+            raise UnreadableFile(
+                f"{path}: a MATLAB file older than version 7.3, which is no HDF5; save it with '-v7.3' in MATLAB, or "
+                "read it with scipy.io.loadmat and use ArrayDataset"
+            ) from error
+        raise UnreadableFile(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Say where, in an error of ours, what h5py raises of any kind."""
+    try:
+        yield
+    except (ArgumentError, UnreadableFile):
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableFile(f"{place}: cannot be read: {error}; the file may be damaged") from error
+
+
+def _resolved(path: str, file: Any, name: str) -> Any:
+    """Return what a name stands for, following links within the file and no others."""
+    import h5py
+
+    todo = name.split("/")[::-1]
+    node, links = file, 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if isinstance(link, h5py.SoftLink) and links < LINKS:
+            links += 1
+            node = file if link.path.startswith("/") else node
+            todo += link.path.split("/")[::-1]
+        elif isinstance(link, h5py.HardLink):
+            node = node[part]
+        elif link is None:
+            raise ArgumentError(f"{path}: no array {name!r} in it; there are {_listed(_numbers(file))}")
+        else:
+            kind = "links in a circle" if isinstance(link, h5py.SoftLink) else "a link out of the file"
+            raise ArgumentError(f"{path}: {name!r} is {kind}, which is not followed; copy the array into this file")
+    if not isinstance(node, h5py.Dataset):
+        raise ArgumentError(f"{path}: {name!r} is a group, no array; there are {_listed(_numbers(file))}")
+    return node
+
+
+def _array(path: str, file: Any, name: str, transposed: bool | None, max_bytes: int) -> _Array:
+    """Check an array of the file, and say how it is to be read."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"HDF5Dataset: data and labels are names of arrays in the file; got {name!r}")
+    stored = _resolved(path, file, name)
+    place = f"{path}:{name}"
+    _check_storage(place, stored)
+    kind = _kind(stored)
+    if kind is not None:
+        raise ArgumentError(
+            f"{place} holds {kind}; an array of numbers was expected. There are {_listed(_numbers(file))}"
+        )
+    matlab = "MATLAB_class" in stored.attrs
+    turned = matlab if transposed is None else bool(transposed)
+    dtype = stored.dtype.newbyteorder("=")
+    array = _Array(name, stored.shape, dtype, turned, 1)
+    row = prod(array.row_shape) * dtype.itemsize
+    chunks = stored.chunks
+    chunk = chunks[-1 if turned else 0] if chunks else array.rows
+    block = chunk if _filters(stored) else PLAIN // max(row, 1)
+    block = max(1, min(block, chunk, array.rows))
+    whole = prod(chunks) * dtype.itemsize if chunks else 0
+    if max(row * block, whole) > max_bytes:
+        what = f"chunks of {chunk} rows" if chunks else "rows"
+        raise ArgumentError(
+            f"{place}: {what} of {max(row * block, whole):,} bytes, above max_bytes={max_bytes:,}; raise it if that is "
+            "meant, or write the array in smaller chunks"
+        )
+    return replace(array, block=block)
+
+
+def _check_storage(place: str, stored: Any) -> None:
+    if stored.is_virtual or stored.external:
+        raise ArgumentError(f"{place} lies in other files, which are not opened; copy the array into this one")
+    for code in _filters(stored):
+        if code not in BUILT_IN:
+            raise ArgumentError(
+                f"{place} needs filter {code}, which HDF5 would have to load from a library; "
+                f"write it with one of {', '.join(BUILT_IN.values())} (compression='gzip' or 'lzf')"
+            )
+
+
+def _filters(stored: Any) -> list[int]:
+    plan = stored.id.get_create_plist()
+    return [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
+
+
+def _kind(stored: Any) -> str | None:
+    """Say what an array holds that is no numbers, as a noun; None for numbers."""
+    try:
+        dtype = stored.dtype
+    except (TypeError, ValueError) as error:
+        return f"a type that NumPy does not have ({error})"
+    if stored.attrs.get("MATLAB_class") == b"char":
+        return "text"
+    if "MATLAB_empty" in stored.attrs:
+        return "an empty MATLAB array"
+    if dtype.names:
+        return f"records of {', '.join(dtype.names)}"
+    if dtype.kind not in "biufc":
+        return "references, as MATLAB's cells and strings are," if dtype.kind == "O" else "text"
+    return None if stored.shape else "a single number, or nothing"
+
+
+def _numbers(file: Any) -> list[str]:
+    """Return the names of the arrays of numbers in a file, some twenty at the most; what links lead to not."""
+    import h5py
+
+    names: list[Any] = []
+
+    def visit(name: str | bytes, thing: Any) -> bool | None:
+        # What begins with # is MATLAB's own: the contents of cells and strings. Bytes are a name that is no UTF-8.
+        named = isinstance(name, str) and not name.startswith("#")
+        if named and isinstance(thing, h5py.Dataset) and _kind(thing) is None:
+            names.append(name)
+        return True if len(names) > 20 else None
+
+    file.visititems(visit)
+    return names
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "") if names else "no arrays of numbers"
+
+
+def _found(path: str, file: Any) -> list[str]:
+    names = _numbers(file)
+    if len(names) not in (1, 2):
+        raise ArgumentError(
+            f"{path}: without names the file must have one array of numbers, or two (data and labels); "
+            f"there are {_listed(names)}. Name them: data=…, labels=…"
+        )
+    return names
+
+
+def _sorted(path: str, file: Any, arrays: list[_Array]) -> list[_Array]:
+    """Put labels last, of two arrays of which it is not said which is which."""
+    fits = []
+    for labels, other in (arrays, arrays[::-1]):
+        try:
+            _labels(path, file, labels, other.rows, 1 << 62, head=HEAD)
+        except ArgumentError:
+            continue
+        fits.append([other, labels])
+    if len(fits) != 1:
+        named = " and ".join(f"{array.name!r} of shape {array.shape}" for array in arrays)
+        raise ArgumentError(
+            f"{path}: {named}: {'both' if fits else 'neither'} could be the labels of the other; "
+            "name them: data=…, labels=…"
+        )
+    return fits[0]
+
+
+def _labels(
+    path: str, file: Any, array: _Array, rows: int, max_bytes: int, head: int | None = None
+) -> NDArray[np.int64]:
+    """Read the labels of so many rows, or of the first of them, from whole numbers or one-hot rows."""
+    place = f"{path}:{array.name}"
+    if array.rows != rows and array.rows == 1 and array.row_shape == (rows,):  # a row of labels, where MATLAB has them
+        array = replace(array, turned=not array.turned, block=rows)
+    if array.rows != rows or len(array.row_shape) > 1:
+        raise ArgumentError(
+            f"{place} cannot be the labels of {rows} rows: it has {array.rows} rows of shape {array.row_shape}; "
+            "one number a row, or a one-hot row, was expected (see `transposed`)"
+        )
+    if rows * 8 > max_bytes:
+        raise ArgumentError(
+            f"{place}: {rows:,} labels take more than max_bytes={max_bytes:,}; raise it if that is meant"
+        )
+    stored = _resolved(path, file, array.name)
+    labels = np.empty(rows if head is None else min(head, rows), np.int64)
+    row = max(1, prod(array.row_shape) * array.dtype.itemsize)
+    step = array.block * max(1, LABELS // (row * array.block))  # whole chunks still
+    for start in range(0, len(labels), step):
+        stop = min(start + step, len(labels))
+        values = array.read(stored, start, stop).reshape(stop - start, -1)
+        labels[start:stop] = _whole(place, values, start) if values.shape[1] == 1 else _hot(place, values, start)
+    return labels
+
+
+def _whole(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
+    column = values[:, 0]
+    if column.dtype.kind in "fc":
+        fits = (column == np.rint(column)) & (np.abs(column) < 2**63) & (column.imag == 0)
+    else:
+        fits = column <= 2**63 - 1
+    if not fits.all():
+        at = int(np.flatnonzero(~fits)[0])
+        raise ArgumentError(f"{place}: labels must be whole numbers of 64 bits; row {start + at} has {column[at]}")
+    return column.real
+
+
+def _hot(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
+    wrong = np.flatnonzero(((values != 0).sum(axis=1) != 1) | ((values == 1).sum(axis=1) != 1))
+    if len(wrong):
+        at = int(wrong[0])
+        raise ArgumentError(
+            f"{place}: one-hot labels must have a single 1 in each row, and zeros; row {start + at} has "
+            f"{int((values[at] == 1).sum())} ones among {int((values[at] != 0).sum())} numbers that are not 0"
+        )
+    return np.asarray(values.argmax(axis=1))
+
+
+def _bytes(name: str, value: object, *, least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if isinstance(value, bool) or number < least:
+        raise ArgumentError(f"{name} must be a number of bytes, an integer from {least} up; got {value!r}")
+    return number

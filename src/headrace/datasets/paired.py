@@ -1,0 +1,218 @@
+"""Two datasets joined by label: each sample of one with rows of the other, drawn at random among those of its label."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import seeds
+from headrace.calls import article
+from headrace.datasets import parts
+from headrace.datasets.arrays import ArrayDataset
+from headrace.datasets.base import Dataset
+from headrace.datasets.combine import ConcatDataset
+from headrace.datasets.subset import Subset
+from headrace.datasets.views import Mapped
+from headrace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from headrace.datasets.views import Indexed
+
+
+class PairedDataset(Dataset[Any]):
+    """The samples of a dataset, each with ``k`` rows of another, drawn at random among those of the same label.
+
+    >>> from headrace import ArrayDataset, DataLoader, PairedDataset
+    >>> pictures = ArrayDataset(np.zeros((6, 8, 8, 3)), np.array([0, 1, 0, 1, 0, 1]))
+    >>> sounds = ArrayDataset(np.arange(10.0)[:, None] + np.zeros(16), np.array([0] * 5 + [1] * 5))
+    >>> (images, audio), labels = next(iter(DataLoader(PairedDataset(pictures, sounds, k=3), 4, seed=0)))
+    >>> images.shape, audio.shape, labels
+    ((4, 8, 8, 3), (4, 3, 16), array([0, 1, 0, 1]))
+    >>> bool(((audio >= 5) == labels[:, None, None]).all())
+    True
+
+    A sample of ``dataset`` is a pair of anything and a label; ours is ``([anything, rows], label)``, of which a batch
+    keeps the shape: ``([images, audio], labels)``. ``rows`` is an array ``(k, …)``, or, with ``k=None``, one row as it
+    is. Where a sample of ``others`` is a tuple, its row is what comes first.
+
+    Which rows come is drawn by the sample's own generator (`headrace.rng`), before the sample itself is read: other
+    ones in each epoch, the same ones in a replay, on any number of workers. They are drawn with replacement; with
+    ``replacement=False`` no row comes twice for one sample.
+
+    The labels, one integer a sample, are taken from the datasets where they can be had without reading samples: the
+    attribute ``labels`` or ``targets``, the last of an `ArrayDataset`'s arrays, and through `Mapped`, `Subset` and
+    `ConcatDataset`. Else give them: ``labels``, ``other_labels``. They decide who is joined with whom; the label of
+    the sample stays what ``dataset`` makes of it.
+
+    Raises `ArgumentError`, before anything is read, where a label of ``dataset`` has no row among ``others``, or fewer
+    than ``k`` without replacement; where labels cannot be had; and for arguments that cannot be used.
+    """
+
+    def __init__(
+        self,
+        dataset: Indexed,
+        others: Indexed,
+        k: int | None = None,
+        *,
+        replacement: bool = True,
+        labels: ArrayLike | None = None,
+        other_labels: ArrayLike | None = None,
+    ) -> None:
+        parts.check_indexed("PairedDataset", dataset, "dataset")
+        parts.check_indexed("PairedDataset", others, "others")
+        self.dataset, self.others = dataset, others
+        self.k = None if k is None else _count(k)
+        self.replacement = bool(replacement)
+        mine = _labels("labels", dataset, labels)
+        theirs = _labels("other_labels", others, other_labels)
+        # The rows of each label are a stretch of one list, in their own order.
+        kinds, counts = np.unique(theirs, return_counts=True)
+        self._rows = np.argsort(theirs, kind="stable")
+        self._begins = np.concatenate(([0], np.cumsum(counts)))
+        found = np.searchsorted(kinds, mine)
+        self._kinds = np.minimum(found, max(len(kinds) - 1, 0))
+        self._check(mine, kinds, counts)
+
+    def _check(self, mine: NDArray[np.int64], kinds: NDArray[np.int64], counts: NDArray[np.intp]) -> None:
+        lonely = mine if not len(kinds) else mine[kinds[self._kinds] != mine]
+        if len(lonely):
+            names, times = np.unique(lonely, return_counts=True)
+            told = ", ".join(f"{name} ({many} samples)" for name, many in zip(names[:8], times[:8], strict=True))
+            raise ArgumentError(
+                f"PairedDataset: no row among the others for {len(names)} labels: {told}"
+                f"{', …' if len(names) > 8 else ''}; the others have rows for {_some(kinds)}. "
+                "Add rows for them, or leave these samples out (Subset)"
+            )
+        needed = 0 if self.replacement else (self.k or 1)
+        scarce = np.unique(self._kinds[counts[self._kinds] < needed]) if len(mine) else np.empty(0, np.intp)
+        if len(scarce):
+            told = ", ".join(f"{kinds[kind]} ({counts[kind]} rows)" for kind in scarce[:8])
+            raise ArgumentError(
+                f"PairedDataset: fewer than k={needed} rows for {len(scarce)} labels: "
+                f"{told}{', …' if len(scarce) > 8 else ''}; give a smaller k, or replacement=True"
+            )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        """Read a sample and the rows drawn for it."""
+        rows = self._draw(index)
+        sample = self.dataset[index]
+        return self._joined(index, sample, [self.others[row] for row in rows])
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Read these samples, and all their rows in one call where ``others`` has ``__getitems__``."""
+        drawn: list[list[int]] = []
+        samples: list[Any] = []
+        one_by_one = not parts.reads_many(self.dataset)
+        for row in seeds.each(len(indices)):
+            drawn.append(self._draw(indices[row]))
+            if one_by_one:
+                samples.append(self.dataset[indices[row]])
+        if not one_by_one:
+            samples = parts.many(self.dataset, indices)
+        rows = iter(parts.many(self.others, [row for mine in drawn for row in mine]))
+        return [
+            self._joined(index, sample, [next(rows) for _ in mine])
+            for index, sample, mine in zip(indices, samples, drawn, strict=True)
+        ]
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether either dataset reads many samples at once."""
+        return parts.reads_many(self.dataset) or parts.reads_many(self.others)
+
+    def where(self, index: int) -> str | None:
+        """Say where a sample comes from, as ``dataset`` does."""
+        return parts.where(self.dataset, index)
+
+    def _draw(self, index: int) -> list[int]:
+        kind = self._kinds[index]
+        begin, end = self._begins[kind], self._begins[kind + 1]
+        size = self.k or 1
+        rng = seeds.rng()
+        places = rng.integers(begin, end, size) if self.replacement else begin + rng.permutation(end - begin)[:size]
+        rows: list[int] = self._rows[places].tolist()
+        return rows
+
+    def _joined(self, index: int, sample: Any, rows: list[Any]) -> Any:
+        if not isinstance(sample, tuple | list) or len(sample) != 2:
+            raise ArgumentError(
+                f"PairedDataset: samples must be pairs of anything and a label; sample {index} is "
+                f"{article(type(sample).__qualname__)}"
+                + (f" of {len(sample)}" if isinstance(sample, tuple | list) else "")
+                + ": bring them to (inputs, label) with .map"
+            )
+        first, label = sample
+        bare = [row[0] if isinstance(row, tuple | list) else row for row in rows]
+        if self.k is None:
+            return [first, bare[0]], label
+        try:
+            return [first, np.stack(bare)], label
+        except ValueError as error:
+            shapes = sorted({np.shape(row) for row in bare})
+            raise ArgumentError(
+                f"PairedDataset: the rows drawn for sample {index} differ in shape: {', '.join(map(str, shapes))}; "
+                "bring the others to one shape with .map"
+            ) from error
+
+
+def _count(k: object) -> int:
+    try:
+        number = operator.index(k)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if isinstance(k, bool) or number < 1:
+        raise ArgumentError(f"k, the rows for a sample, must be an integer from 1 up, or None; got {k!r}")
+    return number
+
+
+def _some(kinds: NDArray[Any]) -> str:
+    if not len(kinds):
+        return "no label at all"
+    return f"{', '.join(map(str, kinds[:8]))}{', …' if len(kinds) > 8 else ''}"
+
+
+def _labels(name: str, dataset: Indexed, given: ArrayLike | None) -> NDArray[np.int64]:
+    labels = labels_of(dataset) if given is None else np.asarray(given)
+    if labels is None:
+        raise ArgumentError(
+            f"PairedDataset: {article(type(dataset).__qualname__)} does not tell its labels (an attribute `labels` or "
+            f"`targets`, one integer a sample); give them: {name}="
+        )
+    if labels.shape != (len(dataset),) or (labels.dtype.kind not in "iu" and labels.size):
+        raise ArgumentError(
+            f"PairedDataset: {name} must be one integer for each of {len(dataset)} samples; "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    return labels.astype(np.int64)
+
+
+def labels_of(dataset: Any) -> NDArray[Any] | None:
+    """Return the labels of all samples, where a dataset tells them without being read; else None.
+
+    >>> from headrace import ArrayDataset, Subset
+    >>> labels_of(Subset(ArrayDataset(np.zeros(3), np.array([7, 8, 9])), [2, 0]))
+    array([9, 7])
+    """
+    if isinstance(dataset, Mapped):
+        return labels_of(dataset.base)
+    if isinstance(dataset, Subset):
+        whole = labels_of(dataset.dataset)
+        return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.intp)]
+    if isinstance(dataset, ConcatDataset):
+        pieces = [labels_of(part) for part in dataset.datasets]
+        known = [piece for piece in pieces if piece is not None]
+        return np.concatenate(known) if len(known) == len(pieces) else None
+    if isinstance(dataset, ArrayDataset):
+        return dataset.arrays[-1] if len(dataset.arrays) > 1 else None
+    for attribute in ("labels", "targets"):
+        labels = getattr(dataset, attribute, None)
+        if labels is not None and not callable(labels):
+            return np.asarray(labels)
+    return None
