@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
+NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
 
 .PHONY: help demo test check lint types tests adapters bench bench-peers format clean
 
@@ -14,17 +15,26 @@ help:
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
-# Installed anew when the project's own requirements change; the stamps say which were.
+# Installed anew when the project's own requirements or the kernel's sources change; the stamps say which were.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "headrace needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
+# The one library that the kernel is built with. Where it is not and may not be installed, pictures go step by step.
+$(VENV)/.headers: | $(BIN)/python
+	@ls /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h 2>/dev/null | grep -q . \
+	  || { [ "`id -u`" = 0 ] && command -v apt-get \
+	       && { apt-get install -qq -y libjpeg62-turbo-dev || { apt-get update -qq && { \
+	            apt-get install -qq -y libjpeg62-turbo-dev || apt-get install -qq -y libjpeg-dev; }; }; }; } >/dev/null 2>&1 \
+	  || echo "libjpeg-turbo's headers are not here: without them pictures go step by step, and slower (headrace doctor)"
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(NATIVE) | $(VENV)/.headers
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: pyproject.toml $(NATIVE) | $(VENV)/.headers
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 

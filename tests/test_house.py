@@ -23,7 +23,8 @@ LAYERS = [
     {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"},
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
+    | {"_native", "crew"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,

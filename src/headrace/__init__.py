@@ -16,6 +16,7 @@ from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.faces import FaceDataset, ellipse_boxes
 from headrace.datasets.grouped import GroupedDataset
 from headrace.datasets.hdf5 import HDF5Dataset
+from headrace.datasets.explain import explain
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
@@ -158,6 +159,7 @@ __all__ = [
     "default_collate",
     "default_convert",
     "ellipse_boxes",
+    "explain",
     "get_worker_info",
     "prefetch",
     "random_split",

@@ -16,7 +16,7 @@ from headrace import seeds, worker_info
 from headrace.collate.landing import Landing
 from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.source import Batched, Indexed, Source, Streamed
-from headrace.timing import counting, timed
+from headrace.timing import counting, timed, timed_rest
 from headrace.work import BadSample, Done, Empty, Ended, Failed, Lane, Outcome, Work
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Maker:
 
     def _make(self, work: Work, here: seeds.Here, empty: Empty, stop: Stop | None) -> tuple[Any, tuple[BadSample, ...]]:
         if isinstance(self.source, Batched):
-            with timed("read"):
+            with timed_rest("read"):
                 batch = self.source.read(work.keys, empty=empty)
             return (batch if self.finish is None else self.finish(batch)), ()
         landing = Landing(work.rows, empty) if self.lands and self.on_error != "skip" else None
@@ -203,7 +203,7 @@ class Maker:
 
     def _place(self, error: BaseException, work: Work, here: seeds.Here) -> str:
         """Say in words where an error happened: the sample at hand, or the two that do not fit together."""
-        if isinstance(self.source, Batched):
+        if isinstance(self.source, Batched) and not here.alone:
             samples = [f"{len(work.keys)} samples"]
         elif isinstance(self.source, Streamed) and work.lane is not None:
             samples = [work.name((here.position - work.start) // work.lane.count)]
@@ -217,8 +217,8 @@ class Maker:
             samples = [self._sample(self.source, work, row) for row in rows if 0 <= row < len(work.keys)]
         return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
 
-    def _sample(self, source: Indexed | Streamed, work: Work, row: int) -> str:
-        where = source.where(work.keys[row]) if isinstance(source, Indexed) else None
+    def _sample(self, source: Source, work: Work, row: int) -> str:
+        where = None if isinstance(source, Streamed) else source.where(work.keys[row])
         return f"{work.name(row)} ({where})" if where else work.name(row)
 
 

@@ -89,6 +89,10 @@ class Here:
     position: int = 0
     collating: bool = False
     """Whether all samples of the batch are made, and are being put together."""
+    alone: bool = False
+    """Whether a dataset that reads whole batches is reading this one sample by itself."""
+    drawn: int = 0
+    """How many numbers the native kernel has drawn already from the sample's generator."""
     reading: bool = False
     """Whether a stream is being read: who reads a sample need not be who finishes it, so each draws its own numbers."""
     rows: Sequence[int] | None = None
@@ -98,7 +102,8 @@ class Here:
     def move(self, position: int, *, reading: bool = False) -> None:
         """Go to another sample, whose generator is made if and when something asks for it."""
         self.position = position
-        self.collating = False
+        self.collating = self.alone = False
+        self.drawn = 0
         self.reading = reading
         self._generator = None
 
@@ -107,6 +112,8 @@ class Here:
         if self._generator is None:
             purpose = Purpose.STREAM if self.reading else Purpose.SAMPLE
             self._generator = generator(self.key, purpose, self.epoch, self.position)
+            if self.drawn:
+                self._generator.random(self.drawn)
         return self._generator
 
 
@@ -135,6 +142,11 @@ def leave() -> None:
     """Let `rng` answer in this context as it does outside a loader."""
     _here.set(None)
     _elsewhere.set(None)
+
+
+def inside() -> Here | None:
+    """Return the place that this thread works at, for a dataset that reads many samples at once."""
+    return _here.get()
 
 
 def rng() -> np.random.Generator:

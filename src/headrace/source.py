@@ -34,7 +34,6 @@ class Indexed:
         many = getattr(dataset, "__getitems__", None)
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
         self._many: Any = many if getattr(dataset, "reads_many", True) else None
-        self._where = getattr(dataset, "where", None)
 
     @property
     def dataset(self) -> Any:
@@ -56,13 +55,7 @@ class Indexed:
 
     def where(self, key: Any) -> str | None:
         """Say where a sample comes from, if the dataset can."""
-        if not callable(self._where):
-            return None
-        try:
-            place = self._where(key)
-        except Exception:  # noqa: BLE001  asked for in the middle of another error, which it must not hide
-            return None
-        return place if isinstance(place, str) else None
+        return _where(self._dataset, key)
 
 
 class Fanned(Indexed):
@@ -100,6 +93,10 @@ class Batched:
     def read(self, keys: Sequence[int], *, empty: Empty) -> Any:
         """Make the batch of these keys."""
         return self._read_batch(keys, empty=empty)
+
+    def where(self, key: Any) -> str | None:
+        """Say where a sample comes from, if the dataset can."""
+        return _where(self._dataset, key)
 
 
 class Streamed:
@@ -187,6 +184,17 @@ class Streamed:
                 "once; give an object whose iter() begins anew for each epoch"
             )
         return found == 0 or (self._drop_last and found < lane.size)
+
+
+def _where(dataset: Any, key: Any) -> str | None:
+    where = getattr(dataset, "where", None)
+    if not callable(where):
+        return None
+    try:
+        place = where(key)
+    except Exception:  # noqa: BLE001  asked for in the middle of another error, which it must not hide
+        return None
+    return place if isinstance(place, str) else None
 
 
 def _keeps_state(thing: Any) -> bool:

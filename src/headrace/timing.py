@@ -66,3 +66,39 @@ class counting:  # noqa: N801  a context manager, named for how it reads
 def leave() -> None:
     """Count nothing in this context: a ledger is written by one thread."""
     _ledger.set(None)
+
+
+class timed_rest(timed):  # noqa: N801  as `timed`
+    """Count the seconds of a block under the name of a stage, but for what stages inside it have counted themselves.
+
+    >>> with counting() as seconds:
+    ...     with timed_rest("read"):
+    ...         add("decode", 0.5)
+    >>> list(seconds)
+    ['decode', 'read']
+    """
+
+    __slots__ = ("_inside",)
+
+    def __enter__(self) -> None:
+        self._inside = _counted()
+        super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        inside = _counted() - self._inside
+        super().__exit__(kind, error, trace)
+        # Stages that several threads count together may take longer than the block did.
+        add(self._stage, -inside)
+
+
+def add(stage: str, seconds: float) -> None:
+    """Count seconds that were measured elsewhere."""
+    ledger = _ledger.get()
+    if ledger is not None:
+        ledger[stage] = max(0.0, ledger.get(stage, 0.0) + seconds)
+
+
+def _counted() -> float:
+    return sum((_ledger.get() or {}).values())

@@ -277,3 +277,10 @@ def test_a_mirrored_picture_is_numpys_and_its_own(shape, dtype):
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
     assert mirrored.flags.c_contiguous
     assert not np.shares_memory(mirrored, image)
+
+
+def test_a_picture_of_one_pixel_that_was_turned_is_scaled() -> None:
+    """Trust no stride of a side of length one: NumPy leaves it below 0, and calls the array contiguous."""
+    turned = np.full((1, 1, 3), 9, np.uint8)[:, ::-1]
+    assert (geometry.resize(turned, 1, 2) == 9).all()
+    assert (geometry.resize(turned[::-1], 2, 2) == 9).all()

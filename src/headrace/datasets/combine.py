@@ -75,7 +75,7 @@ class ConcatDataset(Dataset[T_co]):
     @property
     def reads_many(self) -> bool:
         """Whether all datasets read many samples at once."""
-        return all(map(parts.reads_many, self.datasets))
+        return all(parts.reads_many(each) and not parts.draws_in_place(each) for each in self.datasets)
 
     @property
     def read_batch(self) -> Callable[..., Any]:
@@ -178,12 +178,12 @@ class StackDataset(Dataset[T_co]):
     @property
     def reads_many(self) -> bool:
         """Whether all datasets read many samples at once."""
-        return all(map(parts.reads_many, self._parts))
+        return all(parts.reads_many(each) and not parts.draws_in_place(each) for each in self._parts)
 
     @property
     def read_batch(self) -> Callable[..., Any]:
         """What reads whole batches: there where all datasets read them."""
-        if not all(map(parts.batch_reader, self._parts)):
+        if not all(parts.batch_reader(each) and not parts.draws_in_place(each) for each in self._parts):
             raise parts.no_batches(self)
         return self._read_batch
 

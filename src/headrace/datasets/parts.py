@@ -82,6 +82,15 @@ def reads_many(dataset: Any) -> bool:
     return callable(getattr(dataset, "__getitems__", None)) and bool(getattr(dataset, "reads_many", True))
 
 
+def draws_in_place(dataset: Any) -> bool:
+    """Say whether many samples read at once draw their random numbers by their place in the batch being made.
+
+    True of what the native kernel reads. A dataset that asks for some of the batch's samples only, or draws from the
+    same generators for another part of them, must read such a one sample by sample.
+    """
+    return bool(getattr(dataset, "draws_in_place", False))
+
+
 def batch_reader(dataset: Any) -> Callable[..., Any] | None:
     """Return a dataset's ``read_batch``, if it has one that makes what collating its samples would give.
 

@@ -74,6 +74,11 @@ class Subset(Dataset[T_co]):
         return type(self).__getitems__ is not Subset.__getitems__ or parts.reads_many(self.dataset)
 
     @property
+    def draws_in_place(self) -> bool:
+        """Whether many samples draw random numbers by their place in the batch being made."""
+        return parts.draws_in_place(self.dataset)
+
+    @property
     def read_batch(self) -> Callable[..., Any]:
         """What reads whole batches: there where the dataset reads them."""
         if parts.batch_reader(self.dataset) is None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+
+from headrace import seeds
 from headrace.calls import article
-from headrace.datasets import parts
+from headrace.datasets import fused, parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
 from headrace.image.transforms import Compose
 from headrace.timing import timed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from headrace.image.fused import Plan
+    from headrace.work import Empty
 
 
 class Indexed(Protocol):
@@ -48,6 +54,9 @@ class Mapped(Dataset[T_co]):
     base: Indexed
     functions: tuple[Callable[..., Any], ...]
     _chain: Compose = field()
+    _plan: Plan | None = field()
+    """What the native kernel does of the functions; None where it cannot read the base."""
+    _rest: Compose = field()
 
     def __init__(self, base: Indexed, *functions: Callable[..., Any]) -> None:
         if not (hasattr(base, "__getitem__") and hasattr(base, "__len__")):
@@ -56,7 +65,11 @@ class Mapped(Dataset[T_co]):
             )
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "functions", functions)
-        object.__setattr__(self, "_chain", Compose(*functions))
+        chain = Compose(*functions)
+        plan = fused.plan_of(base, chain.transforms)
+        object.__setattr__(self, "_chain", chain)
+        object.__setattr__(self, "_plan", plan)
+        object.__setattr__(self, "_rest", Compose(*plan.rest) if plan is not None else chain)
 
     def __getitem__(self, index: int) -> T_co:
         """Read a sample of the base and apply the functions to it."""
@@ -66,6 +79,33 @@ class Mapped(Dataset[T_co]):
 
     def __len__(self) -> int:
         return len(self.base)
+
+    @property
+    def read_batch(self) -> Callable[..., Any]:
+        """What reads whole batches: there where the native kernel does all of the functions."""
+        if self._plan is None or not (self._plan.active and self._plan.whole):
+            raise parts.no_batches(self)
+        return self._read_batch
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        columns = fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
+        return columns[0] if fused.is_bare(self.base) else columns
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether the native kernel does the first of the functions, for many samples at once."""
+        return self._plan is not None and self._plan.active and type(self).__getitem__ is Mapped.__getitem__
+
+    @property
+    def draws_in_place(self) -> bool:
+        """Whether many samples draw random numbers by their place in the batch being made."""
+        return self.reads_many
+
+    def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
+        """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""
+        if seeds.inside() is None or not self.reads_many:
+            return [self[index] for index in indices]
+        return fused.samples(cast("Plan", self._plan), self.base, indices, self.__getitem__, self._rest)
 
     @property
     def suits_threads(self) -> bool:

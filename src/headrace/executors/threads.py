@@ -1,11 +1,16 @@
 """The executor of threads: batches are made side by side in this process, memory shared, nothing copied.
 
-    submit ──> works ──> thread 0 … n-1 ──> outcomes ──> next
-               (queue)    maker.make         (queue)
+    submit ──> tasks ──> thread 0 … n-1 ──> outcomes ──> next
+                 ↑        maker.make         (queue)
+                 └── jobs ──┘
 
-The threads know the two queues, the maker and the stop flag, never the executor: so an executor that is dropped can
-be collected, which stops them. They are daemons that are always joined: by ``close``, by the finalizer when the
-executor is dropped, and by the same finalizer before the interpreter exits.
+A batch that is made of rows which any thread can make (a job: what the native kernel reads) is shared: a thread that is
+free helps with the oldest such batch before it begins one of its own. So the first batch comes early, and one slow file
+holds up no core.
+
+The threads know the tasks, the outcomes, the maker and the stop flag, never the executor: so an executor that is
+dropped can be collected, which stops them. They are daemons that are always joined: by ``close``, by the finalizer when
+the executor is dropped, and by the same finalizer before the interpreter exits.
 """
 
 from __future__ import annotations
@@ -18,21 +23,28 @@ import threading
 import traceback
 import warnings
 import weakref
+from collections import deque
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
+from headrace.crew import Job, sharing
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.base import SCRATCH
 from headrace.maker import Maker, Stop
 from headrace.memory import Recycler, recycling
 from headrace.seeds import Here
+from headrace.work import Work
 
 if TYPE_CHECKING:
-    from headrace.work import Outcome, Work
+    from headrace.work import Outcome
 
 PATIENCE = 10.0
 """Seconds that closing waits for the samples at hand to end before it leaves their threads behind, with a warning."""
+
+
+QUICK = 0.002
+"""Seconds; a batch that is made in less is not shared."""
 
 
 @dataclass(slots=True)
@@ -50,21 +62,83 @@ class _Desk:
         return f"{work.name(row)} of batch {work.step}" if 0 <= row < work.rows else f"batch {work.step}"
 
 
+class _Tasks:
+    """What there is to do: jobs to help with, then works to begin, both the oldest first."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._changed = threading.Condition()
+        self._works: deque[Work] = deque()
+        self._jobs: list[Job] = []
+        self._stop = stop
+        self._closed = False
+        self._pace = QUICK
+        """Seconds that a row took of late, in one thread."""
+
+    def put(self, work: Work) -> None:
+        with self._changed:
+            self._works.append(work)
+            self._changed.notify()
+
+    def next(self) -> Work | Job | None:
+        """Return what to do next, as soon as there is something; None at the end."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                for job in self._jobs:
+                    if job.left:
+                        return job
+                if self._works:
+                    return self._works.popleft()
+                self._changed.wait()
+
+    def share(self, job: Job) -> None:
+        """Make the rows of a job, here and wherever a thread is free."""
+        rows = job.left
+        if rows * self._pace < QUICK:  # it is made before a second thread is awake
+            began = perf_counter()
+            job.run()
+            self._pace = (perf_counter() - began) / max(rows, 1)
+            return
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+        began = perf_counter()
+        try:
+            job.run()
+            job.wait()
+        finally:
+            with self._changed:
+                self._jobs.remove(job)
+        # Too short by what others did: it is what decides whether they are asked again.
+        self._pace = (perf_counter() - began) / max(rows, 1)
+        self._stop.check()
+
+    def close(self) -> None:
+        """Wake every thread, for the end; jobs are left where they are."""
+        with self._changed:
+            self._closed = True
+            self._works.clear()
+            for job in self._jobs:
+                job.stop()
+            self._changed.notify_all()
+
+
 class Threads:
     """Makes batches on ``workers`` threads, at most ``workers * prefetch`` ahead of the consumer."""
 
     def __init__(self, maker: Maker, workers: int, prefetch: int = 2) -> None:
         self.capacity = workers * prefetch
-        self._works: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._batches = Recycler(keep=self.capacity)
         self._stop = Stop()
+        self._tasks = _Tasks(self._stop)
         self._pid = os.getpid()
         self._desks = [_Desk(Here()) for _ in range(workers)]
         self._threads = [
             threading.Thread(
                 target=_serve,
-                args=(maker, desk, self._works, self._outcomes, self._batches, self._stop),
+                args=(maker, desk, self._tasks, self._outcomes, self._batches, self._stop),
                 name=f"headrace-{number}",
                 daemon=True,
             )
@@ -75,7 +149,7 @@ class Threads:
             _finish,
             self._threads,
             self._desks,
-            self._works,
+            self._tasks,
             self._outcomes,
             self._batches,
             self._stop,
@@ -87,7 +161,7 @@ class Threads:
         """Hand a work to whichever thread is free first."""
         if not self._finish.alive:
             raise LoaderClosed("a work was submitted to a closed executor")
-        self._works.put(work)
+        self._tasks.put(work)
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
@@ -129,13 +203,16 @@ class Threads:
 def _serve(
     maker: Maker,
     desk: _Desk,
-    works: queue.SimpleQueue[Work | None],
+    tasks: _Tasks,
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
     stop: Stop,
 ) -> None:
-    with recycling(Recycler(keep=SCRATCH)):
-        while (work := works.get()) is not None:
+    with recycling(Recycler(keep=SCRATCH)), sharing(tasks.share):
+        while (work := tasks.next()) is not None:
+            if not isinstance(work, Work):
+                work.run()
+                continue
             desk.work = work
             # Not held in a variable: a batch that this frame still named would keep its memory from being used again.
             outcomes.put(maker.make(work, here=desk.here, empty=batches.empty, stop=stop))
@@ -145,14 +222,13 @@ def _serve(
 def _finish(
     threads: list[threading.Thread],
     desks: list[_Desk],
-    works: queue.SimpleQueue[Work | None],
+    tasks: _Tasks,
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
     stop: Stop,
 ) -> None:
     stop.set()
-    for _ in threads:
-        works.put(None)
+    tasks.close()
     deadline = monotonic() + PATIENCE
     for thread, desk in zip(threads, desks, strict=True):
         # The last reference may be dropped by one of the threads itself; a thread cannot wait for its own end.

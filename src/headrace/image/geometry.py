@@ -216,7 +216,9 @@ def _pillow_resize_uint8(image: Image, box: Box, height: int, width: int, interp
     mode = "RGB" if image.shape[2:] == (3,) else "L"
     if image.flags.c_contiguous:
         # Pillow reads rows with gaps between them: the crop need not be copied out first.
-        gap, pixel = image.strides[:2]
+        # Not the strides: those of a side of one pixel may be anything, below 0 after it was turned.
+        pixel = math.prod(image.shape[2:])
+        gap = image.shape[1] * pixel
         start = top * gap + left * pixel
         pixels = image.reshape(-1)[start : start + (rows - 1) * gap + columns * pixel]
     else:

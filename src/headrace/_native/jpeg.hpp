@@ -1,0 +1,55 @@
+// A JPEG file in memory, of which only the wanted part is decoded; every complaint of libjpeg's ends it.
+#pragma once
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include <jpeglib.h>
+
+namespace headrace {
+
+class Jpeg {
+ public:
+  Jpeg();
+  ~Jpeg();
+  Jpeg(const Jpeg&) = delete;
+  Jpeg& operator=(const Jpeg&) = delete;
+
+  // Each answers false at the first warning or error, and for what it does not read: nothing else may be asked then.
+
+  // Read the header; the bytes must stay where they are.
+  bool open(const std::uint8_t* data, std::size_t size);
+  // Begin to decode at 1/`shrink` of the size, from a row on, at least the columns [left, right).
+  bool begin(int shrink, int top, int left, int right);
+  // Decode the next rows, each `stride` bytes after the other.
+  bool read(std::uint8_t* rows, std::ptrdiff_t stride, int count);
+  // See that nothing is missing of a file that does not end as a JPEG does; `row` is room for a row.
+  bool finish(std::vector<std::uint8_t>& row);
+
+  // As they are in the file: not yet turned.
+  int width() const { return static_cast<int>(info_.image_width); }
+  int height() const { return static_cast<int>(info_.image_height); }
+  // EXIF's, 1 to 8.
+  int orientation() const { return orientation_; }
+  // Of what is decoded: the first column, and how many.
+  int left() const { return left_; }
+  int columns() const { return columns_; }
+
+ private:
+  static void escape(j_common_ptr info);
+  static void complain(j_common_ptr info, int level);
+  bool find_orientation(const std::uint8_t* data, std::size_t size);
+
+  jpeg_decompress_struct info_{};
+  jpeg_error_mgr errors_{};
+  jpeg_source_mgr source_{};
+  std::jmp_buf way_out_;
+  int orientation_ = 1;
+  int left_ = 0, columns_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace headrace

@@ -1,0 +1,200 @@
+// The inner loops; included once for each level, inside a namespace of that level, and compiled with its instructions.
+// Nothing here may be a function or template of the standard library: the linker would keep one copy of it for all
+// levels, compiled for a processor that is not there.
+
+static inline std::uint8_t clipped(std::int32_t sum) {
+  sum >>= 22;
+  return static_cast<std::uint8_t>(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+#if defined(__AVX2__)
+
+// Four outputs at a time, two to a register; of each, two inputs at a time, as 16 bits, in pairs that `madd` adds up.
+// A weight of 23 bits does not fit 16: it goes in two parts, of 11 bits each, which gives the same sum to the last bit.
+static std::size_t packed(int taps, int outputs) {
+  return static_cast<std::size_t>((outputs + 3) / 4) * ((taps + 3) / 4) * 256;
+}
+
+static void pack(std::int16_t* lanes, const std::int32_t* value, int taps, int outputs) {
+  for (int four = 0; four < outputs; four += 4)
+    for (int group = 0; group < taps; group += 4)
+      for (int half = 0; half < 4; half += 2)      // outputs: a and b, c and d
+        for (int part = 0; part < 2; ++part)       // high bits, low bits
+          for (int pair = 0; pair < 4; pair += 2)  // inputs: 0 and 1, 2 and 3
+            for (int side = 0; side < 2; ++side) {
+              std::int16_t two[2];
+              for (int k = 0; k < 2; ++k) {
+                const int output = four + half + side, tap = group + pair + k;
+                const std::int32_t all =
+                    output < outputs && tap < taps ? value[static_cast<std::size_t>(taps) * output + tap] : 0;
+                two[k] = static_cast<std::int16_t>(part == 0 ? all >> 11 : all & 2047);
+              }
+              for (int channel = 0; channel < 4; ++channel) *lanes++ = two[0], *lanes++ = two[1];
+            }
+}
+
+static inline __m256i two_pixels(const std::uint8_t* a, const std::uint8_t* b) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a))),
+                                 _mm_loadu_si128(reinterpret_cast<const __m128i*>(b)), 1);
+}
+
+static void across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t*,
+                    const std::int16_t* lanes, int taps, int outputs) {
+  const __m256i front = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+  const __m256i back = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+  const __m128i close = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+  const __m256i half = _mm256_set1_epi32(1 << 21);
+  const __m256i* weights = reinterpret_cast<const __m256i*>(lanes);
+  for (int four = 0; four < outputs; four += 4) {
+    const std::uint8_t* place[4];
+    for (int k = 0; k < 4; ++k) place[k] = in + 3 * static_cast<std::ptrdiff_t>(first[four + k < outputs ? four + k : four]);
+    __m256i high_ab = _mm256_setzero_si256(), low_ab = half, high_cd = high_ab, low_cd = half;
+    for (int group = 0; group < taps; group += 4, weights += 8) {
+      const __m256i ab = two_pixels(place[0] + 3 * group, place[1] + 3 * group);
+      const __m256i cd = two_pixels(place[2] + 3 * group, place[3] + 3 * group);
+      const __m256i ab0 = _mm256_shuffle_epi8(ab, front), ab2 = _mm256_shuffle_epi8(ab, back);
+      const __m256i cd0 = _mm256_shuffle_epi8(cd, front), cd2 = _mm256_shuffle_epi8(cd, back);
+      high_ab = _mm256_add_epi32(high_ab, _mm256_madd_epi16(ab0, _mm256_loadu_si256(weights + 0)));
+      high_ab = _mm256_add_epi32(high_ab, _mm256_madd_epi16(ab2, _mm256_loadu_si256(weights + 1)));
+      low_ab = _mm256_add_epi32(low_ab, _mm256_madd_epi16(ab0, _mm256_loadu_si256(weights + 2)));
+      low_ab = _mm256_add_epi32(low_ab, _mm256_madd_epi16(ab2, _mm256_loadu_si256(weights + 3)));
+      high_cd = _mm256_add_epi32(high_cd, _mm256_madd_epi16(cd0, _mm256_loadu_si256(weights + 4)));
+      high_cd = _mm256_add_epi32(high_cd, _mm256_madd_epi16(cd2, _mm256_loadu_si256(weights + 5)));
+      low_cd = _mm256_add_epi32(low_cd, _mm256_madd_epi16(cd0, _mm256_loadu_si256(weights + 6)));
+      low_cd = _mm256_add_epi32(low_cd, _mm256_madd_epi16(cd2, _mm256_loadu_si256(weights + 7)));
+    }
+    const __m256i sum_ab = _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_ab, 11), low_ab), 22);
+    const __m256i sum_cd = _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_cd, 11), low_cd), 22);
+    const __m256i words = _mm256_packs_epi32(sum_ab, sum_cd);  // a c | b d
+    const __m256i bytes = _mm256_packus_epi16(words, words);
+    const __m128i abcd = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * static_cast<std::ptrdiff_t>(four)), _mm_shuffle_epi8(abcd, close));
+  }
+}
+
+// 16 pixels to 16 bytes of each channel.
+static inline void apart16(std::uint8_t* a, std::uint8_t* b, std::uint8_t* c, const std::uint8_t* in, bool flipped) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
+  const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 16));
+  const __m128i z = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 32));
+  __m128i r = _mm_or_si128(
+      _mm_or_si128(_mm_shuffle_epi8(x, _mm_setr_epi8(0, 3, 6, 9, 12, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)),
+                   _mm_shuffle_epi8(y, _mm_setr_epi8(-1, -1, -1, -1, -1, -1, 2, 5, 8, 11, 14, -1, -1, -1, -1, -1))),
+      _mm_shuffle_epi8(z, _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 1, 4, 7, 10, 13)));
+  __m128i g = _mm_or_si128(
+      _mm_or_si128(_mm_shuffle_epi8(x, _mm_setr_epi8(1, 4, 7, 10, 13, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)),
+                   _mm_shuffle_epi8(y, _mm_setr_epi8(-1, -1, -1, -1, -1, 0, 3, 6, 9, 12, 15, -1, -1, -1, -1, -1))),
+      _mm_shuffle_epi8(z, _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 2, 5, 8, 11, 14)));
+  __m128i l = _mm_or_si128(
+      _mm_or_si128(_mm_shuffle_epi8(x, _mm_setr_epi8(2, 5, 8, 11, 14, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)),
+                   _mm_shuffle_epi8(y, _mm_setr_epi8(-1, -1, -1, -1, -1, 1, 4, 7, 10, 13, -1, -1, -1, -1, -1, -1))),
+      _mm_shuffle_epi8(z, _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 3, 6, 9, 12, 15)));
+  if (flipped) {
+    const __m128i turn = _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    r = _mm_shuffle_epi8(r, turn), g = _mm_shuffle_epi8(g, turn), l = _mm_shuffle_epi8(l, turn);
+  }
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(a), r);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(b), g);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(c), l);
+}
+
+static void apart3(std::uint8_t* const* out, const std::uint8_t* in, int pixels, bool flipped) {
+  int done = 0;
+  for (; done + 16 <= pixels; done += 16) {
+    const int at = flipped ? pixels - done - 16 : done;
+    apart16(out[0] + at, out[1] + at, out[2] + at, in + 3 * static_cast<std::ptrdiff_t>(done), flipped);
+  }
+  for (; done < pixels; ++done) {
+    const int at = flipped ? pixels - done - 1 : done;
+    for (int c = 0; c < 3; ++c) out[c][at] = in[3 * static_cast<std::ptrdiff_t>(done) + c];
+  }
+}
+
+#else
+
+static std::size_t packed(int, int) { return 0; }
+
+static void pack(std::int16_t*, const std::int32_t*, int, int) {}
+
+static void across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t* value,
+                    const std::int16_t*, int taps, int outputs) {
+  for (int i = 0; i < outputs; ++i, value += taps) {
+    const std::uint8_t* pixel = in + 3 * static_cast<std::ptrdiff_t>(first[i]);
+    std::int32_t r = 1 << 21, g = r, b = r;
+    for (int k = 0; k < taps; ++k, pixel += 3) {
+      r += pixel[0] * value[k];
+      g += pixel[1] * value[k];
+      b += pixel[2] * value[k];
+    }
+    out[3 * i] = clipped(r), out[3 * i + 1] = clipped(g), out[3 * i + 2] = clipped(b);
+  }
+}
+
+static void apart3(std::uint8_t* const* out, const std::uint8_t* in, int pixels, bool flipped) {
+  for (int i = 0; i < pixels; ++i) {
+    const int at = flipped ? pixels - i - 1 : i;
+    for (int c = 0; c < 3; ++c) out[c][at] = in[3 * static_cast<std::ptrdiff_t>(i) + c];
+  }
+}
+
+#endif
+
+static void down(std::uint8_t* out, const std::uint8_t* const* in, const std::int32_t* value, int taps, int bytes) {
+  // What stands past the end is weighed too: rows have that much slack.
+  for (int begin = 0; begin < bytes; begin += 64) {
+    std::int32_t sum[64];
+    for (int i = 0; i < 64; ++i) sum[i] = 1 << 21;
+    for (int k = 0; k < taps; ++k) {
+      const std::uint8_t* row = in[k] + begin;
+      const std::int32_t weight = value[k];
+      for (int i = 0; i < 64; ++i) sum[i] += row[i] * weight;
+    }
+    for (int i = 0; i < 64; ++i) out[begin + i] = clipped(sum[i]);
+  }
+}
+
+#if defined(__FMA__) || defined(__aarch64__)
+
+// A quotient, rounded as division rounds it, from the divisor's reciprocal: one step of Newton's on the remainder. It
+// is right for all that a caller may ask, who checks all 256 values of a byte beforehand.
+static inline float quotient(float x, float divisor, float reciprocal) {
+  const float guess = x * reciprocal;
+  return __builtin_fmaf(__builtin_fmaf(-guess, divisor, x), reciprocal, guess);
+}
+
+static inline float standard(std::uint8_t x, float mean, float std, float reciprocal) {
+  return quotient(quotient(static_cast<float>(x), 255.0F, 1.0F / 255.0F) - mean, std, reciprocal);
+}
+
+static void floats(float* out, const std::uint8_t* in, std::size_t count, float mean, float std) {
+  const float reciprocal = 1.0F / std;
+  for (std::size_t i = 0; i < count; ++i) out[i] = standard(in[i], mean, std, reciprocal);
+}
+
+static void floats_mixed(float* out, const std::uint8_t* in, std::size_t pixels, int channels, const float* mean,
+                         const float* std) {
+  // 48 values: whole pixels of 1, 2, 3 or 4 channels, and whole registers.
+  float means[48], stds[48], reciprocals[48];
+  for (int i = 0; i < 48; ++i) means[i] = mean[i % channels], stds[i] = std[i % channels], reciprocals[i] = 1.0F / stds[i];
+  const std::size_t count = pixels * static_cast<std::size_t>(channels);
+  std::size_t done = 0;
+  for (; done + 48 <= count; done += 48)
+    for (int i = 0; i < 48; ++i) out[done + i] = standard(in[done + i], means[i], stds[i], reciprocals[i]);
+  for (int i = 0; done < count; ++i, ++done) out[done] = standard(in[done], means[i], stds[i], reciprocals[i]);
+}
+
+static constexpr bool exact = true;
+
+#else
+
+static void floats(float*, const std::uint8_t*, std::size_t, float, float) {}
+
+static void floats_mixed(float*, const std::uint8_t*, std::size_t, int, const float*, const float*) {}
+
+static constexpr bool exact = false;
+
+#endif
+
+static const Rows rows{NAME, across3, packed, pack, down, apart3, floats, floats_mixed, exact};

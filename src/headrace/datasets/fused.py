@@ -1,0 +1,169 @@
+"""Whole batches by the native kernel: what `Mapped` reads with, over pictures in files and over arrays."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from headrace import crew, memory, seeds
+from headrace.datasets.arrays import ArrayDataset
+from headrace.datasets.images import ImageDataset, ImageFiles, ImageFolder
+from headrace.datasets.lists import ImageList
+from headrace.datasets.subset import Subset
+from headrace.datasets.tensors import TensorDataset
+from headrace.image import fused
+from headrace.timing import add, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.calls import Step
+    from headrace.image.fused import Plan
+    from headrace.work import Empty
+
+    Keys = NDArray[np.int64]
+
+PICTURES = (ImageFiles, ImageFolder, ImageList)
+ARRAYS = (ArrayDataset, TensorDataset)
+
+
+def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
+    """Examine a chain of transforms over a dataset; None for one whose samples the kernel cannot read.
+
+    >>> from headrace import ArrayDataset, RandomHorizontalFlip
+    >>> plan = plan_of(ArrayDataset(np.zeros((9, 4, 4, 3), np.uint8)), [RandomHorizontalFlip()])
+    >>> plan.whole, plan.shape, plan_of([1, 2, 3], [abs])
+    (True, (4, 4, 3), None)
+    """
+    root = _root(base)
+    if root is None:
+        return None
+    if isinstance(root, ImageDataset):
+        return fused.plan(transforms, max_pixels=root._max_pixels)
+    return fused.plan(transforms, picture=root.arrays[0].shape[1:])
+
+
+def unfit(base: Any) -> str:
+    """Say why the kernel cannot read the samples of a dataset."""
+    while type(base) is Subset:
+        base = base.dataset
+    name = type(base).__qualname__
+    if type(base) in ARRAYS:
+        return f"the kernel reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; {name} has another"
+    if isinstance(base, (*PICTURES, *ARRAYS)):
+        return f"{name} may read its samples in a way of its own"
+    return f"the kernel reads picture files and arrays of pictures; {name} is neither"
+
+
+def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> list[NDArray[Any]]:
+    """Make the batch of these keys, in lent memory: a column for each part of a sample.
+
+    ``one`` reads a sample step by step, where the kernel gives it up.
+    """
+    here = seeds.inside() or _anywhere()
+    start = here.position
+    columns, good, _ = _filled(plan, base, keys, here, empty)
+    for row in np.flatnonzero(good == 0).tolist():
+        here.move(start + row)
+        here.alone = True
+        sample = one(keys[row])
+        columns[0][row] = sample[0] if isinstance(sample, tuple) else sample
+    return columns
+
+
+def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], rest: Step) -> list[Any]:
+    """Make the samples of these keys one by one, of what the kernel has made of all of them."""
+    here = seeds.inside() or _anywhere()
+    start = here.position
+    columns, good, drawn = _filled(plan, base, keys, here, memory.empty)
+    bare, made = is_bare(base), []
+    labelled = isinstance(_root(base), ImageDataset)
+    for row, (whole, numbers) in enumerate(zip(good.tolist(), drawn.tolist(), strict=True)):
+        here.move(start + row)
+        here.alone = True
+        if not whole:
+            made.append(one(keys[row]))
+            continue
+        here.drawn = numbers
+        if bare:
+            sample: Any = columns[0][row]
+        else:
+            sample = (columns[0][row], int(columns[1][row])) if labelled else tuple(column[row] for column in columns)
+        with timed("transform"):
+            made.append(rest(sample))
+    return made
+
+
+def is_bare(base: Any) -> bool:
+    """Whether a sample of the base is a picture alone, and no tuple."""
+    root = _root(base)
+    return type(root) is ArrayDataset and len(root.arrays) == 1
+
+
+def _filled(
+    plan: Plan, base: Any, keys: Sequence[int], here: seeds.Here, empty: Empty
+) -> tuple[list[NDArray[Any]], NDArray[np.uint8], NDArray[np.int32]]:
+    """Return the columns of a batch, which of its rows the kernel has made, and how many random numbers it drew."""
+    places, root = _resolved(base, keys)
+    count = len(places)
+    rows = empty((count, *plan.shape), plan.dtype)
+    good, drawn = np.zeros(count, np.uint8), np.zeros(count, np.int32)
+    kernel: Any = fused.kernel_of(cast("Any", plan.recipe))
+    place = fused.place_of(here)
+    if isinstance(root, ImageDataset):
+        paths = root.paths
+        job = kernel.files(paths._text, paths._ends, os.fsencode(root.root), places, place, rows, good, drawn)
+        crew.run(job)
+        for stage, seconds in zip(("read", "decode", "transform"), job.seconds, strict=True):
+            add(stage, seconds)
+        others = [root.labels]
+    else:
+        with timed("transform"):
+            crew.run(kernel.arrays(root.arrays[0], places, place, rows, good, drawn))
+        others = list(root.arrays[1:])
+    columns = [rows]
+    with timed("collate"):
+        for array in others:
+            columns.append(empty((count, *array.shape[1:]), array.dtype))
+            np.take(array, places, axis=0, out=columns[-1], mode="clip")
+    return columns, good, drawn
+
+
+def _root(base: Any) -> Any:
+    """Return the dataset that holds the pictures, if the kernel can read them."""
+    while type(base) is Subset:
+        base = base.dataset
+    if type(base) in PICTURES:
+        return base
+    if type(base) not in ARRAYS:
+        return None
+    first = base.arrays[0]
+    fits = first.dtype == np.uint8 and first.flags.c_contiguous and first.size
+    channels = first.shape[3] if first.ndim == 4 else 1
+    return base if fits and first.ndim in (3, 4) and channels <= 4 else None
+
+
+def _resolved(base: Any, keys: Sequence[int]) -> tuple[Keys, Any]:
+    """Return the places in the root's own order that keys of a dataset stand for, from 0 up, and the root."""
+    while type(base) is Subset:
+        keys, base = base._keys(keys), base.dataset
+    given = np.asarray(keys)
+    if given.dtype.kind not in "iu":
+        # Whatever stands there, the root says what is the matter with it.
+        given = np.array([base._place(key) if isinstance(base, ImageDataset) else key for key in keys], np.int64)
+    places: Keys = given.astype(np.int64)
+    length = len(base)
+    if places.size and not (-length <= places.min() and places.max() < length):
+        wrong = places[(places < -length) | (places >= length)][0]
+        raise IndexError(f"index {wrong} is out of range for {length} samples")
+    return np.where(places < 0, places + length, places), base
+
+
+def _anywhere() -> seeds.Here:
+    """Make up a place for a batch that is read outside a loader: freshly drawn, as `headrace.rng` is there."""
+    first, second = seeds.rng().integers(0, 2**64, 2, np.uint64).tolist()
+    return seeds.Here((first, second))

@@ -1,0 +1,108 @@
+"""Spoiled files by the kernel: the errors, and the names in them, are those of the step-by-step route."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import DataLoader, ImageFiles, Resize, SampleError
+from headrace.errors import ImageTooLarge, MissingFile
+from tests.image.test_corrupt_files import VARIANTS, files  # noqa: F401  a fixture
+from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both, far_off
+from tests.native.test_pictures import TRAIN, by_kernel
+from tests.pictures import encoded, photo
+
+pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
+
+
+def outcome(dataset: Any, index: int) -> Any:
+    try:
+        return next(iter(DataLoader(dataset, 1, sampler=[index])))[0]
+    except SampleError as error:
+        return error
+
+
+def test_the_same_files_are_refused_for_the_same_reasons(files: list[str]) -> None:  # noqa: F811
+    """Refuse what the steps refuse, by errors of the same classes, and make the same of what they accept."""
+    quick, slow = both(ImageFiles(files), Resize((50, 70)))
+    refused = 0
+    for index in range(VARIANTS):
+        ours, theirs = outcome(quick, index), outcome(slow, index)
+        if isinstance(theirs, SampleError):
+            refused += 1
+            assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+            assert any(f"sample {index} ({files[index]})" in note for note in ours.__notes__)
+        else:
+            assert far_off(ours, theirs) <= 0.001
+    assert refused > VARIANTS // 4
+
+
+def test_spoiled_files_are_passed_over_as_the_steps_do(files: list[str]) -> None:  # noqa: F811
+    """Skip and replace the same samples, and give the same batches of the others."""
+    quick, slow = both(ImageFiles(files, range(len(files))), Resize((20, 20)))
+    for policy in ("skip", "replace"):
+        assert_equal(batches(quick, on_error=policy), batches(slow, on_error=policy))
+
+
+def test_crops_of_spoiled_files_never_crash(files: list[str]) -> None:  # noqa: F811
+    """Make a row, or give the picture up, whatever is in it."""
+    outcomes = {by_kernel(Path(path).read_bytes(), list(TRAIN), seed) is None for path in files for seed in range(5)}
+    assert outcomes == {True, False}
+
+
+def test_a_cut_file_is_no_picture_even_where_the_crop_is_whole() -> None:
+    """Refuse a file without its end, though the rows that are wanted are all there."""
+    data = encoded(photo(1, 200, 200))
+    whole = by_kernel(data, [Resize((10, 10))])
+    assert whole is not None
+    assert all(
+        by_kernel(data[:end], list(TRAIN), seed) is None
+        for end in (len(data) - 1, len(data) // 2, 700)
+        for seed in range(20)
+    )
+
+
+def test_a_batch_names_the_file_that_is_missing(tmp_path: Path) -> None:
+    """Name index and path, in a batch that the kernel reads."""
+    good = tmp_path / "good.jpg"
+    good.write_bytes(encoded(photo()))
+    quick, _ = both(ImageFiles([good, good, tmp_path / "gone.jpg", good]), *TRAIN)
+    with pytest.raises(MissingFile, match=r"sample 2 .*gone\.jpg") as caught:
+        batches(quick, 4, shuffle=False)
+    assert "batch 0: sample 2" in caught.value.__notes__[0]
+
+
+def test_limits_hold(tmp_path: Path) -> None:
+    """Refuse a picture of more pixels than are allowed, and a header that promises what no file holds."""
+    large = tmp_path / "large.jpg"
+    large.write_bytes(encoded(photo(0, 100, 100)))
+    quick, _ = both(ImageFiles([large], max_pixels=9999), *TRAIN)
+    with pytest.raises(ImageTooLarge):
+        batches(quick)
+    data = bytearray(encoded(photo(0, 16, 16)))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\xff\xdc\xff\xdc"
+    assert by_kernel(bytes(data), list(TRAIN)) is None
+
+
+def test_pipes_and_folders_are_refused_at_once(tmp_path: Path) -> None:
+    """Neither wait for a pipe's writer nor read a folder."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("pipe.jpg", "folder.jpg"):
+        quick, _ = both(ImageFiles([tmp_path / name]), *TRAIN)
+        with pytest.raises(SampleError):
+            batches(quick)
+
+
+def test_a_jpeg_that_claims_more_rows_is_refused() -> None:
+    """Never pass grey off for the part that is missing."""
+    data = encoded(photo(3))
+    at = data.index(b"\xff\xc0") + 5
+    height = int.from_bytes(data[at : at + 2], "big") * 2
+    assert by_kernel(data[:at] + height.to_bytes(2, "big") + data[at + 2 :], [Resize((9, 9))]) is None
+    cut = data[: len(data) // 2] + b"\xff\xd9"
+    assert by_kernel(cut, [Resize((9, 9))]) is None
