@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
 
-.PHONY: help demo test check lint types tests adapters bench bench-peers format clean
+.PHONY: help demo test check lint types tests adapters fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
 	@echo "make test         everything that must hold: what CI runs"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX and Keras, in an environment of their own (part of make test)"
+	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
+	@echo "make sanitize     the kernel's tests under sanitizers"
+	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
@@ -41,7 +44,7 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) | $(VENV)/.headers
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo
 
-test: check
+test: check fuzz
 
 check: lint types tests
 
@@ -69,6 +72,46 @@ tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
 adapters: $(FRAMEWORKS)/.dev
 	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters tests/test_docs.py src/headrace \
 	  -k 'adapters or frameworks or headrace.jax or headrace.keras'
+
+# cmake and ninja for what is not built by pip, which brings its own.
+$(VENV)/.cmake: | $(VENV)/.headers
+	$(BIN)/python -m pip install --quiet cmake nanobind ninja
+	@touch $@
+
+SECONDS ?= 30
+CXX_HERE := $(shell command -v clang++ || command -v g++ || command -v c++)
+JPEG_HERE := $(wildcard /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h)
+
+# With clang, libFuzzer; else the same entry on pictures spoiled at random.
+fuzz: $(VENV)/.cmake
+ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
+	@mkdir -p build/corpus && cp src/headrace/demo/*.jpg build/corpus
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S src/headrace/_native -B build/fuzz -DHEADRACE_FUZZ=ON \
+	  -DCMAKE_CXX_COMPILER=$(CXX_HERE) > build/fuzz.log && PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build/fuzz >> build/fuzz.log \
+	  || { cat build/fuzz.log; exit 1; }
+	@case "$(CXX_HERE)" in \
+	  *clang++) build/fuzz/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=100000 build/corpus ;; \
+	  *) build/fuzz/fuzz $(SECONDS) build/corpus/*.jpg ;; esac
+else
+	@echo "fuzz: skipped: it takes a C++ compiler and libjpeg-turbo's headers"
+endif
+
+# Python itself is not built with the sanitizer, which must be there before it.
+sanitize: $(VENV)/.dev
+	$(PYTHON) -m venv build/sanitized
+	build/sanitized/bin/pip install --quiet --config-settings=cmake.define.HEADRACE_SANITIZE=address,undefined \
+	  --config-settings=wheel.packages=src/headrace '.[dev]'
+	LD_PRELOAD="`$(CXX_HERE) -print-file-name=libasan.so` `$(CXX_HERE) -print-file-name=libstdc++.so.6`" \
+	  ASAN_OPTIONS=detect_leaks=0 build/sanitized/bin/python -m pytest -p no:cacheprovider tests/native
+
+# Tried where no header and no library of the system can help: in an environment of its own.
+wheel: $(VENV)/.headers
+	rm -rf build/wheels build/clean
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels --config-settings=cmake.define.HEADRACE_STATIC=ON .
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/pip install --quiet build/wheels/headrace-*.whl 'headrace[images,cli]'
+	cd build && clean/bin/headrace doctor
+	@ls build/wheels/*.whl
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -143,18 +143,20 @@ bool Jpeg::begin(int shrink, int top, int left, int right) {
 }
 
 bool Jpeg::read(std::uint8_t* rows, std::ptrdiff_t stride, int count) {
-  if (setjmp(way_out_)) return false;
-  constexpr int most = 16;
+  constexpr int most = 8;
   JSAMPROW pointers[most];
-  while (count > 0) {
-    const int wanted = std::min(count, most);
-    for (int i = 0; i < wanted; ++i) pointers[i] = rows + i * stride;
-    const int got = static_cast<int>(jpeg_read_scanlines(&info_, pointers, static_cast<JDIMENSION>(wanted)));
+  for (int i = 0; i < count; ++i) pointers[i] = rows + i * stride;
+  for (int done = 0; done < count;) {
+    const int got = read_some(pointers + done, count - done);
     if (got <= 0) return false;
-    rows += got * stride;
-    count -= got;
+    done += got;
   }
   return true;
+}
+
+int Jpeg::read_some(std::uint8_t** rows, int count) {
+  if (setjmp(way_out_)) return 0;
+  return static_cast<int>(jpeg_read_scanlines(&info_, rows, static_cast<JDIMENSION>(count)));
 }
 
 bool Jpeg::finish(std::vector<std::uint8_t>& row) {

@@ -24,7 +24,7 @@ class Jpeg {
   bool open(const std::uint8_t* data, std::size_t size);
   // Begin to decode at 1/`shrink` of the size, from a row on, at least the columns [left, right).
   bool begin(int shrink, int top, int left, int right);
-  // Decode the next rows, each `stride` bytes after the other.
+  // Decode the next rows, 8 at the most, each `stride` bytes after the other.
   bool read(std::uint8_t* rows, std::ptrdiff_t stride, int count);
   // See that nothing is missing of a file that does not end as a JPEG does; `row` is room for a row.
   bool finish(std::vector<std::uint8_t>& row);
@@ -41,6 +41,7 @@ class Jpeg {
  private:
   static void escape(j_common_ptr info);
   static void complain(j_common_ptr info, int level);
+  int read_some(std::uint8_t** rows, int count);
   bool find_orientation(const std::uint8_t* data, std::size_t size);
 
   jpeg_decompress_struct info_{};

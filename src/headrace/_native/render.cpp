@@ -228,6 +228,7 @@ bool scale(const Recipe& recipe, const Geometry& g, const View& view, Source& so
   const Weights &across = s.across, &down = s.down;
   const Rows& rows = *recipe.rows;
   const int outputs = right - left;
+  s.across.keep_inside();
   std::int16_t* lanes = nullptr;
   if (!across.same && channels == 3)
     if (const std::size_t bytes = rows.packed(across.taps, outputs); bytes > 0) {

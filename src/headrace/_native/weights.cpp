@@ -148,4 +148,15 @@ void Weights::make(Filter filter, bool antialias, int size, double begin, double
   }
 }
 
+void Weights::keep_inside() {
+  for (int i = 0; i < outputs; ++i) {
+    const int past = first[i] + taps - high;
+    if (past <= 0) continue;
+    std::int32_t* values = &value[static_cast<std::size_t>(taps) * i];
+    std::copy_backward(values, values + taps - past, values + taps);
+    std::fill(values, values + past, 0);
+    first[i] -= past, count[i] = taps;
+  }
+}
+
 }  // namespace headrace

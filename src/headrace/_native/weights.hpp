@@ -26,6 +26,8 @@ struct Weights {
   // `from` to `to` are wanted. Antialiased as Pillow does it; else as OpenCV does, which looks at the nearest inputs
   // only.
   void make(Filter filter, bool antialias, int size, double begin, double end, int scaled, int from, int to);
+  // Let no output look past `high`, not even with weights of 0, as the vectorised rows do, who take `taps` of each.
+  void keep_inside();
 };
 
 }  // namespace headrace

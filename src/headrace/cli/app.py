@@ -15,6 +15,7 @@ import headrace
 from headrace.cli.bench import bench
 from headrace.cli.check import check
 from headrace.cli.demo import demo
+from headrace.cli.doctor import doctor
 from headrace.cli.faults import Failure, Fault
 from headrace.cli.interrupt import held_back
 from headrace.cli.show import show
@@ -63,7 +64,7 @@ def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
                 import_module(module)
 
 
-for command in (demo, show, bench, check):
+for command in (demo, show, bench, check, doctor):
     commands.add_command(command)
 
 
