@@ -13,10 +13,10 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.combine import ConcatDataset, StackDataset
+from headrace.datasets.explain import explain
 from headrace.datasets.faces import FaceDataset, ellipse_boxes
 from headrace.datasets.grouped import GroupedDataset
 from headrace.datasets.hdf5 import HDF5Dataset
-from headrace.datasets.explain import explain
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList

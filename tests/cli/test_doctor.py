@@ -12,6 +12,7 @@ from headrace.cli import doctor
 
 if TYPE_CHECKING:
     import pytest
+
     from tests.cli.conftest import Run
 
 

@@ -19,7 +19,7 @@ from headrace.cli.text import table
 LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "torch", "jax", "keras")
 HEADERS = "apt install g++ libjpeg62-turbo-dev; brew install jpeg-turbo"
 SMALL = 1 << 28
-"""Bytes of shared memory, fewer than which a few batches of pictures fill: what containers have unless told otherwise."""
+"""Bytes of shared memory below which a few batches of pictures fill it: what containers have unless told otherwise."""
 
 
 @click.command(epilog="Example: headrace doctor", short_help="Say what is installed, and what is missing.")
@@ -50,8 +50,8 @@ def findings() -> tuple[list[tuple[str, str]], list[str]]:
     if kernel is None:
         facts.append(("native kernel", "none: pictures go step by step"))
         advice.append(
-            "The native kernel is missing: pictures are read correctly, and several times slower. It needs a C++ compiler "
-            f"and libjpeg-turbo's headers ({HEADERS}); then: pip install --force-reinstall --no-deps headrace"
+            "The native kernel is missing: pictures are read correctly, and several times slower. It needs a C++ "
+            f"compiler and libjpeg-turbo's headers ({HEADERS}); then: pip install --force-reinstall --no-deps headrace"
         )
     else:
         facts.append(("native kernel", f"libjpeg-turbo {kernel.LIBJPEG_TURBO}, {kernel.levels()[-1]} instructions"))
@@ -87,7 +87,7 @@ def _shared_memory(advice: list[str]) -> list[tuple[str, str]]:
     size, free = space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize
     if size < SMALL:
         advice.append(
-            f"/dev/shm holds {size >> 20} MiB. headrace's own batches are not kept there, torch's are: "
+            f"Shared memory (/dev/shm) is {size >> 20} MiB. headrace's own batches are not kept there, torch's are: "
             "docker run --shm-size=2g, or --ipc=host, where torch's loader runs too."
         )
     return [("shared memory", f"{free >> 20:,} MiB free of {size >> 20:,}")]
