@@ -256,7 +256,7 @@ def test_a_stream_of_walks_is_replayed_exactly() -> None:
     dataset = RandomWalkDataset(0, 0, 1, 40, walks=5, window=8, horizon=2)
     inline = collected(dataset, seed=1)
     assert len(inline) == len(set(inline)) == len(dataset)
-    assert inline == collected(dataset, seed=1, num_workers=2)
+    assert inline == collected(dataset, seed=1, num_workers=2, workers="thread")
     assert inline != collected(dataset, seed=2)
     loader = DataLoader(dataset, 7, seed=1)
     first, second = [[x[0].tobytes() for x in loader] for _ in range(2)]
