@@ -115,7 +115,9 @@ class Box:
             try:
                 descriptor, piece = _new_piece(size)
             except OSError:
-                return Parcel(self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer.data) for buffer in buffers)), None
+                return Parcel(
+                    self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer.data) for buffer in buffers)
+                ), None
             self._pieces[self._slot] = piece
             inside, self._used = [None] * len(buffers), 0
         spans = []
