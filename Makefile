@@ -11,7 +11,7 @@ help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
 	@echo "make test         everything that must hold: what CI runs"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
-	@echo "make adapters     the tests that need JAX and Keras, in an environment of their own (part of make test)"
+	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
 	@echo "make sanitize     the kernel's tests under sanitizers"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
@@ -55,9 +55,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# One torch, whatever else comes: the newest may bring gigabytes for a GPU, and what others require may not replace it.
 $(FRAMEWORKS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --editable '.[dev,jax,keras]'
+	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate lightning torchdata \
+	  --editable '.[dev,jax,keras,torch]'
 	@touch $@
 
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
@@ -68,10 +70,13 @@ tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# In an environment and a process of their own: once JAX is loaded, a process should not fork, which other tests do.
+# In an environment of their own, and in two processes: once JAX is loaded, a process should not fork, which torch's
+# loader does; and once torch is loaded, its generator is the one that seeds are drawn from.
 adapters: $(FRAMEWORKS)/.dev
-	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters tests/test_docs.py src/headrace \
-	  -k 'adapters or frameworks or headrace.jax or headrace.keras'
+	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_jax.py tests/adapters/test_keras.py \
+	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
+	$(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
+	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'
 
 # cmake and ninja for what is not built by pip, which brings its own.
 $(VENV)/.cmake: | $(VENV)/.headers

@@ -42,7 +42,8 @@ def _parts() -> dict[str, str]:
     for page in PAGES:
         sections = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         parts[page.name] = "".join(section for section in sections if not _frameworks(section))
-        parts |= {f"{page.name} {section.splitlines()[0]}": section for section in filter(_frameworks, sections)}
+        for section in filter(_frameworks, sections):
+            parts[f"{page.name} {section.splitlines()[0]} ({', '.join(sorted(_frameworks(section)))})"] = section
     return parts
 
 

@@ -1,0 +1,113 @@
+"""Batches of tensors, and a model that learns from them."""
+
+from __future__ import annotations
+
+import warnings
+from multiprocessing import forkserver
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.adapters.data import BrokenPictures, Pictures
+
+import headrace
+
+torch = pytest.importorskip("torch")
+lib = pytest.importorskip("headrace.torch")
+DataLoader = lib.DataLoader
+
+WORKERS: list[dict[str, Any]] = [
+    {},
+    {"num_workers": 2, "workers": "thread"},
+    {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
+    {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver", "persistent_workers": True},
+]
+NAMES = ["inline", "threads", "forked", "processes"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers() -> None:
+    """Start what multiprocessing starts once and leaves running, before leaks are counted."""
+    forkserver.ensure_running()
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> None:
+    """Deliver the same values in the same order, as tensors."""
+    ours = DataLoader(patches, 64, shuffle=True, seed=3, **how)
+    plain = headrace.DataLoader(patches, 64, shuffle=True, seed=3)
+    for _ in range(2):
+        seen = list(ours)
+        assert len(seen) == len(ours) == 10
+        for (pictures, labels), (expected, names) in zip(seen, plain, strict=True):
+            assert (pictures.dtype, labels.dtype) == (torch.uint8, torch.int64)
+            np.testing.assert_array_equal(pictures, expected)
+            np.testing.assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
+    """Train a small network on patches of photographs to less than half of its first loss."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(768, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    losses = []
+    with DataLoader(patches, 50, shuffle=True, **how) as loader:
+        for _ in range(8):
+            values = []
+            for pictures, labels in loader:
+                loss = torch.nn.functional.cross_entropy(model(pictures.flatten(1) / 128 - 1), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                values.append(loss.item())
+            losses.append(np.mean(values))
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
+    """Keep every batch, or a view of it: the memory of neither is used again."""
+    kept = [batch[1] if number % 2 else batch for number, batch in enumerate(DataLoader(Pictures(), 2, **how))]
+    for number, tensor in enumerate(kept):
+        assert tensor.unique().tolist() == [2 * number + 1] if number % 2 else [2 * number, 2 * number + 1]
+
+
+@pytest.mark.parametrize("how", WORKERS[1:3], ids=NAMES[1:3])
+def test_memory_is_used_again_once_a_batch_is_dropped(how: dict[str, Any]) -> None:
+    """Write later batches where earlier ones were: tensors share the memory that the workers fill."""
+    places = [batch.data_ptr() for batch in DataLoader(Pictures(200), 2, **how)]
+    assert len(places) == 100
+    assert len(set(places)) < 20
+
+
+@pytest.mark.parametrize("how", WORKERS[:3], ids=NAMES[:3])
+def test_a_batch_may_be_changed_in_place(how: dict[str, Any]) -> None:
+    """Give tensors that can be written to, as torch does; nothing else sees it."""
+    loader = DataLoader(Pictures(8), 2, **how)
+    for _ in range(2):
+        for number, batch in enumerate(loader):
+            assert batch[0].unique().tolist() == [2 * number]
+            batch.zero_()
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_an_error_has_its_type_and_place(how: dict[str, Any]) -> None:
+    """Raise the dataset's own error at its step, go on after it, and leave no worker."""
+    iterator = iter(DataLoader(BrokenPictures(8), 2, **how))
+    assert [int(next(iterator)[0, 0, 0]) for _ in range(2)] == [0, 2]
+    with pytest.raises(KeyError, match="five") as caught:
+        next(iterator)
+    assert "sample 5" in "".join(caught.value.__notes__)
+    assert [int(batch[0, 0, 0]) for batch in iterator] == [6]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator to pin for")
+@pytest.mark.parametrize("how", WORKERS[:3], ids=NAMES[:3])
+def test_pinning_without_an_accelerator_warns_and_goes_on(how: dict[str, Any]) -> None:
+    """Say it in torch's words, once for each loop, and give the same batches."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        batches = list(DataLoader(Pictures(4), 2, pin_memory=True, **how))
+    assert len(batches) == 2
+    assert len([each for each in said if "'pin_memory' argument is set as true but no acc" in str(each.message)]) == 1
