@@ -184,7 +184,7 @@ def _survive(case: Case, whole: list[bytes], kills: int, draws: random.Random, t
     loader = case.loader()
     # From batch 2 on, both workers have begun: three that die before that, one after the other, are rightly given up.
     earliest = 2 if loader.persistent_workers else 0
-    while tally.kills < kills:
+    while tally.kills < kills or not tally.replaced:  # one that nobody notices: when all its batches were here
         loader.set_epoch(0)
         killer, got = Killer(), []
         at = draws.sample(range(earliest, STEPS), draws.choice((1, 2)))
@@ -212,9 +212,10 @@ def _survive(case: Case, whole: list[bytes], kills: int, draws: random.Random, t
 
 def _raise(case: Case, whole: list[bytes], kills: int, draws: random.Random, tally: Tally) -> None:
     loader = case.loader(restart_workers=0)
-    while tally.kills < kills:
+    when: dict[int, float] = {}
+    while tally.kills < kills or not tally.raised:
         loader.set_epoch(0)
-        killer, got, step = Killer(), [], -1
+        killer, got = Killer(), []
         at = draws.randrange(STEPS // 2)
         loop: Any = iter(loader)
         try:
@@ -228,13 +229,17 @@ def _raise(case: Case, whole: list[bytes], kills: int, draws: random.Random, tal
         except WorkerDied as error:
             now = time.monotonic()
             killer.end()
-            (pid, when), text = killer.kills[0], str(error)
-            assert f"(pid {pid}) was killed by SIGKILL" in text, text
+            when.update(killer.kills)
+            text = str(error)
+            # Workers that stay may have been killed when the epoch before was over.
+            died = [pid for pid in when if f"worker (pid {pid}) is killed by signal: SIGKILL" in text]
+            assert len(died) == 1, text
             assert "batch" in text or "starting" in text or "idle" in text, text
             tally.raised += 1
-            tally.late.append(now - when)
+            tally.late.append(now - when[died[0]])
         else:
             killer.end()
+            when.update(killer.kills)
             assert flattened(got, in_order=loader.in_order) == whole, f"ended in silence, kill at {at}"
         tally.epochs += 1
         tally.kills += len(killer.kills)

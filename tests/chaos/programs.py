@@ -154,7 +154,7 @@ class Program:
                 continue
         return found
 
-    def seconds_to_be_gone(self, patience: float = 30) -> float:
+    def seconds_to_be_gone(self, patience: float = 60) -> float:
         """Wait until no process of it is left; return how many seconds that took."""
         began = time.monotonic()
         while left := self.processes():

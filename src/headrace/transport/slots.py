@@ -115,6 +115,8 @@ class Box:
             try:
                 descriptor, piece = _new_piece(size)
             except OSError:
+                # Room for the copies that go over the channel; a slot without memory here is given some with its batch.
+                self._pieces.clear()
                 return Parcel(
                     self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer.data) for buffer in buffers)
                 ), None
