@@ -20,10 +20,22 @@ LAYERS = [
     {"__init__", "__main__", "cli", "jax", "keras", "torch"},
     {"loader", "loop", "arguments"},
     {"executors"},
-    {"maker", "checkpoint"},
+    {"maker", "checkpoint", "proof"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
-    | {"transport", "deliver", "window", "tolerance", "stats", "iterators"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
+    | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"},
+    {
+        "work",
+        "errors",
+        "seeds",
+        "timing",
+        "calls",
+        "memory",
+        "generators",
+        "machine",
+        "ranks",
+        "worker_info",
+        "fingerprint",
+    }
     | {"_native", "crew"},
 ]
 WITHIN = {
@@ -135,7 +147,14 @@ def test_public_names_are_documented(name: str) -> None:
     assert doc
     assert doc.split("\n\n")[0].rstrip().endswith((".", ":", "all.")) or ":" in doc.split("\n\n")[0]
     error = inspect.isclass(thing) and issubclass(thing, BaseException)
-    if not error and name not in {"BadSample", "WorkerInfo", "Padded", "DEFAULT_MAX_PIXELS", "DEFAULT_EXTENSIONS"}:
+    if not error and name not in {
+        "BadSample",
+        "EpochProof",
+        "WorkerInfo",
+        "Padded",
+        "DEFAULT_MAX_PIXELS",
+        "DEFAULT_EXTENSIONS",
+    }:
         assert ">>>" in doc
 
 

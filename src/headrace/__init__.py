@@ -59,6 +59,7 @@ from headrace.image.transforms import (
     ToFloat,
 )
 from headrace.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
+from headrace.ledger import Ledger
 from headrace.loader import DataLoader
 from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
 from headrace.plan.classes import BalancedBatchSampler
@@ -66,6 +67,7 @@ from headrace.plan.mixture import MixtureSampler
 from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
+from headrace.proof import EpochProof, verify_epoch
 from headrace.samplers import (
     BatchSampler,
     DistributedSampler,
@@ -103,6 +105,7 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "DistributedSampler",
+    "EpochProof",
     "FaceDataset",
     "GroupedDataset",
     "HDF5Dataset",
@@ -113,6 +116,7 @@ __all__ = [
     "ImageTooLarge",
     "IterableDataset",
     "IterationError",
+    "Ledger",
     "ListFileError",
     "LoaderClosed",
     "Mapped",
@@ -169,4 +173,5 @@ __all__ = [
     "rng",
     "threadsafe_generator",
     "timed",
+    "verify_epoch",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class Place:
     """Samples passed over before it."""
     streams: Mapping[int, Any] = field(default_factory=dict)
     """By lane, the state of a stream that keeps its own."""
+    session: str | None = None
+    """Under what name the ledger has what was received."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Cursor:
                 "offset": place.offset,
                 "bad": place.bad,
                 "sampler": {} if self.sampler is None else self.sampler.state(),
+                "ledger": place.session,
                 "streams": {str(lane): list(state) for lane, state in place.streams.items()},
             }
             state |= {name: value for name, value in optional.items() if value}
@@ -78,8 +82,13 @@ def from_dict(state: Any) -> Place:
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise StateMismatch(f"the state's {name} must be an integer from 0 up; it is {value!r}")
-    streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
-    return Place(beyond=tuple(state.get("beyond", ())), streams=streams, **numbers)
+    try:
+        streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
+        beyond = tuple(operator.index(step) for step in state.get("beyond", ()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StateMismatch(f"the state's streams or the steps beyond its own cannot be read: {error}") from error
+    session = state.get("ledger")
+    return Place(beyond=beyond, streams=streams, session=session if isinstance(session, str) else None, **numbers)
 
 
 def check(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 
 from headrace import arguments, samplers, seeds
+from headrace import ledger as ledgers
 from headrace.calls import takes_empty
 from headrace.checkpoint import Cursor, Place, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
@@ -35,6 +36,7 @@ from headrace.tolerance import Budget, Refill
 from headrace.window import Unordered, Window
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from types import TracebackType
 
@@ -103,6 +105,9 @@ class DataLoader(Generic[T_co]):
     ``max_errors`` of them in one epoch (a count, or a fraction of the dataset) are allowed. ``timeout``: seconds to
     wait for a batch, else `WorkerTimeout`; 0 for ever. ``pin_memory`` is for tensors: see `headrace.torch`.
 
+    ``ledger``: a `Ledger`, or a folder in which each rank keeps one: what the loop has received is written down there,
+    batch by batch, and `verify_epoch` proves from it that each sample came exactly once.
+
     A loop may be left at any time, and several may run at once; workers end with the loop, with `close`, and when the
     iterator is dropped. Raises `ArgumentError` for arguments that cannot be used.
     """
@@ -145,6 +150,7 @@ class DataLoader(Generic[T_co]):
         uneven: Uneven = "pad",
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
+        ledger: ledgers.Ledger | str | os.PathLike[str] | None = None,
     ) -> None:
         dataset, shuffle = self._received(dataset, shuffle)
         self._streams = is_iterable(dataset)
@@ -198,6 +204,7 @@ class DataLoader(Generic[T_co]):
             arguments.check_ranks(seed, on_error, planned=planned or shard is not None)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
+        self.ledger = ledgers.opened(ledger, self.rank)
         self._shuffle = bool(shuffle)
         self._given = batch_sampler if batch_sampler is not None else sampler
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
@@ -269,6 +276,7 @@ class DataLoader(Generic[T_co]):
         # A stream is read in the number of copies that the run began with.
         self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
         plan, samples = self._plan(key, stream, cursor, saved)
+        recorder = self._recorder(place, base)
         maker = self._maker(again=self._begun)
         self._begun = True
         executor, end = self._staff(maker, base)
@@ -290,6 +298,7 @@ class DataLoader(Generic[T_co]):
             end,
             self._check_promise if self._streams else None,
             cursor,
+            recorder,
         )
         self._cursor = cursor
         self._loops.add(loop)
@@ -507,6 +516,27 @@ class DataLoader(Generic[T_co]):
         batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, spare=replace, first=place.step), most
+
+    def _recorder(self, place: Place, drawn: int) -> ledgers.Recorder | None:
+        """Return what writes a loop's batches into the ledger, if there is one."""
+        if self.ledger is None:
+            return None
+        facts = {**self._fingerprint(), "uneven": self.uneven}
+        if self._key is None:
+            facts["seed"] = drawn
+        return ledgers.begun(
+            self.ledger,
+            parent=place.session,
+            epoch=place.epoch,
+            first=place.step,
+            beyond=place.beyond,
+            batches=place.batches,
+            offset=place.offset,
+            rank=self.rank,
+            world=self.world_size,
+            samples=None if self._streams or self._given is not None else arguments.length(self.dataset),
+            facts=facts,
+        )
 
     def _batches(self, key: seeds.Key, first: int, origin: int) -> Batches:
         """Return the plan of the dataset's own order, or of its shuffle, from a step on that begins at a sample."""

@@ -11,6 +11,7 @@ from headrace import seeds
 from headrace.checkpoint import Place
 from headrace.errors import LoaderClosed, TooManyErrors
 from headrace.memory import Recycler
+from headrace.stats import measure
 from headrace.timing import counting
 from headrace.work import Failed
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from headrace.checkpoint import Cursor
     from headrace.executors.base import Executor
+    from headrace.ledger import Recorder
     from headrace.maker import Maker
     from headrace.plan.batches import Plan
     from headrace.stats import Meter
@@ -47,6 +49,7 @@ class Loop(Iterator[T_co]):
         end: Callable[[], None],
         check: Callable[[int, int], None] | None,
         cursor: Cursor,
+        recorder: Recorder | None = None,
     ) -> None:
         self._plan = plan
         self._seed = seed
@@ -63,8 +66,11 @@ class Loop(Iterator[T_co]):
         self._cursor = cursor
         self._first = cursor.place
         self._streams = dict(cursor.place.streams)
-        self._places: deque[Place] | None = None
+        self._recorder = recorder
+        self._record: bytes | None = None
+        self._places: deque[tuple[Place, bytes | None]] | None = None
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
+        self._rows = 0
         self._asking = True
         self._state: Literal["open", "over", "closed"] = "open"
 
@@ -89,6 +95,8 @@ class Loop(Iterator[T_co]):
                 self._asking = False
             else:
                 self._window.ask()
+                if self._recorder is not None:
+                    self._recorder.asked(work)
                 self._executor.submit(work)
 
     def __next__(self) -> T_co:
@@ -101,6 +109,9 @@ class Loop(Iterator[T_co]):
             self._meter.started = began
         try:
             batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
+            if self._recorder is not None:
+                rows = self._rows if self._refill is not None else measure(batch)[0]
+                self._record = self._recorder.entry(batch, self._first.batches + self._meter.batches, rows)
             self._meter.delivered(batch, waited=perf_counter() - began)
         finally:
             self._move()
@@ -117,16 +128,22 @@ class Loop(Iterator[T_co]):
 
         def handed_on() -> None:
             if places:
-                self._cursor.place = places.popleft()
+                self._stand(*places.popleft())
 
         return handed_on
 
     def _move(self) -> None:
-        place = self._place()
+        record, self._record = self._record, None
         if self._places is not None:
-            self._places.append(place)
+            self._places.append((self._place(), record))
         else:
-            self._cursor.place = place
+            self._stand(self._place(), record)
+
+    def _stand(self, place: Place, record: bytes | None) -> None:
+        # First the ledger: a state saved from here on says that the batch was received.
+        if self._recorder is not None:
+            self._recorder.write(record)
+        self._cursor.place = place
 
     def _place(self) -> Place:
         if self._state == "over":
@@ -137,7 +154,8 @@ class Loop(Iterator[T_co]):
             step, offset, again = place
             bad -= again
         batches = self._first.batches + self._meter.batches
-        return Place(self._first.epoch, step, beyond, offset, batches, bad, self._streams)
+        session = None if self._recorder is None else self._recorder.session.name
+        return Place(self._first.epoch, step, beyond, offset, batches, bad, self._streams, session)
 
     def close(self) -> None:
         """End the loop and its workers."""
@@ -148,7 +166,7 @@ class Loop(Iterator[T_co]):
     def _next_batch(self) -> Any:
         outcome = self._next_outcome()
         if outcome is None:
-            self._end()
+            self._over()
             raise StopIteration
         try:
             return self._opened(outcome)
@@ -161,7 +179,7 @@ class Loop(Iterator[T_co]):
             if outcome is None:
                 samples = refill.rest()
                 if samples is None:
-                    self._end()
+                    self._over()
                     raise StopIteration
                 break
             try:
@@ -169,6 +187,7 @@ class Loop(Iterator[T_co]):
                 refill.put(outcome.step, self._opened(outcome), self._meter.skipped - bad)
             finally:
                 del outcome
+        self._rows = len(samples)
         # What collate draws depends on which batch this is, as it does where a worker collates.
         here = seeds.Here(self._seed, self._stream, self._first.batches + self._meter.batches)
         try:
@@ -200,6 +219,8 @@ class Loop(Iterator[T_co]):
     def _opened(self, outcome: Done | Failed) -> Any:
         meter = self._meter
         if isinstance(outcome, Failed):
+            if self._recorder is not None:
+                self._recorder.lost(outcome.step)
             error = outcome.error
             error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
             try:
@@ -207,6 +228,8 @@ class Loop(Iterator[T_co]):
                 raise error
             finally:
                 del error  # what an error's own frames still name is a cycle, and keeps the workers alive
+        if self._recorder is not None:
+            self._recorder.made(outcome)
         meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
         if outcome.stream is not None:
             lane, state = outcome.stream
@@ -218,6 +241,11 @@ class Loop(Iterator[T_co]):
                 self._end()
                 raise
         return outcome.batch
+
+    def _over(self) -> None:
+        if self._recorder is not None:
+            self._record = self._recorder.over(self._window.place[0])
+        self._end()
 
     def _end(self) -> None:
         self._state = "over"
