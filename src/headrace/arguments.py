@@ -164,8 +164,9 @@ def check_ranks(seed: Any, on_error: OnError, *, planned: bool) -> None:
         raise ArgumentError('on_error="skip" gives ranks different numbers of batches; use "replace" with world_size')
     if not planned:
         raise ArgumentError(
-            "rank and world_size share out the loader's own order; a sampler must do it itself (DistributedSampler), "
-            'and an iterable dataset too, or be read once by each rank (shard="auto")'
+            "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "
+            "BucketBatchSampler, …); any other sampler must do it itself (DistributedSampler), and an iterable dataset "
+            'too, or be read once by each rank (shard="auto")'
         )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headrace.plan.batches import Batches
+    from headrace.plan.chosen import Chosen
     from headrace.plan.passes import Pass
 
 VERSION = 1
@@ -45,7 +46,7 @@ class Cursor:
     place: Place
     seed: int | None = None
     """What the loop draws from, where the loader has no seed."""
-    plan: Batches | None = None
+    plan: Batches | Chosen | None = None
     sampler: Pass | None = None
 
     def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from headrace.loop import Loop
 from headrace.machine import cpus
 from headrace.maker import Maker, OnError
 from headrace.plan.batches import Batches, Plan, Share, Uneven
+from headrace.plan.chosen import Chosen
 from headrace.plan.drawn import Drawn, cut
 from headrace.plan.lanes import Lanes
-from headrace.plan.order import Order, Sequential, Shuffled
+from headrace.plan.order import BatchOrdered, Epoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass
 from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
 from headrace.stats import Meter, Statistics
@@ -76,8 +77,10 @@ class DataLoader(Generic[T_co]):
 
     **Order**: as the dataset has it, or with ``shuffle`` a new one each epoch; or any iterable of indices
     (``sampler``), or of lists of indices (``batch_sampler``, in place of ``batch_size``, ``shuffle``, ``sampler`` and
-    ``drop_last``). With ``batch_size=None`` samples come one by one, not collated. With ``in_order=False`` batches come
-    as they are made, so that a slow one holds up no other.
+    ``drop_last``). The order of a planned sampler (`ShardSampler`, `MixtureSampler`, `BucketBatchSampler` and others)
+    is a function of the seed and the epoch, as the loader's own is: it can be entered anywhere, and ranks share it.
+    With ``batch_size=None`` samples come one by one, not collated. With ``in_order=False`` batches come as they are
+    made, so that a slow one holds up no other.
 
     **Workers**: ``num_workers`` of them make batches, at most ``prefetch_factor`` (2) each ahead of the loop; 0 makes
     them in the loop's own thread, and so does ``workers="inline"``; "auto" is one for each CPU that this process may
@@ -199,14 +202,19 @@ class DataLoader(Generic[T_co]):
         self.rank, self.world_size = arguments.ranks(rank, world_size)
         arguments.one_of("uneven", uneven, arguments.UNEVEN)
         self.uneven: Uneven = uneven
+        self._given: Any = batch_sampler if batch_sampler is not None else sampler
+        ordered = isinstance(sampler, Ordered) or isinstance(batch_sampler, BatchOrdered)
+        planner: Any = self._given if ordered else None
+        self._planner = planner
+        # Any place of any epoch can be entered where the order is our own, or a planned sampler's.
+        self._planned = not self._streams and (ordered or self._given is None)
+        self._sampler_facts = {f"sampler.{k}": v for k, v in planner.fingerprint.items()} if ordered else {}
         if self.world_size > 1:
-            planned = not self._streams and (sampler is None and batch_sampler is None)
-            arguments.check_ranks(seed, on_error, planned=planned or shard is not None)
+            arguments.check_ranks(seed, on_error, planned=self._planned or shard is not None)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
         self.ledger = ledgers.opened(ledger, self.rank)
         self._shuffle = bool(shuffle)
-        self._given = batch_sampler if batch_sampler is not None else sampler
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
         self.drop_last = bool(drop_last)
         self.sampler = sampler if sampler is not None or self._streams else self._default_sampler()
@@ -224,6 +232,7 @@ class DataLoader(Generic[T_co]):
         self._copies = 0
         self._begun = False
         self._promised: tuple[int, int] | None = None
+        self._counted: tuple[int, int] | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
@@ -243,10 +252,14 @@ class DataLoader(Generic[T_co]):
     def __len__(self) -> int:
         """Return how many batches an epoch has; ``on_error="skip"`` can make it fewer.
 
-        Of an iterable dataset, what it says itself of all its copies together; a loop that gives more then warns.
+        Where that differs from epoch to epoch, the one that comes next is meant. Of an iterable dataset, what it says
+        itself of all its copies together; a loop that gives more then warns.
         """
-        if not self._streams and self._given is None:
-            return len(self._batches((0, 0), 0, 0))
+        if self._planned:
+            place = self._resume["epoch"] if self._resume is not None else self._epoch
+            if self._counted is None or self._counted[0] != place:
+                self._counted = place, len(self._whole(self._key or seeds.key_of(0), place))
+            return self._counted[1]
         if not self._streams:
             return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
         samples = len(self.dataset)
@@ -492,7 +505,7 @@ class DataLoader(Generic[T_co]):
         }
         if self._streams:
             facts |= {"order": "stream", "copies": copies or self._copies or self._readers}
-        return facts
+        return facts | self._sampler_facts
 
     def _plan(self, key: seeds.Key, epoch: int, cursor: Cursor, saved: dict[str, Any]) -> tuple[Plan, int | None]:
         """Return the plan of a loop, and how many samples it has at the most, where that is known."""
@@ -506,9 +519,9 @@ class DataLoader(Generic[T_co]):
             return Drawn(batches, key, stream=True, share=self._share, first=place.step), size
         if self._streams:
             return Lanes(self._copies, self.batch_size or 1, key, place.step, place.streams), size
-        if self._given is None:
-            cursor.plan = self._batches(key, place.step, saved.get("samples", 0))
-            return cursor.plan, size
+        if self._planned:
+            plan = cursor.plan = self._whole(key, place.epoch, place.step, saved.get("samples", 0))
+            return plan, len(plan.order) if isinstance(plan, Batches) else size
         replace = self.on_error == "replace"
         cursor.sampler = Pass(self._given, saved.get("sampler"))
         if self._given is self.batch_sampler:
@@ -538,14 +551,21 @@ class DataLoader(Generic[T_co]):
             facts=facts,
         )
 
-    def _batches(self, key: seeds.Key, first: int, origin: int) -> Batches:
-        """Return the plan of the dataset's own order, or of its shuffle, from a step on that begins at a sample."""
-        size = len(self.dataset)
-        order: Order = Shuffled(size, key) if self._shuffle else Sequential(size)
+    def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> Batches | Chosen:
+        """Return the plan of a planned epoch, from a step on that begins at a sample."""
+        replace = self.on_error == "replace"
+        if self._planner is not None and self._given is self.batch_sampler:
+            order = self._planner.batch_order(key)
+            return Chosen(order, epoch, self._share, key, spare=replace, first=first, origin=origin)
+        keys: Order
+        if self._planner is not None:
+            keys = Epoch(self._planner, key, epoch)
+        else:
+            size = len(self.dataset)
+            keys = Shuffled(size, key) if self._shuffle else Sequential(size)
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         drop_last = self.drop_last and self.on_error != "skip"
-        spares = SPARES if self.on_error == "replace" else 0
-        return Batches(order, self._share, drop_last, key, spares, first, origin)
+        return Batches(keys, self._share, drop_last, key, SPARES if replace else 0, first, origin)
 
     @property
     def _share(self) -> Share:

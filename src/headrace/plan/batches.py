@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from headrace.plan.order import Shuffled
+from headrace.plan.order import Epoch, Shuffled
 from headrace.seeds import Key, Purpose, generator
 from headrace.work import Work
 
@@ -114,4 +114,6 @@ class Batches:
         if isinstance(self.order, Shuffled):
             keys: list[Any] = self.order.at(epoch, positions).tolist()
             return keys
+        if isinstance(self.order, Epoch):  # a place by itself costs as much as a whole stretch
+            return self.order.aside(int(positions[0]), self.spares)
         return [self.order.keys(epoch, position, position + 1)[0] for position in positions.tolist()]

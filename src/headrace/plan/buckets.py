@@ -26,14 +26,14 @@ BATCHES = 100
 class BucketBatchSampler(PlannedBatchSampler[int]):
     """Batches of one size whose samples are of about one length, in random order.
 
-    >>> from headrace import BucketBatchSampler
+    >>> from headrace import BucketBatchSampler, DataLoader
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
-    >>> for batch in BucketBatchSampler(lengths, 2, bucket_size=4, shuffle=False):
-    ...     print([lengths[index] for index in batch])
-    [3, 3]
-    [4, 4]
-    [50, 51]
-    [52, 53]
+    >>> for batch in DataLoader(lengths, batch_sampler=BucketBatchSampler(lengths, 2, shuffle=False)):
+    ...     print(batch)
+    [3 3]
+    [4 4]
+    [50 51]
+    [52 53]
     >>> shuffled = BucketBatchSampler(lengths, 2, bucket_size=4, seed=0)
     >>> sorted(index for batch in shuffled for index in batch)
     [0, 1, 2, 3, 4, 5, 6, 7]
@@ -82,13 +82,13 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
 class TokenBatchSampler(PlannedBatchSampler[int]):
     """Batches of about one cost: the longest sample of a batch, times how many there are, is within a budget.
 
-    >>> from headrace import TokenBatchSampler
+    >>> from headrace import DataLoader, TokenBatchSampler
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
-    >>> for batch in TokenBatchSampler(lengths, max_tokens=110, shuffle=False):
-    ...     print([lengths[index] for index in batch])
-    [3, 3, 4, 4]
-    [50, 51]
-    [52, 53]
+    >>> for batch in DataLoader(lengths, batch_sampler=TokenBatchSampler(lengths, max_tokens=110, shuffle=False)):
+    ...     print(batch)
+    [3 3 4 4]
+    [50 51]
+    [52 53]
 
     ``lengths`` and ``bucket_size`` (in samples; None: about 100 batches) as in `BucketBatchSampler`; ``max_tokens`` is
     the budget of a batch padded to its longest sample, whose length is rounded up to ``multiple_of``, as

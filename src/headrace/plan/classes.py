@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class BalancedBatchSampler(PlannedBatchSampler[int]):
     """Batches of a number of classes, with a number of samples of each, however rare a class is.
 
-    >>> from headrace import BalancedBatchSampler
+    >>> from headrace import BalancedBatchSampler, DataLoader
     >>> labels = ["cat"] * 6 + ["dog"] * 2
-    >>> for batch in BalancedBatchSampler(labels, samples_per_class=2, seed=0):
-    ...     print(sorted(labels[index] for index in batch))
+    >>> for batch in DataLoader(labels, batch_sampler=BalancedBatchSampler(labels, samples_per_class=2), seed=0):
+    ...     print(sorted(batch))
     ['cat', 'cat', 'dog', 'dog']
     ['cat', 'cat', 'dog', 'dog']
 

@@ -33,11 +33,11 @@ STRIDE = 0x9E3779B97F4A7C15
 class MixtureSampler(PlannedSampler[int]):
     """Indices of datasets put end to end, drawn from each in proportion to its weight.
 
-    >>> from headrace import ConcatDataset, MixtureSampler
+    >>> from headrace import ConcatDataset, DataLoader, MixtureSampler
     >>> english, french = ["a", "b", "c", "d"], ["à", "é"]
     >>> both = ConcatDataset([english, french])
-    >>> sampler = MixtureSampler([english, french], [0.9, 0.1], num_samples=1000, seed=0)
-    >>> letters = [both[index] for index in sampler]
+    >>> sampler = MixtureSampler([english, french], [0.9, 0.1], num_samples=1000)
+    >>> letters = [letter for batch in DataLoader(both, 50, sampler=sampler, seed=0) for letter in batch]
     >>> [letters.count(letter) for letter in "abcdàé"]
     [225, 225, 225, 225, 50, 50]
 

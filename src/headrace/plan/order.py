@@ -51,6 +51,11 @@ class BatchOrder(Protocol):
 class Ordered(Protocol):
     """A sampler that can say its order as a function of a key: the loader then asks it for any place in any epoch."""
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order is made of, for a saved state: by name, what JSON can hold."""
+        ...
+
     def order(self, key: Key, /) -> Order:
         """Return the order that belongs to a key."""
         ...
@@ -60,9 +65,49 @@ class Ordered(Protocol):
 class BatchOrdered(Protocol):
     """A batch sampler that can say its batches as a function of a key."""
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches are made of, for a saved state: by name, what JSON can hold."""
+        ...
+
     def batch_order(self, key: Key, /) -> BatchOrder:
         """Return the batches that belong to a key."""
         ...
+
+
+class Epoch:
+    """One epoch of a planned sampler's order, whatever epoch it is asked for.
+
+    >>> from headrace import RepeatedSampler
+    >>> from headrace.seeds import key_of
+    >>> sampler = RepeatedSampler(4, 1)
+    >>> Epoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)
+    True
+
+    A loop without a seed draws one, and its random numbers are those of epoch 0; a sampler with a seed of its own goes
+    on from epoch to epoch all the same.
+    """
+
+    __slots__ = ("_aside", "_epoch", "_order")
+
+    def __init__(self, sampler: Ordered, key: Key, epoch: int) -> None:
+        self._order, self._aside = sampler.order(key), sampler.order(key)
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def keys(self, epoch: int, start: int, stop: int) -> Sequence[Any]:  # noqa: ARG002  it knows which
+        """Return the keys at positions ``start`` to ``stop``."""
+        return self._order.keys(self._epoch, start, stop)
+
+    def aside(self, start: int, count: int) -> list[Any]:
+        """Return so many keys from a position on and round the end, and leave what `keys` has worked out ahead."""
+        keys: list[Any] = []
+        while len(keys) < count:
+            keys += self._aside.keys(self._epoch, start, min(start + count - len(keys), len(self)))
+            start = 0
+        return keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,15 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
     ...     print(batch)
     [(5, 4), (0, 2)]
     [(3, 1)]
+    >>> import numpy as np
+    >>> from headrace import DataLoader, GroupedDataset, PackedCollate
+    >>> words = GroupedDataset([np.full(length, length) for length in lengths])
+    >>> rows = PackingBatchSampler(lengths, row_length=10, batch_size=2, shuffle=False)
+    >>> for values, segment_ids, positions in DataLoader(words, batch_sampler=rows, collate_fn=PackedCollate(10)):
+    ...     print(values)
+    [[8 8 8 8 8 8 8 8 2 2]
+     [7 7 7 7 7 7 7 3 3 3]]
+    [[6 6 6 6 6 6 4 4 4 4]]
 
     A key is a tuple of indices, one for each sample of a row, which `GroupedDataset` reads and `PackedCollate` puts
     together: rows with the segment ids and positions that attention needs. ``lengths``: how long each sample is.

@@ -24,6 +24,9 @@ class RepeatedSampler(PlannedSampler[int]):
     >>> from headrace import RepeatedSampler
     >>> list(RepeatedSampler("abc", 2, seed=0))
     [1, 1, 2, 2, 0, 0]
+    >>> from headrace import DataLoader
+    >>> list(DataLoader("abc", 2, sampler=RepeatedSampler("abc", 2), seed=0))
+    [['b', 'b'], ['c', 'c'], ['a', 'a']]
     >>> apart = list(RepeatedSampler("abcdef", 2, together=False, seed=0))
     >>> sorted(apart[:6]), sorted(apart[6:])
     ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])

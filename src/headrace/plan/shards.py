@@ -27,6 +27,10 @@ class ShardSampler(PlannedSampler[int]):
     True
     >>> [index // 3 for index in order]
     [3, 2, 2, 3, 2, 3, 0, 1, 0, 1, 0, 1]
+    >>> from headrace import DataLoader
+    >>> loader = DataLoader(range(12), 6, sampler=ShardSampler([3, 3, 3, 3], window=2), seed=0)
+    >>> [(batch // 3).tolist() for batch in loader]
+    [[3, 2, 2, 3, 2, 3], [0, 1, 0, 1, 0, 1]]
 
     ``shard_sizes``: how many samples each shard has; index 0 is the first of the first. Each epoch the shards come in a
     random order, and ``window`` of them at a time are shuffled together, sample by sample: with 1, a shard is read to

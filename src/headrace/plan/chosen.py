@@ -1,0 +1,77 @@
+"""The plan of a planned batch sampler: its batches, shared out between ranks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from headrace.work import Work
+
+if TYPE_CHECKING:
+    from headrace.plan.batches import Share
+    from headrace.plan.order import BatchOrder
+    from headrace.seeds import Key
+
+
+class Chosen:
+    """One epoch of batches that a sampler has chosen, one for each rank at each step.
+
+    >>> from headrace import BucketBatchSampler
+    >>> from headrace.plan.batches import Share
+    >>> from headrace.seeds import key_of
+    >>> order = BucketBatchSampler([1, 2, 3, 4, 5, 6], 2, shuffle=False).batch_order(key_of(0))
+    >>> plans = [Chosen(order, 0, Share(1, rank, 2), seed=key_of(0)) for rank in range(2)]
+    >>> [[plan.work(0, step).keys for step in range(len(plan))] for plan in plans]
+    [[[0, 1], [4, 5]], [[2, 3], [0, 1]]]
+
+    Where they cannot be shared out evenly, ranks that lack a batch at the end get those of the epoch's beginning ("pad"
+    and "repeat"), or none gets one ("drop"). ``first`` is the step, and ``origin`` the position of the sample, from
+    which the sharing out goes on as here.
+    """
+
+    def __init__(
+        self,
+        order: BatchOrder,
+        epoch: int,
+        share: Share,
+        seed: Key,
+        *,
+        spare: bool = False,
+        first: int = 0,
+        origin: int = 0,
+    ) -> None:
+        self._order = order
+        self._epoch = epoch
+        self._share = share
+        self._seed = seed
+        self._spare = spare
+        self.first = first
+        self._count = order.count(epoch)
+        self._begin = bisect_left(range(self._count), origin, key=lambda number: order.start(epoch, number))
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self._count - self._begin, self._share.world_size)
+        return self.first + whole + (rest > 0 and self._share.uneven != "drop")
+
+    def position(self, step: int) -> int:
+        """Return the position in the epoch of the first sample that no rank has had before a step."""
+        return self._start(min(self._count, self._number(step)))
+
+    def work(self, epoch: int, step: int) -> Work | None:
+        """Return the work of a step."""
+        if step >= len(self):
+            return None
+        turn, number = divmod(self._number(step) + self._share.rank, self._count)
+        keys = self._order.keys(self._epoch, number)
+        # What comes again at the end has positions after it, and is augmented anew.
+        start = self._start(number) + (turn * self._start(self._count) if turn else 0)
+        return Work(self._seed, epoch, step, start, keys, keys if self._spare else ())
+
+    def _number(self, step: int) -> int:
+        return self._begin + (step - self.first) * self._share.world_size
+
+    def _start(self, number: int) -> int:
+        if number < self._count:
+            return self._order.start(self._epoch, number)
+        last = self._count - 1
+        return self._order.start(self._epoch, last) + len(self._order.keys(self._epoch, last)) if self._count else 0
