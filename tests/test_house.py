@@ -20,22 +20,10 @@ LAYERS = [
     {"__init__", "__main__", "cli", "jax", "keras", "torch"},
     {"loader", "loop", "arguments"},
     {"executors"},
-    {"maker", "checkpoint", "proof"},
+    {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"},
-    {
-        "work",
-        "errors",
-        "seeds",
-        "timing",
-        "calls",
-        "memory",
-        "generators",
-        "machine",
-        "ranks",
-        "worker_info",
-        "fingerprint",
-    }
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
     | {"_native", "crew"},
 ]
 WITHIN = {

@@ -29,7 +29,7 @@ from headrace import (
     get_worker_info,
     verify_epoch,
 )
-from headrace.fingerprint import LOOKED_AT, of_batch
+from headrace.ledger.fingerprint import LOOKED_AT, of_batch
 
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [{}, {"num_workers": 2, "workers": "thread"}, {"num_workers": 2, **FORK}]

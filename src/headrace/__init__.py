@@ -59,7 +59,8 @@ from headrace.image.transforms import (
     ToFloat,
 )
 from headrace.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
-from headrace.ledger import Ledger
+from headrace.ledger.book import Ledger
+from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.loader import DataLoader
 from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
 from headrace.plan.classes import BalancedBatchSampler
@@ -67,7 +68,6 @@ from headrace.plan.mixture import MixtureSampler
 from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
-from headrace.proof import EpochProof, verify_epoch
 from headrace.samplers import (
     BatchSampler,
     DistributedSampler,

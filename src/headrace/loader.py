@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 
 from headrace import arguments, samplers, seeds
-from headrace import ledger as ledgers
 from headrace.calls import takes_empty
 from headrace.checkpoint import Cursor, Place, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
@@ -22,6 +21,8 @@ from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
 from headrace.generators import GeneratorLike, draw_seed, resolve
+from headrace.ledger.book import Ledger, opened
+from headrace.ledger.recorder import Recorder, begun
 from headrace.loop import Loop
 from headrace.machine import cpus
 from headrace.maker import Maker, OnError
@@ -153,7 +154,7 @@ class DataLoader(Generic[T_co]):
         uneven: Uneven = "pad",
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
-        ledger: ledgers.Ledger | str | os.PathLike[str] | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
     ) -> None:
         dataset, shuffle = self._received(dataset, shuffle)
         self._streams = is_iterable(dataset)
@@ -213,7 +214,7 @@ class DataLoader(Generic[T_co]):
             arguments.check_ranks(seed, on_error, planned=self._planned or shard is not None)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
-        self.ledger = ledgers.opened(ledger, self.rank)
+        self.ledger = opened(ledger, self.rank)
         self._shuffle = bool(shuffle)
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
         self.drop_last = bool(drop_last)
@@ -530,14 +531,17 @@ class DataLoader(Generic[T_co]):
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, spare=replace, first=place.step), most
 
-    def _recorder(self, place: Place, drawn: int) -> ledgers.Recorder | None:
+    def _recorder(self, place: Place, drawn: int) -> Recorder | None:
         """Return what writes a loop's batches into the ledger, if there is one."""
         if self.ledger is None:
             return None
         facts = {**self._fingerprint(), "uneven": self.uneven}
         if self._key is None:
             facts["seed"] = drawn
-        return ledgers.begun(
+        sampler = getattr(self._given, "fingerprint", None)
+        if isinstance(sampler, dict):
+            facts["sampler"] = sampler
+        return begun(
             self.ledger,
             parent=place.session,
             epoch=place.epoch,

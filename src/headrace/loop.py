@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from headrace.checkpoint import Cursor
     from headrace.executors.base import Executor
-    from headrace.ledger import Recorder
+    from headrace.ledger.recorder import Recorder
     from headrace.maker import Maker
     from headrace.plan.batches import Plan
     from headrace.stats import Meter
@@ -111,7 +111,8 @@ class Loop(Iterator[T_co]):
             batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
             if self._recorder is not None:
                 rows = self._rows if self._refill is not None else measure(batch)[0]
-                self._record = self._recorder.entry(batch, self._first.batches + self._meter.batches, rows)
+                number = self._first.batches + self._meter.batches
+                self._record = self._recorder.entry(batch, number, rows, self._place().step)
             self._meter.delivered(batch, waited=perf_counter() - began)
         finally:
             self._move()

@@ -15,6 +15,7 @@ import headrace
 from headrace.cli.bench import bench
 from headrace.cli.check import check
 from headrace.cli.demo import demo
+from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
 from headrace.cli.faults import Failure, Fault
 from headrace.cli.interrupt import held_back
@@ -64,7 +65,7 @@ def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
                 import_module(module)
 
 
-for command in (demo, show, bench, check, doctor):
+for command in (demo, show, bench, check, diff, doctor):
     commands.add_command(command)
 
 

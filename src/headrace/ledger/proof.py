@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.errors import ArgumentError
-from headrace.ledger import Entry, Ledger, Session, found
+from headrace.ledger.book import Ledger, found
+from headrace.ledger.history import Book, Part, history
 
 if TYPE_CHECKING:
     import os
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.ledger import Keys
+    from headrace.ledger.format import Entry, Keys, Session
 
 NAMED = 1000
 """How many samples a report names; all are counted."""
@@ -106,69 +107,16 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
     `EpochProof`, of which ``exact`` is the answer. Raises `ArgumentError` where there is nothing to go by, and
     `BadFile` for a damaged file.
     """
-    books = [_Book.of(ledger) for given in ledgers for ledger in found(given)]
+    books = [Book.of(ledger) for given in ledgers for ledger in found(given)]
     epochs = {session.epoch: session.began for book in books for session in sorted(book.sessions, key=_began)}
     if not epochs or epoch not in {None, *epochs}:
         what = f"epoch {epoch}" if epoch is not None else "an epoch"
         raise ArgumentError(f"no batch of {what} stands in the {len(books)} ledgers given; there are {sorted(epochs)}")
     chosen = max(epochs, key=lambda number: epochs[number]) if epoch is None else epoch
-    return _proof(_history(books, chosen))
+    return _proof(history(books, chosen))
 
 
-@dataclass(frozen=True, slots=True)
-class _Book:
-    """What one ledger says."""
-
-    sessions: list[Session]
-    entries: dict[int, list[Entry]]
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> _Book:
-        sessions, entries = ledger.sessions()
-        by_session: dict[int, list[Entry]] = {number: [] for number in sessions}
-        for entry in entries:
-            by_session[entry.session].append(entry)
-        return cls(list(sessions.values()), by_session)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What counts of one session: by rank, the entries that no later session made undone."""
-
-    session: Session
-    ranks: dict[int, list[Entry]]
-
-
-def _history(books: Sequence[_Book], epoch: int) -> list[_Part]:
-    """Return the sessions that led to where the epoch stands, the last one first."""
-    attempts: dict[str, list[tuple[Session, list[Entry]]]] = {}
-    for book in books:
-        for session in book.sessions:
-            if session.epoch == epoch:
-                attempts.setdefault(session.name, []).append((session, book.entries[session.number]))
-    for each in attempts.values():
-        each.sort(key=lambda attempt: attempt[0].began)
-    name: str | None = max(attempts, key=lambda name: attempts[name][-1][0].began)
-    parts: list[_Part] = []
-    child: _Part | None = None
-    while name in attempts:
-        ranks: dict[int, dict[int, Entry]] = {}
-        for session, entries in attempts[name]:
-            kept = ranks.setdefault(session.rank, {})
-            if child is None:
-                kept.clear()  # of what is not saved, only the last attempt counts
-            by_batch = session.facts.get("on_error") == "skip"
-            if child is not None:
-                entries = [e for e in entries if not e.over and not child.session.undone(e, by_batch=by_batch)]
-            kept.update((-1 - entry.at if entry.over else entry.at, entry) for entry in entries)
-        here = attempts.pop(name)[-1][0]
-        child = _Part(here, {rank: list(kept.values()) for rank, kept in ranks.items()})
-        parts.append(child)
-        name = here.parent or ""
-    return parts
-
-
-def _proof(parts: Sequence[_Part]) -> EpochProof:
+def _proof(parts: Sequence[Part]) -> EpochProof:
     last = parts[0].session
     entries = [entry for part in parts for kept in part.ranks.values() for entry in kept]
     absent = [
@@ -246,7 +194,7 @@ class _Places:
         return {place: count + 1 for place, count in sorted(times.items())}
 
 
-def _left_out(last: Session, ended: bool, places: _Places, parts: Sequence[_Part]) -> int:
+def _left_out(last: Session, ended: bool, places: _Places, parts: Sequence[Part]) -> int:
     """Return how many samples at the order's end are rightly missing, for they make no whole batch."""
     samples = last.samples or 0
     if not ended or places.gaps or any(part.session.facts.get("on_error") == "skip" for part in parts):

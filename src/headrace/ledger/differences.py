@@ -1,0 +1,158 @@
+"""Where two runs part, by their ledgers: the first batch that differs, and in what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.ledger.book import found
+from headrace.ledger.history import Book, history
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from headrace.ledger.book import Ledger
+    from headrace.ledger.format import Entry, Keys, Session
+
+Kind = Literal["batches", "mixture", "order", "bad samples", "augmentation", "sample content"]
+_SHOWN = 8
+_OTHER_BYTES = (
+    "the same samples and the same random numbers gave other bytes: the data, a transform or a library was another, or "
+    "something draws from a generator of its own"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first batch in which two runs differ."""
+
+    epoch: int
+    step: int
+    rank: int
+    world: int
+    kind: Kind
+    words: str
+    facts: tuple[str, ...]
+    """What the runs say of themselves that is not the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two runs have in common."""
+
+    difference: Difference | None
+    batches: int
+    """How many batches are the same, before the first that differs."""
+    more: tuple[int, int]
+    """How many batches only the one run has, and only the other, where neither differs."""
+    by_keys: bool
+    """Whether only keys were compared: a ledger was kept without fingerprints of the batches' bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    session: Session
+    entry: Entry
+
+
+def compare(one: Ledger | str | os.PathLike[str], other: Ledger | str | os.PathLike[str]) -> Comparison:
+    """Compare two runs, batch by batch, in the order of epochs, steps and ranks.
+
+    >>> import headrace
+    >>> runs = [headrace.Ledger(), headrace.Ledger()]
+    >>> for seed, ledger in enumerate(runs):
+    ...     batches = list(headrace.DataLoader(range(8), 2, shuffle=True, seed=seed, ledger=ledger))
+    >>> compare(runs[0], runs[0])
+    Comparison(difference=None, batches=4, more=(0, 0), by_keys=False)
+    >>> compare(*runs).difference.kind
+    'order'
+
+    The runs are folders, files or ledgers. What restarts made undone is left out, so that an interrupted run and one
+    that was not are compared as what they are. Raises as `headrace.verify_epoch` does.
+    """
+    ours, theirs = _batches(one), _batches(other)
+    same = 0
+    by_keys = False
+    for place in sorted(ours.keys() & theirs.keys()):
+        a, b = ours[place], theirs[place]
+        kind_and_words = _differ(a, b)
+        if kind_and_words is not None:
+            epoch, step, rank = place
+            kind, words = kind_and_words
+            facts = _facts(a.session, b.session)
+            return Comparison(Difference(epoch, step, rank, a.session.world, kind, words, facts), same, (0, 0), by_keys)
+        by_keys |= not (a.entry.content and b.entry.content)
+        same += 1
+    return Comparison(None, same, (len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())), by_keys)
+
+
+def _batches(run: Ledger | str | os.PathLike[str]) -> dict[tuple[int, int, int], _Batch]:
+    books = [Book.of(ledger) for ledger in found(run)]
+    return {
+        (epoch, entry.at, rank): _Batch(part.session, entry)
+        for epoch in sorted({session.epoch for book in books for session in book.sessions})
+        for part in history(books, epoch)
+        for rank, entries in part.ranks.items()
+        for entry in entries
+        if not entry.over
+    }
+
+
+def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
+    one, other = a.entry, b.entry
+    if (a.session.world, one.lane, one.start, one.stop) != (b.session.world, other.lane, other.start, other.stop):
+        return "batches", f"the order is cut differently: A has {_cut(a)}, B {_cut(b)}"
+    if one.order != other.order:
+        samplers = a.session.facts.get("sampler"), b.session.facts.get("sampler")
+        mixed = all(isinstance(sampler, dict) and "weights" in sampler for sampler in samplers)
+        return "mixture" if mixed and samplers[0] != samplers[1] else "order", _keys_differ(one.keys, other.keys)
+    if not _same(one.bad, other.bad):
+        return "bad samples", f"{one.bad.count} samples could not be made in A, {other.bad.count} in B"
+    if one.content != other.content and one.content and other.content:
+        if a.session.facts.get("seed") != b.session.facts.get("seed"):
+            return "augmentation", "the same samples with other bytes, from the random numbers of another seed"
+        return "sample content", _OTHER_BYTES
+    return None
+
+
+def _cut(batch: _Batch) -> str:
+    entry, world = batch.entry, batch.session.world
+    lane = "" if entry.lane is None else f" of copy {entry.lane}"
+    return f"places {entry.start} to {entry.stop - 1}{lane}{f' on {world} ranks' if world > 1 else ''}"
+
+
+def _keys_differ(one: Keys, other: Keys) -> str:
+    if one.numbers is None or other.numbers is None:
+        return "the same samples in another order" if one == other else "other samples"
+    ours, theirs = (Counter(np.asarray(keys.numbers).tolist()) for keys in (one, other))
+    if ours == theirs:
+        return "the same samples in another order"
+    return f"only in A: {_named(ours - theirs)}; only in B: {_named(theirs - ours)}"
+
+
+def _named(keys: Counter[int]) -> str:
+    numbers = sorted(keys.elements())
+    more = f" and {len(numbers) - _SHOWN:,} more" if len(numbers) > _SHOWN else ""
+    return (", ".join(map(str, numbers[:_SHOWN])) or "none") + more
+
+
+def _same(one: Keys, other: Keys) -> bool:
+    if one.count != other.count or (one.numbers is None) != (other.numbers is None):
+        return False
+    if one.numbers is None or other.numbers is None:
+        return one.hashed == other.hashed
+    return bool(np.array_equal(np.asarray(one.numbers), np.asarray(other.numbers)))
+
+
+def _facts(one: Session, other: Session) -> tuple[str, ...]:
+    a: dict[str, Any] = {**one.facts, "world_size": one.world}
+    b: dict[str, Any] = {**other.facts, "world_size": other.world}
+    return tuple(f"{name}: {a.get(name)!r} in A, {b.get(name)!r} in B" for name in _names(a, b))
+
+
+def _names(a: dict[str, Any], b: dict[str, Any]) -> Sequence[str]:
+    return [name for name in {**a, **b} if a.get(name) != b.get(name)]

@@ -1,0 +1,182 @@
+"""What a loop does about its ledger: the only file that the loader and the loop know of it, beside `Ledger` itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.ledger import fingerprint
+from headrace.ledger.format import Entry, Keys, Session, of_entry, of_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.ledger.book import Ledger
+    from headrace.work import Done, Work
+
+
+@dataclass(slots=True)
+class Recorder:
+    """What one loop does about its ledger: notes what is asked for and made, writes down what is handed over."""
+
+    ledger: Ledger
+    session: Session
+    by_batch: bool
+    """Whether bad samples are left out, so that batches are cut from what is left and not from the plan's steps."""
+    passed: int = 0
+    """Good samples of the first step that were in a batch before."""
+    _asked: dict[int, Work] = field(default_factory=dict)
+    _taken: tuple[Work, Keys, Keys] | None = None
+    _waiting: deque[tuple[int, int, Any, bool]] = field(default_factory=deque)
+    """Where bad samples are left out, what was made and not handed over: step, position, key, and whether it is bad."""
+    _stands: int | None = None
+    _begun: bool = False
+
+    def asked(self, work: Work) -> None:
+        """Note what a batch is to be made of."""
+        self._asked[work.step] = work
+
+    def lost(self, step: int) -> None:
+        """Note that a batch will not come: an error came in its place."""
+        self._asked.pop(step, None)
+
+    def made(self, done: Done) -> None:
+        """Note what a batch was made of."""
+        work = self._asked.pop(done.step)
+        bad = [each.index for each in done.bad]
+        keys: Sequence[Any] = work.keys if work.lane is None else range(work.lane.start, work.lane.start + work.rows)
+        if not self.by_batch:
+            here = self._real(work, keys)
+            self._taken = work, _keys_of(_without(here, bad)), _keys_of(bad)
+            return
+        start = work.start if work.lane is None else work.lane.start
+        left = deque(bad)
+        for position, key in enumerate(keys, start):
+            is_bad = bool(left) and left[0] == key
+            if is_bad:
+                left.popleft()
+            if self.passed:
+                self.passed -= not is_bad
+            else:
+                self._waiting.append((done.step, position, key, is_bad))
+
+    def _real(self, work: Work, keys: Sequence[Any]) -> Sequence[Any]:
+        """Leave out what only fills up the last global batch; of a stream, keys are what was read."""
+        if work.lane is not None:
+            return ()
+        samples = self.session.samples
+        return keys if samples is None else keys[: max(0, samples - work.start)]
+
+    def entry(self, batch: Any, number: int, rows: int, step: int) -> bytes:
+        """Return the record of a batch by its number in the epoch, of so many rows (0: not known).
+
+        ``step`` is the first of which samples are left.
+        """
+        content = fingerprint.of_batch(batch) if self.ledger.fingerprints else 0
+        if self.by_batch:
+            return self._regrouped(number, rows, step, content)
+        assert self._taken is not None  # noqa: S101  for the type checker: a batch is made before it is handed over
+        (work, keys, bad), self._taken = self._taken, None
+        if work.lane is None:
+            order = fingerprint.of_keys(work.keys)
+            return self._packed(work.step, None, work.start, work.rows, keys, bad, order, content)
+        lane = work.lane
+        first, count = (lane.start, min(rows or lane.size, lane.size)) if not work.keys else (work.start, lane.size)
+        number = lane.number if not work.keys else 0
+        return self._packed(work.step, number, first, count, keys, bad, 0, content)
+
+    def _regrouped(self, number: int, rows: int, step: int, content: int) -> bytes:
+        keys: list[Any] = []
+        bad: list[Any] = []
+        start = self._waiting[0][1] if self._stands is None and self._waiting else self._stands or 0
+        stop = start
+        # What is bad at the end of a step that is done with goes with this batch: nobody will come by there again.
+        while self._waiting and (len(keys) < rows or self._waiting[0][0] < step):
+            _, position, key, is_bad = self._waiting.popleft()
+            (bad if is_bad else keys).append(key)
+            stop = position + 1
+        self._stands = stop
+        order = fingerprint.of_keys(keys)
+        return self._packed(number, None, start, stop - start, _keys_of(keys), _keys_of(bad), order, content)
+
+    def _packed(
+        self,
+        at: int,
+        lane: int | None,
+        start: int,
+        count: int,
+        keys: Keys,
+        bad: Keys,
+        order: int,
+        content: int,
+        *,
+        over: bool = False,
+    ) -> bytes:
+        stop = start + count
+        return of_entry(Entry(self.session.number, at, lane, start, stop, keys, bad, order, content, over))
+
+    def over(self, at: int) -> bytes:
+        """Return the record of the epoch's end: what was bad behind the last batch, or left out for its size."""
+        bad = [key for _, _, key, is_bad in self._waiting if is_bad]
+        start = self._waiting[0][1] if self._waiting else self._stands or 0
+        return self._packed(at, None, start, len(self._waiting), Keys(), _keys_of(bad), 0, 0, over=True)
+
+    def write(self, record: bytes | None) -> None:
+        """Write down that the session has begun, and a record, where there is one: an error leaves none."""
+        if not self._begun:
+            self._begun = True
+            self.ledger.append(of_session(self.session))
+        if record is not None:
+            self.ledger.append(record)
+
+
+def begun(
+    ledger: Ledger,
+    *,
+    parent: str | None,
+    epoch: int,
+    first: int,
+    beyond: tuple[int, ...],
+    batches: int,
+    offset: int,
+    rank: int,
+    world: int,
+    samples: int | None,
+    facts: dict[str, Any],
+) -> Recorder:
+    """Return the recorder of a loop that begins.
+
+    The session's name depends on what all ranks know alike, and not on the attempt: of two that begin at the same
+    place, the first was made undone by a restart.
+    """
+    place = json.dumps([parent, epoch, first, batches, offset, world, facts], sort_keys=True)
+    name = hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
+    number = int.from_bytes(os.urandom(4), "little")
+    session = Session(number, name, parent, epoch, first, beyond, batches, rank, world, time.time_ns(), samples, facts)
+    return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset)
+
+
+def _without(keys: Sequence[Any], bad: Sequence[Any]) -> Sequence[Any]:
+    if not bad:
+        return keys
+    left = list(keys)
+    for key in bad:
+        if key in left:
+            left.remove(key)
+    return left
+
+
+def _keys_of(keys: Sequence[Any]) -> Keys:
+    if isinstance(keys, range) and keys.step == 1:
+        return Keys(len(keys), keys)
+    numbers = fingerprint.integers(keys)
+    if numbers is None:
+        return Keys(len(keys), None, sum(fingerprint.of_keys([key]) for key in keys) % 2**64)
+    return Keys(len(numbers), np.sort(numbers))
