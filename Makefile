@@ -88,15 +88,16 @@ CXX_HERE := $(shell command -v clang++ || command -v g++ || command -v c++)
 JPEG_HERE := $(wildcard /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h)
 
 # With clang, libFuzzer; else the same entry on pictures spoiled at random.
-fuzz: $(VENV)/.cmake
+fuzz: $(VENV)/.cmake $(VENV)/.dev
 ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
-	@mkdir -p build/corpus && cp src/headrace/demo/*.jpg build/corpus
+	$(BIN)/python -m tests.native.corpus build/corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S src/headrace/_native -B build/fuzz -DHEADRACE_FUZZ=ON \
 	  -DCMAKE_CXX_COMPILER=$(CXX_HERE) > build/fuzz.log && PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build/fuzz >> build/fuzz.log \
 	  || { cat build/fuzz.log; exit 1; }
 	@case "$(CXX_HERE)" in \
-	  *clang++) build/fuzz/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=100000 build/corpus ;; \
-	  *) build/fuzz/fuzz $(SECONDS) build/corpus/*.jpg ;; esac
+	  *clang++) build/fuzz/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=20000 \
+	    -artifact_prefix=build/ -verbosity=0 -print_final_stats=1 build/corpus ;; \
+	  *) cd build && fuzz/fuzz $(SECONDS) corpus/* ;; esac
 else
 	@echo "fuzz: skipped: it takes a C++ compiler and libjpeg-turbo's headers"
 endif

@@ -91,30 +91,39 @@ class Here:
     """Whether all samples of the batch are made, and are being put together."""
     alone: bool = False
     """Whether a dataset that reads whole batches is reading this one sample by itself."""
-    drawn: int = 0
-    """How many numbers the native kernel has drawn already from the sample's generator."""
+    skipped: int = 0
+    """How many numbers the native kernel has drawn already from the sample's generator, where that is not made yet."""
     reading: bool = False
     """Whether a stream is being read: who reads a sample need not be who finishes it, so each draws its own numbers."""
     rows: Sequence[int] | None = None
     """Which samples, counted from the one at hand, the next call for many is to make; None: one after the other."""
+    begun: Sequence[np.random.Generator] | None = None
+    """The generators of those samples, where numbers were drawn from them before that call."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
 
-    def move(self, position: int, *, reading: bool = False) -> None:
-        """Go to another sample, whose generator is made if and when something asks for it."""
+    def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
+        """Go to another sample, whose generator is made if and when something asks for it, unless it has ``begun``."""
         self.position = position
         self.collating = self.alone = False
-        self.drawn = 0
+        self.skipped = 0
         self.reading = reading
-        self._generator = None
+        self._generator = begun
 
     def generator(self) -> np.random.Generator:
         """Return the generator of the sample at hand: the same object until the next `move`."""
         if self._generator is None:
             purpose = Purpose.STREAM if self.reading else Purpose.SAMPLE
             self._generator = generator(self.key, purpose, self.epoch, self.position)
-            if self.drawn:
-                self._generator.random(self.drawn)
+            if self.skipped:
+                self._generator.random(self.skipped)
         return self._generator
+
+    def skip(self, count: int) -> None:
+        """Let the sample's generator go on behind numbers that the native kernel has drawn."""
+        if self._generator is None:
+            self.skipped += count
+        else:
+            self._generator.random(count)
 
 
 _here: ContextVar[Here | None] = ContextVar("headrace_here", default=None)
@@ -184,6 +193,19 @@ def epoch_seed() -> int:
     return int(numbers.integers(2**63))
 
 
+def drawn(generator: np.random.Generator) -> int:
+    """Return how many of its 64-bit words a sample's generator has given.
+
+    >>> ours = generator(key_of(0), Purpose.SAMPLE, 0, 0)
+    >>> _ = ours.random(5)
+    >>> drawn(ours)
+    5
+    """
+    state: Any = generator.bit_generator.state
+    # Four words are made at a time, and counted when they are made.
+    return int(state["state"]["counter"][0]) * 4 + int(state["buffer_pos"]) - 4
+
+
 def strands() -> Callable[[int], np.random.Generator]:
     """Return what gives the parts of a stream, by their number, generators that do not depend on who reads them.
 
@@ -207,14 +229,14 @@ def each(count: int) -> Iterator[int]:
     if here is None:
         yield from range(count)
         return
-    start, rows = here.position, here.rows
-    here.rows = None
+    start, rows, begun = here.position, here.rows, here.begun
+    here.rows = here.begun = None
     for row in range(count):
-        here.move(start + (row if rows is None else rows[row]))
+        here.move(start + (row if rows is None else rows[row]), begun=None if begun is None else begun[row])
         yield row
     # Only where all went well: else the place stays where the error is, which is then told.
     here.move(start)
-    here.rows = rows
+    here.rows, here.begun = rows, begun
 
 
 @contextmanager
@@ -224,12 +246,31 @@ def among(rows: Sequence[int]) -> Iterator[None]:
     if here is None:
         yield
         return
-    outer = here.rows
+    outer, begun = here.rows, here.begun
     here.rows = rows if outer is None else [outer[row] for row in rows]
+    here.begun = None if begun is None else [begun[row] for row in rows]
     try:
         yield
     finally:
-        here.rows = outer
+        here.rows, here.begun = outer, begun
+
+
+@contextmanager
+def continued(generators: Sequence[np.random.Generator]) -> Iterator[None]:
+    """Say that the samples of this call have drawn numbers already: calls inside the block go on with these generators.
+
+    One for each sample, as `rng` gave it inside `each`.
+    """
+    here = _here.get()
+    if here is None:
+        yield
+        return
+    outer = here.begun
+    here.begun = generators
+    try:
+        yield
+    finally:
+        here.begun = outer
 
 
 GLOBALS = ("random", "numpy", "torch")

@@ -21,6 +21,7 @@ from headrace import (
     ImageFolder,
     Normalize,
     Pad,
+    PairedDataset,
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
@@ -33,7 +34,7 @@ from headrace import (
 from headrace._native import kernel
 from headrace.image import fused
 from headrace.seeds import Here, Purpose, generator, key_of
-from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both, far_off
+from tests.native.stepwise import MISSING, WHY, Stepwise, assert_equal, batches, both, far_off
 from tests.pictures import encoded, photo
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ pytestmark = [
 ]
 
 DEMO = Path(headrace.__file__).parent / "demo"
+FIRST = np.zeros(1, np.int64)
 TRAIN = (
     RandomResizedCrop(48),
     RandomHorizontalFlip(),
@@ -163,23 +165,65 @@ def test_a_users_function_sees_the_same_random_numbers(pictures: list[str]) -> N
 
 
 def test_views_of_views_are_seen_through(pictures: list[str]) -> None:
-    """Read parts, parts of parts, and datasets put together, as the steps do."""
+    """Read parts, and parts of parts, as the steps do."""
     base = ImageFiles(pictures, range(len(pictures)))
     part = Subset(Subset(base, range(30)), range(29, -1, -1))
     quick, slow = both(part, *TRAIN)
     assert headrace.explain(quick).startswith("Mapped: all fused")
     assert_equal(batches(quick), batches(slow))
     assert_equal(batches(Subset(quick, [3, 1, -2])), batches(Subset(slow, [3, 1, -2])))
-    assert_equal(batches(ConcatDataset([quick, quick])), batches(ConcatDataset([slow, slow])))
-    assert_equal(
-        [[*images, *others] for images, others in _stacked(quick)],
-        [[*images, *others] for images, others in _stacked(slow)],
-    )
 
 
-def _stacked(dataset: Any) -> list[Any]:
-    loader = headrace.DataLoader(StackDataset(dataset, dataset), 8, seed=1)
-    return [[list(map(np.array, one)) for one in batch] for batch in loader]
+def noisy(sample: Any, rng: np.random.Generator) -> Any:
+    return sample[0] + rng.normal(), sample[1]
+
+
+@pytest.mark.parametrize("behind", [(), (noisy,)], ids=["all fused", "a function behind"])
+@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"on_error": "skip"}], ids=str)
+def test_datasets_put_together_are_those_of_the_steps(
+    pictures: list[str], how: dict[str, Any], behind: tuple[Any, ...]
+) -> None:
+    """Draw each sample's own numbers wherever a dataset stands: behind another, beside it, or joined to it."""
+    base = ImageFiles(pictures, range(len(pictures)))
+    quick, slow = both(base, *TRAIN, *behind)
+    other, _ = both(base, Resize((48, 48)), *TRAIN[2:])
+    short, _ = both(Subset(base, range(7)), *TRAIN, *behind)
+    ends = [ConcatDataset([each, short, each]) for each in (quick, slow)]
+    assert_equal(batches(ends[0], **how), batches(ends[1], **how))
+    nested = [ConcatDataset([each, ConcatDataset([each, other])]) for each in (quick, slow)]
+    assert_equal(batches(nested[0], **how), batches(nested[1], **how))
+    for one, two in ((quick, other), (quick, quick), (other, quick)):
+        assert_equal(flat(StackDataset(one, two), **how), flat(StackDataset(*map(stepwise, (one, two))), **how))
+
+
+def stepwise(dataset: Any) -> Any:
+    return Stepwise(dataset.base, *dataset.functions)
+
+
+def flat(dataset: Any, **how: Any) -> list[Any]:
+    loader = headrace.DataLoader(dataset, 8, **{"seed": 1, "shuffle": True, **how})
+    return [[np.array(part) for one in batch for part in leaves(one)] for batch in loader]
+
+
+def leaves(tree: Any) -> list[Any]:
+    return [leaf for one in tree for leaf in leaves(one)] if isinstance(tree, tuple | list) else [tree]
+
+
+@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"on_error": "skip"}], ids=str)
+def test_pairs_are_those_of_the_steps(pictures: list[str], how: dict[str, Any]) -> None:
+    """Draw the rows first, then what the picture draws, then what the rows do, from one generator."""
+    labels = [number % 4 for number in range(len(pictures))]
+    base = ImageFiles(pictures, labels)
+    plain = headrace.ArrayDataset(np.arange(20.0)[:, None], np.arange(20) % 4)
+    jitter = plain.map(lambda row, rng: (row[0] + rng.random(), row[1]))
+    cropped = ImageFiles(pictures, labels).map(RandomResizedCrop(20), RandomHorizontalFlip())
+    for functions in (TRAIN, (*TRAIN, noisy), (Resize((30, 20)),)):
+        quick, slow = both(base, *functions)
+        for others in (plain, jitter, cropped):
+            ours, theirs = (PairedDataset(one, others, k=2, labels=labels) for one in (quick, slow))
+            theirs.others = stepwise(others) if others is not plain else plain
+            assert_equal(flat(ours, **how), flat(theirs, **how))
+            assert_equal(flat(ConcatDataset([ours, ours]), **how), flat(ConcatDataset([theirs, theirs]), **how))
 
 
 def test_a_dataset_with_a_way_of_its_own_is_left_alone(pictures: list[str]) -> None:
@@ -263,7 +307,7 @@ def by_kernel(
     plan = fused.plan(chain, level=level, **options)
     native = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
     out, good, drawn = np.zeros((1, *plan.shape), plan.dtype), np.zeros(1, np.uint8), np.zeros(1, np.int32)
-    native.bytes([data], fused.place_of(Here(key_of(seed), 2, 5)), out, good, drawn).run()
+    native.bytes([data], fused.place_of(Here(key_of(seed), 2, 5)), FIRST, out, good, drawn).run()
     return out[0] if good[0] else None
 
 
@@ -315,10 +359,10 @@ def test_a_picture_in_memory_is_not_written_past(pictures: list[str]) -> None:
     around = np.full((3, *chain.shape), 77, np.uint8)
     good, drawn = np.zeros(1, np.uint8), np.zeros(1, np.int32)
     for path in pictures:
-        native.bytes([Path(path).read_bytes()], fused.place_of(Here()), around[1:2], good, drawn).run()
+        native.bytes([Path(path).read_bytes()], fused.place_of(Here()), FIRST, around[1:2], good, drawn).run()
         assert (around[[0, 2]] == 77).all()
     with pytest.raises(ValueError, match="another size"):
-        native.bytes([b""], fused.place_of(Here()), around, good, drawn)
+        native.bytes([b""], fused.place_of(Here()), FIRST, around, good, drawn)
 
 
 def test_an_empty_batch_and_no_bytes_at_all() -> None:

@@ -164,10 +164,10 @@ class Kernel {
   }
 
   std::unique_ptr<Job> files(Array<std::uint8_t> text, nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu> begins,
-                             const nb::bytes& folder, Array<std::int64_t> keys, const Place& place, Out out,
-                             Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
+                             const nb::bytes& folder, Array<std::int64_t> keys, const Place& place,
+                             Array<std::int64_t> which, Out out, Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
     const std::size_t count = keys.size();
-    check(out, good, drawn, count);
+    check(out, which, good, drawn, count);
     const bool wide = begins.itemsize() == 8;
     if (!wide && begins.itemsize() != 4) throw std::invalid_argument("begins are 4 or 8 bytes each");
     const std::int64_t names = static_cast<std::int64_t>(begins.size()) - 1;
@@ -175,8 +175,8 @@ class Kernel {
       if (keys.data()[i] < 0 || keys.data()[i] >= names) throw std::out_of_range("a key without a path");
     const std::string root(folder.c_str(), folder.size());
     return job(count, good, drawn,
-               [recipe = recipe_, text, begins, wide, root, keys, place, out](std::size_t i, Scratch& scratch,
-                                                                             Seconds& seconds, std::int32_t& drew) {
+               [recipe = recipe_, text, begins, wide, root, keys, place, which, out](
+                   std::size_t i, Scratch& scratch, Seconds& seconds, std::int32_t& drew) {
                  const auto at = [&](std::int64_t key) {
                    return wide ? static_cast<const std::uint64_t*>(begins.data())[key]
                                : static_cast<const std::uint32_t*>(begins.data())[key];
@@ -196,7 +196,7 @@ class Kernel {
                  std::size_t size = 0;
                  const bool there = read_file(path.c_str(), recipe->max_bytes, scratch.file, size);
                  seconds.read += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-                 Philox random = generator(place, i);
+                 Philox random = generator(place, which, i, drew);
                  const bool made = there && render(*recipe, scratch.file.data(), size, random, scratch,
                                                    row(*recipe, out, i), seconds);
                  drew = random.drawn();
@@ -204,14 +204,14 @@ class Kernel {
                });
   }
 
-  std::unique_ptr<Job> bytes(const std::vector<nb::bytes>& files, const Place& place, Out out, Note<std::uint8_t> good,
-                             Note<std::int32_t> drawn) const {
-    check(out, good, drawn, files.size());
+  std::unique_ptr<Job> bytes(const std::vector<nb::bytes>& files, const Place& place, Array<std::int64_t> which, Out out,
+                             Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
+    check(out, which, good, drawn, files.size());
     return job(files.size(), good, drawn,
-               [recipe = recipe_, files, place, out](std::size_t i, Scratch& scratch, Seconds& seconds,
-                                                     std::int32_t& drew) {
+               [recipe = recipe_, files, place, which, out](std::size_t i, Scratch& scratch, Seconds& seconds,
+                                                            std::int32_t& drew) {
                  const std::size_t size = files[i].size();
-                 Philox random = generator(place, i);
+                 Philox random = generator(place, which, i, drew);
                  const bool made = static_cast<std::int64_t>(size) <= recipe->max_bytes &&
                                    render(*recipe, reinterpret_cast<const std::uint8_t*>(files[i].c_str()), size, random,
                                           scratch, row(*recipe, out, i), seconds);
@@ -220,10 +220,10 @@ class Kernel {
                });
   }
 
-  std::unique_ptr<Job> arrays(Array<std::uint8_t> pictures, Array<std::int64_t> keys, const Place& place, Out out,
-                              Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
+  std::unique_ptr<Job> arrays(Array<std::uint8_t> pictures, Array<std::int64_t> keys, const Place& place,
+                              Array<std::int64_t> which, Out out, Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
     const std::size_t count = keys.size();
-    check(out, good, drawn, count);
+    check(out, which, good, drawn, count);
     const int channels = recipe_->values.channels;
     const bool flat = pictures.ndim() == 3 && channels == 1;
     if (!flat && (pictures.ndim() != 4 || static_cast<int>(pictures.shape(3)) != channels))
@@ -234,11 +234,11 @@ class Kernel {
     for (std::size_t i = 0; i < count; ++i)
       if (keys.data()[i] < 0 || keys.data()[i] >= many) throw std::out_of_range("a key without a picture");
     return job(count, good, drawn,
-               [recipe = recipe_, pictures, keys, place, out, height, width, channels, size](
+               [recipe = recipe_, pictures, keys, place, which, out, height, width, channels, size](
                    std::size_t i, Scratch& scratch, Seconds&, std::int32_t& drew) {
                  const Pixels pixels{pictures.data() + size * static_cast<std::size_t>(keys.data()[i]), height, width,
                                      channels};
-                 Philox random = generator(place, i);
+                 Philox random = generator(place, which, i, drew);
                  const bool made = render(*recipe, pixels, random, scratch, row(*recipe, out, i));
                  drew = random.drawn();
                  return made;
@@ -294,18 +294,21 @@ class Kernel {
     return true;
   }
 
-  void check(const Out& out, const Note<std::uint8_t>& good, const Note<std::int32_t>& drawn, std::size_t count) const {
+  void check(const Out& out, const Array<std::int64_t>& which, const Note<std::uint8_t>& good,
+             const Note<std::int32_t>& drawn, std::size_t count) const {
     if (out.nbytes() != count * recipe_->row_bytes())
       throw std::invalid_argument("out is of another size than its rows");
-    if (good.size() != count || drawn.size() != count) throw std::invalid_argument("notes of another length than keys");
+    if (which.size() != count || good.size() != count || drawn.size() != count) throw std::invalid_argument("notes of another length than keys");
   }
 
   static void* row(const Recipe& recipe, const Out& out, std::size_t i) {
     return static_cast<std::uint8_t*>(out.data()) + i * recipe.row_bytes();
   }
 
-  static Philox generator(const Place& place, std::size_t i) {
-    return Philox(place.key0, place.key1, place.position + i, place.epoch, place.purpose);
+  // Of the sample `which[i]` places behind the first, from whose generator `drawn` numbers were drawn before.
+  static Philox generator(const Place& place, const Array<std::int64_t>& which, std::size_t i, std::int32_t drawn) {
+    const std::uint64_t position = place.position + static_cast<std::uint64_t>(which.data()[i]);
+    return Philox(place.key0, place.key1, position, place.epoch, place.purpose, drawn < 0 ? 0 : drawn);
   }
 
   std::shared_ptr<Recipe> recipe_ = std::make_shared<Recipe>();
@@ -381,11 +384,11 @@ NB_MODULE(kernel, m) {
            nb::arg("itemsize"), nb::arg("table") = nb::none(), nb::arg("mean"), nb::arg("std"), nb::arg("max_pixels"),
            nb::arg("max_bytes"), nb::arg("level") = "")
       .def("files", &Kernel::files, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("keys"),
-           nb::arg("place"), nb::arg("out"), nb::arg("good"), nb::arg("drawn"))
-      .def("bytes", &Kernel::bytes, nb::arg("files"), nb::arg("place"), nb::arg("out"), nb::arg("good"),
-           nb::arg("drawn"))
-      .def("arrays", &Kernel::arrays, nb::arg("pictures"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
+           nb::arg("place"), nb::arg("which"), nb::arg("out"), nb::arg("good"), nb::arg("drawn"))
+      .def("bytes", &Kernel::bytes, nb::arg("files"), nb::arg("place"), nb::arg("which"), nb::arg("out"),
            nb::arg("good"), nb::arg("drawn"))
+      .def("arrays", &Kernel::arrays, nb::arg("pictures"), nb::arg("keys"), nb::arg("place"), nb::arg("which"),
+           nb::arg("out"), nb::arg("good"), nb::arg("drawn"))
       .def_prop_ro("level", &Kernel::level)
       .def_prop_ro("computed", &Kernel::computed);
 

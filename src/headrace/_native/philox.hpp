@@ -7,9 +7,12 @@ namespace headrace {
 
 class Philox {
  public:
-  // The counter that headrace.seeds lays out: (draws, position, epoch, purpose).
-  Philox(std::uint64_t key0, std::uint64_t key1, std::uint64_t position, std::uint64_t epoch, std::uint64_t purpose)
-      : key_{key0, key1}, counter_{0, position, epoch, purpose} {}
+  // The counter that headrace.seeds lays out: (draws, position, epoch, purpose); `before` numbers were drawn already.
+  Philox(std::uint64_t key0, std::uint64_t key1, std::uint64_t position, std::uint64_t epoch, std::uint64_t purpose,
+         int before = 0)
+      : key_{key0, key1}, counter_{static_cast<std::uint64_t>(before) / 4, position, epoch, purpose} {
+    for (int i = before % 4; i > 0; --i) next();
+  }
 
   // Uniform in [0, 1), 53 bits.
   double random() {

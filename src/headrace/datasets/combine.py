@@ -14,6 +14,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset, T_co
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
+from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class ConcatDataset(Dataset[T_co]):
     (5, 'c', 10, 20, [3, 5])
 
     ``datasets``: anything with ``__getitem__`` and ``__len__``, whose lengths are asked for once. Whole batches are
-    read at a time where the parts are `ArrayDataset`, or `Subset` of one, with rows of the same shapes and dtypes.
+    read at a time where the parts are `ArrayDataset`, `Subset` of one, or what the native kernel reads whole batches of
+    (`explain`), with rows of the same shapes and dtypes.
 
     Raises `UnfitDataset`, a ValueError and an AssertionError, for no datasets at all and for iterable ones.
     """
@@ -75,7 +77,12 @@ class ConcatDataset(Dataset[T_co]):
     @property
     def reads_many(self) -> bool:
         """Whether all datasets read many samples at once."""
-        return all(parts.reads_many(each) and not parts.draws_in_place(each) for each in self.datasets)
+        return all(map(parts.reads_many, self.datasets))
+
+    @property
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers."""
+        return any(map(parts.draws, self.datasets))
 
     @property
     def read_batch(self) -> Callable[..., Any]:
@@ -95,7 +102,8 @@ class ConcatDataset(Dataset[T_co]):
         batch: list[Any] = []
         bare = False
         for part, rows in pieces.items():
-            piece = self._piece(part, [places[row][1] for row in rows], np.empty)
+            with seeds.among(rows):
+                piece = self._piece(part, [places[row][1] for row in rows], np.empty)
             bare = not isinstance(piece, list)
             columns = [piece] if bare else piece
             batch = batch or [empty((len(keys), *column.shape[1:]), column.dtype) for column in columns]
@@ -177,13 +185,18 @@ class StackDataset(Dataset[T_co]):
 
     @property
     def reads_many(self) -> bool:
-        """Whether all datasets read many samples at once."""
-        return all(parts.reads_many(each) and not parts.draws_in_place(each) for each in self._parts)
+        """Whether all datasets read many samples at once, and no two draw random numbers for the same sample."""
+        return all(map(parts.reads_many, self._parts)) and sum(map(parts.draws, self._parts)) <= 1
+
+    @property
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers."""
+        return any(map(parts.draws, self._parts))
 
     @property
     def read_batch(self) -> Callable[..., Any]:
-        """What reads whole batches: there where all datasets read them."""
-        if not all(parts.batch_reader(each) and not parts.draws_in_place(each) for each in self._parts):
+        """What reads whole batches: there where all datasets read them, and no two draw for the same sample."""
+        if not all(map(parts.batch_reader, self._parts)) or sum(map(parts.draws, self._parts)) > 1:
             raise parts.no_batches(self)
         return self._read_batch
 
@@ -211,6 +224,8 @@ def _columns(dataset: Any) -> tuple[Any, ...] | None:
     if isinstance(dataset, ArrayDataset):
         bare = len(dataset.arrays) == 1 and not isinstance(dataset, TensorDataset)
         return bare, *((array.dtype, array.shape[1:]) for array in dataset.arrays)
+    if isinstance(dataset, Mapped):
+        return dataset.columns
     if isinstance(dataset, Subset):
         return _columns(dataset.dataset)
     return _columns(dataset.datasets[0]) if isinstance(dataset, ConcatDataset) else None

@@ -65,37 +65,41 @@ def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], 
     ``one`` reads a sample step by step, where the kernel gives it up.
     """
     here = seeds.inside() or _anywhere()
-    start = here.position
-    columns, good, _ = _filled(plan, base, keys, here, empty)
-    for row in np.flatnonzero(good == 0).tolist():
-        here.move(start + row)
-        here.alone = True
-        sample = one(keys[row])
-        columns[0][row] = sample[0] if isinstance(sample, tuple) else sample
-    return columns
+    made, good, _ = _filled(plan, base, keys, here, empty)
+    if good.all():
+        return made
+    for row in seeds.each(len(keys)):
+        if not good[row]:
+            here.alone = True
+            sample = one(keys[row])
+            made[0][row] = sample[0] if isinstance(sample, tuple) else sample
+    return made
 
 
 def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], rest: Step) -> list[Any]:
     """Make the samples of these keys one by one, of what the kernel has made of all of them."""
     here = seeds.inside() or _anywhere()
-    start = here.position
-    columns, good, drawn = _filled(plan, base, keys, here, memory.empty)
+    filled, good, drawn = _filled(plan, base, keys, here, memory.empty)
     bare, made = is_bare(base), []
     labelled = isinstance(_root(base), ImageDataset)
-    for row, (whole, numbers) in enumerate(zip(good.tolist(), drawn.tolist(), strict=True)):
-        here.move(start + row)
+    for row in seeds.each(len(keys)):
         here.alone = True
-        if not whole:
+        if not good[row]:
             made.append(one(keys[row]))
             continue
-        here.drawn = numbers
+        here.skip(int(drawn[row]))
         if bare:
-            sample: Any = columns[0][row]
+            sample: Any = filled[0][row]
         else:
-            sample = (columns[0][row], int(columns[1][row])) if labelled else tuple(column[row] for column in columns)
+            sample = (filled[0][row], int(filled[1][row])) if labelled else tuple(column[row] for column in filled)
         with timed("transform"):
             made.append(rest(sample))
     return made
+
+
+def columns(plan: Plan, base: Any) -> list[tuple[Any, tuple[int, ...]]]:
+    """Return dtype and shape of the rows of each column of a batch."""
+    return [(plan.dtype, plan.shape), *((array.dtype, array.shape[1:]) for array in _others(_root(base)))]
 
 
 def is_bare(base: Any) -> bool:
@@ -112,25 +116,31 @@ def _filled(
     count = len(places)
     rows = empty((count, *plan.shape), plan.dtype)
     good, drawn = np.zeros(count, np.uint8), np.zeros(count, np.int32)
+    if here.begun is not None:
+        drawn[:] = [seeds.drawn(generator) for generator in here.begun]
     kernel: Any = fused.kernel_of(cast("Any", plan.recipe))
     place = fused.place_of(here)
+    which = np.arange(count) if here.rows is None else np.asarray(here.rows, np.int64)
     if isinstance(root, ImageDataset):
         paths = root.paths
-        job = kernel.files(paths._text, paths._ends, os.fsencode(root.root), places, place, rows, good, drawn)
+        job = kernel.files(paths._text, paths._ends, os.fsencode(root.root), places, place, which, rows, good, drawn)
         crew.run(job)
         for stage, seconds in zip(("read", "decode", "transform"), job.seconds, strict=True):
             add(stage, seconds)
-        others = [root.labels]
     else:
         with timed("transform"):
-            crew.run(kernel.arrays(root.arrays[0], places, place, rows, good, drawn))
-        others = list(root.arrays[1:])
-    columns = [rows]
+            crew.run(kernel.arrays(root.arrays[0], places, place, which, rows, good, drawn))
+    filled = [rows]
     with timed("collate"):
-        for array in others:
-            columns.append(empty((count, *array.shape[1:]), array.dtype))
-            np.take(array, places, axis=0, out=columns[-1], mode="clip")
-    return columns, good, drawn
+        for array in _others(root):
+            filled.append(empty((count, *array.shape[1:]), array.dtype))
+            np.take(array, places, axis=0, out=filled[-1], mode="clip")
+    return filled, good, drawn
+
+
+def _others(root: Any) -> Sequence[NDArray[Any]]:
+    """Return the arrays whose rows go with the pictures."""
+    return [root.labels] if isinstance(root, ImageDataset) else root.arrays[1:]
 
 
 def _root(base: Any) -> Any:

@@ -108,15 +108,19 @@ class PairedDataset(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """Read these samples, and all their rows in one call where ``others`` has ``__getitems__``."""
         drawn: list[list[int]] = []
-        samples: list[Any] = []
-        one_by_one = not parts.reads_many(self.dataset)
+        generators: list[Any] = []
         for row in seeds.each(len(indices)):
             drawn.append(self._draw(indices[row]))
-            if one_by_one:
-                samples.append(self.dataset[indices[row]])
-        if not one_by_one:
-            samples = parts.many(self.dataset, indices)
-        rows = iter(parts.many(self.others, [row for mine in drawn for row in mine]))
+            generators.append(seeds.rng())
+        with seeds.continued(generators):
+            if parts.reads_many(self.dataset):
+                samples = parts.many(self.dataset, indices)
+            else:
+                samples = [self.dataset[indices[row]] for row in seeds.each(len(indices))]
+            if parts.reads_many(self.others) and not parts.draws(self.others):
+                rows = iter(parts.many(self.others, [row for mine in drawn for row in mine]))
+            else:
+                rows = iter([self.others[row] for sample in seeds.each(len(indices)) for row in drawn[sample]])
         return [
             self._joined(index, sample, [next(rows) for _ in mine])
             for index, sample, mine in zip(indices, samples, drawn, strict=True)
@@ -126,6 +130,11 @@ class PairedDataset(Dataset[Any]):
     def reads_many(self) -> bool:
         """Whether either dataset reads many samples at once."""
         return parts.reads_many(self.dataset) or parts.reads_many(self.others)
+
+    @property
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers: always."""
+        return True
 
     def where(self, index: int) -> str | None:
         """Say where a sample comes from, as ``dataset`` does."""

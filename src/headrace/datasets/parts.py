@@ -82,13 +82,12 @@ def reads_many(dataset: Any) -> bool:
     return callable(getattr(dataset, "__getitems__", None)) and bool(getattr(dataset, "reads_many", True))
 
 
-def draws_in_place(dataset: Any) -> bool:
-    """Say whether many samples read at once draw their random numbers by their place in the batch being made.
+def draws(dataset: Any) -> bool:
+    """Say whether reading a sample may draw random numbers from its generator, as a view with random transforms does.
 
-    True of what the native kernel reads. A dataset that asks for some of the batch's samples only, or draws from the
-    same generators for another part of them, must read such a one sample by sample.
+    Of two such parts of one sample, the second goes on where the first has stopped.
     """
-    return bool(getattr(dataset, "draws_in_place", False))
+    return bool(getattr(dataset, "draws", False))
 
 
 def batch_reader(dataset: Any) -> Callable[..., Any] | None:

@@ -74,9 +74,9 @@ class Subset(Dataset[T_co]):
         return type(self).__getitems__ is not Subset.__getitems__ or parts.reads_many(self.dataset)
 
     @property
-    def draws_in_place(self) -> bool:
-        """Whether many samples draw random numbers by their place in the batch being made."""
-        return parts.draws_in_place(self.dataset)
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers."""
+        return parts.draws(self.dataset)
 
     @property
     def read_batch(self) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from headrace.calls import article
 from headrace.datasets import fused, parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
-from headrace.image.transforms import Compose
+from headrace.image.transforms import STEADY, Compose
 from headrace.timing import timed
 
 if TYPE_CHECKING:
@@ -92,14 +92,19 @@ class Mapped(Dataset[T_co]):
         return columns[0] if fused.is_bare(self.base) else columns
 
     @property
+    def columns(self) -> tuple[Any, ...] | None:
+        """Describe what whole batches are made of: whether they are bare arrays, the dtypes and the shapes of rows."""
+        return None if self._plan is None else (fused.is_bare(self.base), *fused.columns(self._plan, self.base))
+
+    @property
     def reads_many(self) -> bool:
         """Whether the native kernel does the first of the functions, for many samples at once."""
         return self._plan is not None and self._plan.active and type(self).__getitem__ is Mapped.__getitem__
 
     @property
-    def draws_in_place(self) -> bool:
-        """Whether many samples draw random numbers by their place in the batch being made."""
-        return self.reads_many
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers: all functions may but those transforms known not to."""
+        return parts.draws(self.base) or not all(type(step) in STEADY for step in self._chain.transforms)
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""

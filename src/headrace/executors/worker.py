@@ -237,8 +237,8 @@ class _Desk(Here):
     def begin(self, step: int, start: int) -> None:
         self._step, self._start = step, start
 
-    def move(self, position: int, *, reading: bool = False) -> None:
-        Here.move(self, position, reading=reading)
+    def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
+        Here.move(self, position, reading=reading, begun=begun)
         PLACE.pack_into(self._board, self._at, self._step, position - self._start)
 
 

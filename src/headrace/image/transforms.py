@@ -525,6 +525,9 @@ class _Standardize(Transform):
         return "ToFloat"
 
 
+STEADY: frozenset[type] = frozenset({CenterCrop, Normalize, Pad, Resize, ToCHW, ToFloat})
+"""The transforms that never draw a random number."""
+
 _TO_FLOAT = ToFloat()
 
 

@@ -1,0 +1,48 @@
+"""What the fuzzer begins with: small JPEG files of every kind (`make fuzz`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.pictures import encoded, photo
+
+CHOICES = 8
+"""Bytes before each file that choose what is done to it: see fuzz.cpp."""
+
+KINDS: dict[str, dict[str, Any]] = {
+    "444": {"subsampling": "4:4:4"},
+    "422": {"subsampling": "4:2:2", "quality": 95},
+    "420": {"subsampling": "4:2:0"},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "restarts-progressive": {"restart_marker_rows": 1, "progressive": True},
+    "coarse": {"quality": 5, "optimize": True},
+}
+MODES = ("RGB", "L", "CMYK")
+SIZES = ((40, 56), (17, 130), (120, 9), (1, 1))
+
+
+def write(folder: Path) -> int:
+    """Write the files, and return how many there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    count = 0
+    for kind, options in KINDS.items():
+        for mode in MODES:
+            for height, width in SIZES:
+                exif = Image.Exif()
+                exif[0x0112] = count % 8 + 1
+                picture = Image.fromarray(photo(count, height, width)).convert(mode)
+                data = encoded(picture, exif=exif, **options)
+                (folder / f"{kind}-{mode}-{height}x{width}").write_bytes(rng.bytes(CHOICES) + data)
+                count += 1
+    return count
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{write(Path(sys.argv[1]))} files in {sys.argv[1]}\n")
