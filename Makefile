@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
 
-.PHONY: help demo test check lint types tests adapters fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test check lint types tests adapters chaos fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
 	@echo "make test         everything that must hold: what CI runs"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
+	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
 	@echo "make sanitize     the kernel's tests under sanitizers"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
@@ -77,6 +78,10 @@ adapters: $(FRAMEWORKS)/.dev
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'
+
+# The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos --output benchmarks/CHAOS.md $(CHAOS)
 
 # cmake and ninja for what is not built by pip, which brings its own.
 $(VENV)/.cmake: | $(VENV)/.headers

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,8 @@ class Tally:
     kills: int = 0
     replaced: int = 0
     raised: int = 0
+    lost: int = 0
+    repeated: int = 0
     late: list[float] = field(default_factory=list)
     """Seconds from each kill to the error, where errors were asked for."""
 
@@ -142,24 +145,30 @@ class Killer:
                 os.close(descriptor)
 
 
+_whole: dict[str, list[bytes]] = {}
+"""By the name of a case, an epoch in which nobody was killed."""
+
+
 def flattened(batches: list[Any], *, in_order: bool) -> list[bytes]:
     found = [repr(row[::2]).encode() + row[1].tobytes() for batch in batches for row in batch]
     return found if in_order else sorted(found)
 
 
-def survived(case: Case, kills: int, seed: int) -> Tally:
+def survive(case: Case, kills: int, seed: int, tally: Tally) -> None:
     """Run epochs in which workers are killed and replaced, until so many are; every epoch must be whole."""
-    return _run(case, _survive, kills, seed)
+    _run(case, _survive, kills, seed, tally)
 
 
-def raised(case: Case, kills: int, seed: int) -> Tally:
+def end(case: Case, kills: int, seed: int, tally: Tally) -> None:
     """Run epochs in which no worker may be replaced, until so many were killed; each must raise, or be whole."""
-    return _run(case, _raise, kills, seed)
+    _run(case, _raise, kills, seed, tally)
 
 
-def _run(case: Case, function: Any, kills: int, seed: int) -> Tally:
-    tally, failures = Tally(), []
-    whole = flattened(list(case.loader()), in_order=case.how.get("in_order", True))
+def _run(case: Case, function: Any, kills: int, seed: int, tally: Tally) -> None:
+    failures: list[BaseException] = []
+    kills += tally.kills
+    whole = _whole.get(case.name) or flattened(list(case.loader()), in_order=case.how.get("in_order", True))
+    _whole[case.name] = whole
     assert len(whole) == len(set(whole)) == ROWS
 
     def run() -> None:
@@ -177,14 +186,13 @@ def _run(case: Case, function: Any, kills: int, seed: int) -> Tally:
     if failures:
         failures[0].add_note(f"chaos: {case.name}, seed {seed}, epoch {tally.epochs}, {tally.kills} kills before")
         raise failures[0]
-    return tally
 
 
 def _survive(case: Case, whole: list[bytes], kills: int, draws: random.Random, tally: Tally) -> None:
     loader = case.loader()
     # From batch 2 on, both workers have begun: three that die before that, one after the other, are rightly given up.
     earliest = 2 if loader.persistent_workers else 0
-    while tally.kills < kills or not tally.replaced:  # one that nobody notices: when all its batches were here
+    while tally.kills < kills or not tally.replaced:  # a kill is not noticed when all of the batches were here
         loader.set_epoch(0)
         killer, got = Killer(), []
         at = draws.sample(range(earliest, STEPS), draws.choice((1, 2)))
@@ -201,7 +209,10 @@ def _survive(case: Case, whole: list[bytes], kills: int, draws: random.Random, t
                     got.append(batch)
             finally:
                 killer.end()
-        assert flattened(got, in_order=loader.in_order) == whole, f"lost, repeated, torn or out of order: kills at {at}"
+        found = flattened(got, in_order=loader.in_order)
+        tally.lost += (Counter(whole) - Counter(found)).total()
+        tally.repeated += (Counter(found) - Counter(whole)).total()
+        assert found == whole, f"lost, repeated, torn or out of order: kills at {at}"
         restarts = [str(each.message) for each in said if "a new one makes" in str(each.message)]
         assert all("SIGKILL" in message for message in restarts), restarts
         tally.epochs += 1

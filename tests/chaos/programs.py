@@ -5,7 +5,9 @@ python -m tests.chaos.programs NAME HOW
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -164,5 +166,9 @@ class Program:
         return time.monotonic() - began
 
 
+PR_SET_PDEATHSIG = 1
+
 if __name__ == "__main__":
+    if sys.platform == "linux":  # it ends with the test, whoever ends that
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     globals()[sys.argv[1]](sys.argv[2])

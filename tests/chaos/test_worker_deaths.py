@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from headrace import DataLoader
-from tests.chaos.killing import CASES, Case, raised, survived
+from tests.chaos.killing import CASES, Case, Tally, end, survive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")
 SEED = random.SystemRandom().randrange(2**32)
@@ -29,13 +29,13 @@ def helpers_of_multiprocessing() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_epochs_are_whole_whoever_is_killed(case: Case) -> None:
     """Kill workers at random moments: each sample comes once, in order, byte for byte."""
-    survived(case, kills=5 if "fork," in case.name else 2, seed=SEED)
+    survive(case, 5 if "fork," in case.name else 2, SEED, Tally())
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.how.get("in_order", True)], ids=lambda case: case.name)
 def test_without_restarts_a_killed_worker_is_an_error(case: Case) -> None:
     """Name the process and the signal; end neither in silence nor never."""
-    raised(case, kills=3 if "fork," in case.name else 1, seed=SEED)
+    end(case, 3 if "fork," in case.name else 1, SEED, Tally())
 
 
 class Deadly:
