@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import ArrayDataset, DataLoader, ImageFiles, Ledger, Normalize, RandomResizedCrop, ToCHW
+from headrace import ArrayDataset, DataLoader, ImageFiles, Ledger, Normalize, RandomResizedCrop, ToCHW, ToFloat
 from headrace.ledger.fingerprint import of_batch, of_keys
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def pictures() -> Any:
 
     folder = Path(headrace.__file__).parent / "demo"
     files = [str(folder / f"{name}.jpg") for name in ("astronaut", "coffee", "rocket")] * 200
-    return ImageFiles(files).map(RandomResizedCrop(224), ToCHW(), Normalize())
+    return ImageFiles(files).map(
+        RandomResizedCrop(224), ToFloat(), Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), ToCHW()
+    )
 
 
 def handed_over(dataset: Any, batch_size: int, steps: int, workers: int, rounds: int, name: str) -> None:

@@ -255,6 +255,133 @@ def test_a_stream_that_keeps_its_own_state_is_not_read_again(how: dict[str, Any]
     assert [plain(batch) for batch in successor] == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]
 
 
+class Counting:
+    """A sampler that keeps its own place, and tells how often it was asked."""
+
+    def __init__(self, size: int = 20) -> None:
+        self.size, self.at, self.asked, self.loaded = size, 0, 0, False
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        if not self.loaded:
+            self.at = 0
+        self.loaded = False
+        while self.at < self.size:
+            self.asked += 1
+            self.at += 1
+            yield self.at * 7 % self.size
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at, self.loaded = state["at"], True
+
+
+class Places:
+    """A sampler whose iterator keeps the place, as torchdata's do."""
+
+    asked = 0
+
+    def __iter__(self) -> Places:
+        self.at = 0
+        return self
+
+    def __next__(self) -> int:
+        if self.at == 20:
+            raise StopIteration
+        self.at += 1
+        Places.asked += 1
+        return self.at - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at = state["at"]
+
+
+class Pairs(Counting):
+    """A batch sampler that keeps its own place."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ([index, (index + 1) % 20] for index in super().__iter__())
+
+
+STATEFUL: dict[str, Any] = {
+    "sampler": lambda: {"sampler": Counting(), "batch_size": 3},
+    "iterator": lambda: {"sampler": Places(), "batch_size": 3},
+    "batch sampler": lambda: {"batch_sampler": Pairs()},
+    "within a batch sampler": lambda: {"batch_sampler": BatchSampler(Counting(), 3, drop_last=False)},
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("how", KINDS[:4], ids=str)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_sampler_that_keeps_its_own_state_is_not_passed_through_again(
+    name: str, how: dict[str, Any], stop: int
+) -> None:
+    """Save where it stood when the batch was drawn that was received last, whatever was drawn ahead."""
+    loader = DataLoader(Noisy(20), seed=1, **STATEFUL[name](), **how)
+    iterator = iter(loader)
+    for _ in range(stop):
+        next(iterator)
+    state = through_json(loader.state_dict())
+    rest = [plain(batch) for batch in iterator]
+    given = STATEFUL[name]()
+    sampler = given.get("sampler") or getattr(given["batch_sampler"], "sampler", given["batch_sampler"])
+    before = sampler.asked
+    successor = DataLoader(Noisy(20), seed=1, **given, **how)
+    successor.load_state_dict(state)
+    assert successor.state_dict() == state
+    iterator = iter(successor)
+    assert successor.state_dict()["sampler"] == state["sampler"]
+    assert [plain(batch) for batch in iterator] == rest
+    assert sampler.asked - before < 20
+    assert len([*successor]) == len(rest) + stop
+
+
+def test_samples_that_are_left_out_come_once_whatever_the_order() -> None:
+    """Fill batches up from one order, so that a state can name a place in it."""
+    bad = frozenset({1, 7, 8, 20})
+    how: dict[str, Any] = {"on_error": "skip", "in_order": False, "num_workers": 3, "workers": "thread", "seed": 2}
+    for stop in range(10):
+        loader = DataLoader(Noisy(40, bad), 4, shuffle=True, **how)
+        first = [plain(batch)[0] for batch in islice(loader, stop)]
+        state = through_json(loader.state_dict())
+        loader.close()
+        successor = DataLoader(Noisy(40, bad), 4, shuffle=True, **how)
+        successor.load_state_dict(state)
+        found = first + [plain(batch)[0] for batch in successor]
+        assert sorted(index for batch in found for index in batch) == sorted(set(range(40)) - bad)
+
+
+def test_a_samplers_order_is_gone_on_with_out_of_order() -> None:
+    """Draw what was received out of its turn, and pass it over."""
+    how: dict[str, Any] = {"in_order": False, "num_workers": 3, "workers": "thread", "seed": 2}
+    state = {**DataLoader(Noisy(20), 2, sampler=range(20)).state_dict(), "step": 2, "batches": 4, "beyond": [3, 5]}
+    successor = DataLoader(Noisy(20), 2, sampler=range(20), **how)
+    successor.load_state_dict(state, strict=False)
+    assert sorted(index for batch in successor for index in plain(batch)[0]) == list(range(4, 20))
+    successor.load_state_dict({**state, "plan": successor.state_dict()["plan"]})
+    found = sorted(index for batch in successor for index in plain(batch)[0])
+    assert found == [4, 5, 8, 9, *range(12, 20)]
+
+
+def test_steps_beyond_the_place_are_refused_where_they_would_be_cut_otherwise() -> None:
+    """Refuse another world for a state that was saved out of order; or let those steps come again."""
+    loader = DataLoader(range(40), 2, seed=1, in_order=False, num_workers=2, workers="thread")
+    state = {**loader.state_dict(), "step": 2, "samples": 4, "batches": 3, "beyond": [4]}
+    other = DataLoader(range(40), 1, seed=1, rank=0, world_size=2)
+    with pytest.raises(StateMismatch, match="world_size=1, where this loader has"):
+        other.load_state_dict(state)
+    other.load_state_dict(state, strict=False)
+    assert [batch.item() for batch in other] == list(range(4, 40, 2))
+
+
 def test_out_of_order_nothing_is_lost_and_nothing_comes_twice() -> None:
     """Remember which later batches have come already, for a successor in order or not."""
     for in_order in (False, True):
@@ -337,7 +464,19 @@ def test_a_state_of_another_run_is_refused_with_what_differs(change: dict[str, A
         assert next(iter(other))[0] == 4
 
 
-@pytest.mark.parametrize("state", [None, {}, {"version": 2}, {"version": 1, "plan": {}, "step": -1}], ids=str)
+NO_STATES: list[Any] = [
+    None,
+    {},
+    {"version": 2},
+    {"version": 1, "plan": {}, "step": -1},
+    {"version": 1, "plan": {}, "beyond": 3},
+    {"version": 1, "plan": {}, "beyond": ["x"]},
+    {"version": 1, "plan": {}, "streams": [1]},
+    {"version": 1, "plan": {}, "streams": {"x": 1}},
+]
+
+
+@pytest.mark.parametrize("state", NO_STATES, ids=str)
 def test_what_is_no_state_is_refused(state: Any) -> None:
     """Say what was expected."""
     with pytest.raises(StateMismatch):

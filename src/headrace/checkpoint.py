@@ -65,7 +65,7 @@ class Cursor:
                 "beyond": list(place.beyond),
                 "offset": place.offset,
                 "bad": place.bad,
-                "sampler": {} if self.sampler is None else self.sampler.state(),
+                "sampler": {} if self.sampler is None else self.sampler.state(place.step),
                 "ledger": place.session,
                 "streams": {str(lane): list(state) for lane, state in place.streams.items()},
             }
@@ -92,16 +92,20 @@ def from_dict(state: Any) -> Place:
     return Place(beyond=beyond, streams=streams, session=session if isinstance(session, str) else None, **numbers)
 
 
-def check(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = False) -> None:
     """Raise `StateMismatch` where a state was saved of another plan than this one: names all that differs.
 
     >>> check({"samples": 10, "shuffle": True}, {"samples": 12, "shuffle": True})
     Traceback (most recent call last):
     headrace.errors.StateMismatch: the state was saved with samples=10, where this loader has samples=12; ...
+
+    The number of ranks may be another, unless steps ``beyond`` the place were received already, cut as they were.
     """
-    names = [name for name in {**saved, **here} if saved.get(name) != here.get(name) and name != "world_size"]
-    if "batch_size" in names and _whole(saved) == _whole(here):  # shared out between another number of ranks
-        names.remove("batch_size")
+    names = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+    if "world_size" in names and not beyond:
+        names.remove("world_size")
+        if "batch_size" in names and _whole(saved) == _whole(here):  # shared out between another number of ranks
+            names.remove("batch_size")
     if names:
         then = ", ".join(f"{name}={saved.get(name)!r}" for name in names)
         now = ", ".join(f"{name}={here.get(name)!r}" for name in names)

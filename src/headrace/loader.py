@@ -280,7 +280,7 @@ class DataLoader(Generic[T_co]):
 
     def _loop(self) -> Loop[T_co]:
         self._check_start()
-        saved, self._resume = self._resume or {}, None
+        saved = self._resume or {}
         place = from_dict(saved) if saved else Place(self._epoch)
         epoch, self._epoch = place.epoch, place.epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
@@ -295,7 +295,8 @@ class DataLoader(Generic[T_co]):
         self._begun = True
         executor, end = self._staff(maker, base)
         self._meter = Meter(epoch=epoch, workers=self.num_workers)
-        window = Window if self.in_order else Unordered
+        # Batches that are filled up are cut from one order, which a state can name a place in.
+        window = Window if self.in_order or self.on_error == "skip" else Unordered
         loop: Loop[T_co] = Loop(
             plan,
             key,
@@ -315,6 +316,7 @@ class DataLoader(Generic[T_co]):
             recorder,
         )
         self._cursor = cursor
+        self._resume = None  # not before: whoever asks for the state meanwhile gets the one or the other
         self._loops.add(loop)
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
@@ -427,10 +429,14 @@ class DataLoader(Generic[T_co]):
         that do not keep a state of their own are read up to there.
         """
         from_dict(state)
+        here = self._fingerprint(state["plan"].get("copies"))
         if strict:
-            check(state["plan"], self._fingerprint(state["plan"].get("copies")))
+            check(state["plan"], here, beyond=bool(state.get("beyond")))
         self.close()
-        self._resume = copy.deepcopy(state)
+        resume = copy.deepcopy(state)
+        if state["plan"] != here:
+            resume.pop("beyond", None)  # steps of another order, or cut otherwise: better twice than lost
+        self._resume = resume
         self._epoch = state["epoch"]
 
     def statistics(self) -> Statistics:
@@ -525,11 +531,18 @@ class DataLoader(Generic[T_co]):
             return plan, len(plan.order) if isinstance(plan, Batches) else size
         replace = self.on_error == "replace"
         cursor.sampler = Pass(self._given, saved.get("sampler"))
+        start = cursor.sampler.start
+        how: dict[str, Any] = {
+            "spare": replace,
+            "first": place.step,
+            "entered": (0, 0) if start is None else (place.step, start),
+            "mark": cursor.sampler.mark,
+        }
         if self._given is self.batch_sampler:
-            return Drawn(cursor.sampler, key, spare=replace, first=place.step), size
+            return Drawn(cursor.sampler, key, **how), size
         batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
         most = len(self._given) if isinstance(self._given, Sized) else size
-        return Drawn(batches, key, spare=replace, first=place.step), most
+        return Drawn(batches, key, **how), most
 
     def _recorder(self, place: Place, drawn: int) -> Recorder | None:
         """Return what writes a loop's batches into the ledger, if there is one."""

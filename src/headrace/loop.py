@@ -145,6 +145,8 @@ class Loop(Iterator[T_co]):
         if self._recorder is not None:
             self._recorder.write(record)
         self._cursor.place = place
+        if self._cursor.sampler is not None:
+            self._cursor.sampler.forget(place.step)
 
     def _place(self) -> Place:
         if self._state == "over":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ LOOKED_AT = 2**16
 """Bytes of an array that are looked at: all of a small one; of a large one, this many, in blocks all over it."""
 
 _WORDS = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**64, LOOKED_AT // 8 + 1, np.uint64) | np.uint64(1)
+_LAST: list[int] = _WORDS.tolist()
 _MOST_BLOCKS = 1024
 _DEPTH = 32
 
@@ -100,13 +102,18 @@ def _of_array(array: NDArray[Any]) -> int:
         count = min(max(64, 2 * len(array)), _MOST_BLOCKS) - 1
         size = LOOKED_AT // (count + 1) // 8 * 8
         apart = (row.nbytes - size) // (count - 1)
-        row = np.lib.stride_tricks.as_strided(row, (count, size), (apart, 1)).reshape(-1)
+        row = np.ndarray((count, size), np.uint8, row, 0, (apart, 1)).reshape(-1)
     whole = row.nbytes // 8
     words = row[: whole * 8].view(np.uint64)
     # Multilinear: each multiplier is odd, so no single word can change without the sum.
     total = int((words * _WORDS[:whole]).sum(dtype=np.uint64))
     rest = int.from_bytes(row[whole * 8 :].tobytes(), "little")
-    return _mixed(total + rest * int(_WORDS[whole]) + _of_text(f"{array.dtype.str} {array.shape}"))
+    return _mixed(total + rest * _LAST[whole] + _of_form(array.dtype.str, array.shape))
+
+
+@lru_cache(maxsize=256)
+def _of_form(dtype: str, shape: tuple[int, ...]) -> int:
+    return _of_text(f"{dtype} {shape}")
 
 
 def _mixed(word: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.work import Lane, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from headrace.plan.batches import Share
     from headrace.seeds import Key
@@ -37,7 +37,8 @@ class Drawn:
     The steps must be asked for one after the other, as a loop does; those before ``first`` are drawn and passed over.
     With ``spare``, what may stand in for a bad sample is what else its batch holds: nothing more of the epoch is known.
     With ``stream``, what comes are the samples of a stream, as they were read, and not keys; and what comes is a global
-    batch, of which ``share`` takes its part.
+    batch, of which ``share`` takes its part. ``entered`` are the step and the number of keys at which ``batches``
+    begin, and ``mark`` is called with both after each batch that was drawn.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Drawn:
         stream: bool = False,
         share: Share | None = None,
         first: int = 0,
+        entered: tuple[int, int] = (0, 0),
+        mark: Callable[[int, int], None] | None = None,
     ) -> None:
         self._batches = iter(batches)
         self._seed = seed
@@ -56,11 +59,12 @@ class Drawn:
         self._stream = stream
         self._share = share
         self._first = first
-        self._step = self._start = 0
+        self._step, self._start = entered
+        self._mark = mark
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of the next step."""
-        while self._step < self._first:
+        while self._step < max(self._first, step):  # some later ones were received before, where order is not kept
             if self._next() is None:
                 return None
         if step != self._step:
@@ -84,4 +88,6 @@ class Drawn:
         keys = batch if isinstance(batch, list) else list(batch)
         self._step += 1
         self._start += len(keys)
+        if self._mark is not None:
+            self._mark(self._step, self._start)
         return keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,9 @@ class Pass(Iterator[Any]):
     that the pass has moved: its own (its attribute ``generator``, and that of its attribute ``sampler``), and the
     global ones of ``random``, NumPy and torch, which are given back as they were. A sampler whose order comes from
     elsewhere is passed through again, and gives what it gives.
+
+    A sampler, or its iterator, with ``state_dict`` and ``load_state_dict`` keeps a state of its own: `mark` notes it,
+    and a pass that begins with it goes on there. So does the sampler of a `BatchSampler`, ours or torch's.
     """
 
     def __init__(self, sampler: Iterable[Any], state: State | None = None) -> None:
@@ -37,6 +41,8 @@ class Pass(Iterator[Any]):
         self._before: State | None = None
         self._moved: State | None = self._again or None
         self._items: Iterator[Any] | None = None
+        self._own: tuple[str, Any, int] | None = (state or {}).get("own")
+        self._marks: dict[int, tuple[str, Any, int]] = {}
 
     def __next__(self) -> Any:
         with taping(self._tape):
@@ -50,7 +56,7 @@ class Pass(Iterator[Any]):
             generator.set_state(self._again[name])
         before = {name: generator.state() for name, generator in generators.items()} if not self._again else {}
         try:
-            self._items = iter(self._sampler)
+            self._items = self._entered()
             return next(self._items)
         finally:
             if not self._again:
@@ -59,11 +65,50 @@ class Pass(Iterator[Any]):
             for name, state in back.items():
                 generators[name].set_state(state)
 
-    def state(self) -> State:
-        """Return how to have the same pass again; empty for one that nothing was drawn for."""
+    def _entered(self) -> Iterator[Any]:
+        if self._own is None:
+            return iter(self._sampler)
+        keeper, state, _ = self._own
+        if keeper != "iterator":
+            dict(_keepers(self._sampler, None))[keeper].load_state_dict(copy.deepcopy(state))
+        items = iter(self._sampler)
+        if keeper == "iterator":
+            items.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
+        return items
+
+    @property
+    def start(self) -> int | None:
+        """How many keys were given before the pass begins, where it goes on by the sampler's own state."""
+        return None if self._own is None else self._own[2]
+
+    def mark(self, step: int, start: int) -> None:
+        """Note the state that the sampler keeps of itself, if any, before a step with ``start`` keys before it."""
+        for keeper, thing in _keepers(self._sampler, self._items):
+            if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
+                self._marks[step] = keeper, copy.deepcopy(thing.state_dict()), start
+                return
+
+    def forget(self, step: int) -> None:
+        """Let go of what was noted before a step."""
+        for old in [mark for mark in self._marks if mark < step]:
+            del self._marks[old]
+
+    def state(self, step: int | None = None) -> State:
+        """Return how to have the same pass again, from a step on; empty for one that nothing was drawn for."""
+        mark = None if step is None else self._marks.get(step, self._own)
+        if mark is not None:
+            return {"own": list(mark)}
         if self._tape.seeds or self._tape.again:
             return {"seeds": [*self._tape.seeds, *self._tape.again]}
         return {"generators": self._moved} if self._moved else {}
+
+
+def _keepers(sampler: Any, items: Any) -> list[tuple[str, Any]]:
+    """Return what may keep a state of its own: the iterator before what it came from, as with streams."""
+    found = [("iterator", items), ("sampler", sampler)]
+    if type(sampler).__name__ == "BatchSampler":  # which reads no further than the batch at hand
+        found.append(("sampler.sampler", getattr(sampler, "sampler", None)))
+    return found
 
 
 class _Own:
