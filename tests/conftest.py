@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,10 @@ SETTLE_SECONDS = 5.0
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("headrace", deadline=None)
 settings.load_profile("headrace")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _children() -> Counter[str]:
