@@ -21,11 +21,15 @@ from hypothesis import strategies as st
 from headrace import (
     BadFile,
     BatchSampler,
+    BucketBatchSampler,
     DataLoader,
     IterableDataset,
     Ledger,
     MixtureSampler,
+    PackingBatchSampler,
     RandomSampler,
+    RepeatedSampler,
+    ShardSampler,
     get_worker_info,
     verify_epoch,
 )
@@ -244,13 +248,44 @@ def test_keys_of_any_kind_are_proven_by_place() -> None:
     assert str(verify_epoch(ledger)) == "epoch 0: each of 3 samples was delivered exactly once"
 
 
-def test_a_mixture_is_proven_whatever_it_repeats() -> None:
-    """Prove each place of a planned sampler's order."""
-    ledger = Ledger()
-    list(DataLoader(range(10), 4, sampler=MixtureSampler([5, 5], [0.9, 0.1], num_samples=20, seed=1), ledger=ledger))
-    proof = verify_epoch(ledger)
-    assert (proof.exact, proof.delivered) == (True, 20)
-    assert proof.repeats > 0
+PLANNED: dict[str, Any] = {
+    "mixture": lambda: {"sampler": MixtureSampler([20, 20], [0.9, 0.1], num_samples=50, seed=1), "batch_size": 3},
+    "shards": lambda: {"sampler": ShardSampler([10] * 4, window=2), "batch_size": 3},
+    "repeated": lambda: {"sampler": RepeatedSampler(40, 2), "batch_size": 3},
+    "buckets": lambda: {"batch_sampler": BucketBatchSampler(range(1, 41), 4)},
+    "packed": lambda: {"batch_sampler": PackingBatchSampler(range(1, 41), 50, batch_size=2)},
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.parametrize("uneven", ["pad", "drop", "repeat"])
+def test_a_planned_order_is_proven_by_place_on_any_ranks(name: str, uneven: Any) -> None:
+    """Prove each place of a planned sampler's order, from two ranks to three, whatever the order repeats."""
+    state: dict[str, Any] | None = None
+    ledgers: list[Ledger] = []
+    for world, stop in ((2, 2), (3, None)):
+        for rank in range(world):
+            ledgers.append(Ledger())
+            loader = DataLoader(
+                Anything(), **PLANNED[name](), seed=1, rank=rank, world_size=world, uneven=uneven, ledger=ledgers[-1]
+            )
+            if stop is None:
+                loader.load_state_dict(state)  # type: ignore[arg-type]
+            list(islice(loader, stop))
+            saved = loader.state_dict()
+        state = saved
+    proof = verify_epoch(*ledgers, epoch=0)
+    assert proof.exact, str(proof)
+    assert (proof.repeats > 0) == (name in ("mixture", "repeated"))
+    assert not verify_epoch(*ledgers[:-1], epoch=0).exact
+
+
+class Anything:
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, key: Any) -> int:
+        return 0
 
 
 class Stream(IterableDataset[int]):

@@ -290,7 +290,7 @@ class DataLoader(Generic[T_co]):
         # A stream is read in the number of copies that the run began with.
         self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
         plan, samples = self._plan(key, stream, cursor, saved)
-        recorder = self._recorder(place, base)
+        recorder = self._recorder(place, base, cursor.plan)
         maker = self._maker(again=self._begun)
         self._begun = True
         executor, end = self._staff(maker, base)
@@ -544,16 +544,13 @@ class DataLoader(Generic[T_co]):
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, **how), most
 
-    def _recorder(self, place: Place, drawn: int) -> Recorder | None:
+    def _recorder(self, place: Place, drawn: int, plan: Batches | Chosen | None) -> Recorder | None:
         """Return what writes a loop's batches into the ledger, if there is one."""
         if self.ledger is None:
             return None
         facts = {**self._fingerprint(), "uneven": self.uneven}
         if self._key is None:
             facts["seed"] = drawn
-        sampler = getattr(self._given, "fingerprint", None)
-        if isinstance(sampler, dict):
-            facts["sampler"] = sampler
         return begun(
             self.ledger,
             parent=place.session,
@@ -564,7 +561,8 @@ class DataLoader(Generic[T_co]):
             offset=place.offset,
             rank=self.rank,
             world=self.world_size,
-            samples=None if self._streams or self._given is not None else arguments.length(self.dataset),
+            samples=None if plan is None else plan.samples,
+            ends=None if plan is None else plan.ends,
             facts=facts,
         )
 

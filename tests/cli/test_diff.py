@@ -59,7 +59,7 @@ def mixture(share: float) -> dict[str, Any]:
             {"dataset": changed_at(14), "shuffle": False},
             ["epoch 0, step 3: sample content", "the 3 batches before it are the same"],
         ),
-        (mixture(1), mixture(9), ["step 5: mixture", "sampler: {"]),
+        (mixture(1), mixture(9), ["step 5: mixture", "sampler.weights: [["]),
         (
             {"sampler": [0, 1, 2, 3, 4, 5, 6, 7], "shuffle": False},
             {"sampler": [0, 1, 2, 3, 5, 4, 6, 7], "shuffle": False},

@@ -107,9 +107,12 @@ def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
     if (a.session.world, one.lane, one.start, one.stop) != (b.session.world, other.lane, other.start, other.stop):
         return "batches", f"the order is cut differently: A has {_cut(a)}, B {_cut(b)}"
     if one.order != other.order:
-        samplers = a.session.facts.get("sampler"), b.session.facts.get("sampler")
-        mixed = all(isinstance(sampler, dict) and "weights" in sampler for sampler in samplers)
-        return "mixture" if mixed and samplers[0] != samplers[1] else "order", _keys_differ(one.keys, other.keys)
+        mixtures = [
+            {name: fact for name, fact in facts.items() if name.startswith("sampler.")}
+            for facts in (a.session.facts, b.session.facts)
+        ]
+        mixed = all("sampler.weights" in mixture for mixture in mixtures) and mixtures[0] != mixtures[1]
+        return "mixture" if mixed else "order", _keys_differ(one.keys, other.keys)
     if not _same(one.bad, other.bad):
         return "bad samples", f"{one.bad.count} samples could not be made in A, {other.bad.count} in B"
     if one.content != other.content and one.content and other.content:

@@ -57,6 +57,9 @@ class Session:
     began: int
     """Nanoseconds of the clock on the wall."""
     samples: int | None
+    """How many places the epoch's order has, where that is known."""
+    ends: int | None
+    """The place behind which nothing is delivered: it makes no whole batch."""
     facts: dict[str, Any]
 
     def undone(self, entry: Entry, *, by_batch: bool) -> bool:
@@ -192,9 +195,9 @@ def _session(facts: Any) -> Session:
         value = getattr(session, name)
         if not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} is {value!r}")
-    samples, parent = session.samples, session.parent
-    if samples is not None and (not isinstance(samples, int) or not 0 <= samples < 2**63):
-        raise ValueError(f"samples is {samples!r}")
+    samples, ends, parent = session.samples, session.ends, session.parent
+    if (samples, ends) != (None, None) and not 0 <= int(ends or 0) <= int(samples or 0) < 2**63:
+        raise ValueError(f"samples is {samples!r}, of which {ends!r} are delivered")
     if not isinstance(session.name, str) or not isinstance(parent, str | None) or not isinstance(session.facts, dict):
         raise TypeError("names must be strings, and facts a mapping")
     return session

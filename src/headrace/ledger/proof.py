@@ -140,11 +140,13 @@ def _proof(parts: Sequence[Part]) -> EpochProof:
         "absent": tuple(dict.fromkeys(absent)),
         "sessions": len(parts),
     }
-    dataset = last.facts.get("samples")
-    if last.samples is not None:
-        left_out = overs or _left_out(last, ended, places, parts)
+    left_out = overs or (last.samples or 0) - (last.ends or 0)
+    if last.samples is not None and last.facts.get("order") in {"sequential", "shuffled"}:
         return _by_key(last.samples, entries, places, left_out, common)
-    repeats, without = _told_of(dataset, batches)
+    end = None if last.samples is None else last.samples - left_out
+    if end is not None and places.end < end:
+        places.gaps.append(range(places.end, end))
+    repeats, without = _told_of(last.facts.get("samples"), batches)
     return EpochProof(
         delivered=places.covered,
         missing=tuple(places.gaps[:NAMED]),
@@ -152,7 +154,7 @@ def _proof(parts: Sequence[Part]) -> EpochProof:
         double=places.twice(),
         double_count=sum(len(stretch) for stretch in places.overlaps),
         padding=places.padding,
-        left_out=overs,
+        left_out=left_out,
         repeats=repeats,
         not_asked_for=without,
         **common,
@@ -194,18 +196,6 @@ class _Places:
         return {place: count + 1 for place, count in sorted(times.items())}
 
 
-def _left_out(last: Session, ended: bool, places: _Places, parts: Sequence[Part]) -> int:
-    """Return how many samples at the order's end are rightly missing, for they make no whole batch."""
-    samples = last.samples or 0
-    if not ended or places.gaps or any(part.session.facts.get("on_error") == "skip" for part in parts):
-        return 0
-    rest = samples - places.end
-    whole = (last.facts.get("batch_size") or 1) * last.world
-    if last.facts.get("drop_last"):
-        return rest if rest < whole else 0
-    return rest if last.facts.get("uneven") == "drop" and rest < last.world else 0
-
-
 def _by_key(
     samples: int, entries: Sequence[Entry], places: _Places, left_out: int, common: dict[str, Any]
 ) -> EpochProof:
@@ -225,7 +215,7 @@ def _by_key(
                 double.update(again[:NAMED].tolist() if len(double) < NAMED else ())
     missing_count = samples - _bits(seen)
     missing = _holes(seen, samples) if missing_count else []
-    if missing_count == left_out:
+    if missing_count == left_out and common["ended"]:
         missing, missing_count = [], 0
     else:
         left_out = 0

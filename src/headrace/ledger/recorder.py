@@ -53,8 +53,8 @@ class Recorder:
         bad = [each.index for each in done.bad]
         keys: Sequence[Any] = work.keys if work.lane is None else range(work.lane.start, work.lane.start + work.rows)
         if not self.by_batch:
-            here = self._real(work, keys)
-            self._taken = work, _keys_of(_without(here, bad)), _keys_of(bad)
+            good, worse = _apart(self._real(work, keys), bad)
+            self._taken = work, _keys_of(good), _keys_of(worse)
             return
         start = work.start if work.lane is None else work.lane.start
         left = deque(bad)
@@ -149,6 +149,7 @@ def begun(
     rank: int,
     world: int,
     samples: int | None,
+    ends: int | None,
     facts: dict[str, Any],
 ) -> Recorder:
     """Return the recorder of a loop that begins.
@@ -159,18 +160,22 @@ def begun(
     place = json.dumps([parent, epoch, first, batches, offset, world, facts], sort_keys=True)
     name = hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
     number = int.from_bytes(os.urandom(4), "little")
-    session = Session(number, name, parent, epoch, first, beyond, batches, rank, world, time.time_ns(), samples, facts)
+    session = Session(
+        number, name, parent, epoch, first, beyond, batches, rank, world, time.time_ns(), samples, ends, facts
+    )
     return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset)
 
 
-def _without(keys: Sequence[Any], bad: Sequence[Any]) -> Sequence[Any]:
+def _apart(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Tell the good keys of a batch from the bad ones, which are named in its order, with what only fills it up."""
     if not bad:
-        return keys
-    left = list(keys)
-    for key in bad:
-        if key in left:
-            left.remove(key)
-    return left
+        return keys, bad
+    left = deque(bad)
+    parts: tuple[list[Any], list[Any]] = [], []
+    for key in keys:
+        is_bad = bool(left) and left[0] == key
+        parts[is_bad].append(left.popleft() if is_bad else key)
+    return parts
 
 
 def _keys_of(keys: Sequence[Any]) -> Keys:

@@ -88,6 +88,18 @@ class Batches:
         whole, rest = divmod(max(0, len(self.order) - self.origin), self.share.whole)
         return self.first + whole + (not self.drop_last and self.share.of(rest)[1] > 0 and rest > 0)
 
+    @property
+    def samples(self) -> int:
+        """How many samples the order has: places from there on fill up the last global batch."""
+        return len(self.order)
+
+    @property
+    def ends(self) -> int:
+        """The place up to which all ranks together come: what lies behind it is left out."""
+        whole, last = self.share.whole, self.position(len(self) - 1) if len(self) > self.first else self.origin
+        each = self.share.of(min(whole, self.samples - last))[1] if len(self) > self.first else 0
+        return min(self.samples, last + each * self.share.world_size)
+
     def position(self, step: int) -> int:
         """Return where in the order the global batch of a step begins."""
         return min(len(self.order), self.origin + (step - self.first) * self.share.whole)

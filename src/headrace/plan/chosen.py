@@ -53,6 +53,16 @@ class Chosen:
         whole, rest = divmod(self._count - self._begin, self._share.world_size)
         return self.first + whole + (rest > 0 and self._share.uneven != "drop")
 
+    @property
+    def samples(self) -> int:
+        """How many samples the epoch has: places from there on are batches that come again."""
+        return self._start(self._count)
+
+    @property
+    def ends(self) -> int:
+        """The place up to which all ranks together come: what lies behind it is left out."""
+        return self.position(len(self))
+
     def position(self, step: int) -> int:
         """Return the position in the epoch of the first sample that no rank has had before a step."""
         return self._start(min(self._count, self._number(step)))
