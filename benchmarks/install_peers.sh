@@ -12,7 +12,8 @@ PEERS=$(cd "$(dirname "$0")" && pwd)/.peers
 describe() {
     case $1 in
     # Held at this release, for which a build without CUDA may be at hand; newer ones bring gigabytes that are not used.
-    torch) packages="torch==2.13.0 numpy pillow opencv-python-headless" imports="torch, numpy, PIL, cv2" ;;
+    # cloudpickle: what headrace itself needs, which runs in there too (process_workers.py).
+    torch) packages="torch==2.13.0 numpy pillow opencv-python-headless cloudpickle" imports="torch, numpy, PIL, cv2, cloudpickle" ;;
     # Apart from torch: it loads only beside the very build of torch it was made for, which may be the one with CUDA.
     torchvision) packages="torchvision numpy" imports="torchvision.io, torchvision.transforms.v2, numpy" ;;
     tensorflow) packages="tensorflow-cpu numpy" imports="tensorflow, numpy" ;;

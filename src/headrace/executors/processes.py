@@ -171,6 +171,8 @@ class Processes:
         forks = self._method == "fork"
         if forks:
             _warn_of_threads()
+        else:
+            worker.end_where_unguarded()
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._patience = _Patience()
@@ -279,7 +281,7 @@ class Processes:
             process = self._context.Process(
                 target=worker.main,
                 args=(self._payload, number, end.socket, life, board, writer, by_thread),
-                name=f"headrace-{number}",
+                name=f"{worker.NAME}{number}",
                 daemon=True,
             )
             with worker.uninterrupted(self._method):
@@ -337,9 +339,10 @@ class Processes:
         return bool(self._deaths) and any(self._deaths[work.step] for work in (*of.works(), of.waiting[0]))
 
     def _receive(self, sender: _Worker) -> None:
-        try:
+        message = None
+        with contextlib.suppress(EOFError, OSError):
             message, descriptor = sender.channel.receive()
-        except (EOFError, OSError):
+        if message is None:
             self._bury(sender)
             return
         ticket, kind, *rest = pickle.loads(message)  # noqa: S301  from our own worker
@@ -381,6 +384,11 @@ class Processes:
         pid = dead.process.pid
         code = _let_go(dead, PATIENCE)
         self._workers.remove(dead)
+        if code == worker.UNGUARDED and not dead.ready:
+            raise WorkerDied(
+                "a worker process imported the script that has started it, which starts processes again "
+                f"({self._method}): let it do so only under `if __name__ == '__main__':`"
+            )
         # torch's words to begin with: people search for them, and test suites match them.
         how = f"DataLoader worker (pid {pid}) {_ended(code)} (worker process {dead.number}, at {at})"
         hint = self._hint(code)

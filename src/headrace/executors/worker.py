@@ -61,6 +61,12 @@ PLACE = struct.Struct("<qq")
 
 PR_SET_PDEATHSIG = 1
 
+NAME = "headrace-"
+"""What the names of our workers begin with."""
+
+UNGUARDED = 113
+"""The exit code of a worker that has found the script it imports to start workers again."""
+
 DEEPEST = 20
 """Levels of attributes that are looked through for what cannot be pickled."""
 
@@ -198,6 +204,16 @@ def _free(function: Any) -> tuple[str, ...]:
     return tuple(getattr(getattr(function, "__code__", None), "co_freevars", ()))
 
 
+def end_where_unguarded() -> None:
+    """End this process where it is a worker of ours that is importing the script which has started it.
+
+    In silence, whatever the script would make of an error: the loader says it, once.
+    """
+    here = process.current_process()
+    if getattr(here, "_inheriting", False) and here.name.startswith(NAME):
+        os._exit(UNGUARDED)
+
+
 @contextlib.contextmanager
 def uninterrupted(method: str) -> Iterator[None]:
     """Start a process so that Ctrl-C cannot end it before it has said, in `main`, that it is not its to handle."""
@@ -266,28 +282,28 @@ def main(
     _die_with_the_parent(life.fd)
     # A worker may have loaders, and so processes, of its own; multiprocessing forbids that to daemons.
     process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    channel = Channel(end)
-    try:
-        ready = start.open() if isinstance(start, Payload) else start
-        faulthandler.register(STACK_SIGNAL, file=stack.fd, all_threads=ready.threads > 1)
-        worker_info.set_current(
-            worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
-        )
-        _one_thread_each()
-        seeding = _begun(ready, number)
-    except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
-        with contextlib.suppress(OSError):  # the loader has heard it of another worker, and is gone
-            channel.send(_message(None, "broken", *_carried(error)))
-        return
-    memory = mmap.mmap(board.fd, mmap.PAGESIZE)
-    board.close()
-    desks = [_Desk(memory, number) for number in range(ready.threads)]
-    with contextlib.suppress(EOFError, OSError):  # the channel closed: all is done
-        channel.send(_message(None, "ready"))
-        if ready.threads == 1:
-            _serve(channel, ready.maker, desks[0], seeding)
-        else:
-            _serve_on_threads(channel, ready.maker, desks)
+    with contextlib.closing(Channel(end)) as channel:
+        try:
+            ready = start.open() if isinstance(start, Payload) else start
+            faulthandler.register(STACK_SIGNAL, file=stack.fd, all_threads=ready.threads > 1)
+            worker_info.set_current(
+                worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
+            )
+            _one_thread_each()
+            seeding = _begun(ready, number)
+        except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises, the loader says it
+            with contextlib.suppress(OSError):  # the loader has heard it of another worker, and is gone
+                channel.send(_message(None, "broken", *_carried(error)))
+            return
+        memory = mmap.mmap(board.fd, mmap.PAGESIZE)
+        board.close()
+        desks = [_Desk(memory, number) for number in range(ready.threads)]
+        with contextlib.suppress(EOFError, OSError):  # the channel closed: all is done
+            channel.send(_message(None, "ready"))
+            if ready.threads == 1:
+                _serve(channel, ready.maker, desks[0], seeding)
+            else:
+                _serve_on_threads(channel, ready.maker, desks)
 
 
 def _begun(start: Start, number: int) -> set[str]:
