@@ -166,9 +166,6 @@ class DataLoader(Generic[T_co]):
         arguments.one_of("on_error", on_error, arguments.POLICIES)
         arguments.one_of("workers", workers, arguments.KINDS)
         arguments.one_of("shard", shard, (None, "auto"))
-        if self._streams:
-            arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
-        arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
         if seed is not None and generator is not None:
             raise ArgumentError("seed and generator exclude each other: either fixes all loops, or each draws its own")
         self.dataset = dataset
@@ -183,6 +180,9 @@ class DataLoader(Generic[T_co]):
         self.pin_memory_device = pin_memory_device
         self.worker_init_fn = arguments.function("worker_init_fn", worker_init_fn)
         self.multiprocessing_context = multiprocessing_context
+        if self._streams:
+            arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
+        arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
         self.in_order = bool(in_order)
         self.generator = generator
         self.seed = seed
@@ -218,9 +218,9 @@ class DataLoader(Generic[T_co]):
         self._shuffle = bool(shuffle)
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
         self.drop_last = bool(drop_last)
-        self.sampler = sampler if sampler is not None or self._streams else self._default_sampler()
+        self.sampler = self._default_sampler() if sampler is None else sampler
         self.batch_sampler = batch_sampler
-        if batch_sampler is None and self.batch_size is not None and not self._streams:
+        if batch_sampler is None and self.batch_size is not None and self.sampler is not None:
             self.batch_sampler = self._samplers.BatchSampler(self.sampler, self.batch_size, self.drop_last)
         single = self.batch_size is None and batch_sampler is None
         self.collate_fn = arguments.function("collate_fn", collate_fn) or (self._convert if single else self._collate)
@@ -487,7 +487,9 @@ class DataLoader(Generic[T_co]):
         return dataset, shuffle
 
     def _default_sampler(self) -> Any:
-        """Return the sampler that says what the order is like; the loader's own order needs none."""
+        """Return the sampler that says what the order is like; the loader's own order needs none, nor does a stream."""
+        if self._streams:
+            return None
         if self._shuffle:
             if arguments.length(self.dataset) == 0:
                 raise ArgumentError(
@@ -603,7 +605,9 @@ class DataLoader(Generic[T_co]):
             drop_last = self.drop_last and self.on_error != "skip"
             return Streamed(self.dataset, stream, function, drop_last=drop_last, again=again)
         read_batch = batch_reader(self.dataset) if ours and self.on_error == "raise" else None
-        return Indexed(self.dataset) if read_batch is None else Batched(self.dataset, read_batch)
+        if read_batch is not None:
+            return Batched(self.dataset, read_batch)
+        return Indexed(self.dataset, singly=self.batch_size is None and self.batch_sampler is None)
 
     def _staff(self, maker: Maker, base: int) -> tuple[Executor, Callable[[], None]]:
         """Return who makes the batches of a loop, and what is to be done when it ends."""

@@ -26,14 +26,14 @@ class SupportsIndex(Protocol):
 
 
 class Indexed:
-    """Reads ``dataset[key]``, or torch's ``dataset.__getitems__(keys)`` where the dataset has it."""
+    """Reads ``dataset[key]``, or torch's ``dataset.__getitems__(keys)`` of a batch where the dataset has it."""
 
-    def __init__(self, dataset: SupportsIndex) -> None:
+    def __init__(self, dataset: SupportsIndex, *, singly: bool = False) -> None:
         self._dataset = dataset
         # None and missing both mean "one by one", as in torch.
         many = getattr(dataset, "__getitems__", None)
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
-        self._many: Any = many if getattr(dataset, "reads_many", True) else None
+        self._many: Any = many if not singly and getattr(dataset, "reads_many", True) else None
 
     @property
     def dataset(self) -> Any:

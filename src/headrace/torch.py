@@ -155,6 +155,12 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     _iterator = None
     """torch's name for the iterator that persistent workers share; Lightning asks for it. Ours share none."""
 
+    @property
+    def _dataset_kind(self) -> int:
+        # torch's name too: libraries tell by it how the dataset is read.
+        kinds = torch.utils.data.dataloader._DatasetKind
+        return int(kinds.Iterable if self._streams else kinds.Map)
+
     @staticmethod
     def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
         if isinstance(dataset, IterDataPipe):
@@ -162,6 +168,8 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
         return dataset, shuffle
 
     def _default_sampler(self) -> Any:
+        if self._streams:  # what torch has there, so that `_auto_collation` and others' code find it
+            return torch.utils.data.dataloader._InfiniteConstantSampler()
         if self.generator is not None and not isinstance(self.generator, torch.Generator):
             return RandomSampler(self.dataset) if self._shuffle else SequentialSampler(self.dataset)
         return super()._default_sampler()
