@@ -19,12 +19,12 @@ ROOT = Path(headrace.__file__).parent
 LAYERS = [
     {"__init__", "__main__", "cli", "jax", "keras", "torch"},
     {"loader", "loop", "arguments"},
-    {"executors"},
+    {"executors", "replay"},
     {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
-    | {"_native", "crew"},
+    | {"_native", "crew", "tracing"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -42,6 +42,8 @@ WITHIN = {
     ("generators", "errors"): True,
     ("generators", "seeds"): True,
     ("calls", "seeds"): True,
+    ("tracing", "seeds"): True,
+    ("tracing", "calls"): True,
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
 LIGHT = ["PIL", "cv2", "h5py", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]

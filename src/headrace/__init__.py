@@ -68,6 +68,7 @@ from headrace.plan.mixture import MixtureSampler
 from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
+from headrace.replay import Lineage
 from headrace.samplers import (
     BatchSampler,
     DistributedSampler,
@@ -117,6 +118,7 @@ __all__ = [
     "IterableDataset",
     "IterationError",
     "Ledger",
+    "Lineage",
     "ListFileError",
     "LoaderClosed",
     "Mapped",

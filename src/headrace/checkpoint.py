@@ -48,6 +48,8 @@ class Cursor:
     """What the loop draws from, where the loader has no seed."""
     plan: Batches | Chosen | None = None
     sampler: Pass | None = None
+    began: Place | None = None
+    """Where the loop began; None where none has."""
 
     def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """Return the place, and what it is a place in, as what JSON can hold.

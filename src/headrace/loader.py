@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 from headrace import arguments, samplers, seeds
-from headrace.calls import takes_empty
+from headrace import replay as again
+from headrace.calls import article, takes_empty
 from headrace.checkpoint import Cursor, Place, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
@@ -31,7 +32,8 @@ from headrace.plan.chosen import Chosen
 from headrace.plan.drawn import Drawn, cut
 from headrace.plan.lanes import Lanes
 from headrace.plan.order import BatchOrdered, Epoch, Order, Ordered, Sequential, Shuffled
-from headrace.plan.passes import Pass
+from headrace.plan.passes import Pass, undisturbed
+from headrace.replay import Lineage
 from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
 from headrace.stats import Meter, Statistics
 from headrace.tolerance import Budget, Refill
@@ -39,12 +41,11 @@ from headrace.window import Unordered, Window
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
     from types import TracebackType
 
     from headrace.executors.base import Executor
     from headrace.executors.processes import Processes
-    from headrace.work import Empty
+    from headrace.work import Empty, Work
 
 T_co = TypeVar("T_co", covariant=True)
 SPARES = 100
@@ -286,7 +287,7 @@ class DataLoader(Generic[T_co]):
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
         base = 0 if self._key is not None else saved["seed"] if "seed" in saved else draw_seed(self._source)
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
-        cursor = Cursor(place, base if self._key is None else None)
+        cursor = Cursor(place, base if self._key is None else None, began=place)
         # A stream is read in the number of copies that the run began with.
         self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
         plan, samples = self._plan(key, stream, cursor, saved)
@@ -439,6 +440,62 @@ class DataLoader(Generic[T_co]):
         self._resume = resume
         self._epoch = state["epoch"]
 
+    def replay(self, *, epoch: int, step: int, index: int | None = None) -> Any:
+        """Return a batch of any epoch as it was, or the sample that stood at an index of it, and read nothing else.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset, DataLoader
+        >>> noisy = ArrayDataset(np.arange(9.0)).map(lambda x, rng: x + rng.random())
+        >>> loader = DataLoader(noisy, 2, shuffle=True, seed=0, num_workers=2)
+        >>> batches = list(loader)
+        >>> np.array_equal(loader.replay(epoch=0, step=3), batches[3])
+        True
+        >>> bool(loader.replay(epoch=0, step=3, index=1) == batches[3][1])
+        True
+
+        It is made here, in the caller's thread, of this rank's part. Loops that run, their place and the state are not
+        touched. Code that draws from elsewhere than `headrace.rng` gives what it gave only where one thread at a time
+        made batches: inline and in processes. Any place can be replayed of a dataset's own order and of a planned
+        sampler's. Without a ``seed``, and of any other sampler, only the epoch begun last, or that of a loaded state,
+        is known; a sampler is then read up to there, and so is an iterable dataset, of which earlier samples are made
+        again too. Raises `ArgumentError` for a step or an index that is not there, for an epoch that is not known, for
+        an iterable dataset that can be read only once or keeps a state of its own, and with ``on_error="skip"``, where
+        which samples are in a batch depends on all that were bad before; and what the dataset raises.
+        """
+        work, _ = self._past(epoch, step)
+        maker = self._maker(again=False)
+        return again.batch(maker, work) if index is None else again.traced(maker, work, index)[0]
+
+    def lineage(self, *, epoch: int, step: int, index: int) -> Lineage:
+        """Return where a sample of a batch came from and what was done to it, as far as `replay` can make it again.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset, DataLoader
+        >>> noisy = ArrayDataset(np.arange(9.0)).map(lambda x, rng: x + rng.random())
+        >>> lineage = DataLoader(noisy, 2, shuffle=True, seed=0).lineage(epoch=0, step=3, index=1)
+        >>> lineage.dataset, lineage.position, [str(draw) for draw in lineage.steps[0].draws]
+        ((('Mapped', 5), ('ArrayDataset', 5)), 7, ['random() = 0.7845'])
+        """
+        work, base = self._past(epoch, step)
+        maker = self._maker(again=False)
+        sample, trace, bad = again.traced(maker, work, index)
+        key = work.keys[index] if work.lane is None else None
+        return Lineage(
+            again.visits(self.dataset, key),
+            key,
+            maker.source.where(key) if isinstance(maker.source, Indexed | Batched) and key is not None else None,
+            base,
+            epoch,
+            step,
+            index,
+            work.start + index * (1 if work.lane is None else work.lane.count),
+            trace.before if trace.steps else sample,
+            sample,
+            again.steps(trace),
+            tuple(trace.draws),
+            bad,
+        )
+
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
         return self._meter.snapshot()
@@ -545,6 +602,70 @@ class DataLoader(Generic[T_co]):
         batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, **how), most
+
+    def _past(self, epoch: int, step: int) -> tuple[Work, int]:
+        """Return the work of a step of any epoch, and the seed that it is made from."""
+        epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
+        step = arguments.whole("step", step, least=0)
+        if self.on_error == "skip":
+            raise ArgumentError(
+                'on_error="skip" fills batches up from what follows, so that a step does not say which samples are in '
+                'its batch; only with "raise" or "replace" can it be replayed'
+            )
+        saved: dict[str, Any] = self._resume or {}
+        if saved.get("epoch") != epoch or not saved["step"]:
+            saved = {}
+        began = self._cursor.began
+        cursor = self._cursor if not saved and began is not None and began.epoch == epoch else Cursor(Place(epoch))
+        base: Any = self.seed if self._key is not None else saved.get("seed", cursor.seed)
+        if base is None:
+            raise ArgumentError(
+                f"the order of epoch {epoch} is not known: without a seed each loop draws one, and only that of the "
+                "loop begun last, or of a loaded state, can be replayed; make the loader with seed="
+            )
+        key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
+        plan: Plan
+        if self._planned:
+            first, origin = saved.get("step", 0), saved.get("samples", 0)
+            if cursor.plan is not None:
+                first, origin = cursor.plan.first, cursor.plan.origin
+            plan = self._whole(key, epoch, *((first, origin) if step >= first else (0, 0)))
+            work = plan.work(stream, step)
+        else:
+            work = self._read_up_to(epoch, step, key, stream, cursor, saved)
+        if work is None:
+            raise ArgumentError(f"step {step} is not in epoch {epoch}, which has fewer")
+        return work, base
+
+    def _read_up_to(
+        self, epoch: int, step: int, key: seeds.Key, stream: int, cursor: Cursor, saved: dict[str, Any]
+    ) -> Work | None:
+        """Return the work of a step of an order that can only be passed through."""
+        source = unmapped(self.dataset)[0] if self._streams else self._given
+        name = article(type(source).__qualname__)
+        if isinstance(source, Iterator):
+            raise ArgumentError(
+                f"{name} is an iterator, which can be read only once: nothing of it can be replayed; give an object "
+                "whose iter() begins anew"
+            )
+        if hasattr(source, "load_state_dict"):
+            raise ArgumentError(
+                f"the {'dataset' if self._streams else 'sampler'}, {name}, keeps a state of its own, which replaying "
+                "would move: load a state saved before the step into another loader, and read on from there"
+            )
+        if self._streams and not self._fans:
+            copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
+            return Lanes(copies, self.batch_size or 1, key).work(stream, step)
+        drawn = saved.get("sampler") if cursor.sampler is None else cursor.sampler.state()
+        if not self._streams and drawn is None and not (saved or isinstance(source, Sequence | np.ndarray)):
+            raise ArgumentError(
+                f"the order of epoch {epoch} is not known: {name} can only be passed through, and only the pass begun "
+                "last, or that of a loaded state, can be replayed; planned samplers (ShardSampler, MixtureSampler, …) "
+                "can be asked for any place"
+            )
+        with undisturbed(source):
+            plan, _ = self._plan(key, stream, Cursor(Place(epoch, step)), {"sampler": drawn})
+            return plan.work(stream, step)
 
     def _recorder(self, place: Place, drawn: int, plan: Batches | Chosen | None) -> Recorder | None:
         """Return what writes a loop's batches into the ledger, if there is one."""

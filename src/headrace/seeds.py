@@ -109,6 +109,16 @@ class Here:
         self.reading = reading
         self._generator = begun
 
+    @property
+    def traced(self) -> bool:
+        """Whether what is done to samples is written down: in a replay alone."""
+        return False
+
+    @property
+    def trace(self) -> Any:
+        """What is done to the sample at hand is written down in; None: nowhere, but in a replay."""
+        return None
+
     def generator(self) -> np.random.Generator:
         """Return the generator of the sample at hand: the same object until the next `move`."""
         if self._generator is None:

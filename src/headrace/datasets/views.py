@@ -108,8 +108,11 @@ class Mapped(Dataset[T_co]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""
-        if seeds.inside() is None or not self.reads_many:
+        here = seeds.inside()
+        if here is None or not self.reads_many:
             return [self[index] for index in indices]
+        if here.traced:  # of the kernel's steps nothing can be written down
+            return [self[indices[row]] for row in seeds.each(len(indices))]
         return fused.samples(cast("Plan", self._plan), self.base, indices, self.__getitem__, self._rest)
 
     @property

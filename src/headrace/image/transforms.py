@@ -314,9 +314,12 @@ class RandomHorizontalFlip(Transform):
             raise ArgumentError(f"RandomHorizontalFlip: p is a probability, from 0 to 1; got {self.p!r}")
         object.__setattr__(self, "p", p)
 
+    def flips(self, rng: np.random.Generator | None = None) -> bool:
+        """Draw whether a picture is mirrored."""
+        return (seeds.rng() if rng is None else rng).random() < self.p
+
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
-        drawn = (seeds.rng() if rng is None else rng).random()
-        return geometry.flip(image) if drawn < self.p else image
+        return geometry.flip(image) if self.flips(rng) else image
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +499,9 @@ class Compose(LazyRng):
 
     def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
         """Return the sample with every transform applied."""
+        here = seeds.inside()
+        if here is not None and here.trace is not None:
+            return here.trace.apply(self.transforms, sample, rng)
         for step in self._steps:
             sample = step(sample, rng)
         return sample

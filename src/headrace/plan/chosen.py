@@ -46,6 +46,7 @@ class Chosen:
         self._seed = seed
         self._spare = spare
         self.first = first
+        self.origin = origin
         self._count = order.count(epoch)
         self._begin = bisect_left(range(self._count), origin, key=lambda number: order.start(epoch, number))
 

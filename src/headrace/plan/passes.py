@@ -6,6 +6,7 @@ import copy
 import random
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,18 @@ def _keepers(sampler: Any, items: Any) -> list[tuple[str, Any]]:
     if type(sampler).__name__ == "BatchSampler":  # which reads no further than the batch at hand
         found.append(("sampler.sampler", getattr(sampler, "sampler", None)))
     return found
+
+
+@contextmanager
+def undisturbed(sampler: Any) -> Iterator[None]:
+    """Give the generators that a sampler may draw from back as they were, after a block that passes through it."""
+    generators = _generators(sampler)
+    before = {name: generator.state() for name, generator in generators.items()}
+    try:
+        yield
+    finally:
+        for name, state in before.items():
+            generators[name].set_state(state)
 
 
 class _Own:
