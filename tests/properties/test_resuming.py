@@ -1,0 +1,13 @@
+"""A little of `make resume-proof`: saving, loading, breaking off, failing, on workers and ranks that change."""
+
+from __future__ import annotations
+
+import pytest
+from tests.properties.resuming import proven
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")
+
+
+def test_what_comes_is_what_the_model_says() -> None:
+    """Do what may happen to a run, in any order, and compare every batch with the model."""
+    proven(steps=300, each=20)
