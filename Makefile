@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
 
-.PHONY: help demo test check lint types tests adapters chaos fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test check lint types tests adapters chaos resume-proof fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
+	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
 	@echo "make sanitize     the kernel's tests under sanitizers"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
@@ -82,6 +83,10 @@ adapters: $(FRAMEWORKS)/.dev
 # The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos --output benchmarks/CHAOS.md $(CHAOS)
+
+# The suite holds a small sample of it. Options: RESUME="--steps 1000 --kills 20 --seed 7".
+resume-proof: $(VENV)/.dev
+	$(BIN)/python -m tests.resuming $(RESUME)
 
 # cmake and ninja for what is not built by pip, which brings its own.
 $(VENV)/.cmake: | $(VENV)/.headers

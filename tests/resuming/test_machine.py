@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.properties.resuming import proven
+
+from tests.resuming.machine import proven
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")
 
