@@ -75,7 +75,7 @@ tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
 # In an environment of their own, and in two processes: once JAX is loaded, a process should not fork, which torch's
 # loader does; and once torch is loaded, its generator is the one that seeds are drawn from.
 adapters: $(FRAMEWORKS)/.dev
-	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_jax.py tests/adapters/test_keras.py \
+	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_jax*.py tests/adapters/test_keras.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'

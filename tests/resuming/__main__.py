@@ -26,9 +26,7 @@ def main() -> None:
     began = perf_counter()
     tally = killed(given.kills, given.seed)
     took = perf_counter() - began
-    print(
-        f"{tally.kills} kills in {tally.runs} runs of training: each received what one left alone receives,"
-    )
+    print(f"{tally.kills} kills in {tally.runs} runs of training: each received what one left alone receives,")
     print(f"and the ledgers prove each of its epochs, over {tally.sessions} sessions in all; {took:.0f} s")
 
 
