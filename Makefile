@@ -15,7 +15,7 @@ help:
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
-	@echo "make sanitize     the kernel's tests under sanitizers"
+	@echo "make sanitize     the kernel's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
@@ -46,7 +46,7 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) | $(VENV)/.headers
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo
 
-test: check fuzz
+test: check sanitize fuzz
 
 check: lint types tests
 
@@ -112,13 +112,20 @@ else
 	@echo "fuzz: skipped: it takes a C++ compiler and libjpeg-turbo's headers"
 endif
 
-# Python itself is not built with the sanitizer, which must be there before it.
-sanitize: $(VENV)/.dev
-	$(PYTHON) -m venv build/sanitized
-	build/sanitized/bin/pip install --quiet --config-settings=cmake.define.HEADRACE_SANITIZE=address,undefined \
-	  --config-settings=wheel.packages=src/headrace '.[dev]'
+# The package once more, with another kernel. Python itself is not built with the sanitizer, which must be there before it.
+sanitize: $(VENV)/.cmake $(VENV)/.dev
+ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
+	@mkdir -p build/sanitized
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S src/headrace/_native -B build/sanitize -DCMAKE_CXX_COMPILER=$(CXX_HERE) \
+	  -DHEADRACE_SANITIZE=address,undefined -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build/sanitize.log \
+	  && PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build/sanitize >> build/sanitize.log || { cat build/sanitize.log; exit 1; }
+	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r src/headrace build/sanitized
+	rm -f build/sanitized/headrace/_native/*.so && cp build/sanitize/kernel*.so build/sanitized/headrace/_native
 	LD_PRELOAD="`$(CXX_HERE) -print-file-name=libasan.so` `$(CXX_HERE) -print-file-name=libstdc++.so.6`" \
-	  ASAN_OPTIONS=detect_leaks=0 build/sanitized/bin/python -m pytest -p no:cacheprovider tests/native
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized $(BIN)/python -m pytest -q -p no:cacheprovider tests/native
+else
+	@echo "sanitize: skipped: it takes g++ and libjpeg-turbo's headers"
+endif
 
 # Tried where no header and no library of the system can help: in an environment of its own.
 wheel: $(VENV)/.headers
