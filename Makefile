@@ -61,7 +61,7 @@ types: $(VENV)/.dev
 $(FRAMEWORKS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate lightning torchdata \
-	  --editable '.[dev,jax,keras,torch]'
+	  --editable '.[dev,examples,jax,keras,torch]'
 	@touch $@
 
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
@@ -79,6 +79,7 @@ adapters: $(FRAMEWORKS)/.dev
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'
+	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
 
 # The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
 chaos: $(VENV)/.dev
@@ -147,4 +148,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo
+	rm -rf $(VENV) $(FRAMEWORKS) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples

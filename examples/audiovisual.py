@@ -1,0 +1,138 @@
+"""A model that sees pictures and hears sounds, in Keras: `python examples/audiovisual.py`.
+
+Pictures come from a list file, sounds from the rows of an HDF5 (or MATLAB v7.3) file with one-hot tags, joined by
+label. With your own: `--pictures train.txt test.txt --sounds train.h5 test.mat`. Without, both are made: patches of
+photographs, and for each photograph a chord of its own, under noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import h5py
+import keras
+import numpy as np
+from common import HELD_OUT, SIDE, options, patches, save
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from headrace import HDF5Dataset, ImageList, PairedDataset, RandomHorizontalFlip, Resize, ToFloat
+from headrace.keras import DataLoader
+
+SOUNDS = 3
+"""How many are heard with each picture."""
+BANDS, SAMPLES, RATE = 48, 1024, 8000
+NOISE = 6.0
+
+
+def make_data(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write lists of pictures and files of sounds, to train with and to test with."""
+    images, labels, names = patches()
+    lists, sounds = [folder / "train.txt", folder / "test.txt"], [folder / "train.h5", folder / "test.h5"]
+    held_out = np.arange(len(images)) % HELD_OUT == 0
+    rng = np.random.default_rng(0)
+    (folder / "patches").mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / "patches" / f"{number}.png")
+    for which, list_file, sound_file in zip((~held_out, held_out), lists, sounds, strict=True):
+        lines = [f"patches/{number}.png {labels[number]}\n" for number in np.flatnonzero(which)]
+        list_file.write_text("".join(lines), encoding="utf-8")
+        tags = np.arange(600) % len(names)
+        with h5py.File(sound_file, "w") as file:
+            file.create_dataset("audio", data=chords(tags, rng), chunks=(64, BANDS), compression="gzip")
+            file["tags"] = np.eye(len(names), dtype=np.uint8)[tags]
+    return lists, sounds
+
+
+def chords(tags: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make a noisy chord for each tag, and tell how loud each band of its spectrum is, in bels."""
+    seconds = np.arange(SAMPLES) / RATE
+    roots = 220 * 2 ** (tags / 6)
+    tones = roots[:, None] * np.array([1, 5 / 4, 3 / 2, 2, 5 / 2, 3]) * rng.normal(1, 0.01, (len(tags), 1))
+    waves = np.sin(2 * np.pi * (tones[..., None] * seconds + rng.random((*tones.shape, 1)))).sum(axis=1)
+    waves += rng.normal(0, NOISE, waves.shape)
+    power = np.abs(np.fft.rfft(waves * np.hanning(SAMPLES)))[:, : BANDS * 4] ** 2
+    return np.log10(power.reshape(len(tags), BANDS, 4).sum(axis=-1)).astype(np.float32) - 4
+
+
+def network(classes: int, *, eyes: bool, ears: bool) -> keras.Model:
+    layers = keras.layers
+    picture, sounds = keras.Input((SIDE, SIDE, 3)), keras.Input((SOUNDS, BANDS))
+    seen, heard = picture, sounds
+    for width in (16, 32, 64):
+        seen = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu")(seen)
+    seen = layers.GlobalAveragePooling2D()(seen)
+    for width in (32, 32):
+        heard = layers.Dense(width, activation="relu")(heard)
+    heard = layers.GlobalAveragePooling1D()(heard)
+    known = layers.Concatenate()([seen] * eyes + [heard] * ears)
+    return keras.Model([picture, sounds], layers.Dense(classes)(known))
+
+
+def main() -> None:
+    parser = options(__doc__, epochs=12)
+    parser.add_argument("--pictures", type=Path, nargs=2, help="list files of `path label`, to train and to test with")
+    parser.add_argument("--sounds", type=Path, nargs=2, help="HDF5 or MATLAB files of sounds with tags, likewise")
+    told = parser.parse_args()
+    if (told.pictures is None) != (told.sounds is None):
+        parser.error("--pictures and --sounds go together")
+    lists, files = (told.pictures, told.sounds) if told.pictures else make_data(told.out)
+    run(told, lists, files)
+
+
+def run(told: argparse.Namespace, lists: list[Path], files: list[Path]) -> None:
+    sounds = [HDF5Dataset(file) for file in files]
+    images = [ImageList(file).map(Resize((SIDE, SIDE)), RandomHorizontalFlip(), ToFloat()) for file in lists]
+    train, test = (PairedDataset(*both, k=SOUNDS) for both in zip(images, sounds, strict=True))
+    training = DataLoader(train, batch_size=32, shuffle=True, seed=0, num_workers=1)
+    held_out = DataLoader(test, batch_size=128, seed=0)
+
+    classes = int(sounds[0].labels.max()) + 1
+    histories = {}
+    for name, eyes, ears in (("picture alone", True, False), ("sounds alone", False, True), ("both", True, True)):
+        print(f"\n{name}")
+        keras.utils.set_random_seed(0)
+        model = network(classes, eyes=eyes, ears=ears)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss, metrics=["accuracy"])
+        histories[name] = model.fit(training, epochs=told.epochs, validation_data=held_out).history
+    print()
+    for name, history in histories.items():
+        of_loss, right = history["loss"], history["val_accuracy"][-1]
+        print(f"{name}: loss {of_loss[0]:.3f} in the first epoch, {of_loss[-1]:.3f} in the last; {right:.0%} right")
+    held_out.set_epoch(0)
+    draw(histories, next(iter(held_out)), told.out / "audiovisual.png")
+    for file in sounds:
+        file.close()
+
+
+def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, picture: Path) -> None:
+    (images, sounds), labels = batch
+    figure = plt.figure(figsize=(13, 4.6), dpi=100, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.3))
+    axis = left.subplots()
+    for (name, history), colour in zip(histories.items(), ("tab:orange", "tab:green", "tab:blue"), strict=True):
+        epochs = range(1, len(history["val_accuracy"]) + 1)
+        axis.plot(epochs, history["val_accuracy"], marker=".", color=colour, label=name)
+    axis.set(title="share of held-out samples that are named rightly", xlabel="epoch", ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    right.suptitle(f"samples: a picture, and {SOUNDS} sounds of its class (spectra; dark is loud)")
+    chosen = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:6]]
+    axes = right.subplots(2, len(chosen), height_ratios=(1, 1.2), squeeze=False)
+    for column, index in enumerate(chosen):
+        axes[0, column].imshow(images[index])
+        axes[0, column].set_title(f"label {labels[index]}", fontsize=9)
+        axes[1, column].imshow(sounds[index].T, aspect="auto", origin="lower", cmap="Greys", interpolation="nearest")
+        for axis in axes[:, column]:
+            axis.set(xticks=[], yticks=[])
+    axes[1, 0].set_ylabel("frequency")
+    save(figure, picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What the examples share: their arguments, their pictures, and how a classifier's picture is drawn."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+mpl.use("agg")  # files, no windows
+from matplotlib import pyplot as plt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDE = 32
+HELD_OUT = 5
+"""One patch in so many is for testing."""
+
+
+def options(description: str, *, epochs: int) -> argparse.ArgumentParser:
+    """Return a parser of what every example can be told."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the pictures ({epochs})")
+    parser.add_argument(
+        "--out", type=Path, default=Path("headrace-examples"), help="folder for pictures and made data (./%(default)s)"
+    )
+    return parser
+
+
+def cifar_options(description: str, *, epochs: int) -> argparse.Namespace:
+    """Read the command line of an example on CIFAR pictures; where none are named, the folder is one made here."""
+    parser = options(description, epochs=epochs)
+    parser.add_argument("cifar", type=Path, nargs="?", help="folder with CIFAR-10 as downloaded; else patches are cut")
+    told = parser.parse_args()
+    told.out.mkdir(parents=True, exist_ok=True)
+    told.cifar = told.cifar or make_cifar(told.out)
+    return told
+
+
+def patches() -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
+    """Cut the photographs that come with headrace into patches; the label says which photograph it was."""
+    found, labels, names = [], [], []
+    for file in sorted((files("headrace") / "demo").iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".jpg"):
+            continue
+        with file.open("rb") as stream, Image.open(stream) as photograph:
+            pixels = np.asarray(photograph.convert("RGB"))
+        rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
+        grid = pixels[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE, 3)
+        found.append(grid.swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3))
+        labels.append(np.full(rows * columns, len(names), np.uint8))
+        names.append(file.name.removesuffix(".jpg"))
+    return np.concatenate(found), np.concatenate(labels), names
+
+
+def make_cifar(folder: Path) -> Path:
+    """Write the patches as CIFAR-10's binary version has its pictures: a byte for the label, then the three planes."""
+    images, labels, names = patches()
+    records = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(images), -1)], axis=1)
+    held_out = np.arange(len(records)) % HELD_OUT == 0
+    place = folder / "cifar-10-batches-bin"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "batches.meta.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    (place / "test_batch.bin").write_bytes(records[held_out].tobytes())
+    for number, part in enumerate(np.array_split(records[~held_out], 5), start=1):
+        (place / f"data_batch_{number}.bin").write_bytes(part.tobytes())
+    return folder
+
+
+def report(
+    losses: list[float],
+    scores: NDArray[np.floating],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    classes: list[str],
+    picture: Path,
+) -> None:
+    """Say how well a classifier does on pictures that it has not seen, and draw it."""
+    guesses = scores.argmax(axis=1)
+    right = guesses == labels
+    print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")
+    print(f"held-out pictures: {right.sum()} of {len(labels)} right ({right.mean():.0%})")
+
+    figure, axes = plt.subplots(1, 3, figsize=(14, 5), dpi=100, layout="compressed", width_ratios=(1, 1, 1.7))
+    axes[0].plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
+    axes[0].set(title="training loss", xlabel="epoch", ylim=(0, None))
+    axes[0].grid(alpha=0.3)
+
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, guesses), 1)
+    axes[1].imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.3)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            axes[1].text(column, row, count, ha="center", va="center", fontsize=8)
+    axes[1].set(title=f"{right.mean():.0%} of {len(labels)} right", xlabel="said to be", ylabel="is")
+    axes[1].set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes[1].set_yticks(range(len(classes)), classes)
+
+    # The wrong ones first, for they say more; no more than half.
+    rng = np.random.default_rng(0)
+    wrong, fine = rng.permutation(np.flatnonzero(~right))[:16], rng.permutation(np.flatnonzero(right))
+    chosen = np.concatenate([wrong, fine])[:32]
+    axes[2].axis("off")
+    for place, index in enumerate(chosen):
+        row, column = divmod(place, 8)
+        top = row * 1.25
+        axes[2].imshow(images[index], extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
+        colour = "black" if right[index] else "tab:red"
+        axes[2].text(
+            column + 0.5, top + 1.1, classes[guesses[index]], ha="center", va="center", fontsize=7, color=colour
+        )
+    axes[2].set(title="what it takes them for (red: wrongly)", xlim=(0, 8), ylim=(4 * 1.25, 0))
+    save(figure, picture)
+
+
+def save(figure: plt.Figure, picture: Path) -> None:
+    """Write a figure, and say where."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+    print(f"picture: {picture}")

@@ -1,0 +1,108 @@
+"""The examples run as a user runs them, learn something, and save pictures that show something."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headrace
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, folder: Path, *arguments: str, needs: tuple[str, ...] = ()) -> str:
+    """Run an example in a folder, and return what it printed; skip where what it needs is not installed."""
+    for module in ("matplotlib", "tqdm", *needs):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{name} needs {module}")
+    # One thread: torch's wait for one another with the processor held, which other work on it makes very slow.
+    environment = os.environ | {"KERAS_BACKEND": "jax", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    shows_something(folder / "headrace-examples" / f"{name.replace('_', '-')}.png")
+    return done.stdout
+
+
+def shows_something(file: Path) -> None:
+    """Look for shapes in every third of a picture, from left to right."""
+    image = pytest.importorskip("PIL.Image")
+    with image.open(file) as picture:
+        pixels = np.asarray(picture.convert("L"), dtype=float)
+    assert pixels.shape[0] >= 300
+    assert pixels.shape[1] >= 800
+    assert all(third.std() > 10 for third in np.array_split(pixels, 3, axis=1))
+
+
+def losses(printed: str) -> list[tuple[float, float]]:
+    """Find the first epoch's loss and the last one's, of each training that is told of."""
+    found = re.findall(r"loss:? ([\d.]+) (?:in the first epoch,|to) ([\d.]+)", printed)
+    return [(float(first), float(last)) for first, last in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("classify_torch", ("torch",)), ("classify_keras", ("keras", "jax")), ("classify_jax", ("jax",))],
+)
+def test_a_classifier_learns_photographs(name: str, needs: tuple[str, ...], tmp_path: Path) -> None:
+    """Fall in loss, and name held-out pictures far better than a guess among six would."""
+    printed = run(name, tmp_path, "--epochs", "4", needs=needs)
+    ((first, last),) = losses(printed)
+    assert last < 0.75 * first
+    right, of = map(int, re.findall(r"(\d+) of (\d+) right", printed)[0])
+    assert of == 243
+    assert right > of / 2
+
+
+def test_a_classifier_reads_the_cifar_that_it_is_given(tmp_path: Path) -> None:
+    """Take the pictures and the classes of the folder that is named."""
+    place = tmp_path / "mine" / "cifar-10-batches-bin"
+    place.mkdir(parents=True)
+    (place / "batches.meta.txt").write_text("dark\nbright\n")
+    records = b"".join(
+        bytes([label]) + bytes([200 * label + number] * 3072) for number in range(20) for label in (0, 1)
+    )
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (place / f"{name}.bin").write_bytes(records)
+    printed = run("classify_jax", tmp_path, "mine", "--epochs", "4", needs=("jax",))
+    assert "40 of 40 right" in printed
+
+
+def test_pictures_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
+    """Decode what was encoded, in as many bits as the model says; more of them the more an error costs."""
+    printed = run("compress", tmp_path, "--epochs", "1", needs=("torch", "constriction"))
+    first, last = losses(printed)[0]
+    assert last < first / 2
+    told = re.findall(r"lambda-([\d.]+)\.bits decoded: ([\d.]+) bits a pixel, ([+-][\d.]+)% of the model's", printed)
+    assert len(told) == 4
+    rates = [float(bits) for _, bits, _ in told]
+    assert rates[-1] == max(rates)
+    for cost, bits, more in told:
+        size = (tmp_path / "headrace-examples" / f"lambda-{cost}.bits").stat().st_size
+        assert size * 8 / (243 * 32 * 32) == pytest.approx(float(bits), abs=0.001)
+        assert abs(float(more)) < 5
+
+
+def test_a_model_that_sees_and_hears_learns(tmp_path: Path) -> None:
+    """Fall in loss, with pictures, with sounds, with both."""
+    printed = run("audiovisual", tmp_path, "--epochs", "3", needs=("keras", "jax", "h5py"))
+    trained = losses(printed)
+    assert len(trained) == 3
+    assert all(last < first for first, last in trained)
+    assert len(headrace.HDF5Dataset(tmp_path / "headrace-examples" / "train.h5").labels) == 600
+
+
+def test_a_forecaster_comes_near_the_best_possible_error(tmp_path: Path) -> None:
+    """Come within a tenth of the error that the noise to come leaves to any forecast."""
+    printed = run("forecast", tmp_path, "--epochs", "4", needs=("jax",))
+    ((first, last),) = losses(printed)
+    assert last < first
+    ratio = float(re.findall(r"([\d.]+) times that of the best", printed)[0])
+    assert 0.99 < ratio < 1.1
