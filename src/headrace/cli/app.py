@@ -19,6 +19,7 @@ from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
 from headrace.cli.faults import Failure, Fault
 from headrace.cli.interrupt import held_back
+from headrace.cli.replay import replay
 from headrace.cli.show import show
 from headrace.errors import ArgumentError, HeadraceError, ListFileError, MissingDependency
 
@@ -65,7 +66,7 @@ def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
                 import_module(module)
 
 
-for command in (demo, show, bench, check, diff, doctor):
+for command in (demo, show, bench, check, diff, doctor, replay):
     commands.add_command(command)
 
 

@@ -181,6 +181,22 @@ def with_ellipses(image: NDArray[np.uint8], ellipses: NDArray[np.float64]) -> ND
     return np.array(canvas.resize((SINGLE_TILE, SINGLE_TILE), Image.Resampling.BOX))
 
 
+def with_box(image: NDArray[np.uint8], top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return a copy of a picture, (H, W, 3), with a part of it outlined.
+
+    >>> import numpy as np
+    >>> with_box(np.zeros((100, 100, 3), np.uint8), 20, 20, 50, 50)[20, 20].tolist() == list(_MARK)
+    True
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(image)
+    stroke = max(1, round(max(picture.size) / TILE * 2))
+    ImageDraw.Draw(picture).rectangle((left, top, left + width - 1, top + height - 1), outline=_MARK, width=stroke)
+    return np.array(picture)
+
+
 def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place: int, card: Pair | Single) -> None:
     left, top = layout.corner(place)
     width, height = layout.card
