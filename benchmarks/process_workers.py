@@ -62,7 +62,7 @@ TABLES = {
         (("x torch", "samples_per_s"), ("CPU x torch", "cpu_s_per_1000")),
     ),
     "first_batch": Table(
-        "First batch of 2 spawned workers, of the same samples",
+        "First batch of 2 spawned workers, of a dataset that holds {few:,} path strings",
         (
             Row("torch", "first_batch", "torch"),
             Row("headrace", "first_batch", "headrace", beside="torch"),
@@ -70,14 +70,14 @@ TABLES = {
         ),
         (
             ("first batch s", "first_batch_s", ".2f"),
-            ("of it in iter() s", "start_s", ".3f"),
-            ("pickling the dataset once s", "pickle_s", ".3f"),
-            ("CPU s", "cpu_s", ".2f"),
+            ("CPU s of all processes", "cpu_s", ".2f"),
+            ("CPU s of iter() itself", "start_s", ".3f"),
+            ("CPU s of pickling the dataset once", "pickle_s", ".3f"),
         ),
         (("x torch", "first_batch_s"),),
     ),
     "memory": Table(
-        "Peak proportional memory (PSS) of 4 forked workers that read {paths:,} path strings",
+        "Peak proportional memory (PSS) with 4 forked workers over {paths:,} path strings, shuffled",
         (
             Row("torch, a list", "memory", "torch"),
             Row("headrace, a list", "memory", "headrace", beside="torch, a list"),
@@ -96,8 +96,19 @@ Found = dict[str, list[dict[str, float]]]
 
 def measure(row: Row, given: argparse.Namespace) -> dict[str, float]:
     python = str(PYTHON) if PYTHON.exists() else sys.executable
-    count = given.paths if row.workload == "memory" else given.samples
-    command = [python, str(RUNNER), row.workload, row.kind, "--seconds", str(given.seconds), "--count", str(count)]
+    count = {"memory": given.paths, "first_batch": given.paths // 10}.get(row.workload, given.samples)
+    command = [
+        python,
+        "-W",
+        "ignore",
+        str(RUNNER),
+        row.workload,
+        row.kind,
+        "--seconds",
+        str(given.seconds),
+        "--count",
+        str(count),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*command, *(["--arrays"] if row.arrays else [])],
@@ -113,7 +124,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 def document(table: Table, rows: Sequence[Row], found: Found, given: argparse.Namespace) -> list[str]:
     heads = ["loader", *(name for name, _, _ in table.columns), *(name for name, _ in table.ratios)]
-    lines = [f"## {table.title.format(paths=given.paths)}", "", f"| {' | '.join(heads)} |"]
+    lines = [f"## {table.title.format(paths=given.paths, few=given.paths // 10)}", "", f"| {' | '.join(heads)} |"]
     lines.append(f"| --- |{' ---: |' * (len(heads) - 1)}")
     for row in rows:
         mine, cells = found[row.name], [row.name]

@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import MemorySampler, process_tree, tree_cpu, tree_pss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHAPE = (3, 224, 224)
 BATCH = 64
@@ -31,6 +34,10 @@ class Ready:
         return self.samples[index % len(self.samples)]
 
 
+def names(count: int) -> Iterator[str]:
+    return (f"/data/train/class_{number % 1000:04d}/image_{number:08d}.jpg" for number in range(count))
+
+
 class Paths:
     """A dataset that is little but a long list of names."""
 
@@ -44,9 +51,11 @@ class Paths:
         return len(self.paths[index])
 
 
-def loader(kind: str, dataset: Any, batch: int, workers: int, method: str, *, arrays: bool = False) -> Any:
+def loader(
+    kind: str, dataset: Any, batch: int, workers: int, method: str, *, arrays: bool = False, shuffle: bool = False
+) -> Any:
     """Make a loader: the same arguments, whoever's it is. ``arrays``: torch's is asked for NumPy batches."""
-    how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": method}
+    how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": method, "shuffle": shuffle}
     if kind == "torch":
         from torch.utils.data import DataLoader as Torchs
 
@@ -72,35 +81,29 @@ def transport(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, 
 
 
 def first_batch(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:  # noqa: ARG001
-    """Return seconds to the first batch of two spawned workers, and those of them that the loop's own start takes."""
-    dataset = Ready()
-    began = perf_counter()
+    """Return seconds to the first batch of two spawned workers, and the CPU seconds that the loop's own start takes."""
+    dataset = Paths(list(names(count)))
+    began = process_time()
     pickle.dumps(dataset, protocol=5)
-    pickled = perf_counter() - began
+    pickled = process_time() - began
     made = loader(kind, dataset, BATCH, 2, "spawn", arrays=arrays)
-    spent, began = tree_cpu() or 0.0, perf_counter()
+    spent, began, started = tree_cpu() or 0.0, process_time(), perf_counter()
     batches = iter(made)
-    started = perf_counter() - began
+    start = process_time() - began
     next(batches)
-    took = perf_counter() - began
-    return {
-        "first_batch_s": took,
-        "start_s": started,
-        "pickle_s": pickled,
-        "cpu_s": (tree_cpu() or 0.0) - spent,
-    }
+    took = perf_counter() - started
+    return {"first_batch_s": took, "start_s": start, "pickle_s": pickled, "cpu_s": (tree_cpu() or 0.0) - spent}
 
 
 def memory(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:  # noqa: ARG001
     """Return the peak PSS of the process tree, in MiB, while four workers read all of a long list of strings."""
-    names = (f"/data/train/class_{number % 1000:04d}/image_{number:08d}.jpg" for number in range(count))
     if arrays:
         from headrace import PackedList
 
-        paths: Any = PackedList(names)
+        paths: Any = PackedList(names(count))
     else:
-        paths = list(names)
-    made, sampler = loader(kind, Paths(paths), 1000, 4, "fork"), MemorySampler()
+        paths = list(names(count))
+    made, sampler = loader(kind, Paths(paths), 1000, 4, "fork", shuffle=True), MemorySampler()
     idle, most = tree_pss() or 0.0, 0
     with sampler:
         for number, _ in enumerate(made):
