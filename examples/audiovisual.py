@@ -88,7 +88,8 @@ def run(told: argparse.Namespace, lists: list[Path], files: list[Path]) -> None:
     sounds = [HDF5Dataset(file) for file in files]
     images = [ImageList(file).map(Resize((SIDE, SIDE)), RandomHorizontalFlip(), ToFloat()) for file in lists]
     train, test = (PairedDataset(*both, k=SOUNDS) for both in zip(images, sounds, strict=True))
-    training = DataLoader(train, batch_size=32, shuffle=True, seed=0, num_workers=1)
+    # A thread: a process, started anew for every epoch, would take longer to import Keras than to read.
+    training = DataLoader(train, batch_size=32, shuffle=True, seed=0, num_workers=1, workers="thread", drop_last=True)
     held_out = DataLoader(test, batch_size=128, seed=0)
 
     classes = int(sounds[0].labels.max()) + 1

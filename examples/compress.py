@@ -170,16 +170,16 @@ def main() -> None:
 
 
 def draw(points: list[tuple[float, float]], images: np.ndarray, samples: list[np.ndarray], picture: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), dpi=100, layout="compressed", width_ratios=(1, 1.5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), dpi=100, layout="constrained", width_ratios=(1, 1.5))
     left.plot(*zip(*points, strict=True), marker="o", color="tab:blue")
     for cost, (bits, noise) in zip(LAMBDAS, points, strict=True):
         left.annotate(rf"$\lambda$ = {cost}", (bits, noise), (6, -12), textcoords="offset points")
     left.set(title=f"rate and distortion, {len(images)} held-out pictures", xlabel="bits a pixel, in the file")
     left.set(ylabel="peak signal-to-noise ratio, dB")
+    left.margins(x=0.25, y=0.15)
     left.set_xlim(0)
-    left.margins(y=0.15)
     left.grid(alpha=0.3)
-    chosen = np.linspace(0, len(images) - 1, 10).astype(int)
+    chosen = np.linspace(0, len(images) - 1, 9).astype(int)
     rows = [np.concatenate(list(which[chosen]), axis=1) for which in (images, *samples)]
     right.imshow(np.concatenate(rows))
     right.set_yticks([16 + 32 * row for row in range(len(rows))])

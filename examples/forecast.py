@@ -41,7 +41,7 @@ def step(
 def main() -> None:
     told = options(__doc__, epochs=10).parse_args()
     walks = RandomWalkDataset(DRIFT, 0, VARIANCE, 256, walks=200, window=WINDOW, horizon=HORIZON, stride=4)
-    training = DataLoader(walks, batch_size=128, seed=0, num_workers=1, drop_last=True)
+    training = DataLoader(walks, batch_size=128, seed=0, drop_last=True)
     unseen = RandomWalkDataset(DRIFT, 0, VARIANCE, WINDOW + HORIZON, walks=2000, window=WINDOW, horizon=HORIZON, seed=1)
 
     key = jax.random.key(0)
