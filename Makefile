@@ -128,13 +128,20 @@ else
 	@echo "sanitize: skipped: it takes g++ and libjpeg-turbo's headers"
 endif
 
-# Tried where no header and no library of the system can help: in an environment of its own.
-wheel: $(VENV)/.headers
+# With a libjpeg-turbo of its own (JPEG_SOURCES: a tar.gz of its sources, else they are downloaded), and tried where no
+# header and no library of the system can help: in an environment of its own.
+wheel: $(VENV)/.cmake
+	[ -e build/libjpeg-turbo/lib/libjpeg.a ] || PATH="$(CURDIR)/$(BIN):$$PATH" \
+	  src/headrace/_native/libjpeg-turbo.sh build/libjpeg-turbo $(JPEG_SOURCES) > build/libjpeg-turbo.log 2>&1 \
+	  || { tail -n 20 build/libjpeg-turbo.log; exit 1; }
 	rm -rf build/wheels build/clean
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels --config-settings=cmake.define.HEADRACE_STATIC=ON .
+	CMAKE_PREFIX_PATH="$(CURDIR)/build/libjpeg-turbo" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels \
+	  --config-settings=cmake.define.HEADRACE_STATIC=ON .
+	@! ls build/wheels/*-none-any.whl 2>/dev/null || { echo "a wheel without a kernel"; exit 1; }
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/pip install --quiet build/wheels/headrace-*.whl 'headrace[images,cli]'
-	cd build && clean/bin/headrace doctor
+	cd build && clean/bin/python -c "from headrace._native import kernel; print(kernel.LIBJPEG_TURBO, kernel.levels())" \
+	  && clean/bin/headrace doctor
 	@ls build/wheels/*.whl
 
 format: $(VENV)/.dev

@@ -14,6 +14,7 @@ from headrace.datasets.lists import ImageList
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.image import fused
+from headrace.image.transforms import RandomResizedCrop, Resize
 from headrace.timing import add, timed
 
 if TYPE_CHECKING:
@@ -43,8 +44,32 @@ def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
     if root is None:
         return None
     if isinstance(root, ImageDataset):
-        return fused.plan(transforms, max_pixels=root._max_pixels)
+        shrink = scaling_of(base, transforms) is not None
+        return fused.plan(transforms, max_pixels=root._max_pixels, shrink=shrink)
     return fused.plan(transforms, picture=root.arrays[0].shape[1:])
+
+
+def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Resize | RandomResizedCrop | None:
+    """Return the transform that pictures are decoded smaller for, where their dataset allows that.
+
+    >>> from headrace import ImageFiles
+    >>> from headrace.image.transforms import Resize
+    >>> scaling_of(ImageFiles(["a.jpg"], scaled_decode=True), [Resize(64)])
+    Resize(size=64, interpolation='bilinear', antialias=True)
+    """
+    root = _root(base)
+    if not isinstance(root, ImageDataset) or not root.scaled_decode or not transforms:
+        return None
+    first = transforms[0]
+    fits = type(first) in (Resize, RandomResizedCrop) and first.antialias and first.interpolation != "nearest"  # type: ignore[attr-defined]
+    return cast("Resize | RandomResizedCrop", first) if fits else None
+
+
+def read_scaled(base: Any, index: int, transform: Resize | RandomResizedCrop) -> Any:
+    """Read a sample as the transform leaves it that pictures are decoded smaller for."""
+    while type(base) is Subset:
+        index, base = base.indices[index], base.dataset
+    return base.read_scaled(index, transform)
 
 
 def unfit(base: Any) -> str:

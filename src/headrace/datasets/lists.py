@@ -75,6 +75,8 @@ class ImageList(ImageDataset):
         header: bool = False,
         columns: Sequence[str | int] | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        allow_truncated: bool = False,
+        scaled_decode: bool = False,
     ) -> None:
         file = Path(list_file)
         folder = str(file.parent) if root is None else as_folder(root)
@@ -87,7 +89,15 @@ class ImageList(ImageDataset):
             paths, labels, classes = lines.named()
         if not len(paths):
             raise ListFileError(f"{file}: no lines; at least one line `path label` was expected.")
-        super().__init__(folder, paths, labels, classes, max_pixels)
+        super().__init__(
+            folder,
+            paths,
+            labels,
+            classes,
+            max_pixels,
+            allow_truncated=allow_truncated,
+            scaled_decode=scaled_decode,
+        )
 
 
 class _NameFoundError(Exception):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.image.fused import Plan
+    from headrace.image.transforms import RandomResizedCrop, Resize
     from headrace.work import Empty
 
 
@@ -57,6 +58,9 @@ class Mapped(Dataset[T_co]):
     _plan: Plan | None = field()
     """What the native kernel does of the functions; None where it cannot read the base."""
     _rest: Compose = field()
+    _scaling: Resize | RandomResizedCrop | None = field()
+    """The first of the functions, where pictures are decoded no larger than it takes; `_behind` are the others."""
+    _behind: Compose = field()
 
     def __init__(self, base: Indexed, *functions: Callable[..., Any]) -> None:
         if not (hasattr(base, "__getitem__") and hasattr(base, "__len__")):
@@ -70,12 +74,15 @@ class Mapped(Dataset[T_co]):
         object.__setattr__(self, "_chain", chain)
         object.__setattr__(self, "_plan", plan)
         object.__setattr__(self, "_rest", Compose(*plan.rest) if plan is not None else chain)
+        scaling = fused.scaling_of(base, chain.transforms)
+        object.__setattr__(self, "_scaling", scaling)
+        object.__setattr__(self, "_behind", chain if scaling is None else Compose(*chain.transforms[1:]))
 
     def __getitem__(self, index: int) -> T_co:
         """Read a sample of the base and apply the functions to it."""
-        sample = self.base[index]
+        sample: Any = self.base[index] if self._scaling is None else fused.read_scaled(self.base, index, self._scaling)
         with timed("transform"):
-            return self._chain(sample)  # type: ignore[no-any-return]
+            return self._behind(sample)  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return len(self.base)

@@ -49,7 +49,12 @@ JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode(
-    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+    data: bytes,
+    *,
+    path: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_truncated: bool = False,
+    shrink: int = 1,
 ) -> NDArray[np.uint8]:
     """Turn the bytes of a picture file into its pixels.
 
@@ -72,16 +77,36 @@ def decode(
 
     ``allow_truncated``: take a picture whose end is missing for one, the missing part grey in a JPEG and black
     elsewhere, as Pillow does with ``ImageFile.LOAD_TRUNCATED_IMAGES``, but for this picture alone; one
-    of which nothing can be read is refused still.
+    of which nothing can be read is refused still. ``shrink``, 1, 2, 4 or 8: of a JPEG, make a picture of so many times
+    fewer rows and columns, rounded up, from fewer of its frequencies; other formats have none to leave out.
 
     ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
     above ``max_pixels`` (width times height), before memory is taken for the pixels, and `MissingDependency`.
     """
     if data[:3] == JPEG:
-        pixels = _decode_jpeg(data, path, max_pixels, allow_truncated=allow_truncated)
+        pixels = _decode_jpeg(data, path, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
         if pixels is not None:
             return pixels
-    return decode_with_pillow(data, path=path, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    return decode_with_pillow(data, path=path, max_pixels=max_pixels, allow_truncated=allow_truncated, shrink=shrink)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width of a JPEG picture as it stands upright, from its header; None for any other bytes.
+
+    >>> jpeg_size(b"GIF89a") is None
+    True
+    """
+    if data[:3] != JPEG:
+        return None
+    with _unheard():
+        try:
+            picture = _open(data, "")
+        except Exception:  # noqa: BLE001  decoding it says what is wrong
+            return None
+        if picture.format != "JPEG":
+            return None
+        width, height = picture.size
+        return (width, height) if _orientation(picture) >= 5 else (height, width)
 
 
 def read_file(path: str, *, place: str | None = None) -> bytes:
@@ -115,7 +140,12 @@ def read_file(path: str, *, place: str | None = None) -> bytes:
 
 
 def decode_with_pillow(
-    data: bytes, *, path: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+    data: bytes,
+    *,
+    path: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_truncated: bool = False,
+    shrink: int = 1,
 ) -> NDArray[np.uint8]:
     """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
     place = path or "a picture in memory"
@@ -125,11 +155,11 @@ def decode_with_pillow(
     try:
         with _unheard():
             try:
-                return _read(data, place, max_pixels, allow_truncated=allow_truncated)
+                return _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
             except image.DecompressionBombError:
                 # Some of Pillow's readers ask its own limit, which is one for the whole process, in their midst.
                 with _raised_limit(image, max_pixels):
-                    return _read(data, place, max_pixels, allow_truncated=allow_truncated)
+                    return _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
     except SampleError:
         raise
     except image.DecompressionBombError as error:
@@ -142,7 +172,9 @@ def decode_with_pillow(
         raise _bad(data, place, f"cut short or corrupt ({_said(error)})") from error
 
 
-def _decode_jpeg(data: bytes, path: str | None, max_pixels: int, *, allow_truncated: bool) -> NDArray[np.uint8] | None:
+def _decode_jpeg(
+    data: bytes, path: str | None, max_pixels: int, *, allow_truncated: bool, shrink: int
+) -> NDArray[np.uint8] | None:
     """Take the fast route, where there is one and it is sure; None sends the bytes to Pillow."""
     turbo = _simplejpeg()
     if turbo is None:
@@ -155,8 +187,9 @@ def _decode_jpeg(data: bytes, path: str | None, max_pixels: int, *, allow_trunca
         return None
     _check_size((width, height), path or "a picture in memory", max_pixels)
     try:
-        pixels = memory.empty((height, width, 3), np.uint8)
-        turbo.decode_jpeg(data, "RGB", buffer=pixels)
+        sides = -(-height // shrink), -(-width // shrink)
+        pixels = memory.empty((*sides, 3), np.uint8)
+        turbo.decode_jpeg(data, "RGB", min_height=sides[0], min_width=sides[1], buffer=pixels)
     except ValueError as error:
         if (
             "remature end" in str(error) and not allow_truncated
@@ -204,11 +237,13 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
     return Image
 
 
-def _read(data: bytes, place: str, max_pixels: int, *, allow_truncated: bool) -> NDArray[np.uint8]:
+def _read(data: bytes, place: str, max_pixels: int, *, allow_truncated: bool, shrink: int) -> NDArray[np.uint8]:
     if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
         data += END_OF_JPEG
     picture = _open(data, place)
     _check_size(picture.size, place, max_pixels)
+    if shrink > 1:
+        picture.draft(None, (max(1, picture.width // shrink), max(1, picture.height // shrink)))
     try:
         picture.load()
     except OSError as error:

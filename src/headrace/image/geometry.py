@@ -79,6 +79,35 @@ def resize(
     return _pillow_resize_float(part, height, width, interpolation)
 
 
+def shrink_for(box: Box, height: int, width: int) -> int:
+    """Return how many times smaller a picture may be decoded whose part ``box`` is scaled to a height and a width.
+
+    >>> shrink_for((0, 0, 3000, 4000), 224, 224), shrink_for((10, 10, 300, 500), 224, 224)
+    (8, 1)
+    """
+    return next(n for n in (8, 4, 2, 1) if n == 1 or (box[2] >= n * height and box[3] >= n * width))
+
+
+def resize_shrunk(image: Image, shrink: int, box: Box, height: int, width: int, interpolation: Interpolation) -> Image:
+    """Scale the part ``box`` of a picture, of which ``image`` is all, ``shrink`` times smaller, antialiased.
+
+    >>> resize_shrunk(np.full((4, 4), 7, np.uint8), 2, (1, 0, 6, 8), 1, 1, "bilinear")
+    array([[7]], dtype=uint8)
+
+    Only what lies in the box, even if in part, is looked at.
+    """
+    top, left, rows, columns = box
+    first, start = top // shrink, left // shrink
+    part = image[first : -(-(top + rows) // shrink), start : -(-(left + columns) // shrink)]
+    inside = (
+        left / shrink - start, top / shrink - first, (left + columns) / shrink - start, (top + rows) / shrink - first
+    )  # fmt: skip
+    library = _pillow()
+    picture = library.fromarray(np.ascontiguousarray(part))
+    resized = picture.resize((width, height), getattr(library.Resampling, interpolation.upper()), box=inside)
+    return np.array(resized).reshape(height, width, *image.shape[2:])
+
+
 def crop(
     image: Image, top: int, left: int, height: int, width: int, *, mode: PadMode = "constant", fill: Fill = 0
 ) -> Image:

@@ -134,14 +134,18 @@ class Resize(Transform):
             object.__setattr__(self, "size", _whole("Resize", "size", self.size, least=1))
         _check_resizing("Resize", self.interpolation, self.antialias)
 
-    def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
-        rows, columns = image.shape[:2]
+    def scaling(self, rows: int, columns: int, rng: np.random.Generator | None = None) -> tuple[Box, int, int]:  # noqa: ARG002
+        """Return which part of a picture is scaled, all of it, and to which height and width."""
         if not isinstance(self.size, int):
             height, width = self.size
         elif rows <= columns:
             height, width = self.size, int(self.size * columns / rows)
         else:
             height, width = int(self.size * rows / columns), self.size
+        return (0, 0, rows, columns), height, width
+
+    def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
+        _, height, width = self.scaling(*image.shape[:2])
         return geometry.resize(image, height, width, interpolation=self.interpolation, antialias=self.antialias)
 
 
@@ -282,15 +286,14 @@ class RandomResizedCrop(Transform):
         columns = max(1, min(width, round(height * widest)))
         return (height - rows) // 2, (width - columns) // 2, rows, columns
 
+    def scaling(self, rows: int, columns: int, rng: np.random.Generator | None = None) -> tuple[Box, int, int]:
+        """Draw which part of a picture is scaled; and to which height and width."""
+        return self.box(rows, columns, rng), *cast("tuple[int, int]", self.size)
+
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
-        height, width = cast("tuple[int, int]", self.size)
+        box, height, width = self.scaling(image.shape[0], image.shape[1], rng)
         return geometry.resize(
-            image,
-            height,
-            width,
-            interpolation=self.interpolation,
-            antialias=self.antialias,
-            box=self.box(image.shape[0], image.shape[1], rng),
+            image, height, width, interpolation=self.interpolation, antialias=self.antialias, box=box
         )
 
 
@@ -529,6 +532,19 @@ class _Standardize(Transform):
     @property
     def _name(self) -> str:
         return "ToFloat"
+
+
+def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[ToFloat | Normalize | ToCHW, ...]:
+    """Check that all transforms are of those that a device can finish batches with, and return them.
+
+    >>> finishing([Compose(ToFloat(), ToCHW())])
+    (ToFloat(), ToCHW())
+    """
+    flat = Compose(*transforms).transforms
+    for transform in flat:
+        if type(transform) not in (ToFloat, Normalize, ToCHW):
+            raise ArgumentError(f"a device finishes batches with ToFloat, Normalize and ToCHW; got {transform!r}")
+    return cast("tuple[ToFloat | Normalize | ToCHW, ...]", flat)
 
 
 STEADY: frozenset[type] = frozenset({CenterCrop, Normalize, Pad, Resize, ToCHW, ToFloat})
