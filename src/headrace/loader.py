@@ -21,7 +21,7 @@ from headrace.deliver.ahead import Ahead
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
-from headrace.generators import GeneratorLike, draw_seed, resolve
+from headrace.generators import GeneratorLike, Stateful, draw_seed, resolve
 from headrace.ledger.book import Ledger, opened
 from headrace.ledger.recorder import Recorder, begun
 from headrace.loop import Loop
@@ -122,6 +122,8 @@ class DataLoader(Generic[T_co]):
     _finish: Any = None
     """What is done to batches that a dataset makes itself; an adapter's, as the two above may be."""
     _samplers: Any = samplers
+    _source: Stateful | None
+    """Where seeds are drawn from; follows from the attribute ``generator``."""
     _start_method: str | None = None
     """How processes start where nothing is asked for; None: as is the platform's custom."""
 
@@ -227,14 +229,13 @@ class DataLoader(Generic[T_co]):
         self.collate_fn = arguments.function("collate_fn", collate_fn) or (self._convert if single else self._collate)
         self.persistent_workers = bool(persistent_workers)
         self._key = None if seed is None else seeds.key_of(seed)
-        self._source = resolve(generator)
         self._epoch = 0
         self._cursor = Cursor(Place(0))
         self._resume: dict[str, Any] | None = None
         self._copies = 0
         self._begun = False
         self._promised: tuple[int, int] | None = None
-        self._counted: tuple[int, int] | None = None
+        self._counted: tuple[tuple[int, int | None], int] | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
@@ -249,6 +250,8 @@ class DataLoader(Generic[T_co]):
             )
         if name == "multiprocessing_context":
             value = arguments.start_method(value, self.num_workers)
+        if name == "generator":
+            object.__setattr__(self, "_source", resolve(value))
         object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -258,9 +261,10 @@ class DataLoader(Generic[T_co]):
         itself of all its copies together; a loop that gives more then warns.
         """
         if self._planned:
-            place = self._resume["epoch"] if self._resume is not None else self._epoch
-            if self._counted is None or self._counted[0] != place:
-                self._counted = place, len(self._whole(self._key or seeds.key_of(0), place))
+            epoch = self._resume["epoch"] if self._resume is not None else self._epoch
+            what = epoch, arguments.length(self.dataset)
+            if self._counted is None or self._counted[0] != what:
+                self._counted = what, len(self._whole(self._key or seeds.key_of(0), epoch))
             return self._counted[1]
         if not self._streams:
             return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]

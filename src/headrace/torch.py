@@ -218,8 +218,8 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
         if tensor.is_nested or tensor.layout is not torch.strided:
             kind = "nested" if tensor.is_nested else "sparse"
             raise CollateError(
-                f"{at}sample {row} is a {kind} tensor: batches of {kind} tensors are not currently supported by the "
-                "default collate_fn; pass a collate_fn"
+                f"Batches of {kind} tensors are not currently supported by the default collate_fn; please provide a "
+                f"custom collate_fn to handle them appropriately ({at}sample {row} is one)"
             )
     shapes = [tuple(tensor.shape) for tensor in batch]
     odd = next((row for row, shape in enumerate(shapes) if shape != shapes[0]), None)

@@ -577,11 +577,11 @@ def _let_go(of: _Worker, patience: float) -> int | None:
         of.process.kill()
         _has_ended(of, PATIENCE)
         _exit_code(of)
-    try:
-        of.process.close()
-    except ValueError:  # it has ended, but how cannot be known where SIGCHLD is ignored; without a code it never closes
-        of.process._popen.returncode = 0
-        of.process.close()
+    started = of.process._popen
+    if started.returncode is None:  # it has ended, but how cannot be known where SIGCHLD is ignored
+        started.returncode = 0
+    started.close()  # its descriptors; the process object stays open to who asks it how it ended
+    of.process.is_alive()  # which makes multiprocessing forget it
     for each in (of.channel, of.alive, of.stack, of.board, of.ended):
         each.close()
     return code
