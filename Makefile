@@ -77,7 +77,7 @@ tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
 adapters: $(FRAMEWORKS)/.dev
 	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_jax*.py tests/adapters/test_keras.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
-	$(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
+	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
 
