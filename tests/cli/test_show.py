@@ -188,3 +188,44 @@ def test_cifars_files_are_never_overwritten_by_their_contact_sheet(run: Run, tmp
     done = run("show", "data", "-o", "data/test_batch.bin")
     assert done.returncode == 2
     assert (folder / "test_batch.bin").read_bytes() == before
+
+
+def test_a_file_of_rows_says_what_shape_it_has(run: Run, tmp_path: Path) -> None:
+    """Show a .npy file in numbers: all of it, and a batch."""
+    np.save(tmp_path / "features.npy", np.arange(21.0).reshape(7, 3))
+    done = run("show", "features.npy", "-b", "4", "--no-shuffle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "features.npy: 7 rows, each (3,) float64; all of them (7, 3)",
+        "",
+        "      shape   dtype    smallest  largest",
+        "rows  (4, 3)  float64     0.000   11.000",
+    ]
+    assert not (tmp_path / "headrace-show.png").exists()
+
+
+@pytest.mark.parametrize("ending", [".h5", ".mat"])
+def test_an_hdf5_file_says_what_shape_it_has(run: Run, tmp_path: Path, ending: str) -> None:
+    """Show rows and labels of an HDF5 file, found by themselves, and labels counted."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / f"audio{ending}", "w") as file:
+        file["audio"] = np.zeros((6, 5), np.float32)
+        file["tags"] = np.eye(2)[[0, 1, 1, 0, 1, 1]]
+    done = run("show", f"audio{ending}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"audio{ending}: 6 rows, each (5,) float32; all of them (6, 5)\n" in done.stdout
+    assert "labels: label 1 (4), label 0 (2)\n" in done.stdout
+
+
+def test_files_of_no_rows_or_of_objects_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    """Show an array without rows; refuse what is no array, and one that could run code."""
+    np.save(tmp_path / "none.npy", np.zeros((0, 3)))
+    assert run("show", "none.npy").stdout == "none.npy: 0 rows, each (3,) float64; all of them (0, 3)\n"
+    np.save(tmp_path / "objects.npy", np.array([{}, []], object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "text.h5").write_text("no array")
+    for name in ("objects.npy", "text.npy", "text.h5"):
+        done = run("show", name)
+        assert done.returncode == 1
+        assert done.stderr.startswith("headrace: ")
+        assert done.stderr.count("\n") == 1

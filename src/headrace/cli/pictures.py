@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.faults import Fault
+from headrace.cli.rows import open_rows
 from headrace.cli.text import count
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
@@ -152,10 +153,13 @@ def _open_picture(place: Path, path: str, max_pixels: int) -> Pictures:
     return Pictures(one, path)
 
 
-def pictures_of_path(*, by_class: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def pictures_of_path(
+    *, by_class: bool = True, rows: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the argument PATH, the options that go with it, and the dataset that they mean.
 
     ``by_class``: of a folder of class folders, take the pictures of the classes; otherwise every picture below it.
+    ``rows``: what to call instead for a file of rows that are no pictures, with its dataset and the PATH.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,6 +174,8 @@ def pictures_of_path(*, by_class: bool = True) -> Callable[[Callable[..., Any]],
             verify: bool,
             **others: object,
         ) -> Any:
+            if rows is not None and (found := open_rows(path)) is not None:
+                return rows(found, path, **others)
             pictures = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
             return command(pictures=pictures, **others)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.pictures import pictures_of_path
-from headrace.cli.text import count, plain, table
+from headrace.cli.rows import show_rows
+from headrace.cli.text import count, most_common, plain, ranges
 from headrace.datasets.cifar import CifarDataset
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     epilog="Example: headrace show photos --batch-size 24 --output batch.png",
     short_help="Show one batch, in numbers and as a picture.",
 )
-@pictures_of_path()
+@pictures_of_path(rows=show_rows)
 @click.option(
     "--output",
     "-o",
@@ -71,7 +72,7 @@ def show(
     """Make one batch of PATH; show its shapes, dtypes, value ranges and labels, and save a contact sheet.
 
     The contact sheet has each picture before and after the transforms, with its label; normalised values are turned
-    back into colours for it.
+    back into colours for it. PATH may also be a file of rows that are no pictures: .npy, .h5, .hdf5, .mat.
     """
     from headrace.cli import preview
 
@@ -126,27 +127,14 @@ def _is_one_of(dataset: ImageDataset | CifarDataset, output: Path) -> bool:
 
 def arrays(batch: Preview) -> str:
     """Return shape, dtype and range of values of the arrays of a batch."""
-    rows = [("", "shape", "dtype", "smallest", "largest")]
-    for name, array in (("images", batch.images), ("labels", batch.labels)):
-        smallest, largest = (
-            f"{value:.3f}" if array.dtype.kind == "f" else str(value) for value in (array.min(), array.max())
-        )
-        rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
-    return table(rows, left=3)
+    return ranges([("images", batch.images), ("labels", batch.labels)])
 
 
 def _sizes(batch: Preview) -> str:
     sizes = Counter(f"{width} x {height}" for height, width in batch.sizes.tolist())
-    return _most_common(sizes, most=6)
+    return most_common(sizes, most=6)
 
 
 def _labels(batch: Preview) -> str:
     names = Counter(plain(batch.pictures.label(label)) for label in batch.labels.tolist())
-    return _most_common(names, most=12)
-
-
-def _most_common(counted: Counter[str], most: int) -> str:
-    items = [f"{item} ({number})" if number > 1 else item for item, number in counted.most_common(most)]
-    if len(counted) > most:
-        items.append(f"and {len(counted) - most} more")
-    return ", ".join(items)
+    return most_common(names, most=12)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
 
 def plain(text: str) -> str:
@@ -59,3 +62,34 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def ranges(named: Iterable[tuple[str, NDArray[Any]]]) -> str:
+    """Write the shape, dtype and range of values of arrays, one a line.
+
+    >>> import numpy as np
+    >>> print(ranges([("images", np.zeros((2, 8, 8), np.uint8)), ("labels", np.array([3, 5]))]))
+            shape      dtype  smallest  largest
+    images  (2, 8, 8)  uint8         0        0
+    labels  (2,)       int64         3        5
+    """
+    rows = [("", "shape", "dtype", "smallest", "largest")]
+    for name, array in named:
+        ordered = array.dtype.kind in "biuf" and array.size > 0
+        values = (array.min(), array.max()) if ordered else ("", "")
+        smallest, largest = (f"{value:.3f}" if array.dtype.kind == "f" else str(value) for value in values)
+        rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
+    return table(rows, left=3)
+
+
+def most_common(counted: Counter[str], most: int) -> str:
+    """Write what was counted, the most common first.
+
+    >>> from collections import Counter
+    >>> most_common(Counter("banana"), most=2)
+    'a (3), n (2), and 1 more'
+    """
+    items = [f"{item} ({number})" if number > 1 else item for item, number in counted.most_common(most)]
+    if len(counted) > most:
+        items.append(f"and {len(counted) - most} more")
+    return ", ".join(items)
