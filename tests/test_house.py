@@ -22,7 +22,8 @@ LAYERS = [
     {"executors", "replay"},
     {"maker", "checkpoint"},
     {"plan", "source", "datasets", "collate", "image", "samplers"}
-    | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"},
+    | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
+    | {"detector"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
     | {"_native", "crew", "tracing"},
 ]

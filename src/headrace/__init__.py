@@ -26,6 +26,7 @@ from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
+from headrace.detector import RandomnessWarning
 from headrace.errors import (
     ArgumentError,
     BadFile,
@@ -139,6 +140,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomSampler",
     "RandomWalkDataset",
+    "RandomnessWarning",
     "RepeatedSampler",
     "Resize",
     "SampleError",

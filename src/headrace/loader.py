@@ -18,6 +18,7 @@ from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_reader, is_iterable
 from headrace.deliver.ahead import Ahead
+from headrace.detector import Watch, warn_of_held
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.threads import Threads
@@ -296,6 +297,12 @@ class DataLoader(Generic[T_co]):
         self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
         plan, samples = self._plan(key, stream, cursor, saved)
         recorder = self._recorder(place, base, cursor.plan)
+        watch = None
+        if not self._begun:
+            warn_of_held(self.dataset, self.collate_fn)
+            # Other samplers, and what puts refilled batches together, draw in the loop's own thread.
+            ours = (self._planned or (self._streams and not self._fans)) and self.on_error != "skip"
+            watch = Watch(self.num_workers) if ours and self._kind == "thread" else None
         maker = self._maker(again=self._begun)
         self._begun = True
         executor, end = self._staff(maker, base)
@@ -319,6 +326,7 @@ class DataLoader(Generic[T_co]):
             self._check_promise if self._streams else None,
             cursor,
             recorder,
+            watch,
         )
         self._cursor = cursor
         self._resume = None  # not before: whoever asks for the state meanwhile gets the one or the other

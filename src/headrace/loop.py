@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.checkpoint import Cursor
+    from headrace.detector import Watch
     from headrace.executors.base import Executor
     from headrace.ledger.recorder import Recorder
     from headrace.maker import Maker
@@ -50,6 +51,7 @@ class Loop(Iterator[T_co]):
         check: Callable[[int, int], None] | None,
         cursor: Cursor,
         recorder: Recorder | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._plan = plan
         self._seed = seed
@@ -67,6 +69,7 @@ class Loop(Iterator[T_co]):
         self._first = cursor.place
         self._streams = dict(cursor.place.streams)
         self._recorder = recorder
+        self._watch = watch
         self._record: bytes | None = None
         self._places: deque[tuple[Place, bytes | None]] | None = None
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
@@ -86,6 +89,13 @@ class Loop(Iterator[T_co]):
 
     def start(self) -> None:
         """Let the workers begin, before the first batch is asked for."""
+        if self._watch is not None:
+            self._watch.begin()
+        self._submit()
+        if self._watch is not None:
+            self._watch.pause()
+
+    def _submit(self) -> None:
         while self._asking and self._window.room:
             if self._window.over:
                 self._asking = False
@@ -107,8 +117,13 @@ class Loop(Iterator[T_co]):
         began = perf_counter()
         if self._meter.started is None:
             self._meter.started = began
+        watch, self._watch = self._watch, None  # the first batch is enough
+        if watch is not None:
+            watch.begin()
         try:
             batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
+            if watch is not None:
+                watch.end()
             if self._recorder is not None:
                 rows = self._rows if self._refill is not None else measure(batch)[0]
                 number = self._first.batches + self._meter.batches
@@ -126,6 +141,7 @@ class Loop(Iterator[T_co]):
         The cursor then stands where the consumer does.
         """
         places = self._places = deque()
+        self._watch = None  # while they are fetched, the consumer is free to draw from what it likes
 
         def handed_on() -> None:
             if places:
@@ -207,7 +223,7 @@ class Loop(Iterator[T_co]):
         window = self._window
         try:
             while True:
-                self.start()
+                self._submit()
                 outcome = window.take()
                 if outcome is not None:
                     return outcome  # type: ignore[return-value]  # a window takes no Ended

@@ -339,9 +339,9 @@ def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple):
+    if isinstance(one, tuple) and any(isinstance(part, tuple | np.ndarray) for part in one):
         return all(_same(a, b) for a, b in zip(one, other, strict=True))
-    return np.array_equal(one, other)
+    return np.array_equal(one, other) if hasattr(one, "__array__") else bool(one == other)
 
 
 def _set_state(name: str, state: Any) -> None:
