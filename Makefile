@@ -60,7 +60,7 @@ types: $(VENV)/.dev
 # One torch, whatever else comes: the newest may bring gigabytes for a GPU, and what others require may not replace it.
 $(FRAMEWORKS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate lightning torchdata \
+	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate lightning orbax-checkpoint torchdata \
 	  --editable '.[dev,examples,jax,keras,torch]'
 	@touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import headrace
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-FRAMEWORK = re.compile(r"\b(jax|keras|torch)\b")
+FRAMEWORK = re.compile(r"\b(accelerate|jax|keras|lightning|orbax|torch)\b")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 CLASSES = ["astronaut", "coffee", "rocket"]
 
@@ -60,7 +61,10 @@ def test_a_pages_code_runs_and_prints_what_it_says(name: str, photos: Path, monk
     names: dict[str, object] = {"__name__": name}
     for code, expected in BLOCK.findall(part):
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            if _frameworks(part):  # what they call of one another is none of ours
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
             exec(compile(code, name, "exec"), names)
         if expected:
             assert printed.getvalue() == expected

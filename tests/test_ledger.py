@@ -172,6 +172,14 @@ def test_what_is_missing_and_what_is_double_is_named() -> None:
         assert words in str(proof)
 
 
+def test_a_loop_that_takes_the_last_batch_and_asks_no_more_has_read_the_epoch() -> None:
+    """Know the end from the plan, where there is one."""
+    for how, ended in (({"batch_size": 4}, True), ({"batch_size": 4, "sampler": range(10)}, False)):
+        ledger = Ledger()
+        list(islice(DataLoader(range(10), **how, ledger=ledger), 3))
+        assert (verify_epoch(ledger).ended, verify_epoch(ledger).exact) == (ended, ended)
+
+
 def test_a_batch_that_was_lost_to_an_error_is_missing() -> None:
     """Count what was handed over, not what was asked for."""
     ledger = Ledger()
