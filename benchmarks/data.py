@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEMO_PICTURES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
 DEMO_PHOTOS = 250
 CLASSES = 10
+LARGE_PHOTOS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ WORKLOADS = {
         64,
         ("plain", "antialiased"),
     ),
+    "large": Workload(
+        "large",
+        f"JPEG files of 4000x3000 -> {PICTURE_WORK.format(224)}",
+        64,
+        224,
+        16,
+        ("antialiased",),
+    ),
     "arrays": Workload(
         "arrays",
         "32x32x3 uint8 in memory -> shuffled, normalised float32 NCHW",
@@ -83,6 +92,9 @@ def prepare(workload: Workload, cache: Path, photos: Path | None, pictures: int 
     files = _photo_files(cache, photos)
     if workload.name == "thumbnails":
         return _thumbnails(cache, files, total, workload.size)
+    if workload.name == "large":
+        large = _cached(cache / _key("large", files), lambda target: _write_large(target, files))
+        return _listed(large, sorted(large.glob("*.jpg")), total)
     return _listed(cache / _key("photos-list", files, total), files, total)
 
 
@@ -148,6 +160,19 @@ def _thumbnails(cache: Path, photos: list[Path], total: int, size: int) -> Prepa
     folder = _cached(cache / _key("thumbnails", photos, total, size), write)
     files = sorted(folder.glob("*.jpg"))
     return _listed(folder, files, total)
+
+
+def _write_large(target: Path, photos: list[Path]) -> None:
+    """Write photographs as large as a camera's: enlarged, with a sensor's grain, without which they are too smooth."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number, photo in enumerate(photos[:: max(1, len(photos) // LARGE_PHOTOS)][:LARGE_PHOTOS]):
+        with Image.open(photo) as source:
+            image = source.convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 4, (3000, 4000, 1))
+        pixels = (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(target / f"{number:02}.jpg", quality=90)
 
 
 def _listed(folder: Path, files: list[Path], total: int) -> Prepared:

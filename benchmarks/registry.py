@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
-PICTURES = ("photos", "thumbnails")
+PICTURES = ("photos", "thumbnails", "large")
 BOTH = ("plain", "antialiased")
 
 
@@ -56,6 +56,7 @@ def _runner(
 RUNNERS = (
     _runner("headrace", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "threads"),
     _runner("headrace-inline", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "the loop itself", workers=0),
+    _runner("headrace-scaled", "headrace_scaled.py", None, ("large",), ("antialiased",), "threads"),
     _runner("torch-opencv", "torch_opencv.py", "torch", PICTURES, ("plain",), "processes"),
     _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", PICTURES, ("plain",), "processes"),
     _runner("torch-pillow", "torch_pillow.py", "torch", PICTURES, ("antialiased",), "processes"),
@@ -85,5 +86,6 @@ BASELINES = {
     ("thumbnails", "plain"): ("torch-opencv",),
     ("photos", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("thumbnails", "antialiased"): ("torch-torchvision", "torch-pillow"),
+    ("large", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("arrays", "none"): ("torch", "torch-inline"),
 }

@@ -16,9 +16,9 @@ from headrace import (
 )
 
 
-def make(job: Job) -> DataLoader:
+def make(job: Job, *, scaled_decode: bool = False) -> DataLoader:
     if job.images is None:
-        dataset = ImageFiles(job.paths, job.labels).map(
+        dataset = ImageFiles(job.paths, job.labels, scaled_decode=scaled_decode).map(
             RandomResizedCrop(job.size, antialias=job.antialias),
             RandomHorizontalFlip(),
             ToFloat(),

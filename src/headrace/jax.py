@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace import loader
 from headrace.errors import ArgumentError, missing
+from headrace.image.transforms import ToCHW, ToFloat, finishing
 
 try:
     import jax
@@ -16,9 +17,9 @@ except ModuleNotFoundError as error:
     raise missing("JAX", extra="jax", purpose="headrace.jax") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "on_device"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -69,6 +70,40 @@ class DataLoader(loader.DataLoader[T_co]):
         if self.pin_memory:
             warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=2)
         return self._ahead(_Place(self.device if self.sharding is None else self.sharding))
+
+
+def on_device(*transforms: Any) -> Callable[[Any], Any]:
+    """Return a function that finishes batches where they lie: `ToFloat`, `Normalize` and `ToCHW`, done on a device.
+
+    >>> from headrace import Normalize, ToCHW, ToFloat
+    >>> finish = on_device(ToFloat(), Normalize((0.5, 0.4, 0.3), 0.25), ToCHW())
+    >>> batch = jax.numpy.full((2, 8, 9, 3), 255, "uint8")
+    >>> finish(batch).shape, finish(batch).dtype.name, finish(batch)[0, :, 0, 0].tolist()
+    ((2, 3, 8, 9), 'float32', [2.0, 2.4..., 2.8...])
+
+    Left out of the dataset, they let batches be bytes on their way: a quarter of the memory. Batches are ``(N, H, W)``
+    or ``(N, H, W, C)``, and ``(N, C, H, W)`` behind `ToCHW`; the values are those of the transforms themselves, but for
+    float32's rounding. The function is jitted, and can be part of a step that is. Raises `ArgumentError` for any other
+    transform.
+    """
+    steps = finishing(transforms)
+
+    def finish(images: Any) -> Any:
+        for step in steps:
+            if isinstance(step, ToCHW):
+                images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+            elif isinstance(step, ToFloat):
+                most = {"uint8": 255, "uint16": 65535}.get(images.dtype.name, 1)
+                images = images.astype(np.float32) / np.float32(most)
+            else:
+                mean, std = np.asarray(step.mean, np.float32), np.asarray(step.std, np.float32)
+                if step.channels_first and images.ndim == 4:
+                    mean, std = mean[:, None, None], std[:, None, None]
+                images = (images - mean) / std
+        return images
+
+    jitted: Callable[[Any], Any] = jax.jit(finish)
+    return jitted
 
 
 class _Place:

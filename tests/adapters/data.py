@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import headrace
+from headrace import Compose, Normalize, ToCHW, ToFloat
 
 PATCH = 16
 
@@ -106,3 +107,28 @@ class BrokenPictures(Pictures):
         if index == 5:
             raise KeyError("five")
         return super().__getitem__(index)
+
+
+FINISHES: dict[str, list[Any]] = {
+    "floats": [ToFloat()],
+    "normalised": [ToFloat(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ToCHW()],
+    "one number": [ToCHW(), ToFloat(), Normalize(0.5, 0.25, channels_first=True)],
+    "behind": [ToCHW(), ToFloat(), Normalize((0.5, 0.4, 0.3), 0.25, channels_first=True)],
+    "twice": [ToFloat(), Normalize(0.5, 0.25), Normalize((0.1, 0.2, 0.3), 2), ToCHW()],
+}
+"""What a device may be left to do, by name."""
+
+
+def batches_to_finish() -> dict[str, np.ndarray]:
+    """Batches of bytes, of two bytes a value, and of floats."""
+    rng = np.random.default_rng(0)
+    return {
+        "uint8": rng.integers(0, 256, (4, 5, 6, 3), np.uint8),
+        "uint16": rng.integers(0, 65536, (2, 5, 6, 3), np.uint16),
+        "float32": rng.random((2, 3, 3, 3), np.float32),
+    }
+
+
+def by_the_steps(batch: np.ndarray, name: str) -> np.ndarray:
+    """Finish a batch sample by sample, as a dataset would."""
+    return np.stack([Compose(*FINISHES[name])(sample) for sample in batch])

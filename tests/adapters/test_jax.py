@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.adapters.data import BrokenPictures, Pictures
+from tests.adapters.data import FINISHES, BrokenPictures, Pictures, batches_to_finish, by_the_steps
 
 import headrace
 from headrace.errors import ArgumentError, LoaderClosed
@@ -287,3 +287,19 @@ print(int(next(batches)[1]))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr, run.returncode) == ("1\n", "", 0)
+
+
+@pytest.mark.parametrize("name", FINISHES)
+def test_a_device_finishes_batches_as_the_steps_do(name: str) -> None:
+    """Come within float32's rounding, for bytes, two bytes and floats."""
+    finish = pytest.importorskip("headrace.jax").on_device(*FINISHES[name])
+    for batch in batches_to_finish().values():
+        found = np.asarray(finish(jnp.asarray(batch)))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, by_the_steps(batch, name), rtol=1e-6, atol=1e-6)
+
+
+def test_a_device_refuses_other_transforms() -> None:
+    """Name what a device cannot do."""
+    with pytest.raises(ArgumentError, match="RandomHorizontalFlip"):
+        pytest.importorskip("headrace.jax").on_device(headrace.RandomHorizontalFlip())

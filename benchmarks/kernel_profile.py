@@ -1,0 +1,98 @@
+"""Where the kernel's time goes, and what `scaled_decode` costs in pixels: `python benchmarks/kernel_profile.py PHOTOS`.
+
+Least of several repeats for each file, one thread, added up. The stages of decoding are those of libjpeg-turbo by
+itself, in full (`stages.cpp`, compiled here); what the kernel takes beyond decoding is told by the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from data import WORKLOADS, prepare
+from run import default_cache
+
+from headrace import ImageFiles, Normalize, Resize, ToCHW, ToFloat, seeds
+from headrace.image import fused
+
+REPEATS = 7
+FILES = 40
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path, nargs="?", help="folder or tar of JPEG files (default: bundled ones)")
+    args = parser.parse_args()
+    cache = default_cache()
+    photos = _files(prepare(WORKLOADS["photos"], cache, args.photos).folder)[:FILES]
+    large = _files(prepare(WORKLOADS["large"], cache, args.photos).folder)
+    sys.stdout.write("\n".join([*profile(photos), "", *error(large)]) + "\n")
+
+
+def profile(files: list[str]) -> list[str]:
+    """Return the shares of each stage, as lines of a Markdown table."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/stages"
+        source = str(Path(__file__).with_name("stages.cpp"))
+        subprocess.run(["c++", "-O2", "-o", program, source, "-ljpeg"], check=True)
+        answer = subprocess.run([program, str(REPEATS), *files], check=True, capture_output=True, text=True)
+    huffman, transform, colour = map(float, answer.stdout.split())
+    resized = [least(file, [Resize((224, 224))]) for file in files]
+    finished = [least(file, [Resize((224, 224)), ToFloat(), Normalize(MEAN, STD), ToCHW()]) for file in files]
+    reading = sum(times[0] for times in resized)
+    resizing = sum(times[2] for times in resized)
+    writing = max(0.0, sum(times[2] for times in finished) - resizing)
+    stages = {
+        "reading the file": reading, "Huffman decoding": huffman, "inverse DCT": transform,
+        "upsampling and colour": colour, "resizing": resizing, "float32, normalised, NCHW": writing,
+    }  # fmt: skip
+    whole = sum(stages.values())
+    lines = ["| stage | share | us a picture |", "| --- | ---: | ---: |"]
+    lines += [f"| {name} | {x / whole:.0%} | {x / len(files) * 1e6:,.0f} |" for name, x in stages.items()]
+    return lines
+
+
+def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
+    """Return the seconds of reading, decoding and all else for a whole picture: the least of several repeats."""
+    plan = fused.plan(chain)
+    kernel = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
+    paths = ImageFiles([file]).paths
+    one = np.zeros(1, np.int64)
+    out, good, drawn = np.zeros((1, *plan.shape), plan.dtype), np.zeros(1, np.uint8), np.zeros(1, np.int32)
+    found = []
+    for _ in range(REPEATS):
+        job = kernel.files(paths._text, paths._ends, b"", one, fused.place_of(seeds.Here()), one, out, good, drawn)
+        job.run()
+        found.append(job.seconds)
+    return tuple(min(times) for times in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def error(files: list[str]) -> list[str]:
+    """Return how far pictures decoded smaller are from those decoded in full, scaled to 224x224."""
+    exact, scaled = (ImageFiles(files, scaled_decode=one).map(Resize((224, 224))) for one in (False, True))
+    difference = np.stack([
+        np.abs(exact[number][0].astype(int) - scaled[number][0]) for number in range(len(files))
+    ])  # fmt: skip
+    decibels = 10 * np.log10(255**2 / np.mean(difference.astype(float) ** 2))
+    return [
+        (
+            f"scaled_decode on {len(files)} photographs of 4000x3000 to 224x224: {difference.mean():.2f} grey levels "
+            f"off on average, {np.percentile(difference, 99):.0f} at the 99th percentile, {difference.max()} at most "
+            f"(PSNR {decibels:.0f} dB)"
+        )
+    ]
+
+
+def _files(folder: Path) -> list[str]:
+    lines = (folder / "list.tsv").read_text().splitlines()
+    return list(dict.fromkeys(line.rsplit("\t", 1)[0] for line in lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""headrace with pictures decoded no larger than the crop takes (``scaled_decode``): for large ones."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from common import run
+from headrace_loader import make
+
+if __name__ == "__main__":
+    run(partial(make, scaled_decode=True), packages=("headrace", "numpy"))
