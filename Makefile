@@ -106,7 +106,7 @@ ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
 	  -DCMAKE_CXX_COMPILER=$(CXX_HERE) > build/fuzz.log && PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build/fuzz >> build/fuzz.log \
 	  || { cat build/fuzz.log; exit 1; }
 	@case "$(CXX_HERE)" in \
-	  *clang++) build/fuzz/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=20000 \
+	  *clang++) build/fuzz/fuzz -max_total_time=$(SECONDS) -timeout=60 -rss_limit_mb=2048 -max_len=20000 \
 	    -artifact_prefix=build/ -verbosity=0 -print_final_stats=1 build/corpus ;; \
 	  *) cd build && fuzz/fuzz $(SECONDS) corpus/* ;; esac
 else
