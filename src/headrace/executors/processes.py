@@ -284,8 +284,11 @@ class Processes:
                 name=f"{worker.NAME}{number}",
                 daemon=True,
             )
-            with worker.uninterrupted(self._method):
-                process.start()
+            try:
+                with worker.uninterrupted(self._method):
+                    process.start()
+            except (ConnectionError, EOFError):  # the fork server, from Python 3.13 on, imports the script too
+                raise WorkerDied(f"a worker process could not be started. {_hint(None)}") from None
             ours.callback(_end, process)
             ended = _ended_by(process)
             ours.callback(ended.close)
@@ -386,8 +389,7 @@ class Processes:
         self._workers.remove(dead)
         if code == worker.UNGUARDED and not dead.ready:
             raise WorkerDied(
-                "a worker process imported the script that has started it, which starts processes again "
-                f"({self._method}): let it do so only under `if __name__ == '__main__':`"
+                f"a worker process imported the script that has started it, and was to start others: {worker.GUARD}"
             )
         # torch's words to begin with: people search for them, and test suites match them.
         how = f"DataLoader worker (pid {pid}) {_ended(code)} (worker process {dead.number}, at {at})"
@@ -513,10 +515,7 @@ def _hint(code: int | None) -> str:
         return "A C extension crashed: read that sample with num_workers=0 to see it."
     if code == 0:
         return "Something in the dataset ended the process in silence (os._exit, exec)."
-    return (
-        "A script that starts processes must do so under `if __name__ == '__main__':` unless they are forked; "
-        "what else it said stands above."
-    )
+    return f"What it said stands above; {worker.GUARD}."
 
 
 def _parted(pair: tuple[End, End], one: contextlib.ExitStack, other: contextlib.ExitStack) -> tuple[End, End]:

@@ -67,6 +67,8 @@ NAME = "headrace-"
 UNGUARDED = 113
 """The exit code of a worker that has found the script it imports to start workers again."""
 
+GUARD = "a script that starts processes must do so under `if __name__ == '__main__':` unless they are forked"
+
 DEEPEST = 20
 """Levels of attributes that are looked through for what cannot be pickled."""
 
@@ -205,13 +207,19 @@ def _free(function: Any) -> tuple[str, ...]:
 
 
 def end_where_unguarded() -> None:
-    """End this process where it is a worker of ours that is importing the script which has started it.
+    """End this process where it is importing the script that has started it: a worker of ours, or the fork server.
 
-    In silence, whatever the script would make of an error: the loader says it, once.
+    At once, whatever the script would make of an error: the loader says it, once.
     """
     here = process.current_process()
-    if getattr(here, "_inheriting", False) and here.name.startswith(NAME):
-        os._exit(UNGUARDED)
+    if not getattr(here, "_inheriting", False):
+        return
+    if here.name == "MainProcess":  # the fork server, which may be another's
+        sys.stderr.write(f"headrace: {GUARD}\n")
+        sys.stderr.flush()
+    elif not here.name.startswith(NAME):
+        return
+    os._exit(UNGUARDED)
 
 
 @contextlib.contextmanager
