@@ -67,9 +67,10 @@ def epochs(how: str) -> None:
     """Loop for ever."""
     loader = DataLoader(Arrays(), 4, **HOW[how])
     print("begun", flush=True)
-    while True:
-        for _ in loader:
-            pass
+    next(batches := loader.batches(endless=True))
+    print("running", flush=True)
+    for _ in batches:
+        pass
 
 
 def waiting(how: str) -> None:
