@@ -170,6 +170,7 @@ class Maker:
                 with timed("read"):
                     sample = next(stream, _END)
                 if sample is _END:
+                    source.end(lane)
                     break
                 here.move(here.position)
                 sample = source.finished(sample)

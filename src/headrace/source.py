@@ -143,6 +143,8 @@ class Streamed:
     def _begun(self, lane: Lane) -> Iterator[Any]:
         stream = self._copy(lane.number)
         keeper, state = lane.state if lane.state is not None else (None, None)
+        if keeper == "ended":
+            return _NOTHING
         if keeper == "dataset":
             stream.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
         samples = iter(stream)
@@ -163,9 +165,15 @@ class Streamed:
             self._copies[lane] = copy.deepcopy(self._stream)
         return self._copies.setdefault(lane, self._stream)
 
+    def end(self, lane: Lane) -> None:
+        """Take note that the lane's stream has ended: what it says of its place then may be where it begins anew."""
+        self._open[lane.number] = lane.start + lane.size, _NOTHING
+
     def state(self, lane: Lane) -> tuple[str, Any] | None:
         """Return where the lane's stream says that it stands, if it, or its iterator, has ``state_dict``."""
         _, samples = self._open[lane.number]
+        if samples is _NOTHING:
+            return "ended", None
         stream = self._copies[lane.number]
         for keeper, thing in (("iterator", samples), ("dataset", stream)):
             if _keeps_state(thing):
@@ -219,5 +227,6 @@ def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int) -> Iterator[Any
 
 
 _END = object()
+_NOTHING: Iterator[Any] = iter(())
 
 Source = Indexed | Batched | Streamed

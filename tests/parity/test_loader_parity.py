@@ -217,7 +217,7 @@ def test_inline_all_is_the_same(case: dict[str, Any]) -> None:
     compare(case)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(case=st.fixed_dictionaries({**INLINE, **WORKERS}))
 def test_with_workers_all_is_the_same(case: dict[str, Any]) -> None:
     """Draw the arguments for workers too."""
