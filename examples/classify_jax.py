@@ -7,7 +7,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import cifar_options, report
+from common import cifar_options, options, report
 from tqdm import tqdm
 
 from headrace import CIFAR10, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
@@ -55,7 +55,7 @@ def step(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax
 
 
 def main() -> None:
-    told = cifar_options(__doc__, epochs=12)
+    told = cifar_options(options(__doc__, epochs=12))
     train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25)

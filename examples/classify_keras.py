@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
-from common import cifar_options, report
+from common import cifar_options, options, report
 
 from headrace import CIFAR10, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
 from headrace.keras import DataLoader
@@ -24,7 +24,7 @@ def network(classes: int) -> keras.Model:
 
 
 def main() -> None:
-    told = cifar_options(__doc__, epochs=12)
+    told = cifar_options(options(__doc__, epochs=12))
     train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25)

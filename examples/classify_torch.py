@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from common import cifar_options, report
+from common import cifar_options, options, report
 from torch import nn
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ def network(classes: int) -> nn.Module:
 
 
 def main() -> None:
-    told = cifar_options(__doc__, epochs=12)
+    told = cifar_options(options(__doc__, epochs=12))
     train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25), ToCHW()

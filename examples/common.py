@@ -32,9 +32,8 @@ def options(description: str, *, epochs: int) -> argparse.ArgumentParser:
     return parser
 
 
-def cifar_options(description: str, *, epochs: int) -> argparse.Namespace:
+def cifar_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Read the command line of an example on CIFAR pictures; where none are named, the folder is one made here."""
-    parser = options(description, epochs=epochs)
     parser.add_argument("cifar", type=Path, nargs="?", help="folder with CIFAR-10 as downloaded; else patches are cut")
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import constriction
 import numpy as np
 import torch
-from common import cifar_options, save
+from common import cifar_options, options, save
 from matplotlib import pyplot as plt
 from torch import nn
 from tqdm import tqdm
@@ -137,7 +137,11 @@ def train(codec: Codec, loader: DataLoader, cost: float, epochs: int) -> list[fl
 
 
 def main() -> None:
-    told = cifar_options(__doc__, epochs=10)
+    parser = options(__doc__, epochs=10)
+    parser.add_argument(
+        "--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="N", help="prices of an error, the lowest first"
+    )
+    told = cifar_options(parser)
     pixels = ToFloat(), ToCHW()
     pictures = CIFAR10(told.cifar).map(RandomHorizontalFlip(), *pixels)
     loader = DataLoader(pictures, batch_size=32, shuffle=True, seed=0, num_workers=1, drop_last=True)
@@ -147,7 +151,7 @@ def main() -> None:
     torch.manual_seed(0)
     codec = Codec()
     points, samples = [], []
-    for number, cost in enumerate(LAMBDAS):  # each goes on from the one before; the first has everything to learn
+    for number, cost in enumerate(told.lambdas):  # each goes on from the one before; the first has everything to learn
         losses = train(codec, loader, cost, told.epochs * (1 if number else 2))
         with torch.inference_mode():
             latents = codec.latents(images).round().int().numpy()
@@ -166,13 +170,15 @@ def main() -> None:
             f"lambda {cost}: loss {losses[0]:.2f} to {losses[-1]:.2f}; {stream.name} decoded: {size / places:.3f} bits "
             f"a pixel, {size / estimate - 1:+.2%} of the model's estimate; {noise:.2f} dB"
         )
-    draw(points, held_out.images, samples, told.out / "compress.png")
+    draw(told.lambdas, points, held_out.images, samples, told.out / "compress.png")
 
 
-def draw(points: list[tuple[float, float]], images: np.ndarray, samples: list[np.ndarray], picture: Path) -> None:
+def draw(
+    costs: list[float], points: list[tuple[float, float]], images: np.ndarray, samples: list[np.ndarray], picture: Path
+) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), dpi=100, layout="constrained", width_ratios=(1, 1.5))
     left.plot(*zip(*points, strict=True), marker="o", color="tab:blue")
-    for cost, (bits, noise) in zip(LAMBDAS, points, strict=True):
+    for cost, (bits, noise) in zip(costs, points, strict=True):
         left.annotate(rf"$\lambda$ = {cost}", (bits, noise), (6, -12), textcoords="offset points")
     left.set(title=f"rate and distortion, {len(images)} held-out pictures", xlabel="bits a pixel, in the file")
     left.set(ylabel="peak signal-to-noise ratio, dB")
@@ -183,7 +189,7 @@ def draw(points: list[tuple[float, float]], images: np.ndarray, samples: list[np
     rows = [np.concatenate(list(which[chosen]), axis=1) for which in (images, *samples)]
     right.imshow(np.concatenate(rows))
     right.set_yticks([16 + 32 * row for row in range(len(rows))])
-    names = [f"$\\lambda$ = {cost}\n{bits:.2f} bits a pixel" for cost, (bits, _) in zip(LAMBDAS, points, strict=True)]
+    names = [f"$\\lambda$ = {cost}\n{bits:.2f} bits a pixel" for cost, (bits, _) in zip(costs, points, strict=True)]
     right.set_yticklabels(["original\n24 bits a pixel", *names])
     right.set_xticks([])
     right.set_title("pictures before and after")

@@ -77,13 +77,13 @@ def test_a_classifier_reads_the_cifar_that_it_is_given(tmp_path: Path) -> None:
 
 def test_pictures_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
     """Decode what was encoded, from as many bits as the model says, to pictures that are like what they were."""
-    printed = run("compress", tmp_path, "--epochs", "1", needs=("torch", "constriction"))
+    printed = run("compress", tmp_path, "--epochs", "1", "--lambdas", "0.005", "0.05", needs=("torch", "constriction"))
     first, last = losses(printed)[0]
     assert last < first / 2
     numbers = r"bits decoded: ([\d.]+) bits a pixel, ([+-][\d.]+)% of the model's estimate; ([\d.]+) dB"
     told = re.findall(rf"lambda-([\d.]+)\.{numbers}", printed)
-    assert len(told) == 4
-    assert float(told[-1][3]) > 23
+    assert len(told) == 2
+    assert float(told[-1][3]) > 22
     for cost, bits, more, _ in told:
         size = (tmp_path / "headrace-examples" / f"lambda-{cost}.bits").stat().st_size
         assert size * 8 / (243 * 32 * 32) == pytest.approx(float(bits), abs=0.001)
