@@ -182,8 +182,8 @@ def draw(
         left.annotate(rf"$\lambda$ = {cost}", (bits, noise), (6, -12), textcoords="offset points")
     left.set(title=f"rate and distortion, {len(images)} held-out pictures", xlabel="bits a pixel, in the file")
     left.set(ylabel="peak signal-to-noise ratio, dB")
-    left.margins(x=0.25, y=0.15)
-    left.set_xlim(0)
+    left.margins(y=0.15)
+    left.set_xlim(0, 1.3 * max(bits for bits, _ in points))
     left.grid(alpha=0.3)
     chosen = np.linspace(0, len(images) - 1, 9).astype(int)
     rows = [np.concatenate(list(which[chosen]), axis=1) for which in (images, *samples)]
