@@ -32,6 +32,7 @@ from headrace import (
     get_worker_info,
     rng,
 )
+from headrace.replay import picture_of
 from headrace.tracing import Recording, Trace
 from tests.pictures import encoded, photo
 from tests.test_planned_loading import KINDS, NAMES, loader_of, plain
@@ -436,3 +437,28 @@ def test_a_packed_row_is_one_sample() -> None:
     batches = [plain(batch) for batch in loader]
     assert plain(loader.replay(epoch=0, step=1)) == batches[1]
     assert isinstance(loader.lineage(epoch=0, step=1, index=0).key, tuple)
+
+
+def test_an_epoch_is_worked_out_once_for_all_that_is_asked_of_it() -> None:
+    """Keep the plan of the epoch replayed last: a token budget takes a second for a million samples."""
+    asked = []
+
+    class Counted(headrace.TokenBatchSampler):
+        def batch_order(self, key: Any) -> Any:
+            asked.append(key)
+            return super().batch_order(key)
+
+    loader = DataLoader(Noisy(24), batch_sampler=Counted(range(24), 60), seed=0)
+    first = [loader.replay(epoch=1, step=step) for step in range(3)]
+    assert len(asked) == 1
+    again = [plain(batch) for batch in islice((loader.set_epoch(1), loader)[1], 3)]
+    assert [plain(batch) for batch in first] == again
+
+
+def test_pillows_pictures_are_looked_at_as_arrays() -> None:
+    """Find the picture in a sample of any kind."""
+    image = pytest.importorskip("PIL.Image")
+    picture = image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    assert np.array_equal(picture_of((picture, 3)), np.asarray(picture))
+    assert picture_of({"image": np.zeros((2, 2))}) is not None
+    assert [picture_of(nothing) for nothing in (3, "ab", np.float64(1), [], {"x": 1}, np.zeros(4))] == [None] * 6

@@ -237,6 +237,7 @@ class DataLoader(Generic[T_co]):
         self._begun = False
         self._promised: tuple[int, int] | None = None
         self._counted: tuple[tuple[int, int | None], int] | None = None
+        self._recalled: tuple[Any, Plan] | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
@@ -367,7 +368,8 @@ class DataLoader(Generic[T_co]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
-        return {**vars(self), "_loops": None, "_kept": None, "_keeper": None, "_cursor": Cursor(self._cursor.place)}
+        none: dict[str, Any] = dict.fromkeys(("_loops", "_kept", "_keeper", "_recalled"))
+        return {**vars(self), **none, "_cursor": Cursor(self._cursor.place)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -636,13 +638,17 @@ class DataLoader(Generic[T_co]):
                 "loop begun last, or of a loaded state, can be replayed; make the loader with seed="
             )
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
-        plan: Plan
         if self._planned:
             first, origin = saved.get("step", 0), saved.get("samples", 0)
             if cursor.plan is not None:
                 first, origin = cursor.plan.first, cursor.plan.origin
-            plan = self._whole(key, epoch, *((first, origin) if step >= first else (0, 0)))
-            work = plan.work(stream, step)
+            place = (key, epoch, first, origin) if step >= first else (key, epoch, 0, 0)
+            recalled = self._recalled
+            if recalled is None or recalled[0] != (place, arguments.length(self.dataset)):
+                # Kept for the next sample that is asked for: some plans are worked out for an epoch at a time.
+                recalled = (place, arguments.length(self.dataset)), self._whole(*place)
+                self._recalled = recalled
+            work = recalled[1].work(stream, step)
         else:
             work = self._read_up_to(epoch, step, key, stream, cursor, saved)
         if work is None:

@@ -159,6 +159,10 @@ def picture_of(sample: Any) -> Any:
         sample = sample.get("image")
     elif isinstance(sample, tuple | list) and sample:
         sample = sample[0]
+    if hasattr(sample, "detach"):  # a tensor
+        sample = sample.detach().cpu().numpy()
+    elif hasattr(sample, "__array_interface__") and not isinstance(sample, np.generic):  # a picture of Pillow's
+        sample = np.asarray(sample)
     return sample if isinstance(sample, np.ndarray) and sample.ndim in (2, 3) else None
 
 
