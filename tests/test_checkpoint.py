@@ -476,6 +476,16 @@ NO_STATES: list[Any] = [
 ]
 
 
+def test_a_samplers_keys_are_cut_anew_from_where_the_other_stood() -> None:
+    """Go on with another batch size where that is wanted: nothing lost, nothing twice."""
+    loader = DataLoader(Noisy(20), 4, sampler=range(20), seed=1)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    other = DataLoader(Noisy(20), 5, sampler=range(20), seed=1)
+    other.load_state_dict(loader.state_dict(), strict=False)
+    assert [plain(batch)[0] for batch in other] == [[8, 9, 10, 11, 12], [13, 14, 15, 16, 17], [18, 19]]
+
+
 @pytest.mark.parametrize("state", NO_STATES, ids=str)
 def test_what_is_no_state_is_refused(state: Any) -> None:
     """Say what was expected."""

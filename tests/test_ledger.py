@@ -338,6 +338,17 @@ def test_ledgers_of_loops_that_run_at_once_do_not_mix(tmp_path: Path) -> None:
     assert all(verify_epoch(tmp_path, epoch=epoch).exact for epoch in range(3))
 
 
+def test_closing_a_loader_closes_its_ledger(tmp_path: Path) -> None:
+    """Give the descriptor back, and go on writing with the next loop."""
+    with DataLoader(range(9), 2, ledger=tmp_path) as loader:
+        list(loader)
+    list(loader)
+    assert [verify_epoch(tmp_path, epoch=epoch).exact for epoch in (0, 1)] == [True, True]
+    loader.close()
+    assert loader.ledger is not None
+    assert loader.ledger._file is None
+
+
 def written(tmp_path: Path) -> Path:
     path = tmp_path / "run.ledger"
     ledger = Ledger(path)

@@ -6,6 +6,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -521,6 +522,8 @@ class DataLoader(Generic[T_co]):
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+        if self.ledger is not None:
+            self.ledger.close()
 
     def __enter__(self) -> DataLoader[T_co]:
         return self
@@ -614,6 +617,9 @@ class DataLoader(Generic[T_co]):
         if self._given is self.batch_sampler:
             return Drawn(cursor.sampler, key, **how), size
         batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
+        before: int = saved.get("plan", {}).get("batch_size") or self.batch_size or 1
+        if start is None and before != (self.batch_size or 1):  # up to the place, the keys were cut otherwise
+            batches = chain(cut(islice(cursor.sampler, place.step * before), before, drop_last=False), batches)
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, **how), most
 
