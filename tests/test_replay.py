@@ -337,6 +337,7 @@ def test_a_run_that_went_on_with_other_ranks_is_replayed_as_it_went_on() -> None
         ({}, {"epoch": 0, "step": 1.5}, "step must be an integer from 0 up"),
         ({}, {"epoch": 0, "step": 2, "index": 4}, "index must be from 0 to 3"),
         ({}, {"epoch": 0, "step": 2, "index": -1}, "index must be from 0 to 3"),
+        ({}, {"epoch": 0, "step": 2, "index": 1.5}, "index must be from 0 to 3"),
         ({"on_error": "skip"}, {"epoch": 0, "step": 0}, "fills batches up"),
     ],
     ids=str,

@@ -103,7 +103,7 @@ def batch(maker: Maker, work: Work) -> Any:
 
 def traced(maker: Maker, work: Work, index: int) -> tuple[Any, Trace, BadSample | None]:
     """Make one sample of a batch again, and write down how."""
-    if not 0 <= index < work.rows:
+    if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < work.rows:
         raise ArgumentError(f"index must be from 0 to {work.rows - 1}, the last sample of the batch; got {index!r}")
     source = maker.source
     alone = isinstance(source, Batched | Indexed)
