@@ -27,6 +27,8 @@ SOUNDS = 3
 """How many are heard with each picture."""
 BANDS, SAMPLES, RATE = 48, 1024, 8000
 NOISE = 6.0
+WAYS = {"picture alone": (True, False), "sounds alone": (False, True), "both": (True, True)}
+"""The models that are compared: whether each sees, and whether it hears."""
 
 
 def make_data(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -77,6 +79,7 @@ def main() -> None:
     parser = options(__doc__, epochs=12)
     parser.add_argument("--pictures", type=Path, nargs=2, help="list files of `path label`, to train and to test with")
     parser.add_argument("--sounds", type=Path, nargs=2, help="HDF5 or MATLAB files of sounds with tags, likewise")
+    parser.add_argument("--only", choices=WAYS, help="train one model of the three")
     told = parser.parse_args()
     if (told.pictures is None) != (told.sounds is None):
         parser.error("--pictures and --sounds go together")
@@ -94,7 +97,8 @@ def run(told: argparse.Namespace, lists: list[Path], files: list[Path]) -> None:
 
     classes = int(sounds[0].labels.max()) + 1
     histories = {}
-    for name, eyes, ears in (("picture alone", True, False), ("sounds alone", False, True), ("both", True, True)):
+    for name in [told.only] if told.only else WAYS:
+        eyes, ears = WAYS[name]
         print(f"\n{name}")
         keras.utils.set_random_seed(0)
         model = network(classes, eyes=eyes, ears=ears)
@@ -116,7 +120,7 @@ def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, picture: Pa
     figure = plt.figure(figsize=(13, 4.6), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.3))
     axis = left.subplots()
-    for (name, history), colour in zip(histories.items(), ("tab:orange", "tab:green", "tab:blue"), strict=True):
+    for (name, history), colour in zip(histories.items(), ("tab:blue", "tab:orange", "tab:green"), strict=False):
         epochs = range(1, len(history["val_accuracy"]) + 1)
         axis.plot(epochs, history["val_accuracy"], marker=".", color=colour, label=name)
     axis.set(title="share of held-out samples that are named rightly", xlabel="epoch", ylim=(0, 1.02))
