@@ -54,7 +54,7 @@ class Some:
         return index
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     size=st.integers(1, 60),
     batch_size=st.integers(1, 5),
@@ -488,7 +488,7 @@ def test_batches_that_differ_have_other_fingerprints() -> None:
     assert of_batch(np.arange(6)) == of_batch(np.arange(12)[:6])
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.integers(0, LOOKED_AT - 1), st.integers(1, 255))
 def test_any_changed_byte_shows_in_a_small_array(at: int, change: int) -> None:
     """Depend on every byte up to 64 KiB."""

@@ -208,7 +208,7 @@ def compare(case: dict[str, Any]) -> None:
         assert found.states[:alike_epochs] == expected.states[:alike_epochs]
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(case=st.fixed_dictionaries(INLINE))
 def test_inline_all_is_the_same(case: dict[str, Any]) -> None:
     """Draw any arguments, right or wrong, and read two epochs."""
@@ -217,7 +217,7 @@ def test_inline_all_is_the_same(case: dict[str, Any]) -> None:
     compare(case)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(case=st.fixed_dictionaries({**INLINE, **WORKERS}))
 def test_with_workers_all_is_the_same(case: dict[str, Any]) -> None:
     """Draw the arguments for workers too."""
