@@ -75,7 +75,7 @@ def stopped_and_resumed(make: Any, stop: int, before: dict[str, Any], after: dic
     return batches + [plain(batch) for batch in successor], successor
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     size=st.integers(1, 40),
     batch_size=st.integers(1, 7),
@@ -211,7 +211,7 @@ class Keeper(IterableDataset[int]):
         self.at, self.loaded = state["at"], True
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     stop=st.integers(0, 8),
     kinds=st.tuples(st.sampled_from([*KINDS[:4], {"num_workers": 1, **FORK}]), st.sampled_from(KINDS[:4])),
@@ -513,7 +513,7 @@ def test_a_far_place_is_reached_at_once() -> None:
     assert len(Billion.asked) == 10
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     size=st.integers(1, 60),
     batch_size=st.integers(1, 5),

@@ -171,7 +171,7 @@ def test_an_iterable_is_read_once_or_once_by_each_process(how: dict[str, Any]) -
     assert copied == {5: 1, 6: 1}
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(0, 20), min_size=1, max_size=3),
     batch_size=st.integers(1, 6),

@@ -91,7 +91,7 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
     return again
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     name=st.sampled_from(NAMES),
     batch_size=st.integers(1, 7),
@@ -132,7 +132,7 @@ def test_an_epoch_is_what_the_sampler_says_whoever_makes_it_and_wherever_it_was_
     assert [plain(batch) for batch in second] == [plain(batch) for batch in following]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     name=st.sampled_from(NAMES),
     batch_size=st.integers(1, 5),
