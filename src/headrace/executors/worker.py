@@ -148,9 +148,9 @@ class Handle:
 
     def close(self) -> None:
         """Close it, once."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # first: another thread may fork meanwhile, and the number be somebody else's by then
+        if fd >= 0:
+            os.close(fd)
 
 
 def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
