@@ -41,7 +41,7 @@ class Recycler:
 
     def __init__(self, keep: int) -> None:
         # Threads append and pop at once; both are atomic on a deque, and maxlen drops the piece idle the longest.
-        self._idle: deque[npt.NDArray[np.uint8]] = deque(maxlen=keep)
+        self._idle: deque[_Piece] = deque(maxlen=keep)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
         """Lend an uninitialised C-contiguous array."""
@@ -49,10 +49,11 @@ class Recycler:
         nbytes = prod(shape) * dtype.itemsize
         if nbytes < SMALLEST or dtype.hasobject:
             return np.empty(shape, dtype)
-        lease = _Lease(self._piece(nbytes), self._idle)
-        return np.asarray(lease)[:nbytes].view(dtype).reshape(shape)
+        lease = self._piece(nbytes).view(_Lease)
+        lease.idle = self._idle
+        return np.ndarray(shape, dtype, lease)
 
-    def _piece(self, nbytes: int) -> npt.NDArray[np.uint8]:
+    def _piece(self, nbytes: int) -> _Piece:
         for _ in range(len(self._idle)):
             try:
                 piece = self._idle.pop()
@@ -63,25 +64,28 @@ class Recycler:
             self._idle.appendleft(piece)
         # Rounded up to an eighth of its power of two, so that pictures of nearly one size share pieces.
         step = 1 << max(0, nbytes.bit_length() - 4)
-        return np.empty(-(-nbytes // step) * step, np.uint8)
+        return _Piece(-(-nbytes // step) * step, np.uint8)
 
     def close(self) -> None:
         """Let go of all idle memory."""
         self._idle.clear()
 
 
-class _Lease:
+class _Piece(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """Memory to be lent; of a class of its own, for NumPy passes over a base that is a plain array."""
+
+    __slots__ = ()
+
+
+class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):
     """Stands under every view of a lent array as its ``base``: it goes with the last one, and leaves the piece idle."""
 
-    __slots__ = ("__array_interface__", "_idle", "_piece")
-
-    def __init__(self, piece: npt.NDArray[np.uint8], idle: deque[npt.NDArray[np.uint8]]) -> None:
-        self._piece = piece
-        self._idle = idle
-        self.__array_interface__ = piece.__array_interface__
+    __slots__ = ("idle",)
+    idle: deque[_Piece]
 
     def __del__(self) -> None:
-        self._idle.append(self._piece)
+        if type(self.base) is _Piece:  # a view of a lease has another base, and nothing to give back
+            self.idle.append(self.base)
 
 
 _scratch: ContextVar[Recycler | None] = ContextVar("headrace_scratch", default=None)
