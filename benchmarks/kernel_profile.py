@@ -64,10 +64,10 @@ def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
     kernel = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
     paths = ImageFiles([file]).paths
     one = np.zeros(1, np.int64)
-    out, good, drawn = np.zeros((1, *plan.shape), plan.dtype), np.zeros(1, np.uint8), np.zeros(1, np.int32)
+    out = np.zeros((1, *plan.shape), plan.dtype)
     found = []
     for _ in range(REPEATS):
-        job = kernel.files(paths._text, paths._ends, b"", one, fused.place_of(seeds.Here()), one, out, good, drawn)
+        job = kernel.files(paths._text, paths._ends, b"", one, fused.place_of(seeds.Here()), out)
         job.run()
         found.append(job.seconds)
     return tuple(min(times) for times in zip(*found, strict=True))  # type: ignore[return-value]

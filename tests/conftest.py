@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import threading
@@ -51,6 +52,15 @@ def _descriptors() -> Counter[str]:
     return found
 
 
+def _crews() -> Counter[str]:
+    """Find the threads of the native kernel, of which Python knows nothing."""
+    found: Counter[str] = Counter()
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found[f"thread {name.read_text().strip()} of the kernel"] += name.read_text().startswith("headrace-crew")
+    return +found
+
+
 def _shared_memory() -> Counter[str]:
     folder = Path("/dev/shm")
     return Counter(f"shared memory {entry}" for entry in folder.iterdir()) if folder.exists() else Counter()
@@ -61,7 +71,7 @@ def _held() -> Counter[str]:
     threads = Counter(
         f"thread {thread.name}" for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)
     )
-    return threads + _children() + _descriptors() + _shared_memory()
+    return threads + _crews() + _children() + _descriptors() + _shared_memory()
 
 
 @pytest.fixture(autouse=True)

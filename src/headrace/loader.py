@@ -17,11 +17,12 @@ from headrace.calls import article, takes_empty
 from headrace.checkpoint import Cursor, Place, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
-from headrace.datasets.parts import batch_reader, is_iterable
+from headrace.datasets.parts import batch_beginner, batch_reader, is_iterable
 from headrace.deliver.ahead import Ahead
 from headrace.detector import Watch, warn_of_held
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
+from headrace.executors.native import Native
 from headrace.executors.threads import Threads
 from headrace.generators import GeneratorLike, Stateful, draw_seed, resolve
 from headrace.ledger.book import Ledger, opened
@@ -751,7 +752,7 @@ class DataLoader(Generic[T_co]):
             return Streamed(self.dataset, stream, function, drop_last=drop_last, again=again)
         read_batch = batch_reader(self.dataset) if ours and self.on_error == "raise" else None
         if read_batch is not None:
-            return Batched(self.dataset, read_batch)
+            return Batched(self.dataset, read_batch, batch_beginner(self.dataset))
         return Indexed(self.dataset, singly=self.batch_size is None and self.batch_sampler is None)
 
     def _staff(self, maker: Maker, base: int) -> tuple[Executor, Callable[[], None]]:
@@ -762,6 +763,9 @@ class DataLoader(Generic[T_co]):
             executor = Inline(maker)
             return executor, executor.close
         if kind == "thread":
+            if maker.begins:
+                executor = Native(maker, self.num_workers, ahead)
+                return executor, executor.close
             # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
             executor = Threads(maker, 1 if self._streams and not self._fans else self.num_workers, ahead)
             return executor, executor.close

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from headrace.collate.default import Collate
+    from headrace.datasets.fused import Begun
+    from headrace.timing import Seconds
 
 OnError = Literal["raise", "skip", "replace"]
 
@@ -30,19 +32,29 @@ OnError = Literal["raise", "skip", "replace"]
 class Stop:
     """A flag that one thread raises and the others look at between two samples."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("is_set",)
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self.is_set = False
 
     def set(self) -> None:
         """Ask for an end before the next sample."""
-        self._event.set()
+        self.is_set = True
 
     def check(self) -> None:
         """Raise `LoaderClosed` if the end was asked for."""
-        if self._event.is_set():
+        if self.is_set:
             raise LoaderClosed("the loader was closed while this batch was being made")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A work whose rows are being made without Python, which it takes again to complete it."""
+
+    work: Work
+    begun: Begun
+    here: seeds.Here
+    seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +89,11 @@ class Maker:
         began = perf_counter()
         try:
             with counting() as seconds, seeds.at(here):
-                draws = () if isinstance(self.source, Batched) else seeding
-                with seeds.seeded(work.seed, work.epoch, work.start, draws):
+                if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, empty, stop)
+                else:
+                    with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+                        batch, bad = self._make(work, here, empty, stop)
                 stream = None
                 if isinstance(self.source, Streamed) and work.lane is not None:
                     state = self.source.state(work.lane)
@@ -90,13 +104,43 @@ class Maker:
             return Ended(work.step)
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
-            if isinstance(error, StopIteration):
-                error = _unending(error, "a sample")
-            try:
-                place = self._place(error, work, here)
-            except BaseException:  # noqa: BLE001  a user's `where`, or an error with attributes that are not ours
-                place = f"made by {threading.current_thread().name}"
-            return Failed(work.step, error, place)
+            return self._failed(error, work, here)
+
+    @property
+    def begins(self) -> bool:
+        """Whether works can be begun here and made elsewhere."""
+        return isinstance(self.source, Batched) and self.source.begin is not None
+
+    def begin(self, work: Work, *, empty: Empty = np.empty) -> Pending | Failed:
+        """Begin a work, where `begins` says that it can be; never raises."""
+        here = seeds.Here(work.seed, work.epoch, work.start)
+        begin = cast("Any", self.source).begin
+        try:
+            with counting() as seconds, seeds.at(here), timed_rest("other"):
+                return Pending(work, begin(work.keys, empty=empty), here, seconds)
+        except BaseException as error:  # noqa: BLE001  as above
+            return self._failed(error, work, here)
+
+    def complete(self, pending: Pending, *, stop: Stop | None = None) -> Outcome:
+        """Return the outcome of a work that was begun, whose job is done; never raises."""
+        work, here = pending.work, pending.here
+        try:
+            with counting(pending.seconds), seeds.at(here), timed_rest("other"):
+                batch = pending.begun.finish(None if stop is None else stop.check)
+                if self.finish is not None:
+                    batch = self.finish(batch)
+            return Done(work.step, batch, (), pending.seconds)
+        except BaseException as error:  # noqa: BLE001  as above
+            return self._failed(error, work, here)
+
+    def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
+        if isinstance(error, StopIteration):
+            error = _unending(error, "a sample")
+        try:
+            place = self._place(error, work, here)
+        except BaseException:  # noqa: BLE001  a user's `where`, or an error with attributes that are not ours
+            place = f"made by {threading.current_thread().name}"
+        return Failed(work.step, error, place)
 
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""

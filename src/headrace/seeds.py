@@ -147,14 +147,20 @@ def current() -> Here:
 _elsewhere: ContextVar[np.random.Generator | None] = ContextVar("headrace_elsewhere", default=None)
 
 
-@contextmanager
-def at(here: Here) -> Iterator[Here]:
+class at:  # noqa: N801  a context manager, named for how it reads
     """Let `rng` answer for this place, in this thread, for the length of a block."""
-    token = _here.set(here)
-    try:
-        yield here
-    finally:
-        _here.reset(token)
+
+    __slots__ = ("_here", "_token")
+
+    def __init__(self, here: Here) -> None:
+        self._here = here
+
+    def __enter__(self) -> Here:
+        self._token = _here.set(self._here)
+        return self._here
+
+    def __exit__(self, *_: Any) -> None:
+        _here.reset(self._token)
 
 
 def leave() -> None:

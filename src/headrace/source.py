@@ -79,11 +79,16 @@ class Batched:
     """Reads whole batches from a dataset that makes them itself: no per-sample Python at all.
 
     ``read_batch(keys, empty=…)`` writes into lent memory what collating the samples of these keys would give.
+    ``begin``, where there is one, begins it with the same arguments: its ``job`` is then run, by threads that need no
+    Python, and its ``finish()`` returns the batch.
     """
 
-    def __init__(self, dataset: Any, read_batch: Callable[..., Any]) -> None:
+    def __init__(
+        self, dataset: Any, read_batch: Callable[..., Any], begin_batch: Callable[..., Any] | None = None
+    ) -> None:
         self._dataset = dataset
         self._read_batch = read_batch
+        self.begin = begin_batch
 
     @property
     def dataset(self) -> Any:

@@ -46,12 +46,12 @@ class timed:  # noqa: N801  reads as a verb where it is used, like contextlib.su
 
 
 class counting:  # noqa: N801  a context manager, named for how it reads
-    """Open a ledger for this thread: what `timed` blocks inside measure is added to it."""
+    """Open a ledger for this thread, or go on with one: what `timed` blocks inside measure is added to it."""
 
     __slots__ = ("_token", "seconds")
 
-    def __init__(self) -> None:
-        self.seconds: Seconds = {}
+    def __init__(self, seconds: Seconds | None = None) -> None:
+        self.seconds: Seconds = {} if seconds is None else seconds
 
     def __enter__(self) -> Seconds:
         self._token = _ledger.set(self.seconds)

@@ -48,7 +48,6 @@ pytestmark = [
 ]
 
 DEMO = Path(headrace.__file__).parent / "demo"
-FIRST = np.zeros(1, np.int64)
 TRAIN = (
     RandomResizedCrop(48),
     RandomHorizontalFlip(),
@@ -306,9 +305,10 @@ def by_kernel(
     """Make a row of the batch of a picture in memory; None where the kernel gives it up."""
     plan = fused.plan(chain, level=level, **options)
     native = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
-    out, good, drawn = np.zeros((1, *plan.shape), plan.dtype), np.zeros(1, np.uint8), np.zeros(1, np.int32)
-    native.bytes([data], fused.place_of(Here(key_of(seed), 2, 5)), FIRST, out, good, drawn).run()
-    return out[0] if good[0] else None
+    out = np.zeros((1, *plan.shape), plan.dtype)
+    job = native.bytes([data], fused.place_of(Here(key_of(seed), 2, 5)), out)
+    job.run()
+    return None if job.missing else out[0]
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box"])
@@ -357,12 +357,15 @@ def test_a_picture_in_memory_is_not_written_past(pictures: list[str]) -> None:
     chain = fused.plan([RandomResizedCrop((31, 17))])
     native = fused.kernel_of(chain.recipe)  # type: ignore[arg-type]
     around = np.full((3, *chain.shape), 77, np.uint8)
-    good, drawn = np.zeros(1, np.uint8), np.zeros(1, np.int32)
     for path in pictures:
-        native.bytes([Path(path).read_bytes()], fused.place_of(Here()), FIRST, around[1:2], good, drawn).run()
+        native.bytes([Path(path).read_bytes()], fused.place_of(Here()), around[1:2]).run()
         assert (around[[0, 2]] == 77).all()
     with pytest.raises(ValueError, match="another size"):
-        native.bytes([b""], fused.place_of(Here()), FIRST, around, good, drawn)
+        native.bytes([b""], fused.place_of(Here()), around)
+    with pytest.raises(ValueError, match="another length"):
+        native.bytes([b""], fused.place_of(Here()), around[1:2], [0, 1])
+    with pytest.raises(ValueError, match="another length"):
+        native.bytes([b""], fused.place_of(Here()), around[1:2], None, [0, 1])
 
 
 def test_an_empty_batch_and_no_bytes_at_all() -> None:

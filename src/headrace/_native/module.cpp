@@ -8,20 +8,17 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "crew.hpp"
 #include "render.hpp"
 
 namespace nb = nanobind;
@@ -32,11 +29,10 @@ namespace {
 template <class T>
 using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<nb::c_contig, nb::device::cpu>;
-template <class T>
-using Note = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// What a thread keeps of its scratch memory between two chunks.
-constexpr std::size_t kept = std::size_t{16} << 20;
+// Which samples the rows are, counted from the place's own; none: one after the other.
+using Which = std::optional<std::vector<std::int64_t>>;
+// How many numbers were drawn from each one's generator before; none: none.
+using Before = std::optional<std::vector<std::int32_t>>;
 
 struct Place {
   std::uint64_t key0, key1, epoch, position, purpose;
@@ -44,89 +40,56 @@ struct Place {
 
 using Spent = std::tuple<double, double, double>;
 
-// Scratch memory, lent to a thread for as long as it makes rows.
-class Pool {
- public:
-  std::unique_ptr<Scratch> lend() {
-    const std::lock_guard<std::mutex> held(lock_);
-    if (idle_.empty()) return std::make_unique<Scratch>();
-    std::unique_ptr<Scratch> scratch = std::move(idle_.back());
-    idle_.pop_back();
-    return scratch;
-  }
-
-  void take_back(std::unique_ptr<Scratch> scratch) {
-    scratch->shrink_to(kept);
-    const std::lock_guard<std::mutex> held(lock_);
-    idle_.push_back(std::move(scratch));
-  }
-
- private:
-  std::mutex lock_;
-  std::vector<std::unique_ptr<Scratch>> idle_;
-};
-
-// A chunk of rows to be made, by as many threads as care to: each takes the next row that nobody has.
+// A task, and what of Python's its rows are made from and written to.
 class Job {
  public:
-  using Row = std::function<bool(std::size_t row, Scratch& scratch, Seconds& seconds, std::int32_t& drawn)>;
+  // `kept` is never called: it holds what the rows need.
+  Job(std::shared_ptr<Task> task, std::function<void()> kept) : task_(std::move(task)), kept_(std::move(kept)) {}
 
-  Job(Row row, std::size_t count, Note<std::uint8_t> good, Note<std::int32_t> drawn, std::shared_ptr<Pool> pool)
-      : row_(std::move(row)), count_(count), good_(std::move(good)), drawn_(std::move(drawn)), pool_(std::move(pool)) {}
+  ~Job() {
+    if (!task_->ours()) return;
+    task_->stop();
+    if (task_->finished()) return;
+    const nb::gil_scoped_release unlocked;
+    task_->wait();
+  }
 
-  // Make rows until none is left, or until `stop`.
   void run() {
     const nb::gil_scoped_release unlocked;
-    {
-      const std::lock_guard<std::mutex> held(lock_);
-      ++busy_;
-    }
-    Seconds seconds;
-    std::unique_ptr<Scratch> scratch;
-    for (std::size_t i = next_++; i < count_; i = next_++) {
-      try {
-        if (!scratch) scratch = pool_->lend();
-        good_.data()[i] = row_(i, *scratch, seconds, drawn_.data()[i]);
-      } catch (const std::bad_alloc&) {
-        good_.data()[i] = 0;  // the step-by-step route says what there was no memory for
-      }
-    }
-    if (scratch) pool_->take_back(std::move(scratch));
-    const std::lock_guard<std::mutex> held(lock_);
-    seconds_.read += seconds.read, seconds_.decode += seconds.decode, seconds_.transform += seconds.transform;
-    if (--busy_ == 0) idle_.notify_all();
+    task_->run();
   }
 
-  // Wait for the rows that other threads have begun.
   void wait() {
     const nb::gil_scoped_release unlocked;
-    std::unique_lock<std::mutex> held(lock_);
-    idle_.wait(held, [this] { return busy_ == 0; });
+    task_->wait();
   }
 
-  // Let no further row be begun.
-  void stop() { next_ = count_; }
-
-  // Rows that nobody has begun.
-  std::size_t left() const { return count_ - std::min<std::size_t>(count_, next_); }
-
-  Spent seconds() {
-    const std::lock_guard<std::mutex> held(lock_);
-    return {seconds_.read, seconds_.decode, seconds_.transform};
+  Spent seconds() const {
+    const Seconds spent = task_->seconds();
+    return {spent.read, spent.decode, spent.transform};
   }
+
+  const std::shared_ptr<Task>& task() const { return task_; }
 
  private:
-  Row row_;
-  std::size_t count_;
-  Note<std::uint8_t> good_;
-  Note<std::int32_t> drawn_;
-  std::shared_ptr<Pool> pool_;
-  std::atomic<std::size_t> next_{0};
-  std::mutex lock_;
-  std::condition_variable idle_;
-  int busy_ = 0;
-  Seconds seconds_;
+  std::shared_ptr<Task> task_;
+  std::function<void()> kept_;
 };
+
+// Wait for another count of events than `seen`, looking up for Ctrl-C now and then.
+std::uint64_t wait(Crew& crew, std::uint64_t seen, double seconds) {
+  constexpr double slice = 0.1;
+  while (true) {
+    std::uint64_t events;
+    {
+      const nb::gil_scoped_release unlocked;
+      events = crew.wait(seen, std::min(seconds, slice));
+    }
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    seconds -= slice;
+    if (events != seen || seconds <= 0 || crew.closed()) return events;
+  }
+}
 
 class Kernel {
  public:
@@ -164,25 +127,26 @@ class Kernel {
   }
 
   std::unique_ptr<Job> files(Array<std::uint8_t> text, nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu> begins,
-                             const nb::bytes& folder, Array<std::int64_t> keys, const Place& place,
-                             Array<std::int64_t> which, Out out, Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
+                             const nb::bytes& folder, Array<std::int64_t> keys, const Place& place, Out out,
+                             Which which, const Before& drawn) const {
     const std::size_t count = keys.size();
-    check(out, which, good, drawn, count);
+    check(out, which, count);
     const bool wide = begins.itemsize() == 8;
     if (!wide && begins.itemsize() != 4) throw std::invalid_argument("begins are 4 or 8 bytes each");
     const std::int64_t names = static_cast<std::int64_t>(begins.size()) - 1;
     for (std::size_t i = 0; i < count; ++i)
       if (keys.data()[i] < 0 || keys.data()[i] >= names) throw std::out_of_range("a key without a path");
     const std::string root(folder.c_str(), folder.size());
-    return job(count, good, drawn,
-               [recipe = recipe_, text, begins, wide, root, keys, place, which, out](
+    return job(count, drawn, [text, begins, keys, out] {},
+               [recipe = recipe_, all = text.data(), starts = begins.data(), wide, root, wanted = keys.data(), place,
+                which = std::move(which), to = static_cast<std::uint8_t*>(out.data())](
                    std::size_t i, Scratch& scratch, Seconds& seconds, std::int32_t& drew) {
                  const auto at = [&](std::int64_t key) {
-                   return wide ? static_cast<const std::uint64_t*>(begins.data())[key]
-                               : static_cast<const std::uint32_t*>(begins.data())[key];
+                   return wide ? static_cast<const std::uint64_t*>(starts)[key]
+                               : static_cast<const std::uint32_t*>(starts)[key];
                  };
-                 const std::int64_t key = keys.data()[i];
-                 const char* name = reinterpret_cast<const char*>(text.data()) + at(key);
+                 const std::int64_t key = wanted[i];
+                 const char* name = reinterpret_cast<const char*>(all) + at(key);
                  const std::size_t length = at(key + 1) - at(key);
                  // As os.path.join does it.
                  std::string path;
@@ -198,32 +162,35 @@ class Kernel {
                  seconds.read += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
                  Philox random = generator(place, which, i, drew);
                  const bool made = there && render(*recipe, scratch.file.data(), size, random, scratch,
-                                                   row(*recipe, out, i), seconds);
+                                                   row(*recipe, to, i), seconds);
                  drew = random.drawn();
                  return made;
                });
   }
 
-  std::unique_ptr<Job> bytes(const std::vector<nb::bytes>& files, const Place& place, Array<std::int64_t> which, Out out,
-                             Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
-    check(out, which, good, drawn, files.size());
-    return job(files.size(), good, drawn,
-               [recipe = recipe_, files, place, which, out](std::size_t i, Scratch& scratch, Seconds& seconds,
-                                                            std::int32_t& drew) {
-                 const std::size_t size = files[i].size();
+  std::unique_ptr<Job> bytes(const std::vector<nb::bytes>& files, const Place& place, Out out, Which which,
+                             const Before& drawn) const {
+    check(out, which, files.size());
+    std::vector<std::pair<const std::uint8_t*, std::size_t>> contents;
+    for (const nb::bytes& file : files)
+      contents.emplace_back(reinterpret_cast<const std::uint8_t*>(file.c_str()), file.size());
+    return job(files.size(), drawn, [files, out] {},
+               [recipe = recipe_, contents = std::move(contents), place, which = std::move(which),
+                to = static_cast<std::uint8_t*>(out.data())](std::size_t i, Scratch& scratch, Seconds& seconds,
+                                                             std::int32_t& drew) {
+                 const auto [data, size] = contents[i];
                  Philox random = generator(place, which, i, drew);
                  const bool made = static_cast<std::int64_t>(size) <= recipe->max_bytes &&
-                                   render(*recipe, reinterpret_cast<const std::uint8_t*>(files[i].c_str()), size, random,
-                                          scratch, row(*recipe, out, i), seconds);
+                                   render(*recipe, data, size, random, scratch, row(*recipe, to, i), seconds);
                  drew = random.drawn();
                  return made;
                });
   }
 
-  std::unique_ptr<Job> arrays(Array<std::uint8_t> pictures, Array<std::int64_t> keys, const Place& place,
-                              Array<std::int64_t> which, Out out, Note<std::uint8_t> good, Note<std::int32_t> drawn) const {
+  std::unique_ptr<Job> arrays(Array<std::uint8_t> pictures, Array<std::int64_t> keys, const Place& place, Out out,
+                              Which which, const Before& drawn) const {
     const std::size_t count = keys.size();
-    check(out, which, good, drawn, count);
+    check(out, which, count);
     const int channels = recipe_->values.channels;
     const bool flat = pictures.ndim() == 3 && channels == 1;
     if (!flat && (pictures.ndim() != 4 || static_cast<int>(pictures.shape(3)) != channels))
@@ -233,13 +200,13 @@ class Kernel {
     const std::int64_t many = static_cast<std::int64_t>(pictures.shape(0));
     for (std::size_t i = 0; i < count; ++i)
       if (keys.data()[i] < 0 || keys.data()[i] >= many) throw std::out_of_range("a key without a picture");
-    return job(count, good, drawn,
-               [recipe = recipe_, pictures, keys, place, which, out, height, width, channels, size](
+    return job(count, drawn, [pictures, keys, out] {},
+               [recipe = recipe_, all = pictures.data(), wanted = keys.data(), place, which = std::move(which),
+                to = static_cast<std::uint8_t*>(out.data()), height, width, channels, size](
                    std::size_t i, Scratch& scratch, Seconds&, std::int32_t& drew) {
-                 const Pixels pixels{pictures.data() + size * static_cast<std::size_t>(keys.data()[i]), height, width,
-                                     channels};
+                 const Pixels pixels{all + size * static_cast<std::size_t>(wanted[i]), height, width, channels};
                  Philox random = generator(place, which, i, drew);
-                 const bool made = render(*recipe, pixels, random, scratch, row(*recipe, out, i));
+                 const bool made = render(*recipe, pixels, random, scratch, row(*recipe, to, i));
                  drew = random.drawn();
                  return made;
                });
@@ -250,9 +217,10 @@ class Kernel {
 
  private:
   template <class Row>
-  std::unique_ptr<Job> job(std::size_t count, const Note<std::uint8_t>& good, const Note<std::int32_t>& drawn,
-                           Row&& make) const {
-    return std::make_unique<Job>(std::forward<Row>(make), count, good, drawn, pool_);
+  std::unique_ptr<Job> job(std::size_t count, const Before& drawn, std::function<void()> kept, Row&& make) const {
+    if (drawn && drawn->size() != count) throw std::invalid_argument("drawn is of another length than keys");
+    auto task = std::make_shared<Task>(std::forward<Row>(make), count, drawn.value_or(std::vector<std::int32_t>()), pool_);
+    return std::make_unique<Job>(std::move(task), std::move(kept));
   }
 
   static Filter filter_of(const std::string& name) {
@@ -294,20 +262,19 @@ class Kernel {
     return true;
   }
 
-  void check(const Out& out, const Array<std::int64_t>& which, const Note<std::uint8_t>& good,
-             const Note<std::int32_t>& drawn, std::size_t count) const {
+  void check(const Out& out, const Which& which, std::size_t count) const {
     if (out.nbytes() != count * recipe_->row_bytes())
       throw std::invalid_argument("out is of another size than its rows");
-    if (which.size() != count || good.size() != count || drawn.size() != count) throw std::invalid_argument("notes of another length than keys");
+    if (which && which->size() != count) throw std::invalid_argument("which is of another length than keys");
   }
 
-  static void* row(const Recipe& recipe, const Out& out, std::size_t i) {
-    return static_cast<std::uint8_t*>(out.data()) + i * recipe.row_bytes();
+  static void* row(const Recipe& recipe, std::uint8_t* out, std::size_t i) {
+    return out + i * recipe.row_bytes();
   }
 
-  // Of the sample `which[i]` places behind the first, from whose generator `drawn` numbers were drawn before.
-  static Philox generator(const Place& place, const Array<std::int64_t>& which, std::size_t i, std::int32_t drawn) {
-    const std::uint64_t position = place.position + static_cast<std::uint64_t>(which.data()[i]);
+  // Of the sample of row `i`, from whose generator `drawn` numbers were drawn before.
+  static Philox generator(const Place& place, const Which& which, std::size_t i, std::int32_t drawn) {
+    const std::uint64_t position = place.position + (which ? static_cast<std::uint64_t>((*which)[i]) : i);
     return Philox(place.key0, place.key1, position, place.epoch, place.purpose, drawn < 0 ? 0 : drawn);
   }
 
@@ -371,9 +338,23 @@ NB_MODULE(kernel, m) {
   nb::class_<Job>(m, "Job", "A chunk of rows to be made, by as many threads as run it.")
       .def("run", &Job::run, "Make rows until none is left, without the GIL.")
       .def("wait", &Job::wait, "Wait for the rows that other threads have begun.")
-      .def("stop", &Job::stop, "Let no further row be begun.")
-      .def_prop_ro("left", &Job::left)
+      .def("stop", [](const Job& job) { job.task()->stop(); }, "Let no further row be begun.")
+      .def_prop_ro("left", [](const Job& job) { return job.task()->left(); }, "Rows that nobody has begun.")
+      .def_prop_ro("finished", [](const Job& job) { return job.task()->finished(); })
+      .def_prop_ro("missing", [](const Job& job) { return job.task()->missing(); },
+                   "Rows that are not made: not yet, or the step-by-step route can, or says why not.")
+      .def_prop_ro("drawn", [](const Job& job) { return job.task()->drawn(); },
+                   "How many random numbers were drawn for each row.")
       .def_prop_ro("seconds", &Job::seconds);
+
+  nb::class_<Crew>(m, "Crew", "Threads without Python that make the rows of jobs, all of them at the oldest.")
+      .def(nb::init<int>(), nb::arg("threads"))
+      .def("submit", [](Crew& crew, const Job& job) { crew.submit(job.task()); }, nb::arg("job"))
+      .def("wait", &wait, nb::arg("seen"), nb::arg("seconds"),
+           "Wait for another count of events than this: a job has finished, or somebody rang; return the count.")
+      .def("ring", &Crew::ring, nb::call_guard<nb::gil_scoped_release>(), "Count an event.")
+      .def("close", &Crew::close, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+           "End the threads after the rows at hand; False where that takes longer, and they are left behind.");
 
   nb::class_<Kernel>(m, "Kernel", "What is done to every picture of a dataset; safe on any number of threads.")
       .def(nb::init<const std::vector<Step>&, int, int, int, const std::string&, bool, bool, const std::vector<int>&,
@@ -384,11 +365,11 @@ NB_MODULE(kernel, m) {
            nb::arg("itemsize"), nb::arg("table") = nb::none(), nb::arg("mean"), nb::arg("std"), nb::arg("max_pixels"),
            nb::arg("max_bytes"), nb::arg("level") = "")
       .def("files", &Kernel::files, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("keys"),
-           nb::arg("place"), nb::arg("which"), nb::arg("out"), nb::arg("good"), nb::arg("drawn"))
-      .def("bytes", &Kernel::bytes, nb::arg("files"), nb::arg("place"), nb::arg("which"), nb::arg("out"),
-           nb::arg("good"), nb::arg("drawn"))
-      .def("arrays", &Kernel::arrays, nb::arg("pictures"), nb::arg("keys"), nb::arg("place"), nb::arg("which"),
-           nb::arg("out"), nb::arg("good"), nb::arg("drawn"))
+           nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none())
+      .def("bytes", &Kernel::bytes, nb::arg("files"), nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(),
+           nb::arg("drawn") = nb::none())
+      .def("arrays", &Kernel::arrays, nb::arg("pictures"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
+           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none())
       .def_prop_ro("level", &Kernel::level)
       .def_prop_ro("computed", &Kernel::computed);
 

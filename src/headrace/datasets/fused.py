@@ -84,35 +84,67 @@ def unfit(base: Any) -> str:
     return f"the kernel reads picture files and arrays of pictures; {name} is neither"
 
 
-def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> list[NDArray[Any]]:
-    """Make the batch of these keys, in lent memory: a column for each part of a sample.
+class Begun:
+    """A batch in lent memory whose rows the kernel is to make: ``job`` is to be run, by whoever has the time."""
+
+    __slots__ = ("_columns", "_keys", "_one", "_stripped", "job")
+
+    def __init__(
+        self, columns: list[NDArray[Any]], job: Any, keys: Sequence[int], one: Callable[[int], Any], *, bare: bool
+    ) -> None:
+        self._columns = columns
+        self._keys = keys
+        self._one = one
+        self._stripped = bare
+        self.job = job
+
+    def finish(self, stop: Callable[[], None] | None = None) -> Any:
+        """Return the batch of a job that is done; its place is that of the work. ``stop`` may raise between samples."""
+        _count(self.job)
+        missing = set(self.job.missing)
+        if missing:
+            here = seeds.current()
+            for row in seeds.each(len(self._keys)):
+                if row in missing:
+                    if stop is not None:
+                        stop()
+                    here.alone = True
+                    sample = self._one(self._keys[row])
+                    self._columns[0][row] = sample[0] if isinstance(sample, tuple) else sample
+        return self._columns[0] if self._stripped else self._columns
+
+
+def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> Begun:
+    """Begin the batch of these keys: a column for each part of a sample, of which the kernel makes the first.
 
     ``one`` reads a sample step by step, where the kernel gives it up.
     """
-    here = seeds.inside() or _anywhere()
-    made, good, _ = _filled(plan, base, keys, here, empty)
-    if good.all():
-        return made
-    for row in seeds.each(len(keys)):
-        if not good[row]:
-            here.alone = True
-            sample = one(keys[row])
-            made[0][row] = sample[0] if isinstance(sample, tuple) else sample
-    return made
+    columns, job = _begun(plan, base, keys, seeds.inside() or _anywhere(), empty)
+    return Begun(columns, job, keys, one, bare=is_bare(base))
+
+
+def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> Any:
+    """Make the batch of these keys, as `begin` begins it."""
+    begun = begin(plan, base, keys, one, empty=empty)
+    crew.run(begun.job)
+    return begun.finish()
 
 
 def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], rest: Step) -> list[Any]:
     """Make the samples of these keys one by one, of what the kernel has made of all of them."""
     here = seeds.inside() or _anywhere()
-    filled, good, drawn = _filled(plan, base, keys, here, memory.empty)
+    filled, job = _begun(plan, base, keys, here, memory.empty)
+    crew.run(job)
+    _count(job)
+    missing, drawn = set(job.missing), job.drawn
     bare, made = is_bare(base), []
     labelled = isinstance(_root(base), ImageDataset)
     for row in seeds.each(len(keys)):
         here.alone = True
-        if not good[row]:
+        if row in missing:
             made.append(one(keys[row]))
             continue
-        here.skip(int(drawn[row]))
+        here.skip(drawn[row])
         if bare:
             sample: Any = filled[0][row]
         else:
@@ -133,34 +165,35 @@ def is_bare(base: Any) -> bool:
     return type(root) is ArrayDataset and len(root.arrays) == 1
 
 
-def _filled(
+def _begun(
     plan: Plan, base: Any, keys: Sequence[int], here: seeds.Here, empty: Empty
-) -> tuple[list[NDArray[Any]], NDArray[np.uint8], NDArray[np.int32]]:
-    """Return the columns of a batch, which of its rows the kernel has made, and how many random numbers it drew."""
+) -> tuple[list[NDArray[Any]], Any]:
+    """Return the columns of a batch, the first of them for the job to fill, which is returned too."""
     places, root = _resolved(base, keys)
     count = len(places)
     rows = empty((count, *plan.shape), plan.dtype)
-    good, drawn = np.zeros(count, np.uint8), np.zeros(count, np.int32)
-    if here.begun is not None:
-        drawn[:] = [seeds.drawn(generator) for generator in here.begun]
-    kernel: Any = fused.kernel_of(cast("Any", plan.recipe))
+    begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place = fused.place_of(here)
-    which = np.arange(count) if here.rows is None else np.asarray(here.rows, np.int64)
     if isinstance(root, ImageDataset):
         paths = root.paths
-        job = kernel.files(paths._text, paths._ends, os.fsencode(root.root), places, place, which, rows, good, drawn)
-        crew.run(job)
-        for stage, seconds in zip(("read", "decode", "transform"), job.seconds, strict=True):
-            add(stage, seconds)
+        folder = os.fsencode(root.root)
+        job = plan.kernel.files(paths._text, paths._ends, folder, places, place, rows, here.rows, begun)
     else:
-        with timed("transform"):
-            crew.run(kernel.arrays(root.arrays[0], places, place, which, rows, good, drawn))
+        job = plan.kernel.arrays(root.arrays[0], places, place, rows, here.rows, begun)
     filled = [rows]
     with timed("collate"):
         for array in _others(root):
             filled.append(empty((count, *array.shape[1:]), array.dtype))
-            np.take(array, places, axis=0, out=filled[-1], mode="clip")
-    return filled, good, drawn
+            # "clip", for NumPy would write "raise" through a buffer; and not np.take, which takes longer to begin.
+            array.take(places, axis=0, out=filled[-1], mode="clip")
+    return filled, job
+
+
+def _count(job: Any) -> None:
+    """Count the seconds of a job that is done, by stage."""
+    for stage, seconds in zip(("read", "decode", "transform"), job.seconds, strict=True):
+        if seconds:
+            add(stage, seconds)
 
 
 def _others(root: Any) -> Sequence[NDArray[Any]]:
@@ -190,9 +223,11 @@ def _resolved(base: Any, keys: Sequence[int]) -> tuple[Keys, Any]:
     if given.dtype.kind not in "iu":
         # Whatever stands there, the root says what is the matter with it.
         given = np.array([base._place(key) if isinstance(base, ImageDataset) else key for key in keys], np.int64)
-    places: Keys = given.astype(np.int64)
+    places: Keys = given.astype(np.int64, copy=False)
     length = len(base)
-    if places.size and not (-length <= places.min() and places.max() < length):
+    if not places.size or ((least := places.min()) >= 0 and places.max() < length):
+        return places, base
+    if least < -length or places.max() >= length:
         wrong = places[(places < -length) | (places >= length)][0]
         raise IndexError(f"index {wrong} is out of range for {length} samples")
     return np.where(places < 0, places + length, places), base

@@ -114,6 +114,11 @@ def batch_reader(dataset: Any) -> Callable[..., Any] | None:
     return reader
 
 
+def batch_beginner(dataset: Any) -> Callable[..., Any] | None:
+    """Return a dataset's ``begin_batch``, if it has one: what begins a batch that is then made without Python."""
+    return None if batch_reader(dataset) is None else getattr(dataset, "begin_batch", None)
+
+
 def no_batches(dataset: Any) -> AttributeError:
     """Build the error of a ``read_batch`` that is not there, because the parts have none that would do."""
     return AttributeError(f"this {type(dataset).__qualname__} reads no whole batches: its parts do not, or differ")

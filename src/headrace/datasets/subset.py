@@ -89,6 +89,17 @@ class Subset(Dataset[T_co]):
         read: Any = parts.batch_reader(self.dataset)
         return read(self._keys(keys), empty=empty)
 
+    @property
+    def begin_batch(self) -> Callable[..., Any]:
+        """What begins whole batches: there where the dataset begins them."""
+        if parts.batch_beginner(self.dataset) is None:
+            raise parts.no_batches(self)
+        return self._begin_batch
+
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        begin: Any = parts.batch_beginner(self.dataset)
+        return begin(self._keys(keys), empty=empty)
+
     def where(self, index: int) -> str | None:
         """Say where a sample comes from, as the dataset does."""
         return parts.where(self.dataset, self.indices[index])

@@ -95,8 +95,17 @@ class Mapped(Dataset[T_co]):
         return self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
-        columns = fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
-        return columns[0] if fused.is_bare(self.base) else columns
+        return fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
+
+    @property
+    def begin_batch(self) -> Callable[..., fused.Begun]:
+        """What begins whole batches: there where `read_batch` is."""
+        if self._plan is None or not (self._plan.active and self._plan.whole):
+            raise parts.no_batches(self)
+        return self._begin_batch
+
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.Begun:
+        return fused.begin(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property
     def columns(self) -> tuple[Any, ...] | None:

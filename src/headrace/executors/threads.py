@@ -4,9 +4,10 @@
                  ↑        maker.make         (queue)
                  └── jobs ──┘
 
-A batch that is made of rows which any thread can make (a job: what the native kernel reads) is shared: a thread that is
-free helps with the oldest such batch before it begins one of its own. So the first batch comes early, and one slow file
-holds up no core.
+What the native kernel makes of a batch, before a user's functions go on with it, is made of rows that any thread can
+make (a job), and shared: a thread that is free helps with the oldest such batch before it begins one of its own. So the
+first batch comes early, and one slow file holds up no core. Batches that the kernel makes whole need no thread of
+Python's: see executors/native.py.
 
 The threads know the tasks, the outcomes, the maker and the stop flag, never the executor: so an executor that is
 dropped can be collected, which stops them. They are daemons that are always joined: by ``close``, by the finalizer when
@@ -23,7 +24,6 @@ import threading
 import traceback
 import warnings
 import weakref
-from collections import deque
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
@@ -63,34 +63,33 @@ class _Desk:
 
 
 class _Tasks:
-    """What there is to do: jobs to help with, then works to begin, both the oldest first."""
+    """What there is to do: jobs to help with, then works to begin, both the oldest first.
 
-    def __init__(self, stop: Stop) -> None:
-        self._changed = threading.Condition()
-        self._works: deque[Work] = deque()
-        self._jobs: list[Job] = []
+    There is no lock of Python's in it: Ctrl-C may strike as soon as one is held, and before it is known to be.
+    """
+
+    def __init__(self, workers: int, stop: Stop) -> None:
+        self._workers = workers
         self._stop = stop
-        self._closed = False
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        """None: look again at what there is, or whether this is the end."""
+        self._jobs: list[Job] = []
         self._pace = QUICK
         """Seconds that a row took of late, in one thread."""
 
     def put(self, work: Work) -> None:
-        with self._changed:
-            self._works.append(work)
-            self._changed.notify()
+        self._queue.put(work)
 
     def next(self) -> Work | Job | None:
         """Return what to do next, as soon as there is something; None at the end."""
-        with self._changed:
-            while True:
-                if self._closed:
-                    return None
-                for job in self._jobs:
-                    if job.left:
-                        return job
-                if self._works:
-                    return self._works.popleft()
-                self._changed.wait()
+        while not self._stop.is_set:
+            for job in list(self._jobs):
+                if job.left:
+                    return job
+            work = self._queue.get()
+            if work is not None and not self._stop.is_set:
+                return work
+        return None
 
     def share(self, job: Job) -> None:
         """Make the rows of a job, here and wherever a thread is free."""
@@ -100,28 +99,29 @@ class _Tasks:
             job.run()
             self._pace = (perf_counter() - began) / max(rows, 1)
             return
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify_all()
+        self._jobs.append(job)
+        self._wake(self._workers - 1)
         began = perf_counter()
         try:
+            if self._stop.is_set:
+                job.stop()
             job.run()
             job.wait()
         finally:
-            with self._changed:
-                self._jobs.remove(job)
+            self._jobs.remove(job)
         # Too short by what others did: it is what decides whether they are asked again.
         self._pace = (perf_counter() - began) / max(rows, 1)
         self._stop.check()
 
     def close(self) -> None:
-        """Wake every thread, for the end; jobs are left where they are."""
-        with self._changed:
-            self._closed = True
-            self._works.clear()
-            for job in self._jobs:
-                job.stop()
-            self._changed.notify_all()
+        """Wake every thread, for the end, which the stop flag says; jobs are left where they are."""
+        for job in list(self._jobs):
+            job.stop()
+        self._wake(self._workers)
+
+    def _wake(self, threads: int) -> None:
+        for _ in range(threads):
+            self._queue.put(None)
 
 
 class Threads:
@@ -132,7 +132,7 @@ class Threads:
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._batches = Recycler(keep=self.capacity)
         self._stop = Stop()
-        self._tasks = _Tasks(self._stop)
+        self._tasks = _Tasks(workers, self._stop)
         self._pid = os.getpid()
         self._desks = [_Desk(Here()) for _ in range(workers)]
         self._threads = [

@@ -7,8 +7,8 @@ knows, is one call for a whole chunk of samples: crops are drawn from a picture'
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -61,6 +61,26 @@ class Recipe:
     level: str = ""
 
 
+class _Kept:
+    """A place for a kernel, of which each process makes its own.
+
+    It cannot be pickled; and in one that a fork took along, threads that did not come along may hold a lock for ever.
+    """
+
+    __slots__ = ("kernel", "pid")
+
+    def __init__(self) -> None:
+        self.kernel: Any = None
+        self.pid = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Kept, ()
+
+
+_inherited: list[Any] = []
+"""Kernels that a fork took along, which cannot be taken to pieces either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A chain of transforms, examined: how many of them, from the first, the kernel does, and why not the others."""
@@ -72,6 +92,17 @@ class Plan:
     recipe: Recipe | None
     shape: Shape = ()
     dtype: Any = None
+    _kept: _Kept = field(default_factory=_Kept, compare=False, repr=False)
+
+    @property
+    def kernel(self) -> Any:
+        """The kernel for the recipe, made where it is first asked for; safe on any number of threads."""
+        kept, pid = self._kept, os.getpid()
+        if kept.pid != pid:
+            if kept.kernel is not None:
+                _inherited.append(kept.kernel)
+            kept.kernel, kept.pid = kernel_of(cast("Recipe", self.recipe)), pid
+        return kept.kernel
 
     @property
     def whole(self) -> bool:
@@ -130,9 +161,8 @@ def plan(
     return Plan(transforms, fused, tuple(why), recipe, shape, np.dtype(np.float32 if recipe.values else np.uint8))
 
 
-@lru_cache(maxsize=64)
 def kernel_of(recipe: Recipe) -> Any:
-    """Return the kernel for a recipe; safe on any number of threads."""
+    """Make the kernel for a recipe."""
     native = cast("Any", kernel)
     steps = []
     for numbers in recipe.steps:

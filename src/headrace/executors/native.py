@@ -1,0 +1,169 @@
+"""The executor of the kernel's own threads: Python begins and completes batches, and is not needed in between.
+
+    submit ──begin──> crew: rows of the oldest job ──> complete ──> next
+                                 └── rows given up ──> thread ──┘
+
+All of Python's part is done by the thread that asks for batches, so nobody waits for Python's lock: batches of small
+pictures, which are made in less time than it takes to hand the lock from thread to thread, come as fast as the rows are
+made. All threads work at the same batch, so the first comes early, and one slow file holds up no core. Rows that the
+kernel gives up (a picture of another format, or a file that is no picture) are made step by step, in a thread of
+Python's that is started for them, while the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace._native import kernel
+from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.executors.base import SCRATCH
+from headrace.maker import Maker, Pending, Stop
+from headrace.memory import Recycler, recycling
+
+if TYPE_CHECKING:
+    from headrace.work import Outcome, Work
+
+PATIENCE = 10.0
+"""Seconds that closing waits for the rows at hand to end before it leaves their threads behind, with a warning."""
+
+EVER = 1e9
+"""Seconds."""
+
+_abandoned: list[Pending] = []
+"""Batches that threads which were left behind may still be writing to."""
+
+
+class Native:
+    """Makes batches on ``workers`` threads without Python, at most ``workers * prefetch`` ahead of the consumer."""
+
+    def __init__(self, maker: Maker, workers: int, prefetch: int = 2) -> None:
+        self.capacity = workers * prefetch
+        self._maker = maker
+        self._batches = Recycler(keep=self.capacity)
+        self._crew: Any = cast("Any", kernel).Crew(workers)
+        self._pid = os.getpid()
+        self._events = 0
+        self._begun: deque[Pending] = deque()
+        self._done: deque[Outcome] = deque()
+        self._rest = _Rest(maker, workers, self._done, self._crew)
+        self._finish = weakref.finalize(
+            self, _finish, self._crew, self._begun, self._rest, self._done, self._batches, self._pid
+        )
+
+    def submit(self, work: Work) -> None:
+        """Begin a work."""
+        if not self._finish.alive:
+            raise LoaderClosed("a work was submitted to a closed executor")
+        pending = self._maker.begin(work, empty=self._batches.empty)
+        if isinstance(pending, Pending):
+            self._begun.append(pending)
+            self._crew.submit(pending.begun.job)
+        else:
+            self._done.append(pending)
+
+    def next(self, timeout: float | None = None) -> Outcome:
+        """Return the outcome that is ready first."""
+        if os.getpid() != self._pid:
+            raise LoaderClosed(
+                "this loop was begun before the process forked, and threads do not survive a fork: "
+                "begin a new loop in the child"
+            )
+        ends = None if timeout is None else monotonic() + timeout
+        while True:
+            if not self._finish.alive:
+                raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            outcome = self._ready()
+            if outcome is not None:
+                return outcome
+            left = EVER if ends is None else ends - monotonic()
+            if left <= 0:
+                raise WorkerTimeout(self._explain(timeout))
+            self._events = self._crew.wait(self._events, left)
+
+    def close(self) -> None:
+        """Stop the threads after the rows at hand, and wait for them; whoever waits for a batch is woken."""
+        self._finish()
+
+    def _ready(self) -> Outcome | None:
+        while True:
+            if self._done:
+                return self._done.popleft()
+            pending = next((one for one in self._begun if one.begun.job.finished), None)
+            if pending is None:
+                return None
+            self._begun.remove(pending)
+            if not pending.begun.job.missing:
+                return self._maker.complete(pending)
+            self._rest.complete(pending)
+
+    def _explain(self, timeout: float | None) -> str:
+        lines = [f"no batch came within {timeout} s. What the workers are doing:"]
+        for pending in [*self._begun, *self._rest.at]:
+            work, job = pending.work, pending.begun.job
+            begun = work.rows - job.left
+            rows = [work.name(row) for row in job.missing if row < begun]
+            lines.append(f"batch {work.step}: {', '.join(rows[:8])} of {work.rows}, {job.left} of them not begun")
+        return "\n".join(lines)
+
+
+class _Rest:
+    """Completes batches with rows that the kernel has given up, each in a thread, so many at a time."""
+
+    def __init__(self, maker: Maker, workers: int, done: deque[Outcome], crew: Any) -> None:
+        self._maker = maker
+        self._turns = threading.Semaphore(workers)
+        self._done = done
+        self._crew = crew
+        self._stop = Stop()
+        self._threads: dict[threading.Thread, Pending] = {}
+
+    @property
+    def at(self) -> list[Pending]:
+        """What is being completed, or waits for its turn."""
+        return list(self._threads.values())
+
+    def complete(self, pending: Pending) -> None:
+        thread = threading.Thread(target=self._run, args=(pending,), name=f"headrace-{pending.work.step}", daemon=True)
+        self._threads[thread] = pending
+        thread.start()
+
+    def _run(self, pending: Pending) -> None:
+        with self._turns, recycling(Recycler(keep=SCRATCH)):
+            self._done.append(self._maker.complete(pending, stop=self._stop))
+        del self._threads[threading.current_thread()]
+        self._crew.ring()
+
+    def close(self) -> None:
+        self._stop.set()
+        ends = monotonic() + PATIENCE
+        for thread, pending in list(self._threads.items()):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, ends - monotonic()))
+            if thread.is_alive():
+                _warn(f"{thread.name} was still at batch {pending.work.step}")
+
+
+def _finish(crew: Any, begun: deque[Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a fork took the executor along, but not its threads
+    if not crew.close(PATIENCE):
+        _warn("the kernel was still reading a file")
+        _abandoned.extend(begun)
+    rest.close()
+    begun.clear()
+    done.clear()
+    batches.close()
+
+
+def _warn(what: str) -> None:
+    warnings.warn(
+        f"{what} {PATIENCE:g} s after closing; its thread is left behind, and ends with that or with the process",
+        RuntimeWarning,
+        stacklevel=3,
+    )

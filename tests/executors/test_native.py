@@ -1,0 +1,268 @@
+"""The executor of the kernel's own threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.native.stepwise import MISSING, WHY
+from tests.pictures import encoded, photo
+
+from headrace import (
+    ArrayDataset,
+    DataLoader,
+    ImageFiles,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Subset,
+    ToCHW,
+    ToFloat,
+)
+from headrace.collate.default import default_collate
+from headrace.datasets.parts import batch_beginner, batch_reader
+from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.executors.native import Native
+from headrace.maker import Maker
+from headrace.seeds import key_of
+from headrace.source import Batched
+from headrace.work import Done, Failed, Outcome, Work
+
+pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
+
+TRAIN = (RandomResizedCrop(24), RandomHorizontalFlip(), ToFloat(), Normalize(0.5, 0.25), ToCHW())
+
+
+def maker_of(dataset: Any) -> Maker:
+    read_batch = batch_reader(dataset)
+    assert read_batch is not None
+    return Maker(Batched(dataset, read_batch, batch_beginner(dataset)), default_collate)
+
+
+def work_of(step: int, keys: list[int]) -> Work:
+    return Work(key_of(7), epoch=0, step=step, start=step * 8, keys=keys)
+
+
+def outcomes(dataset: Any, works: list[Work], workers: int = 2) -> list[Outcome]:
+    executor = Native(maker_of(dataset), workers)
+    try:
+        for work in works:
+            executor.submit(work)
+        return sorted((executor.next(60) for _ in works), key=lambda outcome: outcome.step)
+    finally:
+        executor.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Make 40 pictures, every seventh of which is no JPEG, which the kernel gives up."""
+    files = [tmp_path / f"{number}.img" for number in range(40)]
+    for number, file in enumerate(files):
+        form = "PNG" if number % 7 == 3 else "JPEG"
+        file.write_bytes(encoded(photo(number, 40 + number, 90 - number), form))
+    return files
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_every_work_gets_the_batch_that_is_made_of_it_elsewhere(pictures: list[Path], workers: int) -> None:
+    """Make pictures of several formats; their bytes are those of a batch that is read by itself."""
+    dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
+    works = [work_of(step, [(step * 11 + row * 3) % 40 for row in range(8)]) for step in range(20)]
+    maker = maker_of(dataset)
+    for found, work in zip(outcomes(dataset, works, workers), works, strict=True):
+        expected = maker.make(work)
+        assert isinstance(found, Done)
+        assert isinstance(expected, Done)
+        assert all(map(np.array_equal, found.batch, expected.batch))
+
+
+def test_loaders_give_the_same_batches_on_any_number_of_threads(pictures: list[Path]) -> None:
+    """Deliver in order, over views of views and several epochs, what is delivered inline."""
+    views = Subset(ImageFiles(pictures, np.arange(40)).map(*TRAIN), [*range(39, 0, -1)])
+    found = []
+    for workers in (0, 1, 3):
+        loader = DataLoader(views, 4, shuffle=True, seed=3, num_workers=workers)
+        found.append([[batch[0].tobytes(), batch[1].tolist()] for _ in range(2) for batch in loader])
+    assert found[0] == found[1] == found[2]
+
+
+def test_arrays_alone_stay_bare() -> None:
+    """Give an array, and no list of one, where a sample is an array."""
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    found = list(DataLoader(ArrayDataset(images).map(ToFloat()), 16, num_workers=2))
+    np.testing.assert_array_equal(np.concatenate(found), images / np.float32(255))
+
+
+def test_an_error_takes_the_place_of_its_batch(pictures: list[Path]) -> None:
+    """Tell of a missing file, a file that is no picture and an index that is none, each at its own step."""
+    pictures[5].unlink()
+    pictures[12].write_bytes(b"no picture at all")
+    dataset = ImageFiles(pictures).map(*TRAIN)
+    missing, broken, beyond, good = outcomes(
+        dataset, [work_of(0, [4, 5]), work_of(1, [12, 13]), work_of(2, [1, 40]), work_of(3, [0, 1])]
+    )
+    assert isinstance(missing, Failed)
+    assert isinstance(missing.error, FileNotFoundError)
+    assert missing.place.startswith(f"sample 5 ({pictures[5]}), made by headrace-")
+    assert isinstance(broken, Failed)
+    assert str(pictures[12]) in str(broken.error)
+    assert isinstance(beyond, Failed)
+    assert isinstance(beyond.error, IndexError)
+    assert isinstance(good, Done)
+
+
+def test_time_is_told_by_stage(pictures: list[Path]) -> None:
+    """Report what the kernel's threads did, and what Python did."""
+    for dataset, stages in (
+        (ImageFiles(pictures[:3]).map(*TRAIN), {"read", "decode", "transform", "collate", "other"}),
+        (ArrayDataset(np.ones((3, 8, 8, 3), np.uint8)).map(ToFloat()), {"transform", "collate", "other"}),
+    ):
+        (outcome,) = outcomes(dataset, [work_of(0, [0, 1, 2])])
+        assert isinstance(outcome, Done)
+        assert outcome.seconds.keys() == stages
+        assert all(seconds >= 0 for seconds in outcome.seconds.values())
+
+
+def slow(files: list[Path]) -> Any:
+    """Return a dataset of pictures that take long: each is scaled up a great deal."""
+    return ImageFiles(files).map(RandomResizedCrop((1500, 1500), interpolation="lanczos"))
+
+
+def test_a_timeout_says_which_samples_are_at_hand(pictures: list[Path]) -> None:
+    """Name the batch, and the samples that were begun and are not made."""
+    executor = Native(maker_of(slow(pictures)), workers=1)
+    executor.submit(work_of(0, [0] * 100))
+    # A moment later, so that the first is begun.
+    with pytest.raises(WorkerTimeout, match=r"batch 0: sample 0 of 100, \d+ of them not begun"):
+        executor.next(timeout=0.05)
+    executor.close()
+
+
+def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
+    """Leave the rows that were not begun, whatever was submitted; closing twice is allowed."""
+    executor = Native(maker_of(slow(pictures)), workers=2)
+    for step in range(4):
+        executor.submit(work_of(step, [0] * 200))
+    jobs = [pending.begun.job for pending in executor._begun]
+    executor.close()
+    executor.close()
+    assert all(job.finished for job in jobs)
+    assert sum(len(job.missing) for job in jobs) > 700
+    with pytest.raises(LoaderClosed):
+        executor.submit(work_of(9, [0]))
+    with pytest.raises(LoaderClosed):
+        executor.next()
+
+
+def test_closing_wakes_a_consumer_that_waits(pictures: list[Path]) -> None:
+    """Raise LoaderClosed in a thread that stands in next while another closes."""
+    executor = Native(maker_of(ImageFiles(pictures).map(*TRAIN)), workers=1)
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            executor.next()
+        except LoaderClosed as error:
+            caught.append(error)
+
+    consumer = threading.Thread(target=wait)
+    consumer.start()
+    executor.close()
+    consumer.join(60)
+    assert len(caught) == 1
+
+
+def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> None:
+    """End threads and let go of batches where nobody closes: the leak check of the suite sees to it."""
+    executor = Native(maker_of(ImageFiles(pictures).map(*TRAIN)), workers=3)
+    for step in range(6):
+        executor.submit(work_of(step, [*range(8)]))
+    del executor
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forking with threads: the very case
+def test_a_forked_child_is_told_and_can_begin_anew(pictures: list[Path]) -> None:
+    """Raise in a child that goes on with its parent's loop; let it read the same dataset on threads of its own."""
+    dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
+    executor = Native(maker_of(dataset), workers=2)
+    for step in range(4):
+        executor.submit(work_of(step, [*range(40)]))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            executor.next()
+        except LoaderClosed:
+            executor.close()
+            del executor
+            labels = [label for _, batch in DataLoader(dataset, 8, num_workers=2) for label in batch.tolist()]
+            os._exit(17 if labels == [*range(40)] else 2)
+        os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 17
+    assert all(isinstance(executor.next(60), Done) for _ in range(4))
+    executor.close()
+
+
+SCRIPT = """
+import sys, numpy as np, headrace
+images = np.zeros((100_000, 32, 32, 3), np.uint8)
+dataset = headrace.ArrayDataset(images).map(headrace.ToFloat())
+iterator = iter(headrace.DataLoader(dataset, batch_size=10, num_workers=4))
+next(iterator)
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("", 0), ("raise SystemExit(5)", 5), ("raise ValueError('x')", 1), ("keep = [iterator]; keep.append(keep)", 0)],
+    ids=["running off the end", "sys.exit", "an error", "held in a cycle"],
+)
+def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> None:
+    """Leave a script in the middle of a loop: it ends at once, without a message of ours."""
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(end=end)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == code
+    assert run.stderr.count("Traceback") == (1 if code == 1 else 0)
+    assert "headrace" not in run.stderr
+
+
+WAITING = """
+import sys, headrace
+from headrace import DataLoader, ImageFiles, Resize
+dataset = ImageFiles([sys.argv[1]] * 100_000).map(Resize((8, 8)))
+print("begun", flush=True)
+try:
+    next(iter(DataLoader(dataset, batch_size=50_000, num_workers=2)))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="whether the threads are at work is asked of /proc")
+def test_ctrl_c_ends_the_waiting_for_a_batch(tmp_path: Path) -> None:
+    """Interrupt a program that waits for a batch which is an hour away."""
+    large = tmp_path / "large.jpg"
+    large.write_bytes(encoded(photo(0, 3000, 4000)))
+    command = [sys.executable, "-c", WAITING, str(large)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        while not any(
+            name.read_text() == "headrace-crew\n" for name in Path(f"/proc/{process.pid}/task").glob("*/comm")
+        ):
+            assert process.poll() is None
+            time.sleep(0)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == "interrupted\n"
+    assert process.returncode == 0
