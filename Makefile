@@ -125,7 +125,8 @@ ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
 	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r src/headrace build/sanitized
 	rm -f build/sanitized/headrace/_native/*.so && cp build/sanitize/kernel*.so build/sanitized/headrace/_native
 	LD_PRELOAD="`$(CXX_HERE) -print-file-name=libasan.so` `$(CXX_HERE) -print-file-name=libstdc++.so.6`" \
-	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/native/elsewhere.py build/sanitized -q -p no:cacheprovider tests/native
+	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/native/elsewhere.py build/sanitized -q -p no:cacheprovider tests/native \
+	  tests/executors/test_native.py
 else
 	@echo "sanitize: skipped: it takes g++ and libjpeg-turbo's headers"
 endif

@@ -15,6 +15,13 @@ namespace {
 // What a thread keeps of its scratch memory between two chunks.
 constexpr std::size_t kept = std::size_t{16} << 20;
 
+// Seconds; what is made in less is made by one thread before a second is awake.
+constexpr double quick = 0.002;
+
+// Seconds that one of the threads looks out for the next task before it goes to sleep as well: to wake it would cost who
+// submits it as much as the rows of small pictures.
+constexpr double patience = 0.0002;
+
 using Clock = std::chrono::steady_clock;
 
 Clock::duration lasting(double seconds) {
@@ -65,7 +72,7 @@ Task::Task(Row row, std::size_t count, std::vector<std::int32_t> drawn, std::sha
   drawn_.resize(count);
 }
 
-void Task::run() {
+std::size_t Task::run() {
   {
     const std::lock_guard<std::mutex> held(lock_);
     ++busy_;
@@ -73,9 +80,8 @@ void Task::run() {
   const Clock::time_point began = Clock::now();
   Seconds seconds;
   std::unique_ptr<Scratch> scratch;
-  bool any = false;
-  for (std::size_t i = next_++; i < count_; i = next_++) {
-    any = true;
+  std::size_t rows = 0;
+  for (std::size_t i = next_++; i < count_; i = next_++, ++rows) {
     try {
       if (!scratch) scratch = pool_->lend();
       good_[i] = row_(i, *scratch, seconds, drawn_[i]);
@@ -85,10 +91,11 @@ void Task::run() {
   }
   if (scratch) pool_->take_back(std::move(scratch));
   // Pictures in memory are neither read nor decoded, and too quick for a clock at each.
-  if (any && seconds.transform == 0) seconds.transform = std::chrono::duration<double>(Clock::now() - began).count();
+  if (rows > 0 && seconds.transform == 0) seconds.transform = std::chrono::duration<double>(Clock::now() - began).count();
   const std::lock_guard<std::mutex> held(lock_);
   seconds_.read += seconds.read, seconds_.decode += seconds.decode, seconds_.transform += seconds.transform;
   if (--busy_ == 0) idle_.notify_all();
+  return rows;
 }
 
 void Task::wait() {
@@ -123,6 +130,9 @@ struct Crew::Desk {
   std::condition_variable changed;   // for the threads
   std::condition_variable happened;  // for who waits for them
   std::deque<std::shared_ptr<Task>> tasks;
+  std::atomic<bool> any{false};  // whether there are tasks, for the lookout
+  bool lookout = false;
+  double pace = quick;  // seconds that a row took of late, in one thread
   std::uint64_t events = 0;
   int serving = 0;
   bool closed = false;
@@ -153,12 +163,19 @@ Crew::~Crew() {
 }
 
 void Crew::submit(std::shared_ptr<Task> task) {
+  bool alone = false, awaited = false;
   {
     const std::lock_guard<std::mutex> held(desk_->lock);
     if (desk_->closed) return task->stop();
+    alone = static_cast<double>(task->left()) * desk_->pace < quick;
+    awaited = desk_->lookout && desk_->tasks.empty();
     desk_->tasks.push_back(std::move(task));
+    desk_->any = true;
   }
-  desk_->changed.notify_all();
+  if (!alone)
+    desk_->changed.notify_all();
+  else if (!awaited)
+    desk_->changed.notify_one();
 }
 
 std::uint64_t Crew::wait(std::uint64_t seen, double seconds) {
@@ -197,15 +214,31 @@ void Crew::serve(const std::shared_ptr<Desk>& desk) {
   name_thread();
   std::unique_lock<std::mutex> held(desk->lock);
   while (true) {
+    if (desk->tasks.empty() && !desk->lookout) {
+      desk->lookout = true;
+      held.unlock();
+      const Clock::time_point until = Clock::now() + lasting(patience);
+      while (!desk->any && Clock::now() < until) std::this_thread::yield();
+      held.lock();
+      desk->lookout = false;
+    }
     desk->changed.wait(held, [&] { return desk->closed || !desk->tasks.empty(); });
     if (desk->closed) break;
     const std::shared_ptr<Task> task = desk->tasks.front();
+    if (static_cast<double>(task->left()) * desk->pace < quick) {
+      desk->tasks.pop_front();
+      desk->any = !desk->tasks.empty();
+    }
     held.unlock();
-    task->run();
+    const Clock::time_point began = Clock::now();
+    const std::size_t rows = task->run();
+    const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
     const bool finished = task->finished();
     held.lock();
+    if (rows > 0) desk->pace = seconds / static_cast<double>(rows);
     // None of its rows is left: to the next, while another thread may still be at its last row.
     if (!desk->tasks.empty() && desk->tasks.front() == task) desk->tasks.pop_front();
+    desk->any = !desk->tasks.empty();
     if (finished) {
       ++desk->events;
       desk->happened.notify_all();

@@ -34,8 +34,8 @@ class Task {
 
   Task(Row row, std::size_t count, std::vector<std::int32_t> drawn, std::shared_ptr<Pool> pool);
 
-  // Make rows until none is left, or until `stop`.
-  void run();
+  // Make rows until none is left, or until `stop`; return how many.
+  std::size_t run();
   // Wait for the rows that other threads have begun.
   void wait();
   // Let no further row be begun.
@@ -66,7 +66,7 @@ class Task {
   Seconds seconds_;
 };
 
-// Threads that make the rows of tasks, the oldest task first, all of them at the same one.
+// Threads that make the rows of tasks, the oldest task first: all of them at the same one, unless it is quickly made.
 class Crew {
  public:
   explicit Crew(int threads);
