@@ -25,7 +25,7 @@ LAYERS = [
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
-    | {"_native", "crew", "tracing"},
+    | {"_native", "crew", "floats", "tracing"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -40,6 +40,7 @@ WITHIN = {
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,
+    ("floats", "errors"): True,
     ("generators", "errors"): True,
     ("generators", "seeds"): True,
     ("calls", "seeds"): True,
@@ -47,7 +48,7 @@ WITHIN = {
     ("tracing", "calls"): True,
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
-LIGHT = ["PIL", "cv2", "h5py", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
+LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
 def _room(module: str) -> str:

@@ -6,6 +6,7 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,6 +128,7 @@ def test_pictures_of_any_kind_can_be_looked_at() -> None:
         np.zeros((4, 5, 1)),
         np.zeros((4, 5, 4), np.uint16),
         np.full((3, 4, 5), np.nan, np.float32),
+        np.ones((3, 4, 5), ml_dtypes.bfloat16),
     ]
     for picture in kinds:
         seen = viewable(picture)

@@ -6,13 +6,14 @@ from collections import OrderedDict, UserList, defaultdict, namedtuple
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace import CollateError, CollateTypeError, default_collate
+from headrace import CollateError, CollateTypeError, DataLoader, default_collate
 
 Point = namedtuple("Point", "x y")
 
@@ -41,6 +42,8 @@ def test_arrays_of_one_shape_are_stacked(arrays: list[np.ndarray]) -> None:
         ([np.uint8(7)], np.array([7], np.uint8)),
         ([np.datetime64("2026-01-01")], np.array(["2026-01-01"], "M8[D]")),
         ([np.array(3), np.array(4)], np.array([3, 4])),
+        ([np.float16(3), np.float16(4)], np.array([3, 4], np.float16)),
+        ([ml_dtypes.bfloat16(3), ml_dtypes.bfloat16(4)], np.array([3, 4], ml_dtypes.bfloat16)),
     ],
     ids=repr,
 )
@@ -49,6 +52,17 @@ def test_numbers_become_one_array(samples: list[Any], expected: np.ndarray) -> N
     batch = default_collate(samples)
     assert batch.dtype == expected.dtype
     np.testing.assert_array_equal(batch, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("side", [3, 300])
+def test_floats_of_two_bytes_stay_what_they_are(dtype: Any, side: int) -> None:
+    """Stack them as they are, small rows and those that land as they are made."""
+    rows = [np.full((side, 2), row, dtype) for row in range(3)]
+    for batch in (default_collate(rows), *DataLoader(rows, 3)):
+        assert batch.dtype == dtype
+        assert batch.shape == (3, side, 2)
+        assert np.array_equal(batch, np.stack(rows))
 
 
 def test_text_and_bytes_stay_a_list() -> None:

@@ -6,6 +6,7 @@ import pickle
 from collections import namedtuple
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -169,6 +170,10 @@ def test_any_number_that_a_dtype_holds_pads_it() -> None:
     assert np.isinf(PaddedCollate(np.inf)([np.ones(1, "f4"), np.ones(2, "f4")])[0, 1])
     assert PaddedCollate(value=True)([[False], [False, False]]).tolist() == [[False, True], [False, False]]
     assert PaddedCollate(np.float64(2.0))([[1], [1, 1]]).tolist() == [[1, 2], [1, 1]]
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    padded = PaddedCollate(0.1)([np.ones(1, bfloat16), np.ones(2, bfloat16)])
+    assert padded.dtype == bfloat16
+    assert padded[0, 1] == bfloat16.type(0.1)
     assert PaddedCollate(1j)([np.ones(1, "c8"), np.ones(2, "c8")])[0, 1] == 1j
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -42,6 +43,29 @@ def test_a_batch_dropped_late_does_not_free_what_is_lent_anew() -> None:
     again, fresh = inbox.lend()
     assert (again, fresh) == (slot, True)
     assert set(batch.tolist()) == {2}
+
+
+def test_bfloat16_lies_in_the_slot_as_other_dtypes_do() -> None:
+    """Send the memory beside the pickle, of arrays made in the slot and of others, down to those of no size."""
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    inbox, outbox = Inbox(1), Outbox()
+    for turn in range(2):
+        slot, fresh = inbox.lend()
+        box = outbox.begin(slot, fresh=fresh)
+        made = box.empty((ROWS, 2), dtype)
+        made[...] = turn + 1
+        others = np.full((2, ROWS), 7, dtype), np.full(3, 5, dtype), np.ones((0, 4), dtype)
+        parcel, descriptor = box.pack([made, *others])
+        assert parcel.head is not None
+        assert len(parcel.head) < 1000
+        assert (descriptor is None) is bool(turn)
+        large, other, small, none = inbox.open(parcel, descriptor)
+        assert {batch.dtype for batch in (large, other, small, none)} == {dtype}
+        assert {batch.flags.writeable for batch in (large, other, small)} == {True}
+        assert (large.shape, set(large.ravel().tolist())) == ((ROWS, 2), {turn + 1})
+        assert (other.shape, set(other.ravel().tolist())) == ((2, ROWS), {7})
+        assert (small.tolist(), none.shape) == ([5, 5, 5], (0, 4))
+        del large, other, small, none
 
 
 def test_memory_that_could_not_be_received_is_not_gone_on_with() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from headrace import floats
 from headrace.cli.faults import Failure, Fault
 from headrace.cli.text import count, plain, table
 from headrace.loader import DataLoader
@@ -198,7 +199,7 @@ def viewable(picture: Any, lineage: Lineage | None = None) -> NDArray[np.uint8] 
 
     Normalising is undone, where the lineage tells by what; other floats are stretched to their range.
     """
-    if picture is None or not picture.size or picture.dtype.kind not in "buif":
+    if picture is None or not picture.size or floats.kind(picture.dtype) not in "buif":
         return None
     if picture.ndim == 3 and picture.shape[2] not in (1, 3, 4):
         if picture.shape[0] not in (1, 3, 4):

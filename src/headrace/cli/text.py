@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace import floats
+
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Sequence
@@ -72,12 +74,16 @@ def ranges(named: Iterable[tuple[str, NDArray[Any]]]) -> str:
             shape      dtype  smallest  largest
     images  (2, 8, 8)  uint8         0        0
     labels  (2,)       int64         3        5
+    >>> print(ranges([("none", np.zeros((0, 8)))]))
+          shape   dtype    smallest  largest
+    none  (0, 8)  float64
     """
     rows = [("", "shape", "dtype", "smallest", "largest")]
     for name, array in named:
-        ordered = array.dtype.kind in "biuf" and array.size > 0
+        kind = floats.kind(array.dtype)
+        ordered = kind in "biuf" and array.size > 0
         values = (array.min(), array.max()) if ordered else ("", "")
-        smallest, largest = (f"{value:.3f}" if array.dtype.kind == "f" else str(value) for value in values)
+        smallest, largest = (f"{value:.3f}" if kind == "f" and ordered else str(value) for value in values)
         rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
     return table(rows, left=3)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headrace import floats
 from headrace.collate.landing import column_of
 from headrace.errors import CollateError, CollateTypeError
 
@@ -168,7 +169,7 @@ def _numbers(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -
         values = np.asarray(batch)
     except (ValueError, TypeError):  # a number beside an array or a list
         values = np.asarray(batch, dtype=object)
-    if values.dtype.kind not in "biufcmM" or values.shape != (len(batch),):
+    if floats.kind(values.dtype) not in "biufcmM" or values.shape != (len(batch),):
         odd = next((row for row, s in enumerate(batch) if not isinstance(s, int | float | complex | np.generic)), 0)
         raise CollateTypeError(
             f"{registry.at}numbers cannot be put in one array: sample 0 is {batch[0]!r}, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace import floats
 from headrace.collate.default import Registry, collate_arrays, collate_columns, default_collate, name_of
 from headrace.collate.padded import (
     Value,
@@ -122,7 +123,7 @@ class _Layout:
     def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.how.value, collate_fn_map.place)
         first = batch[0]
-        if value is None or first.ndim == 0 or first.dtype.kind not in "biufc":
+        if value is None or first.ndim == 0 or floats.kind(first.dtype) not in "biufc":
             return collate_arrays(batch, collate_fn_map=collate_fn_map)
         return self._rows(batch, value, collate_fn_map)
 

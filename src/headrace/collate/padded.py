@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace import floats
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -101,7 +102,7 @@ class PaddedCollate:
     def _arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.value, collate_fn_map.place)
         first = batch[0]
-        if value is None or first.ndim == 0 or first.dtype.kind not in "biufc":
+        if value is None or first.ndim == 0 or floats.kind(first.dtype) not in "biufc":
             return collate_arrays(batch, collate_fn_map=collate_fn_map)
         return self._padded(batch, value, collate_fn_map)
 
@@ -152,7 +153,7 @@ def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
             )
         if array.dtype != dtype:
             dtype = np.result_type(dtype, array.dtype)
-    if dtype.kind not in "biufc":
+    if floats.kind(dtype) not in "biufc":
         raise CollateTypeError(f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch")
     return dtype
 
@@ -161,7 +162,7 @@ def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
     """Return the value as an array's dtype has it, if it can."""
     asked = np.asarray(value)
     with np.errstate(all="ignore"):
-        if dtype.kind == "c" or (dtype.kind == "f" and asked.dtype.kind != "c"):
+        if dtype.kind == "c" or (floats.kind(dtype) == "f" and asked.dtype.kind != "c"):
             cast = asked.astype(dtype)
             fits = bool(np.isfinite(cast) == np.isfinite(asked))  # rounded, as it may be, but not to infinity
         else:

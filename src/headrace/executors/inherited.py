@@ -90,6 +90,7 @@ def _tensors() -> dict[type, Any]:
         return {**pickles.reducers()}
     typed = torch.storage.TypedStorage
     return {
+        **pickles.reducers(),
         torch.Tensor: _either(known[torch.Tensor], pickles.reducers()[torch.Tensor]),
         typed: _either(known[typed], lambda storage: storage.__reduce_ex__(5)),
         torch.UntypedStorage: known[torch.UntypedStorage],

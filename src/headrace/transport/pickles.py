@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace import floats
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 
 def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
@@ -34,12 +38,28 @@ def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
 
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
-    """Return our own ways of pickling, by type: tensors, if torch is loaded, whose memory goes beside the pickle.
+    """Return our own ways of pickling, by type: those of tensors and bfloat16, whose memory goes beside the pickle.
 
-    torch's own has it in the pickle, byte by byte. A subclass keeps its own way.
+    torch's own, and NumPy's for a dtype that it exports no buffer of, have it in the pickle. A subclass keeps its own
+    way; and nobody has a tensor or such an array who has not loaded the library.
     """
+    own: dict[type, Callable[[Any], Any]] = {}
     torch = sys.modules.get("torch")
-    return {torch.Tensor: _reduce_tensor} if hasattr(torch, "Tensor") else {}  # type: ignore[union-attr]  # it has
+    if hasattr(torch, "Tensor"):
+        own[torch.Tensor] = _reduce_tensor  # type: ignore[union-attr]  # it has
+    if "ml_dtypes" in sys.modules:
+        own[np.ndarray] = _reduce_array
+    return own
+
+
+def _reduce_array(array: NDArray[Any]) -> Any:
+    if not floats.is_bfloat16(array.dtype) or not array.flags.c_contiguous:
+        return array.__reduce_ex__(5)
+    return _array, (pickle.PickleBuffer(floats.bits(array).data), array.dtype, array.shape)
+
+
+def _array(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return _writable(buffer).view(dtype).reshape(shape)
 
 
 def _reduce_tensor(tensor: Any) -> Any:
@@ -54,8 +74,10 @@ def _reduce_tensor(tensor: Any) -> Any:
 
 def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...], requires_grad: bool) -> Any:
     torch = sys.modules["torch"]
-    raw = np.frombuffer(buffer, np.uint8)
-    if not raw.flags.writeable:  # it came inside the pickle
-        raw = raw.copy()
-    tensor = torch.from_numpy(raw).view(dtype).reshape(shape)
+    tensor = torch.from_numpy(_writable(buffer)).view(dtype).reshape(shape)
     return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _writable(buffer: Any) -> NDArray[np.uint8]:
+    raw = np.frombuffer(buffer, np.uint8)
+    return raw if raw.flags.writeable else raw.copy()  # it came inside the pickle
