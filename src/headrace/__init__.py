@@ -57,6 +57,7 @@ from headrace.image.transforms import (
     RandomResizedCrop,
     Resize,
     ToCHW,
+    ToDtype,
     ToFloat,
 )
 from headrace.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
@@ -155,6 +156,7 @@ __all__ = [
     "TensorDataset",
     "ThreadSafeIterator",
     "ToCHW",
+    "ToDtype",
     "ToFloat",
     "TokenBatchSampler",
     "TooManyErrors",

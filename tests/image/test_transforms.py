@@ -6,10 +6,13 @@ import dataclasses
 import functools
 import math
 import pickle
+import struct
+import sys
 from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headrace import seeds
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, MissingDependency
 from headrace.image import geometry
 from headrace.image.transforms import (
     CenterCrop,
@@ -29,6 +32,7 @@ from headrace.image.transforms import (
     RandomResizedCrop,
     Resize,
     ToCHW,
+    ToDtype,
     ToFloat,
 )
 
@@ -43,8 +47,11 @@ FIXED = [
     ToFloat(),
     Normalize(0.5, 0.5),
     ToCHW(),
+    ToDtype("float16"),
+    ToDtype("bfloat16"),
 ]
 
+HALVES = st.sampled_from(["float16", "bfloat16"])
 sides = st.integers(1, 700)
 entropy = st.integers(0, 2**32)
 
@@ -54,7 +61,7 @@ def picture(height: int = 40, width: int = 50, channels: int = 3, seed: int = 0)
 
 
 def input_of(transform) -> np.ndarray:
-    return picture() / np.float32(255) if isinstance(transform, Normalize) else picture()
+    return picture() / np.float32(255) if isinstance(transform, (Normalize, ToDtype)) else picture()
 
 
 class Unasked:
@@ -262,6 +269,68 @@ def test_to_chw_moves_the_channels_and_copies_nothing():
     np.testing.assert_array_equal(moved, np.moveaxis(image, 2, 0))
     assert ToCHW()(image[:, :, 0]).shape == (1, 40, 50)
     assert np.shares_memory(moved, image)
+
+
+def half_by_hand(value: float, dtype: str) -> int:
+    """Round one float32 to the bits of a half, without NumPy: Python's own for float16, by the rule for bfloat16."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    if dtype == "bfloat16":
+        return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    try:
+        return int.from_bytes(struct.pack("<e", value), "little")
+    except OverflowError:
+        return 0x7C00 | bits >> 31 << 15
+
+
+@given(values=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=60), dtype=HALVES)
+def test_to_dtype_rounds_to_the_nearest_and_to_even(values, dtype):
+    """Give the bits that rounding by hand gives, beyond the largest value too, whatever NumPy is told to raise."""
+    with np.errstate(all="raise"):
+        halves = ToDtype(dtype)(np.array([values], np.float32))
+    assert halves.dtype.name == dtype
+    assert halves.view(np.uint16)[0].tolist() == [half_by_hand(value, dtype) for value in values]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_to_dtype_keeps_what_is_no_number_and_warns_of_nothing(dtype):
+    """NaN and infinities stay; what is too large becomes infinity. (A warning fails a test here.)"""
+    given = np.array([[np.nan, np.inf, -np.inf, 1e300, -1e300, 1e-300]])
+    for floats in (given, given.astype(np.longdouble)):
+        kept = ToDtype(dtype)(floats).astype(np.float64)
+        np.testing.assert_array_equal(kept, [[np.nan, np.inf, -np.inf, np.inf, -np.inf, 0]])
+
+
+def test_to_dtype_takes_every_float_and_gives_every_other():
+    """From each of the dtypes to each: the same values where both hold them, and the picture itself where it is one."""
+    numbers = np.arange(-8, 8, 0.25).reshape(8, 8)
+    dtypes = [np.float16, ml_dtypes.bfloat16, np.float32]
+    for before in [*dtypes, np.float64]:
+        given = numbers.astype(before)
+        for dtype in dtypes:
+            found = ToDtype(dtype)(given)
+            assert found.dtype == dtype
+            assert (found is given) is (before is dtype)
+            np.testing.assert_array_equal(found.astype(np.float64), numbers)
+        np.testing.assert_array_equal(ToFloat()(given), numbers.astype(np.float32))
+        np.testing.assert_array_equal(Normalize(1, 2)(given), (numbers.astype(np.float32) - 1) / 2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_to_dtype_stands_before_or_behind_to_chw(dtype):
+    """The same values either way, and Compose has nothing against either."""
+    chain = [ToFloat(), Normalize(MEAN, STD)]
+    behind = Compose(*chain, ToCHW(), ToDtype(dtype))(picture())
+    before = Compose(*chain, ToDtype(dtype), ToCHW())(picture())
+    assert behind.shape == (3, 40, 50)
+    np.testing.assert_array_equal(behind.view(np.uint16), before.astype(behind.dtype).copy().view(np.uint16))
+
+
+def test_bfloat16_without_its_library_is_refused_at_the_door(monkeypatch):
+    """The error names the library and how to install it; float16 is NumPy's own."""
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(MissingDependency, match=r"bfloat16 needs ml_dtypes.*pip install 'headrace\[bfloat16\]'"):
+        ToDtype("bfloat16")
+    assert ToDtype("float16")(np.ones((2, 2), np.float32)).dtype == np.float16
 
 
 # Boxes
@@ -503,6 +572,9 @@ def test_arguments_of_other_types_become_the_same_transform():
     assert Normalize(np.array([0.5, 0.25]), [1, 2]) == Normalize((0.5, 0.25), (1.0, 2.0))
     assert RandomResizedCrop(8, scale=[0.5, 1]) == RandomResizedCrop((8, 8), scale=(0.5, 1.0))
     assert RandomHorizontalFlip(1) == RandomHorizontalFlip(np.float32(1))
+    assert ToDtype("half") == ToDtype(np.float16) == ToDtype(np.dtype("<f2")) == ToDtype("float16")
+    assert ToDtype(ml_dtypes.bfloat16) == ToDtype(np.dtype(ml_dtypes.bfloat16)) == ToDtype("bfloat16")
+    assert ToDtype(np.float32) == ToDtype("float32")
 
 
 @pytest.mark.parametrize(
@@ -547,6 +619,12 @@ def test_arguments_of_other_types_become_the_same_transform():
         (lambda: Normalize(1e60, 1), r"Normalize: mean .*float32; got 1e\+60"),
         (lambda: Normalize("0.5", 1), "Normalize: mean .*got '0.5'"),
         (lambda: Normalize(0, math.inf), "Normalize: std .*got inf"),
+        (lambda: ToDtype("float64"), 'ToDtype: dtype must be "float16", "bfloat16" or "float32"; got .float64'),
+        (lambda: ToDtype("bfloat"), "ToDtype: dtype .*got 'bfloat'"),
+        (lambda: ToDtype(np.uint8), "ToDtype: dtype .*got <class 'numpy.uint8'>"),
+        (lambda: ToDtype(np.dtype(">f2")), "ToDtype: dtype .*got dtype"),
+        (lambda: ToDtype(None), "ToDtype: dtype .*got None"),
+        (lambda: ToDtype(2), "ToDtype: dtype .*got 2"),
     ],
 )
 def test_a_bad_argument_is_named_at_the_door(make, message):
@@ -564,6 +642,12 @@ def test_a_bad_argument_is_named_at_the_door(make, message):
         (Pad(40, mode="reflect"), picture(), "padding of 40 .*only 39 to mirror"),
         (ToFloat(), picture().astype(np.int64), "ToFloat takes uint8.*int64"),
         (Normalize(MEAN, STD), picture(), r"uint8: put ToFloat\(\) before Normalize"),
+        (
+            ToDtype("float16"),
+            picture(),
+            r"^ToDtype takes floats; got .* uint8: put ToFloat\(\) before ToDtype",
+        ),
+        (ToDtype("bfloat16"), picture() > 9, r"bool: put ToFloat\(\) before ToDtype"),
         (Normalize(MEAN, STD), np.zeros((3, 40, 50), np.float32), "3 channels.*picture has 50.*channels_first=True"),
         (Normalize(MEAN, STD), np.zeros((40, 50), np.float32), "3 channels.*picture has 1 "),
         (Normalize(MEAN, STD, channels_first=True), np.zeros((40, 50, 3), np.float32), "3 channels.*picture has 40"),

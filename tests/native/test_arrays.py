@@ -20,6 +20,7 @@ from headrace import (
     Resize,
     TensorDataset,
     ToCHW,
+    ToDtype,
     ToFloat,
 )
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
@@ -33,6 +34,8 @@ def pictures(*shape: int) -> np.ndarray:
 
 CHAINS: dict[str, tuple[Any, ...]] = {
     "floats": (ToFloat(), Normalize(0.4, 0.2), ToCHW()),
+    "float16": (RandomCrop(24, pad_if_needed=True), ToFloat(), Normalize(0.4, 0.2), ToCHW(), ToDtype("float16")),
+    "bfloat16": (RandomHorizontalFlip(), ToFloat(), Normalize(0.4, 0.2), ToDtype("bfloat16"), ToCHW()),
     "channels first": (ToCHW(),),
     "cifar": (RandomCrop(32, padding=4), RandomHorizontalFlip(), ToFloat(), Normalize(0.5, 0.3), ToCHW()),
     "reflected": (RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip(), ToFloat()),

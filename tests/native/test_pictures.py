@@ -29,6 +29,7 @@ from headrace import (
     StackDataset,
     Subset,
     ToCHW,
+    ToDtype,
     ToFloat,
 )
 from headrace._native import kernel
@@ -108,6 +109,8 @@ CHAINS: dict[str, tuple[Any, ...]] = {
     "crop of a crop": (RandomCrop(64, pad_if_needed=True), CenterCrop(20), ToFloat()),
     "floats mixed": (RandomResizedCrop(31), ToFloat(), Normalize(0.5, 0.25)),
     "twice": (RandomResizedCrop(24), ToFloat(), Normalize(0.5, 0.25), Normalize((0.1, 0.2, 0.3), 2)),
+    "float16": (*TRAIN, ToDtype("float16")),
+    "bfloat16": (Resize((41, 40)), ToFloat(), ToDtype("bfloat16")),
     "normalised last": (Resize((9, 24)), ToCHW(), ToFloat(), Normalize((0.1, 0.2, 0.3), 0.5, channels_first=True)),
 }  # fmt: skip
 

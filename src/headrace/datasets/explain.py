@@ -24,8 +24,8 @@ def explain(dataset: Any) -> str:
     Fused steps are one call of the native kernel for many samples, without Python's lock, from the JPEG file or array
     to the row of the batch; a file of another format, or a damaged one, goes step by step in the same batch. A step is
     fused if it is a transform that the kernel knows, all before it are fused, and pictures have one size after the last
-    of them: crops and sizes come first, then flips, then `ToFloat`, `Normalize` and `ToCHW`. A `Subset` below or above
-    makes no difference. `headrace doctor` tells whether there is a kernel.
+    of them: crops and sizes come first, then flips, then `ToFloat`, `Normalize`, `ToCHW`, `ToDtype`. A `Subset` below
+    or above makes no difference. `headrace doctor` tells whether there is a kernel.
     """
     name = type(dataset).__qualname__
     if not isinstance(dataset, Mapped):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace import crew, memory, seeds
+from headrace import crew, floats, memory, seeds
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
@@ -172,14 +172,15 @@ def _begun(
     places, root = _resolved(base, keys)
     count = len(places)
     rows = empty((count, *plan.shape), plan.dtype)
+    out = floats.bits(rows)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place = fused.place_of(here)
     if isinstance(root, ImageDataset):
         paths = root.paths
         folder = os.fsencode(root.root)
-        job = plan.kernel.files(paths._text, paths._ends, folder, places, place, rows, here.rows, begun)
+        job = plan.kernel.files(paths._text, paths._ends, folder, places, place, out, here.rows, begun)
     else:
-        job = plan.kernel.arrays(root.arrays[0], places, place, rows, here.rows, begun)
+        job = plan.kernel.arrays(root.arrays[0], places, place, out, here.rows, begun)
     filled = [rows]
     with timed("collate"):
         for array in _others(root):

@@ -27,6 +27,7 @@ from headrace.image.transforms import (
     RandomResizedCrop,
     Resize,
     ToCHW,
+    ToDtype,
     ToFloat,
     Transform,
 )
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
+Values = tuple[ToFloat | Normalize | ToDtype, ...]
+"""What changes values and moves none: together, a table of what each of the 256 of a byte becomes."""
 
 MAX_BYTES = 1 << 30
 """A larger file goes step by step, which takes memory for no more of it than there is."""
@@ -56,7 +59,7 @@ class Recipe:
     fill: tuple[int, ...] = ()
     edge: str = "constant"
     channels_first: bool = False
-    values: tuple[ToFloat | Normalize, ...] = ()
+    values: Values = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
     level: str = ""
 
@@ -158,7 +161,7 @@ def plan(
     flat = picture is not None and len(picture) == 2 and not recipe.channels_first
     sides: Shape = (recipe.height, recipe.width) if flat else (recipe.height, recipe.width, recipe.channels)
     shape = (sides[2], *sides[:2]) if recipe.channels_first else sides
-    return Plan(transforms, fused, tuple(why), recipe, shape, np.dtype(np.float32 if recipe.values else np.uint8))
+    return Plan(transforms, fused, tuple(why), recipe, shape, _dtype(recipe.values))
 
 
 def kernel_of(recipe: Recipe) -> Any:
@@ -198,7 +201,15 @@ def place_of(here: seeds.Here) -> Any:
     return cast("Any", kernel).Place(*here.key, here.epoch, here.position, int(seeds.Purpose.SAMPLE))
 
 
-def _table(values: tuple[ToFloat | Normalize, ...], channels: int) -> NDArray[np.float32] | None:
+def _dtype(values: Values) -> np.dtype[Any]:
+    """Return the dtype of what these steps give."""
+    if not values:
+        return np.dtype(np.uint8)
+    last = values[-1]
+    return last.of_numpy if isinstance(last, ToDtype) else np.dtype(np.float32)
+
+
+def _table(values: Values, channels: int) -> NDArray[Any] | None:
     """Return what each value of a byte becomes in each channel, (C, 256), by doing it."""
     if not values:
         return None
@@ -211,7 +222,7 @@ def _table(values: tuple[ToFloat | Normalize, ...], channels: int) -> NDArray[np
     return np.ascontiguousarray(picture[0].T)
 
 
-def _formula(values: tuple[ToFloat | Normalize, ...]) -> tuple[list[float], list[float]]:
+def _formula(values: Values) -> tuple[list[float], list[float]]:
     """Return mean and deviation where the values are ``(x / 255 - mean) / std``; the kernel checks that they are."""
     match values:
         case (ToFloat(),):
@@ -236,7 +247,7 @@ class _Chain:
         self._scaled: Resize | RandomResizedCrop | None = None
         self._outside: tuple[tuple[int, ...], str] | None = None
         self._flipped = self._first = False
-        self._values: list[ToFloat | Normalize] = []
+        self._values: list[ToFloat | Normalize | ToDtype] = []
 
     def recipe(self, **limits: Any) -> Recipe:
         height, width = cast("tuple[int, int]", self.size)
@@ -261,7 +272,7 @@ class _Chain:
         if take is None:
             ours = isinstance(transform, Transform)
             return "the kernel has no such step" if ours else "not a transform of headrace"
-        if take in (_Chain._to_float, _Chain._normalize, _Chain._channels_first):
+        if take in (_Chain._to_float, _Chain._normalize, _Chain._to_dtype, _Chain._channels_first):
             return take(self, transform)
         if self._values or self._first:
             return "it comes after ToFloat or ToCHW, and the kernel crops and scales bytes with channels last"
@@ -400,6 +411,13 @@ class _Chain:
         self._values.append(transform)
         return ""
 
+    def _to_dtype(self, transform: ToDtype) -> str:
+        if not self._values:
+            return "it takes floats, and comes before ToFloat"
+        if transform.of_numpy != _dtype(tuple(self._values)):  # else it does nothing, and the values stay a formula
+            self._values.append(transform)
+        return ""
+
     def _channels_first(self, _transform: ToCHW) -> str:
         if self._first:
             return "channels are first already"
@@ -416,6 +434,7 @@ class _Chain:
         ToFloat: _to_float,
         Normalize: _normalize,
         ToCHW: _channels_first,
+        ToDtype: _to_dtype,
     }
 
 

@@ -15,13 +15,13 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import KW_ONLY, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from headrace import memory, seeds
+from headrace import floats, memory, seeds
 from headrace.calls import LazyRng, article, bind
 from headrace.errors import ArgumentError
 from headrace.image import geometry
@@ -375,11 +375,11 @@ class ToFloat(Transform):
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
         if image.dtype == np.uint8:
-            floats: Row = memory.empty(image.shape, np.float32)
-            return np.divide(image, np.float32(255), out=floats)
+            scaled: Row = memory.empty(image.shape, np.float32)
+            return np.divide(image, np.float32(255), out=scaled)
         if image.dtype == np.uint16:
             return np.divide(image, np.float32(65535), dtype=np.float32)
-        if image.dtype.kind in "fb":
+        if floats.kind(image.dtype) in "fb":
             return image.astype(np.float32, copy=False)
         raise ArgumentError(
             f"ToFloat takes uint8, uint16, bool or floats, whose range is known; got a picture of {image.dtype}: "
@@ -428,7 +428,7 @@ class Normalize(Transform):
 
     def _normalize(self, image: Image, *, own: bool) -> Image:
         """Normalize a picture: in place if it is ours (``own``) and float32."""
-        if image.dtype.kind != "f":
+        if floats.kind(image.dtype) != "f":
             raise ArgumentError(
                 f"Normalize takes floats; got a picture of {image.dtype}: put ToFloat() before Normalize"
             )
@@ -448,10 +448,10 @@ class Normalize(Transform):
         if len(mean) > 1 and image.strides[1:] == (channels * image.itemsize, image.itemsize):
             # Pixel by pixel, NumPy's inner loop would be as short as a pixel; this one is as long as a row.
             rows, width = image.reshape(image.shape[0], -1), image.shape[1]
-        floats = np.subtract(rows, _tiled(mean, width), out=rows if own else memory.empty(rows.shape, np.float32))
-        np.divide(floats, _tiled(std, width), out=floats)
-        floats = floats.reshape(image.shape)
-        return floats.transpose(2, 0, 1) if self.channels_first and floats.ndim == 3 else floats
+        normal = np.subtract(rows, _tiled(mean, width), out=rows if own else memory.empty(rows.shape, np.float32))
+        np.divide(normal, _tiled(std, width), out=normal)
+        normal = normal.reshape(image.shape)
+        return normal.transpose(2, 0, 1) if self.channels_first and normal.ndim == 3 else normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +468,51 @@ class ToCHW(Transform):
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
         return image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ToDtype(Transform):
+    """Round floats to another dtype, "float16", "bfloat16" or "float32": the last step to batches of half the size.
+
+    >>> import numpy as np
+    >>> from headrace import Compose, Normalize, ToCHW, ToDtype, ToFloat
+    >>> half = Compose(ToFloat(), Normalize(0.5, 0.25), ToCHW(), ToDtype("float16"))
+    >>> half(np.full((2, 2, 3), 255, np.uint8))[0]
+    array([[2., 2.],
+           [2., 2.]], dtype=float16)
+
+    ``dtype`` is one of these names, or what NumPy knows by one of them. bfloat16 has the range of float32 and 8 bits
+    of precision; it comes from ml_dtypes (extra ``bfloat16``). float16 has 11 bits, and ends at 65504.
+
+    Takes floats of any shape that a picture has, channels first or last. Values are rounded to the nearest one, and
+    where two are as near, to that whose last bit is 0; float64 becomes bfloat16 by way of float32. What is too large
+    becomes infinity, infinities and NaN stay what they are, and of neither is there a warning. A picture of that dtype
+    already is returned as it is.
+
+    Raises ArgumentError for another dtype, and for pictures of whole numbers, which want `ToFloat` first;
+    MissingDependency for bfloat16 without ml_dtypes.
+    """
+
+    dtype: npt.DTypeLike
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", _float_name(self.dtype))
+
+    @property
+    def of_numpy(self) -> np.dtype[Any]:
+        """The dtype as NumPy has it."""
+        return _dtype_named(cast("str", self.dtype))
+
+    def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:  # noqa: ARG002
+        dtype = self.of_numpy
+        if image.dtype == dtype:
+            return image
+        if floats.kind(image.dtype) != "f":
+            raise ArgumentError(f"ToDtype takes floats; got a picture of {image.dtype}: put ToFloat() before ToDtype")
+        rounded = memory.empty(image.shape, dtype)
+        with np.errstate(all="ignore"):
+            rounded[...] = image
+        return rounded
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -526,15 +571,15 @@ class _Standardize(Transform):
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
         if image.dtype == np.uint8 and image.ndim == 3 and not self.normalize.channels_first:
             return geometry.look_up(image, _table(self.normalize, image.shape[2]))
-        floats = _TO_FLOAT._pixels(image, rng)
-        return self.normalize._normalize(floats, own=floats is not image)
+        scaled = _TO_FLOAT._pixels(image, rng)
+        return self.normalize._normalize(scaled, own=scaled is not image)
 
     @property
     def _name(self) -> str:
         return "ToFloat"
 
 
-def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[ToFloat | Normalize | ToCHW, ...]:
+def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[ToFloat | Normalize | ToCHW | ToDtype, ...]:
     """Check that all transforms are of those that a device can finish batches with, and return them.
 
     >>> finishing([Compose(ToFloat(), ToCHW())])
@@ -542,12 +587,14 @@ def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[ToFloat | Norma
     """
     flat = Compose(*transforms).transforms
     for transform in flat:
-        if type(transform) not in (ToFloat, Normalize, ToCHW):
-            raise ArgumentError(f"a device finishes batches with ToFloat, Normalize and ToCHW; got {transform!r}")
-    return cast("tuple[ToFloat | Normalize | ToCHW, ...]", flat)
+        if type(transform) not in (ToFloat, Normalize, ToCHW, ToDtype):
+            raise ArgumentError(
+                f"a device finishes batches with ToFloat, Normalize, ToCHW and ToDtype; got {transform!r}"
+            )
+    return cast("tuple[ToFloat | Normalize | ToCHW | ToDtype, ...]", flat)
 
 
-STEADY: frozenset[type] = frozenset({CenterCrop, Normalize, Pad, Resize, ToCHW, ToFloat})
+STEADY: frozenset[type] = frozenset({CenterCrop, Normalize, Pad, Resize, ToCHW, ToDtype, ToFloat})
 """The transforms that never draw a random number."""
 
 _TO_FLOAT = ToFloat()
@@ -577,7 +624,7 @@ def _check_order(transforms: tuple[Callable[..., Any], ...]) -> None:
     for transform in transforms:
         if not isinstance(transform, Transform):
             first = False  # a user's function may well put them last again
-        elif first and not isinstance(transform, ToFloat):
+        elif first and not isinstance(transform, (ToFloat, ToDtype)):
             if not isinstance(transform, Normalize):
                 raise ArgumentError(
                     f"Compose: {transform._name} wants channels last, but follows ToCHW: put it before ToCHW"
@@ -595,6 +642,23 @@ def _tiled(values: tuple[float, ...], times: int) -> Row:
     row = np.tile(np.array(values, dtype=np.float32), times)
     row.setflags(write=False)
     return row
+
+
+def _float_name(dtype: object) -> str:
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return floats.bfloat16().name  # which must be there
+    try:
+        found = np.dtype(cast("npt.DTypeLike", dtype)) if dtype is not None else None
+    except (TypeError, ValueError):
+        found = None
+    if found is None or (found not in (np.float16, np.float32) and not floats.is_bfloat16(found)):
+        raise ArgumentError(f'ToDtype: dtype must be "float16", "bfloat16" or "float32"; got {dtype!r}')
+    return found.name
+
+
+@cache
+def _dtype_named(name: str) -> np.dtype[Any]:
+    return floats.bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
 def _middle(length: int, wanted: int) -> int:
