@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace import loader
 from headrace.errors import ArgumentError, missing
-from headrace.image.transforms import ToCHW, ToFloat, finishing
+from headrace.image.transforms import ToCHW, ToDtype, ToFloat, finishing
 
 try:
     import jax
@@ -42,8 +42,9 @@ class DataLoader(loader.DataLoader[T_co]):
     "forkserver" unless ``multiprocessing_context`` says otherwise: JAX runs threads, which make forking unsafe.
 
     Every NumPy array of a batch, in any of JAX's pytrees, becomes a JAX array of the same shape. Strings, objects and
-    all else that JAX has no dtype for pass through. uint8 stays uint8; unless ``jax_enable_x64`` is set, JAX makes
-    int64 int32 and float64 float32. Raises `ArgumentError` for a device or a sharding that is none.
+    all else that JAX has no dtype for pass through. uint8 stays uint8, and bfloat16 bfloat16; unless
+    ``jax_enable_x64`` is set, JAX makes int64 int32 and float64 float32. Raises `ArgumentError` for a device or a
+    sharding that is none.
     """
 
     _start_method = "forkserver"  # JAX runs threads, and a fork in the middle of them may hang
@@ -73,7 +74,7 @@ class DataLoader(loader.DataLoader[T_co]):
 
 
 def on_device(*transforms: Any) -> Callable[[Any], Any]:
-    """Return a function that finishes batches where they lie: `ToFloat`, `Normalize` and `ToCHW`, done on a device.
+    """Return a function that finishes batches where they lie: `ToFloat`, `Normalize`, `ToCHW` and `ToDtype`.
 
     >>> from headrace import Normalize, ToCHW, ToFloat
     >>> finish = on_device(ToFloat(), Normalize((0.5, 0.4, 0.3), 0.25), ToCHW())
@@ -95,6 +96,8 @@ def on_device(*transforms: Any) -> Callable[[Any], Any]:
             elif isinstance(step, ToFloat):
                 most = {"uint8": 255, "uint16": 65535}.get(images.dtype.name, 1)
                 images = images.astype(np.float32) / np.float32(most)
+            elif isinstance(step, ToDtype):
+                images = images.astype(step.of_numpy)
             else:
                 mean, std = np.asarray(step.mean, np.float32), np.asarray(step.std, np.float32)
                 if step.channels_first and images.ndim == 4:

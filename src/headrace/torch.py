@@ -35,19 +35,18 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
-    default_convert,
     get_worker_info,
     graph_settings,
     random_split,
 )
 from torch.utils.data._utils import collate as torchs
 
+from headrace import floats, seeds
 from headrace import loader as numpy_loader
-from headrace import seeds
 from headrace.collate import default as arrays
 from headrace.collate.default import name_of
 from headrace.errors import CollateError, CollateTypeError
-from headrace.image.transforms import Normalize, ToCHW, ToFloat, finishing
+from headrace.image.transforms import Normalize, ToCHW, ToDtype, ToFloat, finishing
 
 if TYPE_CHECKING:
     from headrace.work import Empty
@@ -102,16 +101,33 @@ def default_collate(
     return arrays.default_collate(samples, empty=empty, collate_fn_map=own)
 
 
+def default_convert(data: Any) -> Any:
+    """Make tensors of the arrays and NumPy scalars in one sample, by the rules of ``torch.utils.data.default_convert``.
+
+    >>> default_convert((np.zeros(2, np.float32), 7, "a"))
+    [tensor([0., 0.]), 7, 'a']
+
+    torch's own knows no bfloat16 of NumPy's.
+    """
+    if isinstance(data, np.ndarray | np.generic) and floats.is_bfloat16(data.dtype):
+        return _tensor(np.asarray(data))
+    if isinstance(data, Mapping):
+        return arrays.like_mapping(data, {key: default_convert(data[key]) for key in data})
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return arrays.like_sequence(data, [default_convert(item) for item in data])
+    return torch.utils.data.default_convert(data)
+
+
 def as_tensors(batch: Any) -> Any:
     """Turn the arrays in a batch into tensors that share their memory; strings and bytes stay.
 
     >>> as_tensors({"x": np.zeros(2), "name": ["a", "b"]})
     {'x': tensor([0., 0.], dtype=torch.float64), 'name': ['a', 'b']}
 
-    An array of a dtype that torch has not (strings, objects, dates) raises TypeError.
+    bfloat16 of ml_dtypes is torch's. An array of a dtype that torch has not (strings, objects, dates) raises TypeError.
     """
     if isinstance(batch, np.ndarray):
-        return torch.from_numpy(batch)
+        return _tensor(batch)
     if isinstance(batch, Mapping):
         return {key: as_tensors(value) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
@@ -139,7 +155,7 @@ def pinned(batch: Any, device: Any = None) -> Any:
 
 
 class on_device(torch.nn.Module):  # noqa: N801  as headrace.jax has it, where it is a function
-    """Finish batches where they lie: `ToFloat`, `Normalize` and `ToCHW`, left out of the dataset and done on a device.
+    """Finish batches where they lie: `ToFloat`, `Normalize`, `ToCHW` and `ToDtype`, done on a device.
 
     >>> from headrace import Normalize, ToCHW, ToFloat
     >>> finish = on_device(ToFloat(), Normalize((0.5, 0.4, 0.3), 0.25), ToCHW())
@@ -147,8 +163,8 @@ class on_device(torch.nn.Module):  # noqa: N801  as headrace.jax has it, where i
     >>> finish(batch).shape, finish(batch).dtype, finish(batch)[0, :, 0, 0]
     (torch.Size([2, 3, 8, 9]), torch.float32, tensor([2.0000, 2.4000, 2.8000]))
 
-    A batch of bytes takes a quarter of the memory and of the way to the device. Batches are ``(N, H, W)`` or
-    ``(N, H, W, C)``, and ``(N, C, H, W)`` behind `ToCHW`; the values are those of the transforms themselves, but for
+    Left out of the dataset, they let batches be bytes on their way: a quarter of the memory. Batches are ``(N, H, W)``
+    or ``(N, H, W, C)``, and ``(N, C, H, W)`` behind `ToCHW`; the values are those of the transforms themselves, but for
     float32's rounding. As a module it can be the first of a model, goes with it to its device, and has nothing to
     learn or to save. Raises `headrace.errors.ArgumentError` for any other transform.
     """
@@ -169,12 +185,20 @@ class on_device(torch.nn.Module):  # noqa: N801  as headrace.jax has it, where i
             elif isinstance(step, ToFloat):
                 most = {torch.uint8: 255, torch.uint16: 65535}.get(images.dtype, 1)
                 images = images.to(torch.float32) / most
+            elif isinstance(step, ToDtype):
+                images = images.to(getattr(torch, step.of_numpy.name))
             else:
                 mean, std = (self.get_buffer(f"{name}{number}").to(images.device) for name in ("mean", "std"))
                 if step.channels_first and images.ndim == 4:
                     mean, std = mean[:, None, None], std[:, None, None]
                 images = (images - mean) / std
         return images
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    """Return a tensor over the memory of an array."""
+    tensor = torch.from_numpy(floats.bits(array))
+    return tensor.view(torch.bfloat16) if floats.is_bfloat16(array.dtype) else tensor
 
 
 class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co]):
@@ -304,14 +328,15 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
 
 def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     dtype = batch[0].dtype
-    if dtype.kind in "biufc" and any(getattr(array, "dtype", None) != dtype for array in batch):
+    if floats.kind(dtype) in "biufc" and any(getattr(array, "dtype", None) != dtype for array in batch):
         # By torch's rules of promotion, which are not NumPy's: int32 beside float32 gives float32.
-        return _tensors([torch.as_tensor(array) for array in batch], collate_fn_map=collate_fn_map)
-    return torch.from_numpy(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map))
+        tensors = [_tensor(array) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
+        return _tensors(tensors, collate_fn_map=collate_fn_map)
+    return _tensor(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map))
 
 
 def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return torch.as_tensor(batch)
+    return _tensor(np.asarray(batch)) if floats.is_bfloat16(batch[0].dtype) else torch.as_tensor(batch)
 
 
 def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import headrace
-from headrace import Compose, Normalize, ToCHW, ToFloat
+from headrace import Compose, Normalize, ToCHW, ToDtype, ToFloat
 
 PATCH = 16
 
@@ -117,6 +117,18 @@ FINISHES: dict[str, list[Any]] = {
     "twice": [ToFloat(), Normalize(0.5, 0.25), Normalize((0.1, 0.2, 0.3), 2), ToCHW()],
 }
 """What a device may be left to do, by name."""
+
+
+HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Floats of two bytes, by name, and how far apart two neighbours are, as a share of them."""
+
+
+def halves(dtype: str) -> Any:
+    """Pictures as floats of two bytes, and their labels; rows of 30 KB, which land as they are made."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 70, 70, 3), np.uint8)
+    return headrace.ArrayDataset(pixels, np.arange(20, dtype=np.float32)).map(
+        headrace.RandomHorizontalFlip(), ToFloat(), Normalize(0.4, 0.2), ToCHW(), ToDtype(dtype)
+    )
 
 
 def batches_to_finish() -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.adapters.data import FINISHES, BrokenPictures, Pictures, batches_to_finish, by_the_steps
+from tests.adapters.data import FINISHES, HALVES, BrokenPictures, Pictures, batches_to_finish, by_the_steps, halves
 
 import headrace
 from headrace.errors import ArgumentError, LoaderClosed
@@ -51,6 +51,18 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
             assert labels.dtype == np.int32
             np.testing.assert_array_equal(pictures, expected)
             np.testing.assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_halves_stay_halves(dtype: str, how: dict[str, Any]) -> None:
+    """Deliver float16 and bfloat16 as they are, bit for bit."""
+    ours = DataLoader(halves(dtype), 8, shuffle=True, seed=3, **how)
+    plain = headrace.DataLoader(halves(dtype), 8, shuffle=True, seed=3)
+    for (pictures, _), (expected, _) in zip(ours, plain, strict=True):
+        assert isinstance(pictures, jax.Array)
+        assert pictures.dtype.name == dtype
+        assert np.asarray(pictures).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
@@ -297,6 +309,17 @@ def test_a_device_finishes_batches_as_the_steps_do(name: str) -> None:
         found = np.asarray(finish(jnp.asarray(batch)))
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, by_the_steps(batch, name), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_device_rounds_to_halves(dtype: str) -> None:
+    """End in the dtype asked for, as near to the steps as its neighbours are to one another."""
+    steps = [*FINISHES["normalised"], headrace.ToDtype(dtype)]
+    batch = batches_to_finish()["uint8"]
+    found = np.asarray(pytest.importorskip("headrace.jax").on_device(*steps)(jnp.asarray(batch)))
+    assert found.dtype.name == dtype
+    expected = np.stack([headrace.Compose(*steps)(picture) for picture in batch]).astype(np.float32)
+    np.testing.assert_allclose(found.astype(np.float32), expected, rtol=HALVES[dtype], atol=1e-6)
 
 
 def test_a_device_refuses_other_transforms() -> None:

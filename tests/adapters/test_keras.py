@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.adapters.data import Broken, Counted, Endless, Named, Paired, Rows, Stream, Weighted
+from tests.adapters.data import HALVES, Broken, Counted, Endless, Named, Paired, Rows, Stream, Weighted, halves
 
 import headrace
 from headrace.errors import ArgumentError
@@ -79,6 +79,20 @@ def helpers() -> None:
     linear().fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0)
     linear().fit(DataLoader(Rows(), 4), verbose=0)
     forkserver.ensure_running()
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_model_takes_halves(dtype: str, how: dict[str, Any]) -> None:
+    """Hand Keras float16 and bfloat16 as they are: fit and predict with a model of that policy."""
+    loader = DataLoader(halves(dtype), 8, **how)
+    assert next(loader.get_numpy_iterator())[0].dtype.name == dtype
+    layers = [keras.layers.Flatten(dtype=f"mixed_{dtype}"), keras.layers.Dense(1, dtype=f"mixed_{dtype}")]
+    model = keras.Sequential([keras.Input((3, 70, 70), dtype=dtype), *layers])
+    model.compile(loss="mse")
+    history = model.fit(loader, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert str(np.asarray(model.predict(loader, verbose=0)).dtype) == dtype
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

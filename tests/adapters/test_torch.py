@@ -6,9 +6,10 @@ import warnings
 from multiprocessing import forkserver
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from tests.adapters.data import BrokenPictures, Pictures
+from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
 
 import headrace
 
@@ -43,6 +44,33 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
             assert (pictures.dtype, labels.dtype) == (torch.uint8, torch.int64)
             np.testing.assert_array_equal(pictures, expected)
             np.testing.assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_halves_are_torchs_halves(dtype: str, how: dict[str, Any]) -> None:
+    """Deliver float16 and bfloat16 as torch has them, bit for bit, made at once or sample by sample."""
+    plain = [pictures.tobytes() for pictures, _ in headrace.DataLoader(halves(dtype), 8, shuffle=True, seed=3)]
+    for dataset in (halves(dtype), halves(dtype).map(lambda sample: sample)):
+        seen = [pictures for pictures, _ in DataLoader(dataset, 8, shuffle=True, seed=3, **how)]
+        assert {pictures.dtype for pictures in seen} == {getattr(torch, dtype)}
+        assert [pictures.view(torch.int16).numpy().tobytes() for pictures in seen] == plain
+
+
+def test_bfloat16_becomes_a_tensor_wherever_it_stands() -> None:
+    """Share an array's memory; take arrays and numbers of it in samples, beside other dtypes too."""
+    array = np.ones((2, 3), ml_dtypes.bfloat16)
+    tensor = lib.as_tensors([array])[0]
+    array[1, 2] = 5
+    assert (tensor.dtype, tensor[1, 2].item()) == (torch.bfloat16, 5)
+    number = array[0, 0]
+    for convert in (lib.default_convert, lambda sample: lib.default_collate([sample, sample])):
+        for found in convert({"a": (array, number), "b": [np.array(number)]}).values():
+            assert {tensor.dtype for tensor in found} == {torch.bfloat16}
+    assert lib.default_collate([array, np.ones((2, 3), np.float32)]).dtype == torch.float32
+    assert lib.default_collate([array, np.ones((2, 3), np.float16)]).dtype == torch.float32
+    (sample,) = DataLoader(headrace.ArrayDataset(array[:1]), None)
+    assert sample.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

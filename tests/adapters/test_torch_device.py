@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.adapters.data import FINISHES, batches_to_finish, by_the_steps
+from tests.adapters.data import FINISHES, HALVES, batches_to_finish, by_the_steps
 
 import headrace
-from headrace import Normalize, RandomHorizontalFlip, ToCHW, ToFloat
+from headrace import Normalize, RandomHorizontalFlip, ToCHW, ToDtype, ToFloat
 
 torch = pytest.importorskip("torch")
 lib = pytest.importorskip("headrace.torch")
@@ -21,6 +21,17 @@ def test_values_are_those_of_the_steps(name: str) -> None:
         found = finish(torch.from_numpy(batch))
         assert found.dtype == torch.float32
         np.testing.assert_allclose(found.numpy(), by_the_steps(batch, name), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_device_rounds_to_halves(dtype: str) -> None:
+    """End in the dtype asked for, as near to the steps as its neighbours are to one another."""
+    steps = [*FINISHES["normalised"], ToDtype(dtype)]
+    batch = batches_to_finish()["uint8"]
+    found = lib.on_device(*steps)(torch.from_numpy(batch))
+    assert found.dtype == getattr(torch, dtype)
+    expected = np.stack([headrace.Compose(*steps)(picture) for picture in batch]).astype(np.float32)
+    np.testing.assert_allclose(found.float().numpy(), expected, rtol=HALVES[dtype], atol=1e-6)
 
 
 def test_pictures_without_channels() -> None:

@@ -16,7 +16,7 @@ from headrace import machine
 from headrace._native import kernel
 from headrace.cli.text import table
 
-LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "torch", "jax", "keras")
+LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "ml_dtypes", "torch", "jax", "keras")
 HEADERS = "apt install g++ libjpeg62-turbo-dev; brew install jpeg-turbo"
 SMALL = 1 << 28
 """Bytes of shared memory below which a few batches of pictures fill it: what containers have unless told otherwise."""
