@@ -767,17 +767,21 @@ def test_composed_to_float_still_goes_by_its_name():
     "view", [lambda x: x, lambda x: x[:, ::-1], lambda x: x[3:20, 5:, :]], ids=["own", "mirror", "crop"]
 )
 @pytest.mark.parametrize("opencv", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_common_end_of_a_chain_is_looked_up_bit_for_bit(
-    channels: int, view: Any, opencv: bool, monkeypatch: pytest.MonkeyPatch
+    channels: int, view: Any, opencv: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Give ToFloat, Normalize and ToCHW in one step the very bits of the three apart, with OpenCV or without."""
+    """Give ToFloat, Normalize, ToCHW and ToDtype at once the very bits of each apart, with OpenCV or without."""
     if not opencv:
         monkeypatch.setattr(geometry, "_opencv_if_there", lambda: None)
     image = view(np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8))
     apart = [ToFloat(), Normalize([0.485, 0.4, 0.2, 0.1][:channels], [0.229, 0.3, 1e-3, 7.0][:channels]), ToCHW()]
-    expected = image
-    for transform in apart:
-        expected = transform(expected)
-    at_once = Compose(apart)(image)
-    assert at_once.dtype == np.float32
-    assert at_once.tobytes() == expected.tobytes()
+    if dtype != "float32":
+        apart.append(ToDtype(dtype))
+    for chain in (apart, [*apart[:2], *apart[:1:-1]], [*apart, ToDtype("float32")]):
+        expected = image
+        for transform in chain:
+            expected = transform(expected)
+        at_once = Compose(chain)(image)
+        assert at_once.dtype == expected.dtype
+        assert at_once.tobytes() == expected.tobytes()

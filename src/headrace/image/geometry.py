@@ -183,7 +183,9 @@ def look_up(image: Image, table: Image) -> Image:
     found = memory.empty(image.shape, table.dtype)
     library = _opencv_if_there()
     if library is not None and 1 < image.shape[2] <= 4:
-        library.LUT(image, table, dst=found)
+        # OpenCV need not know what two bytes stand for, and of bfloat16 does not.
+        bits = np.dtype(np.uint16) if table.itemsize == 2 else table.dtype
+        library.LUT(image, table.view(bits), dst=found.view(bits))
     else:
         for channel in range(image.shape[2]):
             found[:, :, channel] = np.take(table[0, :, channel], image[:, :, channel])

@@ -560,19 +560,24 @@ class Compose(LazyRng):
 
 @dataclass(frozen=True, slots=True)
 class _Standardize(Transform):
-    """`ToFloat` and `Normalize` with the same result in one step.
+    """`ToFloat`, `Normalize` and perhaps `ToDtype` with the same result in one step.
 
     A second array of floats costs more than the arithmetic. And a byte has 256 values: what a table of them says is,
     to the last bit, what would have been computed.
     """
 
     normalize: Normalize
+    rounded: ToDtype | None = None
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
         if image.dtype == np.uint8 and image.ndim == 3 and not self.normalize.channels_first:
-            return geometry.look_up(image, _table(self.normalize, image.shape[2]))
+            return geometry.look_up(image, _table(self, image.shape[2]))
+        return self._computed(image, rng)
+
+    def _computed(self, image: Image, rng: np.random.Generator | None) -> Image:
         scaled = _TO_FLOAT._pixels(image, rng)
-        return self.normalize._normalize(scaled, own=scaled is not image)
+        normal = self.normalize._normalize(scaled, own=scaled is not image)
+        return normal if self.rounded is None else self.rounded._pixels(normal, rng)
 
     @property
     def _name(self) -> str:
@@ -601,18 +606,22 @@ _TO_FLOAT = ToFloat()
 
 
 @lru_cache(maxsize=64)
-def _table(normalize: Normalize, channels: int) -> Row:
+def _table(step: _Standardize, channels: int) -> Image:
     """Return what each of the 256 values of a byte becomes in each channel: (1, 256, C)."""
     values: Image = np.repeat(np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis], channels, axis=2)
-    table: Row = normalize(ToFloat()(values))
-    return table
+    return step._computed(values, None)
 
 
 def _fused(transforms: tuple[Callable[..., Any], ...]) -> tuple[Step, ...]:
     steps: list[Step] = []
     for transform in transforms:
-        if isinstance(transform, Normalize) and steps and isinstance(steps[-1], ToFloat):
-            steps[-1] = _Standardize(transform)
+        # Where the channels stand is nothing to a value.
+        at = -2 if isinstance(transform, ToDtype) and steps and isinstance(steps[-1], ToCHW) else -1
+        before = steps[at] if len(steps) >= -at else None
+        if isinstance(transform, Normalize) and isinstance(before, ToFloat):
+            steps[at] = _Standardize(transform)
+        elif isinstance(transform, ToDtype) and isinstance(before, _Standardize) and before.rounded is None:
+            steps[at] = _Standardize(before.normalize, transform)
         else:
             steps.append(bind(transform))
     return tuple(steps)
