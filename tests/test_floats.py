@@ -140,6 +140,15 @@ def test_a_user_is_told_what_is_made(dtype: str) -> None:
     assert f"ToDtype('{dtype}') -> {dtype} array of (3, 36, 40)" in str(lineage)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_the_values_of_a_byte_stay_apart(dtype: str) -> None:
+    """Keep 256 values of 256, normalised by the numbers that most models are."""
+    byte = np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis].repeat(3, axis=2)
+    normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    rounded = headrace.Compose(ToFloat(), normalize, ToDtype(dtype))(byte).astype(np.float32)
+    assert [len(np.unique(rounded[..., channel])) for channel in range(3)] == [256] * 3
+
+
 def test_a_ledger_tells_halves_from_halves() -> None:
     """Take the same bits of two dtypes for two batches, and the same batch for one."""
     bits = np.arange(40_000, dtype=np.uint16)
