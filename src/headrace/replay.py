@@ -160,7 +160,8 @@ def picture_of(sample: Any) -> Any:
     elif isinstance(sample, tuple | list) and sample:
         sample = sample[0]
     if hasattr(sample, "detach"):  # a tensor
-        sample = sample.detach().cpu().numpy()
+        sample = sample.detach().cpu()
+        sample = (sample.float() if str(sample.dtype) == "torch.bfloat16" else sample).numpy()
     elif hasattr(sample, "__array_interface__") and not isinstance(sample, np.generic):  # a picture of Pillow's
         sample = np.asarray(sample)
     return sample if isinstance(sample, np.ndarray) and sample.ndim in (2, 3) else None

@@ -12,6 +12,8 @@ import pytest
 from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
 
 import headrace
+from headrace.ledger.fingerprint import of_batch
+from headrace.replay import picture_of
 
 torch = pytest.importorskip("torch")
 lib = pytest.importorskip("headrace.torch")
@@ -71,6 +73,14 @@ def test_bfloat16_becomes_a_tensor_wherever_it_stands() -> None:
     assert lib.default_collate([array, np.ones((2, 3), np.float16)]).dtype == torch.float32
     (sample,) = DataLoader(headrace.ArrayDataset(array[:1]), None)
     assert sample.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_tensors_of_halves_are_looked_into(dtype: str) -> None:
+    """Tell batches of them apart in a ledger, and show one as a picture."""
+    tensors = [torch.full((4, 5), value, dtype=getattr(torch, dtype)) for value in (0.5, 1)]
+    assert len({of_batch([tensor]) for tensor in (*tensors, tensors[0].clone())}) == 2
+    assert set(picture_of(tensors[0].requires_grad_()).ravel().tolist()) == {0.5}
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

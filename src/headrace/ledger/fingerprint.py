@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -83,11 +84,13 @@ def _parts(batch: Any, depth: int) -> Any:
 
 def _of_other(thing: Any) -> int:
     """Look at another library's array; of anything else, only the type is known to be the same in another run."""
+    name = _of_text(type(thing).__qualname__)
     try:
+        if str(getattr(thing, "dtype", "")) == "torch.bfloat16":  # of which torch makes no array
+            thing = thing.view(sys.modules["torch"].int16)
         array = np.asarray(thing)
     except Exception:  # noqa: BLE001  a tensor on a device, or one that needs a gradient
         array = np.empty(0, object)
-    name = _of_text(type(thing).__qualname__)
     return name if array.dtype.kind == "O" else _mixed(name ^ _of_array(array))
 
 
