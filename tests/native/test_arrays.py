@@ -102,3 +102,19 @@ def test_keys_out_of_range_are_refused() -> None:
         with pytest.raises(IndexError):
             quick.read_batch([0, key])
     assert np.array_equal(quick.read_batch([-1]), quick.read_batch([3]))
+
+
+@pytest.mark.parametrize("key", [-1, np.int64(3)], ids=repr)
+def test_keys_of_other_kinds_mean_what_they_mean_step_by_step(key: Any) -> None:
+    """Count from the end, and take NumPy's numbers, alone and among ordinary ones."""
+    quick, slow = both(ArrayDataset(pictures(4, 8, 8, 3)), ToFloat())
+    for keys in ([key], [2, key, 0]):
+        assert np.array_equal(quick.read_batch(keys), [slow[one] for one in keys])
+
+
+@pytest.mark.parametrize("key", [2**63, -(2**70), None, "1"], ids=repr)
+def test_keys_that_are_none_are_refused(key: Any) -> None:
+    """Raise what an array raises for such an index, and never read beside it."""
+    quick, _ = both(ArrayDataset(pictures(4, 8, 8, 3)), ToFloat())
+    with pytest.raises((IndexError, OverflowError, TypeError, ValueError)):
+        quick.read_batch([1, key])

@@ -304,6 +304,47 @@ std::vector<double> draws(const Place& place, int count) {
   return drawn;
 }
 
+// Indices in a list as numbers from 0 up, below `length`; false for a list that has others, or anything else in it.
+bool indices(const nb::list& keys, std::int64_t length, nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
+  const std::size_t count = nb::len(keys);
+  if (out.size() != count) throw std::invalid_argument("out is of another length than keys");
+  for (std::size_t i = 0; i < count; ++i) {
+    PyObject* const key = PyList_GetItem(keys.ptr(), static_cast<Py_ssize_t>(i));
+    if (key == nullptr) throw nb::python_error();
+    if (!PyLong_CheckExact(key)) return false;
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(key, &overflow);
+    if (overflow != 0 || number < 0 || number >= length) return false;
+    out.data()[i] = number;
+  }
+  return true;
+}
+
+using Words = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// The network of headrace.plan.permutation, in place: one base and one tweak for all places, or one for each.
+void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bases, Array<std::uint64_t> tweaks) {
+  const std::size_t count = places.size();
+  const std::size_t one_base = bases.size() == 1 ? 0 : 1, one_tweak = tweaks.size() == 1 ? 0 : 1;
+  if (rounds.ndim() != 2 || rounds.shape(1) != 3) throw std::invalid_argument("rounds are rows of three words");
+  if ((one_base && bases.size() != count) || (one_tweak && tweaks.size() != count))
+    throw std::invalid_argument("bases and tweaks are one, or one for each place");
+  const nb::gil_scoped_release unlocked;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint64_t base = bases.data()[i * one_base], tweak = tweaks.data()[i * one_tweak];
+    std::uint64_t left = places.data()[i] / base, right = places.data()[i] % base;
+    for (std::size_t round = 0; round < rounds.shape(0); ++round) {
+      const std::uint64_t* const words = rounds.data() + 3 * round;
+      std::uint64_t hashed = right * words[0] + (words[2] ^ tweak);
+      hashed = (hashed ^ hashed >> 32) * words[1];
+      left += (hashed >> 32) * base >> 32;
+      if (left >= base) left -= base;
+      std::swap(left, right);
+    }
+    places.data()[i] = left * base + right;
+  }
+}
+
 #define HEADRACE_TEXT_(x) #x
 #define HEADRACE_TEXT(x) HEADRACE_TEXT_(x)
 
@@ -380,6 +421,10 @@ NB_MODULE(kernel, m) {
       .def_prop_ro("level", &Kernel::level)
       .def_prop_ro("computed", &Kernel::computed);
 
+  m.def("indices", &indices, nb::arg("keys"), nb::arg("length"), nb::arg("out"),
+        "Write the indices of a list; False where it has other things in it than numbers from 0 up, below the length.");
+  m.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
+        "Send places through the network of a permutation, in place.");
   m.def("levels", &levels, "The levels of vector instructions that this processor has, the best last.");
   m.def("draws", &draws, nb::arg("place"), nb::arg("count"), "Random numbers of a place, as NumPy draws them.");
   m.attr("LIBJPEG_TURBO") = HEADRACE_TEXT(LIBJPEG_TURBO_VERSION);

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headrace import crew, floats, memory, seeds
+from headrace._native import kernel
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
@@ -220,12 +221,16 @@ def _resolved(base: Any, keys: Sequence[int]) -> tuple[Keys, Any]:
     """Return the places in the root's own order that keys of a dataset stand for, from 0 up, and the root."""
     while type(base) is Subset:
         keys, base = base._keys(keys), base.dataset
+    length = len(base)
+    if type(keys) is list:
+        places: Keys = np.empty(len(keys), np.int64)
+        if cast("Any", kernel).indices(keys, length, places):
+            return places, base
     given = np.asarray(keys)
     if given.dtype.kind not in "iu":
         # Whatever stands there, the root says what is the matter with it.
         given = np.array([base._place(key) if isinstance(base, ImageDataset) else key for key in keys], np.int64)
-    places: Keys = given.astype(np.int64, copy=False)
-    length = len(base)
+    places = given.astype(np.int64, copy=False)
     if not places.size or ((least := places.min()) >= 0 and places.max() < length):
         return places, base
     if least < -length or places.max() >= length:
