@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import index
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -229,7 +230,7 @@ def _resolved(base: Any, keys: Sequence[int]) -> tuple[Keys, Any]:
     given = np.asarray(keys)
     if given.dtype.kind not in "iu":
         # Whatever stands there, the root says what is the matter with it.
-        given = np.array([base._place(key) if isinstance(base, ImageDataset) else key for key in keys], np.int64)
+        given = np.array([base._place(key) if isinstance(base, ImageDataset) else index(key) for key in keys], np.int64)
     places = given.astype(np.int64, copy=False)
     if not places.size or ((least := places.min()) >= 0 and places.max() < length):
         return places, base
