@@ -1,7 +1,9 @@
 """Where the kernel's time goes, and what `scaled_decode` costs in pixels: `python benchmarks/kernel_profile.py PHOTOS`.
 
 Least of several repeats for each file, one thread, added up. The stages of decoding are those of libjpeg-turbo by
-itself, in full (`stages.cpp`, compiled here); what the kernel takes beyond decoding is told by the kernel.
+itself, in full (`stages.cpp`, compiled here); what the kernel takes beyond decoding is told by the kernel. What is left
+of Python is the processor time of the thread that reads the loop, while the kernel's threads make thumbnails: it alone
+ever holds Python's lock.
 """
 
 from __future__ import annotations
@@ -11,13 +13,25 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
+from time import thread_time
 from typing import Any
 
 import numpy as np
 from data import WORKLOADS, prepare
 from run import default_cache
 
-from headrace import ImageFiles, Normalize, Resize, ToCHW, ToFloat, seeds
+from headrace import (
+    DataLoader,
+    ImageFiles,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    ToCHW,
+    ToFloat,
+    seeds,
+)
 from headrace.image import fused
 
 REPEATS = 7
@@ -28,11 +42,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, nargs="?", help="folder or tar of JPEG files (default: bundled ones)")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="where made data is kept")
     args = parser.parse_args()
-    cache = default_cache()
-    photos = _files(prepare(WORKLOADS["photos"], cache, args.photos).folder)[:FILES]
-    large = _files(prepare(WORKLOADS["large"], cache, args.photos).folder)
-    sys.stdout.write("\n".join([*profile(photos), "", *error(large)]) + "\n")
+    photos, large, thumbnails = (
+        _files(prepare(WORKLOADS[name], args.cache, args.photos).folder) for name in ("photos", "large", "thumbnails")
+    )
+    lines = [*profile(photos[:FILES]), "", *lock(thumbnails), *error(large)]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def profile(files: list[str]) -> list[str]:
@@ -73,6 +89,19 @@ def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
     return tuple(min(times) for times in zip(*found, strict=True))  # type: ignore[return-value]
 
 
+def lock(files: list[str]) -> list[str]:
+    """Return how long Python's lock is held for each thumbnail at the most: the median of several epochs."""
+    chain = (RandomResizedCrop(32), RandomHorizontalFlip(), ToFloat(), Normalize(MEAN, STD), ToCHW())
+    loader = DataLoader(ImageFiles(files).map(*chain), 64, shuffle=True, seed=0, num_workers=2)
+    held = []
+    for _ in range(REPEATS):
+        began = thread_time()
+        for _ in loader:
+            pass
+        held.append((thread_time() - began) / len(files) * 1e6)
+    return [f"- *thumbnails*, batches of 64: Python runs for {median(held):.1f} us a picture, while others make them"]
+
+
 def error(files: list[str]) -> list[str]:
     """Return how far pictures decoded smaller are from those decoded in full, scaled to 224x224."""
     exact, scaled = (ImageFiles(files, scaled_decode=one).map(Resize((224, 224))) for one in (False, True))
@@ -82,9 +111,9 @@ def error(files: list[str]) -> list[str]:
     decibels = 10 * np.log10(255**2 / np.mean(difference.astype(float) ** 2))
     return [
         (
-            f"scaled_decode on {len(files)} photographs of 4000x3000 to 224x224: {difference.mean():.2f} grey levels "
-            f"off on average, {np.percentile(difference, 99):.0f} at the 99th percentile, {difference.max()} at most "
-            f"(PSNR {decibels:.0f} dB)"
+            f"- *large*: scaled_decode on {len(files)} photographs of 4000x3000 to 224x224: "
+            f"{difference.mean():.2f} grey levels off on average, {np.percentile(difference, 99):.0f} at the 99th "
+            f"percentile, {difference.max()} at most (PSNR {decibels:.0f} dB)"
         )
     ]
 

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
     text, problems = document(args, chosen, data, runs, machine, missing)
+    if args.only is None and "photos" in args.workloads:
+        text += kernel_profile(args)
     print(text)
     if args.output:
         args.output.write_text(text + "\n")
@@ -264,6 +266,17 @@ def facts_of_machine() -> list[str]:
     busy = os.getloadavg()[0]
     facts.append(f"Load average before the first turn: {busy:.1f}" + (" (not a quiet machine)" if busy > 0.5 else ""))
     return facts
+
+
+def kernel_profile(args: argparse.Namespace) -> str:
+    """Return where the kernel's time goes, as `kernel_profile.py` says it."""
+    command = [sys.executable, str(HERE / "kernel_profile.py"), "--cache", str(args.cache)]
+    command += [str(args.photos)] if args.photos else []
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        return f"\n\nNo profile of the kernel: {answer.stderr.strip().splitlines()[-1]}"
+    about = "One thread, photos scaled to 224x224 (`python benchmarks/kernel_profile.py`)."
+    return f"\n\n## The kernel\n\n{about}\n\n{answer.stdout.strip()}"
 
 
 def shown_command(args: argparse.Namespace) -> str:
