@@ -5,13 +5,12 @@ namespace headrace {
 extern const Rows* const rows_plain;
 #if HEADRACE_X86
 extern const Rows* const rows_avx2;
-extern const Rows* const rows_avx512;
 #endif
 
 namespace {
 
 struct Available {
-  const Rows* rows[3];
+  const Rows* rows[2];
   int count = 0;
 
   Available() {
@@ -19,9 +18,6 @@ struct Available {
 #if HEADRACE_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) rows[count++] = rows_avx2;
-    if (count == 2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
-      rows[count++] = rows_avx512;
 #endif
   }
 };
