@@ -125,7 +125,7 @@ class Maker:
         """Return the outcome of a work that was begun, whose job is done; never raises."""
         work, here = pending.work, pending.here
         try:
-            with counting(pending.seconds), seeds.at(here), timed_rest("other"):
+            with counting(pending.seconds), seeds.at(here):
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)

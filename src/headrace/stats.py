@@ -134,10 +134,10 @@ def measure(batch: Any) -> tuple[int, int]:
     """
     if isinstance(batch, np.ndarray):
         return (len(batch) if batch.ndim else 0), batch.nbytes
-    if isinstance(batch, Mapping):
-        parts: Sequence[Any] = list(batch.values())
-    elif isinstance(batch, list | tuple):
-        parts = batch
+    if isinstance(batch, list | tuple):  # before mappings: whether it is one takes longer to say
+        parts: Sequence[Any] = batch
+    elif isinstance(batch, Mapping):
+        parts = list(batch.values())
     elif hasattr(type(batch), "shape"):  # another library's array
         try:
             return (int(batch.shape[0]) if batch.shape else 0), int(batch.nbytes)
