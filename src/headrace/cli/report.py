@@ -19,7 +19,7 @@ _DOING = {
 _CURES = {
     "read": "more workers hide a slow disk or network; a faster disk ends it",
     "decode": "more processor cores help, and so do files stored nearer to the size that training needs",
-    "transform": "more processor cores help, and so does antialias=False, which resizes with OpenCV",
+    "transform": "more processor cores help, and so does antialias=False, which looks at fewer pixels",
     "collate": "smaller samples help: uint8 instead of float32, for one",
     "other": "a function of the dataset or of its map holds the workers up",
 }
