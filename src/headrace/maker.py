@@ -112,17 +112,22 @@ class Maker:
         return isinstance(self.source, Batched) and self.source.begin is not None
 
     def begin(self, work: Work, *, empty: Empty = np.empty) -> Pending | Failed:
-        """Begin a work, where `begins` says that it can be; never raises."""
+        """Begin a work, where `begins` says that it can be; raises nothing but Ctrl-C, which is not the work's."""
         here = seeds.Here(work.seed, work.epoch, work.start)
         begin = cast("Any", self.source).begin
         try:
             with counting() as seconds, seeds.at(here), timed_rest("other"):
                 return Pending(work, begin(work.keys, empty=empty), here, seconds)
+        except KeyboardInterrupt:
+            raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
         except BaseException as error:  # noqa: BLE001  as above
             return self._failed(error, work, here)
 
     def complete(self, pending: Pending, *, stop: Stop | None = None) -> Outcome:
-        """Return the outcome of a work that was begun, whose job is done; never raises."""
+        """Return the outcome of a work that was begun, whose job is done.
+
+        ``stop`` is for threads, where it never raises; in the consumer's, without one, Ctrl-C comes through.
+        """
         work, here = pending.work, pending.here
         try:
             with counting(pending.seconds), seeds.at(here):
@@ -130,7 +135,9 @@ class Maker:
                 if self.finish is not None:
                     batch = self.finish(batch)
             return Done(work.step, batch, (), pending.seconds)
-        except BaseException as error:  # noqa: BLE001  as above
+        except BaseException as error:
+            if stop is None and isinstance(error, KeyboardInterrupt):
+                raise
             return self._failed(error, work, here)
 
     def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:

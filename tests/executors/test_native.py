@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -23,10 +24,12 @@ from headrace import (
     Normalize,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    Resize,
     Subset,
     ToCHW,
     ToFloat,
 )
+from headrace._native import kernel
 from headrace.collate.default import default_collate
 from headrace.datasets.parts import batch_beginner, batch_reader
 from headrace.errors import LoaderClosed, WorkerTimeout
@@ -35,6 +38,9 @@ from headrace.maker import Maker
 from headrace.seeds import key_of
 from headrace.source import Batched
 from headrace.work import Done, Failed, Outcome, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 
@@ -180,6 +186,90 @@ def test_closing_wakes_a_consumer_that_waits(pictures: list[Path]) -> None:
     assert len(caught) == 1
 
 
+def test_a_subclass_with_its_own_batches_is_asked_for_them() -> None:
+    """Begin nothing behind the back of a ``read_batch`` that was said anew."""
+    dataset = ArrayDataset(np.zeros((8, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
+
+    class Bright(Subset[Any]):
+        def read_batch(self, keys: Any, *, empty: Any = np.empty) -> Any:
+            return super().read_batch(keys, empty=empty) + np.uint8(7)
+
+    assert batch_beginner(Subset(dataset, range(8))) is not None
+    for workers in (0, 2):
+        assert [int(batch.max()) for batch in DataLoader(Bright(dataset, range(8)), 4, num_workers=workers)] == [7, 7]
+
+
+def test_closing_meets_a_consumer_in_the_middle_of_taking() -> None:
+    """Raise nothing but LoaderClosed where one thread takes batches and another closes, whenever it does."""
+    dataset = ArrayDataset(np.zeros((400, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
+    caught: list[BaseException] = []
+
+    def take(iterator: Iterator[Any]) -> None:
+        try:
+            for _ in iterator:
+                pass
+        except BaseException as error:  # noqa: BLE001
+            caught.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for batches in range(200):
+            loop = iter(DataLoader(dataset, 4, num_workers=2, prefetch_factor=16))
+            consumer = threading.Thread(target=take, args=(loop,))
+            consumer.start()
+            while loop.running and loop._meter.batches < batches % 50:  # type: ignore[attr-defined]
+                time.sleep(0)
+            loop.close()  # type: ignore[attr-defined]
+            consumer.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert {type(error) for error in caught} <= {LoaderClosed}
+
+
+@pytest.mark.parametrize("at", ["begin_batch", "finish"])
+def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> None:
+    """Raise it where it strikes, and not at the batch that was being begun, for which it may be long."""
+    dataset = ArrayDataset(np.zeros((64, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
+
+    class Struck:
+        def __init__(self, begun: Any) -> None:
+            self.job = begun.job
+
+        def finish(self, stop: Any = None) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def begin(keys: Any, *, empty: Any) -> Any:
+        if at == "begin_batch":
+            os.kill(os.getpid(), signal.SIGINT)
+        return Struck(batch_beginner(dataset)(keys, empty=empty))  # type: ignore[misc]
+
+    executor = Native(Maker(Batched(dataset, dataset.read_batch, begin), default_collate), 2)
+
+    def take() -> None:
+        executor.submit(work_of(0, [*range(8)]))
+        executor.next(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        take()
+    executor.close()
+
+
+def test_nobody_waits_for_what_was_left_behind() -> None:
+    """Drop crew and job while a row is still being made, which closing had no time for."""
+    large = ArrayDataset(np.zeros((1, 8000, 8000, 3), np.uint8)).map(Resize((4000, 4000)))
+    begun = batch_beginner(large)([0], empty=np.empty)  # type: ignore[misc]
+    crew = cast("Any", kernel).Crew(1)
+    crew.submit(begun.job)
+    while begun.job.left:
+        time.sleep(0)
+    assert not crew.close(0)
+    begun.job.abandon()
+    del crew
+    assert not begun.job.finished, "dropping the crew has waited for its thread"
+    begun.job.wait()  # the suite's leak check wants the thread to have ended
+
+
 def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> None:
     """End threads and let go of batches where nobody closes: the leak check of the suite sees to it."""
     executor = Native(maker_of(ImageFiles(pictures).map(*TRAIN)), workers=3)
@@ -198,6 +288,9 @@ def test_a_forked_child_is_told_and_can_begin_anew(pictures: list[Path]) -> None
         executor.submit(work_of(step, [*range(40)]))
     pid = os.fork()
     if pid == 0:
+        with contextlib.suppress(LoaderClosed):
+            executor.submit(work_of(4, [0]))
+            os._exit(3)
         try:
             executor.next()
         except LoaderClosed:

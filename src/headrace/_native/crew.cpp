@@ -154,7 +154,7 @@ Crew::Crew(int threads) : desk_(std::make_shared<Desk>()), pid_(::getpid()) {
 
 Crew::~Crew() {
   if (::getpid() == pid_) {
-    close(1e9);
+    if (!closed()) close(1e9);  // else they have ended, or were left behind, and nobody waits for them
     return;
   }
   // After a fork there are no threads to join, and whether a lock is held cannot be known.

@@ -47,7 +47,7 @@ class Job {
   Job(std::shared_ptr<Task> task, std::function<void()> kept) : task_(std::move(task)), kept_(std::move(kept)) {}
 
   ~Job() {
-    if (!task_->ours()) return;
+    if (!kept_ || !task_->ours()) return;
     task_->stop();
     if (task_->finished()) return;
     const nb::gil_scoped_release unlocked;
@@ -62,6 +62,12 @@ class Job {
   void wait() {
     const nb::gil_scoped_release unlocked;
     task_->wait();
+  }
+
+  // Wait for nobody, and leave what the rows need to threads that may never end.
+  void abandon() {
+    task_->stop();
+    if (!task_->finished()) new std::function<void()>(std::exchange(kept_, nullptr));
   }
 
   Spent seconds() const {
@@ -387,6 +393,7 @@ NB_MODULE(kernel, m) {
       .def("run", &Job::run, "Make rows until none is left, without the GIL.")
       .def("wait", &Job::wait, "Wait for the rows that other threads have begun.")
       .def("stop", [](const Job& job) { job.task()->stop(); }, "Let no further row be begun.")
+      .def("abandon", &Job::abandon, "Leave what the rows need to threads that may never end, and wait for none.")
       .def_prop_ro("left", [](const Job& job) { return job.task()->left(); }, "Rows that nobody has begun.")
       .def_prop_ro("finished", [](const Job& job) { return job.task()->finished(); })
       .def_prop_ro("missing", [](const Job& job) { return job.task()->missing(); },

@@ -115,8 +115,18 @@ def batch_reader(dataset: Any) -> Callable[..., Any] | None:
 
 
 def batch_beginner(dataset: Any) -> Callable[..., Any] | None:
-    """Return a dataset's ``begin_batch``, if it has one: what begins a batch that is then made without Python."""
-    return None if batch_reader(dataset) is None else getattr(dataset, "begin_batch", None)
+    """Return a dataset's ``begin_batch``, if it has one: what begins a batch that is then made without Python.
+
+    A subclass that says anew how a batch is read has not thereby said how one is begun.
+    """
+    if batch_reader(dataset) is None:
+        return None
+    for kind in type(dataset).__mro__:
+        if "begin_batch" in vars(kind):
+            break
+        if "read_batch" in vars(kind):
+            return None
+    return getattr(dataset, "begin_batch", None)
 
 
 def no_batches(dataset: Any) -> AttributeError:

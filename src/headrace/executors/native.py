@@ -12,6 +12,7 @@ Python's that is started for them, while the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -35,9 +36,6 @@ PATIENCE = 10.0
 EVER = 1e9
 """Seconds."""
 
-_abandoned: list[Pending] = []
-"""Batches that threads which were left behind may still be writing to."""
-
 
 class Native:
     """Makes batches on ``workers`` threads without Python, at most ``workers * prefetch`` ahead of the consumer."""
@@ -58,6 +56,7 @@ class Native:
 
     def submit(self, work: Work) -> None:
         """Begin a work."""
+        self._check_process()
         if not self._finish.alive:
             raise LoaderClosed("a work was submitted to a closed executor")
         pending = self._maker.begin(work, empty=self._batches.empty)
@@ -69,11 +68,7 @@ class Native:
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
-        if os.getpid() != self._pid:
-            raise LoaderClosed(
-                "this loop was begun before the process forked, and threads do not survive a fork: "
-                "begin a new loop in the child"
-            )
+        self._check_process()
         ends = None if timeout is None else monotonic() + timeout
         while True:
             if not self._finish.alive:
@@ -90,17 +85,26 @@ class Native:
         """Stop the threads after the rows at hand, and wait for them; whoever waits for a batch is woken."""
         self._finish()
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:  # and whether the crew's lock is held in this one, nobody knows
+            raise LoaderClosed(
+                "this loop was begun before the process forked, and threads do not survive a fork: "
+                "begin a new loop in the child"
+            )
+
     def _ready(self) -> Outcome | None:
-        while True:
-            if self._done:
+        # Another thread may close meanwhile, which empties both.
+        if self._done:
+            with contextlib.suppress(IndexError):
                 return self._done.popleft()
-            pending = next((one for one in self._begun if one.begun.job.finished), None)
-            if pending is None:
-                return None
-            self._begun.remove(pending)
-            if not pending.begun.job.missing:
-                return self._maker.complete(pending)
-            self._rest.complete(pending)
+        for pending in tuple(self._begun):
+            if pending.begun.job.finished:
+                with contextlib.suppress(ValueError):
+                    self._begun.remove(pending)
+                if not pending.begun.job.missing:
+                    return self._maker.complete(pending)
+                self._rest.complete(pending)
+        return None
 
     def _explain(self, timeout: float | None) -> str:
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
@@ -145,8 +149,8 @@ class _Rest:
         for thread, pending in list(self._threads.items()):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, ends - monotonic()))
-            if thread.is_alive():
-                _warn(f"{thread.name} was still at batch {pending.work.step}")
+                if thread.is_alive():
+                    _warn(f"{thread.name} was still at batch {pending.work.step}")
 
 
 def _finish(crew: Any, begun: deque[Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int) -> None:
@@ -154,7 +158,8 @@ def _finish(crew: Any, begun: deque[Pending], rest: _Rest, done: deque[Outcome],
         return  # a fork took the executor along, but not its threads
     if not crew.close(PATIENCE):
         _warn("the kernel was still reading a file")
-        _abandoned.extend(begun)
+        for pending in begun:
+            pending.begun.job.abandon()
     rest.close()
     begun.clear()
     done.clear()
