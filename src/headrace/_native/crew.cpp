@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -28,12 +29,13 @@ Clock::duration lasting(double seconds) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
-// Signals are for the threads that were there before: threads begun in its time take none.
+// Signals are for the threads that were there before: threads begun in its time take none, but for their own crashes.
 class Unsignalled {
  public:
   Unsignalled() {
     sigset_t all;
     sigfillset(&all);
+    for (const int crash : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, crash);
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
   ~Unsignalled() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
@@ -64,7 +66,11 @@ std::unique_ptr<Scratch> Pool::lend() {
 void Pool::take_back(std::unique_ptr<Scratch> scratch) {
   scratch->shrink_to(kept);
   const std::lock_guard<std::mutex> held(lock_);
-  idle_.push_back(std::move(scratch));
+  try {
+    idle_.push_back(std::move(scratch));
+  } catch (const std::bad_alloc&) {
+    // One less to be used again.
+  }
 }
 
 Task::Task(Row row, std::size_t count, std::vector<std::int32_t> drawn, std::shared_ptr<Pool> pool)
@@ -85,13 +91,14 @@ std::size_t Task::run() {
     try {
       if (!scratch) scratch = pool_->lend();
       good_[i] = row_(i, *scratch, seconds, drawn_[i]);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
       // The step-by-step route says what there was no memory for.
     }
   }
   if (scratch) pool_->take_back(std::move(scratch));
   // Pictures in memory are neither read nor decoded, and too quick for a clock at each.
-  if (rows > 0 && seconds.transform == 0) seconds.transform = std::chrono::duration<double>(Clock::now() - began).count();
+  if (rows > 0 && seconds.read + seconds.decode + seconds.transform == 0)
+    seconds.transform = std::chrono::duration<double>(Clock::now() - began).count();
   const std::lock_guard<std::mutex> held(lock_);
   seconds_.read += seconds.read, seconds_.decode += seconds.decode, seconds_.transform += seconds.transform;
   if (--busy_ == 0) idle_.notify_all();

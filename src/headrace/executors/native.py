@@ -135,7 +135,12 @@ class _Rest:
     def complete(self, pending: Pending) -> None:
         thread = threading.Thread(target=self._run, args=(pending,), name=f"headrace-{pending.work.step}", daemon=True)
         self._threads[thread] = pending
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # none is to be had
+            del self._threads[thread]
+            self._done.append(self._maker.complete(pending, stop=self._stop))
+            self._crew.ring()
 
     def _run(self, pending: Pending) -> None:
         with self._turns, recycling(Recycler(keep=SCRATCH)):
