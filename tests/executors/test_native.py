@@ -330,6 +330,40 @@ def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> 
     assert "headrace" not in run.stderr
 
 
+MAKING = """
+import os, signal, sys, threading, headrace
+from headrace import DataLoader, ImageFiles, Resize, crew
+
+jobs = []
+
+def run(job):
+    jobs.append(job)
+    job.run()
+
+def interrupt():
+    while not jobs or jobs[0].left > 99_999:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+crew.run = run
+threading.Thread(target=interrupt).start()
+dataset = ImageFiles([sys.argv[1]] * 100_000).map(Resize((8, 8)))
+try:
+    next(iter(DataLoader(dataset, batch_size=100_000)))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_batch_that_the_loop_itself_makes(tmp_path: Path) -> None:
+    """Interrupt the kernel in the middle of a batch that would take it an hour."""
+    large = tmp_path / "large.jpg"
+    large.write_bytes(encoded(photo(0, 3000, 4000)))
+    command = [sys.executable, "-c", MAKING, str(large)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.stdout, run.returncode) == ("interrupted\n", 0)
+
+
 WAITING = """
 import sys, headrace
 from headrace import DataLoader, ImageFiles, Resize

@@ -78,7 +78,7 @@ Task::Task(Row row, std::size_t count, std::vector<std::int32_t> drawn, std::sha
   drawn_.resize(count);
 }
 
-std::size_t Task::run() {
+std::size_t Task::run(double most) {
   {
     const std::lock_guard<std::mutex> held(lock_);
     ++busy_;
@@ -86,8 +86,12 @@ std::size_t Task::run() {
   const Clock::time_point began = Clock::now();
   Seconds seconds;
   std::unique_ptr<Scratch> scratch;
+  const Clock::time_point until = began + lasting(most);
   std::size_t rows = 0;
-  for (std::size_t i = next_++; i < count_; i = next_++, ++rows) {
+  while (rows == 0 || Clock::now() < until) {
+    const std::size_t i = next_++;
+    if (i >= count_) break;
+    ++rows;
     try {
       if (!scratch) scratch = pool_->lend();
       good_[i] = row_(i, *scratch, seconds, drawn_[i]);

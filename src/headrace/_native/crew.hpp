@@ -34,8 +34,8 @@ class Task {
 
   Task(Row row, std::size_t count, std::vector<std::int32_t> drawn, std::shared_ptr<Pool> pool);
 
-  // Make rows until none is left, or until `stop`; return how many.
-  std::size_t run();
+  // Make rows until none is left, or until `stop`, or for about so many seconds; return how many.
+  std::size_t run(double seconds = 1e9);
   // Wait for the rows that other threads have begun.
   void wait();
   // Let no further row be begun.

@@ -40,6 +40,9 @@ struct Place {
 
 using Spent = std::tuple<double, double, double>;
 
+// Seconds without Python, at the most, in a thread that Ctrl-C is told to.
+constexpr double slice = 0.1;
+
 // A task, and what of Python's its rows are made from and written to.
 class Job {
  public:
@@ -54,9 +57,16 @@ class Job {
     task_->wait();
   }
 
+  // Looking up for Ctrl-C now and then: a batch may take hours.
   void run() {
-    const nb::gil_scoped_release unlocked;
-    task_->run();
+    while (true) {
+      {
+        const nb::gil_scoped_release unlocked;
+        task_->run(slice);
+      }
+      if (task_->left() == 0) return;
+      if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    }
   }
 
   void wait() {
@@ -84,7 +94,6 @@ class Job {
 
 // Wait for another count of events than `seen`, looking up for Ctrl-C now and then.
 std::uint64_t wait(Crew& crew, std::uint64_t seen, double seconds) {
-  constexpr double slice = 0.1;
   while (true) {
     std::uint64_t events;
     {
