@@ -54,7 +54,7 @@ class Task {
  private:
   Row row_;
   std::size_t count_;
-  // By row: not yet, made, or given up.
+  // By row, whether it is made.
   std::vector<std::uint8_t> good_;
   std::vector<std::int32_t> drawn_;
   std::shared_ptr<Pool> pool_;

@@ -161,6 +161,8 @@ class _Rest:
 def _finish(crew: Any, begun: deque[Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int) -> None:
     if os.getpid() != pid:
         return  # a fork took the executor along, but not its threads
+    for pending in list(begun):  # those too that a thread has taken to itself, because such are quickly made
+        pending.begun.job.stop()
     if not crew.close(PATIENCE):
         _warn("the kernel was still reading a file")
         for pending in begun:
