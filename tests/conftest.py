@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.leaks import named_memory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,8 +64,7 @@ def _crews() -> Counter[str]:
 
 
 def _shared_memory() -> Counter[str]:
-    folder = Path("/dev/shm")
-    return Counter(f"shared memory {entry}" for entry in folder.iterdir()) if folder.exists() else Counter()
+    return Counter(f"shared memory {entry}" for entry in named_memory(["self"]))
 
 
 def _held() -> Counter[str]:

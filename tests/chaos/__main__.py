@@ -25,6 +25,7 @@ import headrace
 from tests.chaos.killing import CASES, Tally, end, survive
 from tests.chaos.programs import HOW, Program
 from tests.chaos.steady import HEADS, epochs, held
+from tests.leaks import named_memory
 
 ROUNDS = 10
 PROCESSES = [how for how in HOW if how not in ("inline", "thread")]
@@ -103,7 +104,6 @@ def kill_workers(report: Report, kills: int, seed: int) -> None:
 def kill_programs(report: Report, kills: int, seed: int) -> None:
     """Kill whole programs, and see when the last of their processes is gone."""
     draws = random.Random(seed)
-    memory = Path("/dev/shm")
     report.say("## Programs killed")
     report.say()
     report.heads(
@@ -111,12 +111,13 @@ def kill_programs(report: Report, kills: int, seed: int) -> None:
     )
     cases = [(how, word) for how in PROCESSES for word in ("begun", "running")]
     for number, (how, word) in enumerate(cases):
-        orphans, slowest, before = 0, 0.0, set(memory.iterdir())
+        orphans, slowest, left = 0, 0.0, 0
         count = len(range(number, kills, len(cases)))
         for _ in range(count):
             program = Program("epochs", how)
             program.says(word)
             time.sleep(draws.uniform(0, 1))
+            memory = named_memory(program.processes())
             program.process.send_signal(signal.SIGKILL)
             try:
                 seconds = program.seconds_to_be_gone()
@@ -126,7 +127,7 @@ def kill_programs(report: Report, kills: int, seed: int) -> None:
             program.end()
             orphans += seconds > 1
             slowest = max(slowest, seconds)
-        left = len(set(memory.iterdir()) - before)
+            left += sum(file.exists() for file in memory)
         report.failed |= bool(left)
         when = "from its start on" if word == "begun" else "from its first batch on"
         report.row(how, when, count, orphans, f"{slowest:.3f}", left)

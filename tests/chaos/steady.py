@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import DataLoader
 from tests.chaos.programs import HOW, Arrays
+from tests.leaks import named_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ def held(loader: DataLoader[Any] | None = None) -> Held:
         sum(sum(1 for _ in Path("/proc", pid, "fd").iterdir()) for pid in tree),
         threading.active_count(),
         len(workers),
-        sum(1 for _ in Path("/dev/shm").iterdir()),
+        len(named_memory(tree)),
         sum(map(_pss, tree)),
     )
 

@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.programs import HOW, Program
+from tests.leaks import named_memory
 
 PROCESSES = ["fork", "forkserver", "spawn"]
-MEMORY = Path("/dev/shm")
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 
 
 def kill_at_random(how: str, draws: random.Random) -> float:
     """SIGKILL a program that loops for ever; return the seconds until none of its processes is left."""
-    before = set(MEMORY.iterdir())
     program = Program("epochs", how)
     program.says("begun")
     time.sleep(draws.uniform(0, 1))  # the moment is what is drawn: while they start, work, end
+    memory = named_memory(program.processes())
     program.process.kill()
     seconds = program.seconds_to_be_gone()
     program.end()
-    assert set(MEMORY.iterdir()) <= before
+    assert not [file for file in memory if file.exists()]
     return seconds
 
 
