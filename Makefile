@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
 
-.PHONY: help demo test check lint types tests adapters chaos resume-proof fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests adapters chaos resume-proof fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
-	@echo "make test         everything that must hold: what CI runs"
+	@echo "make test         everything that must hold, about 20 minutes: what CI runs"
+	@echo "make quick        lint, types and the unit tests that start no process: a minute or two, for between two edits"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
@@ -29,7 +30,8 @@ $(BIN)/python:
 # The one library that the kernel is built with. Where it is not and may not be installed, pictures go step by step.
 $(VENV)/.headers: | $(BIN)/python
 	@ls /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h 2>/dev/null | grep -q . \
-	  || { [ "`id -u`" = 0 ] && command -v apt-get \
+	  || { [ "`id -u`" = 0 ] && command -v apt-get >/dev/null \
+	       && echo "installing the system package libjpeg62-turbo-dev (headers of libjpeg-turbo) with apt-get" >&2 \
 	       && { apt-get install -qq -y libjpeg62-turbo-dev || { apt-get update -qq && { \
 	            apt-get install -qq -y libjpeg62-turbo-dev || apt-get install -qq -y libjpeg-dev; }; }; }; } >/dev/null 2>&1 \
 	  || echo "libjpeg-turbo's headers are not here: without them pictures go step by step, and slower (headrace doctor)"
@@ -46,9 +48,21 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) | $(VENV)/.headers
 demo: $(VENV)/.demo
 	$(BIN)/headrace demo
 
-test: check sanitize fuzz
+# check: style, types, all tests with coverage, in two environments: one without frameworks, one with torch, JAX, Keras.
+# sanitize: the native extension's tests again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
+# fuzz: damaged images for the native extension, for half a minute, under the same sanitizers.
+test:
+	@echo "make test runs: lint, types, tests (chaos, suite, adapters, examples, coverage), sanitize, fuzz: about 20 minutes"
+	$(MAKE) check sanitize fuzz
 
 check: lint types tests
+
+# No frameworks, sanitizers, fuzzing or worker processes.
+QUICK := tests/test_house.py tests/test_seeds.py tests/test_memory.py tests/test_floats.py tests/test_loader.py tests/samplers \
+  tests/collate tests/image tests/transport tests/deliver tests/executors/test_inline.py tests/properties tests/datasets/test_arrays.py \
+  tests/datasets/test_map.py tests/datasets/test_subset.py tests/datasets/test_combine.py tests/datasets/test_image_list.py
+quick: lint types
+	$(BIN)/python -m pytest -q $(QUICK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -48,6 +48,8 @@ WITHIN = {
     ("tracing", "calls"): True,
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
+FIRST_HELD = "0ce2f07"
+"""The last commit before subjects were held to a length."""
 LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
@@ -155,3 +157,15 @@ def test_the_version_is_told_once() -> None:
     assert version("headrace") == headrace.__version__
     changelog = Path(__file__).parent.parent / "CHANGELOG.md"
     assert f"## {headrace.__version__}" in changelog.read_text(encoding="utf-8")
+
+
+def test_commit_subjects_fit_one_line_of_a_log() -> None:
+    """Keep the subjects of commits within 72 characters, from the first that was held to it on."""
+    root = Path(__file__).parent.parent
+    log = ["git", "-C", str(root), "log", "--format=%h %s", f"{FIRST_HELD}..HEAD"]
+    try:
+        run = subprocess.run(log, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a clone with its history")
+    long = [line for line in run.stdout.splitlines() if len(line.partition(" ")[2]) > 72]
+    assert not long
