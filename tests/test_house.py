@@ -25,7 +25,7 @@ LAYERS = [
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
-    | {"_native", "crew", "floats", "tracing"},
+    | {"_native", "crew", "files", "floats", "tracing"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -40,6 +40,7 @@ WITHIN = {
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,
+    ("files", "errors"): True,
     ("floats", "errors"): True,
     ("generators", "errors"): True,
     ("generators", "seeds"): True,

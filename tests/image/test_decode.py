@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -23,8 +21,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 from tests.pictures import by_pillow, encoded, photo
 
-from headrace.errors import BadImage, HeadraceError, ImageTooLarge, MissingFile, UnreadableFile
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, decode_with_pillow, read_file
+from headrace.errors import BadImage, ImageTooLarge
+from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, decode_with_pillow
 
 PHOTO = Image.fromarray(photo())
 RAMP = np.linspace(0, 65535, 48 * 64).reshape(48, 64)
@@ -445,65 +443,3 @@ def test_what_is_no_picture_is_described(data: bytes, found: str) -> None:
         assert str(caught.value).startswith("/photos/x.jpg: ")
         assert "expected" in str(caught.value)
         assert 'on_error="skip"' in str(caught.value)
-
-
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
-    """Read every byte, of a file of any size and of one whose size the system does not tell."""
-    for size in (0, 1, 5_000_000):
-        file = tmp_path / "a"
-        file.write_bytes(np.random.default_rng(size).bytes(size))
-        assert read_file(str(file)) == file.read_bytes()
-    if Path("/proc/self/maps").exists():
-        assert read_file("/proc/self/maps").count(b"\n") > 10
-
-
-def test_a_missing_file_is_told_as_missing(tmp_path: Path) -> None:
-    """Raise an error that is a FileNotFoundError, with its errno, naming the path or the target of the link."""
-    path = str(tmp_path / "gone.jpg")
-    with pytest.raises(MissingFile, match=r"^sample 3: there is no such file") as caught:
-        read_file(path, place="sample 3")
-    assert isinstance(caught.value, FileNotFoundError)
-    assert caught.value.errno == errno.ENOENT
-    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
-    with pytest.raises(MissingFile, match=r"link\.jpg: a link to nowhere\.jpg, which is not there"):
-        read_file(str(tmp_path / "link.jpg"))
-
-
-def test_what_cannot_be_read_is_told_as_unreadable(tmp_path: Path) -> None:
-    """Refuse a folder, a pipe without a writer, a socket, a device and a loop of links, each at once."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "file").touch()
-    with socket.socket(socket.AF_UNIX) as ear:
-        ear.bind(str(tmp_path / "ear"))
-        for path, found in {
-            tmp_path: "a folder",
-            tmp_path / "pipe": "a pipe",
-            tmp_path / "ear": "cannot be read",
-            tmp_path / "loop": "symbolic links",
-            tmp_path / "file" / "a.jpg": "Not a directory",
-            Path("/dev/zero"): "a device",
-        }.items():
-            with pytest.raises(UnreadableFile, match=found) as caught:
-                read_file(str(path))
-            assert str(path) in str(caught.value)
-            assert isinstance(caught.value, OSError)
-            assert caught.value.errno
-
-
-def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
-    """Refuse names with a zero byte or a letter that no file system writes."""
-    for path in ("a\0b.jpg", "a\ud800.jpg"):
-        with pytest.raises(HeadraceError):
-            read_file(path)
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_forbidden_file_is_told_as_unreadable(tmp_path: Path) -> None:
-    """Say that permission is what is missing."""
-    file = tmp_path / "a.jpg"
-    file.write_bytes(encoded(photo()))
-    file.chmod(0)
-    with pytest.raises(UnreadableFile, match="Permission denied") as caught:
-        read_file(str(file))
-    assert caught.value.errno == errno.EACCES

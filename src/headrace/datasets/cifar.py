@@ -13,7 +13,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import as_folder
 from headrace.datasets.pickles import read_pickle
 from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile, UnreadableFile
-from headrace.image.decode import read_file
+from headrace.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile
+from headrace.files import RAISE, read_file
 from headrace.image import geometry
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, jpeg_size, read_file
+from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, jpeg_size, most_bytes
 from headrace.timing import timed
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         path = self._full(place)
         named = f"sample {place} ({path})"
         with timed("read"):
-            data = read_file(path, place=named)
+            data = self._bytes(path, named)
         with timed("decode"):
             pixels = self._decode(data, named)
         return pixels, int(self._labels[place])
@@ -118,7 +119,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         path = self._full(place)
         named = f"sample {place} ({path})"
         with timed("read"):
-            data = read_file(path, place=named)
+            data = self._bytes(path, named)
         with timed("decode"):
             size = jpeg_size(data)
             if size is None:
@@ -138,12 +139,16 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         limits: Any = {"max_pixels": self._max_pixels, "allow_truncated": self._allow_truncated}
         return decode(data, path=named, shrink=shrink, **limits)
 
+    def _bytes(self, path: str, named: str) -> bytes:
+        most = most_bytes(self._max_pixels)
+        return read_file(path, place=named, max_bytes=most, limit=f"{RAISE} with max_pixels=, of which it is 3 times")
+
     def read(self, index: int) -> bytes:
         """Read the file of a picture as it is, without decoding it."""
         place = self._place(index)
         path = self._full(place)
         with timed("read"):
-            return read_file(path, place=f"sample {place} ({path})")
+            return self._bytes(path, f"sample {place} ({path})")
 
     def path(self, index: int) -> str:
         """Return the path of a picture, ready to be opened."""

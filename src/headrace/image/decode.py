@@ -9,24 +9,20 @@ that, and refuses it. Without simplejpeg everything goes to Pillow.
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import re
-import stat
 import struct
 import sys
 import threading
 import warnings
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headrace import memory
-from headrace.errors import BadImage, ImageTooLarge, MissingFile, SampleError, UnreadableFile, missing
+from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +42,15 @@ RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
 CURE = 'Mend or remove the file, or pass over it with on_error="skip".'
 JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG file begins with, and what it ends with."""
+
+
+def most_bytes(max_pixels: int) -> int:
+    """Return the most bytes that an image file may have: as many as its pixels, where that is above 64 MiB.
+
+    >>> most_bytes(100), most_bytes(178_956_970)
+    (67108864, 536870910)
+    """
+    return max(64 << 20, 3 * max_pixels)
 
 
 def decode(
@@ -107,36 +112,6 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             return None
         width, height = picture.size
         return (width, height) if _orientation(picture) >= 5 else (height, width)
-
-
-def read_file(path: str, *, place: str | None = None) -> bytes:
-    """Read a whole file, whatever stands at the path: it neither blocks on a pipe nor reads a device.
-
-    >>> import tempfile, pathlib
-    >>> from headrace.image.decode import read_file
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = pathlib.Path(folder, "a.txt")
-    ...     _ = file.write_text("hello")
-    ...     read_file(str(file))
-    b'hello'
-
-    ``place`` is what errors call the file, its path by default. Raises `MissingFile` and `UnreadableFile`, which carry
-    the operating system's ``errno``.
-    """
-    try:
-        # O_NONBLOCK: a named pipe opens at once, to be refused, rather than waiting for a writer for ever.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            facts = os.fstat(file)
-            _refuse_special(facts.st_mode)
-            data = os.read(file, facts.st_size)
-            if len(data) < facts.st_size or not data:  # cut off by a limit of the system, or a size that is not true
-                data += b"".join(iter(lambda: os.read(file, 1 << 20), b""))
-            return data
-        finally:
-            os.close(file)
-    except (OSError, ValueError) as error:
-        raise _not_read(path, place or path, error) from error
 
 
 def decode_with_pillow(
@@ -400,27 +375,3 @@ def _found(data: bytes) -> str:
 
 def _said(error: BaseException) -> str:
     return str(error).rstrip(".") or type(error).__name__
-
-
-def _refuse_special(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
-
-
-def _not_read(path: str, place: str, error: OSError | ValueError) -> SampleError:
-    if isinstance(error, OSError) and error.errno == errno.ENOENT:
-        link = Path(path)
-        what = f"a link to {link.readlink()}, which is not there" if link.is_symlink() else "there is no such file"
-        start = "" if link.is_absolute() else " (the path begins at the current folder)"
-        gone = MissingFile(
-            f"{place}: {what}{start}; a file was expected. "
-            'Bring it back, take it out of the dataset, or pass over it with on_error="skip".'
-        )
-        gone.errno = error.errno
-        return gone
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    unread = UnreadableFile(f"{place}: cannot be read: {reason}; a file was expected. {CURE}")
-    unread.errno = error.errno if isinstance(error, OSError) else None
-    return unread
