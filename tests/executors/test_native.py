@@ -157,7 +157,7 @@ def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
     executor = Native(maker_of(slow(pictures)), workers=2)
     for step in range(4):
         executor.submit(work_of(step, [0] * 200))
-    jobs = [pending.begun.job for pending in executor._begun]
+    jobs = [pending.begun.job for pending in executor._begun.values()]
     executor.close()
     executor.close()
     assert all(job.finished for job in jobs)

@@ -210,9 +210,10 @@ bool Crew::close(double seconds) {
   desk_->changed.notify_all();
   desk_->happened.notify_all();
   const bool ended = desk_->happened.wait_for(held, lasting(seconds), [&] { return desk_->serving == 0; });
+  // Of two that close at once, one gets them.
+  std::vector<std::thread> threads = std::exchange(threads_, {});
   held.unlock();
-  for (std::thread& thread : threads_) ended ? thread.join() : thread.detach();
-  threads_.clear();
+  for (std::thread& thread : threads) ended ? thread.join() : thread.detach();
   return ended;
 }
 

@@ -19,6 +19,8 @@
 #include <vector>
 
 #include "crew.hpp"
+#include "gil.hpp"
+#include "guard.hpp"
 #include "render.hpp"
 
 namespace nb = nanobind;
@@ -53,7 +55,7 @@ class Job {
     if (!kept_ || !task_->ours()) return;
     task_->stop();
     if (task_->finished()) return;
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     task_->wait();
   }
 
@@ -61,16 +63,16 @@ class Job {
   void run() {
     while (true) {
       {
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         task_->run(slice);
       }
       if (task_->left() == 0) return;
-      if (PyErr_CheckSignals() != 0) throw nb::python_error();
+      if (interrupted()) throw nb::python_error();
     }
   }
 
   void wait() {
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     task_->wait();
   }
 
@@ -97,10 +99,10 @@ std::uint64_t wait(Crew& crew, std::uint64_t seen, double seconds) {
   while (true) {
     std::uint64_t events;
     {
-      const nb::gil_scoped_release unlocked;
+      const Unlocked unlocked;
       events = crew.wait(seen, std::min(seconds, slice));
     }
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (interrupted()) throw nb::python_error();
     seconds -= slice;
     if (events != seen || seconds <= 0 || crew.closed()) return events;
   }
@@ -202,8 +204,10 @@ class Kernel {
                });
   }
 
+  // `mapped`: the file that they are mapped from may be cut short, so each is copied under guard.
   std::unique_ptr<Job> arrays(Array<std::uint8_t> pictures, Array<std::int64_t> keys, const Place& place, Out out,
-                              Which which, const Before& drawn) const {
+                              Which which, const Before& drawn, bool mapped) const {
+    if (mapped) watch();
     const std::size_t count = keys.size();
     check(out, which, count);
     const int channels = recipe_->values.channels;
@@ -217,10 +221,16 @@ class Kernel {
       if (keys.data()[i] < 0 || keys.data()[i] >= many) throw std::out_of_range("a key without a picture");
     return job(count, drawn, [pictures, keys, out] {},
                [recipe = recipe_, all = pictures.data(), wanted = keys.data(), place, which = std::move(which),
-                to = static_cast<std::uint8_t*>(out.data()), height, width, channels, size, count](
+                to = static_cast<std::uint8_t*>(out.data()), height, width, channels, size, count, mapped](
                    std::size_t i, Scratch& scratch, Seconds&, std::int32_t& drew) {
                  if (i + 1 < count) fetch(all + size * static_cast<std::size_t>(wanted[i + 1]), size);
-                 const Pixels pixels{all + size * static_cast<std::size_t>(wanted[i]), height, width, channels};
+                 const std::uint8_t* data = all + size * static_cast<std::size_t>(wanted[i]);
+                 if (mapped) {
+                   scratch.file.resize(std::max(scratch.file.size(), size));
+                   if (!copy_guarded(scratch.file.data(), data, size)) return false;
+                   data = scratch.file.data();
+                 }
+                 const Pixels pixels{data, height, width, channels};
                  Philox random = generator(place, which, i, drew);
                  const bool made = render(*recipe, pixels, random, scratch, row(*recipe, to, i));
                  drew = random.drawn();
@@ -335,6 +345,52 @@ bool indices(const nb::list& keys, std::int64_t length, nb::ndarray<std::int64_t
   return true;
 }
 
+// What lies in an object's memory, for as long as this does.
+class Buffer {
+ public:
+  Buffer(nb::handle object, int flags) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
+  }
+  ~Buffer() { PyBuffer_Release(&view_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  const Py_buffer* operator->() const { return &view_; }
+
+ private:
+  Py_buffer view_;
+};
+
+Layout layout_of(const Buffer& array) {
+  if (array->ndim < 1 || array->ndim > Layout::most) throw std::invalid_argument("no array with rows");
+  Layout layout{};
+  layout.data = static_cast<const std::uint8_t*>(array->buf);
+  layout.rows = static_cast<std::size_t>(array->shape[0]);
+  layout.stride = array->strides[0];
+  layout.itemsize = layout.row_bytes = static_cast<std::size_t>(array->itemsize);
+  layout.dimensions = array->ndim - 1;
+  bool together = true;
+  for (int i = layout.dimensions - 1; i >= 0; --i) {
+    layout.shape[i] = static_cast<std::size_t>(array->shape[i + 1]), layout.strides[i] = array->strides[i + 1];
+    together = together && layout.strides[i] == static_cast<std::ptrdiff_t>(layout.row_bytes);
+    layout.row_bytes *= layout.shape[i];
+  }
+  if (together) layout.dimensions = 0;
+  return layout;
+}
+
+// Rows of a memory-mapped array: -1, or the first of the keys whose row cannot be read.
+std::int64_t gather(nb::handle array, Array<std::int64_t> keys, nb::handle out) {
+  const Buffer from(array, PyBUF_STRIDED_RO), to(out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  const Layout layout = layout_of(from);
+  const std::size_t count = keys.size();
+  if (static_cast<std::size_t>(to->len) != count * layout.row_bytes)
+    throw std::invalid_argument("out is of another size than its rows");
+  watch();
+  const Unlocked unlocked;
+  const std::size_t made = gather_guarded(static_cast<std::uint8_t*>(to->buf), layout, keys.data(), count);
+  return made == count ? -1 : static_cast<std::int64_t>(made);
+}
+
 using Words = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // The network of headrace.plan.permutation, in place: one base and one tweak for all places, or one for each.
@@ -344,7 +400,7 @@ void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bas
   if (rounds.ndim() != 2 || rounds.shape(1) != 3) throw std::invalid_argument("rounds are rows of three words");
   if ((one_base && bases.size() != count) || (one_tweak && tweaks.size() != count))
     throw std::invalid_argument("bases and tweaks are one, or one for each place");
-  const nb::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint64_t base = bases.data()[i * one_base], tweak = tweaks.data()[i * one_tweak];
     std::uint64_t left = places.data()[i] / base, right = places.data()[i] % base;
@@ -416,8 +472,8 @@ NB_MODULE(kernel, m) {
       .def("submit", [](Crew& crew, const Job& job) { crew.submit(job.task()); }, nb::arg("job"))
       .def("wait", &wait, nb::arg("seen"), nb::arg("seconds"),
            "Wait for another count of events than this: a job has finished, or somebody rang; return the count.")
-      .def("ring", &Crew::ring, nb::call_guard<nb::gil_scoped_release>(), "Count an event.")
-      .def("close", &Crew::close, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+      .def("ring", &Crew::ring, nb::call_guard<Unlocked>(), "Count an event.")
+      .def("close", &Crew::close, nb::arg("seconds"), nb::call_guard<Unlocked>(),
            "End the threads after the rows at hand; False where that takes longer, and they are left behind.");
 
   nb::class_<Kernel>(m, "Kernel", "What is done to every picture of a dataset; safe on any number of threads.")
@@ -433,12 +489,14 @@ NB_MODULE(kernel, m) {
       .def("bytes", &Kernel::bytes, nb::arg("files"), nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(),
            nb::arg("drawn") = nb::none())
       .def("arrays", &Kernel::arrays, nb::arg("pictures"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
-           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none())
+           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), nb::arg("mapped") = false)
       .def_prop_ro("level", &Kernel::level)
       .def_prop_ro("computed", &Kernel::computed);
 
   m.def("indices", &indices, nb::arg("keys"), nb::arg("length"), nb::arg("out"),
         "Write the indices of a list; False where it has other things in it than numbers from 0 up, below the length.");
+  m.def("gather", &gather, nb::arg("array"), nb::arg("keys"), nb::arg("out"),
+        "Copy rows of an array that is mapped from a file; -1, or the place of the first key whose row is not there.");
   m.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
         "Send places through the network of a permutation, in place.");
   m.def("levels", &levels, "The levels of vector instructions that this processor has, the best last.");

@@ -47,7 +47,8 @@ class Native:
         self._crew: Any = cast("Any", kernel).Crew(workers)
         self._pid = os.getpid()
         self._events = 0
-        self._begun: deque[Pending] = deque()
+        self._begun: dict[int, Pending] = {}
+        """By identity: of two threads that see one finished, a single one takes it out."""
         self._done: deque[Outcome] = deque()
         self._rest = _Rest(maker, workers, self._done, self._crew)
         self._finish = weakref.finalize(
@@ -61,7 +62,7 @@ class Native:
             raise LoaderClosed("a work was submitted to a closed executor")
         pending = self._maker.begin(work, empty=self._batches.empty)
         if isinstance(pending, Pending):
-            self._begun.append(pending)
+            self._begun[id(pending)] = pending
             self._crew.submit(pending.begun.job)
         else:
             self._done.append(pending)
@@ -97,10 +98,8 @@ class Native:
         if self._done:
             with contextlib.suppress(IndexError):
                 return self._done.popleft()
-        for pending in tuple(self._begun):
-            if pending.begun.job.finished:
-                with contextlib.suppress(ValueError):
-                    self._begun.remove(pending)
+        for pending in tuple(self._begun.values()):
+            if pending.begun.job.finished and self._begun.pop(id(pending), None) is not None:
                 if not pending.begun.job.missing:
                     return self._maker.complete(pending)
                 self._rest.complete(pending)
@@ -108,7 +107,7 @@ class Native:
 
     def _explain(self, timeout: float | None) -> str:
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
-        for pending in [*self._begun, *self._rest.at]:
+        for pending in [*self._begun.values(), *self._rest.at]:
             work, job = pending.work, pending.begun.job
             begun = work.rows - job.left
             rows = [work.name(row) for row in job.missing if row < begun]
@@ -125,14 +124,16 @@ class _Rest:
         self._done = done
         self._crew = crew
         self._stop = Stop()
-        self._threads: dict[threading.Thread, Pending] = {}
+        self._threads: dict[threading.Thread, Pending | None] = {}
+        """Those that may still run, with what they complete; one that is through stays until it has ended."""
 
     @property
     def at(self) -> list[Pending]:
         """What is being completed, or waits for its turn."""
-        return list(self._threads.values())
+        return [pending for pending in list(self._threads.values()) if pending is not None]
 
     def complete(self, pending: Pending) -> None:
+        self._forget()
         thread = threading.Thread(target=self._run, args=(pending,), name=f"headrace-{pending.work.step}", daemon=True)
         self._threads[thread] = pending
         try:
@@ -141,36 +142,57 @@ class _Rest:
             del self._threads[thread]
             self._done.append(self._maker.complete(pending, stop=self._stop))
             self._crew.ring()
+        else:
+            if self._stop.is_set:  # closed meanwhile, by a thread that could not wait for one that had not begun
+                thread.join(PATIENCE)
 
     def _run(self, pending: Pending) -> None:
         with self._turns, recycling(Recycler(keep=SCRATCH)):
             self._done.append(self._maker.complete(pending, stop=self._stop))
-        del self._threads[threading.current_thread()]
+        self._threads[threading.current_thread()] = None
         self._crew.ring()
 
-    def close(self) -> None:
+    def _forget(self) -> None:
+        """Forget the threads that have ended."""
+        for thread, pending in list(self._threads.items()):
+            if pending is None and not thread.is_alive():
+                self._threads.pop(thread, None)
+
+    def close(self) -> list[str]:
+        """End the threads after the samples at hand, and name those that take too long."""
         self._stop.set()
         ends = monotonic() + PATIENCE
+        late = []
         for thread, pending in list(self._threads.items()):
-            if thread is not threading.current_thread():
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, ends - monotonic()))
-                if thread.is_alive():
-                    _warn(f"{thread.name} was still at batch {pending.work.step}")
+                if thread.is_alive() and pending is not None:
+                    late.append(f"{thread.name} was still at batch {pending.work.step}")
+        return late
 
 
-def _finish(crew: Any, begun: deque[Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int) -> None:
+def _finish(
+    crew: Any, begun: dict[int, Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int
+) -> None:
     if os.getpid() != pid:
         return  # a fork took the executor along, but not its threads
-    for pending in list(begun):  # those too that a thread has taken to itself, because such are quickly made
-        pending.begun.job.stop()
-    if not crew.close(PATIENCE):
-        _warn("the kernel was still reading a file")
-        for pending in begun:
-            pending.begun.job.abandon()
-    rest.close()
-    begun.clear()
-    done.clear()
-    batches.close()
+    late = []
+    try:
+        for pending in list(
+            begun.values()
+        ):  # those too that a thread has taken to itself, because such are quickly made
+            pending.begun.job.stop()
+        if not crew.close(PATIENCE):
+            late.append("the kernel was still reading a file")
+            for pending in list(begun.values()):
+                pending.begun.job.abandon()
+        late += rest.close()
+    finally:  # Ctrl-C may come while threads are waited for
+        begun.clear()
+        done.clear()
+        batches.close()
+    for what in late:  # last: where warnings are errors, what comes after the first is not done
+        _warn(what)
 
 
 def _warn(what: str) -> None:
