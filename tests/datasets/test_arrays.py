@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
+import sys
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import ArgumentError, ArrayDataset, BadFile, DataLoader, MissingFile, UnreadableFile
+from headrace import (
+    ArgumentError,
+    ArrayDataset,
+    BadFile,
+    DataLoader,
+    MissingFile,
+    RandomHorizontalFlip,
+    TensorDataset,
+    UnreadableFile,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -194,3 +206,126 @@ def test_jax_arrays_are_read() -> None:
     x, y = next(iter(DataLoader(ArrayDataset(features, labels), 4, shuffle=True, seed=0)))
     assert y.dtype == labels.dtype
     np.testing.assert_array_equal(x, np.asarray(features)[y.astype(int)])
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "inline": {},
+    "threads": {"num_workers": 2, "workers": "thread"},
+    "processes": {"num_workers": 2, "workers": "process"},
+}
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 5000)
+
+
+def cut_within_the_last_page(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.npy")
+    np.save(other, np.full((4000, 100), 7, np.uint8))
+    other.replace(path)
+
+
+def written_over(path: Path) -> None:
+    np.save(path, np.full((4000, 100), 7, np.uint8))
+    os.utime(path, ns=(1, 1))  # as of another time, however quick this was
+
+
+SPOILED: list[tuple[Any, str]] = [
+    (cut, "cut short from 400128 to 5000 bytes"),
+    (cut_within_the_last_page, "cut short from 400128 to 400127 bytes"),
+    (replaced, "another file was put in its place"),
+    (written_over, "written to"),
+    (Path.unlink, "removed"),
+]
+
+
+def given_as(kind: str, path: Path) -> Any:
+    if kind == "path":
+        return path
+    mapped = np.load(path, mmap_mode="r")
+    return {"map": mapped, "part": mapped[10:3990], "strided": mapped[::2, ::-3], "flat": np.asarray(mapped)}[kind]
+
+
+@pytest.mark.parametrize("kind", ["path", "map", "part", "strided", "flat"])
+@pytest.mark.parametrize("dataset", [ArrayDataset, TensorDataset])
+@pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mapped_file_that_changes_is_an_error_that_names_it(
+    spoil: Any, words: str, dataset: Any, kind: str, tmp_path: Path
+) -> None:
+    """Raise for whole batches, single rows, slices and lists; the rows read before are right."""
+    path = npy(tmp_path / "x.npy", np.ones((4000, 100), np.uint8))
+    rows = dataset(given_as(kind, path))
+    assert np.all(np.asarray(rows[5]) == 1)
+    spoil(path)
+    last = len(rows) - 1
+    for read in (lambda: rows.read_batch([3, last]), lambda: rows[last], lambda: rows[3:], lambda: rows[[3, last]]):
+        with pytest.raises(BadFile, match=rf"^{path}: row \d+ cannot be read: .*{words}"):
+            read()
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "transforms", [(), (RandomHorizontalFlip(),), (np.negative,)], ids=["rows", "native", "python"]
+)
+def test_a_file_cut_short_ends_an_epoch_with_an_error_on_every_executor(
+    how: str, transforms: Any, tmp_path: Path
+) -> None:
+    """Deliver right rows until the cut, then raise; the interpreter lives."""
+    rows = np.ones((2000, 30, 30, 3), np.uint8)
+    dataset: Any = ArrayDataset(npy(tmp_path / "x.npy", rows))
+    loader: DataLoader[Any] = DataLoader(dataset.map(*transforms) if transforms else dataset, 10, **HOW[how])
+    value = 255 if transforms == (np.negative,) else 1
+
+    def epoch() -> None:
+        for number, batch in enumerate(loader):
+            assert np.all(batch == value)
+            if number == 5:
+                os.truncate(tmp_path / "x.npy", 5000)
+
+    with loader, pytest.raises(BadFile, match=r"x\.npy: row \d+ cannot be read: the file was cut short"):
+        epoch()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<f4", ">i2", "M8[s]", "S5", "?", "i4,f8"])
+def test_rows_of_a_map_are_what_indexing_gives(mode: Any, order: Any, kind: str, tmp_path: Path) -> None:
+    """Compare rows, slices, lists, masks and batches of mapped arrays with those in memory."""
+    values = np.arange(60).reshape(5, 4, 3).astype(kind)
+    npy(tmp_path / "x.npy", np.asarray(values, order=order))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    if mode != "r":
+        mapped[2] = values[2] = values[0]
+    for array, expected in ((mapped, values), (mapped[:, 1, 1], values[:, 1, 1]), (mapped[::-2], values[::-2])):
+        rows = ArrayDataset(array)
+        for index in (0, -1, np.int64(1), slice(None, None, 2), [1, 0, 1], np.arange(3) % 2, ..., (1, ...)):
+            np.testing.assert_array_equal(rows[index], expected[index])
+        np.testing.assert_array_equal(rows[np.arange(len(rows)) > 0], expected[1:])
+        np.testing.assert_array_equal(rows.read_batch([-1, 0, 1]), expected[[-1, 0, 1]])
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(rows)).arrays[0], expected)
+        assert type(rows[0]) is type(expected[0])
+        with pytest.raises(IndexError):
+            rows[len(rows)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGBUS")
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_a_crash_of_somebody_else_still_ends_the_process(late: bool, tmp_path: Path) -> None:
+    """Leave SIGBUS to faulthandler and to the default where no batch is being read."""
+    program = f"""
+import faulthandler, mmap, os, numpy as np, headrace
+if not {late}: faulthandler.enable()
+rows = headrace.ArrayDataset({str(npy(tmp_path / "x.npy", np.ones((9999, 9))))!r})
+rows.read_batch([1])
+if {late}: faulthandler.enable()
+rows.read_batch([1])
+os.truncate({str(tmp_path / "x.npy")!r}, 10)
+rows.arrays[0].sum()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGBUS
+    assert ended.stderr.count("Bus error") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.datasets.base import Dataset
+from headrace.datasets.mapped import MappedRows, Sent, mapped_rows
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 
 if TYPE_CHECKING:
@@ -36,11 +38,13 @@ class ArrayDataset(Dataset[Any]):
     ([[10.0, 11.0], [0.0, 1.0]], [5, 0])
 
     One array gives bare rows, several give tuples of rows; an index may be whatever indexes an array: a slice, a list.
-    Rows are views; a loader gathers whole batches at a time, without touching single rows.
+    Rows are views, or copies where an array is memory-mapped; a loader gathers whole batches at a time, without
+    touching single rows.
 
     An array may be of NumPy, of torch or JAX on the CPU, neither of which is copied, or anything else that turns into
-    one. The path of a ``.npy`` file is an array too: mapped, so that it stays on the disk, and opened anew by each
-    process that is sent the dataset. Such a file must not be cut short while it is mapped.
+    one. The path of a ``.npy`` file is an array too: mapped, so that it stays on the disk, and opened again by each
+    process that the dataset is sent to. A mapped file (`numpy.memmap` too) must stay as it is while it is read: when
+    it is cut short, replaced, written to or removed, the next batch raises `BadFile` with its name and the row.
 
     Raises `ArgumentError` for arrays of different lengths, without rows' axis, or of Python objects; `MissingFile`,
     `UnreadableFile` and `BadFile` for a file.
@@ -75,17 +79,31 @@ class ArrayDataset(Dataset[Any]):
             if len(array) != len(self.arrays[0]):
                 lengths = ", ".join(str(len(a)) for a in self.arrays[: number + 1])
                 raise ArgumentError(f"the arrays of ArrayDataset must have equal lengths; found {lengths}, …")
+        maps = [mapped_rows(array, self._files.get(number)) for number, array in enumerate(self.arrays)]
+        self._maps: list[MappedRows | None] | None = maps if any(maps) else None
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled as all that is in the file.
-        arrays = [None if number in self._files else array for number, array in enumerate(self.arrays)]
-        return {**vars(self), "arrays": arrays}
+        maps = self._maps or [None] * len(self.arrays)
+        arrays = [
+            None if number in self._files else array if rows is None else Sent(array, rows)
+            for number, (array, rows) in enumerate(zip(self.arrays, maps, strict=True))
+        ]
+        facts = {number: rows.facts for number in self._files if (rows := maps[number]) is not None}
+        return {**vars(self), "arrays": arrays, "_maps": None, "_sent": (os.getpid(), facts)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        pid, facts = state.pop("_sent", (0, {}))
         vars(self).update(state)
         self._hold([
-            _mapped(self._files[number]) if array is None else array for number, array in enumerate(state["arrays"])
+            _mapped(self._files[number]) if array is None else array.array if isinstance(array, Sent) else array
+            for number, array in enumerate(state["arrays"])
         ])  # fmt: skip
+        parent = multiprocessing.parent_process()
+        if self._maps is not None and parent is not None and parent.pid == pid:
+            for number, rows in enumerate(self._maps):
+                if rows is not None and number in facts:
+                    rows.facts = facts[number]  # a worker reads the file that its loader began with, or none
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -93,8 +111,8 @@ class ArrayDataset(Dataset[Any]):
     def __getitem__(self, index: Any) -> Any:
         """Return the row, or the tuple of rows, at an index; of a slice or a list of indices, the arrays of rows."""
         if len(self.arrays) == 1:
-            return self.arrays[0][index]
-        return tuple(array[index] for array in self.arrays)
+            return self._row(0, index)
+        return tuple(self._row(number, index) for number in range(len(self.arrays)))
 
     def read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         """Gather the rows of these keys into lent memory: one array, or a list of arrays."""
@@ -102,13 +120,27 @@ class ArrayDataset(Dataset[Any]):
         if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"row {rows.max()} is out of range for an ArrayDataset of {len(self)} rows")
         batch = []
-        for array in self.arrays:
+        for number, array in enumerate(self.arrays):
             out = empty((len(rows), *array.shape[1:]), array.dtype)
+            if self._maps is not None and (mapped := self._maps[number]) is not None:
+                mapped.take(np.where(rows < 0, rows + len(array), rows), out)
+                batch.append(out)
+                continue
             # mode="wrap" writes straight into out (the default mode makes a copy first) and, the keys being
             # in range, means what indexing means for negative ones.
             np.take(array, rows, axis=0, out=out, mode="wrap")
             batch.append(out)
         return batch[0] if len(batch) == 1 else batch
+
+    def _row(self, number: int, index: Any) -> Any:
+        mapped = None if self._maps is None else self._maps[number]
+        return self.arrays[number][index] if mapped is None else mapped.row(index)
+
+    def _check_files(self, rows: NDArray[np.int64]) -> None:
+        """Raise `BadFile` unless the mapped files are what they were."""
+        for mapped in self._maps or ():
+            if mapped is not None:
+                mapped.check(rows)
 
 
 def _array(array: Any, number: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from operator import index
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.calls import Step
+    from headrace.datasets.mapped import MappedRows
     from headrace.image.fused import Plan
     from headrace.work import Empty
 
     Keys = NDArray[np.int64]
+    Check = Callable[[], None] | None
 
 PICTURES = (ImageFiles, ImageFolder, ImageList)
 ARRAYS = (ArrayDataset, TensorDataset)
@@ -89,20 +92,30 @@ def unfit(base: Any) -> str:
 class Begun:
     """A batch in lent memory whose rows the kernel is to make: ``job`` is to be run, by whoever has the time."""
 
-    __slots__ = ("_columns", "_keys", "_one", "_stripped", "job")
+    __slots__ = ("_check", "_columns", "_keys", "_one", "_stripped", "job")
 
     def __init__(
-        self, columns: list[NDArray[Any]], job: Any, keys: Sequence[int], one: Callable[[int], Any], *, bare: bool
+        self,
+        columns: list[NDArray[Any]],
+        job: Any,
+        keys: Sequence[int],
+        one: Callable[[int], Any],
+        *,
+        bare: bool,
+        check: Check = None,
     ) -> None:
         self._columns = columns
         self._keys = keys
         self._one = one
         self._stripped = bare
+        self._check = check
         self.job = job
 
     def finish(self, stop: Callable[[], None] | None = None) -> Any:
         """Return the batch of a job that is done; its place is that of the work. ``stop`` may raise between samples."""
         _count(self.job)
+        if self._check is not None:
+            self._check()
         missing = set(self.job.missing)
         if missing:
             here = seeds.current()
@@ -121,8 +134,8 @@ def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any],
 
     ``one`` reads a sample step by step, where the kernel gives it up.
     """
-    columns, job = _begun(plan, base, keys, seeds.inside() or _anywhere(), empty)
-    return Begun(columns, job, keys, one, bare=is_bare(base))
+    columns, job, check = _begun(plan, base, keys, seeds.inside() or _anywhere(), empty)
+    return Begun(columns, job, keys, one, bare=is_bare(base), check=check)
 
 
 def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> Any:
@@ -135,9 +148,11 @@ def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], 
 def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], rest: Step) -> list[Any]:
     """Make the samples of these keys one by one, of what the kernel has made of all of them."""
     here = seeds.inside() or _anywhere()
-    filled, job = _begun(plan, base, keys, here, memory.empty)
+    filled, job, check = _begun(plan, base, keys, here, memory.empty)
     crew.run(job)
     _count(job)
+    if check is not None:
+        check()
     missing, drawn = set(job.missing), job.drawn
     bare, made = is_bare(base), []
     labelled = isinstance(_root(base), ImageDataset)
@@ -169,27 +184,33 @@ def is_bare(base: Any) -> bool:
 
 def _begun(
     plan: Plan, base: Any, keys: Sequence[int], here: seeds.Here, empty: Empty
-) -> tuple[list[NDArray[Any]], Any]:
-    """Return the columns of a batch, the first of them for the job to fill, which is returned too."""
+) -> tuple[list[NDArray[Any]], Any, Check]:
+    """Return the columns of a batch, the first for the job to fill; the job; and what raises for a changed file."""
     places, root = _resolved(base, keys)
     count = len(places)
     rows = empty((count, *plan.shape), plan.dtype)
     out = floats.bits(rows)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place = fused.place_of(here)
+    maps: list[MappedRows | None] | None = None
     if isinstance(root, ImageDataset):
         paths = root.paths
         folder = os.fsencode(root.root)
         job = plan.kernel.files(paths._text, paths._ends, folder, places, place, out, here.rows, begun)
     else:
-        job = plan.kernel.arrays(root.arrays[0], places, place, out, here.rows, begun)
+        maps = root._maps
+        mapped = maps is not None and maps[0] is not None
+        job = plan.kernel.arrays(root.arrays[0], places, place, out, here.rows, begun, mapped)
     filled = [rows]
     with timed("collate"):
-        for array in _others(root):
+        for number, array in enumerate(_others(root), 1):
             filled.append(empty((count, *array.shape[1:]), array.dtype))
+            if maps is not None and (other := maps[number]) is not None:
+                other.take(places, filled[-1])
+                continue
             # "clip", for NumPy would write "raise" through a buffer; and not np.take, which takes longer to begin.
             array.take(places, axis=0, out=filled[-1], mode="clip")
-    return filled, job
+    return filled, job, None if maps is None else partial(root._check_files, places)
 
 
 def _count(job: Any) -> None:

@@ -37,7 +37,7 @@ class TensorDataset(ArrayDataset):
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
         """Return the tuple of rows at an index."""
-        return tuple(array[index] for array in self.arrays)
+        return tuple(self._row(number, index) for number in range(len(self.arrays)))
 
     def read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> list[NDArray[Any]]:
         """Gather the rows of these keys into lent memory: a list of arrays."""

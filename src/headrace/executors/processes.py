@@ -511,7 +511,12 @@ def _ended(code: int | None) -> str:
 def _hint(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return "Where nobody killed it, the kernel did, for want of memory: use fewer workers or smaller batches."
-    if code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL):
+    if code == -signal.SIGBUS:  # which would end the trainer as well
+        return (
+            "A file was cut short while it was memory-mapped, or /dev/shm is full. Leave files as they are while they "
+            "are read; give arrays as ArrayDataset(path), which raises an error that names the file."
+        )
+    if code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL):
         return "A C extension crashed: read that sample with num_workers=0 to see it."
     if code == 0:
         return "Something in the dataset ended the process in silence (os._exit, exec)."

@@ -1,0 +1,182 @@
+"""Rows of memory-mapped arrays, read so that a file that changes meanwhile is an error and never a crash.
+
+A file that is cut short leaves pages of the map without data: to touch one raises SIGBUS, which ends the interpreter,
+and the end of the last page reads as zeros. So the native extension copies rows under a guard; without the extension
+they are read from the file. After each batch the file must be what it was.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from headrace._native import kernel
+from headrace.errors import BadFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Facts = tuple[int, ...]
+
+
+class MappedRows:
+    """Reads rows of an array that lies in a memory map."""
+
+    __slots__ = ("_array", "_map", "_offset", "_path", "_strict", "facts")
+
+    def __init__(self, array: NDArray[Any], root: mmap.mmap, path: str | None = None) -> None:
+        owner = _owner(array)
+        name = path or getattr(owner, "filename", None)
+        mode = getattr(owner, "mode", None)
+        self._array = array
+        self._map = root
+        self._path = os.fspath(name) if name is not None else None
+        # Whoever may write to the map changes the time himself.
+        self._strict = mode == "r"
+        self._offset: int | None = None
+        if owner is not None and mode != "c":
+            self._offset = int(owner.offset) + _address(array) - _address(owner)
+        if self._path is not None and self._look()[:1] != (root.size(),):
+            self._path = None  # unlinked, or another file by now: what is mapped has no name
+        self.facts = self._look()
+
+    def take(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Copy rows, from 0 up and in range, side by side into an array; raise `BadFile` where the file has changed."""
+        if not rows.size or not out.size:
+            return
+        if kernel is not None:
+            lost = cast("Any", kernel).gather(self._array, np.ascontiguousarray(rows, np.int64), out)
+            if lost >= 0:
+                raise self._error(int(rows[lost]), self._look())
+        elif self._path is not None and self._offset is not None and self._array.flags.c_contiguous:
+            self._read(rows, out)
+        else:
+            self.check(rows)
+            self._array.take(rows, axis=0, out=out, mode="clip")
+        self.check(rows)
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Raise `BadFile` unless the file is what it was when the dataset was made."""
+        now = self._look()
+        if now != self.facts:
+            raise self._error(self._first_lost(rows, now), now)
+
+    def row(self, index: Any) -> Any:
+        """Return what indexing the array gives, as a copy."""
+        if isinstance(index, tuple) or (isinstance(index, np.ndarray) and index.dtype == bool and index.ndim != 1):
+            self.check(np.zeros(1, np.int64))
+            found = np.array(self._array[index])
+            self.check(np.zeros(1, np.int64))
+            return found
+        rows = np.arange(len(self._array))[index] if not _is_place(index) else self._place(index)
+        places = np.asarray(rows, np.int64)
+        out = np.empty((places.size, *self._array.shape[1:]), self._array.dtype)
+        self.take(places.reshape(-1), out)
+        return out[0] if places.ndim == 0 else out.reshape(*places.shape, *self._array.shape[1:])
+
+    def _place(self, index: Any) -> int:
+        length = len(self._array)
+        if not -length <= index < length:
+            raise IndexError(f"index {index} is out of range for {length} rows")
+        return int(index) % length
+
+    def _read(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read rows from the file: a read past its end is short, and no crash."""
+        size = out.nbytes // len(rows)
+        into = out.reshape(-1).view(np.uint8)
+        try:
+            file = os.open(cast("str", self._path), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            raise self._error(int(rows[0]), self._look()) from None
+        try:
+            for number, row in enumerate(rows.tolist()):
+                data = os.pread(file, size, cast("int", self._offset) + row * size)
+                if len(data) < size:
+                    raise self._error(row, self._look())
+                into[number * size : (number + 1) * size] = np.frombuffer(data, np.uint8)
+        finally:
+            os.close(file)
+
+    def _look(self) -> Facts:
+        """Return what tells this file from another; nothing where there is none by its name."""
+        if self._path is None:
+            return (self._map.size(),)
+        try:
+            found = os.stat(self._path)  # noqa: PTH116  before and after each batch
+        except OSError:
+            return ()
+        return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns if self._strict else 0
+
+    def _first_lost(self, rows: NDArray[np.int64], now: Facts) -> int:
+        """Return the first of these rows that lies behind the file's end; else the first."""
+        if not rows.size:
+            return 0
+        if now and self._offset is not None and self._array.flags.c_contiguous:
+            behind = rows[self._offset + (rows + 1) * self._array.strides[0] > now[0]]
+            return int(behind[0] if behind.size else rows[0])
+        return int(rows[0])
+
+    def _error(self, row: int, now: Facts) -> BadFile:
+        before = self.facts
+        if not now:
+            what = "the file was removed, or cannot be reached any longer"
+        elif now[0] < before[0]:
+            what = f"the file was cut short from {before[0]} to {now[0]} bytes"
+        elif now[1:3] != before[1:3]:
+            what = "another file was put in its place"
+        elif now != before:
+            what = f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
+        else:
+            what = "the operating system cannot read that part of it"
+        name = self._path or "a memory map without a file name"
+        return BadFile(
+            f"{name}: row {row} cannot be read: {what} while it was mapped; "
+            "a mapped file must not change while it is read. Restore the file and construct the dataset again"
+        )
+
+
+class Sent:
+    """A mapped array on its way to a copy of its dataset: the same one here, and what is in it in another process."""
+
+    __slots__ = ("array", "rows")
+
+    def __init__(self, array: NDArray[Any], rows: MappedRows) -> None:
+        self.array = array
+        self.rows = rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.asarray, (self.rows.row(slice(None)),)
+
+
+def mapped_rows(array: NDArray[Any], path: str | None = None) -> MappedRows | None:
+    """Return a reader for an array that lies in a memory map; None for one that lies in memory.
+
+    >>> mapped_rows(np.zeros(3)) is None
+    True
+    """
+    at: Any = array
+    while at is not None and not isinstance(at, mmap.mmap):
+        at = at.obj if isinstance(at, memoryview) else getattr(at, "base", None)
+    return None if at is None else MappedRows(array, at, path)
+
+
+def _owner(array: NDArray[Any]) -> Any:
+    """Return the memory map of NumPy's that an array is a part of, if it is."""
+    at: Any = array
+    while at is not None:
+        base: Any = getattr(at, "base", None)
+        if isinstance(at, np.memmap) and isinstance(base, mmap.mmap):
+            return at
+        at = base
+    return None
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _is_place(index: Any) -> bool:
+    return not isinstance(index, (bool, np.bool_)) and hasattr(type(index), "__index__") and not np.ndim(index)
