@@ -44,7 +44,9 @@ from torch.utils.data._utils import collate as torchs
 from headrace import floats, seeds
 from headrace import loader as numpy_loader
 from headrace.collate import default as arrays
+from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.default import name_of
+from headrace.collate.exact import check_unmasked, numbers
 from headrace.errors import CollateError, CollateTypeError
 from headrace.image.transforms import Normalize, ToCHW, ToDtype, ToFloat, finishing
 
@@ -107,14 +109,21 @@ def default_convert(data: Any) -> Any:
     >>> default_convert((np.zeros(2, np.float32), 7, "a"))
     [tensor([0., 0.]), 7, 'a']
 
-    torch's own knows no bfloat16 of NumPy's.
+    torch's own knows no bfloat16 of NumPy's. Raises `CollateTypeError` for an array that cannot be a tensor.
     """
+    return _converted(data, ())
+
+
+def _converted(data: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(data, np.ndarray | np.generic) and floats.is_bfloat16(data.dtype):
         return _tensor(np.asarray(data))
     if isinstance(data, Mapping):
-        return arrays.like_mapping(data, {key: default_convert(data[key]) for key in data})
+        return like_mapping(data, {key: _converted(data[key], (*place, key)) for key in data})
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        return arrays.like_sequence(data, [default_convert(item) for item in data])
+        return like_sequence(data, [_converted(item, (*place, number)) for number, item in enumerate(data)])
+    check_unmasked(data, 0, arrays.at_place(place))
+    if isinstance(data, np.ndarray) and not data.dtype.isnative:
+        return _held(data, arrays.at_place(place))
     return torch.utils.data.default_convert(data)
 
 
@@ -126,12 +135,16 @@ def as_tensors(batch: Any) -> Any:
 
     bfloat16 of ml_dtypes is torch's. An array of a dtype that torch has not (strings, objects, dates) raises TypeError.
     """
+    return _as_tensors(batch, ())
+
+
+def _as_tensors(batch: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(batch, np.ndarray):
-        return _tensor(batch)
+        return _held(batch, arrays.at_place(place))
     if isinstance(batch, Mapping):
-        return {key: as_tensors(value) for key, value in batch.items()}
+        return {key: _as_tensors(value, (*place, key)) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return [as_tensors(value) for value in batch]
+        return [_as_tensors(value, (*place, number)) for number, value in enumerate(batch)]
     return batch
 
 
@@ -147,10 +160,10 @@ def pinned(batch: Any, device: Any = None) -> Any:
     if isinstance(batch, str | bytes):
         return batch
     if isinstance(batch, Mapping):
-        return arrays.like_mapping(batch, {key: pinned(value, device) for key, value in batch.items()})
+        return like_mapping(batch, {key: pinned(value, device) for key, value in batch.items()})
     if isinstance(batch, Sequence):
         items = [pinned(value, device) for value in batch]
-        return tuple(items) if type(batch) is tuple else arrays.like_sequence(batch, items)
+        return tuple(items) if type(batch) is tuple else like_sequence(batch, items)
     return batch
 
 
@@ -316,39 +329,109 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
         )
     plain = all(type(tensor) is torch.Tensor for tensor in batch) and first.device.type == "cpu" and first.numel()
     if not plain or any(tensor.requires_grad for tensor in batch):
-        return torch.stack(tuple(batch))
+        try:
+            return torch.stack(tuple(batch))
+        except (RuntimeError, TypeError) as error:
+            raise CollateError(f"{at}tensors cannot be stacked: {error}; or pass a collate_fn") from error
     dtype = first.dtype
-    for tensor in batch:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    mixed = any(tensor.dtype != dtype for tensor in batch)
+    if mixed:
+        dtype = _promoted(batch, at)
     empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
     nbytes = len(batch) * first.numel() * dtype.itemsize
     out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(dtype).reshape(len(batch), *first.shape)
     return torch.stack(tuple(tensor.to(dtype) for tensor in batch), out=out)
 
 
+def _promoted(batch: Sequence[torch.Tensor], at: str) -> torch.dtype:
+    """Return the dtype that torch promotes several to, if each tensor keeps all its digits in it."""
+    dtype = batch[0].dtype
+    try:
+        for tensor in batch:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    except RuntimeError as error:
+        raise CollateTypeError(
+            f"{at}tensors of {batch[0].dtype} and others have no dtype in common: {error}; give all samples one dtype"
+        ) from error
+    for row, tensor in enumerate(batch):
+        if tensor.dtype.is_floating_point or tensor.dtype.is_complex or dtype == tensor.dtype:
+            continue
+        if not dtype.is_floating_point and not dtype.is_complex:
+            continue
+        if any(complex(value) != number for value, number in _inexact(tensor, dtype)):
+            raise CollateError(
+                f"{at}samples of several dtypes would lose digits in a batch of {dtype}: sample {row} of the batch is "
+                f"{tensor.dtype}, and has values that {dtype} cannot hold; give all samples one dtype",
+                rows=(0, row),
+            )
+    return dtype
+
+
+def _inexact(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, int]]:
+    """Return the integers too large for any float to hold all of, each as it is in a dtype and as it was."""
+    digits = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24, torch.complex64: 24}.get(dtype, 53)
+    flat = tensor.reshape(-1)
+    if flat.dtype == torch.bool or torch.iinfo(flat.dtype).bits <= digits:
+        return iter(())
+    if flat.dtype != torch.uint64:  # of which torch compares none
+        flat = flat[(flat > 2**digits) | (flat < -(2**digits))] if torch.iinfo(flat.dtype).bits > digits else flat
+    return zip(flat.to(dtype).tolist(), flat.tolist(), strict=True)
+
+
 def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     dtype = batch[0].dtype
+    at = _at(collate_fn_map)
     if floats.kind(dtype) in "biufc" and any(getattr(array, "dtype", None) != dtype for array in batch):
         # By torch's rules of promotion, which are not NumPy's: int32 beside float32 gives float32.
-        tensors = [_tensor(array) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
+        for row, array in enumerate(batch):
+            check_unmasked(array, row, at)
+        tensors = [_held(array, at) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
         return _tensors(tensors, collate_fn_map=collate_fn_map)
-    return _tensor(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map))
+    return _held(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map), at)
 
 
-def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return _tensor(np.asarray(batch)) if floats.is_bfloat16(batch[0].dtype) else torch.as_tensor(batch)
+def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    if len(set(map(type, batch))) == 1 and not floats.is_bfloat16(batch[0].dtype):
+        try:
+            return torch.as_tensor(batch)
+        except (TypeError, ValueError, RuntimeError):
+            pass  # what is the matter with it is said below
+    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
 
 
-def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return torch.tensor(batch, dtype=torch.float64)
+def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    if set(map(type, batch)) == {float}:
+        return torch.tensor(batch, dtype=torch.float64)
+    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
 
 
-def _complexes(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return torch.tensor(batch, dtype=torch.complex128)
+def _complexes(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
 
 
-def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:  # noqa: ARG001
-    return torch.tensor(batch)
+def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    if set(map(type, batch)) == {int}:
+        try:
+            return torch.tensor(batch)
+        except (RuntimeError, OverflowError, ValueError):
+            pass  # beyond int64
+    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
+
+
+def _at(registry: arrays.Functions | None) -> str:
+    return registry.at if isinstance(registry, arrays.Registry) else ""
+
+
+def _held(array: Any, at: str) -> torch.Tensor:
+    """Return a tensor over the memory of an array; say where in the sample it is, if torch has no such dtype."""
+    try:
+        return _tensor(array)
+    except (TypeError, ValueError) as error:  # a dtype that torch has not; an order of bytes
+        native = array.dtype.newbyteorder("=")
+        cure = "give numbers of a dtype that torch has, or pass a collate_fn"
+        if native != array.dtype:
+            cure = f"give them in this machine's byte order: array.astype({native.str!r})"
+        raise CollateTypeError(f"{at}arrays of {array.dtype.str} cannot become a tensor: {error}; {cure}") from error
 
 
 _functions: arrays.Functions = {

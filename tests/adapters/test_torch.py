@@ -12,6 +12,7 @@ import pytest
 from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
 
 import headrace
+from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
 from headrace.replay import picture_of
 
@@ -149,3 +150,40 @@ def test_pinning_without_an_accelerator_warns_and_goes_on(how: dict[str, Any]) -
         batches = list(DataLoader(Pictures(4), 2, pin_memory=True, **how))
     assert len(batches) == 2
     assert len([each for each in said if "'pin_memory' argument is set as true but no acc" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [np.zeros(3, ">f4")] * 2,
+        [np.array(["a"])] * 2,
+        [torch.zeros(2), torch.zeros(3)],
+        [torch.zeros(2), np.zeros(2)],
+        [torch.tensor([2**53 + 1]), torch.tensor([0.5])],
+        [np.array([2**24 + 1], "i4"), np.array([0.5], "f4")],
+        [np.ma.array([1, 2], mask=[0, 1])] * 2,
+        [2**24 + 1, 2**70],
+        [0.5, 2**53 + 1],
+        [1, None],
+        [1.5, "a"],
+        [-1, 2**63],
+    ],
+    ids=lambda fields: str(fields)[:50],
+)
+def test_what_no_tensor_keeps_is_refused_with_the_path_of_its_field(fields: list[Any]) -> None:
+    """Name the place in the sample, whoever refuses: torch or we."""
+    with pytest.raises((CollateError, CollateTypeError), match=r"at sample\['meta'\]\['v'\]: "):
+        next(iter(DataLoader([{"id": 1, "meta": {"v": field}} for field in fields], 2)))
+
+
+def test_numbers_of_several_kinds_keep_their_digits_as_tensors() -> None:
+    """Give uint64 for 64-bit hashes and float64 for ints beside floats, whichever comes first."""
+    hashes = lib.default_collate([2**63 + 1, 4])
+    assert (hashes.dtype, hashes.tolist()) == (torch.uint64, [2**63 + 1, 4])
+    for batch in ([1, 0.1], [0.1, 1], [True, 0.1]):
+        assert (lib.default_collate(batch).dtype, lib.default_collate(batch).tolist()) == (
+            torch.float64,
+            batch,
+        )
+    with pytest.raises(CollateTypeError, match=r"at sample\['v'\]: "):
+        next(iter(DataLoader([{"v": np.zeros(3, ">f4")}], None)))

@@ -141,11 +141,11 @@ def test_containers_keep_their_type_where_they_can_be_made_again() -> None:
     assert type(default_collate([UserDict(a=1), UserDict(a=2)])) is UserDict
     assert type(default_collate([memoryview(b"ab"), memoryview(b"cd")])) is list
 
-    class Stubborn(dict[str, int]):
-        def update(self, *args: Any, **kwargs: Any) -> None:
-            raise TypeError("read-only")
+    class Stubborn(UserDict[str, int]):
+        def __init__(self) -> None:
+            self.data = {"a": 1}
 
-    assert type(default_collate([Stubborn(a=1), Stubborn(a=2)])) is dict
+    assert type(default_collate([Stubborn(), Stubborn()])) is Stubborn
 
 
 def test_an_array_of_strings_is_a_batch_already() -> None:

@@ -2,27 +2,30 @@
 
 The container rules are those of torch's ``default_collate`` (torch.utils.data._utils.collate), with NumPy arrays
 where it makes tensors; two things differ, knowingly: a key that only some of the samples have is an error
-rather than dropped, and arrays of different dtypes are promoted by NumPy's rules.
+rather than dropped, and arrays of different dtypes are promoted by NumPy's rules where no digit is lost.
 
 What becomes of a leaf is looked up by its type, in a mapping that a caller may put his own types into.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace import floats
+from headrace.collate.containers import like_mapping, like_sequence
+from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.collate.landing import column_of
 from headrace.errors import CollateError, CollateTypeError
 
 if TYPE_CHECKING:
     from headrace.work import Empty
+
+NOTE = "headrace: the error came "
+"""How a note begins that says where in the sample something of the user's has failed."""
 
 CollateFn = Callable[..., Any]
 """Makes the batch of samples of one type: called ``function(samples, collate_fn_map=…)``."""
@@ -49,8 +52,9 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     {'text': ['a', 'b'], 'x': array([1.5, 2. ])}
 
     Arrays (and what turns into one by ``__array__``: tensors) of one shape give one array of shape (N, …); ints give
-    int64, floats float64, bools bool, NumPy scalars keep their dtype; str and bytes stay a list. Mappings and named
-    tuples keep their type, other tuples and sequences become lists of columns (as in torch).
+    int64 (uint64 where they need it), floats float64, bools bool, NumPy scalars keep their dtype; str and bytes stay a
+    list. Mappings and named tuples keep their type, other tuples and sequences become lists of columns (as in torch).
+    Values of several dtypes get one that holds every digit of them all.
 
     ``collate_fn_map`` adds types of one's own, or replaces what becomes of others, anywhere in a sample; to give it to
     a loader, use functools.partial. A function is called as ``function(samples, collate_fn_map=…)``, and passes the
@@ -63,7 +67,8 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     {'took': array([120.]), 'x': array([1])}
 
     Raises `CollateError` where samples do not fit together (two shapes, two lengths, another set of keys), and
-    `CollateTypeError` for what cannot be put in a batch (None, arrays of Python objects, other types).
+    `CollateTypeError` for what cannot be put in a batch (None, arrays of Python objects, masked arrays, other types).
+    Values that would lose digits are refused too. The message says where in the sample: ``sample['meta']['v']``.
     """
     functions: Functions = default_collate_fn_map
     if collate_fn_map:
@@ -108,7 +113,16 @@ class Registry(dict[Any, CollateFn]):
     @property
     def at(self) -> str:
         """Where in the sample this is, as an error's message begins."""
-        return f"at sample{''.join(f'[{key!r}]' for key in self.place)}: " if self.place else ""
+        return at_place(self.place)
+
+
+def at_place(place: tuple[Any, ...]) -> str:
+    """Return where in the sample a place is, as an error's message begins.
+
+    >>> at_place(("meta", 0)), at_place(())
+    ("at sample['meta'][0]: ", '')
+    """
+    return f"at sample{''.join(f'[{key!r}]' for key in place)}: " if place else ""
 
 
 def _registry(functions: Functions | None) -> Registry:
@@ -121,18 +135,44 @@ def _collate(samples: Sequence[Any], registry: Registry) -> Any:
     first = samples[0]
     function = registry.find(first)
     if function is not None:
-        return function(samples, collate_fn_map=registry)
+        return _called(function, samples, registry)
     if isinstance(first, Mapping):
         return _mapping(samples, registry)
     if isinstance(first, Sequence):
         return collate_columns(samples, registry)
     arrays = registry.get(np.ndarray)
     if arrays is not None and hasattr(first, "__array__"):
-        return arrays([np.asarray(sample) for sample in samples], collate_fn_map=registry)
+        return _called(arrays, _as_arrays(samples, registry), registry)
     raise CollateTypeError(
         f"{registry.at}samples of type {name_of(first)} cannot be put in a batch; give arrays, numbers, strings, "
         "mappings or sequences of them, put a function for the type in collate_fn_map, or pass a collate_fn"
     )
+
+
+def _called(function: CollateFn, samples: Sequence[Any], registry: Registry) -> Any:
+    """Call the function of a type; an error that is not ours gets a note of the place in the sample."""
+    try:
+        return function(samples, collate_fn_map=registry)
+    except (CollateError, CollateTypeError):
+        raise
+    except Exception as error:
+        if registry.place and not any(NOTE in note for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{NOTE}{registry.at.removesuffix(': ')}")
+        raise
+
+
+def _as_arrays(samples: Sequence[Any], registry: Registry) -> list[npt.NDArray[Any]]:
+    """Return the arrays that things of an ``__array__`` turn into."""
+    made = []
+    for row, sample in enumerate(samples):
+        try:
+            made.append(np.asarray(sample))
+        except Exception as error:
+            raise CollateTypeError(
+                f"{registry.at}sample {row} of the batch, a {name_of(sample)}, cannot be made a NumPy array: {error}; "
+                "give an array, or pass a collate_fn"
+            ) from error
+    return made
 
 
 def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
@@ -143,6 +183,7 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
     registry = _registry(collate_fn_map)
     first = batch[0]
     shape, dtype = first.shape, first.dtype
+    mixed = False
     for row, array in enumerate(batch):
         if not isinstance(array, np.ndarray) or array.shape != shape:
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
@@ -151,8 +192,11 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
                 "bring them to one shape (Resize, a crop, padding), or pass a collate_fn",
                 rows=(0, row),
             )
-        if array.dtype != dtype:
-            dtype = np.result_type(dtype, array.dtype)
+        if type(array) is not np.ndarray:
+            check_unmasked(array, row, registry.at)
+        mixed = mixed or array.dtype != dtype
+    if mixed:
+        dtype = common_dtype(batch, registry.at)
     if dtype.hasobject:
         raise CollateTypeError(
             f"{registry.at}arrays of Python objects cannot be put in a batch; give numbers, or pass a collate_fn"
@@ -160,24 +204,17 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
     stacked = registry.empty((len(batch), *shape), dtype)
     for row, array in enumerate(batch):
         stacked[row] = array
+    if mixed:
+        check_kept(batch, stacked, registry.at)
     return stacked
 
 
 def _numbers(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
     registry = _registry(collate_fn_map)
-    try:
-        values = np.asarray(batch)
-    except (ValueError, TypeError):  # a number beside an array or a list
-        values = np.asarray(batch, dtype=object)
-    if floats.kind(values.dtype) not in "biufcmM" or values.shape != (len(batch),):
-        odd = next((row for row, s in enumerate(batch) if not isinstance(s, int | float | complex | np.generic)), 0)
-        raise CollateTypeError(
-            f"{registry.at}numbers cannot be put in one array: sample 0 is {batch[0]!r}, "
-            f"sample {odd} of the batch is a {name_of(batch[odd])}; give numbers that NumPy can hold"
-        )
-    numbers = registry.empty(values.shape, values.dtype)
-    numbers[...] = values
-    return numbers
+    values = numbers(batch, registry.at)
+    column = registry.empty(values.shape, values.dtype)
+    column[...] = values
+    return column
 
 
 def _text(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Sequence[Any]:  # noqa: ARG001
@@ -254,37 +291,6 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, Sequence):
         return like_sequence(data, [default_convert(item) for item in data])
     return data
-
-
-def like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
-    """Return a mapping of the kind of another, with these items."""
-    if type(first) is dict:
-        return columns
-    try:
-        if isinstance(first, MutableMapping):
-            batch = copy.copy(first)  # keeps what a subclass carries beside its items, as torch does
-            batch.update(columns)
-            return batch
-        return type(first)(columns)  # type: ignore[call-arg]  # most mappings are made from one; if not, a dict
-    except TypeError:
-        return columns
-
-
-def like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
-    """Return a sequence of the kind of another, with these items; a list for a tuple without names."""
-    if isinstance(first, tuple):
-        return type(first)(*columns) if hasattr(first, "_fields") else columns
-    if type(first) is list:
-        return columns
-    try:
-        if isinstance(first, MutableSequence):
-            batch = copy.copy(first)
-            for index, column in enumerate(columns):
-                batch[index] = column
-            return batch
-        return type(first)(columns)  # type: ignore[call-arg]  # most sequences are made from one; if not, a list
-    except (TypeError, ValueError):
-        return columns
 
 
 def name_of(thing: object) -> str:

@@ -63,7 +63,7 @@ class Landing:
         return sample
 
     def _place(self, row: int, array: npt.NDArray[Any], place: tuple[Any, ...]) -> npt.NDArray[Any]:
-        if array.nbytes < SMALLEST or array.dtype.hasobject:
+        if array.nbytes < SMALLEST or array.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
             return array
         if row == 0:  # the first sample says what the columns are, as it does for collate
             self._columns[place] = self._empty((self._rows, *array.shape), array.dtype)

@@ -17,6 +17,7 @@ from headrace.collate.padded import (
     check_value,
     common,
     filler,
+    rows_of,
     value_at,
 )
 from headrace.errors import ArgumentError, CollateError
@@ -131,9 +132,7 @@ class _Layout:
         value = value_at(self.how.value, collate_fn_map.place)
         if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
             return collate_columns(batch, collate_fn_map)
-        filled = [np.asarray(sample) for sample in batch if sample]
-        none = np.empty(0, filled[0].dtype if filled else np.int64)
-        return self._rows([np.asarray(sample) if sample else none for sample in batch], value, collate_fn_map)
+        return self._rows(rows_of(batch, collate_fn_map), value, collate_fn_map)
 
     def _rows(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
         dtype = common(batch, registry)

@@ -18,6 +18,7 @@ from headrace.collate.default import (
     default_collate,
     name_of,
 )
+from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 
 if TYPE_CHECKING:
@@ -110,10 +111,7 @@ class PaddedCollate:
         value = value_at(self.value, collate_fn_map.place)
         if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
             return collate_columns(batch, collate_fn_map)
-        filled = [np.asarray(sample) for sample in batch if sample]
-        # An empty list has no dtype of its own: NumPy's float64 would make floats of all the others.
-        none = np.empty(0, filled[0].dtype if filled else np.int64)
-        return self._padded([np.asarray(sample) if sample else none for sample in batch], value, collate_fn_map)
+        return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map)
 
     def _padded(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
         dtype = common(batch, registry)
@@ -139,10 +137,19 @@ class PaddedCollate:
         return Padded(values, counts, mask)
 
 
+def rows_of(batch: Sequence[list[Any]], registry: Registry) -> list[npt.NDArray[Any]]:
+    """Return an array for each list of numbers."""
+    rows = [numbers(sample, f"{registry.at}row {row}: ") if sample else None for row, sample in enumerate(batch)]
+    # An empty list has no dtype of its own: NumPy's float64 would make floats of all the others.
+    none = np.empty(0, next((row.dtype for row in rows if row is not None), np.int64))
+    return [none if row is None else row for row in rows]
+
+
 def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
     """Return the dtype that holds all of these arrays, which must agree in everything but their lengths."""
     first = batch[0]
     dtype: np.dtype[Any] = first.dtype
+    mixed = False
     for row, array in enumerate(batch):
         if not isinstance(array, np.ndarray) or array.ndim != first.ndim or array.shape[1:] != first.shape[1:]:
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
@@ -151,8 +158,12 @@ def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
                 f"{first.shape} and {found}, and only the first axis is padded; bring the others to one shape",
                 rows=(0, row),
             )
-        if array.dtype != dtype:
-            dtype = np.result_type(dtype, array.dtype)
+        if type(array) is not np.ndarray:
+            check_unmasked(array, row, registry.at)
+        mixed = mixed or array.dtype != dtype
+    if mixed:
+        dtype = common_dtype(batch, registry.at)
+        check_kept(batch, [array.astype(dtype) for array in batch], registry.at)
     if floats.kind(dtype) not in "biufc":
         raise CollateTypeError(f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch")
     return dtype
