@@ -156,12 +156,22 @@ def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
     return find_ranks.checked(whole("rank", rank, least=0), whole("world_size", world_size, least=1))
 
 
-def check_ranks(seed: Any, on_error: OnError, *, planned: bool) -> None:
+def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -> None:
     """Refuse what would let ranks disagree about which sample is whose, or about the number of steps."""
     if seed is None:
         raise ArgumentError("world_size above 1 needs a seed, the same for all ranks: they agree on the order by it")
     if on_error == "skip":
-        raise ArgumentError('on_error="skip" gives ranks different numbers of batches; use "replace" with world_size')
+        cure = (
+            "leave bad samples out in the stream itself, before it is shared out, or yield others in their place"
+            if streams
+            else 'use on_error="replace", which keeps the number of batches, or make the dataset without the bad '
+            "samples (`headrace check` lists them)"
+        )
+        raise ArgumentError(
+            'on_error="skip" cannot be used with world_size above 1: a rank knows its own bad samples only, so ranks '
+            "would get different numbers of batches, and the state of one could not tell where the others stand; "
+            f"{cure}"
+        )
     if not planned:
         raise ArgumentError(
             "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import StateMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from headrace.plan.batches import Batches
     from headrace.plan.chosen import Chosen
@@ -32,7 +32,7 @@ class Place:
     batches: int = 0
     """Received in that epoch."""
     bad: int = 0
-    """Samples passed over before it."""
+    """Samples passed over before it, by the rank whose place it is."""
     streams: Mapping[int, Any] = field(default_factory=dict)
     """By lane, the state of a stream that keeps its own."""
     session: str | None = None
@@ -50,6 +50,10 @@ class Cursor:
     sampler: Pass | None = None
     began: Place | None = None
     """Where the loop began; None where none has."""
+    rank: int = 0
+    """Whose place it is: all ranks have the same, but for the samples that each has passed over."""
+    position: Callable[[int], int | list[int]] | None = None
+    """Where a step begins in a stream or a sampler, or in each copy, if not where its number and the batch size say."""
 
     def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """Return the place, and what it is a place in, as what JSON can hold.
@@ -64,9 +68,11 @@ class Cursor:
                 state["seed"] = self.seed
             optional = {
                 "samples": 0 if self.plan is None else self.plan.position(place.step),
+                "read": None if self.position is None else self.position(place.step),
                 "beyond": list(place.beyond),
                 "offset": place.offset,
                 "bad": place.bad,
+                "rank": self.rank if place.bad else 0,
                 "sampler": {} if self.sampler is None else self.sampler.state(place.step),
                 "ledger": place.session,
                 "streams": {str(lane): list(state) for lane, state in place.streams.items()},
@@ -75,16 +81,32 @@ class Cursor:
         return {**state, "plan": dict(plan)}
 
 
+def bad_before(state: Mapping[str, Any], rank: int, world_size: int) -> int:
+    """Return how many samples this rank has passed over before a place, as far as the state can tell.
+
+    >>> [bad_before({"bad": 3, "rank": 1}, rank, 2) for rank in range(2)]
+    [0, 3]
+
+    A rank knows only its own mistakes. Where there are fewer ranks now, one of them counts on for each that saved.
+    """
+    bad: int = state.get("bad", 0) if state.get("rank", 0) % world_size == rank else 0
+    return bad
+
+
 def from_dict(state: Any) -> Place:
     """Return the place that a state names; raises `StateMismatch` for what is no state of ours."""
     if not isinstance(state, dict) or state.get("version") != VERSION or not isinstance(state.get("plan"), dict):
         raise StateMismatch(
             f"a state of version {VERSION}, as DataLoader.state_dict() gives it, was expected; got {repr(state)[:80]}"
         )
-    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad")}
+    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad", "rank")}
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise StateMismatch(f"the state's {name} must be an integer from 0 up; it is {value!r}")
+    del numbers["rank"]
+    read = state.get("read", 0)
+    if not all(type(each) is int and each >= 0 for each in (read if isinstance(read, list) else [read])):
+        raise StateMismatch(f"the state's read must be an integer from 0 up, or a list of them; it is {read!r:.80}")
     try:
         streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
         beyond = tuple(operator.index(step) for step in state.get("beyond", ()))

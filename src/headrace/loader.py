@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from headrace import arguments, samplers, seeds
 from headrace import replay as again
 from headrace.calls import article, takes_empty
-from headrace.checkpoint import Cursor, Place, check, from_dict
+from headrace.checkpoint import Cursor, Place, bad_before, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_beginner, batch_reader, is_iterable
@@ -32,7 +32,7 @@ from headrace.machine import cpus
 from headrace.maker import Maker, OnError
 from headrace.plan.batches import Batches, Plan, Share, Uneven
 from headrace.plan.chosen import Chosen
-from headrace.plan.drawn import Drawn, cut
+from headrace.plan.drawn import Drawn, after, cut
 from headrace.plan.lanes import Lanes
 from headrace.plan.order import BatchOrdered, Epoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, undisturbed
@@ -217,7 +217,8 @@ class DataLoader(Generic[T_co]):
         self._planned = not self._streams and (ordered or self._given is None)
         self._sampler_facts = {f"sampler.{k}": v for k, v in planner.fingerprint.items()} if ordered else {}
         if self.world_size > 1:
-            arguments.check_ranks(seed, on_error, planned=self._planned or shard is not None)
+            planned = self._planned or shard is not None
+            arguments.check_ranks(seed, on_error, planned=planned, streams=self._streams)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
         self.ledger = opened(ledger, self.rank)
@@ -291,11 +292,12 @@ class DataLoader(Generic[T_co]):
         self._check_start()
         saved = self._resume or {}
         place = from_dict(saved) if saved else Place(self._epoch)
+        place = dataclasses.replace(place, bad=bad_before(saved, self.rank, self.world_size))
         epoch, self._epoch = place.epoch, place.epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
         base = 0 if self._key is not None else saved["seed"] if "seed" in saved else draw_seed(self._source)
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
-        cursor = Cursor(place, base if self._key is None else None, began=place)
+        cursor = Cursor(place, base if self._key is None else None, began=place, rank=self.rank)
         # A stream is read in the number of copies that the run began with.
         self._copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
         plan, samples = self._plan(key, stream, cursor, saved)
@@ -310,8 +312,7 @@ class DataLoader(Generic[T_co]):
         self._begun = True
         executor, end = self._staff(maker, base)
         self._meter = Meter(epoch=epoch, workers=self.num_workers)
-        # Batches that are filled up are cut from one order, which a state can name a place in.
-        window = Window if self.in_order or self.on_error == "skip" else Unordered
+        window = Window if self._ordered else Unordered
         loop: Loop[T_co] = Loop(
             plan,
             key,
@@ -598,11 +599,12 @@ class DataLoader(Generic[T_co]):
         drop_last = self.drop_last and self.on_error != "skip"
         if self._fans:
             stream, _ = unmapped(self.dataset)
-            samples = read_once(stream, key, epoch)
+            read = self._read(cursor, saved, self._share.whole)
+            samples = after(read_once(stream, key, epoch), read)
             batches = cut(samples, self._share.whole, drop_last=drop_last)
-            return Drawn(batches, key, stream=True, share=self._share, first=place.step), size
+            return Drawn(batches, key, stream=True, share=self._share, entered=(place.step, read)), size
         if self._streams:
-            return Lanes(self._copies, self.batch_size or 1, key, place.step, place.streams), size
+            return self._lanes(key, cursor, saved), size
         if self._planned:
             plan = cursor.plan = self._whole(key, place.epoch, place.step, saved.get("samples", 0))
             return plan, len(plan.order) if isinstance(plan, Batches) else size
@@ -617,12 +619,44 @@ class DataLoader(Generic[T_co]):
         }
         if self._given is self.batch_sampler:
             return Drawn(cursor.sampler, key, **how), size
-        batches = cut(cursor.sampler, self.batch_size or 1, drop_last=drop_last)
-        before: int = saved.get("plan", {}).get("batch_size") or self.batch_size or 1
-        if start is None and before != (self.batch_size or 1):  # up to the place, the keys were cut otherwise
-            batches = chain(cut(islice(cursor.sampler, place.step * before), before, drop_last=False), batches)
+        keys: Iterator[Any] = cursor.sampler
+        read = self._read(cursor, saved, self.batch_size or 1, start)
+        if start is None:
+            keys, how["entered"] = after(keys, read), (place.step, read)
+        batches = cut(keys, self.batch_size or 1, drop_last=drop_last)
         most = len(self._given) if isinstance(self._given, Sized) else size
         return Drawn(batches, key, **how), most
+
+    def _read(self, cursor: Cursor, saved: dict[str, Any], whole: int, start: int | None = None) -> int:
+        """Return how much of a stream or a sampler comes before a place, in batches of ``whole`` from there on."""
+        step = cursor.place.step
+        plan = saved.get("plan", {})
+        before = (plan.get("batch_size") or self.batch_size or 1) * (plan.get("world_size") or self.world_size)
+        read: int = saved.get("read", step * before) if start is None else start
+        if read != step * whole:
+            cursor.position = lambda at: read + (at - step) * whole
+        return read
+
+    def _lanes(self, key: seeds.Key, cursor: Cursor, saved: dict[str, Any]) -> Lanes:
+        """Return the plan of a stream that is read in copies."""
+        place, size = cursor.place, self.batch_size or 1
+        before = saved.get("plan", {}).get("batch_size") or size
+        starts = saved.get("read", ())
+        if not starts and before != size:
+            starts = Lanes(self._copies, before, key).at(place.step)
+        plan = Lanes(self._copies, size, key, place.step, place.streams, starts)
+        if starts:
+            cursor.position = plan.at
+        return plan
+
+    @property
+    def _ordered(self) -> bool:
+        """Whether batches come in the order of their steps.
+
+        Where they come as they are made, which steps are behind a loop depends on its own timing, and a state of one
+        rank could not say what the others have had. Batches that are filled up are cut from one order, too.
+        """
+        return self.in_order or self.on_error == "skip" or self.world_size > 1
 
     def _past(self, epoch: int, step: int) -> tuple[Work, int]:
         """Return the work of a step of any epoch, and the seed that it is made from."""
@@ -795,7 +829,7 @@ class DataLoader(Generic[T_co]):
             init=self.worker_init_fn,
             seed=base,
             restarts=self.restart_workers,
-            turns=self.in_order,
+            turns=self._ordered,
         )
 
     @property

@@ -66,7 +66,7 @@ class Loop(Iterator[T_co]):
         self._end_workers = end
         self._check = check
         self._cursor = cursor
-        self._first = cursor.place
+        self._first = self._latest = cursor.place
         self._streams = dict(cursor.place.streams)
         self._recorder = recorder
         self._watch = watch
@@ -75,6 +75,8 @@ class Loop(Iterator[T_co]):
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._rows = 0
         self._asking = True
+        self._broken = False
+        """Whether too many samples were bad: the place is then before the batch that had the last of them."""
         self._state: Literal["open", "over", "closed"] = "open"
 
     @property
@@ -151,10 +153,11 @@ class Loop(Iterator[T_co]):
 
     def _move(self) -> None:
         record, self._record = self._record, None
+        self._latest = place = self._place()
         if self._places is not None:
-            self._places.append((self._place(), record))
+            self._places.append((place, record))
         else:
-            self._stand(self._place(), record)
+            self._stand(place, record)
 
     def _stand(self, place: Place, record: bytes | None) -> None:
         # First the ledger: a state saved from here on says that the batch was received.
@@ -165,6 +168,8 @@ class Loop(Iterator[T_co]):
             self._cursor.sampler.forget(place.step)
 
     def _place(self) -> Place:
+        if self._broken:
+            return self._latest
         if self._state == "over":
             return Place(self._first.epoch + 1)
         step, beyond = self._window.place
@@ -257,6 +262,7 @@ class Loop(Iterator[T_co]):
             try:
                 self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
             except TooManyErrors:
+                self._broken = True
                 self._end()
                 raise
         return outcome.batch

@@ -27,15 +27,16 @@ class Refill:
     >>> refill.rest(), refill.rest(), refill.place
     (['d'], None, None)
 
-    ``offset`` is how many good samples of the first step were in a batch already, before this.
+    ``offset`` is how many good samples were in a batch already, before this: of the first step, and of those that
+    follow where it has fewer.
     """
 
-    __slots__ = ("_batch_size", "_drop_last", "_offset", "_pieces", "_samples")
+    __slots__ = ("_batch_size", "_before", "_drop_last", "_offset", "_pieces", "_samples")
 
     def __init__(self, batch_size: int, *, drop_last: bool, offset: int = 0) -> None:
         self._batch_size = batch_size
         self._drop_last = drop_last
-        self._offset = offset
+        self._offset = self._before = offset
         self._samples: deque[Any] = deque()
         self._pieces: deque[tuple[int, int, int]] = deque()
         """Of each step in hand: which, how many samples it had, how many were bad."""
@@ -43,8 +44,9 @@ class Refill:
     def put(self, step: int, samples: Sequence[Any], bad: int) -> None:
         """Add the samples of the step that follows, and how many more it has that are bad."""
         self._pieces.append((step, len(samples), bad))
-        # What was in a batch before belongs to the first piece, as what has left since does.
-        self._samples.extend(samples if len(self._pieces) > 1 else samples[self._offset :])
+        # What was in a batch before belongs to the first pieces, as what has left since does.
+        self._samples.extend(samples[self._before :])
+        self._before = max(0, self._before - len(samples))
 
     @property
     def place(self) -> tuple[int, int, int] | None:

@@ -70,9 +70,10 @@ class Batches:
     >>> plan.work(epoch=0, step=3) is None
     True
 
-    Each work carries ``spares`` keys drawn at random from the epoch, to stand in for bad samples. ``first`` is the
-    step, and ``origin`` the position in the order, from which the cutting goes on as here: before it, another size of
-    batch or of world may have been at work. Samples that fill up the last global batch are those from the epoch's
+    Each work carries ``spares`` keys drawn at random from the epoch, to stand in for bad samples: the same for all
+    ranks' parts of a global batch, so that the stand-ins do not depend on the number of ranks. ``first`` is
+    the step, and ``origin`` the position in the order, from which the cutting goes on as here: before it, another size
+    of batch or of world may have been at work. Samples that fill up the last global batch are those from the epoch's
     beginning, at positions after its end.
     """
 
@@ -114,15 +115,15 @@ class Batches:
         keys = self.order.keys(epoch, start, min(start + count, size)) if start < size else []
         if len(keys) < count:
             keys = [*keys, *self._from_the_beginning(epoch, max(start, size) - size, count - len(keys))]
-        return Work(self.seed, epoch, step, start, keys, self._spares(epoch, start))
+        return Work(self.seed, epoch, step, start, keys, self._spares(epoch, position))
 
     def _from_the_beginning(self, epoch: int, start: int, count: int) -> list[Any]:
         return [self.order.keys(epoch, p, p + 1)[0] for p in (n % len(self.order) for n in range(start, start + count))]
 
-    def _spares(self, epoch: int, start: int) -> list[Any]:
+    def _spares(self, epoch: int, position: int) -> list[Any]:
         if not self.spares:
             return []
-        positions = generator(self.seed, Purpose.SPARES, epoch, start).integers(len(self.order), size=self.spares)
+        positions = generator(self.seed, Purpose.SPARES, epoch, position).integers(len(self.order), size=self.spares)
         if isinstance(self.order, Shuffled):
             keys: list[Any] = self.order.at(epoch, positions).tolist()
             return keys

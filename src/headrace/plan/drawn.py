@@ -26,6 +26,17 @@ def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator
             yield batch
 
 
+def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
+    """Give what a sampler gives after its first ``count`` keys, which are drawn when the first one is asked for.
+
+    >>> list(after("abcde", 3))
+    ['d', 'e']
+    """
+    keys = iter(sampler)
+    next(islice(keys, count, count), None)
+    yield from keys
+
+
 class Drawn:
     """One epoch of batches of keys, in the order in which an iterator gives them.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.work import Lane, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from headrace.seeds import Key
@@ -34,10 +34,28 @@ class Lanes:
     """The step from which a run goes on."""
     states: Mapping[int, Any] = field(default_factory=dict)
     """What the streams said of themselves at that step, by lane."""
+    starts: Sequence[int] = ()
+    """Where each lane stands at that step; empty where batches had this size from the epoch's beginning."""
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step. Sample ``i`` of a lane has position ``i * count + lane`` in the epoch."""
-        turn, number = divmod(step, self.count)
+        number = step % self.count
         state = self.states.get(number) if step < self.first + self.count else None
-        lane = Lane(number, self.count, turn * self.batch_size, self.batch_size, state)
+        lane = Lane(number, self.count, self._start(step), self.batch_size, state)
         return Work(self.seed, epoch, step, lane.start * self.count + number, (), (), lane)
+
+    def at(self, step: int) -> list[int]:
+        """Return where each lane stands at a step: how many of its samples come before.
+
+        >>> from headrace.seeds import key_of
+        >>> Lanes(count=2, batch_size=4, seed=key_of(0)).at(3), Lanes(2, 5, key_of(0), 3, starts=[8, 4]).at(4)
+        ([8, 4], [8, 9])
+        """
+        return [self._start(step + (lane - step) % self.count) for lane in range(self.count)]
+
+    def _start(self, step: int) -> int:
+        if not self.starts:
+            return step // self.count * self.batch_size
+        number = step % self.count
+        entered = self.first + (number - self.first) % self.count  # the lane's first step from there on
+        return self.starts[number] + (step - entered) // self.count * self.batch_size
