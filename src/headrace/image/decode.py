@@ -10,6 +10,7 @@ that, and refuses it. Without simplejpeg everything goes to Pillow.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import sys
@@ -23,6 +24,8 @@ import numpy as np
 
 from headrace import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
+from headrace.image import formats
+from headrace.image.pillow import heard, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,17 +127,33 @@ def decode_with_pillow(
 ) -> NDArray[np.uint8]:
     """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
     place = path or "a picture in memory"
-    image = _pillow()
+    _pillow()
     if not data:
         raise BadImage(f"{place}: empty (0 bytes), where a picture file was expected. {CURE}")
+    return heard(
+        lambda said: _judged(
+            lambda: _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink),
+            data,
+            place,
+            max_pixels,
+            said,
+        )
+    )
+
+
+def _judged(
+    read: Callable[[], NDArray[Any]], data: bytes, place: str, max_pixels: int, said: list[str]
+) -> NDArray[Any]:
+    """Call what reads an image by Pillow; whatever it raises becomes an error of ours."""
+    image = _pillow()
     try:
         with _unheard():
             try:
-                return _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
+                pixels = undisturbed(read)
             except image.DecompressionBombError:
                 # Some of Pillow's readers ask its own limit, which is one for the whole process, in their midst.
                 with _raised_limit(image, max_pixels):
-                    return _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
+                    pixels = undisturbed(read)
     except SampleError:
         raise
     except image.DecompressionBombError as error:
@@ -144,7 +163,13 @@ def decode_with_pillow(
     except MemoryError as error:
         raise ImageTooLarge(f"{place}: there is not memory enough for its pixels. {CURE}") from error
     except Exception as error:  # readers of strangers' bytes raise anything: struct.error, zlib.error, SystemError, …
-        raise _bad(data, place, f"cut short or corrupt ({_said(error)})") from error
+        why = _said(error) + (f"; libtiff says: {'; '.join(said)}" if said else "")
+        if not said and formats.unsupported(error):
+            raise _unsupported(data, place, why) from error
+        raise _bad(data, place, f"cut short or corrupt ({why})") from error
+    if said:
+        logging.getLogger("headrace.image").warning("%s: libtiff says: %s", place, "; ".join(said))
+    return pixels
 
 
 def _decode_jpeg(
@@ -249,7 +274,15 @@ def _open(data: bytes, place: str) -> ImageFile:
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # "not mine", as Pillow's readers say it
             if accept is not None:
                 said.append(f"{name}: {_said(error)}")
-    raise _bad(data, place, "; ".join(said) or "of no format that Pillow knows")
+    named = formats.foreign(data)
+    reason = "; ".join(said) or "of no format that Pillow knows"
+    # Pillow reads these two unless it was built without them, and says so.
+    if named is not None and (named[0] not in ("AVIF", "WebP") or "not installed" in reason):
+        raise BadImage(
+            f"{place}: {len(data)} bytes of {named[0]}, which this Pillow does not read; "
+            f"an image of a format that Pillow reads was expected. {named[1]}"
+        )
+    raise _unsupported(data, place, reason) if formats.unsupported(OSError(reason)) else _bad(data, place, reason)
 
 
 def _rgb(picture: ImageFile) -> NDArray[np.uint8]:
@@ -360,6 +393,13 @@ def _raised_limit(image: Any, max_pixels: int) -> Iterator[None]:
 
 def _bad(data: bytes, place: str, reason: str) -> BadImage:
     return BadImage(f"{place}: {_found(data)}, {reason}; a whole picture was expected. {CURE}")
+
+
+def _unsupported(data: bytes, place: str, reason: str) -> BadImage:
+    return BadImage(
+        f"{place}: {_found(data)}, in a variant that Pillow does not read ({reason}); the file may be whole. "
+        f"A variant that Pillow reads was expected. {formats.CONVERT[:1].upper()}{formats.CONVERT[1:]}"
+    )
 
 
 def _found(data: bytes) -> str:
