@@ -383,14 +383,11 @@ def test_a_damaged_file_is_told_and_runs_nothing(tmp_path: Path) -> None:
     path = written(tmp_path)
     data = path.read_bytes()
     draws = random.Random(5)
-    whole = Ledger(path).sessions()
     for at in range(len(data)):
         spoiled = bytearray(data)
         spoiled[at] ^= draws.randrange(1, 256)
         path.write_bytes(spoiled)
-        found = told(path)
-        # A length that points beyond the end: the record counts as cut short.
-        assert found is None or len(found[1]) < len(whole[1]) or len(found[0]) < len(whole[0])
+        assert told(path) is None
     path.write_bytes(b"\x80\x04cposix\nsystem\n" * 9)
     with pytest.raises(BadFile, match="is no ledger"):
         verify_epoch(path)

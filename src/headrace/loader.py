@@ -741,6 +741,7 @@ class DataLoader(Generic[T_co]):
             beyond=place.beyond,
             batches=place.batches,
             offset=place.offset,
+            bad=place.bad,
             rank=self.rank,
             world=self.world_size,
             samples=None if plan is None else plan.samples,

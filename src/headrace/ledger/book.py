@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, BadFile
 from headrace.ledger.format import MAGIC, Entry, Session, framed, read, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 SUFFIX = ".ledger"
 
@@ -33,7 +35,8 @@ class Ledger:
     >>> print(headrace.verify_epoch(ledger))
     epoch 0: each of 10 samples was delivered exactly once
 
-    ``path``: a file, which goes on where it ends, whatever killed the process that wrote it. One loader writes to it,
+    ``path``: a file, which goes on where it ends, whatever killed the process that wrote it. A relative one is taken
+    from the folder that is the current one now, whatever ``os.chdir`` does later. One loader writes to it,
     and each rank has its own: ``DataLoader(..., ledger="folder")`` makes one a rank in that folder. Written down are
     the keys of each batch and a fingerprint of its bytes (see `headrace.verify_epoch` and ``headrace diff``); without
     ``fingerprints`` the keys alone. A file takes about 80 bytes a batch, and one to four bytes for each of its samples.
@@ -42,7 +45,7 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, fingerprints: bool = True) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).absolute()
         self.fingerprints = bool(fingerprints)
         self._lock = threading.Lock()
         self._memory = io.BytesIO(MAGIC)
@@ -72,8 +75,12 @@ class Ledger:
     def sessions(self) -> tuple[dict[int, Session], list[Entry]]:
         """Return what stands in it: sessions by number, and the entries of all of them, oldest first."""
         if self.path is None:
-            return read(self._memory.getvalue(), "the ledger in memory")
-        return read(self.path.read_bytes() if self.path.exists() else MAGIC, str(self.path))
+            with self._lock:
+                return read(io.BytesIO(self._memory.getvalue()), "the ledger in memory")
+        if not self.path.exists():
+            return {}, []
+        with _regular(self.path) as file:
+            return read(file, str(self.path))
 
     def append(self, payload: bytes) -> None:
         """Add a record, which is in the file when this returns: it survives the process."""
@@ -107,14 +114,22 @@ def _opened(path: Path) -> io.FileIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.FileIO(path, "a+")
     try:
-        data = path.read_bytes() if path.is_file() else b""  # a pipe is written to, and never read
-        end = records(data, str(path))[1]
-        if end < len(data) or 0 < end < len(MAGIC):
-            file.truncate(end if end >= len(MAGIC) else 0)
+        if path.is_file():  # a pipe is written to, and never read
+            with _regular(path) as written:
+                ends = [end for end, _ in records(written, str(path))]
+            if ends[-1] < path.stat().st_size or 0 < ends[-1] < len(MAGIC):
+                file.truncate(ends[-1] if ends[-1] >= len(MAGIC) else 0)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _regular(path: Path) -> BinaryIO:
+    """Open a file to read; what has no end, or waits for a writer, is refused."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BadFile(f"{path} is no ledger: a device, a pipe or a folder, where a file is expected")
+    return path.open("rb")
 
 
 def found(where: Any) -> Iterator[Ledger]:

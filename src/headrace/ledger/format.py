@@ -1,4 +1,8 @@
-"""The file of a ledger: eight bytes of magic, then records, each ``length, crc32, payload``, appended one by one.
+"""The file of a ledger: eight bytes of magic, then records, appended one by one.
+
+A record is ``length, crc32 of the payload, crc32 of the eight bytes before, payload``. A kill cuts a record short: it
+leaves fewer than its first 12 bytes, or these whole and too few of the payload. A length that was changed does not have
+its checksum, so it is damage and never an end.
 
 A payload is a session (JSON) or an entry (a few numbers, and keys: as a stretch, or as the steps from one to the next
 larger). No record is ever changed, and nothing that is read is run.
@@ -6,6 +10,7 @@ larger). No record is ever changed, and nothing that is read is run.
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zlib
@@ -17,13 +22,17 @@ import numpy as np
 from headrace.errors import BadFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
     from numpy.typing import NDArray
 
-MAGIC = b"hrledgr1"
-_FRAME = struct.Struct("<II")
+MAGIC = b"hrledgr2"
+_FIRST = b"hrledgr1"
+"""Of files whose lengths have no checksum."""
+_FRAME = struct.Struct("<III")
 _ENTRY = struct.Struct("<cIqIqqIIQQ?")
 _ROW = struct.Struct("<BqI")
-_LONGEST = 2**30
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
 _RANGE, _HASHED = 8, 9
 """Ways to write keys down, beside those of `_WIDTHS`."""
@@ -62,11 +71,12 @@ class Session:
     """The place behind which nothing is delivered: it makes no whole batch."""
     facts: dict[str, Any]
 
-    def undone(self, entry: Entry, *, by_batch: bool) -> bool:
-        """Say whether what an earlier session wrote down was made undone when this one began."""
+    def undone(self, *, by_batch: bool) -> Callable[[Entry], bool]:
+        """Return what says whether an entry of an earlier session was made undone when this one began."""
         if by_batch:
-            return entry.at >= self.batches
-        return entry.at >= self.first and entry.at not in self.beyond
+            return lambda entry: entry.at >= self.batches
+        beyond = frozenset(self.beyond)
+        return lambda entry: entry.at >= self.first and entry.at not in beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,49 +153,67 @@ def of_session(session: Session) -> bytes:
     return b"S" + json.dumps({name: getattr(session, name) for name in Session.__slots__}).encode()
 
 
-def records(data: bytes, name: str) -> tuple[list[memoryview], int]:
-    """Return the payloads of a file, and where the last whole record ends."""
-    if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise BadFile(f"{name} is no ledger: it begins with {data[: len(MAGIC)]!r}, where {MAGIC!r} is expected")
-    view, at = memoryview(data), min(len(MAGIC), len(data))
-    found = []
-    while at + _FRAME.size <= len(data):
-        size, crc = _FRAME.unpack_from(view, at)
-        begin = at + _FRAME.size
-        payload = view[begin : begin + size]
-        whole = len(payload) == size
-        if not whole and size <= _LONGEST:
-            break  # the last one, cut short: the batch was not handed over
-        if not whole or zlib.crc32(payload) != crc:
-            raise BadFile(
-                f"{name} is damaged at byte {at}: a record of {size} bytes does not have its checksum; take the file "
-                "out of the proof, or cut it there to keep what stands before"
-            )
-        found.append(payload)
-        at = begin + size
-    return found, at
+def records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield where each record of a file ends, and its payload; before the first, where the magic ends.
+
+    The last record may be cut short: its batch was not handed over. No more is read than a record and the file have.
+    """
+    magic = file.read(len(MAGIC))
+    if magic == _FIRST:
+        raise BadFile(
+            f"{name} is a ledger of an older version, {_FIRST!r}, and {MAGIC!r} is expected: move it away and start a "
+            "new one, or read it with the headrace that wrote it"
+        )
+    if magic != MAGIC[: len(magic)]:
+        raise BadFile(f"{name} is no ledger: it begins with {magic!r}, where {MAGIC!r} is expected")
+    at, size = len(magic), file.seek(0, io.SEEK_END)
+    file.seek(at)
+    yield at, b""
+    while len(frame := file.read(_FRAME.size)) == _FRAME.size:
+        length, crc, own = _FRAME.unpack(frame)
+        if zlib.crc32(frame[:-4]) != own:
+            raise _damaged(name, at, "the length of a record does not have its checksum")
+        end = at + _FRAME.size + length
+        if end > size:
+            return
+        payload = file.read(length)
+        if zlib.crc32(payload) != crc:
+            raise _damaged(name, at, f"a record of {length} bytes does not have its checksum")
+        yield end, payload
+        at = end
+
+
+def _damaged(name: str, at: int, what: str) -> BadFile:
+    return BadFile(
+        f"{name} is damaged at byte {at}: {what}; take the file out of the proof, or cut it there to keep what stands "
+        "before"
+    )
 
 
 def framed(payload: bytes) -> bytes:
     """Return a payload as it stands in the file."""
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    head = struct.pack("<II", len(payload), zlib.crc32(payload))
+    return head + struct.pack("<I", zlib.crc32(head)) + payload
 
 
-def read(data: bytes, name: str) -> tuple[dict[int, Session], list[Entry]]:
+def read(file: BinaryIO, name: str) -> tuple[dict[int, Session], list[Entry]]:
     """Return what a file says: its sessions by number, and all entries, oldest first."""
     sessions: dict[int, Session] = {}
     entries = []
-    for number, payload in enumerate(records(data, name)[0]):
+    found = records(file, name)
+    at, _ = next(found)
+    for number, (end, payload) in enumerate(found):
         try:
-            if bytes(payload[:1]) == b"S":
-                session = _session(json.loads(bytes(payload[1:])))
+            if payload[:1] == b"S":
+                session = _session(json.loads(payload[1:]))
                 sessions[session.number] = session
             else:
-                entry = _entry(payload)
+                entry = _entry(memoryview(payload))
                 entries.append(entry)
                 sessions[entry.session]
-        except (ValueError, KeyError, IndexError, TypeError, struct.error, RecursionError) as error:
-            raise BadFile(f"{name} is damaged: record {number} makes no sense ({error})") from error
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error, RecursionError) as error:
+            raise _damaged(name, at, f"record {number} makes no sense ({error!r})") from error
+        at = end
     return sessions, entries
 
 
@@ -193,13 +221,19 @@ def _session(facts: Any) -> Session:
     session = Session(**{**facts, "beyond": tuple(facts["beyond"])})
     for name in ("number", "epoch", "first", "batches", "rank", "world", "began"):
         value = getattr(session, name)
-        if not isinstance(value, int) or value < 0:
+        if type(value) is not int or not 0 <= value < 2**63:
             raise ValueError(f"{name} is {value!r}")
+    if session.rank >= session.world:
+        raise ValueError(f"rank is {session.rank!r} of {session.world!r}")
     samples, ends, parent = session.samples, session.ends, session.parent
-    if (samples, ends) != (None, None) and not 0 <= int(ends or 0) <= int(samples or 0) < 2**63:
+    if (samples, ends) != (None, None) and not (
+        type(samples) is int and type(ends) is int and 0 <= ends <= samples < 2**63
+    ):
         raise ValueError(f"samples is {samples!r}, of which {ends!r} are delivered")
     if not isinstance(session.name, str) or not isinstance(parent, str | None) or not isinstance(session.facts, dict):
         raise TypeError("names must be strings, and facts a mapping")
+    if not all(type(step) is int for step in session.beyond):
+        raise TypeError("steps must be integers")
     return session
 
 

@@ -57,7 +57,8 @@ def history(books: Sequence[Book], epoch: int) -> list[Part]:
                 kept.clear()  # of what is not saved, only the last attempt counts
             by_batch = session.facts.get("on_error") == "skip"
             if child is not None:
-                entries = [e for e in entries if not e.over and not child.session.undone(e, by_batch=by_batch)]
+                undone = child.session.undone(by_batch=by_batch)
+                entries = [entry for entry in entries if not entry.over and not undone(entry)]
             kept.update((-1 - entry.at if entry.over else entry.at, entry) for entry in entries)
         here = attempts.pop(name)[-1][0]
         child = Part(here, {rank: list(kept.values()) for rank, kept in ranks.items()})

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.ledger.book import Ledger, found
 from headrace.ledger.history import Book, Part, history
+from headrace.ledger.stretches import Stretches
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from headrace.ledger.format import Entry, Keys, Session
 
 NAMED = 1000
 """How many samples a report names; all are counted."""
-_MOST = 2**33
-"""Samples whose bitmap is still drawn up: it takes a bit each."""
 _SHOWN = 8
 
 
@@ -53,7 +48,7 @@ class EpochProof:
     repeats: int = 0
     """Samples that the sampler's own order has more than once."""
     not_asked_for: int = 0
-    """Samples of the dataset that the sampler's own order does not have."""
+    """Samples of the dataset that the sampler's own order does not have; those left out at the end are taken off."""
     absent: tuple[str, ...] = ()
     """Ledgers that would be needed and were not given."""
     sessions: int = 1
@@ -118,174 +113,126 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
 
 def _proof(parts: Sequence[Part]) -> EpochProof:
     last = parts[0].session
+    skips = last.facts.get("on_error") == "skip"
     entries = [entry for part in parts for kept in part.ranks.values() for entry in kept]
-    absent = [
-        f"rank {rank} of {part.session.world}"
-        for part in reversed(parts)
-        for rank in range(part.session.world)
-        if rank not in part.ranks
-    ]
-    if parts[-1].session.parent is not None:
-        absent.insert(0, f"what was delivered before step {parts[-1].session.first}")
     ended = all(any(entry.over for entry in kept) for kept in parts[0].ranks.values())
-    batches = [entry for entry in entries if not entry.over]
-    places = _Places(last.samples, batches)
-    if last.ends is not None and last.facts.get("on_error") != "skip":
-        ended |= places.end >= last.ends  # a loop that took the last batch need not have asked for one more
+    places, ends = _Places(last.samples, entries), _ends(parts)
+    if ends is not None and not skips:
+        ended |= places.end >= ends  # a loop that took the last batch need not have asked for one more
+    # Behind the last batch stand, where bad samples are left out, bad ones, and good ones that make no whole batch.
     overs = sum(entry.stop - entry.start - entry.bad.count for entry in entries if entry.over)
-    bad = sum(entry.bad.count for entry in entries)
+    behind = overs + (last.samples or 0) - (ends or 0)
     common: dict[str, Any] = {
         "epoch": last.epoch,
         "samples": last.samples,
         "ended": ended,
-        "bad": bad,
-        "absent": tuple(dict.fromkeys(absent)),
+        "bad": sum(entry.bad.count for entry in entries),
+        "absent": tuple(_absent(parts)),
         "sessions": len(parts),
+        "padding": places.padding,
     }
-    left_out = overs or (last.samples or 0) - (last.ends or 0)
-    if last.samples is not None and last.facts.get("order") in {"sequential", "shuffled"}:
-        return _by_key(last.samples, entries, places, left_out, common)
-    end = None if last.samples is None else last.samples - left_out
-    if end is not None and places.end < end:
-        places.gaps.append(range(places.end, end))
-    repeats, without = _told_of(last.facts.get("samples"), batches)
+    if last.samples is not None and str(last.facts.get("order")) in {"sequential", "shuffled"}:
+        return _by_key(last.samples, entries, behind, common)
+    gaps = places.gaps(ends)
+    repeats, without = _told_of(last.facts.get("samples"), entries)
     return EpochProof(
-        delivered=places.covered,
-        missing=tuple(places.gaps[:NAMED]),
-        missing_count=sum(map(len, places.gaps)),
-        double=places.twice(),
-        double_count=sum(len(stretch) for stretch in places.overlaps),
-        padding=places.padding,
-        left_out=left_out,
+        delivered=places.covered - overs - common["bad"],
+        missing=tuple(gaps[:NAMED]),
+        missing_count=sum(gap.stop - gap.start for gap in gaps),
+        double=places.double.times(NAMED),
+        double_count=places.double.total,
+        left_out=behind,
         repeats=repeats,
-        not_asked_for=without,
+        not_asked_for=max(0, without - behind),
         **common,
     )
+
+
+def _ends(parts: Sequence[Part]) -> int | None:
+    """Return the place that was to be reached: what loops left out before one that had no batch stays left out."""
+    ends: int | None = None
+    for part in parts:
+        if part.session.ends is not None:
+            ends = part.session.ends if ends is None else min(ends, part.session.ends)
+        entries = [entry for kept in part.ranks.values() for entry in kept]
+        if any(not entry.over for entry in entries) or (part is parts[0] and not entries):
+            break
+    return ends
+
+
+def _absent(parts: Sequence[Part]) -> Iterator[str]:
+    """Name the ledgers that would be needed: a forged number of ranks costs no more than the names that are shown."""
+    if parts[-1].session.parent is not None:
+        yield f"what was delivered before step {parts[-1].session.first}"
+    told: set[tuple[int, int]] = set()
+    for part in reversed(parts):
+        world = part.session.world
+        more = world - len(part.ranks)
+        for rank in islice((rank for rank in range(world) if rank not in part.ranks), NAMED):
+            more -= 1
+            if (rank, world) not in told:
+                told.add((rank, world))
+                yield f"rank {rank} of {world}"
+        if more and (-1, world) not in told:
+            told.add((-1, world))
+            yield f"{more:,} more ranks of {world}"
 
 
 class _Places:
     """Which places of the order, or of each lane of a stream, were delivered: as stretches."""
 
-    def __init__(self, samples: int | None, batches: Iterable[Entry]) -> None:
-        lanes: dict[int | None, list[tuple[int, int]]] = {}
-        for entry in batches:
-            stretch = entry.start, entry.stop
+    def __init__(self, samples: int | None, entries: Iterable[Entry]) -> None:
+        lanes: dict[int | None, list[range]] = {}
+        self.padding = 0
+        for entry in entries:
+            start, stop = entry.start, entry.stop
             if samples is not None:
-                stretch = min(entry.start, samples), min(entry.stop, samples)
-            if stretch[0] < stretch[1]:
-                lanes.setdefault(entry.lane, []).append(stretch)
-        self.padding = sum(max(0, e.stop - max(e.start, samples)) for e in batches) if samples is not None else 0
-        self.gaps: list[range] = []
-        self.overlaps: list[range] = []
-        self.covered = 0
-        self.end = 0
-        for stretches in lanes.values():
-            end = 0
-            for start, stop in sorted(stretches):
-                if start > end:
-                    self.gaps.append(range(end, start))
-                if start < end:
-                    self.overlaps.append(range(start, min(stop, end)))
-                self.covered += stop - start
-                end = max(end, stop)
-            self.end = max(self.end, end)
+                self.padding += max(0, stop - max(start, samples))
+                stop = min(stop, samples)
+            lanes.setdefault(entry.lane, []).append(range(start, stop))
+        given = [Stretches.of(stretches) for stretches in lanes.values()]
+        swept = [each.swept() for each in given]
+        self._unions = [union for union, _ in swept]
+        self.double = Stretches.of(stretch for _, double in swept for stretch in double.named(len(double.starts)))
+        self.covered = sum(each.total for each in given)
+        self.end = max((each.end for each in given), default=0)
 
-    def twice(self) -> dict[int, int]:
-        """Return the first places that came more than once, and how often."""
-        times: Counter[int] = Counter()
-        for stretch in self.overlaps:
-            times.update(stretch[: NAMED - len(times)])
-        return {place: count + 1 for place, count in sorted(times.items())}
+    def gaps(self, size: int | None) -> list[range]:
+        """Return the places that never came, below a size, or where none is known, before the last that came."""
+        unions = self._unions if self._unions or not size else [Stretches.of([])]
+        holes = [union.without(union.end if size is None else size) for union in unions]
+        return [gap for each in holes for gap in each.named(len(each.starts))]
 
 
-def _by_key(
-    samples: int, entries: Sequence[Entry], places: _Places, left_out: int, common: dict[str, Any]
-) -> EpochProof:
+def _by_key(samples: int, entries: Sequence[Entry], behind: int, common: dict[str, Any]) -> EpochProof:
     """Prove the order of a dataset: each key once, whatever place it came at."""
-    if samples > _MOST:
-        raise ArgumentError(f"an epoch of {samples} samples: more than {_MOST} are not proven one by one")
-    seen = np.zeros(-(-samples // 8), np.uint8)
-    double: Counter[int] = Counter()
-    doubles = 0
-    delivered = 0
-    for entry in entries:
-        for keys, good in ((entry.keys, True), (entry.bad, False)):
-            delivered += keys.count if good else 0
-            for numbers in _stretches_of(keys, samples):
-                again = _mark(seen, numbers)
-                doubles += len(again)
-                double.update(again[:NAMED].tolist() if len(double) < NAMED else ())
-    missing_count = samples - _bits(seen)
-    missing = _holes(seen, samples) if missing_count else []
-    if missing_count == left_out and common["ended"]:
-        missing, missing_count = [], 0
-    else:
-        left_out = 0
+    came, double = Stretches.of_keys(_all_keys(entries), samples).swept()
+    missing_count = samples - came.total
+    left_out = behind if missing_count == behind and common["ended"] else 0
     return EpochProof(
-        delivered=delivered,
-        missing=tuple(missing),
-        missing_count=missing_count,
-        double={key: count + 1 for key, count in sorted(double.items())},
-        double_count=doubles,
-        padding=places.padding,
+        delivered=sum(entry.keys.count for entry in entries),
+        missing=() if left_out else tuple(came.without(samples).named(NAMED)),
+        missing_count=missing_count - left_out,
+        double=double.times(NAMED),
+        double_count=double.total,
         left_out=left_out,
         **common,
     )
 
 
-def _stretches_of(keys: Keys, samples: int) -> Iterator[NDArray[np.int64]]:
-    """Return keys as rows of limited length; those that are no index of the dataset are none of its samples."""
-    numbers = keys.numbers
-    if numbers is None:
-        return
-    for start in range(0, min(len(numbers), samples), 2**20):
-        part = numbers[start : start + 2**20]
-        row = np.arange(part.start, part.stop) if isinstance(part, range) else part
-        yield row[(row >= 0) & (row < samples)]
-
-
-def _mark(seen: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Set the bits of some numbers, in rising order, and return those that were set already."""
-    byte, bit = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
-    again = (seen[byte] & bit) != 0
-    again[1:] |= numbers[1:] == numbers[:-1]
-    np.bitwise_or.at(seen, byte, bit)
-    repeated: NDArray[np.int64] = numbers[again]
-    return repeated
-
-
-def _bits(seen: NDArray[np.uint8]) -> int:
-    return sum(int(np.unpackbits(seen[start : start + 2**20]).sum()) for start in range(0, len(seen), 2**20))
-
-
-def _holes(seen: NDArray[np.uint8], samples: int) -> list[range]:
-    """Return the first stretches of bits that are not set."""
-    stretches: list[range] = []
-    for start in range(0, len(seen), 2**17):
-        bits = np.unpackbits(seen[start : start + 2**17], bitorder="little")
-        edges = np.flatnonzero(np.diff(np.concatenate([[1], bits, [1]]))) + start * 8
-        for low, high in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            high = min(high, samples)
-            if low >= high:
-                continue
-            if stretches and stretches[-1].stop == low:
-                stretches[-1] = range(stretches[-1].start, high)
-            else:
-                stretches.append(range(low, high))
-        if len(stretches) > NAMED:
-            break
-    return stretches[:NAMED]
+def _all_keys(entries: Iterable[Entry]) -> Iterator[Keys]:
+    for entry in entries:
+        yield entry.keys
+        yield entry.bad
 
 
 def _told_of(dataset: Any, batches: Sequence[Entry]) -> tuple[int, int]:
     """Return how many keys of a sampler's order came again, and how many of the dataset's never, if that is known."""
-    if not isinstance(dataset, int) or not 0 <= dataset <= _MOST or any(e.keys.numbers is None for e in batches):
+    keys = list(_all_keys(batches))
+    if type(dataset) is not int or not 0 <= dataset < 2**63 or any(each.numbers is None for each in keys):
         return 0, 0
-    seen, again = np.zeros(-(-dataset // 8), np.uint8), 0
-    for entry in batches:
-        for numbers in _stretches_of(entry.keys, dataset):
-            again += len(_mark(seen, numbers))
-    return again, dataset - _bits(seen)
+    came, again = Stretches.of_keys(keys, dataset).swept()
+    return again.total, dataset - came.total
 
 
 def _began(session: Session) -> int:

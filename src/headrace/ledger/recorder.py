@@ -32,6 +32,8 @@ class Recorder:
     """Whether bad samples are left out, so that batches are cut from what is left and not from the plan's steps."""
     passed: int = 0
     """Good samples of the first step that were in a batch before."""
+    read: int = 0
+    """Samples of a stream that were in steps before, of all its copies together."""
     _asked: dict[int, Work] = field(default_factory=dict)
     _taken: tuple[Work, Keys, Keys] | None = None
     _waiting: deque[tuple[int, int, Any, bool]] = field(default_factory=deque)
@@ -51,12 +53,17 @@ class Recorder:
         """Note what a batch was made of."""
         work = self._asked.pop(done.step)
         bad = [each.index for each in done.bad]
-        keys: Sequence[Any] = work.keys if work.lane is None else range(work.lane.start, work.lane.start + work.rows)
+        keys: Sequence[Any] = work.keys
+        if work.lane is not None and self.by_batch:
+            # A stream may end before all were read that were asked for; a batch is still a list of samples here.
+            keys = range(work.lane.start, work.lane.start + len(done.batch) + len(bad))
         if not self.by_batch:
             good, worse = _apart(self._real(work, keys), bad)
             self._taken = work, _keys_of(good), _keys_of(worse)
             return
-        start = work.start if work.lane is None else work.lane.start
+        # The copies of a stream have places of their own, of which a batch here has some of each: so they are counted.
+        start = work.start if work.lane is None else self.read
+        self.read += len(keys)
         left = deque(bad)
         for position, key in enumerate(keys, start):
             is_bad = bool(left) and left[0] == key
@@ -96,11 +103,13 @@ class Recorder:
         keys: list[Any] = []
         bad: list[Any] = []
         start = self._waiting[0][1] if self._stands is None and self._waiting else self._stands or 0
-        stop = start
+        stop, given, samples = start, 0, self.session.samples
         # What is bad at the end of a step that is done with goes with this batch: nobody will come by there again.
-        while self._waiting and (len(keys) < rows or self._waiting[0][0] < step):
+        while self._waiting and (given < rows or self._waiting[0][0] < step):
             _, position, key, is_bad = self._waiting.popleft()
-            (bad if is_bad else keys).append(key)
+            given += not is_bad
+            if samples is None or position < samples:  # what is beyond only fills up the last global batch
+                (bad if is_bad else keys).append(key)
             stop = position + 1
         self._stands = stop
         order = fingerprint.of_keys(keys)
@@ -124,6 +133,9 @@ class Recorder:
 
     def over(self, at: int) -> bytes:
         """Return the record of the epoch's end: what was bad behind the last batch, or left out for its size."""
+        samples = self.session.samples
+        while self._waiting and samples is not None and self._waiting[-1][1] >= samples:
+            self._waiting.pop()
         bad = [key for _, _, key, is_bad in self._waiting if is_bad]
         start = self._waiting[0][1] if self._waiting else self._stands or 0
         return self._packed(at, None, start, len(self._waiting), Keys(), _keys_of(bad), 0, 0, over=True)
@@ -146,6 +158,7 @@ def begun(
     beyond: tuple[int, ...],
     batches: int,
     offset: int,
+    bad: int,
     rank: int,
     world: int,
     samples: int | None,
@@ -160,10 +173,11 @@ def begun(
     place = json.dumps([parent, epoch, first, batches, offset, world, facts], sort_keys=True)
     name = hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
     number = int.from_bytes(os.urandom(4), "little")
+    read = batches * (facts.get("batch_size") or 1) - offset + bad
     session = Session(
         number, name, parent, epoch, first, beyond, batches, rank, world, time.time_ns(), samples, ends, facts
     )
-    return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset)
+    return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset, read=read)
 
 
 def _apart(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
