@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headrace import DataLoader, ImageFiles, Resize, SampleError
+from headrace._native import kernel
 from headrace.errors import ImageTooLarge, MissingFile
+from headrace.image.fused import plan
 from tests.image.test_corrupt_files import VARIANTS, files  # noqa: F401  a fixture
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both, far_off
 from tests.native.test_pictures import TRAIN, by_kernel
@@ -106,3 +109,40 @@ def test_a_jpeg_that_claims_more_rows_is_refused() -> None:
     assert by_kernel(data[:at] + height.to_bytes(2, "big") + data[at + 2 :], [Resize((9, 9))]) is None
     cut = data[: len(data) // 2] + b"\xff\xd9"
     assert by_kernel(cut, [Resize((9, 9))]) is None
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2, "big") + data
+
+
+def progressive(side: int, scans: int, *, before: bytes = b"") -> bytes:
+    """Write a gray JPEG of 64 x 64 pixels, whatever side its header claims, with scans that say nothing new."""
+    tables = segment(0xC4, b"\0" + bytes([1] + [0] * 15) + b"\0") + segment(
+        0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\x60"
+    )
+    frame = b"\x08" + side.to_bytes(2, "big") * 2 + b"\x01\x01\x11\0"
+    first = segment(0xDA, b"\x01\x01\0\0\0\0") + bytes(8)  # 64 blocks, each a bit: as the one before
+    more = segment(0xDA, b"\x01\x01\0\x01\x3f\0") + b"\x01"  # a run of 64 blocks that have nothing but that
+    head = b"\xff\xd8" + before + segment(0xDB, b"\0" + bytes([1] * 64))
+    return head + segment(0xC2, frame) + tables + first + more * (scans - 1) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("data", "left"),
+    [
+        (progressive(64, 32), False),
+        (progressive(64, 33), True),
+        (progressive(64, 5000), True),
+        (progressive(64, 2, before=segment(0xFE, b"") * 900), False),
+        (progressive(64, 2, before=segment(0xFE, b"") * 2000), True),
+        (progressive(64, 2, before=b"\xff" * 100), True),
+        (progressive(13000, 2), True),
+    ],
+    ids=["32 scans", "33 scans", "5000 scans", "900 comments", "2000 comments", "fill", "a large claim"],
+)
+def test_a_jpeg_out_of_proportion_is_left_to_the_steps(data: bytes, left: bool) -> None:
+    """Give up what asks for more time or memory than its bytes are worth, before it takes them."""
+    native: Any = kernel
+    job = plan([Resize((8, 8))]).kernel.bytes([data], native.Place(0, 0, 0, 0, 0), np.empty((1, 8, 8, 3), np.uint8))
+    job.run()
+    assert bool(job.missing) is left

@@ -9,6 +9,13 @@ namespace {
 // Smooth upsampling looks at the neighbours: what is cut closer would differ at its edges.
 constexpr int margin = 8;
 
+// A file may ask for far more time and memory than it has bytes: each scan goes over all of the image, and all its
+// coefficients are held where there are several. Cameras and encoders write up to some 15 scans and 300 segments; what
+// has more than this is left to the step-by-step route, which decides.
+constexpr int scans_at_most = 32;
+constexpr int segments_at_most = 1000;
+constexpr std::size_t held_at_least = std::size_t{64} << 20, held_per_byte = 256;
+
 std::uint32_t number(const std::uint8_t* at, int bytes, bool little) {
   std::uint32_t value = 0;
   for (int i = 0; i < bytes; ++i) value = value << 8 | at[little ? bytes - 1 - i : i];
@@ -42,6 +49,7 @@ Jpeg::Jpeg() {
   errors_.error_exit = escape;
   errors_.emit_message = complain;
   errors_.output_message = [](j_common_ptr) {};
+  progress_.progress_monitor = advance;
   source_.init_source = [](j_decompress_ptr) {};
   source_.fill_input_buffer = [](j_decompress_ptr info) -> boolean {
     escape(reinterpret_cast<j_common_ptr>(info));
@@ -67,6 +75,22 @@ void Jpeg::complain(j_common_ptr info, int level) {
   if (level < 0) escape(info);
 }
 
+// Between any two rows of blocks of each scan.
+void Jpeg::advance(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > scans_at_most) escape(info);
+}
+
+// Whether the memory for a file of several scans is in proportion to its size.
+bool Jpeg::fits(std::size_t size) {
+  if (!jpeg_has_multiple_scans(&info_)) return true;
+  std::size_t held = 0;
+  for (int i = 0; i < info_.num_components; ++i) {
+    const jpeg_component_info& part = info_.comp_info[i];
+    held += static_cast<std::size_t>(part.width_in_blocks) * part.height_in_blocks * sizeof(JBLOCK);
+  }
+  return held <= held_at_least + held_per_byte * size;
+}
+
 bool Jpeg::open(const std::uint8_t* data, std::size_t size) {
   // Made anew for each picture: tables of one would otherwise serve another that lacks them.
   jpeg_destroy_decompress(&info_);
@@ -78,6 +102,7 @@ bool Jpeg::open(const std::uint8_t* data, std::size_t size) {
   source_.next_input_byte = data;
   source_.bytes_in_buffer = size;
   info_.src = &source_;
+  info_.progress = &progress_;
   // What follows the end marker (some cameras put films there) hides whether it is the end.
   ended_ = data[size - 2] == 0xFF && data[size - 1] == JPEG_EOI;
   if (jpeg_read_header(&info_, TRUE) != JPEG_HEADER_OK) return false;
@@ -90,7 +115,7 @@ bool Jpeg::open(const std::uint8_t* data, std::size_t size) {
     default:
       return false;
   }
-  return find_orientation(data, size);
+  return fits(size) && find_orientation(data, size);
 }
 
 bool Jpeg::find_orientation(const std::uint8_t* data, std::size_t size) {
@@ -98,10 +123,12 @@ bool Jpeg::find_orientation(const std::uint8_t* data, std::size_t size) {
   static constexpr char elsewhere[] = "tiff:Orientation";
   orientation_ = 1;
   bool found = false, maybe = false;
+  int segments = 0;
   std::size_t at = 2;
   while (at + 4 <= size && data[at] == 0xFF) {
     const int marker = data[at + 1];
     if (marker == 0xDA) break;
+    if (++segments > segments_at_most) return false;
     const std::size_t length = data[at + 2] << 8 | data[at + 3];
     if (length < 2 || at + 2 + length > size) return false;
     if (marker == 0xE1) {

@@ -41,12 +41,15 @@ class Jpeg {
  private:
   static void escape(j_common_ptr info);
   static void complain(j_common_ptr info, int level);
+  static void advance(j_common_ptr info);
+  bool fits(std::size_t size);
   int read_some(std::uint8_t** rows, int count);
   bool find_orientation(const std::uint8_t* data, std::size_t size);
 
   jpeg_decompress_struct info_{};
   jpeg_error_mgr errors_{};
   jpeg_source_mgr source_{};
+  jpeg_progress_mgr progress_{};
   std::jmp_buf way_out_;
   int orientation_ = 1;
   int left_ = 0, columns_ = 0;
