@@ -472,8 +472,8 @@ class DataLoader(Generic[T_co]):
 
         It is made here, in the caller's thread, of this rank's part. Loops that run, their place and the state are not
         touched. Code that draws from elsewhere than `headrace.rng` gives what it gave only where one thread at a time
-        made batches: inline and in processes. Any place can be replayed of a dataset's own order and of a planned
-        sampler's. Without a ``seed``, and of any other sampler, only the epoch begun last, or that of a loaded state,
+        made batches: inline with a seed, and in processes. Any place of a dataset's own order, or of a planned
+        sampler's, can be replayed. Without a ``seed``, and of any other sampler, only the epoch begun last, or that of a loaded state,
         is known; a sampler is then read up to there, and so is an iterable dataset, of which earlier samples are made
         again too. Raises `ArgumentError` for a step or an index that is not there, for an epoch that is not known, for
         an iterable dataset that can be read only once or keeps a state of its own, and with ``on_error="skip"``, where
@@ -795,7 +795,8 @@ class DataLoader(Generic[T_co]):
         kind, ahead = self._kind, self.prefetch_factor or arguments.PREFETCH_FACTOR
         executor: Executor
         if kind == "inline":
-            executor = Inline(maker)
+            # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
+            executor = Inline(maker, seeds.GLOBALS if self._key is not None else ())
             return executor, executor.close
         if kind == "thread":
             if maker.begins:

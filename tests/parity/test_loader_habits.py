@@ -7,6 +7,7 @@ import gc
 import inspect
 import os
 import pickle
+import random
 import threading
 import warnings
 from collections import namedtuple
@@ -323,6 +324,24 @@ def test_each_worker_has_a_seed_of_its_own_that_the_generator_says(library: Any)
     assert first != second
     assert loop(42) == [first, second]
     assert loop(43) != [first, second]
+
+
+class GlobalDraws(loads.Numbers):
+    """Draws from every global generator."""
+
+    def __getitem__(self, index: int) -> Any:
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+
+def test_the_callers_own_seeding_reaches_a_dataset_without_workers() -> None:
+    """Give what torch gives where nobody asked for a seed: the caller's streams, moved on as the dataset draws."""
+
+    def run(library: Any) -> Any:
+        random.seed(1), np.random.seed(2), torch.manual_seed(3)
+        drawn = [torch.stack(batch).tolist() for batch in library.DataLoader(GlobalDraws(6), 2)]
+        return drawn, random.random(), np.random.random(), torch.rand(1).item()
+
+    assert run(ours) == run(theirs)
 
 
 def seeding(number: int) -> None:
