@@ -245,11 +245,13 @@ class DataLoader(Generic[T_co]):
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
+        self._index = self._indices
         self._check_count()
         self._made = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in FROZEN and "_made" in vars(self):
+        # timm's MultiEpochsDataLoader opens torch's own lock, whose name Python mangles the same way here.
+        if name in FROZEN and "_made" in vars(self) and vars(self).get("_DataLoader__initialized", True):
             raise ArgumentError(
                 f"{name} attribute should not be set after {type(self).__name__} is initialized: make another loader"
             )
@@ -265,6 +267,7 @@ class DataLoader(Generic[T_co]):
         Where that differs from epoch to epoch, the one that comes next is meant. Of an iterable dataset, what it says
         itself of all its copies together; a loop that gives more then warns.
         """
+        self._adopt_replaced_sampler()
         if self._planned:
             epoch = self._resume["epoch"] if self._resume is not None else self._epoch
             what = epoch, arguments.length(self.dataset)
@@ -288,8 +291,27 @@ class DataLoader(Generic[T_co]):
             )
         return self._loop()
 
+    @property
+    def _indices(self) -> Any:
+        """What says which samples come when: the batch sampler, or the sampler where samples come one by one."""
+        return self.sampler if self.batch_sampler is None else self.batch_sampler
+
+    def _adopt_replaced_sampler(self) -> None:
+        """Read from the sampler that a subclass has put in the place of its own, as torch's loader does."""
+        if self._indices is self._index:
+            return
+        if self.world_size > 1:
+            raise ArgumentError(
+                f"the sampler of a loader with world_size={self.world_size} was replaced by "
+                f"{article(type(self._indices).__qualname__)}; ranks share only the order that the loader was made "
+                "with: pass the sampler to the constructor"
+            )
+        self._index = self._given = self._indices
+        self._planner, self._planned, self._sampler_facts = None, False, {}
+
     def _loop(self) -> Loop[T_co]:
         self._check_start()
+        self._adopt_replaced_sampler()
         saved = self._resume or {}
         place = from_dict(saved) if saved else Place(self._epoch)
         place = dataclasses.replace(place, bad=bad_before(saved, self.rank, self.world_size))
@@ -473,11 +495,12 @@ class DataLoader(Generic[T_co]):
         It is made here, in the caller's thread, of this rank's part. Loops that run, their place and the state are not
         touched. Code that draws from elsewhere than `headrace.rng` gives what it gave only where one thread at a time
         made batches: inline with a seed, and in processes. Any place of a dataset's own order, or of a planned
-        sampler's, can be replayed. Without a ``seed``, and of any other sampler, only the epoch begun last, or that of a loaded state,
-        is known; a sampler is then read up to there, and so is an iterable dataset, of which earlier samples are made
-        again too. Raises `ArgumentError` for a step or an index that is not there, for an epoch that is not known, for
-        an iterable dataset that can be read only once or keeps a state of its own, and with ``on_error="skip"``, where
-        which samples are in a batch depends on all that were bad before; and what the dataset raises.
+        sampler's, can be replayed. Without a ``seed``, and of any other sampler, only the epoch begun last, or that of
+        a loaded state, is known; a sampler is then read up to there, and so is an iterable dataset, of which earlier
+        samples are made again too. Raises `ArgumentError` for a step or an index that is not there, for an epoch that
+        is not known, for an iterable dataset that can be read only once or keeps a state of its own, and with
+        ``on_error="skip"``, where which samples are in a batch depends on all that were bad before; and what the
+        dataset raises.
         """
         work, _ = self._past(epoch, step)
         maker = self._maker(again=False)
@@ -662,6 +685,7 @@ class DataLoader(Generic[T_co]):
         """Return the work of a step of any epoch, and the seed that it is made from."""
         epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
         step = arguments.whole("step", step, least=0)
+        self._adopt_replaced_sampler()
         if self.on_error == "skip":
             raise ArgumentError(
                 'on_error="skip" fills batches up from what follows, so that a step does not say which samples are in '
