@@ -24,7 +24,7 @@ LAYERS = [
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
+    {"work", "errors", "seeds", "timing", "calls", "once", "memory", "generators", "machine", "ranks", "worker_info"}
     | {"_native", "crew", "files", "floats", "tracing"},
 ]
 WITHIN = {
@@ -40,6 +40,8 @@ WITHIN = {
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,
+    ("once", "calls"): True,
+    ("once", "generators"): True,
     ("files", "errors"): True,
     ("floats", "errors"): True,
     ("generators", "errors"): True,

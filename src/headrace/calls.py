@@ -130,3 +130,22 @@ def article(noun: str) -> str:
     ('a list', 'an int')
     """
     return f"{'an' if noun[:1].lower() in set('aeiou') else 'a'} {noun}"
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a bool, of what is one: True, False, NumPy's, 1 or 0.
+
+    >>> flag("drop_last", 0)
+    False
+
+    Raises `ArgumentError` for anything else: the text "False", from YAML or a command line, is true to Python.
+    """
+    if isinstance(value, bool):
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", "i" if isinstance(value, int) else "")
+    if kind in ("b", "i", "u") and getattr(value, "ndim", 0) == 0 and value in (0, 1):
+        return bool(value)
+    raise ArgumentError(
+        f"{name} should be a boolean value, but got {name}={value!r}; give True or False, and convert text from YAML "
+        "or a command line first"
+    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace import arguments, samplers, seeds
 from headrace import replay as again
-from headrace.calls import article, takes_empty
+from headrace.calls import article, flag, takes_empty
 from headrace.checkpoint import Cursor, Place, bad_before, check, from_dict
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.datasets.iterable import unmapped
@@ -162,7 +162,9 @@ class DataLoader(Generic[T_co]):
         max_errors: int | float | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
     ) -> None:
-        dataset, shuffle = self._received(dataset, shuffle)
+        dataset, shuffle = self._received(dataset, None if shuffle is None else flag("shuffle", shuffle))
+        drop_last = flag("drop_last", drop_last)
+        persistent_workers = flag("persistent_workers", persistent_workers)
         self._streams = is_iterable(dataset)
         if not self._streams and not hasattr(dataset, "__getitem__"):
             raise ArgumentError(
@@ -182,14 +184,14 @@ class DataLoader(Generic[T_co]):
         self.prefetch_factor = arguments.prefetch_factor(prefetch_factor, self.num_workers)
         if persistent_workers and self.num_workers == 0:
             raise ArgumentError("persistent_workers option needs num_workers > 0")
-        self.pin_memory = bool(pin_memory)
+        self.pin_memory = flag("pin_memory", pin_memory)
         self.pin_memory_device = pin_memory_device
         self.worker_init_fn = arguments.function("worker_init_fn", worker_init_fn)
         self.multiprocessing_context = multiprocessing_context
         if self._streams:
             arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
         arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
-        self.in_order = bool(in_order)
+        self.in_order = flag("in_order", in_order)
         self.generator = generator
         self.seed = seed
         self.workers = workers
@@ -224,14 +226,14 @@ class DataLoader(Generic[T_co]):
         self.ledger = opened(ledger, self.rank)
         self._shuffle = bool(shuffle)
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
-        self.drop_last = bool(drop_last)
+        self.drop_last = drop_last
         self.sampler = self._default_sampler() if sampler is None else sampler
         self.batch_sampler = batch_sampler
         if batch_sampler is None and self.batch_size is not None and self.sampler is not None:
             self.batch_sampler = self._samplers.BatchSampler(self.sampler, self.batch_size, self.drop_last)
         single = self.batch_size is None and batch_sampler is None
         self.collate_fn = arguments.function("collate_fn", collate_fn) or (self._convert if single else self._collate)
-        self.persistent_workers = bool(persistent_workers)
+        self.persistent_workers = persistent_workers
         self._key = None if seed is None else seeds.key_of(seed)
         self._epoch = 0
         self._cursor = Cursor(Place(0))
@@ -623,7 +625,7 @@ class DataLoader(Generic[T_co]):
         if self._fans:
             stream, _ = unmapped(self.dataset)
             read = self._read(cursor, saved, self._share.whole)
-            samples = after(read_once(stream, key, epoch), read)
+            samples = after(read_once(stream, key, epoch, again=self._begun), read)
             batches = cut(samples, self._share.whole, drop_last=drop_last)
             return Drawn(batches, key, stream=True, share=self._share, entered=(place.step, read)), size
         if self._streams:
@@ -632,7 +634,8 @@ class DataLoader(Generic[T_co]):
             plan = cursor.plan = self._whole(key, place.epoch, place.step, saved.get("samples", 0))
             return plan, len(plan.order) if isinstance(plan, Batches) else size
         replace = self.on_error == "replace"
-        cursor.sampler = Pass(self._given, saved.get("sampler"))
+        name = "sampler" if self._given is not self.batch_sampler else "batch_sampler"
+        cursor.sampler = Pass(self._given, saved.get("sampler"), name=name, again=self._begun)
         start = cursor.sampler.start
         how: dict[str, Any] = {
             "spare": replace,

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import numpy as np
 
 from headrace import seeds
+from headrace.calls import flag
 from headrace.errors import ArgumentError
 from headrace.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+from headrace.once import OnlyOnce
 from headrace.plan.order import Shuffled
 
 if TYPE_CHECKING:
@@ -224,18 +226,20 @@ class BatchSampler(Sampler[list[int]]):
     2
 
     The last list is short where the sizes do not divide, or left out with ``drop_last``. Raises `ArgumentError` for a
-    ``batch_size`` that is not a positive integer and a ``drop_last`` that is not a bool.
+    ``batch_size`` that is not a positive integer and a ``drop_last`` that is not a bool, and `ArgumentTypeError` at the
+    end of a second pass over an iterator, which can be read only once.
     """
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
         self.sampler = sampler
         self.batch_size = _positive("batch_size", batch_size)
-        if not isinstance(drop_last, bool):
+        if not isinstance(drop_last, bool | np.bool_):
             raise ArgumentError(f"drop_last should be a boolean value, but got drop_last={drop_last!r}")
-        self.drop_last = drop_last
+        self.drop_last = bool(drop_last)
+        self._once = OnlyOnce()
 
     def __iter__(self) -> Iterator[list[int]]:
-        indices = iter(self.sampler)
+        indices = self._once.read("sampler", self.sampler)
         while batch := list(islice(indices, self.batch_size)):
             if self.drop_last and len(batch) < self.batch_size:
                 return
@@ -284,11 +288,11 @@ class DistributedSampler(Sampler[T_co]):
         self.num_replicas = replicas
         self.rank = rank
         self.epoch = 0
-        self.drop_last = drop_last
+        self.drop_last = drop_last = flag("drop_last", drop_last)
         whole, rest = divmod(len(dataset), replicas)
         self.num_samples = whole + (rest > 0 and not drop_last)
         self.total_size = self.num_samples * replicas
-        self.shuffle = shuffle
+        self.shuffle = flag("shuffle", shuffle)
         self.seed = seed
         self._key = seeds.key_of(seed)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace import seeds
-from headrace.calls import article
+from headrace.once import is_spent, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from headrace.work import Empty, Lane
 
@@ -128,9 +127,10 @@ class Streamed:
         """Whether it was read before: then an iterator may be at its end for good."""
         self._open: dict[int, tuple[int, Iterator[Any]]] = {}
         self._copies: dict[int, Iterable[Any]] = {}
+        self._first: dict[int, Iterator[Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}, "_copies": {}}  # where a lane stands is in the work
+        return {**vars(self), "_open": {}, "_copies": {}, "_first": {}}  # where a lane stands is in the work
 
     @property
     def dataset(self) -> Any:
@@ -152,7 +152,7 @@ class Streamed:
             return _NOTHING
         if keeper == "dataset":
             stream.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
-        samples = iter(stream)
+        samples = self._first[lane.number] = iter(stream)
         if keeper == "iterator":
             samples.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
         if keeper is not None:
@@ -191,11 +191,12 @@ class Streamed:
 
     def is_short(self, found: int, lane: Lane) -> bool:
         """Say whether a batch of so many samples is none: it is empty, or short and short ones are dropped."""
-        if found == lane.start == 0 and self._again and isinstance(self._stream, Iterator):
-            raise TypeError(
-                f"the dataset, {article(type(self._stream).__qualname__)}, is an iterator, which can be read only "
-                "once; give an object whose iter() begins anew for each epoch"
-            )
+        if (
+            found == lane.start == 0
+            and self._again
+            and is_spent(self._stream, self._first.get(lane.number), empty=True)
+        ):
+            raise refusal("dataset", self._stream)
         return found == 0 or (self._drop_last and found < lane.size)
 
 
@@ -214,7 +215,7 @@ def _keeps_state(thing: Any) -> bool:
     return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 
 
-def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int) -> Iterator[Any]:
+def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int, *, again: bool = False) -> Iterator[Any]:
     """Read a stream in the loader's own process, with the random numbers that belong to each sample.
 
     >>> list(read_once([5, 6], (0, 0), 0))
@@ -227,6 +228,8 @@ def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int) -> Iterator[Any
         with seeds.at(here):
             sample = next(samples, _END)
         if sample is _END:
+            if again and is_spent(stream, samples, empty=position == 0):
+                raise refusal("dataset", stream)
             return
         yield sample
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace import floats
+from headrace.calls import flag
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -84,6 +85,7 @@ class PaddedCollate:
 
     def __post_init__(self) -> None:
         check_value(self.value)
+        object.__setattr__(self, "lengths", flag("lengths", self.lengths))
         if self.side not in ("right", "left"):
             raise ArgumentError(f'side must be "right" or "left"; got {self.side!r}')
         if self.multiple_of is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.calls import flag
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
@@ -274,7 +275,7 @@ class _Annotations:
         begins = np.cumsum([0, *(len(record.ellipses) for record in records)], dtype=np.int64)
         folds = np.array([record.fold for record in records], np.int64)
         folds.flags.writeable = False
-        return cls(ellipses, begins, folds, bool(clip))
+        return cls(ellipses, begins, folds, flag("clip", clip))
 
     def of_picture(self, place: int) -> NDArray[np.float64]:
         return self.ellipses[self.begins[place] : self.begins[place + 1]].copy()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.calls import flag
 from headrace.datasets.base import Dataset
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
 from headrace.timing import timed
@@ -379,7 +380,7 @@ def _array(path: str, file: Any, name: str, transposed: bool | None, max_bytes: 
             f"{place} holds {kind}; an array of numbers was expected. There are {_listed(_numbers(file))}"
         )
     matlab = "MATLAB_class" in stored.attrs
-    turned = matlab if transposed is None else bool(transposed)
+    turned = matlab if transposed is None else flag("transposed", transposed)
     dtype = stored.dtype.newbyteorder("=")
     array = _Array(name, stored.shape, dtype, turned, 1)
     row = prod(array.row_shape) * dtype.itemsize

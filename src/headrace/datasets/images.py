@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headrace.calls import flag
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile
@@ -298,7 +299,7 @@ class ImageFolder(ImageDataset):
         counts: list[int] = []
         paths = PackedList(_counted(map(tree.pictures, classes), counts))
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-        if empty and not allow_empty:
+        if not flag("allow_empty", allow_empty) and empty:
             raise MissingFile(
                 f"{tree.root}: no picture in {len(empty)} of {len(classes)} class folders: {_some(empty)}. "
                 f"Names of pictures end with {' '.join(tree.endings)}. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.calls import article
@@ -10,10 +10,11 @@ from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.generators import ArgumentTypeError
 from headrace.image.transforms import Compose
+from headrace.once import OnlyOnce
 from headrace.timing import timed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sized
+    from collections.abc import Callable, Iterable, Sized
 
 
 class IterableDataset(Dataset[T_co]):
@@ -127,12 +128,14 @@ class ChainDataset(IterableDataset[T_co]):
 
     def __init__(self, datasets: Iterable[Iterable[T_co]]) -> None:
         self.datasets = datasets
+        self._once: list[OnlyOnce] = []
+        self._listed = OnlyOnce()
         if isinstance(datasets, Sequence):
             for _ in self._checked():
                 pass
 
     def _checked(self) -> Iterator[Iterable[T_co]]:
-        for number, dataset in enumerate(self.datasets):
+        for number, dataset in enumerate(self._listed.read("list of datasets of ChainDataset", self.datasets)):
             if not parts.is_iterable(dataset):
                 raise parts.UnfitDataset(
                     f"ChainDataset only supports IterableDataset; dataset {number} is "
@@ -141,8 +144,14 @@ class ChainDataset(IterableDataset[T_co]):
             yield dataset
 
     def __iter__(self) -> Iterator[T_co]:
-        for dataset in self._checked():
-            yield from dataset
+        for number, dataset in enumerate(self._checked()):
+            if number == len(self._once):
+                self._once.append(OnlyOnce())
+            yield from self._once[number].read(f"dataset {number} of ChainDataset", dataset)
 
     def __len__(self) -> int:
+        if isinstance(self.datasets, Iterator):
+            raise TypeError(
+                "a ChainDataset of an iterator has no len(): counting would use up its datasets; give a list"
+            )
         return sum(len(cast("Sized", dataset)) for dataset in self._checked())

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.calls import flag
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
@@ -81,7 +82,7 @@ class ImageList(ImageDataset):
         file = Path(list_file)
         folder = str(file.parent) if root is None else as_folder(root)
         _check(separator, columns)
-        lines = _Lines(file, _layout(file, separator, columns, header=header), folder)
+        lines = _Lines(file, _layout(file, separator, columns, header=flag("header", header)), folder)
         try:
             paths, labels = lines.numbered()
             classes: list[str] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import seeds
-from headrace.calls import article
+from headrace.calls import article, flag
 from headrace.datasets import parts
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
@@ -66,7 +66,7 @@ class PairedDataset(Dataset[Any]):
         parts.check_indexed("PairedDataset", others, "others")
         self.dataset, self.others = dataset, others
         self.k = None if k is None else _count(k)
-        self.replacement = bool(replacement)
+        self.replacement = flag("replacement", replacement)
         mine = _labels("labels", dataset, labels)
         theirs = _labels("other_labels", others, other_labels)
         # The rows of each label are a stretch of one list, in their own order.

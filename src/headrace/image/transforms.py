@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from headrace import floats, memory, seeds
-from headrace.calls import LazyRng, article, bind
+from headrace.calls import LazyRng, article, bind, flag
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.geometry import INTERPOLATIONS, PAD_MODES, Box, Fill, Interpolation, PadMode
@@ -208,6 +208,7 @@ class RandomCrop(Transform):
             object.__setattr__(self, "padding", _sides("RandomCrop", self.padding))
         object.__setattr__(self, "fill", _fill("RandomCrop", self.fill))
         _one_of("RandomCrop", "mode", self.mode, PAD_MODES)
+        object.__setattr__(self, "pad_if_needed", flag("pad_if_needed", self.pad_if_needed))
 
     def box(self, height: int, width: int, rng: np.random.Generator | None = None) -> Box:
         """Draw the part (top, left, height, width) of a picture that is kept; it may reach into the padding."""
@@ -411,6 +412,7 @@ class Normalize(Transform):
     channels_first: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "channels_first", flag("channels_first", self.channels_first))
         mean, std = _per_channel("mean", self.mean), _per_channel("std", self.std)
         if len(mean) != len(std) and 1 not in (len(mean), len(std)):
             raise ArgumentError(

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.calls import flag
 from headrace.errors import ArgumentError, BadFile
 from headrace.ledger.format import MAGIC, Entry, Session, framed, read, records
 
@@ -46,7 +47,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, fingerprints: bool = True) -> None:
         self.path = None if path is None else Path(path).absolute()
-        self.fingerprints = bool(fingerprints)
+        self.fingerprints = flag("fingerprints", fingerprints)
         self._lock = threading.Lock()
         self._memory = io.BytesIO(MAGIC)
         self._memory.seek(0, io.SEEK_END)

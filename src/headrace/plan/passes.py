@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from headrace.generators import Tape, set_state, state_of, taping
+from headrace.once import is_spent, refusal
 
 State = dict[str, Any]
 """What JSON can hold."""
@@ -35,8 +36,11 @@ class Pass(Iterator[Any]):
     and a pass that begins with it goes on there. So does the sampler of a `BatchSampler`, ours or torch's.
     """
 
-    def __init__(self, sampler: Iterable[Any], state: State | None = None) -> None:
+    def __init__(
+        self, sampler: Iterable[Any], state: State | None = None, *, name: str = "sampler", again: bool = False
+    ) -> None:
         self._sampler = sampler
+        self._name, self._once_more, self._empty = name, again, True
         self._tape = Tape((state or {}).get("seeds", ()))
         self._again: State = (state or {}).get("generators", {})
         self._before: State | None = None
@@ -46,8 +50,15 @@ class Pass(Iterator[Any]):
         self._marks: dict[int, tuple[str, Any, int]] = {}
 
     def __next__(self) -> Any:
-        with taping(self._tape):
-            return next(self._items) if self._items is not None else self._first()
+        try:
+            with taping(self._tape):
+                item = next(self._items) if self._items is not None else self._first()
+        except StopIteration:
+            if self._once_more and is_spent(self._sampler, self._items, empty=self._empty):
+                raise refusal(self._name, self._sampler) from None
+            raise
+        self._empty = False
+        return item
 
     def _first(self) -> Any:
         generators = _generators(self._sampler)
