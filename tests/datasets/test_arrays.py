@@ -290,6 +290,21 @@ def test_a_file_cut_short_ends_an_epoch_with_an_error_on_every_executor(
         epoch()
 
 
+@pytest.mark.parametrize("kind", ["path", "part", "strided", "flat"])
+@pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mapped_file_that_changes_is_an_error_without_the_extension(
+    spoil: Any, words: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from the file, or look at it first, and raise the same error."""
+    monkeypatch.setattr("headrace.datasets.mapped.kernel", None)
+    path = npy(tmp_path / "x.npy", np.arange(400_000, dtype=np.uint8).reshape(4000, 100))
+    rows = ArrayDataset(given_as(kind, path))
+    np.testing.assert_array_equal(rows.read_batch([7, -1]), rows.arrays[0][[7, -1]])
+    spoil(path)
+    with pytest.raises(BadFile, match=rf"^{path}: row \d+ cannot be read: .*{words}"):
+        rows.read_batch([3, -1])
+
+
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("kind", ["<f4", ">i2", "M8[s]", "S5", "?", "i4,f8"])

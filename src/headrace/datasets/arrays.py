@@ -119,11 +119,14 @@ class ArrayDataset(Dataset[Any]):
         rows = np.asarray(keys, dtype=np.intp)
         if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"row {rows.max()} is out of range for an ArrayDataset of {len(self)} rows")
+        places = rows  # from 0 up, for maps; most often they are already
+        if self._maps is not None and rows.size and rows.min() < 0:
+            places = np.where(rows < 0, rows + len(self), rows)
         batch = []
         for number, array in enumerate(self.arrays):
             out = empty((len(rows), *array.shape[1:]), array.dtype)
             if self._maps is not None and (mapped := self._maps[number]) is not None:
-                mapped.take(np.where(rows < 0, rows + len(array), rows), out)
+                mapped.take(places, out)
                 batch.append(out)
                 continue
             # mode="wrap" writes straight into out (the default mode makes a copy first) and, the keys being

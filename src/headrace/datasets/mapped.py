@@ -47,8 +47,10 @@ class MappedRows:
         """Copy rows, from 0 up and in range, side by side into an array; raise `BadFile` where the file has changed."""
         if not rows.size or not out.size:
             return
+        if rows.dtype != np.int64 or not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(rows, np.int64)
         if kernel is not None:
-            lost = cast("Any", kernel).gather(self._array, np.ascontiguousarray(rows, np.int64), out)
+            lost = cast("Any", kernel).gather(self._array, rows, out)
             if lost >= 0:
                 raise self._error(int(rows[lost]), self._look())
         elif self._path is not None and self._offset is not None and self._array.flags.c_contiguous:

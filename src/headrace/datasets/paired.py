@@ -219,7 +219,7 @@ def labels_of(dataset: Any) -> NDArray[Any] | None:
         known = [piece for piece in pieces if piece is not None]
         return np.concatenate(known) if len(known) == len(pieces) else None
     if isinstance(dataset, ArrayDataset):
-        return dataset.arrays[-1] if len(dataset.arrays) > 1 else None
+        return dataset._row(len(dataset.arrays) - 1, slice(None)) if len(dataset.arrays) > 1 else None
     for attribute in ("labels", "targets"):
         labels = getattr(dataset, attribute, None)
         if labels is not None and not callable(labels):
