@@ -24,6 +24,7 @@ from tests.pictures import by_pillow, encoded, photo
 from headrace.errors import BadImage, ImageTooLarge
 from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, decode_with_pillow
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* (palette|bits|values) .*:UserWarning")
 PHOTO = Image.fromarray(photo())
 RAMP = np.linspace(0, 65535, 48 * 64).reshape(48, 64)
 

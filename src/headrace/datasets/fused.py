@@ -84,6 +84,8 @@ def unfit(base: Any) -> str:
     name = type(base).__qualname__
     if type(base) in ARRAYS:
         return f"the kernel reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; {name} has another"
+    if type(base) in PICTURES:
+        return f"the native extension decodes to RGB; {name} has mode={base.mode!r}"
     if isinstance(base, (*PICTURES, *ARRAYS)):
         return f"{name} may read its samples in a way of its own"
     return f"the kernel reads picture files and arrays of pictures; {name} is neither"
@@ -195,7 +197,7 @@ def _begun(
     maps: list[MappedRows | None] | None = None
     if isinstance(root, ImageDataset):
         paths = root.paths
-        folder = os.fsencode(root.root)
+        folder = os.fsencode(root._base)
         job = plan.kernel.files(paths._text, paths._ends, folder, places, place, out, here.rows, begun)
     else:
         maps = root._maps
@@ -230,7 +232,7 @@ def _root(base: Any) -> Any:
     while type(base) is Subset:
         base = base.dataset
     if type(base) in PICTURES:
-        return base
+        return base if base.mode == "RGB" else None
     if type(base) not in ARRAYS:
         return None
     first = base.arrays[0]

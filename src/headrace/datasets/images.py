@@ -19,12 +19,14 @@ from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile
 from headrace.files import RAISE, read_file
 from headrace.image import geometry
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, jpeg_size, most_bytes
+from headrace.image.decode import DEFAULT_MAX_PIXELS, decode_as, jpeg_size, most_bytes
+from headrace.image.modes import checked
 from headrace.timing import timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from headrace.image.modes import Mode
     from headrace.image.transforms import RandomResizedCrop, Resize
 
 DEFAULT_EXTENSIONS = (
@@ -34,10 +36,11 @@ DEFAULT_EXTENSIONS = (
 """What the name of a picture file may end with, in small letters or capitals, unless told otherwise."""
 
 
-class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
+class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     """What `ImageFiles`, `ImageFolder` and `ImageList` have in common: where the pictures are and how one is read.
 
-    ``dataset[i]`` is ``(pixels, label)``: an ``(H, W, 3)`` uint8 RGB array of its own, and an ``int``. The index may be
+    ``dataset[i]`` is ``(pixels, label)``: an ``(H, W, 3)`` uint8 RGB array of its own (or what ``mode`` says), and an
+    ``int``. The index may be
     negative and may be a NumPy integer; a bool, a float or a string raises ``TypeError``, one out of range
     ``IndexError``. A picture that cannot be had raises a `SampleError` that names its index and path.
     """
@@ -54,6 +57,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         *,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        mode: Mode = "RGB",
     ) -> None:
         for name, value in (("allow_truncated", allow_truncated), ("scaled_decode", scaled_decode)):
             if not isinstance(value, (bool, np.bool_)):
@@ -65,6 +69,8 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         self._classes = tuple(classes)
         self._max_pixels = int(max_pixels)
         self._allow_truncated, self._scaled_decode = bool(allow_truncated), bool(scaled_decode)
+        self._mode, self._warned = checked(mode), set[str]()
+        self._base = _from_here(root)
 
     @property
     def root(self) -> str:
@@ -75,6 +81,11 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
     def max_pixels(self) -> int:
         """The most pixels that a picture may have."""
         return self._max_pixels
+
+    @property
+    def mode(self) -> Mode:
+        """What the images become: dtype and shape are as `headrace.image.decode.decode` has them."""
+        return self._mode
 
     @property
     def scaled_decode(self) -> bool:
@@ -104,7 +115,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
         place = self._place(index)
         path = self._full(place)
         named = f"sample {place} ({path})"
@@ -114,7 +125,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
             pixels = self._decode(data, named)
         return pixels, int(self._labels[place])
 
-    def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[np.uint8], int]:
+    def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[Any], int]:
         """Read a picture as a transform leaves it that scales it, decoded no larger than that takes."""
         place = self._place(index)
         path = self._full(place)
@@ -136,9 +147,11 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
                 pixels = geometry.resize_shrunk(pixels, shrink, box, height, width, how)
         return pixels, int(self._labels[place])
 
-    def _decode(self, data: bytes, named: str, shrink: int = 1) -> NDArray[np.uint8]:
-        limits: Any = {"max_pixels": self._max_pixels, "allow_truncated": self._allow_truncated}
-        return decode(data, path=named, shrink=shrink, **limits)
+    def _decode(self, data: bytes, named: str, shrink: int = 1) -> NDArray[Any]:
+        truncated = self._allow_truncated
+        return decode_as(
+            data, named, self._max_pixels, self._mode, self._warned, allow_truncated=truncated, shrink=shrink
+        )
 
     def _bytes(self, path: str, named: str) -> bytes:
         most = most_bytes(self._max_pixels)
@@ -164,7 +177,7 @@ class ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         return f"<{type(self).__name__} of {len(self)} pictures{classes}, {self._root or 'no root'}>"
 
     def _full(self, place: int) -> str:
-        return os.path.join(self._root, self._paths[place])  # noqa: PTH118  a Path costs several times as much
+        return os.path.join(self._base, self._paths[place])  # noqa: PTH118  a Path costs several times as much
 
     def _place(self, index: int) -> int:
         if isinstance(index, (bool, np.bool_)):  # NumPy of old takes its own for 0 and 1
@@ -195,6 +208,10 @@ class ImageFiles(ImageDataset):
     ``labels`` are integers, one a path; without them every label is -1. ``root``, where given, is the folder that
     relative paths begin in. No file is touched before it is asked for. A picture above ``max_pixels`` is refused.
 
+    ``mode``, ``"RGB"``, ``"L"``, ``"P"``, ``"I;16"`` or ``"unchanged"``, decides dtype and shape: masks with a palette
+    need ``"P"``, 16-bit depth images ``"I;16"`` (`headrace.image.decode.decode` describes each). Relative paths and
+    roots begin at the folder that was current when the dataset was made.
+
     ``allow_truncated``: a picture whose file is cut short is taken for one, the missing part grey in a JPEG and black
     elsewhere. ``scaled_decode``: where `Resize` or `RandomResizedCrop`, antialiased, comes first in ``.map(…)``, a JPEG
     whose part is at least 2, 4 or 8 times as large as wanted is decoded so many times smaller: several times faster
@@ -212,6 +229,7 @@ class ImageFiles(ImageDataset):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        mode: Mode = "RGB",
     ) -> None:
         packed = paths if isinstance(paths, PackedList) else PackedList(_strings(paths))
         folder = "" if root is None else as_folder(root)
@@ -223,6 +241,7 @@ class ImageFiles(ImageDataset):
             max_pixels,
             allow_truncated=allow_truncated,
             scaled_decode=scaled_decode,
+            mode=mode,
         )
 
     @classmethod
@@ -234,6 +253,7 @@ class ImageFiles(ImageDataset):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        mode: Mode = "RGB",
     ) -> ImageFiles:
         """Return every picture in a folder and the folders below it, sorted by folder, then by name, without labels.
 
@@ -254,6 +274,7 @@ class ImageFiles(ImageDataset):
             max_pixels=max_pixels,
             allow_truncated=allow_truncated,
             scaled_decode=scaled_decode,
+            mode=mode,
         )
 
 
@@ -293,6 +314,7 @@ class ImageFolder(ImageDataset):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        mode: Mode = "RGB",
     ) -> None:
         tree = _Tree(root, extensions)
         classes = tree.classes()
@@ -314,6 +336,7 @@ class ImageFolder(ImageDataset):
             max_pixels,
             allow_truncated=allow_truncated,
             scaled_decode=scaled_decode,
+            mode=mode,
         )
 
 
@@ -424,6 +447,14 @@ def _counted(groups: Iterable[Iterable[str]], counts: list[int]) -> Iterator[str
             count += 1
             yield item
         counts.append(count)
+
+
+def _from_here(root: str) -> str:
+    """Make a folder absolute, as a worker, or the script later on, may be in another; ``..`` stays, for links' sake."""
+    try:
+        return os.path.join(os.getcwd(), root)  # noqa: PTH109, PTH118
+    except FileNotFoundError:  # the current folder was removed
+        return root
 
 
 def as_folder(root: str | os.PathLike[str]) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headrace.image.modes import Mode
+
 Columns = tuple[int, int]
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -78,6 +80,7 @@ class ImageList(ImageDataset):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        mode: Mode = "RGB",
     ) -> None:
         file = Path(list_file)
         folder = str(file.parent) if root is None else as_folder(root)
@@ -98,6 +101,7 @@ class ImageList(ImageDataset):
             max_pixels,
             allow_truncated=allow_truncated,
             scaled_decode=scaled_decode,
+            mode=mode,
         )
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from headrace import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import formats
+from headrace.image.modes import LOSSES, checked, converted, grey, loss
 from headrace.image.pillow import heard, undisturbed
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
+
+    from headrace.image.modes import Mode
 
     Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
 
@@ -63,7 +66,8 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_truncated: bool = False,
     shrink: int = 1,
-) -> NDArray[np.uint8]:
+    mode: Mode = "RGB",
+) -> NDArray[Any]:
     """Turn the bytes of a picture file into its pixels.
 
     >>> import io
@@ -83,6 +87,18 @@ def decode(
     bits and floats have no range that files agree on: the lowest finite value of the picture becomes 0, its highest
     255.
 
+    ``mode`` decides what the pixels become; the EXIF orientation is applied in each:
+
+    - ``"RGB"``, the default: ``(H, W, 3)`` uint8, as above. A warning says once where a palette (other than a GIF's),
+      16-bit or 32-bit values are lost.
+    - ``"L"``: ``(H, W)`` uint8, grey: the RGB pixels weighed as Pillow weighs them.
+    - ``"P"``: ``(H, W)`` uint8, the indices of a palette, such as the classes of a mask; 8-bit grey as it is.
+    - ``"I;16"``: ``(H, W)`` uint16, grey of at most 16 bits as it is, such as a depth image; nothing is scaled.
+    - ``"unchanged"``: what the file holds: ``(H, W)`` bool (1 bit), uint8, uint16, int32 or float32, the indices of a
+      palette as uint8, or ``(H, W, C)`` uint8: grey and alpha 2, RGB, YCbCr, Lab 3, RGBA and CMYK 4.
+
+    An image that has no pixels in the mode, such as RGB for ``"P"``, raises `BadImage`.
+
     ``allow_truncated``: take a picture whose end is missing for one, the missing part grey in a JPEG and black
     elsewhere, as Pillow does with ``ImageFile.LOAD_TRUNCATED_IMAGES``, but for this picture alone; one
     of which nothing can be read is refused still. ``shrink``, 1, 2, 4 or 8: of a JPEG, make a picture of so many times
@@ -91,11 +107,30 @@ def decode(
     ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
     above ``max_pixels`` (width times height), before memory is taken for the pixels, and `MissingDependency`.
     """
-    if data[:3] == JPEG:
+    return decode_as(data, path, max_pixels, checked(mode), _warned, allow_truncated=allow_truncated, shrink=shrink)
+
+
+def decode_as(
+    data: bytes,
+    path: str | None,
+    max_pixels: int,
+    mode: Mode,
+    warned: set[str],
+    *,
+    allow_truncated: bool = False,
+    shrink: int = 1,
+) -> NDArray[Any]:
+    """Do what `decode` does, and warn of each kind of loss that is not among those ``warned`` of, which it joins."""
+    if data[:3] == JPEG and mode in ("RGB", "L"):
         pixels = _decode_jpeg(data, path, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
         if pixels is not None:
-            return pixels
-    return decode_with_pillow(data, path=path, max_pixels=max_pixels, allow_truncated=allow_truncated, shrink=shrink)
+            return pixels if mode == "RGB" else grey(pixels)
+    limits: Any = {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "shrink": shrink}
+    return _by_pillow(data, path, mode, warned, **limits)
+
+
+_warned: set[str] = set()
+"""The losses that `decode` warned of in this process."""
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -124,21 +159,33 @@ def decode_with_pillow(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_truncated: bool = False,
     shrink: int = 1,
-) -> NDArray[np.uint8]:
+    mode: Mode = "RGB",
+) -> NDArray[Any]:
     """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
+    limits: Any = {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "shrink": shrink}
+    return _by_pillow(data, path, checked(mode), _warned, **limits)
+
+
+def _by_pillow(
+    data: bytes, path: str | None, mode: Mode, warned: set[str], *, max_pixels: int, allow_truncated: bool, shrink: int
+) -> NDArray[Any]:
     place = path or "a picture in memory"
     _pillow()
     if not data:
         raise BadImage(f"{place}: empty (0 bytes), where a picture file was expected. {CURE}")
-    return heard(
-        lambda said: _judged(
-            lambda: _read(data, place, max_pixels, allow_truncated=allow_truncated, shrink=shrink),
-            data,
-            place,
-            max_pixels,
-            said,
+    lost: list[str] = []
+
+    def read() -> NDArray[Any]:
+        return _read(data, place, max_pixels, mode, lost, allow_truncated=allow_truncated, shrink=shrink)
+
+    pixels = heard(lambda said: _judged(read, data, place, max_pixels, said))
+    if lost and lost[-1] not in warned:
+        warned.add(lost[-1])
+        what, cure = LOSSES[lost[-1]]
+        warnings.warn(
+            f"{place}: {what} in mode={mode!r}; {cure}. This is told once, whatever other files lose.", stacklevel=4
         )
-    )
+    return pixels
 
 
 def _judged(
@@ -237,11 +284,16 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
     return Image
 
 
-def _read(data: bytes, place: str, max_pixels: int, *, allow_truncated: bool, shrink: int) -> NDArray[np.uint8]:
+def _read(
+    data: bytes, place: str, max_pixels: int, mode: Mode, lost: list[str], *, allow_truncated: bool, shrink: int
+) -> NDArray[Any]:
     if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
         data += END_OF_JPEG
     picture = _open(data, place)
     _check_size(picture.size, place, max_pixels)
+    found = loss(picture)
+    if found is not None and mode in ("RGB", "L"):
+        lost.append(found)
     if shrink > 1:
         picture.draft(None, (max(1, picture.width // shrink), max(1, picture.height // shrink)))
     try:
@@ -251,7 +303,7 @@ def _read(data: bytes, place: str, max_pixels: int, *, allow_truncated: bool, sh
             raise
         picture.tile = []  # nothing is left to load: what there was is in the picture
     _check_size(picture.size, place, max_pixels)  # an icon's true size is known once it is loaded
-    return _turned(_rgb(picture), _orientation(picture))
+    return _turned(converted(picture, mode, place, deep=found == "deep"), _orientation(picture))
 
 
 def _open(data: bytes, place: str) -> ImageFile:
@@ -285,42 +337,6 @@ def _open(data: bytes, place: str) -> ImageFile:
     raise _unsupported(data, place, reason) if formats.unsupported(OSError(reason)) else _bad(data, place, reason)
 
 
-def _rgb(picture: ImageFile) -> NDArray[np.uint8]:
-    # Pillow's own conversions of these clip: a 16-bit grey picture would come out white.
-    if picture.mode.startswith("I;16"):
-        return _grey(np.asarray(picture) >> (_bits(picture) - 8))
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which hold 16 bits at most, scaled to all of them
-        return _grey(np.asarray(picture).clip(0, 0xFFFF) >> 8)
-    if picture.mode in ("I", "F"):
-        return _grey(_stretched(np.asarray(picture)))
-    picture.info.pop("transparency", None)  # dropped; Pillow would warn that it cannot be kept
-    if (
-        picture.mode == "La"
-    ):  # grey multiplied by alpha, as TIFF may have it: Pillow divides on the way to this mode alone
-        return np.array(picture.convert("LA").convert("RGB"))
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
-
-
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def _bits(picture: ImageFile) -> int:
-    """Of a 16-bit mode, the bits in use: 16, or 12 in a TIFF file that says so."""
-    tags = getattr(picture, "tag_v2", {})
-    return 12 if tags.get(258) == (12,) else 16
-
-
-def _stretched(values: NDArray[Any]) -> NDArray[np.float64]:
-    values = values.astype(np.float64)
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
-    # Halved first: the distance between the two ends of float64 is no float64.
-    shares = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-    result: NDArray[np.float64] = np.nan_to_num(np.rint(shares.clip(0, 1) * 255))
-    return result
-
-
 def _orientation(picture: ImageFile) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that makes sense."""
     try:
@@ -330,12 +346,12 @@ def _orientation(picture: ImageFile) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Undo an EXIF orientation (Exif 2.32, tag 274): 2 to 4 mirror and turn by half, 5 to 8 swap rows and columns."""
     if orientation == 1:
         return pixels
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):

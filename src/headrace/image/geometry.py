@@ -262,7 +262,8 @@ def _pillow_resize_uint8(image: Image, box: Box, height: int, width: int, interp
 def _pillow_resize_float(plane: Image, height: int, width: int, interpolation: str) -> Image:
     _check_dtype(plane, "antialias=True")
     library = _pillow()
-    picture = library.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes infinite, whatever the user's own is
+        picture = library.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
     resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
     return _back(resized, plane.dtype)
 
@@ -303,7 +304,8 @@ def _back(floats: Image, dtype: np.dtype[Any]) -> Image:
         # Bicubic and Lanczos overshoot at edges.
         limits = np.iinfo(dtype)
         floats = np.clip(np.rint(floats), limits.min, limits.max)
-    return floats.astype(dtype)
+    with np.errstate(all="ignore"):
+        return floats.astype(dtype)
 
 
 @lru_cache(maxsize=256)

@@ -445,13 +445,15 @@ class Normalize(Transform):
                 f"channels come last, or first with channels_first=True"
             )
         if image.dtype != np.float32:
-            image, own = image.astype(np.float32), True
+            with np.errstate(all="ignore"):
+                image, own = image.astype(np.float32), True
         rows, width = image, 1
         if len(mean) > 1 and image.strides[1:] == (channels * image.itemsize, image.itemsize):
             # Pixel by pixel, NumPy's inner loop would be as short as a pixel; this one is as long as a row.
             rows, width = image.reshape(image.shape[0], -1), image.shape[1]
-        normal = np.subtract(rows, _tiled(mean, width), out=rows if own else memory.empty(rows.shape, np.float32))
-        np.divide(normal, _tiled(std, width), out=normal)
+        with np.errstate(all="ignore"):  # numbers too small or not finite are values, whatever the user's own is
+            normal = np.subtract(rows, _tiled(mean, width), out=rows if own else memory.empty(rows.shape, np.float32))
+            np.divide(normal, _tiled(std, width), out=normal)
         normal = normal.reshape(image.shape)
         return normal.transpose(2, 0, 1) if self.channels_first and normal.ndim == 3 else normal
 
