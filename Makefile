@@ -104,6 +104,7 @@ chaos: $(VENV)/.dev
 # The suite holds a small sample of it. Options: RESUME="--steps 1000 --kills 20 --seed 7".
 resume-proof: $(VENV)/.dev
 	$(BIN)/python -m tests.resuming $(RESUME)
+	$(BIN)/python -m tests.resuming.oracle --trials 5000 --seed 0
 
 # cmake and ninja for what is not built by pip, which brings its own.
 $(VENV)/.cmake: | $(VENV)/.headers

@@ -104,9 +104,14 @@ def from_dict(state: Any) -> Place:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise StateMismatch(f"the state's {name} must be an integer from 0 up; it is {value!r}")
     del numbers["rank"]
-    read = state.get("read", 0)
-    if not all(type(each) is int and each >= 0 for each in (read if isinstance(read, list) else [read])):
-        raise StateMismatch(f"the state's read must be an integer from 0 up, or a list of them; it is {read!r:.80}")
+    read = state.get("read")
+    each = read if isinstance(read, list) else [read]
+    if read is not None and not (
+        len(each) == (state["plan"].get("copies") or 1) and all(type(one) is int and one >= 0 for one in each)
+    ):
+        raise StateMismatch(
+            f"the state's read must be an integer from 0 up, or a list of one for each copy; it is {repr(read)[:80]}"
+        )
     try:
         streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
         beyond = tuple(operator.index(step) for step in state.get("beyond", ()))

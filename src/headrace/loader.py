@@ -658,7 +658,8 @@ class DataLoader(Generic[T_co]):
         step = cursor.place.step
         plan = saved.get("plan", {})
         before = (plan.get("batch_size") or self.batch_size or 1) * (plan.get("world_size") or self.world_size)
-        read: int = saved.get("read", step * before) if start is None else start
+        found = saved.get("read", step * before) if start is None else start
+        read: int = found[0] if isinstance(found, list) else found
         if read != step * whole:
             cursor.position = lambda at: read + (at - step) * whole
         return read
@@ -666,8 +667,10 @@ class DataLoader(Generic[T_co]):
     def _lanes(self, key: seeds.Key, cursor: Cursor, saved: dict[str, Any]) -> Lanes:
         """Return the plan of a stream that is read in copies."""
         place, size = cursor.place, self.batch_size or 1
-        before = saved.get("plan", {}).get("batch_size") or size
-        starts = saved.get("read", ())
+        plan_saved = saved.get("plan", {})
+        before = (plan_saved.get("batch_size") or size) * (plan_saved.get("world_size") or 1)
+        starts = saved.get("read", [])
+        starts = starts if isinstance(starts, list) else [starts]
         if not starts and before != size:
             starts = Lanes(self._copies, before, key).at(place.step)
         plan = Lanes(self._copies, size, key, place.step, place.streams, starts)
