@@ -181,7 +181,7 @@ def test_a_relative_root_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Read below a root given from the current folder, and that folder itself."""
     plant(tmp_path, ["data/a/1.jpg"])
     monkeypatch.chdir(tmp_path)
-    assert ImageFolder("data").path(0) == "data/a/1.jpg"
+    assert ImageFolder("data").path(0) == str(tmp_path / "data/a/1.jpg")
     monkeypatch.chdir(tmp_path / "data")
     assert ImageFolder(".")[0][1] == 0
 

@@ -25,6 +25,7 @@ import numpy as np
 from headrace import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import formats
+from headrace.image.budget import check_header, check_pixels, check_scans
 from headrace.image.modes import LOSSES, checked, converted, grey, loss
 from headrace.image.pillow import heard, undisturbed
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
 
 DEFAULT_MAX_PIXELS = 178_956_970
-"""The most pixels a picture may have unless told otherwise: half a GiB of RGB, where Pillow's own limit stands."""
+"""The most pixels an image may have unless told otherwise: half a GiB of RGB, where Pillow's own limit stands."""
 
 # Reading EPS runs Ghostscript. Pillow's IPTC reader opens whatever the file wraps by Pillow's own open, EPS included.
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
@@ -105,7 +106,9 @@ def decode(
     fewer rows and columns, rounded up, from fewer of its frequencies; other formats have none to leave out.
 
     ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
-    above ``max_pixels`` (width times height), before memory is taken for the pixels, and `MissingDependency`.
+    above ``max_pixels`` (width times height) and for far more pixels than the file has bytes for, before memory is
+    taken for them, and `MissingDependency`. Of a small file at most a quarter of ``max_pixels`` is expected (and 45
+    million by default), and 128 pixels more for each byte.
     """
     return decode_as(data, path, max_pixels, checked(mode), _warned, allow_truncated=allow_truncated, shrink=shrink)
 
@@ -143,6 +146,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
     with _unheard():
         try:
+            check_header(data, "")
             picture = _open(data, "")
         except Exception:  # noqa: BLE001  decoding it says what is wrong
             return None
@@ -226,13 +230,16 @@ def _decode_jpeg(
     turbo = _simplejpeg()
     if turbo is None:
         return None
+    place = path or "a picture in memory"
+    has_notes = check_header(data, place)
     try:
         height, width, colours, _ = turbo.decode_jpeg_header(data)
     except ValueError:
         return None
     if colours not in ("YCbCr", "Gray", "RGB"):
         return None
-    _check_size((width, height), path or "a picture in memory", max_pixels)
+    check_pixels((width, height), place, max_pixels, len(data))
+    check_scans(data, (width, height), place)
     try:
         sides = -(-height // shrink), -(-width // shrink)
         pixels = memory.empty((*sides, 3), np.uint8)
@@ -245,23 +252,10 @@ def _decode_jpeg(
         return None
     except MemoryError:
         return None
-    if not _has_app1(data):
+    if not has_notes:
         return pixels
     with _unheard():
         return _turned(pixels, _orientation(_open(data, path or "")))
-
-
-def _has_app1(data: bytes) -> bool:
-    """Whether a JPEG's header may hold EXIF or XMP, walking its segments: searching all the bytes takes far longer."""
-    place, end = 2, len(data) - 3
-    while place < end and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xDA:  # the pixels begin
-            return False
-        if marker == 0xE1:
-            return True
-        place += 2 + (data[place + 2] << 8) + data[place + 3]
-    return True
 
 
 @cache
@@ -289,8 +283,12 @@ def _read(
 ) -> NDArray[Any]:
     if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
         data += END_OF_JPEG
+    if data[:3] == JPEG:
+        check_header(data, place)  # Pillow reads it byte by byte
     picture = _open(data, place)
-    _check_size(picture.size, place, max_pixels)
+    check_pixels(picture.size, place, max_pixels, len(data))
+    if data[:3] == JPEG:
+        check_scans(data, picture.size, place)
     found = loss(picture)
     if found is not None and mode in ("RGB", "L"):
         lost.append(found)
@@ -302,7 +300,7 @@ def _read(
         if not allow_truncated or "truncated" not in str(error).lower():
             raise
         picture.tile = []  # nothing is left to load: what there was is in the picture
-    _check_size(picture.size, place, max_pixels)  # an icon's true size is known once it is loaded
+    check_pixels(picture.size, place, max_pixels, len(data))  # an icon's true size is known once it is loaded
     return _turned(converted(picture, mode, place, deep=found == "deep"), _orientation(picture))
 
 
@@ -357,16 +355,6 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _check_size(size: tuple[int, int], place: str, max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{place}: {width} x {height} = {width * height} pixels, above the limit of {max_pixels}. "
-            f"If the file is to be trusted, raise the limit with max_pixels={width * height}; "
-            'if not, remove it, or pass over it with on_error="skip".'
-        )
 
 
 @contextmanager
