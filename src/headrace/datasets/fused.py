@@ -12,7 +12,7 @@ import numpy as np
 from headrace import crew, floats, memory, seeds
 from headrace._native import kernel
 from headrace.datasets.arrays import ArrayDataset
-from headrace.datasets.images import ImageDataset, ImageFiles, ImageFolder
+from headrace.datasets.images import ImageDataset, ImageFiles, ImageFolder, label_of
 from headrace.datasets.lists import ImageList
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
@@ -167,7 +167,7 @@ def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any
         if bare:
             sample: Any = filled[0][row]
         else:
-            sample = (filled[0][row], int(filled[1][row])) if labelled else tuple(column[row] for column in filled)
+            sample = (filled[0][row], label_of(filled[1][row])) if labelled else tuple(column[row] for column in filled)
         with timed("transform"):
             made.append(rest(sample))
     return made

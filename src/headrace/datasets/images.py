@@ -51,7 +51,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         self,
         root: str,
         paths: PackedList,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         classes: Iterable[str],
         max_pixels: int,
         *,
@@ -98,8 +98,11 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         return self._paths
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """The labels, one a picture: ``(N,)`` int64, read-only; -1 where there are none."""
+    def labels(self) -> NDArray[Any]:
+        """The labels, one for each image, read-only: ``(N,)`` int64, and -1 where there are none.
+
+        A list file may also give fractions, as float64, and several label columns: ``(N, columns)``.
+        """
         return self._labels
 
     @property
@@ -115,7 +118,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], Any]:
         place = self._place(index)
         path = self._full(place)
         named = f"sample {place} ({path})"
@@ -123,9 +126,9 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
             data = self._bytes(path, named)
         with timed("decode"):
             pixels = self._decode(data, named)
-        return pixels, int(self._labels[place])
+        return pixels, label_of(self._labels[place])
 
-    def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[Any], int]:
+    def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[Any], Any]:
         """Read a picture as a transform leaves it that scales it, decoded no larger than that takes."""
         place = self._place(index)
         path = self._full(place)
@@ -135,7 +138,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         with timed("decode"):
             size = jpeg_size(data)
             if size is None:
-                return transform((self._decode(data, named), int(self._labels[place])))
+                return transform((self._decode(data, named), label_of(self._labels[place])))
             box, height, width = transform.scaling(*size)
             shrink = geometry.shrink_for(box, height, width)
             pixels = self._decode(data, named, shrink)
@@ -145,7 +148,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
                 pixels = geometry.resize(pixels, height, width, interpolation=how, box=box)
             else:
                 pixels = geometry.resize_shrunk(pixels, shrink, box, height, width, how)
-        return pixels, int(self._labels[place])
+        return pixels, label_of(self._labels[place])
 
     def _decode(self, data: bytes, named: str, shrink: int = 1) -> NDArray[Any]:
         truncated = self._allow_truncated
@@ -488,6 +491,15 @@ def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         if not isinstance(string, str):
             raise ArgumentError(f"paths must be strings or os.PathLike; paths[{index}] is {path!r}")
         yield string
+
+
+def label_of(value: Any) -> Any:
+    """Return a label as a sample has it: a Python number, or a row of several as an array of its own.
+
+    >>> label_of(np.int64(3)), label_of(np.array([1.5, 2.0]))
+    (3, array([1.5, 2. ]))
+    """
+    return value.item() if value.ndim == 0 else value.copy()
 
 
 def _labels(labels: ArrayLike | Iterable[int] | None, length: int) -> NDArray[np.int64]:

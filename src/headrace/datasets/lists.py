@@ -6,32 +6,40 @@ import csv
 import os
 import re
 from array import array
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
+from math import isfinite
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace.calls import flag
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
 from headrace.image.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from headrace.image.modes import Mode
 
-Columns = tuple[int, int]
+Columns = tuple[int, ...]
+LabelKind = Literal["int", "float", "names"]
+Record = tuple[int, str, list[str]]
+"""The number of a line, its path and its labels."""
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
 INT64 = range(-(2**63), 2**63)
+WORD = re.compile(r"[^./\\]+")
+MOST_DIGITS = 19
+"""Of a 64-bit integer; Python refuses to read one of thousands with an error of its own."""
+NUMBERS = re.compile(r"[+-]?[0-9.]+([,;| ]\s*[+-]?[0-9.]+)+")
+QUOTED = re.compile(r'"[^"]+"(?=\s)')
 
 
 class ImageList(ImageDataset):
@@ -52,14 +60,17 @@ class ImageList(ImageDataset):
 
     The file is UTF-8, with or without a byte order mark; its lines end as they like, and blank ones are passed over.
 
-    - **Separator**: a tab, a comma or white space, as the first line has it, in this order; where a comma is in a path
-      and an integer follows after white space, white space. Or say it: ``separator="\t"``, ``","``, ``" "`` for white
-      space, or any other character. With white space the label is what stands after the last of it, so that paths may
-      have spaces. With any other, fields may be quoted as in CSV (RFC 4180).
-    - **Columns**: two, path and label. Of more, or in another order, ``columns`` names two by the names in the header
-      or by numbers from 0. ``header=True`` passes over the first line; names imply it.
-    - **Labels**: integers, if all of them are. Otherwise all are names of classes, sorted, and a label is the place of
-      its name: see `classes`. Fractions are refused, and so is a header left in: one name above nothing but integers.
+    - **Separator**: the first of tab, comma, semicolon, bar and white space at which the first line splits so that a
+      field ends like an image file; else a tab, a comma or white space, in this order. Or say it: ``sep="\t"``,
+      ``","``, ``" "`` for white space, or any other character. Fields may be quoted as in CSV (RFC 4180). With white
+      space, paths may have spaces: where the path comes first, the columns after it are the last words of the line;
+      where it comes last, it is the rest of the line.
+    - **Columns**: two, path and label. Of more, or in another order, ``columns`` names the one of the path and those of
+      the labels, by the names in the header or by numbers from 0. ``header=True`` skips the first line; names imply it.
+    - **Labels**: the first line decides what all of them are: integers (int64), fractions (float64) or names of
+      classes. A label of another kind is an error that names its line; ``labels="int"``, ``"float"`` or ``"names"``
+      decides instead. Names are numbered in sorted order: see `classes`. Of several label columns, numbers all of them,
+      a label is a row, and `labels` has the shape ``(N, columns)``. A header left in is an error.
     - **Paths**: absolute, or from ``root``, which is the folder of the list file unless given; ``..`` is allowed, as
       the list is the user's own. Where ``/`` separates folders, so does a backslash, unless the first path that has
       one is there as it is written.
@@ -74,9 +85,10 @@ class ImageList(ImageDataset):
         list_file: str | os.PathLike[str],
         root: str | os.PathLike[str] | None = None,
         *,
-        separator: str | None = None,
+        sep: str | None = None,
         header: bool = False,
         columns: Sequence[str | int] | None = None,
+        labels: LabelKind | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
@@ -84,29 +96,21 @@ class ImageList(ImageDataset):
     ) -> None:
         file = Path(list_file)
         folder = str(file.parent) if root is None else as_folder(root)
-        _check(separator, columns)
-        lines = _Lines(file, _layout(file, separator, columns, header=flag("header", header)), folder)
-        try:
-            paths, labels = lines.numbered()
-            classes: list[str] = []
-        except _NameFoundError:
-            paths, labels, classes = lines.named()
+        _check(sep, columns, labels)
+        lines = _Lines(file, _layout(file, sep, columns, header=header), folder, labels)
+        paths, values, classes = lines.read()
         if not len(paths):
             raise ListFileError(f"{file}: no lines; at least one line `path label` was expected.")
         super().__init__(
             folder,
             paths,
-            labels,
+            values,
             classes,
             max_pixels,
             allow_truncated=allow_truncated,
             scaled_decode=scaled_decode,
             mode=mode,
         )
-
-
-class _NameFoundError(Exception):
-    """A label that is no integer, after which all of them are read as names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,56 +127,103 @@ class _Lines:
     file: Path
     layout: _Layout
     folder: str
+    kind: LabelKind | None
 
-    def numbered(self) -> tuple[PackedList, NDArray[np.int64]]:
-        """Read labels that are integers, as long as they are."""
-        labels = array("q")
-
-        def paths() -> Iterator[str]:
-            for number, path, label in self._pairs():
-                if not INTEGER.fullmatch(label):
-                    raise _NameFoundError
-                if int(label) not in INT64:
-                    raise unclear(self.file, number, label, "a label of at most 64 bits was expected")
-                labels.append(int(label))
-                yield path
-
-        return PackedList(paths()), np.array(labels, dtype=np.int64)
-
-    def named(self) -> tuple[PackedList, NDArray[np.int64], list[str]]:
-        """Read labels that are names."""
-        numbers: dict[str, int] = {}
-        labels = array("q")
-        named_lines: list[int] = []
+    def read(self) -> tuple[PackedList, NDArray[Any], list[str]]:
+        """Return the paths, the labels, and the names of the classes where labels are names."""
+        with closing(self._records()) as records:
+            first = next(records, None)
+            if first is None:
+                return PackedList(()), np.zeros(0, np.int64), []
+            self._refuse_header(first, records)
+        kind = self.kind or _kind(first[2])
+        if kind == "names":
+            return self._named(first)
+        values: array[Any] = array("q" if kind == "int" else "d")
+        convert: Callable[[int, str, Record], float] = self._integer if kind == "int" else self._fraction
 
         def paths() -> Iterator[str]:
-            for _, path, label in self._pairs():
-                if len(named_lines) < 2 and not INTEGER.fullmatch(label):
-                    named_lines.append(len(labels))
-                labels.append(numbers.setdefault(label, len(numbers)))
+            for number, path, fields in self._records():
+                values.extend([convert(number, field, first) for field in fields])
                 yield path
 
         packed = PackedList(paths())
-        if named_lines == [0] and len(labels) > 1:
-            raise ListFileError(
-                f"{self.file}: the first label is {next(iter(numbers))!r} and all others are integers: the first line "
-                "seems to be a header. Pass over it with header=True."
-            )
+        labels = np.array(values, dtype=np.int64 if kind == "int" else np.float64)
+        return packed, labels if len(first[2]) == 1 else labels.reshape(len(packed), -1), []
+
+    def _named(self, first: Record) -> tuple[PackedList, NDArray[np.int64], list[str]]:
+        if len(first[2]) > 1:
+            raise unclear(
+                self.file, first[0], ", ".join(first[2]),
+                f"{len(first[2])} label columns with names, where numbers were expected. Choose one label column, or "
+                "write numbers",
+            )  # fmt: skip
+        numbers: dict[str, int] = {}
+        labels = array("q")
+
+        def paths() -> Iterator[str]:
+            for number, path, (name,) in self._records():
+                if self.kind is None and NUMBERS.fullmatch(name):
+                    raise unclear(
+                        self.file, number, name,
+                        "several numbers in one field, where one label was expected. Separate them like the other "
+                        "fields and name their columns, as in columns=(0, 1, 2)",
+                    )  # fmt: skip
+                labels.append(numbers.setdefault(name, len(numbers)))
+                yield path
+
+        packed = PackedList(paths())
         classes = sorted(numbers)
         places = np.empty(len(classes), np.int64)
         places[[numbers[name] for name in classes]] = np.arange(len(classes))
         return packed, places[np.array(labels, dtype=np.int64)], classes
 
-    def _pairs(self) -> Iterator[tuple[int, str, str]]:
+    def _integer(self, number: int, field: str, first: Record) -> int:
+        if not INTEGER.fullmatch(field):
+            raise unclear(self.file, number, field, self._expected("an integer", first))
+        if len(field.lstrip("+-0")) > MOST_DIGITS or int(field) not in INT64:
+            raise unclear(self.file, number, field, "a label of at most 64 bits was expected")
+        return int(field)
+
+    def _fraction(self, number: int, field: str, first: Record) -> float:
+        if not (INTEGER.fullmatch(field) or FRACTION.fullmatch(field)) or not isfinite(value := float(field)):
+            raise unclear(self.file, number, field, self._expected("a finite number", first))
+        return value
+
+    def _expected(self, what: str, first: Record) -> str:
+        why = f"labels={self.kind!r}" if self.kind else f"the label of line {first[0]} is {first[2][0]!r}"
+        return (
+            f'{what} was expected as a label, since {why}. Correct the line, or pass labels="int", "float" or "names"'
+        )
+
+    def _refuse_header(self, first: Record, others: Iterator[Record]) -> None:
+        """Refuse a first line of words above lines of images, or a name above nothing but numbers."""
+        if self.layout.header or _kind(first[2]) != "names":
+            return
+        try:
+            second = next(others, None)
+        except ListFileError:
+            return  # raised when its line is read
+        if second is None:
+            return
+        headed = WORD.fullmatch(first[1]) and _is_image(second[1]) and not _is_image(first[1])
+        numbers = self.kind is None and all(_kind(labels) != "names" for _, _, labels in chain([second], others))
+        if headed or numbers:
+            raise ListFileError(
+                f"{self.file}, line {first[0]}: the path is {first[1]!r} and the label {first[2][0]!r}, and the lines "
+                "below are of another kind: the first line seems to be a header. Skip it with header=True."
+            )
+
+    def _records(self) -> Generator[Record]:
         literal: bool | None = None  # whether backslashes belong to names; asked once, of the disk
         for number, fields in self._rows():
-            path, label = self._pick(number, fields)
+            path, labels = self._pick(number, fields)
             if "\\" in path and os.sep == "/":
                 if literal is None:
                     literal = Path(self.folder, path).exists()
                 if not literal:
                     path = path.replace("\\", "/")
-            yield number, path, label
+            yield number, path, labels
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         with opened(self.file) as stream:
@@ -181,95 +232,149 @@ class _Lines:
                 next(rows, None)
             yield from rows
 
-    def _pick(self, number: int, fields: list[str]) -> tuple[str, str]:
+    def _pick(self, number: int, fields: list[str]) -> tuple[str, list[str]]:
         line = self.layout.separator.join(fields)
-        if self.layout.columns is None:
-            if len(fields) != 2:
-                raise unclear(
-                    self.file, number, line,
-                    f"{len(fields)} fields, where a path and a label were expected, separated by "
-                    f"{_called(self.layout.separator)}. Quote a path that has the separator in it, name another "
-                    "separator, or choose two of the columns: columns=(0, 1). Paths without labels are for ImageFiles",
-                )  # fmt: skip
-            first, second = 0, 1
-        else:
-            first, second = self.layout.columns
-            if max(first, second) >= len(fields):
-                raise unclear(
-                    self.file, number, line, f"{len(fields)} fields, where columns {first} and {second} were expected"
-                )
-        path, label = fields[first].strip(), fields[second].strip()
-        if not path or not label:
-            raise unclear(self.file, number, line, "a path and a label were expected, and one is empty")
-        if label.lower().endswith(DEFAULT_EXTENSIONS):
+        columns = self.layout.columns or (0, 1)
+        if self.layout.columns is None and len(fields) != 2:
             raise unclear(
                 self.file, number, line,
-                f"{label!r} stands where a label was expected, and looks like a path. Swap the two with "
+                f"{len(fields)} fields, where a path and a label were expected, separated by "
+                f"{_called(self.layout.separator)}. Quote a path that has the separator in it, name another "
+                "separator with sep=, or choose the columns of the path and of the labels, as in columns=(0, 1). Paths "
+                "without labels are for ImageFiles",
+            )  # fmt: skip
+        if max(columns) >= len(fields):
+            raise unclear(
+                self.file, number, line,
+                f"{len(fields)} fields, where columns {' and '.join(map(str, columns))} were expected",
+            )  # fmt: skip
+        path, *labels = (fields[column].strip() for column in columns)
+        if not path or not all(labels):
+            raise unclear(self.file, number, line, "a path and a label were expected, and one is empty")
+        odd = next((label for label in labels if _is_image(label)), None)
+        if odd is not None:
+            raise unclear(
+                self.file, number, line,
+                f"{odd!r} stands where a label was expected, and looks like a path. Swap the two with "
                 "columns=(1, 0); paths without labels are for ImageFiles",
             )  # fmt: skip
-        if FRACTION.fullmatch(label):
-            raise unclear(self.file, number, line, f"label {label!r} is neither an integer nor a name; write integers")
-        return path, label
+        if (
+            self.layout.columns is None
+            and self.layout.separator == " "
+            and _is_image(path.split()[0]) > _is_image(path)
+        ):
+            raise unclear(
+                self.file, number, line,
+                f"{path!r} was read as the path, and has words after the name of an image. Name the columns of several "
+                "labels, as in columns=(0, 1, 2), or quote the path",
+            )  # fmt: skip
+        return path, labels
 
 
-def _check(separator: str | None, columns: Sequence[str | int] | None) -> None:
-    if separator is not None and (not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n'):
-        raise ArgumentError(f"separator must be one character, or None to find it; got {separator!r}")
+def _check(sep: str | None, columns: Sequence[str | int] | None, labels: str | None) -> None:
+    if sep is not None and (not isinstance(sep, str) or len(sep) != 1 or sep in '"\r\n'):
+        raise ArgumentError(f"sep must be one character, or None to find it; got {sep!r}")
+    if labels not in (None, "int", "float", "names"):
+        raise ArgumentError(f'labels must be "int", "float", "names", or None to follow the first line; got {labels!r}')
     if columns is None:
         return
-    two = isinstance(columns, (tuple, list)) and len(columns) == 2
-    if not two or not all(
+    several = isinstance(columns, (tuple, list)) and len(columns) >= 2
+    if not several or not all(
         isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool) and one >= 0) for one in columns
     ):
         raise ArgumentError(
-            f"columns must be two, of the path and of the label, by name or by number from 0; got {columns!r}"
+            "columns must be two or more, of the path and then of the labels, by name or by number from 0; got "
+            f"{columns!r}"
         )
 
 
-def _layout(file: Path, separator: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
+def _kind(labels: Sequence[str]) -> LabelKind:
+    """Say what the labels of a line are; several are fractions where one is."""
+    if all(INTEGER.fullmatch(label) for label in labels):
+        return "int"
+    return "float" if all(INTEGER.fullmatch(label) or FRACTION.fullmatch(label) for label in labels) else "names"
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(DEFAULT_EXTENSIONS)
+
+
+def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
     """Make out what stands where, from what the user said and the first line that is not blank."""
     with opened(file) as stream:
         first = next((line for line in stream if line.strip()), "")
         if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
             raise ListFileError(f"{file}: UTF-16, where UTF-8 was expected. Save it as UTF-8.")
-        separator = separator or _separator(first, whole=columns is None)
+        separator = sep or _separator(first, whole=columns is None)
         if columns is None:
             return _Layout(separator, None, header)
         stream.seek(0)
-        numbered = _Layout(separator, (0, 1), header=False)
-        names = [name.strip() for name in next(_fields(file, stream, numbered), (1, []))[1]]
+        header_line = _Layout(separator, None, header=False)
+        names = [name.strip() for name in next(_split(file, stream, header_line), (1, []))[1]]
     places = []
     for column in columns:
         if isinstance(column, str) and column not in names:
             raise ListFileError(
                 f"{file}: no column {column!r} in its header; found {', '.join(map(repr, names)) or 'nothing'}, "
-                f"separated by {_called(separator)}. Name two of them, or another separator."
+                f"separated by {_called(separator)}. Name columns that are there, or another separator with sep=."
             )
         places.append(names.index(column) if isinstance(column, str) else column)
     named = any(isinstance(column, str) for column in columns)
-    return _Layout(separator, (places[0], places[1]), header or named)
+    return _Layout(separator, tuple(places), header or named)
 
 
 def _separator(line: str, *, whole: bool) -> str:
-    if "\t" in line.strip():
-        return "\t"
-    if "," not in line:
+    line = line.strip()
+    if not line:
         return " "
-    # `a,b.jpg 3`: the comma is the path's if what follows the last space is a number and what follows the comma is not.
+    for separator in "\t,;|":
+        if any(_is_image(field.strip().strip('"')) for field in line.split(separator)) and separator in line:
+            return separator
+    if not whole and (named := next((separator for separator in "\t,;|" if separator in line), None)):
+        return named
+    if _is_image(line.rsplit(maxsplit=1)[0].strip('"')) or "," not in line:
+        return "\t" if "\t" in line else " "
+    # `a,b 3`: the comma is the path's if what follows the last space is a number and what follows the comma is not.
     after_space, after_comma = line.rsplit(maxsplit=1)[-1], line.rsplit(",", 1)[1].strip()
-    if whole and INTEGER.fullmatch(after_space) and not INTEGER.fullmatch(after_comma):
+    if "\t" not in line and INTEGER.fullmatch(after_space) and not INTEGER.fullmatch(after_comma):
         return " "
-    return ","
+    return "\t" if "\t" in line else ","
 
 
 def _fields(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
     """Split the lines that are not blank, with their numbers."""
-    if layout.separator == " " and layout.columns is None:
-        for number, line in zip(count(1), stream):
-            fields = line.strip().rsplit(None, 1)
-            if fields:
-                yield number, [_unquoted(fields[0]), *fields[1:]]
+    columns = layout.columns or (0, 1)
+    if layout.separator != " ":
+        yield from _split(file, stream, layout)
         return
+    last = max(columns)
+    for number, line in zip(count(1), stream):
+        if columns[0] == 0:
+            fields = _after_the_path(line.strip(), last, exact=layout.columns is None)
+        else:
+            fields = line.split(None, columns[0]) if columns[0] == last else line.split()
+        if fields:
+            fields[columns[0] : columns[0] + 1] = [_unquoted(field.strip()) for field in fields[columns[0] :][:1]]
+            yield number, fields
+
+
+def _after_the_path(line: str, last: int, *, exact: bool) -> list[str]:
+    """Split a line of words that begins with a path, which may have spaces, and has ``last`` columns after it at least.
+
+    The path ends with the first word that ends like an image file; else so that the columns are the last words.
+    """
+    quoted = QUOTED.match(line)
+    if quoted:
+        return [quoted[0], *line[quoted.end() :].split()]
+    words = line.split()
+    if not exact:
+        end = next((place for place, word in enumerate(words) if _is_image(word)), None)
+        if end is not None and len(words) - end - 1 >= last:
+            return [line.rsplit(None, len(words) - end - 1)[0], *words[end + 1 :]]
+    return line.rsplit(None, last)
+
+
+def _split(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(stream, delimiter=layout.separator, skipinitialspace=layout.separator == " ", strict=True)
     while True:
         try:
@@ -293,7 +398,7 @@ def opened(file: Path) -> Iterator[IO[str]]:
         stream: Any = file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except OSError as error:
         kind = MissingFile if isinstance(error, FileNotFoundError) else UnreadableFile
-        failed = kind(f"{file}: cannot be opened: {error.strerror}; a list file was expected. Mend the path.")
+        failed = kind(f"{file}: cannot be opened: {error.strerror}; a list file was expected. Check the path.")
         failed.errno = error.errno
         raise failed from error
     with stream:
