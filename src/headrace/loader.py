@@ -884,8 +884,9 @@ class DataLoader(Generic[T_co]):
 
     @property
     def _fans(self) -> bool:
-        """Whether a stream is read here, once, and finished by the workers."""
-        return self.shard == "auto" and self._kind != "inline"
+        """Whether a stream is read here, once, shared out between ranks, and finished by the workers."""
+        shares = self.world_size > 1 or self.uneven == "repeat"
+        return self.shard == "auto" and (shares or self._kind != "inline")
 
     @property
     def _readers(self) -> int:

@@ -112,7 +112,8 @@ class Trial:
         self.chosen, self.streams = self.kind in BATCH_SAMPLERS, self.kind in ("stream", "copies")
         policies = ["raise", "skip"] if self.streams else ["raise", "replace", "replace", "skip"]
         self.on_error = draw.choice([name for name in policies if name != "skip" or not self.chosen])
-        self.uneven = draw.choice(["pad", "drop", "repeat"]) if self.on_error != "skip" else "pad"
+        shared = self.on_error != "skip" and self.kind not in ALONE
+        self.uneven = draw.choice(["pad", "drop", "repeat"]) if shared else "pad"
         self.drop_last = not self.chosen and draw.random() < 0.3
         bad = draw.sample(range(self.size), draw.randint(0, 3)) if self.on_error != "raise" else []
         if self.kind in ("list", *BATCH_SAMPLERS) and self.on_error == "replace":
@@ -222,8 +223,6 @@ class Trial:
             world = 1 if self.kind in ALONE or self.on_error == "skip" else self.draws.choice((1, 1, 2, 3))
             size = self.draws.randint(1, 6) if before[1] == 0 or self.draws.random() < 0.5 else before[1]
             workers, ordered = self.draws.choice((0, 0, 1, 3)), self.draws.random() < 0.6
-            if self.kind == "stream" and world > 1:
-                workers = workers or 1
             if not ordered and world == 1 and self.on_error != "skip" and workers:
                 ordered = True  # what comes then is compared elsewhere: `unordered`
             loaders = self.loaders(world, size, ordered, workers)
