@@ -68,6 +68,8 @@ class Loop(Iterator[T_co]):
         self._cursor = cursor
         self._first = self._latest = cursor.place
         self._streams = dict(cursor.place.streams)
+        self._earlier: dict[int, dict[int, Any]] = {}
+        """Where batches are filled up: the streams' states before each step of which samples are in hand."""
         self._recorder = recorder
         self._watch = watch
         self._record: bytes | None = None
@@ -173,13 +175,18 @@ class Loop(Iterator[T_co]):
         if self._state == "over":
             return Place(self._first.epoch + 1)
         step, beyond = self._window.place
+        streams = self._streams
         offset, bad = 0, self._first.bad + self._meter.skipped + self._meter.replaced
         if self._refill is not None and (place := self._refill.place) is not None:
             step, offset, again = place
             bad -= again
+            # Samples in hand are read again: from where their streams stood then.
+            for old in [each for each in self._earlier if each < step]:
+                del self._earlier[old]
+            streams = self._earlier.get(step, streams)
         batches = self._first.batches + self._meter.batches
         session = None if self._recorder is None else self._recorder.session.name
-        return Place(self._first.epoch, step, beyond, offset, batches, bad, self._streams, session)
+        return Place(self._first.epoch, step, beyond, offset, batches, bad, streams, session)
 
     def close(self) -> None:
         """End the loop and its workers."""
@@ -257,6 +264,8 @@ class Loop(Iterator[T_co]):
         meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
         if outcome.stream is not None:
             lane, state = outcome.stream
+            if self._refill is not None:
+                self._earlier[outcome.step] = self._streams
             self._streams = {**self._streams, lane: state}
         if outcome.bad:
             try:
