@@ -85,7 +85,7 @@ class DataLoader(Generic[T_co]):
     ``drop_last``). The order of a planned sampler (`ShardSampler`, `MixtureSampler`, `BucketBatchSampler` and others)
     is a function of the seed and the epoch, as the loader's own is: it can be entered anywhere, and ranks share it.
     With ``batch_size=None`` samples come one by one, not collated. With ``in_order=False`` batches come as they are
-    made, so that a slow one holds up no other.
+    made, so that a slow one holds up no other; not with ``world_size`` above 1, where one state must restore all ranks.
 
     **Workers**: ``num_workers`` of them make batches, at most ``prefetch_factor`` (2) each ahead of the loop; 0 makes
     them in the loop's own thread, and so does ``workers="inline"``; "auto" is one for each CPU that this process may
