@@ -48,16 +48,17 @@ def check_pixels(size: tuple[int, int], place: str, max_pixels: int, nbytes: int
         )
 
 
-def check_header(data: bytes, place: str) -> bool:
-    r"""Walk the segments of a JPEG up to its pixels: whether EXIF or XMP may be among them.
+def check_header(data: bytes, place: str) -> tuple[bool, bool]:
+    r"""Walk the segments of a JPEG up to its pixels: whether EXIF or XMP may be among them, and many scans follow.
 
     >>> check_header(b"\xff\xd8\xff\xe1\0\x09Exif\0", "a.jpg")
-    True
+    (True, True)
 
     Raises `BadImage` for far more segments, or fill between them, than any camera or program writes.
     """
     place_, end, found = 2, len(data) - 3, False
     segments, fill, most = 0, 0, SEGMENTS + len(data) // 1024
+    components, many = 0, True
     while place_ < end and data[place_] == 0xFF:
         if data[place_ + 1] == 0xFF:
             after = _FILL.match(data, place_).end() - 1  # type: ignore[union-attr]
@@ -68,13 +69,16 @@ def check_header(data: bytes, place: str) -> bool:
             continue
         marker = data[place_ + 1]
         if marker in (0xDA, 0xD9):  # the pixels begin, or there are none
+            many = marker != 0xDA or not components or data[place_ + 4 : place_ + 5] != bytes((components,))
             break
+        if 0xC0 <= marker <= 0xC2:  # a sequential JPEG with all components in one scan ends with that
+            components = data[place_ + 9] if marker < 0xC2 and place_ + 9 <= end else 0
         found = found or marker == 0xE1
         segments += 1
         if segments > most:
             raise _bomb(place, f"more than {most} segments before its pixels", f"at most {most} for its size")
         place_ += 2 + (data[place_ + 2] << 8) + data[place_ + 3]
-    return found
+    return found, many
 
 
 def check_scans(data: bytes, size: tuple[int, int], place: str) -> None:

@@ -231,7 +231,7 @@ def _decode_jpeg(
     if turbo is None:
         return None
     place = path or "a picture in memory"
-    has_notes = check_header(data, place)
+    has_notes, many_scans = check_header(data, place)
     try:
         height, width, colours, _ = turbo.decode_jpeg_header(data)
     except ValueError:
@@ -239,7 +239,8 @@ def _decode_jpeg(
     if colours not in ("YCbCr", "Gray", "RGB"):
         return None
     check_pixels((width, height), place, max_pixels, len(data))
-    check_scans(data, (width, height), place)
+    if many_scans:
+        check_scans(data, (width, height), place)
     try:
         sides = -(-height // shrink), -(-width // shrink)
         pixels = memory.empty((*sides, 3), np.uint8)
