@@ -24,8 +24,8 @@ LAYERS = [
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
-    {"work", "errors", "seeds", "timing", "calls", "once", "memory", "generators", "machine", "ranks", "worker_info"}
-    | {"_native", "crew", "files", "floats", "tracing"},
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
+    | {"_native", "crew", "files", "floats", "keys", "once", "tracing"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -40,6 +40,7 @@ WITHIN = {
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,
+    ("keys", "generators"): True,
     ("once", "calls"): True,
     ("once", "generators"): True,
     ("files", "errors"): True,

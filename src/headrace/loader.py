@@ -25,6 +25,7 @@ from headrace.executors.inline import Inline
 from headrace.executors.native import Native
 from headrace.executors.threads import Threads
 from headrace.generators import GeneratorLike, Stateful, draw_seed, resolve
+from headrace.keys import check_no_mask
 from headrace.ledger.book import Ledger, opened
 from headrace.ledger.recorder import Recorder, begun
 from headrace.loop import Loop
@@ -190,6 +191,8 @@ class DataLoader(Generic[T_co]):
         self.multiprocessing_context = multiprocessing_context
         if self._streams:
             arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
+        check_no_mask("sampler", sampler)
+        check_no_mask("the indices of a Subset", getattr(dataset, "indices", None) if _is_subset(dataset) else None)
         arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
         self.in_order = flag("in_order", in_order)
         self.generator = generator
@@ -917,6 +920,10 @@ class DataLoader(Generic[T_co]):
             )
         if self.prefetch_factor == 0 and self._kind != "inline":
             raise arguments.UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
+
+
+def _is_subset(dataset: Any) -> bool:
+    return any(kind.__name__ == "Subset" for kind in type(dataset).__mro__)  # torch's too, which checks nothing
 
 
 class Plain:

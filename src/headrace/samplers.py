@@ -18,6 +18,7 @@ from headrace import seeds
 from headrace.calls import flag
 from headrace.errors import ArgumentError
 from headrace.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+from headrace.keys import check_no_mask
 from headrace.once import OnlyOnce
 from headrace.plan.order import Shuffled
 
@@ -136,6 +137,7 @@ class SubsetRandomSampler(Sampler[int]):
     """
 
     def __init__(self, indices: Sequence[int], generator: GeneratorLike = None) -> None:
+        check_no_mask("SubsetRandomSampler: indices", indices)
         self.indices = indices
         self.generator = resolve(generator)
 

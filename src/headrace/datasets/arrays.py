@@ -12,6 +12,7 @@ import numpy as np
 from headrace.datasets.base import Dataset
 from headrace.datasets.mapped import MappedRows, Sent, mapped_rows
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
+from headrace.keys import places, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,17 +117,12 @@ class ArrayDataset(Dataset[Any]):
 
     def read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         """Gather the rows of these keys into lent memory: one array, or a list of arrays."""
-        rows = np.asarray(keys, dtype=np.intp)
-        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"row {rows.max()} is out of range for an ArrayDataset of {len(self)} rows")
-        places = rows  # from 0 up, for maps; most often they are already
-        if self._maps is not None and rows.size and rows.min() < 0:
-            places = np.where(rows < 0, rows + len(self), rows)
+        rows = places(keys, len(self), "an ArrayDataset of {} rows")
         batch = []
         for number, array in enumerate(self.arrays):
             out = empty((len(rows), *array.shape[1:]), array.dtype)
             if self._maps is not None and (mapped := self._maps[number]) is not None:
-                mapped.take(places, out)
+                mapped.take(rows, out)
                 batch.append(out)
                 continue
             # mode="wrap" writes straight into out (the default mode makes a copy first) and, the keys being
@@ -136,6 +132,8 @@ class ArrayDataset(Dataset[Any]):
         return batch[0] if len(batch) == 1 else batch
 
     def _row(self, number: int, index: Any) -> Any:
+        if type(index) is not int and not isinstance(index, (slice, list, np.ndarray)):
+            index = whole(index)  # NumPy takes None for a new axis, and a bool for one of rows
         mapped = None if self._maps is None else self._maps[number]
         return self.arrays[number][index] if mapped is None else mapped.row(index)
 

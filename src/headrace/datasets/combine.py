@@ -16,6 +16,7 @@ from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
+from headrace.keys import check_whole, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,8 +108,8 @@ class ConcatDataset(Dataset[T_co]):
             bare = not isinstance(piece, list)
             columns = [piece] if bare else piece
             batch = batch or [empty((len(keys), *column.shape[1:]), column.dtype) for column in columns]
-            for whole, column in zip(batch, columns, strict=True):
-                whole[rows] = column
+            for filled, column in zip(batch, columns, strict=True):
+                filled[rows] = column
         return batch[0] if bare else batch
 
     def _piece(self, part: int, keys: list[int], empty: Empty) -> Any:
@@ -123,6 +124,8 @@ class ConcatDataset(Dataset[T_co]):
     def _place(self, index: int) -> tuple[int, int]:
         """Return which dataset an index falls in, and its index there."""
         size = len(self)
+        if type(index) is not int:
+            index = whole(index)
         if index < 0:
             if -index > size:
                 raise ArgumentError(
@@ -176,10 +179,12 @@ class StackDataset(Dataset[T_co]):
 
     def __getitem__(self, index: int) -> Any:
         """Return the tuple or dict of the samples at an index."""
+        check_whole((index,))
         return self._joined([dataset[index] for dataset in self._parts])
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """Read the samples at these indices, with one call for each dataset that has ``__getitems__``."""
+        check_whole(indices)
         columns = [parts.many(dataset, indices) for dataset in self._parts]
         return [self._joined(items) for items in zip(*columns, strict=True)]
 

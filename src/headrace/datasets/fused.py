@@ -18,6 +18,7 @@ from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.image import fused
 from headrace.image.transforms import RandomResizedCrop, Resize
+from headrace.keys import check_whole
 from headrace.timing import add, timed
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def _resolved(base: Any, keys: Sequence[int]) -> tuple[Keys, Any]:
         if cast("Any", kernel).indices(keys, length, places):
             return places, base
     given = np.asarray(keys)
+    check_whole(keys)
     if given.dtype.kind not in "iu":
         # Whatever stands there, the root says what is the matter with it.
         given = np.array([base._place(key) if isinstance(base, ImageDataset) else index(key) for key in keys], np.int64)

@@ -21,7 +21,9 @@ import numpy as np
 
 from headrace.calls import flag
 from headrace.datasets.base import Dataset
+from headrace.datasets.unchanged import Unchanged
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
+from headrace.keys import places as places_of
 from headrace.timing import timed
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ class HDF5Dataset(Dataset[Any]):
     A file may be of anyone: what leads out of it (external links, external storage, virtual arrays), a filter that
     would have to be loaded, and anything that needs more than ``max_bytes`` at once (a chunk, a row, all labels) is
     refused. Raises `MissingFile`, `UnreadableFile` (also for a row that cannot be read), `ArgumentError` for names and
-    arrays that cannot be used, and `MissingDependency` without h5py.
+    arrays that cannot be used, and `MissingDependency` without h5py. A file that is cut short, written over or
+    replaced, or removed, while it is read raises `BadFile` or `MissingFile` at the next read; it may grow.
     """
 
     def __init__(
@@ -171,15 +174,7 @@ class HDF5Dataset(Dataset[Any]):
         return list(zip(rows, self._labels[places].tolist(), strict=True))
 
     def _places(self, keys: Sequence[int]) -> NDArray[np.intp]:
-        given = np.asarray(keys)
-        if given.dtype.kind not in "iu" and given.size:
-            raise TypeError(f"indices must be integers; got {given.dtype}")
-        places = given.astype(np.intp)
-        length = len(self)
-        wrong = places[(places < -length) | (places >= length)]
-        if len(wrong):
-            raise IndexError(f"index {wrong[0]} is out of range for an HDF5Dataset of {length} rows")
-        return np.where(places < 0, places + length, places)
+        return places_of(keys, len(self), "an HDF5Dataset of {} rows")
 
     def _gather(self, places: NDArray[np.intp], empty: Empty) -> NDArray[Any]:
         array = self._array
@@ -191,7 +186,7 @@ class HDF5Dataset(Dataset[Any]):
         for mine in np.split(order, begins[1:]) if len(order) else ():
             number = int(blocks[mine[0]])
             with timed("read"):
-                rows[mine] = reader.block(number)[places[mine] - number * array.block]
+                rows[mine] = reader.block(number, int(places[mine[0]]))[places[mine] - number * array.block]
         return rows
 
     def _reader(self) -> _Reader:
@@ -248,10 +243,11 @@ class _Reader:
         self._lock = threading.Lock()
         self._file: Any = None
         self._stored: Any = None
+        self._facts: Any = None
         self._blocks: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._held = 0
 
-    def block(self, number: int) -> NDArray[Any]:
+    def block(self, number: int, row: int) -> NDArray[Any]:
         # Held while reading too: HDF5 lets in one thread at a time anyway, and so no block is read twice.
         with self._lock:
             block = self._blocks.get(number)
@@ -262,8 +258,11 @@ class _Reader:
                 self._open()
             start = number * self._array.block
             stop = min(start + self._array.block, self._array.rows)
+            place = f"{self._path}:{self._array.name}[{row}]"
+            self._facts.check(place)
             with _told(f"{self._path}:{self._array.name}[{start}:{stop}]"):
                 block = self._array.read(self._stored, start, stop)
+            self._facts.check(place)  # it may have been cut meanwhile
             if block.nbytes <= self._cache_bytes:
                 self._blocks[number] = block
                 self._held += block.nbytes
@@ -283,6 +282,7 @@ class _Reader:
         file = _h5py_file(self._path)
         try:
             with _told(self._path):
+                self._facts = Unchanged.of(self._path)
                 stored = _resolved(self._path, file, self._array.name)
                 self._array.check_same(f"{self._path}:{self._array.name}", stored)
         except BaseException:

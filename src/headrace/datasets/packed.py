@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from headrace.errors import ArgumentError
+from headrace.keys import place as place_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,11 +66,7 @@ class PackedList(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | PackedList:
         if isinstance(index, slice):
             return self._slice(range(len(self))[index])
-        place = operator.index(index)
-        if place < 0:
-            place += len(self)
-        if not 0 <= place < len(self):
-            raise IndexError(f"index {index} is out of range for a list of {len(self)} strings")
+        place = place_of(index, len(self), "a list of {} strings")
         return str(self._bytes[self._begins[place] : self._begins[place + 1]], "utf-8", "surrogatepass")
 
     def _slice(self, places: range) -> PackedList:

@@ -16,6 +16,7 @@ from headrace.datasets.combine import ConcatDataset
 from headrace.datasets.subset import Subset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
+from headrace.keys import place
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -141,7 +142,7 @@ class PairedDataset(Dataset[Any]):
         return parts.where(self.dataset, index)
 
     def _draw(self, index: int) -> list[int]:
-        kind = self._kinds[index]
+        kind = self._kinds[place(index, len(self._kinds), "a PairedDataset of {} samples")]
         begin, end = self._begins[kind], self._begins[kind + 1]
         size = self.k or 1
         rng = seeds.rng()

@@ -16,6 +16,7 @@ from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
 from headrace.generators import ArgumentTypeError, GeneratorLike, draws
+from headrace.keys import is_mask, places, selected, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,8 @@ class Subset(Dataset[T_co]):
     (3, 'b', ['b', 'd', 'f'])
 
     ``indices``: a sequence or an array of what ``dataset`` is to be asked for. A list or slice of positions asks the
-    dataset for the list of their indices, which datasets of arrays answer. Whole batches are read where ``dataset``
+    dataset for the list of their indices, which datasets of arrays answer. A boolean mask of the dataset's length
+    selects the samples where it is True. Whole batches are read where ``dataset``
     reads them. Raises NotImplementedError for a subclass that defines ``__getitem__`` without ``__getitems__``.
     """
 
@@ -48,12 +50,22 @@ class Subset(Dataset[T_co]):
                 "define it too: def __getitems__(self, indices): return [self[index] for index in indices]"
             )
         self.dataset = dataset
+        if not (hasattr(indices, "__getitem__") and hasattr(indices, "__len__")):
+            raise ArgumentTypeError(
+                f"Subset: indices must be a sequence or an array; got {article(type(indices).__qualname__)}"
+            )
+        if is_mask(indices):
+            indices = Indices(selected("Subset: indices", indices, len(dataset)))
+        elif isinstance(indices, np.ndarray) and indices.ndim != 1:
+            raise ArgumentTypeError(f"Subset: indices must be one row of indices; got an array of {indices.shape}")
         self.indices = indices
 
     def __getitem__(self, index: Any) -> Any:
         """Return the dataset's sample at the index that stands at this position; or those of several."""
         if isinstance(index, list):
             return self.dataset[self._keys(index)]  # type: ignore[index]
+        if type(index) is not int and not isinstance(index, slice):
+            index = whole(index)
         return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: list[int]) -> list[T_co]:
@@ -107,6 +119,8 @@ class Subset(Dataset[T_co]):
     def _keys(self, positions: Sequence[int]) -> list[Any]:
         if isinstance(self.indices, Indices):
             return self.indices.take(positions)
+        if not set(map(type, positions)) <= {int}:
+            positions = [whole(position) for position in positions]
         return [self.indices[position] for position in positions]
 
 
@@ -176,7 +190,7 @@ class Indices(Sequence[int]):
 
     def take(self, positions: Sequence[int]) -> list[int]:
         """Return the indices at some positions."""
-        numbers: list[int] = self._numbers[np.asarray(positions, dtype=np.intp)].tolist()
+        numbers: list[int] = self._numbers[places(positions, len(self), "a Subset of {} samples")].tolist()
         return numbers
 
     def __len__(self) -> int:

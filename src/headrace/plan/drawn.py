@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from headrace.keys import check_whole
 from headrace.work import Lane, Work
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Drawn:
         if batch is None:
             return None
         keys = batch if isinstance(batch, list) else list(batch)
+        if not self._stream:
+            check_whole(keys)
         self._step += 1
         self._start += len(keys)
         if self._mark is not None:
