@@ -17,6 +17,7 @@ from headrace.datasets.lists import ImageList
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.image import fused
+from headrace.image.targets import spatial_part
 from headrace.image.transforms import RandomResizedCrop, Resize
 from headrace.keys import check_whole
 from headrace.timing import add, timed
@@ -52,7 +53,13 @@ def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
     if isinstance(root, ImageDataset):
         shrink = scaling_of(base, transforms) is not None
         return fused.plan(transforms, max_pixels=root._max_pixels, shrink=shrink)
-    return fused.plan(transforms, picture=root.arrays[0].shape[1:])
+    plan = fused.plan(transforms, picture=root.arrays[0].shape[1:])
+    moved = any(getattr(transform, "geometric", False) for transform in plan.transforms[: plan.fused])
+    # Stand-ins of the rows' shapes: no row is read, which may lie in a file.
+    rows = tuple(np.broadcast_to(np.uint8(0), array.shape[1:]) for array in root.arrays)
+    if moved and spatial_part(rows, rows[0].shape[:2]):
+        return None  # step by step, the first transform that moves pixels refuses the sample
+    return plan
 
 
 def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Resize | RandomResizedCrop | None:

@@ -1,7 +1,8 @@
 """What can be done to a picture on its way into a batch: small immutable objects, called with one sample.
 
 A sample is a picture, a NumPy array ``(H, W)`` or ``(H, W, C)``; or a tuple or list whose first item is one; or a
-mapping with one under ``"image"``. What else it holds passes through. Random transforms draw from the generator that
+mapping with one under ``"image"``. What else it holds passes through; transforms that move pixels refuse samples with
+masks, boxes or other parts that have places in the image. Random transforms draw from the generator that
 they are given, ``transform(sample, rng)``, or from the sample's own, `headrace.rng`; the others never touch one.
 
 What comes out may share memory with what went in (a crop is a view), so change a picture in place only if you
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, lru_cache
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from headrace.calls import LazyRng, article, bind, flag
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.geometry import INTERPOLATIONS, PAD_MODES, Box, Fill, Interpolation, PadMode
+from headrace.image.targets import spatial_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,11 +51,15 @@ class Transform(LazyRng):
     """What every transform of pictures has in common: how it is called, and on what."""
 
     __slots__ = ()
+    geometric: ClassVar[bool] = False
+    """Whether it moves pixels, so that a mask or boxes beside the image would no longer fit it."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
         """Return the sample with its picture transformed."""
         if isinstance(sample, np.ndarray):
             return cast("Sample", self._pixels(self._picture(sample), rng))
+        if self.geometric:
+            self._check_targets(sample)
         if isinstance(sample, tuple) and sample:
             items = (self._pixels(self._picture(sample[0]), rng), *sample[1:])
             kind: Any = type(sample)
@@ -75,6 +81,21 @@ class Transform(LazyRng):
 
     def _pixels(self, image: Image, rng: np.random.Generator | None) -> Image:
         raise NotImplementedError
+
+    def _check_targets(self, sample: Any) -> None:
+        """Refuse a sample whose other parts have places in its image, which would stay where they are."""
+        mapped = isinstance(sample, Mapping)
+        image = sample.get("image") if mapped else sample[0] if isinstance(sample, (tuple, list)) and sample else None
+        if not isinstance(image, np.ndarray) or (not mapped and len(sample) == 1):
+            return
+        part = spatial_part(sample, image.shape[:2])
+        if part:
+            raise ArgumentError(
+                f"{self._name} would move the image's pixels and leave the rest of the sample behind: {part}. Parts "
+                f"without places in the image were expected, such as labels. Map a function of your own that applies "
+                f"the geometry to the whole sample, or leave {self._name} out. If the part has no places in the "
+                'image, give samples as {"image": image, "label": part}, or add it after the geometry'
+            )
 
     def _picture(self, image: object) -> Image:
         if not isinstance(image, np.ndarray):
@@ -122,6 +143,7 @@ class Resize(Transform):
     installed.
     """
 
+    geometric = True
     size: Size
     _: KW_ONLY
     interpolation: Interpolation = "bilinear"
@@ -163,6 +185,7 @@ class CenterCrop(Transform):
     where the picture is large enough.
     """
 
+    geometric = True
     size: Size
 
     def __post_init__(self) -> None:
@@ -195,6 +218,7 @@ class RandomCrop(Transform):
     Raises ArgumentError for arguments that cannot be used, and for a picture that is too small.
     """
 
+    geometric = True
     size: Size
     _: KW_ONLY
     padding: Padding | None = None
@@ -253,6 +277,7 @@ class RandomResizedCrop(Transform):
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
     """
 
+    geometric = True
     size: Size
     _: KW_ONLY
     scale: tuple[float, float] = (0.08, 1.0)
@@ -310,6 +335,7 @@ class RandomHorizontalFlip(Transform):
     Any dtype; a mirrored picture is a new contiguous array.
     """
 
+    geometric = True
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -344,6 +370,7 @@ class Pad(Transform):
     and where more would have to be mirrored than there is.
     """
 
+    geometric = True
     padding: Padding
     _: KW_ONLY
     mode: PadMode = "constant"
