@@ -295,8 +295,20 @@ def test_a_list_file_that_cannot_be_opened_is_an_error_of_ours(tmp_path: Path) -
     """Tell a missing one from a folder."""
     with pytest.raises(MissingFile, match=r"gone\.txt: cannot be opened: No such file"):
         ImageList(tmp_path / "gone.txt")
-    with pytest.raises(UnreadableFile, match="cannot be opened: Is a directory"):
+    with pytest.raises(UnreadableFile, match="cannot be opened: it is a folder"):
         ImageList(tmp_path)
+
+
+def test_only_a_regular_file_of_text_is_a_list(tmp_path: Path) -> None:
+    """Refuse a device, a pipe that nobody writes to, a file of the kernel's and one of zeros, before reading them."""
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (Path("/dev/zero"), Path("/dev/null"), tmp_path / "pipe", Path("/proc/self/maps")):
+        with pytest.raises(UnreadableFile, match=r"cannot be opened: it is .*; a list file was expected"):
+            ImageList(odd)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ListFileError, match="zero bytes"):
+        ImageList(tmp_path / "sparse")
 
 
 def test_a_missing_picture_names_index_and_path(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from array import array
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from math import isfinite
@@ -15,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace import files
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
@@ -36,6 +38,8 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
 INT64 = range(-(2**63), 2**63)
 WORD = re.compile(r"[^./\\]+")
+MOST_BYTES = 1 << 34
+"""Of a list file; 16 GiB are some hundred million lines."""
 MOST_DIGITS = 19
 """Of a 64-bit integer; Python refuses to read one of thousands with an error of its own."""
 NUMBERS = re.compile(r"[+-]?[0-9.]+([,;| ]\s*[+-]?[0-9.]+)+")
@@ -394,15 +398,18 @@ def _unquoted(path: str) -> str:
 @contextmanager
 def opened(file: Path) -> Iterator[IO[str]]:
     """Open a list file for reading; bytes that are not UTF-8 come through as they do in the names of files."""
-    try:
-        stream: Any = file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-    except OSError as error:
-        kind = MissingFile if isinstance(error, FileNotFoundError) else UnreadableFile
-        failed = kind(f"{file}: cannot be opened: {error.strerror}; a list file was expected. Check the path.")
-        failed.errno = error.errno
-        raise failed from error
-    with stream:
-        yield stream
+    with ExitStack() as stack:
+        try:
+            raw: Any = stack.enter_context(files.opened(str(file), max_bytes=MOST_BYTES))
+        except (MissingFile, UnreadableFile) as error:
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+            failed = type(error)(f"{file}: cannot be opened: {reason}; a list file was expected. Check the path.")
+            failed.errno = error.errno
+            raise failed from error
+        start = raw.peek(4)
+        if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ListFileError(f"{file}: it holds zero bytes; lines of text in UTF-8 were expected. Check the path.")
+        yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _called(separator: str) -> str:
