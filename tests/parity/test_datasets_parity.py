@@ -169,7 +169,7 @@ def test_datasets_side_by_side_are_the_same(sizes: list[int], named: bool, many:
         # And what is not refused.
         lambda lib: [x for x in stream(lib, 3) + stream(lib, 2)],  # noqa: C416  list() would ask for the length
         lambda lib: list(stream(lib, 3, sized=False)),
-        lambda lib: list(lib.ChainDataset(stream(lib, n) for n in range(4))),
+        lambda lib: list(lib.ChainDataset([stream(lib, n) for n in range(4)])),
         lambda lib: len(lib.ChainDataset([stream(lib, 3), stream(lib, 2)])),
         lambda lib: list(squares(lib, 3) + squares(lib, 2) + [7]),
         lambda lib: len(squares(lib, 3) + squares(lib, 2) + [7]),
