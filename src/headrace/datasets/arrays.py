@@ -132,7 +132,7 @@ class ArrayDataset(Dataset[Any]):
         return batch[0] if len(batch) == 1 else batch
 
     def _row(self, number: int, index: Any) -> Any:
-        if type(index) is not int and not isinstance(index, (slice, list, np.ndarray)):
+        if type(index) is not int and not isinstance(index, (slice, list, tuple, np.ndarray)) and index is not ...:
             index = whole(index)  # NumPy takes None for a new axis, and a bool for one of rows
         mapped = None if self._maps is None else self._maps[number]
         return self.arrays[number][index] if mapped is None else mapped.row(index)

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace import files
+from headrace.calls import flag
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
@@ -101,7 +102,7 @@ class ImageList(ImageDataset):
         file = Path(list_file)
         folder = str(file.parent) if root is None else as_folder(root)
         _check(sep, columns, labels)
-        lines = _Lines(file, _layout(file, sep, columns, header=header), folder, labels)
+        lines = _Lines(file, _layout(file, sep, columns, header=flag("header", header)), folder, labels)
         paths, values, classes = lines.read()
         if not len(paths):
             raise ListFileError(f"{file}: no lines; at least one line `path label` was expected.")
