@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +44,7 @@ def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
         for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
             if reason is not None:
                 bad += 1
-                progress.say(f"{plain(dataset.where(index))}: {plain(reason)}")
+                progress.say(f"{plain(dataset.where(index).removeprefix(str(Path.cwd()) + chr(47)))}: {plain(reason)}")
             progress.advance()
     read = count(len(dataset), "picture")
     click.echo(f"{read} checked, {bad:,} bad" if bad else f"{read} checked, all good", err=True)
