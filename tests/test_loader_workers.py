@@ -226,7 +226,7 @@ def test_an_iterator_cannot_be_read_twice_in_silence() -> None:
     """Refuse the second epoch of a dataset that has none."""
     loader: DataLoader[Any] = DataLoader((n for n in range(5)), 2)
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
-    with pytest.raises(TypeError, match="is an iterator, which can be read only once"):
+    with pytest.raises(TypeError, match="is an iterator that can be read only once"):
         next(iter(loader))
 
 

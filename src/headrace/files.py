@@ -90,7 +90,7 @@ def unread(path: str, place: str, error: OSError | ValueError, cure: str = CURE)
         start = "" if link.is_absolute() else " (the path begins at the current folder)"
         gone = MissingFile(
             f"{place}: {what}{start}; a file was expected. "
-            'Bring it back, take it out of the dataset, or pass over it with on_error="skip".'
+            'Bring it back, take it out of the dataset, or skip it with on_error="skip".'
         )
         gone.errno = error.errno
         return gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -229,3 +230,22 @@ def test_files_of_no_rows_or_of_objects_are_told_in_one_line(run: Run, tmp_path:
         assert done.returncode == 1
         assert done.stderr.startswith("headrace: ")
         assert done.stderr.count("\n") == 1
+
+
+def test_pictures_beside_class_folders_are_counted(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Say how many pictures belong to no class, wherever the number of pictures is said."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    shutil.copy(photos / "cat" / "0.jpg", folder / "loose.jpg")
+    summary = "12 pictures in 3 classes (1 picture beside the class folders left out)"
+    assert summary in run("show", folder).stdout
+    assert summary in run("bench", folder, "--size", "32").stdout
+    assert "13 pictures checked" in run("check", folder).stderr
+
+
+def test_labels_that_are_fractions_are_shown_as_they_are(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Round no label of a list file."""
+    (tmp_path / "list.txt").write_text(f"{photos}/cat/0.jpg 0.25\n{photos}/dog/0.jpg 3\n")
+    done = run("show", "list.txt", "--no-shuffle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "labels: label 0.25, label 3.0" in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.datasets.images import ImageDataset
 
 # Where the advice begins in the errors of a dataset: it is for who writes a training loop.
-_ADVICE = (" Mend or remove", " Bring it back", " If the file is to be trusted")
+_ADVICE = (" Fix or remove", " Bring it back", " If the file is to be trusted")
 
 
 @click.command(
@@ -44,7 +43,7 @@ def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
         for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
             if reason is not None:
                 bad += 1
-                progress.say(f"{plain(dataset.where(index).removeprefix(str(Path.cwd()) + chr(47)))}: {plain(reason)}")
+                progress.say(f"{plain(pictures.where(index))}: {plain(reason)}")
             progress.advance()
     read = count(len(dataset), "picture")
     click.echo(f"{read} checked, {bad:,} bad" if bad else f"{read} checked, all good", err=True)
@@ -69,7 +68,7 @@ class Examine:
 def reason(error: Exception, index: int, path: str) -> str:
     """Return what an error found, in one line: without the place, which is told already, and without advice on loaders.
 
-    >>> reason(ValueError('sample 3 (a/b.jpg): 0 bytes. Mend or remove the file.'), 3, "a/b.jpg")
+    >>> reason(ValueError('sample 3 (a/b.jpg): 0 bytes. Fix or remove the file.'), 3, "a/b.jpg")
     '0 bytes'
     >>> reason(MemoryError(), 3, "a/b.jpg")
     'MemoryError'

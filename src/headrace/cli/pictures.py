@@ -51,6 +51,8 @@ class Pictures:
     dataset: ImageDataset | CifarDataset
     name: str
     classes: tuple[str, ...] = ()
+    left_out: int = 0
+    """Images beside the class folders, which belong to no class."""
 
     @property
     def side(self) -> int:
@@ -60,17 +62,27 @@ class Pictures:
     def summary(self) -> str:
         """Say how many pictures there are, in how many classes."""
         pictures = count(len(self.dataset), "picture")
-        return f"{pictures} in {count(len(self.classes), 'class', 'classes')}" if self.classes else pictures
+        if not self.classes:
+            return pictures
+        beside = f" ({count(self.left_out, 'picture')} beside the class folders left out)" if self.left_out else ""
+        return f"{pictures} in {count(len(self.classes), 'class', 'classes')}{beside}"
 
     def title(self) -> str:
         """Return the last part of the PATH."""
         return Path(self.name).resolve().name or self.name
 
-    def label(self, label: int) -> str:
+    def label(self, label: Any) -> str:
         """Return the name of a label."""
+        if not isinstance(label, int):
+            return f"label {label}"
         if 0 <= label < len(self.classes):
             return self.classes[label]
         return "no label" if label == -1 else f"label {label}"
+
+    def where(self, index: int) -> str:
+        """Return where a picture is: below the current folder, where PATH is relative."""
+        place = self.dataset.where(index)
+        return place if Path(self.name).is_absolute() else place.removeprefix(f"{Path.cwd()}/")
 
     def file(self, index: int) -> str:
         """Return the name of a picture's file, without its folders."""
@@ -116,7 +128,8 @@ def open_folder(
     if by_class and any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         classed = ImageFolder(folder, allow_empty=True, max_pixels=max_pixels)
         if len(classed):
-            return Pictures(classed, shown, tuple(classed.classes))
+            beside = sum(entry.is_file() and entry.suffix.lower() in DEFAULT_EXTENSIONS for entry in folder.iterdir())
+            return Pictures(classed, shown, tuple(classed.classes), beside)
     flat = ImageFiles.under(folder, max_pixels=max_pixels)
     if not len(flat):
         endings = " ".join(DEFAULT_EXTENSIONS)

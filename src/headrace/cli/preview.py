@@ -114,7 +114,7 @@ class Preview:
             Pair(
                 before=self.thumbnails[row],
                 after=after,
-                caption=plain(self.pictures.label(int(self.labels[row]))),
+                caption=plain(self.pictures.label(self.labels[row].tolist())),
                 detail=plain(f"{self.pictures.file(int(self.indices[row]))}, {w} x {h} to {width} x {height}"),
             )
             for row, (after, (h, w)) in enumerate(

@@ -36,7 +36,7 @@ def check_pixels(size: tuple[int, int], place: str, max_pixels: int, nbytes: int
         raise ImageTooLarge(
             f"{place}: {width} x {height} = {pixels} pixels, above the limit of {max_pixels}. "
             f"If the file is to be trusted, raise the limit with max_pixels={pixels}; "
-            'if not, remove it, or pass over it with on_error="skip".'
+            'if not, remove it, or skip it with on_error="skip".'
         )
     free = max(max_pixels // 4, FREE)
     if nbytes is not None and pixels > free + PER_BYTE * nbytes:

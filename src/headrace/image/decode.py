@@ -46,7 +46,7 @@ DEFAULT_MAX_PIXELS = 178_956_970
 # Reading EPS runs Ghostscript. Pillow's IPTC reader opens whatever the file wraps by Pillow's own open, EPS included.
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
 
-CURE = 'Mend or remove the file, or pass over it with on_error="skip".'
+CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG file begins with, and what it ends with."""
 
