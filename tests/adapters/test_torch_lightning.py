@@ -14,6 +14,7 @@ lightning = pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.trainer.states import RunningStage  # noqa: E402
 from lightning.pytorch.utilities.data import _update_dataloader  # noqa: E402
 
+from headrace import BucketBatchSampler, PackingBatchSampler  # noqa: E402
 from headrace.torch import DataLoader, DistributedSampler, SequentialSampler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns of small things: few workers, few batches
@@ -106,3 +107,15 @@ def test_ranks_share_an_epoch_by_lightnings_sampler(patches: Patches, drop_last:
         assert [label for labels, _ in batches for label in labels][:3] == [rank, (rank + 2) % 3, (rank + 1) % 3]
         counts.append([count for _, count in batches])
     assert counts[0] == counts[1] == ([64] * 4 if drop_last else [64, 64, 64, 64, 44])
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [BucketBatchSampler(range(1, 41), 4), PackingBatchSampler(range(1, 41), 50, 2)],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_a_planned_batch_sampler_made_anew_says_what_to_do(sampler: Any) -> None:
+    """Name the ranks of the loader as the way out, instead of an error about lengths or arguments."""
+    loader = DataLoader(range(40), batch_sampler=sampler)
+    with pytest.raises(ValueError, match=r"rank=\"auto\".*use_distributed_sampler=False"):
+        _update_dataloader(loader, DistributedSampler(range(40), 2, 0), RunningStage.TRAINING)

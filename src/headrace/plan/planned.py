@@ -15,6 +15,7 @@ from headrace.seeds import Key, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -73,6 +74,16 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
     """A batch sampler whose batches are a function of (seed, epoch, step)."""
 
     _orders: tuple[Key, BatchOrder] | None = None
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:  # noqa: ARG004  for those who make one anew
+        """Refuse a sampler: Lightning puts one in, where it makes batch samplers anew."""
+        if given and any(kind.__name__ == "Sampler" for kind in type(given[0]).__mro__):
+            raise ArgumentError(
+                f"{cls.__name__} plans its batches itself, but was given a {type(given[0]).__name__}, "
+                'as Lightning does for several processes: use DataLoader(..., rank="auto") with '
+                "Trainer(use_distributed_sampler=False); for `predict`, give a loader with a batch_size"
+            )
+        return super().__new__(cls)
 
     @abstractmethod
     def batch_order(self, key: Key) -> BatchOrder:
