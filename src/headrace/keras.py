@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import operator
 import sys
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,7 +45,6 @@ END, NOT_ASKED = object(), object()
 BESIDE = {
     "y": "the targets are part of the batches, (x, y)",
     "sample_weight": "the weights are part of the batches, (x, y, sample_weight)",
-    "class_weight": "give each sample its weight, (x, y, sample_weight)",
 }
 
 
@@ -62,15 +63,16 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
 
     The arguments are those of `headrace.DataLoader`. A batch is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``, as a
     tuple or a list, or a dictionary. Each pass of Keras over the data is the loader's next epoch; the batch that Keras
-    looks at to build a model is not a pass. With ``steps_per_epoch`` below ``len`` a pass goes on in the next of
-    Keras's epochs. `state_dict` names the place behind the batches that Keras has taken. A stream without a length is
-    read to its end; Keras then warns that it ran out of data, which ``steps_per_epoch`` or a ``__len__`` of the dataset
-    prevents. Workers end with the pass.
+    looks at to build a model is not a pass. With ``steps_per_epoch`` each of Keras's epochs has that many batches: it
+    reads on where the last one stopped, also across the end of a pass. `state_dict` names the place behind the batches
+    that Keras has taken. A stream without a length is read to its end; Keras then warns that it ran out of data, which
+    ``steps_per_epoch`` or a ``__len__`` of the dataset prevents. Workers end with the pass.
 
     The order is the loader's: ``shuffle`` of ``fit`` does nothing. Keras's own workers are not used. Processes start by
     "forkserver" unless ``multiprocessing_context`` says otherwise: Keras's back ends run threads. Raises
-    `ArgumentError` where ``fit`` is given ``y``, ``sample_weight`` or ``class_weight``, which belong into the batches,
-    and `ValueError` for a batch in another form and for an epoch without any.
+    `ArgumentError` where ``fit`` is given ``y`` or ``sample_weight``, which belong into the batches, and where it is
+    given ``class_weight`` for batches other than ``(x, y)``; `ValueError` for a batch in another form and for an epoch
+    without any.
     """
 
     _start_method = "forkserver"  # every back end runs threads, and a fork in the middle of them may hang
@@ -107,7 +109,8 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     @property
     def num_batches(self) -> int | None:
         """How many batches an epoch has, or None where nobody knows."""
-        _check_caller(sys._getframe(1))
+        if _noted(sys._getframe(1)).endless:
+            return None
         try:
             return len(self)
         except TypeError:
@@ -125,24 +128,36 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
 
     def get_numpy_iterator(self) -> Any:
         """Return an iterator over the next epoch, as arrays of NumPy's."""
-        return convert.get_numpy_iterator(self._pass())
+        return convert.get_numpy_iterator(self._asked_for(sys._getframe(1)))
 
     def get_jax_iterator(self) -> Any:
         """Return an iterator over the next epoch, as arrays that JAX takes."""
-        return convert.get_jax_iterator(self._pass())
+        return convert.get_jax_iterator(self._asked_for(sys._getframe(1)))
 
     def get_torch_dataloader(self) -> Any:
         """Return an iterable over the next epoch, as torch's tensors."""
-        return convert.get_torch_dataloader(self._pass())
+        return convert.get_torch_dataloader(self._asked_for(sys._getframe(1)))
 
     def get_tf_dataset(self) -> Any:
         """Return a ``tf.data.Dataset``; each pass over it is the next epoch."""
         import tensorflow as tf
 
-        place = self._here
-        first = list(islice(self._pass(), convert.NUM_BATCHES_FOR_TENSOR_SPEC))
+        place, asked = self._here, _found(sys._getframe(1))
+        first = list(islice(self._passes(asked), convert.NUM_BATCHES_FOR_TENSOR_SPEC))
         self._here = place
-        return tf.data.Dataset.from_generator(self._pass, output_signature=convert.get_tensor_spec(first))
+        spec = convert.get_tensor_spec(first)
+        return tf.data.Dataset.from_generator(partial(self._passes, asked), output_signature=spec)
+
+    def _asked_for(self, frame: FrameType) -> Iterator[Any]:
+        return self._passes(_found(frame))
+
+    def _passes(self, asked: _Asked) -> Iterator[Any]:
+        """Read an epoch, or with ``steps_per_epoch`` of ``fit`` one after the other; weigh classes where asked to."""
+        while True:
+            for batch in self._pass():
+                yield batch if asked.class_weight is None else _weighted(batch, asked.class_weight)
+            if not asked.endless:
+                return
 
     def _pass(self) -> Iterator[Any]:
         """Read what is left of an epoch; begun with the first batch, for Keras makes more iterators than it uses."""
@@ -200,9 +215,59 @@ def _without_lists(batch: Any) -> Any:
     return tuple(_without_lists(item) for item in batch)
 
 
-def _check_caller(frame: FrameType) -> None:
-    """Refuse what was given to ``fit`` beside the loader: of an adapter's user, Keras drops it without a word."""
-    if frame.f_globals.get("__name__", "").startswith("keras."):
-        for name, cure in BESIDE.items():
-            if frame.f_locals.get(name) is not None:
-                raise ArgumentError(f"{name} cannot be given beside a loader: {cure}")
+def _weighted(batch: Any, weights: dict[int, float]) -> Any:
+    """Give each sample the weight of its class, as Keras does for its own data sets."""
+    if not isinstance(batch, tuple) or len(batch) != 2 or not isinstance(batch[1], np.ndarray):
+        raise ArgumentError(
+            "class_weight needs batches (x, y) with one array of targets; these have another form: "
+            "give each sample its weight, (x, y, sample_weight)"
+        )
+    return (*batch, convert.class_weight_to_sample_weights(batch[1], weights))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one of Keras's loops was told beside the loader."""
+
+    class_weight: dict[int, float] | None = None
+    endless: bool = False
+    """Whether it counts steps, so that the data are to go on behind the end of an epoch."""
+
+
+NOTE = "_headrace_asked"
+
+
+def _noted(frame: FrameType) -> _Asked:
+    """Note on Keras's loop, which asks from its constructor, what it was told: its adapter would be given it."""
+    if not frame.f_globals.get("__name__", "").startswith("keras."):
+        return _Asked()
+    told, iterator = frame.f_locals, frame.f_locals.get("self")
+    for name, cure in BESIDE.items():
+        if told.get(name) is not None:
+            raise ArgumentError(f"{name} cannot be given beside a loader: {cure}")
+    if "steps_per_epoch" in told and "class_weight" in told and iterator is not None:
+        endless = bool(told["steps_per_epoch"]) and _trains(frame)
+        setattr(iterator, NOTE, _Asked(told["class_weight"], endless))
+    return getattr(iterator, NOTE, _Asked())
+
+
+def _trains(frame: FrameType) -> bool:
+    """Say whether ``fit`` makes this loop to train; it makes a second one to validate."""
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_globals.get("__name__", "").startswith("keras."):
+        if caller.f_code.co_name in ("evaluate", "predict"):
+            return False
+        if caller.f_code.co_name == "fit":
+            return caller.f_locals.get("epoch_iterator") is None
+        caller = caller.f_back
+    return False
+
+
+def _found(frame: FrameType | None) -> _Asked:
+    """Return what the loop that asks for batches was told."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("keras."):
+        asked = getattr(frame.f_locals.get("self"), NOTE, None)
+        if isinstance(asked, _Asked):
+            return asked
+        frame = frame.f_back
+    return _Asked()

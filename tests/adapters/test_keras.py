@@ -279,11 +279,61 @@ def test_sample_weights_come_with_the_batches() -> None:
     assert result["mse"] == pytest.approx(np.mean((np.arange(10) - np.arange(10) / 20) ** 2), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
+@pytest.mark.parametrize("name", ["y", "sample_weight"])
 def test_what_keras_would_drop_is_refused(name: str) -> None:
     """Say where targets and weights belong, rather than train without them."""
     with pytest.raises(ArgumentError, match=f"{name} cannot be given beside a loader"):
-        linear().fit(DataLoader(Rows(), 4), verbose=0, **{name: {0: 1.0} if name == "class_weight" else np.zeros(20)})
+        linear().fit(DataLoader(Rows(), 4), verbose=0, **{name: np.zeros(20)})
+
+
+@pytest.mark.parametrize("how", WORKERS[:2], ids=NAMES[:2])
+def test_class_weights_are_those_of_arrays(how: dict[str, Any]) -> None:
+    """Train as Keras does from the arrays, and otherwise than without weights."""
+    numbers, classes = np.linspace(-1, 1, 20, dtype="float32")[:, None], np.arange(20) % 2
+    data = headrace.ArrayDataset(numbers, classes)
+    weights = {0: 0.25, 1: 4.0}
+
+    def trained(*given: Any, **arguments: Any) -> Any:
+        model = linear()
+        model.build((None, 1))
+        model.fit(*given, epochs=2, verbose=0, **arguments)
+        return np.concatenate([np.asarray(value).ravel() for value in model.get_weights()])
+
+    expected = trained(numbers, classes, batch_size=5, shuffle=False, class_weight=weights)
+    np.testing.assert_allclose(trained(DataLoader(data, 5, **how), class_weight=weights), expected, rtol=1e-5)
+    assert not np.allclose(trained(DataLoader(data, 5, **how)), expected)
+    with pytest.raises(Exception if TENSORFLOW else ArgumentError, match="class_weight needs batches"):
+        linear().fit(DataLoader(Weighted(), 4, **how), verbose=0, class_weight=weights)
+
+
+@pytest.mark.filterwarnings("error:.*ran out of data")
+@pytest.mark.parametrize("how", WORKERS[:2], ids=NAMES[:2])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 12])
+def test_steps_go_on_in_the_next_epoch(steps: int, how: dict[str, Any]) -> None:
+    """Take as many steps in each of Keras's epochs, whatever the loader's length of five batches."""
+    loader = Recorded(Rows(), 4, shuffle=True, seed=3, **how)
+    counts: list[int] = []
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: counts.append(0),
+        on_train_batch_end=lambda batch, logs: counts.append(counts.pop() + 1),
+    )
+    model = linear()
+    model.build((None, 2))
+    held_out = DataLoader(Rows(), 4)
+    model.fit(loader, steps_per_epoch=steps, epochs=4, verbose=0, callbacks=[count], validation_data=held_out)
+    assert counts == [steps] * 4
+    read = [rows for _, rows in loader.read()]
+    whole = DataLoader(Rows(), 4, shuffle=True, seed=3)
+    expected = [np.concatenate([np.asarray(x)[:, 0] for x, _ in whole]).astype(int).tolist() for _ in range(11)]
+    assert [rows for rows in read if len(rows) == 20][: steps * 4 // 5] == expected[: steps * 4 // 5]
+    assert left() == ([], 0)
+
+
+def test_predicting_by_steps_ends_with_the_data() -> None:
+    """Predict no sample twice where more steps are asked for than there are."""
+    with pytest.warns(UserWarning, match="ran out of data"):
+        found = linear().predict(DataLoader(Rows(18), 4), steps=9, verbose=0)
+    assert len(found) == 18
 
 
 @pytest.mark.parametrize("dataset", [Named(), Paired()], ids=["named", "paired"])
