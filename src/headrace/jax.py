@@ -41,6 +41,9 @@ class DataLoader(loader.DataLoader[T_co]):
     batches lie on it at the most. With ``num_workers=0`` each is copied when it is asked for. Worker processes start by
     "forkserver" unless ``multiprocessing_context`` says otherwise: JAX runs threads, which make forking unsafe.
 
+    A ``sharding`` over the devices of several processes makes global arrays. With ``rank="auto"`` each gives its
+    part of the global batch; without ranks each reads the whole one and keeps the part of its devices.
+
     Every NumPy array of a batch, in any of JAX's pytrees, becomes a JAX array of the same shape. Strings, objects and
     all else that JAX has no dtype for pass through. uint8 stays uint8, and bfloat16 bfloat16; unless
     ``jax_enable_x64`` is set, JAX makes int64 int32 and float64 float32. Raises `ArgumentError` for a device or a
@@ -70,7 +73,7 @@ class DataLoader(loader.DataLoader[T_co]):
         """Begin a loop over the next epoch."""
         if self.pin_memory:
             warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=2)
-        return self._ahead(_Place(self.device if self.sharding is None else self.sharding))
+        return self._ahead(_Place(self.device if self.sharding is None else self.sharding, self.world_size))
 
 
 def on_device(*transforms: Any) -> Callable[[Any], Any]:
@@ -112,8 +115,10 @@ def on_device(*transforms: Any) -> Callable[[Any], Any]:
 class _Place:
     """Puts a batch where it belongs; JAX keeps the memory of a batch alive for as long as it looks at it."""
 
-    def __init__(self, where: Any) -> None:
+    def __init__(self, where: Any, world: int) -> None:
         self._where = where
+        self._world = world
+        self._global = isinstance(where, jax.sharding.Sharding) and not where.is_fully_addressable
         self._default = jax.config.jax_default_device  # of the consumer's thread: it may be set for a block only
 
     def __call__(self, batch: Any) -> Any:
@@ -122,16 +127,24 @@ class _Place:
         try:
             with jax.default_device(self._default):
                 # All at once: JAX starts the copies together.
-                placed = jax.device_put([leaves[number] for number in arrays], self._where)
+                given = [leaves[number] for number in arrays]
+                placed = [*map(self._of_all, given)] if self._global else jax.device_put(given, self._where)
         except ValueError as error:
+            several = self._global and self._world > 1
+            ranks = f"; each of {self._world} ranks gives its part of the first dimension: split it over all processes"
             error.add_note(
                 f"headrace: arrays of shapes {[leaves[number].shape for number in arrays]} do not go to {self._where}; "
-                "where the last batch cannot be split evenly, drop_last=True leaves it out"
+                f"where the last batch cannot be split evenly, drop_last=True leaves it out{ranks if several else ''}"
             )
             raise
         for number, array in zip(arrays, placed, strict=True):
             leaves[number] = array
         return jax.tree.unflatten(tree, leaves)
+
+    def _of_all(self, array: Any) -> Any:
+        """Make this process's part of a global array; without ranks every process has all of it."""
+        shape = (array.shape[0] * self._world, *array.shape[1:]) if array.shape else ()
+        return jax.make_array_from_process_local_data(self._where, np.asarray(array), shape)
 
 
 def _has_jax_dtype(leaf: Any) -> bool:
