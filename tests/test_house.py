@@ -24,7 +24,7 @@ LAYERS = [
     {"plan", "source", "datasets", "collate", "image", "samplers"}
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "ranks", "worker_info"}
+    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "turns", "ranks", "worker_info"}
     | {"_native", "crew", "files", "floats", "keys", "once", "tracing"},
 ]
 WITHIN = {

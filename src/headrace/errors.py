@@ -105,7 +105,7 @@ class LoaderClosed(HeadraceError, RuntimeError):
 
 
 class IterationError(HeadraceError, RuntimeError):
-    """A `ThreadSafeIterator` or a `prefetch` was pulled from within itself, or in a process forked off after it."""
+    """A `ThreadSafeIterator` or a `prefetch` , or a loop, was pulled from within itself, or in a forked process."""
 
 
 def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:

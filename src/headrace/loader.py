@@ -41,6 +41,7 @@ from headrace.replay import Lineage
 from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
 from headrace.stats import Meter, Statistics
 from headrace.tolerance import Budget, Refill
+from headrace.turns import Turn
 from headrace.window import Unordered, Window
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ class DataLoader(Generic[T_co]):
         self._counted: tuple[tuple[int, int | None], int] | None = None
         self._recalled: tuple[Any, Plan] | None = None
         self._meter = Meter(epoch=0, workers=self.num_workers)
+        self._turn = Turn()
         self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
         self._kept: Processes | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
@@ -274,11 +276,12 @@ class DataLoader(Generic[T_co]):
         """
         self._adopt_replaced_sampler()
         if self._planned:
-            epoch = self._resume["epoch"] if self._resume is not None else self._epoch
+            epoch = (self._resume or {"epoch": self._epoch})["epoch"]
             what = epoch, arguments.length(self.dataset)
-            if self._counted is None or self._counted[0] != what:
-                self._counted = what, len(self._whole(self._key or seeds.key_of(0), epoch))
-            return self._counted[1]
+            counted = self._counted
+            if counted is None or counted[0] != what:
+                self._counted = counted = what, len(self._whole(self._key or seeds.key_of(0), epoch))
+            return counted[1]
         if not self._streams:
             return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
         samples = len(self.dataset)
@@ -316,6 +319,17 @@ class DataLoader(Generic[T_co]):
 
     def _loop(self) -> Loop[T_co]:
         self._check_start()
+        with self._turn.lock:
+            loop = self._begin()
+        if self._kind != "inline":
+            try:
+                loop.start()
+            except BaseException:
+                loop.close()
+                raise
+        return loop
+
+    def _begin(self) -> Loop[T_co]:
         self._adopt_replaced_sampler()
         saved = self._resume or {}
         place = from_dict(saved) if saved else Place(self._epoch)
@@ -364,12 +378,6 @@ class DataLoader(Generic[T_co]):
         self._loops.add(loop)
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
-        if self._kind != "inline":
-            try:
-                loop.start()
-            except BaseException:
-                loop.close()
-                raise
         return loop
 
     def _ahead(self, function: Callable[[Any], Any]) -> Iterator[Any]:
@@ -392,8 +400,9 @@ class DataLoader(Generic[T_co]):
             waited=self._meter.stood,
             handed_on=loop.fetched_ahead(),
         )
-        self._loops.discard(loop)
-        self._loops.add(ahead)
+        with self._turn.lock:
+            self._loops.discard(loop)
+            self._loops.add(ahead)
         return ahead
 
     def __getstate__(self) -> dict[str, Any]:
@@ -436,11 +445,12 @@ class DataLoader(Generic[T_co]):
 
         The epoch that a loaded state is in the middle of is gone on with: scripts call this before every epoch.
         """
-        self._epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
-        if self._resume is not None and self._resume["epoch"] == self._epoch:
-            return
-        self._resume = None
-        self._cursor = Cursor(Place(self._epoch))
+        with self._turn.lock:
+            self._epoch = arguments.whole("epoch", epoch, least=0, most=2**64 - 1)
+            if self._resume is not None and self._resume["epoch"] == self._epoch:
+                return
+            self._cursor = Cursor(Place(self._epoch))
+            self._resume = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run stands, as a few numbers that JSON can hold: what comes next is what was not received.
@@ -461,9 +471,15 @@ class DataLoader(Generic[T_co]):
         batch that the loop over this loader begun last has handed out, whatever was made ahead of it. After the end of
         an epoch, that is the beginning of the next.
         """
-        if self._resume is not None:
-            return copy.deepcopy(self._resume)
-        return self._cursor.to_dict(self._fingerprint())
+        resume = self._resume  # read once: another thread may begin the loop that takes it
+        if resume is not None:
+            return copy.deepcopy(resume)
+        while True:
+            cursor = self._cursor
+            place = cursor.place
+            state = cursor.to_dict(self._fingerprint())
+            if cursor.place is place:  # else the loop moved meanwhile, and forgot what belongs to the place before
+                return state
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
         """Let the next loop go on where a state was saved, with exactly the batches that would have come.
@@ -481,8 +497,9 @@ class DataLoader(Generic[T_co]):
         resume = copy.deepcopy(state)
         if state["plan"] != here:
             resume.pop("beyond", None)  # steps of another order, or cut otherwise: better twice than lost
-        self._resume = resume
-        self._epoch = state["epoch"]
+        with self._turn.lock:
+            self._resume = resume
+            self._epoch = state["epoch"]
 
     def replay(self, *, epoch: int, step: int, index: int | None = None) -> Any:
         """Return a batch of any epoch as it was, or the sample that stood at an index of it, and read nothing else.
@@ -547,11 +564,13 @@ class DataLoader(Generic[T_co]):
 
     def close(self) -> None:
         """End all running loops and their workers; the loader can be looped over again."""
-        for loop in list(self._loops):
+        with self._turn.lock:
+            loops = list(self._loops)
+            kept, self._kept = self._kept, None
+        for loop in loops:
             loop.close()
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        if kept is not None:
+            kept.close()
         if self.ledger is not None:
             self.ledger.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace import seeds
 from headrace.checkpoint import Place
-from headrace.errors import LoaderClosed, TooManyErrors
+from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.memory import Recycler
 from headrace.stats import measure
 from headrace.timing import counting
+from headrace.turns import Turn
 from headrace.work import Failed
 
 if TYPE_CHECKING:
@@ -31,9 +33,17 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
+PATIENCE = 10.0
+"""Seconds that closing waits for another thread that is closing the same loop."""
+
+CLOSED = "the loader was closed while a loop was still reading from it"
+
 
 class Loop(Iterator[T_co]):
-    """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order."""
+    """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order.
+
+    Any number of threads may call any method: each batch goes to one of them, the end and `LoaderClosed` to all.
+    """
 
     def __init__(
         self,
@@ -80,11 +90,17 @@ class Loop(Iterator[T_co]):
         self._broken = False
         """Whether too many samples were bad: the place is then before the batch that had the last of them."""
         self._state: Literal["open", "over", "closed"] = "open"
+        self._turn, self._note = Turn(), Turn()
+        """For the one thread that may be inside at a time, and for what decides how the loop ends."""
+        self._inside = False
+        self._ender: int | None = None
+        self._ended = threading.Lock()
+        self._ended.acquire()
 
     @property
     def running(self) -> bool:
-        """Whether there may be more batches."""
-        return self._state == "open"
+        """Whether its workers are still its own."""
+        return self._ended.locked()
 
     @property
     def _workers(self) -> list[Any]:
@@ -93,11 +109,17 @@ class Loop(Iterator[T_co]):
 
     def start(self) -> None:
         """Let the workers begin, before the first batch is asked for."""
-        if self._watch is not None:
-            self._watch.begin()
-        self._submit()
-        if self._watch is not None:
-            self._watch.pause()
+        with self._turn.lock:
+            self._inside = True
+            try:
+                self._check_open()
+                if self._watch is not None:
+                    self._watch.begin()
+                self._submit()
+                if self._watch is not None:
+                    self._watch.pause()
+            finally:
+                self._inside = False
 
     def _submit(self) -> None:
         while self._asking and self._window.room:
@@ -113,11 +135,33 @@ class Loop(Iterator[T_co]):
                     self._recorder.asked(work)
                 self._executor.submit(work)
 
+    def _check_open(self) -> None:
+        if self._state == "closed":
+            raise LoaderClosed(CLOSED)
+
     def __next__(self) -> T_co:
+        with self._turn.lock:
+            if self._inside:
+                raise IterationError(
+                    "the loop was asked for a batch by the code that makes one of its batches, in the same thread; "
+                    "give that code a loop of its own"
+                )
+            self._inside = True
+            try:
+                return self._deliver()
+            except (StopIteration, LoaderClosed):
+                raise
+            except Exception as error:
+                if self._state == "closed":  # by another thread, whatever that broke off here
+                    raise LoaderClosed(CLOSED) from error
+                raise
+            finally:
+                self._inside = False
+
+    def _deliver(self) -> T_co:
         if self._state == "over":
             raise StopIteration
-        if self._state == "closed":
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+        self._check_open()
         began = perf_counter()
         if self._meter.started is None:
             self._meter.started = began
@@ -145,11 +189,13 @@ class Loop(Iterator[T_co]):
         The cursor then stands where the consumer does.
         """
         places = self._places = deque()
+        turn = Turn()
         self._watch = None  # while they are fetched, the consumer is free to draw from what it likes
 
         def handed_on() -> None:
-            if places:
-                self._stand(*places.popleft())
+            with turn.lock:  # places are taken up in their order, by however many threads
+                if places:
+                    self._stand(*places.popleft())
 
         return handed_on
 
@@ -189,10 +235,8 @@ class Loop(Iterator[T_co]):
         return Place(self._first.epoch, step, beyond, offset, batches, bad, streams, session)
 
     def close(self) -> None:
-        """End the loop and its workers."""
-        if self._state == "open":
-            self._state = "closed"
-            self._end_workers()
+        """End the loop and its workers; a thread that waits for a batch gets `LoaderClosed`."""
+        self._end("closed")
 
     def _next_batch(self) -> Any:
         outcome = self._next_outcome()
@@ -272,15 +316,33 @@ class Loop(Iterator[T_co]):
                 self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
             except TooManyErrors:
                 self._broken = True
-                self._end()
+                self._end("over")
                 raise
         return outcome.batch
 
     def _over(self) -> None:
         if self._recorder is not None:
             self._record = self._recorder.over(self._window.place[0])
-        self._end()
+        self._end("over")
 
-    def _end(self) -> None:
-        self._state = "over"
-        self._end_workers()
+    def _end(self, state: Literal["over", "closed"]) -> None:
+        with self._note.lock:
+            first = self._ender is None
+            if first:
+                self._ender, self._state = threading.get_ident(), state
+        if first:
+            try:
+                if state == "closed" and self._inside:  # workers that stay cannot be told to forget what is waited for
+                    self._executor.close()
+                else:
+                    self._end_workers()
+            finally:
+                self._ended.release()
+        elif self._ender != threading.get_ident():
+            self._await_end()
+
+    def _await_end(self) -> None:
+        # A worker's own thread cannot wait for whoever waits for it.
+        ours = threading.current_thread().name.startswith("headrace")
+        if not ours and self._ended.acquire(timeout=PATIENCE):
+            self._ended.release()

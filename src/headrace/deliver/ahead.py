@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from headrace.errors import ArgumentError, LoaderClosed
+from headrace.turns import Turn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,6 +81,7 @@ class Ahead(Iterator[Result]):
         self._over = False
         self._waited = waited
         self._handed_on = handed_on
+        self._turn = Turn()
         thread = threading.Thread(
             target=_serve, args=(items, function, self._turns, self._results), name="headrace-ahead", daemon=True
         )
@@ -96,10 +98,11 @@ class Ahead(Iterator[Result]):
             )
         began = perf_counter()
         outcome = self._results.get()
-        if self._waited is not None:
-            self._waited(perf_counter() - began)
-        if self._handed_on is not None:
-            self._handed_on()
+        with self._turn.lock:
+            if self._waited is not None:
+                self._waited(perf_counter() - began)
+            if self._handed_on is not None:
+                self._handed_on()
         if outcome is None:
             self._results.put(None)  # for the next call, and for another thread that waits here
             if self._finish.alive:  # nobody closed it: the items have ended

@@ -44,7 +44,10 @@ class Inline:
         """Make the work submitted first."""
         if self._closed:
             raise LoaderClosed("the loader was closed while a loop was still reading from it")
-        work = self._works.popleft()
+        try:
+            work = self._works.popleft()
+        except IndexError:  # another thread has closed it meanwhile
+            raise LoaderClosed("the loader was closed while a loop was still reading from it") from None
         with recycling(self._scratch):
             return self._maker.make(work, here=self._here, empty=self._batches.empty, seeding=self._seeding)
 

@@ -72,9 +72,9 @@ class Native:
         self._check_process()
         ends = None if timeout is None else monotonic() + timeout
         while True:
-            if not self._finish.alive:
-                raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            self._check_open()
             outcome = self._ready()
+            self._check_open()  # what another thread has closed meanwhile may lack rows
             if outcome is not None:
                 return outcome
             left = EVER if ends is None else ends - monotonic()
@@ -85,6 +85,10 @@ class Native:
     def close(self) -> None:
         """Stop the threads after the rows at hand, and wait for them; whoever waits for a batch is woken."""
         self._finish()
+
+    def _check_open(self) -> None:
+        if not self._finish.alive:
+            raise LoaderClosed("the loader was closed while a loop was still reading from it")
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:  # and whether the crew's lock is held in this one, nobody knows
@@ -164,7 +168,7 @@ class _Rest:
         ends = monotonic() + PATIENCE
         late = []
         for thread, pending in list(self._threads.items()):
-            if thread.ident is not None and thread is not threading.current_thread():
+            if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, ends - monotonic()))
                 if thread.is_alive() and pending is not None:
                     late.append(f"{thread.name} was still at batch {pending.work.step}")

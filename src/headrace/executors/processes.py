@@ -32,7 +32,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import LoaderClosed, RemoteTraceback, WorkerDied, WorkerTimeout
-from headrace.executors import worker
+from headrace.executors import deaths, worker
 from headrace.machine import oom_kills
 from headrace.transport import shared
 from headrace.transport.channel import Channel, close_quietly
@@ -207,8 +207,14 @@ class Processes:
 
     def submit(self, work: Work) -> None:
         """Hand a work to the worker whose turn it is: of a stream, the one that reads its lane."""
-        if not self._finish.alive:
-            raise LoaderClosed("a work was submitted to a closed executor")
+        with self._reading, self._whole():
+            if not self._finish.alive:
+                raise LoaderClosed("a work was submitted to a closed executor")
+            to = self._next_worker(work)
+            to.waiting.append(work)
+            self._send(to)
+
+    def _next_worker(self, work: Work) -> _Worker:
         workers = self._workers
         number = self._turn % len(workers)
         if work.lane is not None and not work.keys:
@@ -216,9 +222,7 @@ class Processes:
         elif not self._turns:
             number = next((n for n in _round(number, len(workers)) if workers[n].load < self._limit), number)
         self._turn = number + 1
-        workers[number].waiting.append(work)
-        with self._whole():
-            self._send(workers[number])
+        return workers[number]
 
     def reset(self) -> None:
         """Forget all works that were submitted, so that the workers can serve another epoch."""
@@ -288,7 +292,7 @@ class Processes:
                 with worker.uninterrupted(self._method):
                     process.start()
             except (ConnectionError, EOFError):  # the fork server, from Python 3.13 on, imports the script too
-                raise WorkerDied(f"a worker process could not be started. {_hint(None)}") from None
+                raise WorkerDied(f"a worker process could not be started. {deaths.hint(None)}") from None
             ours.callback(_end, process)
             ended = _ended_by(process)
             ours.callback(ended.close)
@@ -346,6 +350,7 @@ class Processes:
         with contextlib.suppress(EOFError, OSError):
             message, descriptor = sender.channel.receive()
         if message is None:
+            self._check_open()  # else closing is what ended it
             self._bury(sender)
             return
         ticket, kind, *rest = pickle.loads(message)  # noqa: S301  from our own worker
@@ -392,7 +397,7 @@ class Processes:
                 f"a worker process imported the script that has started it, and was to start others: {worker.GUARD}"
             )
         # torch's words to begin with: people search for them, and test suites match them.
-        how = f"DataLoader worker (pid {pid}) {_ended(code)} (worker process {dead.number}, at {at})"
+        how = f"DataLoader worker (pid {pid}) {deaths.ended(code)} (worker process {dead.number}, at {at})"
         hint = self._hint(code)
         self._deaths.update(suspects)
         self._stillborn += not dead.ready
@@ -421,7 +426,7 @@ class Processes:
         kills = oom_kills()
         if code == -signal.SIGKILL and kills is not None and self._oom_kills is not None and kills > self._oom_kills:
             return "The kernel killed it for want of memory (oom_kill has risen): use fewer workers or smaller batches."
-        return _hint(code)
+        return deaths.hint(code)
 
     def _explain(self) -> str:
         lines = ["What the workers are doing:"]
@@ -497,30 +502,6 @@ def _uncarried(data: bytes | None, text: str) -> BaseException:
         error = RuntimeError(text.rstrip().rsplit("\n", 1)[-1])
     error.__cause__ = RemoteTraceback(text)
     return error
-
-
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "closed its channel"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"is killed by signal: {signal.Signals(-code).name}"
-    return f"exited unexpectedly with exit code {code}"
-
-
-def _hint(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "Where nobody killed it, the kernel did, for want of memory: use fewer workers or smaller batches."
-    if code == -signal.SIGBUS:  # which would end the trainer as well
-        return (
-            "A file was cut short while it was memory-mapped, or /dev/shm is full. Leave files as they are while they "
-            "are read; give arrays as ArrayDataset(path), which raises an error that names the file."
-        )
-    if code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL):
-        return "A C extension crashed: read that sample with num_workers=0 to see it."
-    if code == 0:
-        return "Something in the dataset ended the process in silence (os._exit, exec)."
-    return f"What it said stands above; {worker.GUARD}."
 
 
 def _parted(pair: tuple[End, End], one: contextlib.ExitStack, other: contextlib.ExitStack) -> tuple[End, End]:
