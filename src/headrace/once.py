@@ -1,4 +1,4 @@
-"""What can be read only once: iterators, given where an epoch must begin anew."""
+"""What can be read only once: iterators, given where an epoch must start again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OnlyOnce:
         ...
     headrace.generators.ArgumentTypeError: the sampler, a list_iterator, is an iterator that can be read only once: ...
 
-    An endless iterator may be gone on with in each epoch.
+    An endless iterator may be continued in each epoch.
     """
 
     __slots__ = ("_before",)
@@ -47,7 +47,7 @@ def is_spent(thing: Any, items: Any, *, empty: bool) -> bool:
     """Say whether a pass, another before it, ended because its thing can be read only once.
 
     ``items`` is the iterator that the thing gave for the pass, ``empty`` whether nothing came of it. Iterators written
-    in Python may begin anew in their ``__iter__``: of them, only a pass without an item tells.
+    in Python may start again in their ``__iter__``: only a pass without an item proves that they do not.
     """
     inner = _inner(thing)
     if inner is not thing:
@@ -64,7 +64,7 @@ def refusal(name: str, thing: Any) -> ArgumentTypeError:
     of = f" over {article(type(inner).__qualname__)}" if inner is not thing else ""
     return ArgumentTypeError(
         f"the {name}, {article(type(thing).__qualname__)}{of}, is an iterator that can be read only once: an epoch "
-        "before has read from it, and this one would lack samples; give an object whose iter() begins anew for each "
+        "before has read from it, and this one would lack samples; give an object whose iter() starts again for each "
         "epoch (a list, or a class with __iter__)"
     )
 
@@ -88,7 +88,7 @@ def _inner(thing: Any) -> Any:
 
 
 def _is_plain(items: Any) -> bool:
-    """Say whether an iterator is a generator or one of Python's own, which never begin anew."""
+    """Say whether an iterator is a generator or one of Python's own, which never start again."""
     if isinstance(items, GeneratorType):
         return True
     return isinstance(items, Iterator) and not isinstance(getattr(type(items), "__iter__", None), FunctionType)

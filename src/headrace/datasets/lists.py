@@ -260,7 +260,7 @@ class _Lines:
         if odd is not None:
             raise unclear(
                 self.file, number, line,
-                f"{odd!r} stands where a label was expected, and looks like a path. Swap the two with "
+                f"{odd!r} was found where a label was expected, and looks like a path. Swap the two with "
                 "columns=(1, 0); paths without labels are for ImageFiles",
             )  # fmt: skip
         if (

@@ -187,7 +187,7 @@ def _by_pillow(
         warned.add(lost[-1])
         what, cure = LOSSES[lost[-1]]
         warnings.warn(
-            f"{place}: {what} in mode={mode!r}; {cure}. This is told once, whatever other files lose.", stacklevel=4
+            f"{place}: {what} in mode={mode!r}; {cure}. This warning comes once for each dataset.", stacklevel=4
         )
     return pixels
 
