@@ -105,6 +105,7 @@ chaos: $(VENV)/.dev
 resume-proof: $(VENV)/.dev
 	$(BIN)/python -m tests.resuming $(RESUME)
 	$(BIN)/python -m tests.resuming.oracle --trials 5000 --seed 0
+	$(BIN)/python -m tests.resuming.hostile --times 4400
 
 # cmake and ninja for what is not built by pip, which brings its own.
 $(VENV)/.cmake: | $(VENV)/.headers

@@ -25,7 +25,7 @@ LAYERS = [
     | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
     | {"detector"},
     {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "turns", "ranks", "worker_info"}
-    | {"_native", "crew", "files", "floats", "keys", "once", "tracing"},
+    | {"_native", "crew", "files", "floats", "keys", "once", "saved", "tracing"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
@@ -37,6 +37,7 @@ WITHIN = {
     ("samplers", "plan"): True,
     ("work", "seeds"): True,
     ("ranks", "errors"): True,
+    ("saved", "errors"): True,
     ("work", "timing"): True,
     ("seeds", "errors"): True,
     ("calls", "errors"): True,

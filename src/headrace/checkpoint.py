@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import StateMismatch
+from headrace.saved import VERSION, shown, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from headrace.plan.batches import Batches
     from headrace.plan.chosen import Chosen
     from headrace.plan.passes import Pass
-
-VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +93,10 @@ def bad_before(state: Mapping[str, Any], rank: int, world_size: int) -> int:
 
 def from_dict(state: Any) -> Place:
     """Return the place that a state names; raises `StateMismatch` for what is no state of ours."""
-    if not isinstance(state, dict) or state.get("version") != VERSION or not isinstance(state.get("plan"), dict):
-        raise StateMismatch(
-            f"a state of version {VERSION}, as DataLoader.state_dict() gives it, was expected; got {repr(state)[:80]}"
-        )
-    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad", "rank")}
-    for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise StateMismatch(f"the state's {name} must be an integer from 0 up; it is {value!r}")
-    del numbers["rank"]
-    read = state.get("read")
-    each = read if isinstance(read, list) else [read]
-    if read is not None and not (
-        len(each) == (state["plan"].get("copies") or 1) and all(type(one) is int and one >= 0 for one in each)
-    ):
-        raise StateMismatch(
-            f"the state's read must be an integer from 0 up, or a list of one for each copy; it is {repr(read)[:80]}"
-        )
-    try:
-        streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
-        beyond = tuple(operator.index(step) for step in state.get("beyond", ()))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StateMismatch(f"the state's streams or the steps beyond its own cannot be read: {error}") from error
-    session = state.get("ledger")
-    return Place(beyond=beyond, streams=streams, session=session if isinstance(session, str) else None, **numbers)
+    validate(state)
+    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad")}
+    streams = {int(lane): value for lane, value in state.get("streams", {}).items()}
+    return Place(beyond=tuple(state.get("beyond", ())), streams=streams, session=state.get("ledger"), **numbers)
 
 
 def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = False) -> None:
@@ -136,8 +114,8 @@ def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = F
         if "batch_size" in names and _whole(saved) == _whole(here):  # shared out between another number of ranks
             names.remove("batch_size")
     if names:
-        then = ", ".join(f"{name}={saved.get(name)!r}" for name in names)
-        now = ", ".join(f"{name}={here.get(name)!r}" for name in names)
+        then = ", ".join(f"{name}={shown(saved.get(name))}" for name in names)
+        now = ", ".join(f"{name}={shown(here.get(name))}" for name in names)
         raise StateMismatch(
             f"the state was saved with {then}, where this loader has {now}; make the loader as it was, or go on from "
             "there all the same with load_state_dict(state, strict=False)"

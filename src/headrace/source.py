@@ -7,6 +7,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace import seeds
+from headrace.calls import article
+from headrace.errors import StateMismatch
 from headrace.once import is_spent, refusal
 
 if TYPE_CHECKING:
@@ -151,10 +153,10 @@ class Streamed:
         if keeper == "ended":
             return _NOTHING
         if keeper == "dataset":
-            stream.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
+            _restore(stream, "dataset", state)
         samples = self._first[lane.number] = iter(stream)
         if keeper == "iterator":
-            samples.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+            _restore(samples, "iterator", state)
         if keeper is not None:
             return samples
         here = seeds.current()
@@ -209,6 +211,15 @@ def _where(dataset: Any, key: Any) -> str | None:
     except Exception:  # noqa: BLE001  asked for in the middle of another error, which it must not hide
         return None
     return place if isinstance(place, str) else None
+
+
+def _restore(thing: Any, keeper: str, state: Any) -> None:
+    if not _keeps_state(thing):
+        raise StateMismatch(
+            f"the state has one of the stream's {keeper}, but {article(type(thing).__qualname__)} has no "
+            "load_state_dict to take it: load the state into a loader of the dataset that it was saved with"
+        )
+    thing.load_state_dict(copy.deepcopy(state))
 
 
 def _keeps_state(thing: Any) -> bool:
