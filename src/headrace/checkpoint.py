@@ -61,7 +61,10 @@ class Cursor:
         """
         place = self.place
         state: dict[str, Any] = {"version": VERSION, "epoch": place.epoch, "step": place.step, "batches": place.batches}
-        if place.step or place.offset or place.beyond:
+        begun = self.began is not None and self.began.epoch == place.epoch
+        if self.sampler is not None and not begun:  # its own state at the epoch's end is where the next one begins
+            state |= {name: value for name, value in {"sampler": self.sampler.kept()}.items() if value}
+        if begun or place.step or place.offset or place.beyond:
             if self.seed is not None:
                 state["seed"] = self.seed
             optional = {

@@ -242,6 +242,7 @@ class DataLoader(Generic[T_co]):
         self._epoch = 0
         self._cursor = Cursor(Place(0))
         self._resume: dict[str, Any] | None = None
+        self._next_seed: int | None = None
         self._copies = 0
         self._begun = False
         self._promised: tuple[int, int] | None = None
@@ -336,7 +337,8 @@ class DataLoader(Generic[T_co]):
         place = dataclasses.replace(place, bad=bad_before(saved, self.rank, self.world_size))
         epoch, self._epoch = place.epoch, place.epoch + 1
         # Without a seed each loop is a run of its own, whose random numbers depend on nothing but the seed it draws.
-        base = 0 if self._key is not None else saved["seed"] if "seed" in saved else draw_seed(self._source)
+        base = 0 if self._key is not None else saved["seed"] if "seed" in saved else self._drawn_ahead()
+        self._next_seed = None
         key, stream = (seeds.key_of(base), 0) if self._key is None else (self._key, epoch)
         cursor = Cursor(place, base if self._key is None else None, began=place, rank=self.rank)
         # A stream is read in the number of copies that the run began with.
@@ -469,7 +471,8 @@ class DataLoader(Generic[T_co]):
 
         It may be called at any moment, from any thread, with a loop running or not; it names the place after the last
         batch that the loop over this loader begun last has handed out, whatever was made ahead of it. After the end of
-        an epoch, that is the beginning of the next.
+        an epoch, that is the beginning of the next. Without a ``seed``, a state taken between two loops draws the seed
+        of the next one: this loader, and one that loads the state, then continue with the same order.
         """
         resume = self._resume  # read once: another thread may begin the loop that takes it
         if resume is not None:
@@ -479,7 +482,17 @@ class DataLoader(Generic[T_co]):
             place = cursor.place
             state = cursor.to_dict(self._fingerprint())
             if cursor.place is place:  # else the loop moved meanwhile, and forgot what belongs to the place before
-                return state
+                break
+        if self._key is None and "seed" not in state:  # between two loops: the next one's order is settled here
+            with self._turn.lock:
+                state["seed"] = self._drawn_ahead()
+        return state
+
+    def _drawn_ahead(self) -> int:
+        """Return the seed of the next loop, where the loader has none: drawn once, by whoever asks first."""
+        if self._next_seed is None:
+            self._next_seed = draw_seed(self._source)
+        return self._next_seed
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
         """Let the next loop go on where a state was saved, with exactly the batches that would have come.

@@ -14,6 +14,8 @@ import numpy as np
 from headrace.generators import Tape, set_state, state_of, taping
 from headrace.once import is_spent, refusal
 
+_END = object()
+
 State = dict[str, Any]
 """What JSON can hold."""
 
@@ -69,7 +71,15 @@ class Pass(Iterator[Any]):
         before = {name: generator.state() for name, generator in generators.items()} if not self._again else {}
         try:
             self._items = self._entered()
-            return next(self._items)
+            first = next(self._items, _END)
+            if (
+                first is _END and self.start == 0
+            ):  # the state was of a pass at its end: some samplers say so by an empty one
+                self._items = iter(self._sampler)
+                first = next(self._items, _END)
+            if first is _END:
+                raise StopIteration
+            return first
         finally:
             if not self._again:
                 after = {name: generator.state() for name, generator in generators.items()}
@@ -99,6 +109,13 @@ class Pass(Iterator[Any]):
             if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
                 self._marks[step] = keeper, copy.deepcopy(thing.state_dict()), start
                 return
+
+    def kept(self) -> State:
+        """Return the state that the sampler keeps of itself between two passes; empty if it keeps none."""
+        for keeper, thing in _keepers(self._sampler, None):
+            if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
+                return {"own": [keeper, copy.deepcopy(thing.state_dict()), 0]}
+        return {}
 
     def forget(self, step: int) -> None:
         """Let go of what was noted before a step."""
