@@ -72,9 +72,7 @@ class Pass(Iterator[Any]):
         try:
             self._items = self._entered()
             first = next(self._items, _END)
-            if (
-                first is _END and self.start == 0
-            ):  # the state was of a pass at its end: some samplers say so by an empty one
+            if first is _END and self.start == 0:  # after the state of a finished pass, some samplers give an empty one
                 self._items = iter(self._sampler)
                 first = next(self._items, _END)
             if first is _END:
