@@ -49,3 +49,45 @@ def test_a_script_without_the_guard_ends_and_says_why(method: str, init: str, tm
     last = done.stderr.splitlines()[-1]
     assert last.startswith("headrace.errors.WorkerDied: a worker process ")
     assert "under `if __name__ == '__main__':`" in last
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_on_standard_input_is_told_the_cause(method: str) -> None:
+    """Start no worker that would look for a file named <stdin>."""
+    script = GUARDED.format(init="None", method=method)
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert "there is no file '<stdin>'" in done.stderr.splitlines()[-1]
+    forked = GUARDED.format(init="None", method="fork")
+    done = subprocess.run([sys.executable, "-"], input=forked, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "[0 1 2 3]\n[4 5 6 7]\n")
+
+
+DAEMONIC = """
+import multiprocessing
+import headrace
+
+def load(kind):
+    return [batch.tolist() for batch in headrace.DataLoader(range(4), 2, num_workers=1, workers=kind)]
+
+def attempt(kind):
+    try:
+        return load(kind)
+    except AssertionError as error:
+        return str(error)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(pool.map(attempt, ["thread", "process"]))
+"""
+
+
+def test_a_daemonic_process_is_pointed_to_threads(tmp_path: Path) -> None:
+    """Load on threads in a worker of a pool; refuse processes there with the way out."""
+    file = tmp_path / "script.py"
+    file.write_text(DAEMONIC)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[[[0, 1], [2, 3]], " in done.stdout
+    assert 'workers="thread"' in done.stdout

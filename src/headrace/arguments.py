@@ -6,6 +6,8 @@ Where torch has words for an error, they are in ours: people search for them, an
 from __future__ import annotations
 
 import operator
+import os
+import sys
 import threading
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +23,7 @@ from headrace.machine import cpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.context import BaseContext
 
     from headrace.maker import OnError
 
@@ -177,6 +180,24 @@ def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -
             "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "
             "BucketBatchSampler, …); any other sampler must do it itself (DistributedSampler), and an iterable dataset "
             'too, or be read once by each rank (shard="auto")'
+        )
+
+
+def check_processes(context: BaseContext) -> None:
+    """Refuse worker processes where none can start: in a daemonic process, or without a script to import."""
+    import multiprocessing
+
+    if multiprocessing.current_process().daemon:
+        raise UnusableArgument(
+            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), "
+            'and daemonic processes are not allowed to have children; use threads: workers="thread", or num_workers=0'
+        )
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is not None and context.get_start_method() != "fork" and not os.path.exists(script):  # noqa: PTH110
+        raise UnusableArgument(
+            f"worker processes cannot be started by {context.get_start_method()!r} here: each imports the main script "
+            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone); save "
+            'it as a file, use multiprocessing_context="fork", or use threads: workers="thread"'
         )
 
 

@@ -887,12 +887,14 @@ class DataLoader(Generic[T_co]):
 
         from headrace.executors.processes import Processes
 
+        context = self.multiprocessing_context or multiprocessing.get_context(self._start_method)
+        arguments.check_processes(context)
         return Processes(
             maker,
             self.num_workers,
             ahead,
             threads=self.threads_per_worker,
-            context=self.multiprocessing_context or multiprocessing.get_context(self._start_method),
+            context=context,
             init=self.worker_init_fn,
             seed=base,
             restarts=self.restart_workers,
