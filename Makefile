@@ -58,8 +58,8 @@ test:
 check: lint types tests
 
 # No frameworks, sanitizers, fuzzing or worker processes.
-QUICK := tests/test_house.py tests/test_seeds.py tests/test_memory.py tests/test_floats.py tests/test_loader.py tests/samplers \
-  tests/collate tests/image tests/transport tests/deliver tests/executors/test_inline.py tests/properties tests/datasets/test_arrays.py \
+QUICK := tests/test_house.py tests/context tests/interop tests/test_loader.py tests/samplers \
+  tests/collate tests/image tests/transport tests/run/test_ahead.py tests/executors/test_inline.py tests/properties tests/datasets/test_arrays.py \
   tests/datasets/test_map.py tests/datasets/test_subset.py tests/datasets/test_combine.py tests/datasets/test_image_list.py
 quick: lint types
 	$(BIN)/python -m pytest -q $(QUICK)

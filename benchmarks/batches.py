@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import BucketBatchSampler, DataLoader, PackingBatchSampler, ShardSampler, TokenBatchSampler
+from headrace.context.seeds import key_of
 from headrace.plan.order import Shuffled
 from headrace.plan.permutation import Permutations
-from headrace.seeds import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ import simplejpeg
 from PIL import Image
 
 import headrace
-from headrace.seeds import Purpose, generator, key_of
-from headrace.timing import counting, timed
+from headrace.context.seeds import Purpose, generator, key_of
+from headrace.context.timing import counting, timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,39 +18,21 @@ ROOT = Path(headrace.__file__).parent
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
     {"__init__", "__main__", "cli", "jax", "keras", "torch"},
-    {"loader", "loop", "arguments"},
-    {"executors", "replay"},
-    {"maker", "checkpoint"},
-    {"plan", "source", "datasets", "collate", "image", "samplers"}
-    | {"transport", "deliver", "window", "tolerance", "stats", "iterators", "ledger"}
-    | {"detector"},
-    {"work", "errors", "seeds", "timing", "calls", "memory", "generators", "machine", "turns", "ranks", "worker_info"}
-    | {"_native", "crew", "files", "floats", "keys", "once", "saved", "tracing"},
+    {"loader"},
+    {"run"},
+    {"executors"},
+    {"make"},
+    {"datasets", "collate", "image", "samplers", "transport", "ledger"},
+    {"plan"},
+    {"interop"},
+    {"context", "storage"},
+    {"errors", "_native"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
     ("__init__", "torch"): False,
     ("__main__", "cli"): True,
-    ("loader", "loop"): True,
-    ("loader", "arguments"): True,
     ("datasets", "image"): True,
-    ("samplers", "plan"): True,
-    ("work", "seeds"): True,
-    ("ranks", "errors"): True,
-    ("saved", "errors"): True,
-    ("work", "timing"): True,
-    ("seeds", "errors"): True,
-    ("calls", "errors"): True,
-    ("keys", "generators"): True,
-    ("once", "calls"): True,
-    ("once", "generators"): True,
-    ("files", "errors"): True,
-    ("floats", "errors"): True,
-    ("generators", "errors"): True,
-    ("generators", "seeds"): True,
-    ("calls", "seeds"): True,
-    ("tracing", "seeds"): True,
-    ("tracing", "calls"): True,
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
 FIRST_HELD = "0ce2f07"

@@ -32,7 +32,7 @@ from headrace import (
     rng,
 )
 from headrace.datasets.iterable import MappedIterable
-from headrace.machine import cpus
+from headrace.interop.machine import cpus
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: list[dict[str, Any]] = [
@@ -159,8 +159,8 @@ def test_an_iterable_is_read_once_or_once_by_each_process(how: dict[str, Any]) -
     class Stream(IterableDataset[int]):
         def __iter__(self) -> Iterator[int]:
             info = get_worker_info()
-            lane, lanes = (0, 1) if info is None else (info.id, info.num_workers)
-            return iter(range(lane, 23, lanes))
+            replica, replicas = (0, 1) if info is None else (info.id, info.num_workers)
+            return iter(range(replica, 23, replicas))
 
     loader: DataLoader[Any] = DataLoader(Stream(), 4, **how)
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_lanes_come_in_turn_until_each_is_over(sizes: list[int], batch_size: int
         multiprocessing_context="fork",
         drop_last=drop_last,
     )
-    lanes = [
+    replicas = [
         [
             b
             for start in range(0, n, batch_size)
@@ -202,7 +202,7 @@ def test_lanes_come_in_turn_until_each_is_over(sizes: list[int], batch_size: int
         ]
         for n in sizes
     ]
-    expected = [lane[turn] for turn in range(20) for lane in lanes if turn < len(lane)]
+    expected = [replica[turn] for turn in range(20) for replica in replicas if turn < len(replica)]
     assert [batch.tolist() for batch in loader] == expected
 
 

@@ -9,6 +9,9 @@
 from headrace.collate.default import default_collate, default_convert
 from headrace.collate.packed import Packed, PackedCollate
 from headrace.collate.padded import Padded, PaddedCollate
+from headrace.context.seeds import rng
+from headrace.context.timing import timed
+from headrace.context.worker_info import WorkerInfo, get_worker_info
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.cifar import CIFAR10, CIFAR100
@@ -20,13 +23,12 @@ from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
-from headrace.datasets.packed import PackedList
+from headrace.datasets.packed_list import PackedList
 from headrace.datasets.paired import PairedDataset
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
-from headrace.detector import RandomnessWarning
 from headrace.errors import (
     ArgumentError,
     BadFile,
@@ -60,7 +62,6 @@ from headrace.image.transforms import (
     ToDtype,
     ToFloat,
 )
-from headrace.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
 from headrace.ledger.book import Ledger
 from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.loader import DataLoader
@@ -70,7 +71,11 @@ from headrace.plan.mixture import MixtureSampler
 from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
-from headrace.replay import Lineage
+from headrace.plan.work import BadSample
+from headrace.run.detector import RandomnessWarning
+from headrace.run.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
+from headrace.run.lineage import Lineage
+from headrace.run.stats import Statistics
 from headrace.samplers import (
     BatchSampler,
     DistributedSampler,
@@ -80,11 +85,6 @@ from headrace.samplers import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-from headrace.seeds import rng
-from headrace.stats import Statistics
-from headrace.timing import timed
-from headrace.work import BadSample
-from headrace.worker_info import WorkerInfo, get_worker_info
 
 __version__ = "0.1.0"
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from headrace import loader
-from headrace.calls import article
 from headrace.errors import ArgumentError, missing
+from headrace.interop.calls import article
 
 try:
     import keras

@@ -11,46 +11,49 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from headrace import arguments, samplers, seeds
-from headrace import replay as again
-from headrace.calls import article, flag, takes_empty
-from headrace.checkpoint import Cursor, Place, bad_before, check, from_dict
+from headrace import samplers
 from headrace.collate.default import Collate, default_collate, default_convert
+from headrace.context import seeds
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_beginner, batch_reader, is_iterable
-from headrace.deliver.ahead import Ahead
-from headrace.detector import Watch, warn_of_held
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native
 from headrace.executors.threads import Threads
-from headrace.generators import GeneratorLike, Stateful, draw_seed, resolve
-from headrace.keys import check_no_mask
+from headrace.interop.calls import article, flag, takes_empty
+from headrace.interop.generators import GeneratorLike, Stateful, draw_seed, resolve
+from headrace.interop.keys import check_no_mask
+from headrace.interop.machine import cpus
 from headrace.ledger.book import Ledger, opened
 from headrace.ledger.recorder import Recorder, begun
-from headrace.loop import Loop
-from headrace.machine import cpus
-from headrace.maker import Maker, OnError
+from headrace.make.maker import Maker, OnError
+from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
 from headrace.plan.batches import Batches, Plan, Share, Uneven
 from headrace.plan.chosen import Chosen
 from headrace.plan.drawn import Drawn, after, cut
-from headrace.plan.lanes import Lanes
 from headrace.plan.order import BatchOrdered, Epoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, undisturbed
-from headrace.replay import Lineage
-from headrace.source import Batched, Fanned, Indexed, Source, Streamed, read_once
-from headrace.stats import Meter, Statistics
-from headrace.tolerance import Budget, Refill
-from headrace.turns import Turn
-from headrace.window import Unordered, Window
+from headrace.plan.replicas import ReplicatedStream
+from headrace.run import arguments
+from headrace.run import lineage as again
+from headrace.run.ahead import Ahead
+from headrace.run.checkpoint import Cursor, Place, bad_before, check, from_dict
+from headrace.run.detector import Watch, warn_of_held
+from headrace.run.lineage import Lineage
+from headrace.run.loop import Loop
+from headrace.run.stats import Meter, Statistics
+from headrace.run.tolerance import Budget, Refill
+from headrace.run.turns import Turn
+from headrace.run.window import Unordered, Window
 
 if TYPE_CHECKING:
     import os
     from types import TracebackType
 
+    from headrace.context.memory import Empty
     from headrace.executors.base import Executor
     from headrace.executors.processes import Processes
-    from headrace.work import Empty, Work
+    from headrace.plan.work import Work
 
 T_co = TypeVar("T_co", covariant=True)
 SPARES = 100
@@ -349,7 +352,7 @@ class DataLoader(Generic[T_co]):
         if not self._begun:
             warn_of_held(self.dataset, self.collate_fn)
             # Other samplers, and what puts refilled batches together, draw in the loop's own thread.
-            ours = (self._planned or (self._streams and not self._fans)) and self.on_error != "skip"
+            ours = (self._planned or (self._streams and not self._shares_stream)) and self.on_error != "skip"
             watch = Watch(self.num_workers) if ours and self._kind == "thread" else None
         maker = self._maker(again=self._begun)
         self._begun = True
@@ -554,7 +557,7 @@ class DataLoader(Generic[T_co]):
         work, base = self._past(epoch, step)
         maker = self._maker(again=False)
         sample, trace, bad = again.traced(maker, work, index)
-        key = work.keys[index] if work.lane is None else None
+        key = work.keys[index] if work.replica is None else None
         return Lineage(
             again.visits(self.dataset, key),
             key,
@@ -563,7 +566,7 @@ class DataLoader(Generic[T_co]):
             epoch,
             step,
             index,
-            work.start + index * (1 if work.lane is None else work.lane.count),
+            work.start + index * (1 if work.replica is None else work.replica.count),
             trace.before if trace.steps else sample,
             sample,
             again.steps(trace),
@@ -657,14 +660,14 @@ class DataLoader(Generic[T_co]):
         size, place = arguments.length(self.dataset), cursor.place
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         drop_last = self.drop_last and self.on_error != "skip"
-        if self._fans:
+        if self._shares_stream:
             stream, _ = unmapped(self.dataset)
             read = self._read(cursor, saved, self._share.whole)
             samples = after(read_once(stream, key, epoch, again=self._begun), read)
             batches = cut(samples, self._share.whole, drop_last=drop_last)
             return Drawn(batches, key, stream=True, share=self._share, entered=(place.step, read)), size
         if self._streams:
-            return self._lanes(key, cursor, saved), size
+            return self._replicated(key, cursor, saved), size
         if self._planned:
             plan = cursor.plan = self._whole(key, place.epoch, place.step, saved.get("samples", 0))
             return plan, len(plan.order) if isinstance(plan, Batches) else size
@@ -699,7 +702,7 @@ class DataLoader(Generic[T_co]):
             cursor.position = lambda at: read + (at - step) * whole
         return read
 
-    def _lanes(self, key: seeds.Key, cursor: Cursor, saved: dict[str, Any]) -> Lanes:
+    def _replicated(self, key: seeds.Key, cursor: Cursor, saved: dict[str, Any]) -> ReplicatedStream:
         """Return the plan of a stream that is read in copies."""
         place, size = cursor.place, self.batch_size or 1
         plan_saved = saved.get("plan", {})
@@ -707,8 +710,8 @@ class DataLoader(Generic[T_co]):
         starts = saved.get("read", [])
         starts = starts if isinstance(starts, list) else [starts]
         if not starts and before != size:
-            starts = Lanes(self._copies, before, key).at(place.step)
-        plan = Lanes(self._copies, size, key, place.step, place.streams, starts)
+            starts = ReplicatedStream(self._copies, before, key).at(place.step)
+        plan = ReplicatedStream(self._copies, size, key, place.step, place.streams, starts)
         if starts:
             cursor.position = plan.at
         return plan
@@ -777,9 +780,9 @@ class DataLoader(Generic[T_co]):
                 f"the {'dataset' if self._streams else 'sampler'}, {name}, keeps a state of its own, which replaying "
                 "would move: load a state saved before the step into another loader, and read on from there"
             )
-        if self._streams and not self._fans:
+        if self._streams and not self._shares_stream:
             copies = saved.get("plan", {}).get("copies") or self._copies or self._readers
-            return Lanes(copies, self.batch_size or 1, key).work(stream, step)
+            return ReplicatedStream(copies, self.batch_size or 1, key).work(stream, step)
         drawn = saved.get("sampler") if cursor.sampler is None else cursor.sampler.state()
         if not self._streams and drawn is None and not (saved or isinstance(source, Sequence | np.ndarray)):
             raise ArgumentError(
@@ -841,11 +844,13 @@ class DataLoader(Generic[T_co]):
             collate = Single(self.collate_fn)
         elif not ours and not takes_empty(self.collate_fn):
             collate = Plain(self.collate_fn)
-        return Maker(self._reader(ours=ours, again=again), collate, self.on_error, lands=ours, finish=self._finish)
+        return Maker(
+            self._reader(ours=ours, again=again), collate, self.on_error, writes_rows=ours, finish=self._finish
+        )
 
     def _reader(self, *, ours: bool, again: bool) -> Source:
-        if self._fans:
-            return Fanned(unmapped(self.dataset)[1])
+        if self._shares_stream:
+            return SharedStream(unmapped(self.dataset)[1])
         if self._streams:
             stream, function = unmapped(self.dataset)
             drop_last = self.drop_last and self.on_error != "skip"
@@ -868,7 +873,7 @@ class DataLoader(Generic[T_co]):
                 executor = Native(maker, self.num_workers, ahead)
                 return executor, executor.close
             # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
-            executor = Threads(maker, 1 if self._streams and not self._fans else self.num_workers, ahead)
+            executor = Threads(maker, 1 if self._streams and not self._shares_stream else self.num_workers, ahead)
             return executor, executor.close
         kept = self._kept
         if kept is None or kept.closed:
@@ -920,7 +925,7 @@ class DataLoader(Generic[T_co]):
         )
 
     @property
-    def _fans(self) -> bool:
+    def _shares_stream(self) -> bool:
         """Whether a stream is read here, once, shared out between ranks, and finished by the workers."""
         shares = self.world_size > 1 or self.uneven == "repeat"
         return self.shard == "auto" and (shares or self._kind != "inline")
@@ -928,7 +933,7 @@ class DataLoader(Generic[T_co]):
     @property
     def _readers(self) -> int:
         """How many copies of a stream are read: one for each process, as in torch, else one."""
-        return self.num_workers if self._streams and not self._fans and self._kind == "process" else 1
+        return self.num_workers if self._streams and not self._shares_stream and self._kind == "process" else 1
 
     def _allowed(self, samples: int | None) -> int | None:
         if isinstance(self.max_errors, float):

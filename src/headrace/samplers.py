@@ -1,7 +1,7 @@
 """Samplers: in which order, and how often, the samples of a dataset are asked for.
 
 They have the names, arguments and lengths of those in ``torch.utils.data``, and give Python ints. Where randomness
-comes from, `headrace.generators` says; it is drawn when the first index is asked for, not before.
+comes from, `headrace.interop.generators` says; it is drawn when the first index is asked for, not before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from headrace import seeds
-from headrace.calls import flag
+from headrace.context import seeds
 from headrace.errors import ArgumentError
-from headrace.generators import ArgumentTypeError, GeneratorLike, draws, resolve
-from headrace.keys import check_no_mask
-from headrace.once import OnlyOnce
+from headrace.interop.calls import flag
+from headrace.interop.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+from headrace.interop.keys import check_no_mask
+from headrace.interop.once import OnlyOnce
 from headrace.plan.order import Shuffled
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.generators import Numbers
+    from headrace.interop.generators import Numbers
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -41,17 +41,18 @@ from torch.utils.data import (
 )
 from torch.utils.data._utils import collate as torchs
 
-from headrace import floats, seeds
 from headrace import loader as numpy_loader
 from headrace.collate import default as arrays
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.default import name_of
 from headrace.collate.exact import check_unmasked, numbers
+from headrace.context import seeds
 from headrace.errors import CollateError, CollateTypeError
 from headrace.image.transforms import Normalize, ToCHW, ToDtype, ToFloat, finishing
+from headrace.interop import floats
 
 if TYPE_CHECKING:
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -14,7 +14,7 @@ from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
 import headrace
 from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
-from headrace.replay import picture_of
+from headrace.run.lineage import picture_of
 
 torch = pytest.importorskip("torch")
 lib = pytest.importorskip("headrace.torch")

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from headrace import DataLoader, ImageFiles, LoaderClosed, RandomSampler, Resize, prefetch
-from headrace.deliver.ahead import Ahead
+from headrace.run.ahead import Ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from headrace import ArrayDataset, DataLoader, ImageFolder, RandomResizedCrop, ToFloat
-from headrace.cli.replay import viewable
+from headrace.cli.replay_command import viewable
 from headrace.image.sheet import sheet_size
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from headrace.collate.default import default_collate
+from headrace.context.seeds import key_of, rng
 from headrace.errors import LoaderClosed
 from headrace.executors.base import Executor
-from headrace.maker import Maker
-from headrace.seeds import key_of, rng
-from headrace.source import Indexed
-from headrace.work import Done, Failed, Work
+from headrace.make.maker import Maker
+from headrace.make.source import Indexed
+from headrace.plan.work import Done, Failed, Work
 
 
 class Squares:

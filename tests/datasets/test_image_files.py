@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tests.pictures import encoded, photo, plant
 
+from headrace.context.timing import counting
 from headrace.datasets.images import ImageFiles
-from headrace.datasets.packed import PackedList
+from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError, BadImage, ImageTooLarge, MissingFile, SampleError, UnreadableFile
-from headrace.timing import counting
 
 
 @pytest.fixture

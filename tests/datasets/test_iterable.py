@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import Dataset, seeds
+from headrace import Dataset
+from headrace.context import seeds
+from headrace.context.timing import counting
 from headrace.datasets.iterable import ChainDataset, IterableDataset, MappedIterable
 from headrace.datasets.parts import is_iterable
 from headrace.errors import ArgumentError
-from headrace.timing import counting
 
 
 class Counting(IterableDataset[int]):

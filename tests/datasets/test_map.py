@@ -8,13 +8,13 @@ import pickle
 import numpy as np
 import pytest
 
-from headrace import seeds
-from headrace.calls import takes_rng
+from headrace.context import seeds
+from headrace.context.timing import counting
 from headrace.datasets.base import Dataset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
 from headrace.image.transforms import Compose, RandomHorizontalFlip, ToFloat
-from headrace.timing import counting
+from headrace.interop.calls import takes_rng
 
 
 class Named(Dataset[int]):

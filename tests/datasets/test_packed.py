@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.datasets.packed import PackedList
+from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError
 
 STRINGS = st.lists(st.text(st.characters(codec=None), max_size=20), max_size=30)  # lone surrogates among them

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.datasets import pickles
-from headrace.datasets.pickles import read_pickle
+from headrace.datasets import pickled_data as pickles
+from headrace.datasets.pickled_data import read_pickle
 from headrace.errors import BadFile
 
 PLAIN = {"labels": [1, -2, 2**70, True, None, 0.5], b"\x80": (b"", b"\xff", ""), 3: [[], {}, (1, 2, 3, 4)]}

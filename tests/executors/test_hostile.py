@@ -21,8 +21,8 @@ from headrace import DataLoader, IterableDataset
 from headrace.errors import LoaderClosed, WorkerDied
 from headrace.executors import processes
 from headrace.executors.processes import Processes
-from headrace.maker import Maker
-from headrace.work import Done, Failed, Outcome
+from headrace.make.maker import Maker
+from headrace.plan.work import Done, Failed, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}

@@ -8,7 +8,7 @@ import numpy as np
 from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
 
 from headrace.executors.inline import Inline
-from headrace.maker import Maker
+from headrace.make.maker import Maker
 
 
 class TestInline(ExecutorTests):

@@ -31,13 +31,13 @@ from headrace import (
 )
 from headrace._native import kernel
 from headrace.collate.default import default_collate
+from headrace.context.seeds import key_of
 from headrace.datasets.parts import batch_beginner, batch_reader
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.native import Native
-from headrace.maker import Maker
-from headrace.seeds import key_of
-from headrace.source import Batched
-from headrace.work import Done, Failed, Outcome, Work
+from headrace.make.maker import Maker
+from headrace.make.source import Batched
+from headrace.plan.work import Done, Failed, Outcome, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,7 +332,8 @@ def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> 
 
 MAKING = """
 import os, signal, sys, threading, headrace
-from headrace import DataLoader, ImageFiles, Resize, crew
+from headrace import DataLoader, ImageFiles, Resize
+from headrace.context import sharing as crew
 
 jobs = []
 

@@ -19,8 +19,8 @@ from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_o
 
 from headrace.errors import LoaderClosed, WorkerDied, WorkerTimeout
 from headrace.executors.processes import Processes
-from headrace.maker import Maker
-from headrace.work import Done, Failed
+from headrace.make.maker import Maker
+from headrace.plan.work import Done, Failed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 METHODS = ["fork", "forkserver", "spawn"]

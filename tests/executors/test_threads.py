@@ -12,7 +12,7 @@ from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_o
 
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.threads import Threads
-from headrace.maker import Maker
+from headrace.make.maker import Maker
 
 
 class TestOneThread(ExecutorTests):

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headrace import seeds
+from headrace.context import seeds
 from headrace.errors import ArgumentError, MissingDependency
 from headrace.image import geometry
 from headrace.image.transforms import (

@@ -33,8 +33,8 @@ from headrace import (
     ToFloat,
 )
 from headrace._native import kernel
+from headrace.context.seeds import Here, Purpose, generator, key_of
 from headrace.image import fused
-from headrace.seeds import Here, Purpose, generator, key_of
 from tests.native.stepwise import MISSING, WHY, Stepwise, assert_equal, batches, both, far_off
 from tests.pictures import encoded, photo
 

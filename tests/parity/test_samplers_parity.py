@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from headrace.generators import draw_seed, resolve  # noqa: E402
+from headrace.interop.generators import draw_seed, resolve  # noqa: E402
 from headrace.samplers import DistributedSampler, RandomSampler, WeightedRandomSampler  # noqa: E402
 from tests.parity.both import OURS, same, theirs  # noqa: E402
 

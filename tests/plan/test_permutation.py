@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from headrace.context.seeds import key_of
 from headrace.plan import permutation
 from headrace.plan.order import Shuffled
 from headrace.plan.permutation import Permutations
-from headrace.seeds import key_of
 from tests.plan.statistics import Z, surprise
 
 MILLION = 1_000_003

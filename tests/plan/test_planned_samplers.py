@@ -22,8 +22,8 @@ from headrace import (
     ShardSampler,
     TokenBatchSampler,
 )
+from headrace.context.seeds import Purpose, generator, key_of
 from headrace.plan.mixture import STRIDE, TURN
-from headrace.seeds import Purpose, generator, key_of
 
 lengths_of = st.lists(st.integers(0, 30), min_size=1, max_size=60)
 seeds = st.integers(0, 99)

@@ -7,9 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.context.seeds import key_of
 from headrace.plan.batches import Batches, Share
 from headrace.plan.order import Sequential, Shuffled
-from headrace.seeds import key_of
 
 sizes = st.integers(0, 300)
 batch_sizes = st.integers(1, 50)

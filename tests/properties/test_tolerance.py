@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import TooManyErrors
-from headrace.tolerance import Budget, Refill
-from headrace.work import BadSample
+from headrace.plan.work import BadSample
+from headrace.run.tolerance import Budget, Refill
 
 
 @given(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headrace.window import Unordered, Window
-from headrace.work import Done, Ended, Failed
+from headrace.plan.work import Done, Ended, Failed
+from headrace.run.window import Unordered, Window
 
 
 class WindowHistories(RuleBasedStateMachine):
@@ -68,7 +68,7 @@ TestWindow = WindowHistories.TestCase
 
 
 class LanesInAnyOrder(RuleBasedStateMachine):
-    """Lanes of known lengths, whose outcomes come in any order: each step comes once."""
+    """ReplicatedStream of known lengths, whose outcomes come in any order: each step comes once."""
 
     SIZE = 6
 
@@ -80,8 +80,8 @@ class LanesInAnyOrder(RuleBasedStateMachine):
         self.taken: list[int] = []
 
     def _turn(self, step: int) -> tuple[int, int]:
-        turn, lane = divmod(step, len(self.lengths))
-        return lane, turn
+        turn, replica = divmod(step, len(self.lengths))
+        return replica, turn
 
     @precondition(lambda self: self.window.room and not self.window.over)
     @rule()
@@ -89,17 +89,17 @@ class LanesInAnyOrder(RuleBasedStateMachine):
         step = self.window.asked
         assert self.window.ask() == step
         self.away.append(step)
-        lane, _ = self._turn(step)
-        assert sum(self._turn(other)[0] == lane for other in self.away) <= self.SIZE
+        replica, _ = self._turn(step)
+        assert sum(self._turn(other)[0] == replica for other in self.away) <= self.SIZE
 
     @precondition(lambda self: self.away)
     @rule(data=st.data())
     def put(self, data: st.DataObject) -> None:
-        # A lane is read in its own order: its first open step is answered first.
-        lane = data.draw(st.sampled_from(sorted({self._turn(step)[0] for step in self.away})))
-        step = min(step for step in self.away if self._turn(step)[0] == lane)
+        # A replica is read in its own order: its first open step is answered first.
+        replica = data.draw(st.sampled_from(sorted({self._turn(step)[0] for step in self.away})))
+        step = min(step for step in self.away if self._turn(step)[0] == replica)
         self.away.remove(step)
-        over = self._turn(step)[1] >= self.lengths[lane]
+        over = self._turn(step)[1] >= self.lengths[replica]
         self.window.put(Ended(step) if over else Done(step, step))
 
     @rule()
@@ -124,12 +124,12 @@ class LanesInAnyOrder(RuleBasedStateMachine):
         while (outcome := self.window.take()) is not None:
             self.taken.append(outcome.step)
         if self.window.over:
-            whole = {t * len(self.lengths) + lane for lane, n in enumerate(self.lengths) for t in range(n)}
+            whole = {t * len(self.lengths) + replica for replica, n in enumerate(self.lengths) for t in range(n)}
             assert set(self.taken) == whole
 
     def _answer(self, step: int) -> Done | Ended:
-        lane, turn = self._turn(step)
-        return Done(step, step) if turn < self.lengths[lane] else Ended(step)
+        replica, turn = self._turn(step)
+        return Done(step, step) if turn < self.lengths[replica] else Ended(step)
 
 
 TestLanesInAnyOrder = LanesInAnyOrder.TestCase

@@ -30,8 +30,8 @@ from headrace import (
     TooManyErrors,
     rng,
 )
+from headrace.context.seeds import Purpose, generator, key_of
 from headrace.plan.order import Shuffled
-from headrace.seeds import Purpose, generator, key_of
 
 SPARES = 100
 Row = tuple[int, float]

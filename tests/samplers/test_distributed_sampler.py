@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.context.seeds import key_of
 from headrace.errors import ArgumentError
 from headrace.plan.order import Shuffled
 from headrace.samplers import DistributedSampler
-from headrace.seeds import key_of
 
 
 @given(

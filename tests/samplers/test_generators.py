@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import ArgumentError
-from headrace.generators import ArgumentTypeError, draw_seed, draws, resolve
+from headrace.interop.generators import ArgumentTypeError, draw_seed, draws, resolve
 
 
 @pytest.fixture

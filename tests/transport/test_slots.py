@@ -20,8 +20,8 @@ ROWS = 5000
 def delivered(inbox: Inbox, outbox: Outbox, value: int) -> tuple[int, np.ndarray]:
     """Send one batch from end to end; return its slot too."""
     slot, fresh = inbox.lend()
-    parcel, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, value))
-    return slot, inbox.open(parcel, descriptor)
+    message, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, value))
+    return slot, inbox.open(message, descriptor)
 
 
 def test_a_batch_that_is_held_is_never_written_to() -> None:
@@ -55,11 +55,11 @@ def test_bfloat16_lies_in_the_slot_as_other_dtypes_do() -> None:
         made = box.empty((ROWS, 2), dtype)
         made[...] = turn + 1
         others = np.full((2, ROWS), 7, dtype), np.full(3, 5, dtype), np.ones((0, 4), dtype)
-        parcel, descriptor = box.pack([made, *others])
-        assert parcel.head is not None
-        assert len(parcel.head) < 1000
+        message, descriptor = box.pack([made, *others])
+        assert message.head is not None
+        assert len(message.head) < 1000
         assert (descriptor is None) is bool(turn)
-        large, other, small, none = inbox.open(parcel, descriptor)
+        large, other, small, none = inbox.open(message, descriptor)
         assert {batch.dtype for batch in (large, other, small, none)} == {dtype}
         assert {batch.flags.writeable for batch in (large, other, small)} == {True}
         assert (large.shape, set(large.ravel().tolist())) == ((ROWS, 2), {turn + 1})
@@ -72,11 +72,11 @@ def test_memory_that_could_not_be_received_is_not_gone_on_with() -> None:
     """Say what is the matter, take the slot back, and have the worker begin on memory that both know."""
     inbox, outbox = Inbox(1), Outbox()
     slot, fresh = inbox.lend()
-    parcel, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, 1))
+    message, descriptor = outbox.begin(slot, fresh=fresh).pack(np.full(ROWS, 1))
     assert descriptor is not None
     os.close(descriptor)
     with pytest.raises(OSError, match="too many files open: raise the limit"):
-        inbox.open(parcel, LOST)
+        inbox.open(message, LOST)
     _, batch = delivered(inbox, outbox, 2)
     assert set(batch.tolist()) == {2}
 
@@ -87,13 +87,13 @@ def test_memory_that_cannot_be_mapped_is_done_without(monkeypatch: pytest.Monkey
     outbox = Outbox()
     monkeypatch.setattr(shared, "PAGE", 1 << 47)  # rounds the slot up to more than there are addresses
     monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, size: None)
-    parcel, descriptor = outbox.begin(0, fresh=True).pack(np.full(ROWS, 1))
+    message, descriptor = outbox.begin(0, fresh=True).pack(np.full(ROWS, 1))
     monkeypatch.undo()
     assert descriptor is None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     inbox = Inbox(1)
     inbox.lend()
-    assert set(inbox.open(parcel, None).tolist()) == {1}
+    assert set(inbox.open(message, None).tolist()) == {1}
 
 
 def test_a_message_cut_short_leaves_no_descriptor() -> None:

@@ -7,7 +7,7 @@ namespace headrace {
 
 class Philox {
  public:
-  // The counter that headrace.seeds lays out: (draws, position, epoch, purpose); `before` numbers were drawn already.
+  // The counter that headrace.context.seeds lays out: (draws, position, epoch, purpose); `before` numbers were drawn already.
   Philox(std::uint64_t key0, std::uint64_t key1, std::uint64_t position, std::uint64_t epoch, std::uint64_t purpose,
          int before = 0)
       : key_{key0, key1}, counter_{static_cast<std::uint64_t>(before) / 4, position, epoch, purpose} {

@@ -19,7 +19,7 @@ from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
 from headrace.cli.faults import Failure, Fault
 from headrace.cli.interrupt import held_back
-from headrace.cli.replay import replay
+from headrace.cli.replay_command import replay
 from headrace.cli.show import show
 from headrace.errors import ArgumentError, HeadraceError, ListFileError, MissingDependency
 

@@ -12,9 +12,9 @@ import click
 import numpy as np
 
 import headrace
-from headrace import machine
 from headrace._native import kernel
 from headrace.cli.text import table
+from headrace.interop import machine
 
 LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "ml_dtypes", "torch", "jax", "keras")
 HEADERS = "apt install g++ libjpeg62-turbo-dev; brew install jpeg-turbo"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace import floats
+from headrace.interop import floats
 
 if TYPE_CHECKING:
     from collections import Counter

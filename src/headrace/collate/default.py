@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
-from headrace.collate.landing import column_of
+from headrace.collate.row_writer import column_of
 from headrace.errors import CollateError, CollateTypeError
 
 if TYPE_CHECKING:
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 NOTE = "headrace: the error came "
 """How a note begins that says where in the sample something of the user's has failed."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import floats
 from headrace.errors import CollateError, CollateTypeError
+from headrace.interop import floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

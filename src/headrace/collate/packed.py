@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace import floats
 from headrace.collate.default import Registry, collate_arrays, collate_columns, default_collate, name_of
 from headrace.collate.padded import (
     Value,
@@ -21,12 +20,13 @@ from headrace.collate.padded import (
     value_at,
 )
 from headrace.errors import ArgumentError, CollateError
+from headrace.interop import floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.collate.default import Functions
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 
 class Packed(NamedTuple):

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace import floats
-from headrace.calls import flag
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -21,9 +19,11 @@ from headrace.collate.default import (
 )
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
+from headrace.interop import floats
+from headrace.interop.calls import flag
 
 if TYPE_CHECKING:
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 Number = int | float | complex | np.generic
 Value = Number | Mapping[Any, Any] | Sequence[Any] | None

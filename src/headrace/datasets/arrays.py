@@ -12,14 +12,14 @@ import numpy as np
 from headrace.datasets.base import Dataset
 from headrace.datasets.mapped import MappedRows, Sent, mapped_rows
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
-from headrace.keys import places, whole
+from headrace.interop.keys import places, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 
 class ArrayDataset(Dataset[Any]):

@@ -11,9 +11,9 @@ import numpy as np
 
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import as_folder
-from headrace.datasets.pickles import read_pickle
+from headrace.datasets.pickled_data import read_pickle
 from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile, UnreadableFile
-from headrace.files import read_file
+from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import seeds
+from headrace.context import seeds
 from headrace.datasets import parts
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset, T_co
@@ -16,13 +16,13 @@ from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
-from headrace.keys import check_whole, whole
+from headrace.interop.keys import check_whole, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from headrace.context.memory import Empty
     from headrace.datasets.views import Indexed
-    from headrace.work import Empty
 
 
 class ConcatDataset(Dataset[T_co]):

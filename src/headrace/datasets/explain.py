@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace._native import kernel
-from headrace.datasets import fused, parts
+from headrace.datasets import native_batches as fused
+from headrace.datasets import parts
 from headrace.datasets.views import Mapped
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.calls import flag
+from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
 from headrace.datasets.subset import Subset
 from headrace.errors import ArgumentError, ListFileError
 from headrace.image.decode import DEFAULT_MAX_PIXELS, decode
-from headrace.timing import timed
+from headrace.interop.calls import flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.calls import flag
+from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.unchanged import Unchanged
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
-from headrace.keys import places as places_of
-from headrace.timing import timed
+from headrace.interop.calls import flag
+from headrace.interop.keys import places as places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 BUILT_IN = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 """The filters that HDF5 and h5py have in them; for any other, HDF5 looks for a library to load."""

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headrace.calls import flag
+from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
-from headrace.datasets.packed import PackedList
+from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile
-from headrace.files import RAISE, read_file
 from headrace.image import geometry
 from headrace.image.decode import DEFAULT_MAX_PIXELS, decode_as, jpeg_size, most_bytes
 from headrace.image.modes import checked
-from headrace.timing import timed
+from headrace.interop.calls import flag
+from headrace.storage.files import RAISE, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

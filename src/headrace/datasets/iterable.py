@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.calls import article
+from headrace.context.timing import timed
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
-from headrace.generators import ArgumentTypeError
 from headrace.image.transforms import Compose
-from headrace.once import OnlyOnce
-from headrace.timing import timed
+from headrace.interop.calls import article
+from headrace.interop.generators import ArgumentTypeError
+from headrace.interop.once import OnlyOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sized

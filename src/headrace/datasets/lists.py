@@ -16,12 +16,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace import files
-from headrace.calls import flag
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
-from headrace.datasets.packed import PackedList
+from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
 from headrace.image.decode import DEFAULT_MAX_PIXELS
+from headrace.interop.calls import flag
+from headrace.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import seeds
-from headrace.calls import article, flag
+from headrace.context import seeds
 from headrace.datasets import parts
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
@@ -16,7 +15,8 @@ from headrace.datasets.combine import ConcatDataset
 from headrace.datasets.subset import Subset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
-from headrace.keys import place
+from headrace.interop.calls import article, flag
+from headrace.interop.keys import place
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

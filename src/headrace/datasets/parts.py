@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.calls import article
 from headrace.errors import ArgumentError
-from headrace.generators import ArgumentTypeError
+from headrace.interop.calls import article
+from headrace.interop.generators import ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

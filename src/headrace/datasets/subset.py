@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
-from headrace.calls import article
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
-from headrace.generators import ArgumentTypeError, GeneratorLike, draws
-from headrace.keys import is_mask, places, selected, whole
+from headrace.interop.calls import article
+from headrace.interop.generators import ArgumentTypeError, GeneratorLike, draws
+from headrace.interop.keys import is_mask, places, selected, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from headrace.context.memory import Empty
     from headrace.datasets.views import Indexed
-    from headrace.work import Empty
 
 
 class Subset(Dataset[T_co]):

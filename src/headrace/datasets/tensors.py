@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.work import Empty
+    from headrace.context.memory import Empty
 
 
 class TensorDataset(ArrayDataset):

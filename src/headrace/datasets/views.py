@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from headrace import seeds
-from headrace.calls import article
-from headrace.datasets import fused, parts
+from headrace.context import seeds
+from headrace.context.timing import timed
+from headrace.datasets import native_batches as fused
+from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
 from headrace.image.transforms import STEADY, Compose
-from headrace.timing import timed
+from headrace.interop.calls import article
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from headrace.context.memory import Empty
     from headrace.image.fused import Plan
     from headrace.image.transforms import RandomResizedCrop, Resize
-    from headrace.work import Empty
 
 
 class Indexed(Protocol):
@@ -98,13 +99,13 @@ class Mapped(Dataset[T_co]):
         return fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property
-    def begin_batch(self) -> Callable[..., fused.Begun]:
+    def begin_batch(self) -> Callable[..., fused.InFlightBatch]:
         """What begins whole batches: there where `read_batch` is."""
         if self._plan is None or not (self._plan.active and self._plan.whole):
             raise parts.no_batches(self)
         return self._begin_batch
 
-    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.Begun:
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.InFlightBatch:
         return fused.begin(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property

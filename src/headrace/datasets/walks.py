@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import seeds
-from headrace.calls import article
+from headrace.context import seeds
+from headrace.context.worker_info import get_worker_info
 from headrace.datasets.iterable import IterableDataset
 from headrace.errors import ArgumentError
-from headrace.worker_info import get_worker_info
+from headrace.interop.calls import article
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from headrace.work import Outcome, Work
+    from headrace.plan.work import Outcome, Work
 
 SCRATCH = 6
 """Pieces of memory that a worker keeps for the steps on the way to a sample: decoded, resized, flipped, as floats, …"""

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from multiprocessing import context, reduction
 from typing import TYPE_CHECKING, Any
 
-from headrace.transport import pickles
+from headrace.transport import out_of_band as pickles
 
 if TYPE_CHECKING:
     import pickle

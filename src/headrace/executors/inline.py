@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from headrace.context.memory import Recycler, recycling
+from headrace.context.seeds import GLOBALS, Here
 from headrace.errors import LoaderClosed
 from headrace.executors.base import SCRATCH
-from headrace.memory import Recycler, recycling
-from headrace.seeds import GLOBALS, Here
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from headrace.maker import Maker
-    from headrace.work import Outcome, Work
+    from headrace.make.maker import Maker
+    from headrace.plan.work import Outcome, Work
 
 
 class Inline:

@@ -22,13 +22,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._native import kernel
+from headrace.context.memory import Recycler, recycling
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.base import SCRATCH
-from headrace.maker import Maker, Pending, Stop
-from headrace.memory import Recycler, recycling
+from headrace.make.maker import Maker, Pending, Stop
 
 if TYPE_CHECKING:
-    from headrace.work import Outcome, Work
+    from headrace.plan.work import Outcome, Work
 
 PATIENCE = 10.0
 """Seconds that closing waits for the rows at hand to end before it leaves their threads behind, with a warning."""

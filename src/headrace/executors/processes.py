@@ -33,17 +33,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import LoaderClosed, RemoteTraceback, WorkerDied, WorkerTimeout
 from headrace.executors import deaths, worker
-from headrace.machine import oom_kills
+from headrace.interop.machine import oom_kills
+from headrace.plan.work import Done, Ended, Failed
 from headrace.transport import shared
 from headrace.transport.channel import Channel, close_quietly
 from headrace.transport.slots import Inbox
-from headrace.work import Done, Ended, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from headrace.maker import Maker
-    from headrace.work import Outcome, Work
+    from headrace.make.maker import Maker
+    from headrace.plan.work import Outcome, Work
 
 End = TypeVar("End", Channel, worker.Handle)
 
@@ -206,7 +206,7 @@ class Processes:
         return [each.process for each in self._workers]
 
     def submit(self, work: Work) -> None:
-        """Hand a work to the worker whose turn it is: of a stream, the one that reads its lane."""
+        """Hand a work to the worker whose turn it is: of a stream, the one that reads its replica."""
         with self._reading, self._whole():
             if not self._finish.alive:
                 raise LoaderClosed("a work was submitted to a closed executor")
@@ -217,8 +217,8 @@ class Processes:
     def _next_worker(self, work: Work) -> _Worker:
         workers = self._workers
         number = self._turn % len(workers)
-        if work.lane is not None and not work.keys:
-            number = work.lane.number % len(workers)
+        if work.replica is not None and not work.keys:
+            number = work.replica.number % len(workers)
         elif not self._turns:
             number = next((n for n in _round(number, len(workers)) if workers[n].load < self._limit), number)
         self._turn = number + 1
@@ -443,9 +443,9 @@ def _outcome(work: Work, kind: str, rest: list[Any], descriptor: int | None, sen
     if kind == "failed":
         place, data, text = rest
         return Failed(work.step, _uncarried(data, text), place)
-    parcel, *told = rest
+    message, *told = rest
     try:
-        return Done(work.step, sender.inbox.open(parcel, descriptor), *told)
+        return Done(work.step, sender.inbox.open(message, descriptor), *told)
     except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
         return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
 

@@ -28,16 +28,16 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.crew import Job, sharing
+from headrace.context.memory import Recycler, recycling
+from headrace.context.seeds import Here
+from headrace.context.sharing import Job, sharing
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.base import SCRATCH
-from headrace.maker import Maker, Stop
-from headrace.memory import Recycler, recycling
-from headrace.seeds import Here
-from headrace.work import Work
+from headrace.make.maker import Maker, Stop
+from headrace.plan.work import Work
 
 if TYPE_CHECKING:
-    from headrace.work import Outcome
+    from headrace.plan.work import Outcome
 
 PATIENCE = 10.0
 """Seconds that closing waits for the samples at hand to end before it leaves their threads behind, with a warning."""

@@ -1,6 +1,6 @@
 """A worker process, from its first line to its last.
 
-    loader ──(ticket, work, slot)──> receive ─> maker.make ─> box.pack ──(ticket, parcel)──> loader
+    loader ──(ticket, work, slot)──> receive ─> maker.make ─> box.pack ──(ticket, message)──> loader
 
 It ends when its channel closes, and there is no other way: no flag, no queue that another could spoil, no polling. When
 the loader's process is killed, a pipe that only that process held open closes too, and the kernel kills the worker, in
@@ -31,27 +31,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import seeds, worker_info
-from headrace.calls import article
+from headrace.context import seeds, worker_info
+from headrace.context.memory import Recycler, recycling
+from headrace.context.seeds import Here
 from headrace.executors import inherited
 from headrace.executors.base import SCRATCH
 from headrace.executors.inherited import Inherited
-from headrace.generators import ArgumentTypeError
-from headrace.maker import Stop
-from headrace.memory import Recycler, recycling
-from headrace.seeds import Here
+from headrace.interop.calls import article
+from headrace.interop.generators import ArgumentTypeError
+from headrace.make.maker import Stop
+from headrace.plan.work import Ended, Failed
 from headrace.transport import shared
 from headrace.transport.channel import LOST, Channel, close_quietly
 from headrace.transport.slots import Box, Outbox
-from headrace.work import Ended, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
     from socket import socket
 
-    from headrace.maker import Maker
-    from headrace.work import Outcome
+    from headrace.make.maker import Maker
+    from headrace.plan.work import Outcome
 
 STACK_SIGNAL = signal.SIGUSR2
 """Makes a worker write its Python stack, for the error that names it; does not interrupt what it does."""
@@ -403,9 +403,9 @@ def _packed(ticket: int, outcome: Outcome, box: Box) -> tuple[bytes, int | None]
     if isinstance(outcome, Failed):
         return _message(ticket, "failed", outcome.place, *_carried(outcome.error)), None
     try:
-        parcel, descriptor = box.pack(outcome.batch)
+        message, descriptor = box.pack(outcome.batch)
         # With a descriptor it is short; without memory for the batch there may be none for a message with it either.
-        return _message(ticket, "done", parcel, outcome.bad, outcome.seconds, outcome.stream), descriptor
+        return _message(ticket, "done", message, outcome.bad, outcome.seconds, outcome.stream), descriptor
     except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
         unsent: Exception = error
         if not isinstance(error, MemoryError):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace import memory
+from headrace.context import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import formats
 from headrace.image.budget import check_header, check_pixels, check_scans

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace import seeds
 from headrace._native import kernel
+from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.decode import DEFAULT_MAX_PIXELS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace import memory
+from headrace.context import memory
 from headrace.errors import ArgumentError, MissingDependency, missing
 
 if TYPE_CHECKING:

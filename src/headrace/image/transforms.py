@@ -22,20 +22,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from headrace import floats, memory, seeds
-from headrace.calls import LazyRng, article, bind, flag
+from headrace.context import memory, seeds
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.geometry import INTERPOLATIONS, PAD_MODES, Box, Fill, Interpolation, PadMode
 from headrace.image.targets import spatial_part
+from headrace.interop import floats
+from headrace.interop.calls import LazyRng, article, bind, flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from headrace.calls import Step
     from headrace.image.geometry import Image
+    from headrace.interop.calls import Step
 
     Row = npt.NDArray[np.float32]
 

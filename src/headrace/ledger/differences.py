@@ -104,7 +104,7 @@ def _batches(run: Ledger | str | os.PathLike[str]) -> dict[tuple[int, int, int],
 
 def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
     one, other = a.entry, b.entry
-    if (a.session.world, one.lane, one.start, one.stop) != (b.session.world, other.lane, other.start, other.stop):
+    if (a.session.world, one.replica, one.start, one.stop) != (b.session.world, other.replica, other.start, other.stop):
         return "batches", f"the order is cut differently: A has {_cut(a)}, B {_cut(b)}"
     if one.order != other.order:
         mixtures = [
@@ -124,8 +124,8 @@ def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
 
 def _cut(batch: _Batch) -> str:
     entry, world = batch.entry, batch.session.world
-    lane = "" if entry.lane is None else f" of copy {entry.lane}"
-    return f"places {entry.start} to {entry.stop - 1}{lane}{f' on {world} ranks' if world > 1 else ''}"
+    replica = "" if entry.replica is None else f" of copy {entry.replica}"
+    return f"places {entry.start} to {entry.stop - 1}{replica}{f' on {world} ranks' if world > 1 else ''}"
 
 
 def _keys_differ(one: Keys, other: Keys) -> str:

@@ -86,10 +86,10 @@ class Entry:
     session: int
     at: int
     """The step of the plan; the number of the batch where bad samples are left out."""
-    lane: int | None
+    replica: int | None
     start: int
     stop: int
-    """From where to where in the epoch's order, or of the lane, its samples are; those at the end may be padding."""
+    """From where to where in the epoch's order, or of the replica, its samples are; those at the end may be padding."""
     keys: Keys
     bad: Keys
     order: int
@@ -120,9 +120,9 @@ def _written(keys: Keys) -> bytes:
 
 def of_entry(entry: Entry) -> bytes:
     """Return the payload that says what a batch was made of."""
-    lane = 0 if entry.lane is None else entry.lane + 1
+    replica = 0 if entry.replica is None else entry.replica + 1
     counts = entry.keys.count, entry.bad.count
-    numbers = entry.session, entry.at, lane, entry.start, entry.stop, *counts, entry.order, entry.content, entry.over
+    numbers = entry.session, entry.at, replica, entry.start, entry.stop, *counts, entry.order, entry.content, entry.over
     return _ENTRY.pack(b"B", *numbers) + _written(entry.keys) + _written(entry.bad)
 
 
@@ -238,11 +238,11 @@ def _session(facts: Any) -> Session:
 
 
 def _entry(payload: memoryview) -> Entry:
-    kind, session, at, lane, start, stop, keys, bad, order, content, over = _ENTRY.unpack_from(payload)
+    kind, session, at, replica, start, stop, keys, bad, order, content, over = _ENTRY.unpack_from(payload)
     if kind != b"B" or not 0 <= start <= stop:
         raise ValueError("neither a session nor a batch")
     good, place = _keys_read(payload, _ENTRY.size, keys)
     worse, place = _keys_read(payload, place, bad)
     if place != len(payload):
         raise ValueError("bytes left over")
-    return Entry(session, at, lane - 1 if lane else None, start, stop, good, worse, order, content, over)
+    return Entry(session, at, replica - 1 if replica else None, start, stop, good, worse, order, content, over)

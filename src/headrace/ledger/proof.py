@@ -179,18 +179,18 @@ def _absent(parts: Sequence[Part]) -> Iterator[str]:
 
 
 class _Places:
-    """Which places of the order, or of each lane of a stream, were delivered: as stretches."""
+    """Which places of the order, or of each replica of a stream, were delivered: as stretches."""
 
     def __init__(self, samples: int | None, entries: Iterable[Entry]) -> None:
-        lanes: dict[int | None, list[range]] = {}
+        replicas: dict[int | None, list[range]] = {}
         self.padding = 0
         for entry in entries:
             start, stop = entry.start, entry.stop
             if samples is not None:
                 self.padding += max(0, stop - max(start, samples))
                 stop = min(stop, samples)
-            lanes.setdefault(entry.lane, []).append(range(start, stop))
-        given = [Stretches.of(stretches) for stretches in lanes.values()]
+            replicas.setdefault(entry.replica, []).append(range(start, stop))
+        given = [Stretches.of(stretches) for stretches in replicas.values()]
         swept = [each.swept() for each in given]
         self._unions = [union for union, _ in swept]
         self.double = Stretches.of(stretch for _, double in swept for stretch in double.named(len(double.starts)))

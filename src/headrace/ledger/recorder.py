@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.ledger.book import Ledger
-    from headrace.work import Done, Work
+    from headrace.plan.work import Done, Work
 
 
 @dataclass(slots=True)
@@ -54,15 +54,15 @@ class Recorder:
         work = self._asked.pop(done.step)
         bad = [each.index for each in done.bad]
         keys: Sequence[Any] = work.keys
-        if work.lane is not None and self.by_batch:
+        if work.replica is not None and self.by_batch:
             # A stream may end before all were read that were asked for; a batch is still a list of samples here.
-            keys = range(work.lane.start, work.lane.start + len(done.batch) + len(bad))
+            keys = range(work.replica.start, work.replica.start + len(done.batch) + len(bad))
         if not self.by_batch:
             good, worse = _apart(self._real(work, keys), bad)
             self._taken = work, _keys_of(good), _keys_of(worse)
             return
         # The copies of a stream have places of their own, of which a batch here has some of each: so they are counted.
-        start = work.start if work.lane is None else self.read
+        start = work.start if work.replica is None else self.read
         self.read += len(keys)
         left = deque(bad)
         for position, key in enumerate(keys, start):
@@ -76,7 +76,7 @@ class Recorder:
 
     def _real(self, work: Work, keys: Sequence[Any]) -> Sequence[Any]:
         """Leave out what only fills up the last global batch; of a stream, keys are what was read."""
-        if work.lane is not None:
+        if work.replica is not None:
             return ()
         samples = self.session.samples
         return keys if samples is None else keys[: max(0, samples - work.start)]
@@ -91,12 +91,13 @@ class Recorder:
             return self._regrouped(number, rows, step, content)
         assert self._taken is not None  # noqa: S101  for the type checker: a batch is made before it is handed over
         (work, keys, bad), self._taken = self._taken, None
-        if work.lane is None:
+        if work.replica is None:
             order = fingerprint.of_keys(work.keys)
             return self._packed(work.step, None, work.start, work.rows, keys, bad, order, content)
-        lane = work.lane
-        first, count = (lane.start, min(rows or lane.size, lane.size)) if not work.keys else (work.start, lane.size)
-        number = lane.number if not work.keys else 0
+        replica = work.replica
+        number, first, count = 0, work.start, replica.size
+        if not work.keys:
+            number, first, count = replica.number, replica.start, min(rows or replica.size, replica.size)
         return self._packed(work.step, number, first, count, keys, bad, 0, content)
 
     def _regrouped(self, number: int, rows: int, step: int, content: int) -> bytes:
@@ -118,7 +119,7 @@ class Recorder:
     def _packed(
         self,
         at: int,
-        lane: int | None,
+        replica: int | None,
         start: int,
         count: int,
         keys: Keys,
@@ -129,7 +130,7 @@ class Recorder:
         over: bool = False,
     ) -> bytes:
         stop = start + count
-        return of_entry(Entry(self.session.number, at, lane, start, stop, keys, bad, order, content, over))
+        return of_entry(Entry(self.session.number, at, replica, start, stop, keys, bad, order, content, over))
 
     def over(self, at: int) -> bytes:
         """Return the record of the epoch's end: what was bad behind the last batch, or left out for its size."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from headrace.context.seeds import Key, Purpose, generator
 from headrace.plan.order import Epoch, Shuffled
-from headrace.seeds import Key, Purpose, generator
-from headrace.work import Work
+from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.plan.order import Order
@@ -63,7 +63,7 @@ class Batches:
     """An order cut into batches; the last one is short where the sizes do not divide, or dropped.
 
     >>> from headrace.plan.order import Sequential
-    >>> from headrace.seeds import key_of
+    >>> from headrace.context.seeds import key_of
     >>> plan = Batches(Sequential(10), Share(4), drop_last=False, seed=key_of(0))
     >>> [list(plan.work(epoch=0, step=step).keys) for step in range(len(plan))]
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

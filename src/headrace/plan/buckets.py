@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.groups import Groups, grouped
 from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
-from headrace.seeds import Purpose, generator
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 BATCHES = 100
 """Batches of a bucket, unless it is told how large it is to be: about 1 % of padding for lengths that spread evenly."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from headrace.work import Work
+from headrace.plan.work import Work
 
 if TYPE_CHECKING:
+    from headrace.context.seeds import Key
     from headrace.plan.batches import Share
     from headrace.plan.order import BatchOrder
-    from headrace.seeds import Key
 
 
 class Chosen:
@@ -18,7 +18,7 @@ class Chosen:
 
     >>> from headrace import BucketBatchSampler
     >>> from headrace.plan.batches import Share
-    >>> from headrace.seeds import key_of
+    >>> from headrace.context.seeds import key_of
     >>> order = BucketBatchSampler([1, 2, 3, 4, 5, 6], 2, shuffle=False).batch_order(key_of(0))
     >>> plans = [Chosen(order, 0, Share(1, rank, 2), seed=key_of(0)) for rank in range(2)]
     >>> [[plan.work(0, step).keys for step in range(len(plan))] for plan in plans]

@@ -16,7 +16,7 @@ from headrace.plan.planned import PlannedBatchSampler, digest, whole
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 
 class BalancedBatchSampler(PlannedBatchSampler[int]):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from headrace.keys import check_whole
-from headrace.work import Lane, Work
+from headrace.interop.keys import check_whole
+from headrace.plan.work import StreamReplica, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from headrace.context.seeds import Key
     from headrace.plan.batches import Share
-    from headrace.seeds import Key
 
 
 def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator[list[Any]]:
@@ -41,7 +41,7 @@ def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
 class Drawn:
     """One epoch of batches of keys, in the order in which an iterator gives them.
 
-    >>> from headrace.seeds import key_of
+    >>> from headrace.context.seeds import key_of
     >>> plan = Drawn([[5, 3], [4]], seed=key_of(0))
     >>> plan.work(epoch=0, step=0).keys, plan.work(epoch=0, step=1).start, plan.work(epoch=0, step=2)
     ([5, 3], 2, None)
@@ -90,8 +90,8 @@ class Drawn:
             if not count:
                 return None
             start, keys = start + offset, [keys[(offset + row) % len(keys)] for row in range(count)]
-        lane = Lane(0, 1, start, len(keys)) if self._stream else None
-        return Work(self._seed, epoch, step, start, keys, keys if self._spare else (), lane)
+        replica = StreamReplica(0, 1, start, len(keys)) if self._stream else None
+        return Work(self._seed, epoch, step, start, keys, keys if self._spare else (), replica)
 
     def _next(self) -> list[Any] | None:
         batch = next(self._batches, None)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedSampler, flag, shown, size_of, whole
-from headrace.seeds import Purpose, generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Sized
 
     from numpy.typing import NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 TURN = 2**64
 STRIDE = 0x9E3779B97F4A7C15

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 AHEAD = 2**12
 """Keys worked out at a time for who asks for one batch after the other: the cost of a call is then hardly felt."""
@@ -79,7 +79,7 @@ class Epoch:
     """One epoch of a planned sampler's order, whatever epoch it is asked for.
 
     >>> from headrace import RepeatedSampler
-    >>> from headrace.seeds import key_of
+    >>> from headrace.context.seeds import key_of
     >>> sampler = RepeatedSampler(4, 1)
     >>> Epoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)
     True
@@ -143,7 +143,7 @@ class Shuffled:
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
         """Return a stretch of the epoch's permutation.
 
-        >>> from headrace.seeds import key_of
+        >>> from headrace.context.seeds import key_of
         >>> order = Shuffled(5, key_of(0))
         >>> sorted(order.keys(epoch=0, start=0, stop=5))
         [0, 1, 2, 3, 4]
@@ -153,7 +153,7 @@ class Shuffled:
     def at(self, epoch: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return the keys at any positions of an epoch, all at once.
 
-        >>> from headrace.seeds import key_of
+        >>> from headrace.context.seeds import key_of
         >>> order = Shuffled(10**9, key_of(0))
         >>> places = np.array([999_999_999, 4])
         >>> order.at(0, places).tolist() == [order.keys(0, place, place + 1)[0] for place in places.tolist()]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 Fit = Literal["first", "best"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.generators import Tape, set_state, state_of, taping
-from headrace.once import is_spent, refusal
+from headrace.interop.generators import Tape, set_state, state_of, taping
+from headrace.interop.once import is_spent, refusal
 
 _END = object()
 

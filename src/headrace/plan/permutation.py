@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._native import kernel
-from headrace.seeds import Key, Purpose, generator
+from headrace.context.seeds import Key, Purpose, generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _HALF = np.uint64(32)
 class Permutations:
     """A family of permutations, fixed by (key, epoch, stream); each has a size and, in the family, a number.
 
-    >>> from headrace.seeds import key_of
+    >>> from headrace.context.seeds import key_of
     >>> family = Permutations(key_of(0), epoch=0)
     >>> sorted(family.at(np.arange(5), 5).tolist())
     [0, 1, 2, 3, 4]

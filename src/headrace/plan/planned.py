@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from headrace.context.seeds import Key, key_of
 from headrace.errors import ArgumentError
-from headrace.seeds import Key, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from headrace.plan.planned import PlannedSampler, flag, size_of, whole
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 
 class RepeatedSampler(PlannedSampler[int]):

@@ -14,7 +14,7 @@ from headrace.plan.planned import PlannedSampler, counts, digest, whole
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.seeds import Key
+    from headrace.context.seeds import Key
 
 
 class ShardSampler(PlannedSampler[int]):

@@ -2,9 +2,9 @@
 
 The worker's end writes arrays straight into the slot that it was lent (`Box.empty`); what lies there already costs
 nothing to pack. Pickle (protocol 5) takes the rest, with large buffers out of band, copied into the slot. The loader's
-end opens a parcel as arrays over the slot; when the last of them is dropped, the slot is free to be lent again.
+end opens a message as arrays over the slot; when the last of them is dropped, the slot is free to be lent again.
 
-    Inbox.lend ──slot──> Outbox.begin … Box.empty … pack ──parcel──> Inbox.open ──batch──> the user ──dropped──> lend
+    Inbox.lend ──slot──> Outbox.begin … Box.empty … pack ──message──> Inbox.open ──batch──> the user ──dropped──> lend
 
 A slot is a piece of memory under a number. It grows by being replaced: the worker makes a larger piece and sends its
 descriptor along, both map it and close the descriptor. A user who keeps all batches never blocks a worker: a slot still
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from headrace.transport import shared
 from headrace.transport.channel import LOST
-from headrace.transport.pickles import dumped
+from headrace.transport.out_of_band import dumped
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ LARGE_HEAD = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Message:
     """A batch on its way: which slot, the pickle (or that it is the last span), and where its buffers lie."""
 
     slot: int
@@ -69,7 +69,7 @@ class Outbox:
 
 
 class Box:
-    """One batch on the worker's side: memory in a slot, and then the parcel. Several threads may each fill one."""
+    """One batch on the worker's side: memory in a slot, and then the message. Several threads may each fill one."""
 
     def __init__(self, pieces: dict[int, Bytes], slot: int) -> None:
         self._pieces = pieces
@@ -86,8 +86,8 @@ class Box:
         start, self._used = self._used, _aligned(self._used + nbytes)
         return piece[start : start + nbytes].view(dtype).reshape(shape)
 
-    def pack(self, batch: Any) -> tuple[Parcel, int | None]:
-        """Return the parcel, and the descriptor to send with it, which the caller closes once it is sent."""
+    def pack(self, batch: Any) -> tuple[Message, int | None]:
+        """Return the message, and the descriptor to send with it, which the caller closes once it is sent."""
         buffers: list[Bytes] = []
 
         def apart(buffer: pickle.PickleBuffer) -> bool:
@@ -103,7 +103,7 @@ class Box:
             head = None
         return self._placed(head, buffers)
 
-    def _placed(self, head: bytes | None, buffers: list[Bytes]) -> tuple[Parcel, int | None]:
+    def _placed(self, head: bytes | None, buffers: list[Bytes]) -> tuple[Message, int | None]:
         piece = self._pieces.get(self._slot)
         inside = [_offset(buffer, piece) for buffer in buffers]
         more = sum(_aligned(len(b)) for b, at in zip(buffers, inside, strict=True) if at is None)
@@ -117,7 +117,7 @@ class Box:
             except OSError:
                 # Room for the copies that go over the channel; a slot without memory here is given some with its batch.
                 self._pieces.clear()
-                return Parcel(
+                return Message(
                     self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer.data) for buffer in buffers)
                 ), None
             self._pieces[self._slot] = piece
@@ -130,7 +130,7 @@ class Box:
                 piece[start : start + len(buffer)] = buffer
                 self._used = _aligned(start + len(buffer))
             spans.append((start, len(buffer)))
-        return Parcel(self._slot, size, head, tuple(spans)), descriptor
+        return Message(self._slot, size, head, tuple(spans)), descriptor
 
 
 class Inbox:
@@ -164,43 +164,43 @@ class Inbox:
         # The worker never goes on with memory that is not known here.
         return slot, slot not in self._pieces
 
-    def open(self, parcel: Parcel, descriptor: int | None) -> Any:
+    def open(self, message: Message, descriptor: int | None) -> Any:
         """Return the batch: its arrays are views of the slot, which is free when the last of them is dropped."""
-        slot = parcel.slot
+        slot = message.slot
         try:
-            self._grow(parcel, descriptor)
+            self._grow(message, descriptor)
         except OSError:
             self.give_back(slot)
             raise
         piece = self._pieces.get(slot)
         number = self._held[slot] = next(self._leases)
         lease = _Lease(self._dropped, slot, number, piece)
-        if piece is None or parcel.loose:
+        if piece is None or message.loose:
             buffers: list[Any] = [
                 # What was read-only comes as bytes; a batch can be written to.
                 np.frombuffer(bytearray(loose) if isinstance(loose, bytes) else loose, np.uint8)
-                for loose in parcel.loose
+                for loose in message.loose
             ]
         else:
             whole = np.asarray(lease)
-            buffers = [whole[start : start + length] for start, length in parcel.spans]
-        head = parcel.head if parcel.head is not None else buffers.pop().tobytes()
+            buffers = [whole[start : start + length] for start, length in message.spans]
+        head = message.head if message.head is not None else buffers.pop().tobytes()
         return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
 
-    def refuse(self, parcel: Parcel, descriptor: int | None) -> None:
+    def refuse(self, message: Message, descriptor: int | None) -> None:
         """Take a slot back whose batch nobody waits for any more."""
         with contextlib.suppress(OSError):
-            self._grow(parcel, descriptor)
-        self.give_back(parcel.slot)
+            self._grow(message, descriptor)
+        self.give_back(message.slot)
 
     def give_back(self, slot: int) -> None:
         """Take a slot back that came to no use."""
         self._free.append(slot)
 
-    def _grow(self, parcel: Parcel, descriptor: int | None) -> None:
+    def _grow(self, message: Message, descriptor: int | None) -> None:
         if descriptor is None:
             return
-        self._pieces.pop(parcel.slot, None)
+        self._pieces.pop(message.slot, None)
         if descriptor == LOST:
             raise OSError(
                 errno.EMFILE,
@@ -208,7 +208,7 @@ class Inbox:
                 "limit (ulimit -n), or use fewer workers",
             )
         try:
-            self._pieces[parcel.slot] = shared.mapped(descriptor, parcel.size)
+            self._pieces[message.slot] = shared.mapped(descriptor, message.size)
         finally:
             os.close(descriptor)
 

@@ -1,0 +1,88 @@
+"""Rows that are written into the batch as soon as they are made, while they are still in the cache.
+
+Keeping the arrays of all samples until the batch is put together costs fresh memory for each of them and a second walk
+through all of it; on two threads that alone can take as long as decoding. So an array is copied into its row of the
+batch at once and forgotten. What collate sees are views of those rows, in samples that are otherwise as they were;
+where all rows of a column are written, the batch is there already, and where something does not fit, collate does what
+it always does with the views, to the same result or the same error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.context.memory import Empty
+
+SMALLEST = 2048
+"""Bytes of a row; copying less at once saves less than the view costs."""
+
+
+class WrittenRow(np.ndarray[Any, np.dtype[Any]]):
+    """A row of a batch that is being made; knows the whole column."""
+
+    column: npt.NDArray[Any]
+    row: int
+
+
+class RowWriter:
+    """Places the arrays of samples in the rows of one batch.
+
+    >>> writer = RowWriter(2, np.empty)
+    >>> samples = [writer.write(row, (np.full(1000, row), f"sample {row}")) for row in range(2)]
+    >>> column_of([array for array, name in samples])[:, 0], samples[1][1]
+    (array([0, 1]), 'sample 1')
+    """
+
+    __slots__ = ("_columns", "_empty", "_rows")
+
+    def __init__(self, rows: int, empty: Empty) -> None:
+        self._rows = rows
+        self._empty = empty
+        self._columns: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
+
+    def write(self, row: int, sample: Any) -> Any:
+        """Return the sample with its larger arrays replaced by their rows of the batch."""
+        return self._write(row, sample, ())
+
+    def _write(self, row: int, sample: Any, place: tuple[Any, ...]) -> Any:
+        kind = type(sample)
+        if isinstance(sample, np.ndarray):
+            return self._place(row, sample, place)
+        if kind is tuple:
+            return tuple([self._write(row, item, (*place, index)) for index, item in enumerate(sample)])
+        if kind is list:
+            return [self._write(row, item, (*place, index)) for index, item in enumerate(sample)]
+        if kind is dict:
+            return {key: self._write(row, item, (*place, key)) for key, item in sample.items()}
+        return sample
+
+    def _place(self, row: int, array: npt.NDArray[Any], place: tuple[Any, ...]) -> npt.NDArray[Any]:
+        if array.nbytes < SMALLEST or array.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
+            return array
+        if row == 0:  # the first sample says what the columns are, as it does for collate
+            self._columns[place] = self._empty((self._rows, *array.shape), array.dtype)
+        column = self._columns.get(place)
+        if column is None or column.shape[1:] != array.shape or column.dtype != array.dtype:
+            return array
+        column[row] = array
+        written: WrittenRow = column[row].view(WrittenRow)
+        written.column, written.row = column, row
+        return written
+
+
+def column_of(arrays: Sequence[Any]) -> npt.NDArray[Any] | None:
+    """Return the batch that these arrays are the rows of, all of them in order, if they are."""
+    first = arrays[0]
+    if type(first) is not WrittenRow or len(first.column) != len(arrays):
+        return None
+    column = first.column
+    for row, array in enumerate(arrays):
+        if type(array) is not WrittenRow or array.column is not column or array.row != row:
+            return None
+    return column

@@ -1,0 +1,1 @@
+"""What a thread works on: random numbers, timing, memory, tracing, worker."""

@@ -1,0 +1,1 @@
+"""What other libraries hand over: generators, floats, ranks, indices, functions."""

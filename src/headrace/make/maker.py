@@ -1,0 +1,303 @@
+"""The maker: from a work to its outcome, whatever the user's code does on the way.
+
+The only file that runs a user's dataset, transforms and collate function; every executor calls it, none knows more.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from headrace.collate.row_writer import RowWriter
+from headrace.context import seeds, worker_info
+from headrace.context.timing import counting, timed, timed_rest
+from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
+from headrace.make.source import Batched, Indexed, Source, Streamed
+from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from headrace.collate.default import Collate
+    from headrace.context.memory import Empty
+    from headrace.context.timing import Seconds
+    from headrace.datasets.native_batches import InFlightBatch
+
+OnError = Literal["raise", "skip", "replace"]
+
+
+class Stop:
+    """A flag that one thread raises and the others look at between two samples."""
+
+    __slots__ = ("is_set",)
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self) -> None:
+        """Ask for an end before the next sample."""
+        self.is_set = True
+
+    def check(self) -> None:
+        """Raise `LoaderClosed` if the end was asked for."""
+        if self.is_set:
+            raise LoaderClosed("the loader was closed while this batch was being made")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A work whose rows are being made without Python, which it takes again to complete it."""
+
+    work: Work
+    begun: InFlightBatch
+    here: seeds.Here
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes batches: reads the keys of a work, deals with bad samples, collates the good ones."""
+
+    source: Source
+    collate: Collate
+    on_error: OnError = "raise"
+    writes_rows: bool = False
+    """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
+    finish: Callable[[Any], Any] | None = None
+    """What is done to a batch that the dataset has made itself, to be what collating gives: tensors, say."""
+
+    def make(
+        self,
+        work: Work,
+        *,
+        here: seeds.Here | None = None,
+        empty: Empty = np.empty,
+        stop: Stop | None = None,
+        seeding: Collection[str] = (),
+    ) -> Outcome:
+        """Make a work's batch; never raises: an error of any kind becomes the outcome.
+
+        ``here`` is where the caller may watch the position move; ``seeding`` names the global generators that no other
+        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does.
+        """
+        here = here or seeds.Here()
+        here.key, here.epoch = work.seed, work.epoch
+        here.move(work.start)
+        began = perf_counter()
+        try:
+            with counting() as seconds, seeds.at(here):
+                if isinstance(self.source, Batched) or not seeding:
+                    batch, bad = self._make(work, here, empty, stop)
+                else:
+                    with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+                        batch, bad = self._make(work, here, empty, stop)
+                stream = None
+                if isinstance(self.source, Streamed) and work.replica is not None:
+                    state = self.source.state(work.replica)
+                    stream = None if state is None else (work.replica.number, state)
+            seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
+            return Done(work.step, batch, bad, seconds, stream)
+        except _Exhausted:
+            return Ended(work.step)
+        # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
+        except BaseException as error:  # noqa: BLE001
+            return self._failed(error, work, here)
+
+    @property
+    def begins(self) -> bool:
+        """Whether works can be begun here and made elsewhere."""
+        return isinstance(self.source, Batched) and self.source.begin is not None
+
+    def begin(self, work: Work, *, empty: Empty = np.empty) -> Pending | Failed:
+        """Begin a work, where `begins` says that it can be; raises nothing but Ctrl-C, which is not the work's."""
+        here = seeds.Here(work.seed, work.epoch, work.start)
+        begin = cast("Any", self.source).begin
+        try:
+            with counting() as seconds, seeds.at(here), timed_rest("other"):
+                return Pending(work, begin(work.keys, empty=empty), here, seconds)
+        except KeyboardInterrupt:
+            raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
+        except BaseException as error:  # noqa: BLE001  as above
+            return self._failed(error, work, here)
+
+    def complete(self, pending: Pending, *, stop: Stop | None = None) -> Outcome:
+        """Return the outcome of a work that was begun, whose job is done.
+
+        ``stop`` is for threads, where it never raises; in the consumer's, without one, Ctrl-C comes through.
+        """
+        work, here = pending.work, pending.here
+        try:
+            with counting(pending.seconds), seeds.at(here):
+                batch = pending.begun.finish(None if stop is None else stop.check)
+                if self.finish is not None:
+                    batch = self.finish(batch)
+            return Done(work.step, batch, (), pending.seconds)
+        except BaseException as error:
+            if stop is None and isinstance(error, KeyboardInterrupt):
+                raise
+            return self._failed(error, work, here)
+
+    def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
+        if isinstance(error, StopIteration):
+            error = _unending(error, "a sample")
+        try:
+            place = self._place(error, work, here)
+        except BaseException:  # noqa: BLE001  a user's `where`, or an error with attributes that are not ours
+            place = f"made by {threading.current_thread().name}"
+        return Failed(work.step, error, place)
+
+    def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
+        """Collate samples into a batch."""
+        try:
+            with timed("collate"):
+                return self.collate(samples, empty=empty)
+        except StopIteration as error:
+            raise _unending(error, "collate_fn") from error
+
+    def _make(self, work: Work, here: seeds.Here, empty: Empty, stop: Stop | None) -> tuple[Any, tuple[BadSample, ...]]:
+        if isinstance(self.source, Batched):
+            with timed_rest("read"):
+                batch = self.source.read(work.keys, empty=empty)
+            return (batch if self.finish is None else self.finish(batch)), ()
+        writer = RowWriter(work.rows, empty) if self.writes_rows and self.on_error != "skip" else None
+        if isinstance(self.source, Streamed):
+            assert work.replica is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
+            with worker_info.serving(work.replica.number, work.replica.count, self.source.dataset):
+                samples, bad = self._stream(self.source, work.replica, work, here, stop, writer)
+        else:
+            samples, bad = self._samples(self.source, work, here, stop, writer)
+        if self.on_error == "skip":
+            return samples, tuple(bad)
+        here.collating = True
+        return self.join(samples, empty=empty), tuple(bad)
+
+    def _samples(
+        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writer: RowWriter | None
+    ) -> tuple[Sequence[Any], list[BadSample]]:
+        if source.reads_many:
+            try:
+                return source.read_many(work.keys), []
+            except Exception:
+                if self.on_error == "raise":
+                    raise
+                # One of them is bad: read them one by one to learn which.
+        samples: list[Any] = []
+        bad: list[BadSample] = []
+        for position, key in enumerate(work.keys, work.start):
+            if stop is not None:
+                stop.check()
+            here.move(position)
+            try:
+                sample = source.read(key)
+            except MissingDependency:
+                raise  # no fault of the sample's: every one that needs the library would be passed over
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                bad.append(BadSample(key if work.replica is None else position, source.where(key), _told(error)))
+                if self.on_error == "skip":
+                    continue
+                sample = self._replacement(source, work, here, bad[-1])
+            if writer is not None:
+                with timed("collate"):
+                    sample = writer.write(len(samples), sample)
+            samples.append(sample)
+        return samples, bad
+
+    def _stream(
+        self,
+        source: Streamed,
+        replica: StreamReplica,
+        work: Work,
+        here: seeds.Here,
+        stop: Stop | None,
+        writer: RowWriter | None,
+    ) -> tuple[Sequence[Any], list[BadSample]]:
+        samples: list[Any] = []
+        bad: list[BadSample] = []
+        stream = source.read(replica)
+        for row in range(replica.size):
+            if stop is not None:
+                stop.check()
+            here.move(work.start + row * replica.count, reading=True)
+            try:
+                with timed("read"):
+                    sample = next(stream, _END)
+                if sample is _END:
+                    source.end(replica)
+                    break
+                here.move(here.position)
+                sample = source.finished(sample)
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                bad.append(BadSample(replica.start + row, None, _told(error)))
+                continue
+            if writer is not None:
+                with timed("collate"):
+                    sample = writer.write(len(samples), sample)
+            samples.append(sample)
+        if source.is_short(len(samples) + len(bad), replica):
+            raise _Exhausted
+        return samples, bad
+
+    def _replacement(self, source: Indexed, work: Work, here: seeds.Here, bad: BadSample) -> Any:
+        """Make the first of the work's spares that can be made, in an order that is the bad sample's own."""
+        order = seeds.generator(work.seed, seeds.Purpose.REPLACE, work.epoch, here.position)
+        last: Exception | None = None
+        for spare in order.permutation(len(work.spares)):
+            here.move(here.position)
+            try:
+                return source.read(work.spares[spare])
+            except Exception as error:  # noqa: BLE001  another bad one: on to the next
+                last = error
+        raise TooManyErrors(
+            f"no replacement found for sample {bad.index!r} ({bad.error}): {len(work.spares)} samples drawn at random "
+            "failed too; look at the last one's error, above, and mend the dataset"
+        ) from last
+
+    def _place(self, error: BaseException, work: Work, here: seeds.Here) -> str:
+        """Say in words where an error happened: the sample at hand, or the two that do not fit together."""
+        if isinstance(self.source, Batched) and not here.alone:
+            samples = [f"{len(work.keys)} samples"]
+        elif isinstance(self.source, Streamed) and work.replica is not None:
+            samples = [work.name((here.position - work.start) // work.replica.count)]
+        else:
+            if here.collating:
+                rows: Sequence[int] = (error.rows or ()) if isinstance(error, CollateError) else ()
+            else:
+                rows = [here.position - work.start]
+            if not rows:
+                return f"its {len(work.keys)} samples put together, made by {threading.current_thread().name}"
+            samples = [self._sample(self.source, work, row) for row in rows if 0 <= row < len(work.keys)]
+        return f"{' and '.join(samples)}, made by {threading.current_thread().name}"
+
+    def _sample(self, source: Source, work: Work, row: int) -> str:
+        where = None if isinstance(source, Streamed) else source.where(work.keys[row])
+        return f"{work.name(row)} ({where})" if where else work.name(row)
+
+
+def _told(error: BaseException) -> str:
+    """Return the type and the message of an error; a user's own may not even have one."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001
+        return f"{type(error).__name__} (its message cannot be had)"
+
+
+class _Exhausted(Exception):
+    """The stream has nothing left for this batch."""
+
+
+_END = object()
+
+
+def _unending(error: StopIteration, culprit: str) -> RuntimeError:
+    """Stand in for a StopIteration, which would end the loop in silence as if the epoch were over (PEP 479)."""
+    ours = RuntimeError(f"{culprit} raised StopIteration, which would have ended the epoch in silence")
+    ours.__cause__ = error
+    return ours

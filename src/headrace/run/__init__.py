@@ -1,0 +1,1 @@
+"""One run of a loader: settings, order, loop, window, checkpoint."""

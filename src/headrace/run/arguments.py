@@ -1,0 +1,276 @@
+"""A loader's arguments, read once: what can be used is returned, all else is an error that says what would do.
+
+Where torch has words for an error, they are in ours: people search for them, and test suites match them.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+import threading
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.datasets.parts import suits_threads
+from headrace.errors import ArgumentError
+from headrace.interop import ranks as find_ranks
+from headrace.interop.calls import article
+from headrace.interop.generators import ArgumentTypeError
+from headrace.interop.machine import cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.context import BaseContext
+
+    from headrace.make.maker import OnError
+
+Workers = Literal["auto", "inline", "thread", "process"]
+Kind = Literal["inline", "thread", "process"]
+POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
+KINDS: tuple[Workers, ...] = ("auto", "inline", "thread", "process")
+UNEVEN = ("pad", "drop", "repeat")
+PREFETCH_FACTOR = 2
+MOST_THREADS = 64
+
+
+class UnusableArgument(ArgumentError, AssertionError):
+    """Arguments that torch refuses only when a loop begins, by an assertion."""
+
+
+def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: Any) -> int:
+    """Return how many workers there are to be; for ``"auto"`` by the rule that `DataLoader` states."""
+    if value != "auto":
+        if isinstance(value, int | np.integer) and value < 0:
+            raise ArgumentError(
+                "num_workers option should be non-negative; use num_workers=0 to make batches in the loop's own "
+                f"thread; got {value}"
+            )
+        return whole("num_workers", value, least=0)
+    if streams:
+        return 1
+    size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1
+    return min(cpus(), cpus() if samples is None else ceil(samples / size))
+
+
+def prefetch_factor(value: Any, num_workers: int) -> int | None:
+    """Return how many batches each worker runs ahead; None where there is no worker."""
+    if value is None:
+        return PREFETCH_FACTOR if num_workers else None
+    if num_workers == 0:
+        raise ArgumentError(
+            "prefetch_factor option could only be specified in multiprocessing: it needs workers that run ahead; "
+            "let num_workers > 0, or leave it None"
+        )
+    if isinstance(value, int | np.integer) and value < 0:
+        raise ArgumentError(f"prefetch_factor option should be non-negative; got {value}")
+    return whole("prefetch_factor", value, least=0)
+
+
+def start_method(context: Any, num_workers: int) -> Any:
+    """Return the multiprocessing context that workers are to be started by."""
+    if context is None:
+        return None
+    if num_workers == 0:
+        raise ArgumentError(
+            "multiprocessing_context can only be used with multi-process loading (num_workers > 0), but got "
+            f"num_workers={num_workers}"
+        )
+    import multiprocessing
+    from multiprocessing.context import BaseContext
+
+    if isinstance(context, str):
+        methods = multiprocessing.get_all_start_methods()
+        if context not in methods:
+            raise ArgumentError(
+                f"multiprocessing_context option should specify a valid start method in {methods}, but got "
+                f"multiprocessing_context={context!r}"
+            )
+        return multiprocessing.get_context(context)
+    if not isinstance(context, BaseContext):
+        raise ArgumentTypeError(
+            "multiprocessing_context option should be a valid context object or a string specifying the start method, "
+            f"but got multiprocessing_context={context!r}"
+        )
+    return context
+
+
+def check_order(
+    batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: Any, on_error: OnError
+) -> None:
+    """Refuse two answers to the question which samples make which batch."""
+    if sampler is not None and shuffle:
+        raise ArgumentError("sampler option is mutually exclusive with shuffle: the sampler says the order")
+    if batch_sampler is not None:
+        if batch_size != 1 or shuffle or sampler is not None or drop_last:
+            raise ArgumentError(
+                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+            )
+        if on_error == "skip":
+            raise ArgumentError(
+                'on_error="skip" refills batches of one size; a batch_sampler says itself what is in each: '
+                'use "replace", or a sampler with batch_size'
+            )
+    elif batch_size is None and drop_last:
+        raise ArgumentError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+
+
+def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnError) -> None:
+    """Refuse what needs an index."""
+    for name, value in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+        if value is not None:
+            raise ArgumentError(
+                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value!r}: "
+                "an iterable dataset gives its samples in its own order"
+            )
+    if on_error == "replace":
+        raise ArgumentError('on_error="replace" needs a dataset with an index to draw another sample from; use "skip"')
+
+
+def kind_of_workers(
+    workers: Workers, num_workers: int, dataset: Any, *, processes_only: Sequence[str], collates: bool
+) -> Kind:
+    """Return where batches are made; for ``"auto"`` by the rule that `DataLoader` states.
+
+    ``processes_only`` names the arguments given that mean something to processes alone; ``collates``: whether a
+    function of the user's puts batches together.
+    """
+    if num_workers == 0 or workers == "inline":
+        return "inline"
+    if workers != "auto":
+        return workers
+    if processes_only or not suits_threads(dataset, collates=collates):
+        return "process"
+    return "thread"
+
+
+def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
+    """Return this process's rank and how many there are; ``"auto"`` asks whoever knows."""
+    if rank == "auto":
+        if world_size is not None:
+            raise ArgumentError('world_size is found together with the rank: leave it out with rank="auto"')
+        return find_ranks.found()
+    if (rank is None) != (world_size is None):
+        raise ArgumentError(f"rank and world_size must be given together; got rank={rank!r}, world_size={world_size!r}")
+    if rank is None:
+        return 0, 1
+    return find_ranks.checked(whole("rank", rank, least=0), whole("world_size", world_size, least=1))
+
+
+def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -> None:
+    """Refuse what would let ranks disagree about which sample is whose, or about the number of steps."""
+    if seed is None:
+        raise ArgumentError("world_size above 1 needs a seed, the same for all ranks: they agree on the order by it")
+    if on_error == "skip":
+        cure = (
+            "leave bad samples out in the stream itself, before it is shared out, or yield others in their place"
+            if streams
+            else 'use on_error="replace", which keeps the number of batches, or make the dataset without the bad '
+            "samples (`headrace check` lists them)"
+        )
+        raise ArgumentError(
+            'on_error="skip" cannot be used with world_size above 1: a rank knows its own bad samples only, so ranks '
+            "would get different numbers of batches, and the state of one could not tell where the others stand; "
+            f"{cure}"
+        )
+    if not planned:
+        raise ArgumentError(
+            "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "
+            "BucketBatchSampler, …); any other sampler must do it itself (DistributedSampler), and an iterable dataset "
+            'too, or be read once by each rank (shard="auto")'
+        )
+
+
+def check_processes(context: BaseContext) -> None:
+    """Refuse worker processes where none can start: in a daemonic process, or without a script to import."""
+    import multiprocessing
+
+    if multiprocessing.current_process().daemon:
+        raise UnusableArgument(
+            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), "
+            'and daemonic processes are not allowed to have children; use threads: workers="thread", or num_workers=0'
+        )
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is not None and context.get_start_method() != "fork" and not os.path.exists(script):  # noqa: PTH110
+        raise UnusableArgument(
+            f"worker processes cannot be started by {context.get_start_method()!r} here: each imports the main script "
+            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone); save "
+            'it as a file, use multiprocessing_context="fork", or use threads: workers="thread"'
+        )
+
+
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse what is not among the choices."""
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def function(name: str, value: Any) -> Any:
+    """Return something that can be called, or None."""
+    if value is not None and not callable(value):
+        raise ArgumentError(f"{name} must be callable, or None; got {value!r}")
+    return value
+
+
+def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """Return an integer within its limits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if most is not None and number > most:
+        raise ArgumentError(f"{name} must be an integer from {least} to {most}; got {value!r}")
+    if isinstance(value, bool) or number < least:
+        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
+    return number
+
+
+def batch_size(value: Any) -> int | None:
+    """Return the size of a batch; None for samples one by one."""
+    try:
+        return None if value is None else whole("batch_size", value, least=1)
+    except ArgumentError:
+        raise ArgumentError(f"batch_size should be a positive integer value, but got batch_size={value!r}") from None
+
+
+def max_errors(value: Any, on_error: OnError) -> int | float | None:
+    """Return how many bad samples an epoch may have: a count, or a fraction."""
+    if value is None:
+        return None
+    if on_error == "raise":
+        raise ArgumentError('max_errors needs on_error="skip" or "replace": with "raise" the first error ends the run')
+    if isinstance(value, float) and 0 <= value < 1:
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise ArgumentError(
+        f"max_errors must be a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1); "
+        f"got {value!r}"
+    )
+
+
+def seconds(value: Any) -> float:
+    """Return how long to wait for a batch; 0 for ever, as torch has it."""
+    if value is None:
+        return 0
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        if value < 0:
+            raise ArgumentError(f"timeout option should be non-negative; got {value}")
+        if value <= threading.TIMEOUT_MAX:
+            return value if isinstance(value, int) else float(value)
+    raise ArgumentError(f"timeout must be seconds from 0 up; got {value!r}")
+
+
+def length(dataset: Any) -> int | None:
+    """Return how many samples a dataset says it has; None if it cannot say, for whatever reason."""
+    try:
+        return len(dataset)
+    except Exception:  # noqa: BLE001  a length that nobody needs must not end a run; who needs it calls len itself
+        return None
+
+
+def describe(dataset: Any) -> str:
+    """Say what a dataset is, for whoever gave the wrong thing."""
+    return article(type(dataset).__qualname__)

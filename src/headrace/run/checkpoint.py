@@ -1,0 +1,129 @@
+"""Where a run stands, as a few integers: what `DataLoader.state_dict` gives, and what `load_state_dict` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import StateMismatch
+from headrace.run.saved import VERSION, shown, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from headrace.plan.batches import Batches
+    from headrace.plan.chosen import Chosen
+    from headrace.plan.passes import Pass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place in a run at which the next batch stands that the consumer has not received."""
+
+    epoch: int
+    step: int = 0
+    """Of the plan, in that epoch."""
+    beyond: tuple[int, ...] = ()
+    """Later steps that were received before it, where order is not asked for."""
+    offset: int = 0
+    """Samples of that step that were received already, where batches are filled up."""
+    batches: int = 0
+    """Received in that epoch."""
+    bad: int = 0
+    """Samples passed over before it, by the rank whose place it is."""
+    streams: Mapping[int, Any] = field(default_factory=dict)
+    """By replica, the state of a stream that keeps its own."""
+    session: str | None = None
+    """Under what name the ledger has what was received."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """One loop's place, which the loop moves and anyone may read at any time, and what else it takes to come back."""
+
+    place: Place
+    seed: int | None = None
+    """What the loop draws from, where the loader has no seed."""
+    plan: Batches | Chosen | None = None
+    sampler: Pass | None = None
+    began: Place | None = None
+    """Where the loop began; None where none has."""
+    rank: int = 0
+    """Whose place it is: all ranks have the same, but for the samples that each has passed over."""
+    position: Callable[[int], int | list[int]] | None = None
+    """Where a step begins in a stream or a sampler, or in each copy, if not where its number and the batch size say."""
+
+    def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the place, and what it is a place in, as what JSON can hold.
+
+        >>> Cursor(Place(epoch=2, step=7, batches=7), seed=3).to_dict({"samples": 100})
+        {'version': 1, 'epoch': 2, 'step': 7, 'batches': 7, 'seed': 3, 'plan': {'samples': 100}}
+        """
+        place = self.place
+        state: dict[str, Any] = {"version": VERSION, "epoch": place.epoch, "step": place.step, "batches": place.batches}
+        begun = self.began is not None and self.began.epoch == place.epoch
+        if self.sampler is not None and not begun:  # its own state at the epoch's end is where the next one begins
+            state |= {name: value for name, value in {"sampler": self.sampler.kept()}.items() if value}
+        if begun or place.step or place.offset or place.beyond:
+            if self.seed is not None:
+                state["seed"] = self.seed
+            optional = {
+                "samples": 0 if self.plan is None else self.plan.position(place.step),
+                "read": None if self.position is None else self.position(place.step),
+                "beyond": list(place.beyond),
+                "offset": place.offset,
+                "bad": place.bad,
+                "rank": self.rank if place.bad else 0,
+                "sampler": {} if self.sampler is None else self.sampler.state(place.step),
+                "ledger": place.session,
+                "streams": {str(replica): list(state) for replica, state in place.streams.items()},
+            }
+            state |= {name: value for name, value in optional.items() if value}
+        return {**state, "plan": dict(plan)}
+
+
+def bad_before(state: Mapping[str, Any], rank: int, world_size: int) -> int:
+    """Return how many samples this rank has passed over before a place, as far as the state can tell.
+
+    >>> [bad_before({"bad": 3, "rank": 1}, rank, 2) for rank in range(2)]
+    [0, 3]
+
+    A rank knows only its own mistakes. Where there are fewer ranks now, one of them counts on for each that saved.
+    """
+    bad: int = state.get("bad", 0) if state.get("rank", 0) % world_size == rank else 0
+    return bad
+
+
+def from_dict(state: Any) -> Place:
+    """Return the place that a state names; raises `StateMismatch` for what is no state of ours."""
+    validate(state)
+    numbers = {name: state.get(name, 0) for name in ("epoch", "step", "offset", "batches", "bad")}
+    streams = {int(replica): value for replica, value in state.get("streams", {}).items()}
+    return Place(beyond=tuple(state.get("beyond", ())), streams=streams, session=state.get("ledger"), **numbers)
+
+
+def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = False) -> None:
+    """Raise `StateMismatch` where a state was saved of another plan than this one: names all that differs.
+
+    >>> check({"samples": 10, "shuffle": True}, {"samples": 12, "shuffle": True})
+    Traceback (most recent call last):
+    headrace.errors.StateMismatch: the state was saved with samples=10, where this loader has samples=12; ...
+
+    The number of ranks may be another, unless steps ``beyond`` the place were received already, cut as they were.
+    """
+    names = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+    if "world_size" in names and not beyond:
+        names.remove("world_size")
+        if "batch_size" in names and _whole(saved) == _whole(here):  # shared out between another number of ranks
+            names.remove("batch_size")
+    if names:
+        then = ", ".join(f"{name}={shown(saved.get(name))}" for name in names)
+        now = ", ".join(f"{name}={shown(here.get(name))}" for name in names)
+        raise StateMismatch(
+            f"the state was saved with {then}, where this loader has {now}; make the loader as it was, or go on from "
+            "there all the same with load_state_dict(state, strict=False)"
+        )
+
+
+def _whole(plan: Mapping[str, Any]) -> int:
+    return (plan.get("batch_size") or 1) * (plan.get("world_size") or 1)

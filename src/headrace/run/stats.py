@@ -1,0 +1,151 @@
+"""What a loop over a loader has done so far: counted as it goes, told as a frozen snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from headrace.plan.work import BadSample
+
+MOST_BAD_SAMPLES = 1000
+"""How many bad samples are kept by name; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of one loop (the newest) over a loader.
+
+    >>> import headrace
+    >>> loader = headrace.DataLoader([1, 2, 3, 4], batch_size=2)
+    >>> for batch in loader:
+    ...     pass
+    >>> statistics = loader.statistics()
+    >>> statistics.batches, statistics.samples, statistics.skipped
+    (2, 4, 0)
+    """
+
+    epoch: int
+    """Which epoch the loop reads."""
+    workers: int
+    """How many threads make batches; 0: the loop's own."""
+    batches: int
+    """Delivered so far."""
+    samples: int
+    """Delivered so far; 0 for batches that have no length."""
+    nbytes: int
+    """Bytes of the arrays delivered so far."""
+    seconds: float
+    """From the first ``next`` to the last batch, or to the end of the loop."""
+    wait_seconds: float
+    """How much of that the loop stood waiting for the loader."""
+    first_batch_seconds: float | None
+    """From ``iter`` to the first batch; None before it."""
+    stage_seconds: Mapping[str, float]
+    """Seconds that the workers spent, by stage, summed: read, decode, transform, collate, other."""
+    skipped: int
+    """Bad samples that were left out (``on_error="skip"``)."""
+    replaced: int
+    """Bad samples in whose place another one was put (``on_error="replace"``)."""
+    bad: tuple[BadSample, ...] = ()
+    """The bad samples by name, the first 1,000 of them."""
+
+    @property
+    def samples_per_second(self) -> float:
+        """Samples delivered a second of the loop; 0 before the first batch."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class Meter:
+    """The counters behind `Statistics`; written by one loop, read by anyone."""
+
+    epoch: int
+    workers: int
+    created: float = field(default_factory=perf_counter)
+    started: float | None = None
+    ended: float = 0.0
+    batches: int = 0
+    samples: int = 0
+    nbytes: int = 0
+    waited: float = 0.0
+    ahead: bool = False
+    """Whether batches are fetched ahead of the loop, by a thread whose waiting is not the loop's."""
+    first: float | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    replaced: int = 0
+    bad: list[BadSample] = field(default_factory=list)
+
+    def made(self, seconds: Mapping[str, float], bad: Sequence[BadSample], *, skip: bool) -> None:
+        """Count what a worker reports with its batch."""
+        for stage, spent in seconds.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + spent
+        if bad:
+            if skip:
+                self.skipped += len(bad)
+            else:
+                self.replaced += len(bad)
+            self.bad.extend(bad[: MOST_BAD_SAMPLES - len(self.bad)])
+
+    def delivered(self, batch: Any, waited: float) -> None:
+        """Count a batch on its way to the loop."""
+        self.ended = perf_counter()
+        if self.first is None:
+            self.first = self.ended - self.created
+        self.batches += 1
+        if not self.ahead:
+            self.waited += waited
+        samples, nbytes = measure(batch)
+        self.samples += samples
+        self.nbytes += nbytes
+
+    def stood(self, seconds: float) -> None:
+        """Count how long the loop stood waiting for a batch that was fetched ahead."""
+        self.waited += seconds
+
+    def snapshot(self) -> Statistics:
+        """Freeze the counters."""
+        return Statistics(
+            epoch=self.epoch,
+            workers=self.workers,
+            batches=self.batches,
+            samples=self.samples,
+            nbytes=self.nbytes,
+            seconds=max(0.0, self.ended - self.started) if self.started is not None else 0.0,
+            wait_seconds=self.waited,
+            first_batch_seconds=self.first,
+            stage_seconds=dict(self.stages),
+            skipped=self.skipped,
+            replaced=self.replaced,
+            bad=tuple(self.bad),
+        )
+
+
+def measure(batch: Any) -> tuple[int, int]:
+    """Return how many samples a batch holds, by its first array or list, and how many bytes its arrays have.
+
+    >>> measure([np.zeros((4, 2)), {"label": np.zeros(4)}])
+    (4, 96)
+    """
+    if isinstance(batch, np.ndarray):
+        return (len(batch) if batch.ndim else 0), batch.nbytes
+    if isinstance(batch, list | tuple):  # before mappings: whether it is one takes longer to say
+        parts: Sequence[Any] = batch
+    elif isinstance(batch, Mapping):
+        parts = list(batch.values())
+    elif hasattr(type(batch), "shape"):  # another library's array
+        try:
+            return (int(batch.shape[0]) if batch.shape else 0), int(batch.nbytes)
+        except Exception:  # noqa: BLE001  of a kind that has no one shape: torch's nested tensors
+            return 0, 0
+    else:
+        return 0, 0
+    measured = [measure(part) for part in parts]
+    counts = [count for count, _ in measured if count]
+    # A list without arrays is a column of strings, or what a user's own collate function made: one item a sample.
+    return (counts[0] if counts else len(parts)), sum(nbytes for _, nbytes in measured)

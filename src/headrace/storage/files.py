@@ -1,0 +1,167 @@
+"""Regular files, up to a limit: nothing waits for a pipe, reads a device or takes memory for a false size."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.errors import MissingFile, SampleError, UnreadableFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+DEFAULT_MAX_BYTES = 1 << 30
+"""The most bytes that a file may have unless told otherwise: 1 GiB."""
+
+CURE = 'Fix or remove the file, or skip it with on_error="skip".'
+RAISE = "If the file is to be trusted, raise the limit"
+
+
+class TooLarge(OSError):
+    """The file has more bytes than the limit."""
+
+
+def read_file(
+    path: str, *, place: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE
+) -> bytes:
+    """Read a whole regular file.
+
+    >>> import tempfile, pathlib
+    >>> from headrace.storage.files import read_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.txt")
+    ...     _ = file.write_text("hello")
+    ...     read_file(str(file))
+    b'hello'
+
+    ``place`` is what errors call the file, its path by default. ``cure`` is their advice, ``limit`` that for a file
+    above ``max_bytes``. Raises `MissingFile` and `UnreadableFile`, which carry the operating system's ``errno``:
+    ``EFBIG`` for a file above the limit, refused before it is read.
+    """
+    try:
+        file, size = _opened(path, max_bytes, limit)
+        try:
+            return _whole(file, size)
+        finally:
+            os.close(file)
+    except (OSError, ValueError) as error:
+        raise unread(path, place or path, error, cure) from error
+
+
+@contextmanager
+def opened(
+    path: str, *, place: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE
+) -> Iterator[BinaryIO]:
+    r"""Open a regular file for reading, as `read_file` does, and close it at the end of the block.
+
+    >>> import tempfile, pathlib
+    >>> from headrace.storage.files import opened
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.txt")
+    ...     _ = file.write_text("one\ntwo")
+    ...     with opened(str(file)) as lines:
+    ...         list(lines)
+    [b'one\n', b'two']
+
+    A file that grows while it is open is read as far as it goes. Raises what `read_file` raises, when it is opened.
+    """
+    try:
+        descriptor, _ = _opened(path, max_bytes, limit)
+    except (OSError, ValueError) as error:
+        raise unread(path, place or path, error, cure) from error
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def unread(path: str, place: str, error: OSError | ValueError, cure: str = CURE) -> SampleError:
+    """Build the error for a file that could not be opened or read.
+
+    >>> print(unread("a.jpg", "sample 3 (a.jpg)", PermissionError(13, "Permission denied"), "Change its mode."))
+    sample 3 (a.jpg): cannot be read: Permission denied; a regular file was expected. Change its mode.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        link = Path(path)
+        what = f"a link to {link.readlink()}, which is not there" if link.is_symlink() else "there is no such file"
+        start = "" if link.is_absolute() else " (the path begins at the current folder)"
+        gone = MissingFile(
+            f"{place}: {what}{start}; a file was expected. "
+            'Bring it back, take it out of the dataset, or skip it with on_error="skip".'
+        )
+        gone.errno = error.errno
+        return gone
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    said = UnreadableFile(f"{place}: cannot be read: {reason}; a regular file was expected. {cure}")
+    if isinstance(error, TooLarge):
+        said = UnreadableFile(f"{place}: {reason}")
+    said.errno = error.errno if isinstance(error, OSError) else None
+    return said
+
+
+def _opened(path: str, max_bytes: int, limit: str) -> tuple[int, int]:
+    """Open a regular file within the limit: its descriptor and its size."""
+    # O_NONBLOCK: a named pipe opens at once, to be refused, rather than waiting for a writer for ever.
+    # O_NOCTTY: a terminal does not become that of the process.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(file)
+        _refuse(facts, max_bytes, limit)
+    except BaseException:
+        os.close(file)
+        raise
+    return file, facts.st_size
+
+
+def _refuse(facts: os.stat_result, max_bytes: int, limit: str) -> None:
+    """Raise for what is no regular file, and for one above the limit."""
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
+    if facts.st_dev in _of_the_kernel():
+        raise OSError(errno.EINVAL, "it is made by the operating system as it is read (a file of /proc or /sys)")
+    if facts.st_size > max_bytes:
+        held = facts.st_blocks * 512
+        sparse = f" ({held} bytes of them on disk: it is sparse)" if held < facts.st_size // 2 else ""
+        raise TooLarge(
+            errno.EFBIG,
+            f"{facts.st_size} bytes{sparse}; at most {max_bytes} bytes were expected. "
+            f"{limit}; if not, remove the file.",
+        )
+
+
+def _whole(file: int, size: int) -> bytes:
+    """Read as many bytes as the file had when it was opened."""
+    data = os.read(file, size)
+    if len(data) == size:
+        return data
+    parts = [data]  # one read gives at most 2 GiB
+    missing = size - len(data)
+    while missing and (part := os.read(file, missing)):
+        parts.append(part)
+        missing -= len(part)
+    if missing:
+        raise OSError(errno.EIO, f"it was cut short while it was read: {size - missing} of {size} bytes are left")
+    return b"".join(parts)
+
+
+def _of_the_kernel() -> frozenset[int]:
+    """Return the devices of /proc and /sys, whose files tell no true size and may never end."""
+    if not _kernel_devices:
+        found = [-1]
+        for folder in ("/proc", "/sys"):
+            try:
+                device = os.stat(folder).st_dev  # noqa: PTH116  a Path costs more than the question
+            except OSError:
+                continue
+            if device != os.stat("/").st_dev:  # noqa: PTH116
+                found.append(device)
+        _kernel_devices.append(frozenset(found))
+    return _kernel_devices[0]
+
+
+_kernel_devices: list[frozenset[int]] = []

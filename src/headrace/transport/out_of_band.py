@@ -1,0 +1,83 @@
+"""How a batch is pickled on its way to another process: what is large goes beside the pickle, tensors' memory too."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.interop import floats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
+    """Pickle something (protocol 5); ``apart`` is offered each buffer, and says whether it stays in the pickle.
+
+    >>> buffers = []
+    >>> head = dumped({"x": np.arange(1000)}, buffers.append)
+    >>> len(head) < 1000, buffers[0].raw().nbytes
+    (True, 8000)
+    >>> pickle.loads(head, buffers=buffers)["x"][-1]
+    np.int64(999)
+    """
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=apart)
+    if own := reducers():
+        pickler.dispatch_table = ChainMap(own, copyreg.dispatch_table)  # type: ignore[arg-type]  # looser stubs
+    pickler.dump(thing)
+    return file.getvalue()
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """Return our own ways of pickling, by type: those of tensors and bfloat16, whose memory goes beside the pickle.
+
+    torch's own, and NumPy's for a dtype that it exports no buffer of, have it in the pickle. A subclass keeps its own
+    way; and nobody has a tensor or such an array who has not loaded the library.
+    """
+    own: dict[type, Callable[[Any], Any]] = {}
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "Tensor"):
+        own[torch.Tensor] = _reduce_tensor  # type: ignore[union-attr]  # it has
+    if "ml_dtypes" in sys.modules:
+        own[np.ndarray] = _reduce_array
+    return own
+
+
+def _reduce_array(array: NDArray[Any]) -> Any:
+    if not floats.is_bfloat16(array.dtype) or not array.flags.c_contiguous:
+        return array.__reduce_ex__(5)
+    return _array, (pickle.PickleBuffer(floats.bits(array).data), array.dtype, array.shape)
+
+
+def _array(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return _writable(buffer).view(dtype).reshape(shape)
+
+
+def _reduce_tensor(tensor: Any) -> Any:
+    torch = sys.modules["torch"]
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.is_nested or tensor.grad_fn is not None or vars(tensor):
+        return tensor.__reduce_ex__(5)
+    memory = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    raw = memory.reshape(-1).view(torch.uint8).numpy()
+    return _tensor, (pickle.PickleBuffer(raw), memory.dtype, tuple(memory.shape), tensor.requires_grad)
+
+
+def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...], requires_grad: bool) -> Any:
+    torch = sys.modules["torch"]
+    tensor = torch.from_numpy(_writable(buffer)).view(dtype).reshape(shape)
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _writable(buffer: Any) -> NDArray[np.uint8]:
+    raw = np.frombuffer(buffer, np.uint8)
+    return raw if raw.flags.writeable else raw.copy()  # it came inside the pickle

@@ -1,0 +1,94 @@
+"""Memory that is lent and used again, and never while somebody looks at it."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.context.memory import SMALLEST, Recycler, empty, recycling
+
+SHAPE = (4, SMALLEST)
+
+
+@given(
+    shape=st.lists(st.integers(0, 40), max_size=4).map(tuple),
+    dtype=st.sampled_from(["u1", "f4", "f8", "c16", "?", "M8[s]", "U3"]),
+)
+def test_any_shape_and_dtype_can_be_lent(shape: tuple[int, ...], dtype: str) -> None:
+    """Lend writable, contiguous arrays just like np.empty's."""
+    array = Recycler(keep=2).empty(shape, np.dtype(dtype))
+    assert array.shape == shape
+    assert array.dtype == np.dtype(dtype)
+    assert array.flags.writeable
+    assert array.flags.c_contiguous
+
+
+def test_memory_is_used_again_once_nobody_holds_it() -> None:
+    """Lend the same piece after the last view is dropped, and not before."""
+    recycler = Recycler(keep=2)
+    array = recycler.empty(SHAPE, np.dtype("u1"))
+    place, view = array.ctypes.data, array[1:2, ::2].T
+    del array
+    assert recycler.empty(SHAPE, np.dtype("u1")).ctypes.data != place
+    del view
+    pieces = [recycler.empty(SHAPE, np.dtype("u1")) for _ in range(2)]
+    assert place in {piece.ctypes.data for piece in pieces}
+
+
+def test_what_is_kept_is_never_overwritten() -> None:
+    """Keep every batch of many threads: each still holds what was written into it."""
+    recycler = Recycler(keep=4)
+    kept: list[tuple[int, np.ndarray]] = []
+
+    def work(first: int) -> None:
+        for number in range(first, first + 40):
+            array = recycler.empty(SHAPE, np.dtype("i4"))
+            array.fill(number)
+            if number % 2:
+                kept.append((number, array[2]))
+
+    threads = [threading.Thread(target=work, args=(1000 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(kept) == 80
+    assert all((array == number).all() for number, array in kept)
+
+
+def test_no_more_lies_idle_than_asked_for() -> None:
+    """Let go of memory beyond `keep`, and of all of it on closing."""
+    recycler = Recycler(keep=2)
+    arrays = [recycler.empty(SHAPE, np.dtype("u1")) for _ in range(5)]
+    del arrays
+    assert len(recycler._idle) == 2
+    recycler.close()
+    assert len(recycler._idle) == 0
+
+
+def test_arrays_of_objects_are_never_lent() -> None:
+    """Leave Python references to NumPy: stale ones in used memory would crash."""
+    array = Recycler(keep=1).empty((SMALLEST,), np.dtype(object))
+    assert array[0] is None
+
+
+def test_an_array_may_be_put_in_a_piece_up_to_twice_its_size() -> None:
+    """Share pieces among pictures of nearly one size, and take none that is far too large."""
+    recycler = Recycler(keep=4)
+    place = recycler.empty((SMALLEST * 8,), np.dtype("u1")).ctypes.data
+    assert recycler.empty((SMALLEST * 5,), np.dtype("u1")).ctypes.data == place
+    assert recycler.empty((SMALLEST * 3,), np.dtype("u1")).ctypes.data != place
+
+
+def test_scratch_memory_is_recycled_only_where_a_loader_is_at_work() -> None:
+    """Lend fresh memory outside, and a thread's own pieces inside."""
+    recycler = Recycler(keep=1)
+    with recycling(recycler):
+        place = empty(SHAPE, np.dtype("u1")).ctypes.data
+        assert len(recycler._idle) == 1
+        assert empty(SHAPE, np.uint8).ctypes.data == place
+    assert empty(SHAPE, np.dtype("u1")).base is None
+    assert len(recycler._idle) == 1
