@@ -28,10 +28,10 @@ from headrace.ledger.book import Ledger, opened
 from headrace.ledger.recorder import Recorder, begun
 from headrace.make.maker import Maker, OnError
 from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
-from headrace.plan.batches import Batches, Plan, Share, Uneven
-from headrace.plan.chosen import Chosen
-from headrace.plan.drawn import Drawn, after, cut
-from headrace.plan.order import BatchOrdered, Epoch, Order, Ordered, Sequential, Shuffled
+from headrace.plan.batch_plan import BatchPlan, Plan, RankShare, Uneven
+from headrace.plan.batch_sampler_plan import BatchSamplerPlan
+from headrace.plan.iterator_plan import IteratorPlan, after, cut
+from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, undisturbed
 from headrace.plan.replicas import ReplicatedStream
 from headrace.run import arguments
@@ -662,15 +662,15 @@ class DataLoader(Generic[T_co]):
         drop_last = self.drop_last and self.on_error != "skip"
         if self._shares_stream:
             stream, _ = unmapped(self.dataset)
-            read = self._read(cursor, saved, self._share.whole)
+            read = self._read(cursor, saved, self._share.global_batch_size)
             samples = after(read_once(stream, key, epoch, again=self._begun), read)
-            batches = cut(samples, self._share.whole, drop_last=drop_last)
-            return Drawn(batches, key, stream=True, share=self._share, entered=(place.step, read)), size
+            batches = cut(samples, self._share.global_batch_size, drop_last=drop_last)
+            return IteratorPlan(batches, key, stream=True, share=self._share, entered=(place.step, read)), size
         if self._streams:
             return self._replicated(key, cursor, saved), size
         if self._planned:
             plan = cursor.plan = self._whole(key, place.epoch, place.step, saved.get("samples", 0))
-            return plan, len(plan.order) if isinstance(plan, Batches) else size
+            return plan, len(plan.order) if isinstance(plan, BatchPlan) else size
         replace = self.on_error == "replace"
         name = "sampler" if self._given is not self.batch_sampler else "batch_sampler"
         cursor.sampler = Pass(self._given, saved.get("sampler"), name=name, again=self._begun)
@@ -682,14 +682,14 @@ class DataLoader(Generic[T_co]):
             "mark": cursor.sampler.mark,
         }
         if self._given is self.batch_sampler:
-            return Drawn(cursor.sampler, key, **how), size
+            return IteratorPlan(cursor.sampler, key, **how), size
         keys: Iterator[Any] = cursor.sampler
         read = self._read(cursor, saved, self.batch_size or 1, start)
         if start is None:
             keys, how["entered"] = after(keys, read), (place.step, read)
         batches = cut(keys, self.batch_size or 1, drop_last=drop_last)
         most = len(self._given) if isinstance(self._given, Sized) else size
-        return Drawn(batches, key, **how), most
+        return IteratorPlan(batches, key, **how), most
 
     def _read(self, cursor: Cursor, saved: dict[str, Any], whole: int, start: int | None = None) -> int:
         """Return how much of a stream or a sampler comes before a place, in batches of ``whole`` from there on."""
@@ -794,7 +794,7 @@ class DataLoader(Generic[T_co]):
             plan, _ = self._plan(key, stream, Cursor(Place(epoch, step)), {"sampler": drawn})
             return plan.work(stream, step)
 
-    def _recorder(self, place: Place, drawn: int, plan: Batches | Chosen | None) -> Recorder | None:
+    def _recorder(self, place: Place, drawn: int, plan: BatchPlan | BatchSamplerPlan | None) -> Recorder | None:
         """Return what writes a loop's batches into the ledger, if there is one."""
         if self.ledger is None:
             return None
@@ -817,25 +817,25 @@ class DataLoader(Generic[T_co]):
             facts=facts,
         )
 
-    def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> Batches | Chosen:
+    def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> BatchPlan | BatchSamplerPlan:
         """Return the plan of a planned epoch, from a step on that begins at a sample."""
         replace = self.on_error == "replace"
         if self._planner is not None and self._given is self.batch_sampler:
             order = self._planner.batch_order(key)
-            return Chosen(order, epoch, self._share, key, spare=replace, first=first, origin=origin)
+            return BatchSamplerPlan(order, epoch, self._share, key, spare=replace, first=first, origin=origin)
         keys: Order
         if self._planner is not None:
-            keys = Epoch(self._planner, key, epoch)
+            keys = FixedEpoch(self._planner, key, epoch)
         else:
             size = len(self.dataset)
             keys = Shuffled(size, key) if self._shuffle else Sequential(size)
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
         drop_last = self.drop_last and self.on_error != "skip"
-        return Batches(keys, self._share, drop_last, key, SPARES if replace else 0, first, origin)
+        return BatchPlan(keys, self._share, drop_last, key, SPARES if replace else 0, first, origin)
 
     @property
-    def _share(self) -> Share:
-        return Share(self.batch_size or 1, self.rank, self.world_size, self.uneven)
+    def _share(self) -> RankShare:
+        return RankShare(self.batch_size or 1, self.rank, self.world_size, self.uneven)
 
     def _maker(self, *, again: bool) -> Maker:
         ours = self.collate_fn is self._collate

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.context.seeds import key_of
-from headrace.plan.batches import Batches, Share
+from headrace.plan.batch_plan import BatchPlan, RankShare
 from headrace.plan.order import Sequential, Shuffled
 
 sizes = st.integers(0, 300)
@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**64)
 def test_an_epoch_has_every_key_once(size: int, batch_size: int, drop_last: bool, shuffle: bool, seed: int) -> None:
     """Cut any order into batches of any size: all keys once, none twice, all batches but the last of one size."""
     order = Shuffled(size, key_of(seed)) if shuffle else Sequential(size)
-    plan = Batches(order, Share(batch_size), drop_last, key_of(seed))
+    plan = BatchPlan(order, RankShare(batch_size), drop_last, key_of(seed))
     works = [plan.work(epoch=2, step=step) for step in range(len(plan))]
     assert plan.work(epoch=2, step=len(plan)) is None
     assert all(work is not None and len(work.keys) == batch_size for work in works[:-1])
@@ -67,7 +67,7 @@ def test_neighbouring_seeds_and_epochs_shuffle_differently() -> None:
 def test_spares_are_drawn_from_the_epoch_by_the_step(size: int, batch_size: int, seed: int, epoch: int) -> None:
     """Give every work the same spares again, all of them keys of the epoch, and other works others."""
     order = Shuffled(size, key_of(seed))
-    plan = Batches(order, Share(batch_size), drop_last=False, seed=key_of(seed), spares=20)
+    plan = BatchPlan(order, RankShare(batch_size), drop_last=False, seed=key_of(seed), spares=20)
     works = [plan.work(epoch, step) for step in range(len(plan))]
     spares = [tuple(work.spares) for work in works if work]
     assert spares == [tuple(work.spares) for step in range(len(plan)) if (work := plan.work(epoch, step))]

@@ -9,10 +9,10 @@ import numpy as np
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.groups import Groups, grouped
-from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -65,12 +65,12 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
         )
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)
-        self._ranked = Ranked(found, self.bucket_size, shuffle=self.shuffle)
+        self._buckets = LengthBuckets(found, self.bucket_size, shuffle=self.shuffle)
         self._digest = digest(found)
 
     def batch_order(self, key: Key) -> BucketOrder:
         """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
-        return BucketOrder(self._ranked, self.batch_size, self._key(key), drop_last=self.drop_last)
+        return BucketOrder(self._buckets, self.batch_size, self._key(key), drop_last=self.drop_last)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -130,14 +130,14 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         if bucket_size is None:
             bucket_size = max(BATCHES * self.max_tokens // max(int(costs.mean()), 1), 1)
         self.bucket_size = whole("bucket_size", bucket_size, least=1)
-        self._ranked = Ranked(lengths, self.bucket_size, shuffle=self.shuffle)
+        self._buckets = LengthBuckets(lengths, self.bucket_size, shuffle=self.shuffle)
         self._kept, self._costs = kept, costs
         self._digest = digest(found)
 
     def batch_order(self, key: Key) -> TokenOrder:
         """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
         most = len(self._kept) if self.max_samples is None else self.max_samples
-        return TokenOrder(self._ranked, self._kept, self._costs, self.max_tokens, most, self._key(key))
+        return TokenOrder(self._buckets, self._kept, self._costs, self.max_tokens, most, self._key(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -146,13 +146,13 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
 
 
-class Ranked:
+class LengthBuckets:
     """Samples in order of length, and shuffled within buckets."""
 
     def __init__(self, lengths: NDArray[np.int64], bucket_size: int, *, shuffle: bool) -> None:
         dtype = np.int32 if len(lengths) < 2**31 else np.int64
         self._by_length: NDArray[Any] = np.argsort(lengths, kind="stable").astype(dtype)
-        self._buckets = max(round(len(lengths) / bucket_size), 1)  # of one size, within one sample
+        self._count = max(round(len(lengths) / bucket_size), 1)  # of one size, within one sample
         self.shuffle = shuffle
 
     def __len__(self) -> int:
@@ -167,22 +167,22 @@ class Ranked:
 
     def _shuffled(self, places: NDArray[np.int64], family: Permutations) -> NDArray[np.int64]:
         size = len(self)
-        bucket = ((places + 1) * self._buckets - 1) // size
-        low = bucket * size // self._buckets
-        high = (bucket + 1) * size // self._buckets
+        bucket = ((places + 1) * self._count - 1) // size
+        low = bucket * size // self._count
+        high = (bucket + 1) * size // self._count
         return low + family.at(places - low, high - low, bucket)
 
 
 class BucketOrder:
     """The batches of a `BucketBatchSampler`."""
 
-    def __init__(self, ranked: Ranked, batch_size: int, key: Key, *, drop_last: bool) -> None:
-        self._ranked = ranked
+    def __init__(self, buckets: LengthBuckets, batch_size: int, key: Key, *, drop_last: bool) -> None:
+        self._buckets = buckets
         self._batch_size = batch_size
         self._key = key
-        self._whole, self._rest = divmod(len(ranked), batch_size)
+        self._whole, self._rest = divmod(len(buckets), batch_size)
         self._count = self._whole + (self._rest > 0 and not drop_last)
-        self._held = Held(max(AHEAD // batch_size, 1))
+        self._cache = RangeCache(max(AHEAD // batch_size, 1))
 
     def count(self, epoch: int) -> int:  # noqa: ARG002  the same in every epoch
         """Return how many batches an epoch has."""
@@ -194,22 +194,22 @@ class BucketOrder:
 
     def keys(self, epoch: int, step: int) -> list[int]:
         """Return the keys of a batch."""
-        batch: list[int] = self._held.take(epoch, step, step + 1, self._batches, end=self._count)[0]
+        batch: list[int] = self._cache.take(epoch, step, step + 1, self._batches, end=self._count)[0]
         return batch
 
     def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:
         size, family = self._batch_size, Permutations(self._key, epoch)
         # The short batch, the last to come, is cut out anywhere: else it would always hold the longest samples.
         hole, steps = self._whole, np.arange(start, min(stop, self._whole))
-        if self._ranked.shuffle:
+        if self._buckets.shuffle:
             hole = int(generator(self._key, Purpose.ORDER, epoch, 1).integers(self._whole + 1))
             if self._whole:
                 steps = Permutations(self._key, epoch, stream=2).at(steps, self._whole)
         starts = steps * size + np.where(steps < hole, 0, self._rest)
         places = (starts[:, None] + np.arange(size)).ravel()
-        batches: list[list[int]] = self._ranked.at(places, family).reshape(-1, size).tolist()
+        batches: list[list[int]] = self._buckets.at(places, family).reshape(-1, size).tolist()
         if stop > self._whole:
-            batches.append(self._ranked.at(hole * size + np.arange(self._rest), family).tolist())
+            batches.append(self._buckets.at(hole * size + np.arange(self._rest), family).tolist())
         return batches
 
 
@@ -218,14 +218,14 @@ class TokenOrder:
 
     def __init__(
         self,
-        ranked: Ranked,
+        buckets: LengthBuckets,
         kept: NDArray[np.int64],
         costs: NDArray[np.int64],
         max_tokens: int,
         max_samples: int,
         key: Key,
     ) -> None:
-        self._ranked = ranked
+        self._buckets = buckets
         self._kept = kept
         self._costs = costs
         self._max_tokens = max_tokens
@@ -252,7 +252,7 @@ class TokenOrder:
         return planned[1]
 
     def _plan(self, epoch: int) -> Groups:
-        samples = self._ranked.at(np.arange(len(self._ranked)), Permutations(self._key, epoch))
+        samples = self._buckets.at(np.arange(len(self._buckets)), Permutations(self._key, epoch))
         ends: list[int] = []
         begin, longest = 0, 0
         for place, cost in enumerate(self._costs[samples].tolist()):
@@ -262,5 +262,5 @@ class TokenOrder:
                 ends.append(place)
                 begin, longest = place, cost
         ends.append(len(samples))
-        shuffle = Permutations(self._key, epoch, stream=2) if self._ranked.shuffle else None
+        shuffle = Permutations(self._key, epoch, stream=2) if self._buckets.shuffle else None
         return grouped(self._kept[samples], np.array(ends), shuffle)

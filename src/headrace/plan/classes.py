@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.errors import ArgumentError
-from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedBatchSampler, digest, whole
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -107,7 +107,7 @@ class BalancedOrder:
         self._same = lcm(len(sizes), per_batch)
         self._classes = Permutations(key, 0)
         self._samples = Permutations(key, 0, stream=1)
-        self._held = Held(max(AHEAD // (per_batch * each), 1))
+        self._cache = RangeCache(max(AHEAD // (per_batch * each), 1))
 
     def count(self, epoch: int) -> int:  # noqa: ARG002  the same in every epoch
         """Return how many batches an epoch has."""
@@ -119,7 +119,7 @@ class BalancedOrder:
 
     def keys(self, epoch: int, step: int) -> list[int]:
         """Return the keys of a batch."""
-        batch: list[int] = self._held.take(epoch, step, step + 1, self._batches, end=self._count)[0]
+        batch: list[int] = self._cache.take(epoch, step, step + 1, self._batches, end=self._count)[0]
         return batch
 
     def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
-from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedSampler, flag, shown, size_of, whole
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Sized
@@ -120,7 +120,7 @@ class MixtureSampler(PlannedSampler[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class WeightPhase:
     """Samples of a run from ``since`` on, as long as the weights are the same."""
 
     since: int
@@ -150,59 +150,59 @@ class MixtureOrder:
         self._count = count
         self._offset = int(generator(key, Purpose.ORDER, 0, 1).integers(0, TURN, dtype=np.uint64))
         self._family = Permutations(key, 0) if shuffle else None
-        self._stretches: list[Stretch] = []
+        self._phases: list[WeightPhase] = []
         drawn = (0,) * len(sizes)
         for since, share in weights.items():
-            if self._stretches:
-                drawn = self._drawn(self._stretches[-1], since)
+            if self._phases:
+                drawn = self._drawn(self._phases[-1], since)
             parts = np.flatnonzero(np.array(share) > 0)
             sums = [Fraction(0), *accumulate(Fraction(share[part]) for part in parts)]
             bounds = tuple(int(total * TURN / sums[-1]) for total in sums)
-            self._stretches.append(Stretch(since, parts, bounds, drawn))
-        self._held = Held(AHEAD)
+            self._phases.append(WeightPhase(since, parts, bounds, drawn))
+        self._cache = RangeCache(AHEAD)
 
     def __len__(self) -> int:
         return self._count
 
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
-        """Return a stretch of the epoch's order."""
-        return self._held.take(epoch, start, stop, self._stretch, end=self._count)
+        """Return a range of the epoch's order."""
+        return self._cache.take(epoch, start, stop, self._compute, end=self._count)
 
-    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+    def _compute(self, epoch: int, start: int, stop: int) -> list[int]:
         first = epoch * self._count
-        starts = [stretch.since for stretch in self._stretches]
+        starts = [phase.since for phase in self._phases]
         low, high = first + start, first + stop
         cuts = [low, *(since for since in starts if low < since < high), high]
         keys: list[int] = []
         for begin, end in pairwise(cuts):
-            keys += self._alike(self._stretches[bisect_right(starts, begin) - 1], begin, end)
+            keys += self._alike(self._phases[bisect_right(starts, begin) - 1], begin, end)
         return keys
 
-    def _alike(self, stretch: Stretch, begin: int, end: int) -> list[int]:
+    def _alike(self, phase: WeightPhase, begin: int, end: int) -> list[int]:
         """Return the keys of samples ``begin`` to ``end`` of the run, whose weights are the same."""
         here = np.uint64((self._offset + begin * STRIDE) % TURN)
         places = here + np.arange(end - begin, dtype=np.uint64) * np.uint64(STRIDE)
-        inner = np.array([min(bound, TURN - 1) for bound in stretch.bounds[1:-1]], np.uint64)
+        inner = np.array([min(bound, TURN - 1) for bound in phase.bounds[1:-1]], np.uint64)
         share = np.searchsorted(inner, places, side="right")
-        part = stretch.parts[share]
+        part = phase.parts[share]
         # How many samples of the same dataset come before each: in the run, and then here.
         by_part = np.argsort(part, kind="stable")
         here_of = np.bincount(part, minlength=len(self._sizes))
         number = np.empty(len(part), np.int64)
         number[by_part] = np.arange(len(part)) - np.repeat(np.cumsum(here_of) - here_of, here_of)
-        number += np.array(self._drawn(stretch, begin), np.int64)[part]
+        number += np.array(self._drawn(phase, begin), np.int64)[part]
         turn, place = np.divmod(number, self._sizes[part])
         if self._family is not None:
             place = self._family.at(place, self._sizes[part], part, turn)
         keys: list[int] = (self._starts[part] + place).tolist()
         return keys
 
-    def _drawn(self, stretch: Stretch, upto: int) -> tuple[int, ...]:
+    def _drawn(self, phase: WeightPhase, upto: int) -> tuple[int, ...]:
         """Return how many samples of each dataset come before sample ``upto`` of the run."""
-        drawn = list(stretch.drawn)
-        offset, count = (self._offset + stretch.since * STRIDE) % TURN, upto - stretch.since
-        below = [_below(bound, offset, count) for bound in stretch.bounds]
-        for part, (low, high) in zip(stretch.parts.tolist(), pairwise(below), strict=True):
+        drawn = list(phase.drawn)
+        offset, count = (self._offset + phase.since * STRIDE) % TURN, upto - phase.since
+        below = [_below(bound, offset, count) for bound in phase.bounds]
+        for part, (low, high) in zip(phase.parts.tolist(), pairwise(below), strict=True):
             drawn[part] += high - low
         return tuple(drawn)
 

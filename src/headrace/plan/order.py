@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from headrace.plan.held import Held
 from headrace.plan.permutation import Permutations
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,13 +75,13 @@ class BatchOrdered(Protocol):
         ...
 
 
-class Epoch:
+class FixedEpoch:
     """One epoch of a planned sampler's order, whatever epoch it is asked for.
 
     >>> from headrace import RepeatedSampler
     >>> from headrace.context.seeds import key_of
     >>> sampler = RepeatedSampler(4, 1)
-    >>> Epoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)
+    >>> FixedEpoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)
     True
 
     A loop without a seed draws one, and its random numbers are those of epoch 0; a sampler with a seed of its own goes
@@ -134,21 +134,21 @@ class Shuffled:
 
     size: int
     key: Key
-    _held: Held = field(default_factory=lambda: Held(AHEAD), repr=False)
+    _cache: RangeCache = field(default_factory=lambda: RangeCache(AHEAD), repr=False)
     _family: tuple[int, Permutations] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.size
 
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
-        """Return a stretch of the epoch's permutation.
+        """Return a range of the epoch's permutation.
 
         >>> from headrace.context.seeds import key_of
         >>> order = Shuffled(5, key_of(0))
         >>> sorted(order.keys(epoch=0, start=0, stop=5))
         [0, 1, 2, 3, 4]
         """
-        return self._held.take(epoch, start, stop, self._stretch, end=self.size)
+        return self._cache.take(epoch, start, stop, self._compute, end=self.size)
 
     def at(self, epoch: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return the keys at any positions of an epoch, all at once.
@@ -164,6 +164,6 @@ class Shuffled:
             family = self._family = epoch, Permutations(self.key, epoch)
         return family[1].at(positions, self.size)
 
-    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+    def _compute(self, epoch: int, start: int, stop: int) -> list[int]:
         keys: list[int] = self.at(epoch, np.arange(start, stop)).tolist()
         return keys

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 K_co = TypeVar("K_co", covariant=True)
 
-STRETCH = 2**12
+CHUNK = 2**12
 """Keys that are asked for at a time where a sampler is iterated."""
 
 Longer = Literal["raise", "drop", "truncate"]
@@ -66,8 +66,8 @@ class PlannedSampler(Planned, Generic[K_co]):
 
     def __iter__(self) -> Iterator[K_co]:
         order, size = self.order(self._key()), len(self)
-        stretches = (order.keys(self.epoch, start, start + STRETCH) for start in range(0, size, STRETCH))
-        return chain.from_iterable(stretches)
+        chunks = (order.keys(self.epoch, start, start + CHUNK) for start in range(0, size, CHUNK))
+        return chain.from_iterable(chunks)
 
 
 class PlannedBatchSampler(Planned, Generic[K_co]):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.errors import ArgumentError
-from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedSampler, flag, size_of, whole
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -85,16 +85,16 @@ class RepeatedOrder:
         self._count = count
         self._seed = key
         self._together = together
-        self._held = Held(AHEAD)
+        self._cache = RangeCache(AHEAD)
 
     def __len__(self) -> int:
         return self._count
 
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
-        """Return a stretch of the epoch's order."""
-        return self._held.take(epoch, start, stop, self._stretch, end=self._count)
+        """Return a range of the epoch's order."""
+        return self._cache.take(epoch, start, stop, self._compute, end=self._count)
 
-    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+    def _compute(self, epoch: int, start: int, stop: int) -> list[int]:
         family, size = Permutations(self._seed, epoch), self._size
         places = np.arange(start, stop)
         if self._together:

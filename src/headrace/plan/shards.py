@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.plan.held import Held
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedSampler, counts, digest, whole
+from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,17 +69,17 @@ class ShardOrder:
         self._window = window
         self._seed = key
         self._size = int(sizes.sum())
-        self._held = Held(AHEAD)
+        self._cache = RangeCache(AHEAD)
         self._dealt: tuple[int, Permutations, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return self._size
 
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
-        """Return a stretch of the epoch's order."""
-        return self._held.take(epoch, start, stop, self._stretch, end=self._size)
+        """Return a range of the epoch's order."""
+        return self._cache.take(epoch, start, stop, self._compute, end=self._size)
 
-    def _stretch(self, epoch: int, start: int, stop: int) -> list[int]:
+    def _compute(self, epoch: int, start: int, stop: int) -> list[int]:
         if self._dealt is None or self._dealt[0] != epoch:
             family = Permutations(self._seed, epoch)
             shards = Permutations(self._seed, epoch, stream=1).at(np.arange(len(self._sizes)), len(self._sizes))

@@ -11,8 +11,8 @@ from headrace.run.saved import VERSION, shown, validate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headrace.plan.batches import Batches
-    from headrace.plan.chosen import Chosen
+    from headrace.plan.batch_plan import BatchPlan
+    from headrace.plan.batch_sampler_plan import BatchSamplerPlan
     from headrace.plan.passes import Pass
 
 
@@ -44,7 +44,7 @@ class Cursor:
     place: Place
     seed: int | None = None
     """What the loop draws from, where the loader has no seed."""
-    plan: Batches | Chosen | None = None
+    plan: BatchPlan | BatchSamplerPlan | None = None
     sampler: Pass | None = None
     began: Place | None = None
     """Where the loop began; None where none has."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.executors.base import Executor
     from headrace.ledger.recorder import Recorder
     from headrace.make.maker import Maker
-    from headrace.plan.batches import Plan
+    from headrace.plan.batch_plan import Plan
     from headrace.plan.work import Done
     from headrace.run.checkpoint import Cursor
     from headrace.run.detector import Watch

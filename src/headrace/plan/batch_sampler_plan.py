@@ -9,18 +9,18 @@ from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.context.seeds import Key
-    from headrace.plan.batches import Share
+    from headrace.plan.batch_plan import RankShare
     from headrace.plan.order import BatchOrder
 
 
-class Chosen:
+class BatchSamplerPlan:
     """One epoch of batches that a sampler has chosen, one for each rank at each step.
 
     >>> from headrace import BucketBatchSampler
-    >>> from headrace.plan.batches import Share
+    >>> from headrace.plan.batch_plan import RankShare
     >>> from headrace.context.seeds import key_of
     >>> order = BucketBatchSampler([1, 2, 3, 4, 5, 6], 2, shuffle=False).batch_order(key_of(0))
-    >>> plans = [Chosen(order, 0, Share(1, rank, 2), seed=key_of(0)) for rank in range(2)]
+    >>> plans = [BatchSamplerPlan(order, 0, RankShare(1, rank, 2), seed=key_of(0)) for rank in range(2)]
     >>> [[plan.work(0, step).keys for step in range(len(plan))] for plan in plans]
     [[[0, 1], [4, 5]], [[2, 3], [0, 1]]]
 
@@ -33,7 +33,7 @@ class Chosen:
         self,
         order: BatchOrder,
         epoch: int,
-        share: Share,
+        share: RankShare,
         seed: Key,
         *,
         spare: bool = False,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.context.seeds import Key, Purpose, generator
-from headrace.plan.order import Epoch, Shuffled
+from headrace.plan.order import FixedEpoch, Shuffled
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.plan.order import Order
 
 Uneven = Literal["pad", "drop", "repeat"]
-"""What becomes of the samples at the end of an epoch that cannot be shared out evenly; see `Share`."""
+"""What becomes of the samples at the end of an epoch that cannot be shared out evenly; see `RankShare`."""
 
 
 class Plan(Protocol):
@@ -25,14 +25,14 @@ class Plan(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RankShare:
     """A rank's part of every global batch, which has ``batch_size`` samples for each of ``world_size`` ranks.
 
-    >>> [Share(4, rank, 3).of(12) for rank in range(3)]
+    >>> [RankShare(4, rank, 3).of(12) for rank in range(3)]
     [(0, 4), (4, 4), (8, 4)]
-    >>> [Share(4, rank, 3).of(7) for rank in range(3)]
+    >>> [RankShare(4, rank, 3).of(7) for rank in range(3)]
     [(0, 3), (3, 3), (6, 3)]
-    >>> [Share(4, rank, 3, "drop").of(7) for rank in range(3)]
+    >>> [RankShare(4, rank, 3, "drop").of(7) for rank in range(3)]
     [(0, 2), (2, 2), (4, 2)]
 
     All ranks get the same number of samples, of the last, smaller global batch too. What cannot be shared out evenly of
@@ -46,25 +46,25 @@ class Share:
     uneven: Uneven = "pad"
 
     @property
-    def whole(self) -> int:
+    def global_batch_size(self) -> int:
         """The size of a global batch."""
         return self.batch_size * self.world_size
 
     def of(self, samples: int) -> tuple[int, int]:
         """Return where in a global batch of so many samples this rank's part begins, and how many it has."""
         size = self.batch_size
-        if samples < self.whole and self.uneven != "repeat":
+        if samples < self.global_batch_size and self.uneven != "repeat":
             size = samples // self.world_size if self.uneven == "drop" else -(-samples // self.world_size)
         return self.rank * size, size
 
 
 @dataclass(frozen=True, slots=True)
-class Batches:
+class BatchPlan:
     """An order cut into batches; the last one is short where the sizes do not divide, or dropped.
 
     >>> from headrace.plan.order import Sequential
     >>> from headrace.context.seeds import key_of
-    >>> plan = Batches(Sequential(10), Share(4), drop_last=False, seed=key_of(0))
+    >>> plan = BatchPlan(Sequential(10), RankShare(4), drop_last=False, seed=key_of(0))
     >>> [list(plan.work(epoch=0, step=step).keys) for step in range(len(plan))]
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     >>> plan.work(epoch=0, step=3) is None
@@ -78,7 +78,7 @@ class Batches:
     """
 
     order: Order
-    share: Share
+    share: RankShare
     drop_last: bool
     seed: Key
     spares: int = 0
@@ -86,7 +86,7 @@ class Batches:
     origin: int = 0
 
     def __len__(self) -> int:
-        whole, rest = divmod(max(0, len(self.order) - self.origin), self.share.whole)
+        whole, rest = divmod(max(0, len(self.order) - self.origin), self.share.global_batch_size)
         return self.first + whole + (not self.drop_last and self.share.of(rest)[1] > 0 and rest > 0)
 
     @property
@@ -97,20 +97,23 @@ class Batches:
     @property
     def ends(self) -> int:
         """The place up to which all ranks together come: what lies behind it is left out."""
-        whole, last = self.share.whole, self.position(len(self) - 1) if len(self) > self.first else self.origin
+        whole, last = (
+            self.share.global_batch_size,
+            self.position(len(self) - 1) if len(self) > self.first else self.origin,
+        )
         each = self.share.of(min(whole, self.samples - last))[1] if len(self) > self.first else 0
         return min(self.samples, last + each * self.share.world_size)
 
     def position(self, step: int) -> int:
         """Return where in the order the global batch of a step begins."""
-        return min(len(self.order), self.origin + (step - self.first) * self.share.whole)
+        return min(len(self.order), self.origin + (step - self.first) * self.share.global_batch_size)
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step: its keys are drawn from the order here and now."""
         if step >= len(self):
             return None
         position, size = self.position(step), len(self.order)
-        offset, count = self.share.of(min(self.share.whole, size - position))
+        offset, count = self.share.of(min(self.share.global_batch_size, size - position))
         start = position + offset
         keys = self.order.keys(epoch, start, min(start + count, size)) if start < size else []
         if len(keys) < count:
@@ -127,6 +130,6 @@ class Batches:
         if isinstance(self.order, Shuffled):
             keys: list[Any] = self.order.at(epoch, positions).tolist()
             return keys
-        if isinstance(self.order, Epoch):  # a place by itself costs as much as a whole stretch
+        if isinstance(self.order, FixedEpoch):  # a place by itself costs as much as a whole range
             return self.order.aside(int(positions[0]), self.spares)
         return [self.order.keys(epoch, position, position + 1)[0] for position in positions.tolist()]

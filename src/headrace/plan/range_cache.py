@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Held:
+class RangeCache:
     """Makes stretches of an epoch by a function, ahead of whoever asks for one after the other.
 
-    >>> held = Held(ahead=100)
+    >>> held = RangeCache(ahead=100)
     >>> def squares(epoch, start, stop):
     ...     print(f"making {start} to {stop}")
     ...     return [place * place for place in range(start, stop)]
@@ -52,4 +52,4 @@ class Held:
         return made[: stop - start]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Held, (self._ahead,)
+        return RangeCache, (self._ahead,)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from headrace.context.seeds import Key
-    from headrace.plan.batches import Share
+    from headrace.plan.batch_plan import RankShare
 
 
 def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator[list[Any]]:
@@ -38,11 +38,11 @@ def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
     yield from keys
 
 
-class Drawn:
+class IteratorPlan:
     """One epoch of batches of keys, in the order in which an iterator gives them.
 
     >>> from headrace.context.seeds import key_of
-    >>> plan = Drawn([[5, 3], [4]], seed=key_of(0))
+    >>> plan = IteratorPlan([[5, 3], [4]], seed=key_of(0))
     >>> plan.work(epoch=0, step=0).keys, plan.work(epoch=0, step=1).start, plan.work(epoch=0, step=2)
     ([5, 3], 2, None)
 
@@ -60,7 +60,7 @@ class Drawn:
         *,
         spare: bool = False,
         stream: bool = False,
-        share: Share | None = None,
+        share: RankShare | None = None,
         first: int = 0,
         entered: tuple[int, int] = (0, 0),
         mark: Callable[[int, int], None] | None = None,
