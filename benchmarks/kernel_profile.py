@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from data import WORKLOADS, prepare
-from run import default_cache
 
 from headrace import (
     DataLoader,
@@ -33,6 +32,7 @@ from headrace import (
     seeds,
 )
 from headrace.image import fused
+from run import default_cache
 
 REPEATS = 7
 FILES = 40
