@@ -42,6 +42,7 @@ from headrace.errors import (
     LoaderClosed,
     MissingDependency,
     MissingFile,
+    RandomnessWarning,
     SampleError,
     StateMismatch,
     TooManyErrors,
@@ -72,7 +73,6 @@ from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
 from headrace.plan.work import BadSample
-from headrace.run.detector import RandomnessWarning
 from headrace.run.iterators import ThreadSafeIterator, prefetch, threadsafe_generator
 from headrace.run.lineage import Lineage
 from headrace.run.stats import Statistics

@@ -1,117 +1,302 @@
-"""Every error that headrace raises, and how a user's own error is told where it happened.
+"""Every error and warning that headrace raises, with what it says as attributes.
 
-The tree; each of ours is also the standard error that a caller would look for::
+The tree; each error is also the standard one that a caller would look for::
 
     HeadraceError
-    ├── ArgumentError (ValueError)          an argument cannot be used
-    ├── MissingDependency (ImportError)     an optional library is needed; says which extra installs it
-    ├── ListFileError (ValueError)          a list file has a line that cannot be read
-    ├── BadFile (ValueError)                a file of data is not what it should be: cut short, changed, or hostile
-    ├── SampleError                         one sample cannot be made; `on_error` may pass over it
+    ├── ArgumentError (ValueError)              an argument has a value that cannot be used
+    │   ├── ArgumentTypeError (TypeError)       an argument has a type that cannot be used
+    │   └── UnusableArgument (AssertionError)   arguments that torch refuses by an assertion
+    ├── MissingDependency (ImportError)         an optional library is not installed
+    ├── ListFileError (ValueError)              a line of a list file cannot be read
+    ├── BadFile (ValueError)                    a data file is cut short, changed or hostile
+    ├── SampleError                             one sample cannot be made; `on_error` may skip it
     │   ├── MissingFile (FileNotFoundError)
-    │   ├── UnreadableFile (OSError)        permission, a directory, an input/output error
-    │   ├── BadImage (ValueError)           empty, truncated, corrupt, or no picture at all
-    │   └── ImageTooLarge (ValueError)      more pixels than the limit: a decompression bomb, or a limit to raise
-    ├── CollateError (RuntimeError)         samples that do not fit together in one batch
-    ├── CollateTypeError (TypeError)        a sample of a type that no batch can be made of
-    ├── TooManyErrors (RuntimeError)        more bad samples than `max_errors` allows
+    │   ├── UnreadableFile (OSError)            permission, a folder, an input/output error
+    │   │   └── FileTooLarge                    more bytes than the limit
+    │   ├── BadImage (ValueError)               empty, truncated, corrupt, or not an image
+    │   └── ImageTooLarge (ValueError)          more pixels than the limit, or than its file can hold
+    ├── CollateError (RuntimeError)             samples do not fit together in one batch
+    ├── CollateTypeError (TypeError)            no batch can be made of samples of this type
+    ├── TooManyErrors (RuntimeError)            more bad samples than `max_errors` allows
     ├── WorkerTimeout (TimeoutError, RuntimeError)  no batch came within `timeout` seconds
-    ├── WorkerDied (RuntimeError)           a worker process ended by itself, was killed, or could not be started
-    ├── StateMismatch (ValueError)          a saved state is of another dataset, batch size, seed, …
-    ├── LoaderClosed (RuntimeError)         the loader was closed while a loop was still reading from it
-    └── IterationError (RuntimeError)       an iterator for threads was pulled from where that would never end
+    ├── WorkerDied (RuntimeError)               a worker process exited, was killed or could not start
+    ├── StateMismatch (ValueError)              a saved state belongs to another run
+    ├── LoaderClosed (RuntimeError)             the loader was closed while a loop was reading from it
+    └── IterationError (RuntimeError)           an iterator was pulled from within itself, or after a fork
+
+    RandomnessWarning (UserWarning)             no seed can fix the random numbers of a dataset
+
+Beside the tree stands `RemoteTraceback`, the cause of an error that came from a worker process.
+
+A message has three parts: what happened, what was expected, what to do. They are attributes too (`HeadraceError` lists
+them), so that no program has to cut a message into pieces:
+
+>>> try:
+...     raise BadImage("empty (0 bytes)", path="a.jpg", expected="an image file", cure="Fix or remove the file.")
+... except SampleError as error:
+...     print(error, error.path, error.cure, sep=" | ")
+a.jpg: empty (0 bytes); expected an image file. Fix or remove the file. | a.jpg | Fix or remove the file.
 """
 
 from __future__ import annotations
 
+from typing import Any, Self
+
+_HELD_BY_PYTHON = ("errno", "strerror", "filename", "filename2", "name", "path", "msg")
+"""Attributes that OSError and ImportError keep outside their ``__dict__``."""
+
 
 class HeadraceError(Exception):
-    """The root of every error of ours: ``except HeadraceError`` catches them all, and nothing else."""
+    """The root of all errors: ``except HeadraceError`` catches every one of ours, and nothing else.
+
+    ``what`` says what happened, with the value; the keywords are the parts of the message, each an attribute:
+
+    - ``path``: the file, as it was given;
+    - ``index``: the sample's index in its dataset;
+    - ``found``: the value that was found, or its ``repr``;
+    - ``expected``: what was expected in its place;
+    - ``cure``: what to do.
+
+    A part that is not known is None. The message is made of the parts: ``path: what; expected …; cure``. A part that
+    ``what`` already contains is not repeated. A cure that begins with a capital letter becomes a sentence of its own.
+    Pickling keeps all attributes and notes, so that an error arrives whole from a worker process.
+
+    >>> error = HeadraceError("size is 0", found=0, expected="an integer from 1 up", cure="pass size=224")
+    >>> print(error)
+    size is 0; expected an integer from 1 up; pass size=224
+    >>> error.found, error.path
+    (0, None)
+    """
+
+    def __init__(
+        self,
+        what: str = "",
+        *,
+        path: str | None = None,
+        index: Any = None,
+        found: Any = None,
+        expected: str | None = None,
+        cure: str | None = None,
+    ) -> None:
+        self.what = what
+        self.index = index
+        self.found = found
+        self.expected = expected
+        self.cure = cure
+        super().__init__(_sentence(self._place(path), what, expected, cure))
+        self.path = path  # after ImportError.__init__, which has a `path` of its own
+
+    def _place(self, path: str | None) -> str:
+        return path or ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        held = {name: getattr(self, name, None) for name in _HELD_BY_PYTHON}
+        state = {name: value for name, value in held.items() if value is not None}
+        return _rebuilt, (type(self), self.args, {**self.__dict__, **state})
 
 
 class ArgumentError(HeadraceError, ValueError):
-    """An argument cannot be used: says which, what was given and what would do."""
+    """An argument has a value that cannot be used.
+
+    Raised where the argument is given: by a constructor or a call, before any data is read. ``found`` is the value.
+    """
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument has a type that cannot be used.
+
+    Raised like `ArgumentError`, where a caller would look for a TypeError. ``found`` is the value.
+    """
+
+
+class UnusableArgument(ArgumentError, AssertionError):
+    """Arguments do not go together, or a dataset has the wrong kind.
+
+    Raised where torch raises an AssertionError: for programs and tests that catch it.
+    """
 
 
 class MissingDependency(HeadraceError, ImportError):
-    """An optional library is not installed: says what needs it and how to install it."""
+    """An optional library is not installed.
+
+    Raised where it is first needed; `missing` builds it. ``name`` is the library, ``cure`` how to install it.
+    """
 
 
 class ListFileError(HeadraceError, ValueError):
-    """A list file has a line that cannot be read: names the file, the line number and the line."""
+    """A list file has a line that cannot be read.
+
+    Raised when the dataset is constructed. ``path`` is the list file, ``found`` the line's text.
+    """
 
 
 class BadFile(HeadraceError, ValueError):
-    """A file of data is not what it should be (cut short, changed, or hostile): says which, and what was found."""
+    """A data file is cut short, changed or hostile.
+
+    Raised when a dataset or a ledger is opened, and when a file changes while it is read. ``path`` is the file.
+    """
 
 
 class SampleError(HeadraceError):
-    """One sample cannot be made: the kind of error that ``on_error="skip"`` is for."""
+    """One sample cannot be made.
+
+    Raised by ``dataset[index]``, and by a loader with ``on_error="raise"``; other policies skip or replace the sample.
+    ``path`` is the sample's file and ``index`` its place in the dataset, where both are known.
+
+    >>> print(SampleError("the label is -1", index=3, path="a.jpg"))
+    sample 3 (a.jpg): the label is -1
+    """
+
+    def _place(self, path: str | None) -> str:
+        if self.index is None:
+            return path or ""
+        return f"sample {self.index} ({path})" if path else f"sample {self.index}"
+
+    def at(self, index: Any) -> Self:
+        """Set the sample's index, where it was not known, and name it in the message.
+
+        >>> print(BadImage("0 bytes", path="a.jpg").at(3))
+        sample 3 (a.jpg): 0 bytes
+        """
+        if self.index is None:
+            self.index = index
+            self.args = (_sentence(self._place(self.path), self.what, self.expected, self.cure),)
+        return self
 
 
 class MissingFile(SampleError, FileNotFoundError):
-    """The sample's file is not there."""
+    """The sample's file does not exist: ``path``, and the operating system's ``errno``."""
 
 
 class UnreadableFile(SampleError, OSError):
-    """The sample's file is there, but the operating system will not let it be read."""
+    """The sample's file exists and cannot be read: ``path``, and the operating system's ``errno`` where it gave one."""
+
+
+class FileTooLarge(UnreadableFile):
+    """The sample's file has more bytes than the limit, and was not read: ``path``; ``errno`` is ``EFBIG``."""
 
 
 class BadImage(SampleError, ValueError):
-    """The sample's bytes are not a whole picture: empty, truncated, corrupt, or something else."""
+    """The sample's bytes are not a whole image.
+
+    Raised by decoding: the file is empty, truncated, corrupt, of an unknown format, or not an image.
+    """
 
 
 class ImageTooLarge(SampleError, ValueError):
-    """The picture has more pixels than the limit; refused before any memory is taken for them."""
+    """The image has more pixels than the limit, or than a file of its size can hold.
+
+    Raised before memory is allocated for the pixels.
+    """
 
 
 class CollateError(HeadraceError, RuntimeError):
-    """Samples do not fit together in one batch; ``rows`` are the two that disagree, where two do."""
+    """Samples do not fit together in one batch.
 
-    def __init__(self, message: str, rows: tuple[int, int] | None = None) -> None:
-        super().__init__(message)
+    Raised while collating: shapes, lengths or keys differ. ``rows`` are the two that disagree, where two do.
+    """
+
+    def __init__(self, what: str = "", rows: tuple[int, int] | None = None, **parts: Any) -> None:
+        super().__init__(what, **parts)
         self.rows = rows
 
 
 class CollateTypeError(HeadraceError, TypeError):
-    """A sample has a type that no batch can be made of."""
+    """No batch can be made of samples of this type.
+
+    Raised while collating, for what is neither number, string, array nor a container of them.
+    """
 
 
 class TooManyErrors(HeadraceError, RuntimeError):
-    """More samples failed in one epoch than ``max_errors`` allows."""
+    """More samples of one epoch failed than ``max_errors`` allows.
+
+    Raised by the loop with ``on_error="skip"`` or ``"replace"``. The message names the latest bad samples.
+    """
 
 
 class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
-    """No batch came within ``timeout`` seconds; a RuntimeError too, as in torch."""
+    """No batch came within ``timeout`` seconds.
+
+    Raised by the loop; a RuntimeError too, as in torch. The message says what the workers were doing.
+    """
 
 
 class WorkerDied(HeadraceError, RuntimeError):
-    """A worker process ended by itself, was killed, or could not be started: says which, how, and at which sample."""
+    """A worker process exited, was killed, or could not start.
+
+    Raised by the loop. The message says which worker, how it ended, and at which sample.
+    """
 
 
 class RemoteTraceback(Exception):
-    """The text of a traceback in a worker process: stands as the cause of the error that came from there."""
+    """The text of a traceback in a worker process: the ``__cause__`` of the error that came from there."""
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
 
 
 class StateMismatch(HeadraceError, ValueError):
-    """A state was saved of another run than it is loaded into: says what differs."""
+    """A saved state belongs to another run than the one it is loaded into.
+
+    Raised by ``load_state_dict``: dataset length, batch size, seed or another argument differs, or it is not a state.
+    """
 
 
 class LoaderClosed(HeadraceError, RuntimeError):
-    """The loader was closed while a loop was still reading from it."""
+    """The loader was closed while a loop was still reading from it.
+
+    Raised by the loop's next step.
+    """
 
 
 class IterationError(HeadraceError, RuntimeError):
-    """A `ThreadSafeIterator` or a `prefetch` , or a loop, was pulled from within itself, or in a forked process."""
+    """An iterator was pulled from within itself, or in a forked process.
+
+    Raised by `ThreadSafeIterator`, `prefetch` and a loader's loop, which would otherwise wait forever.
+    """
+
+
+class RandomnessWarning(UserWarning):
+    """A dataset or a transform draws random numbers that no seed can fix; warned once for a loader.
+
+    >>> import warnings
+    >>> import numpy as np
+    >>> from headrace import ArrayDataset, DataLoader
+    >>> rng = np.random.default_rng(0)
+    >>> noisy = ArrayDataset(np.zeros(4)).map(lambda x: x + rng.normal())
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     batches = list(DataLoader(noisy, 2, seed=0))
+    >>> print(str(caught[0].message)[:62])
+    Mapped.functions[0]: rng: numpy's Generator, held by the data.
+    """
 
 
 def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:
     """Build the error for an optional library that is not installed.
 
-    >>> print(missing("Pillow", extra="images", purpose="decoding pictures"))
-    decoding pictures needs Pillow, which is not installed: pip install 'headrace[images]'
+    >>> print(missing("Pillow", extra="images", purpose="decoding images"))
+    decoding images needs Pillow, which is not installed: pip install 'headrace[images]'
     """
-    return MissingDependency(f"{purpose} needs {library}, which is not installed: pip install 'headrace[{extra}]'")
+    cure = f"pip install 'headrace[{extra}]'"
+    error = MissingDependency(f"{purpose} needs {library}, which is not installed: {cure}", cure=cure)
+    error.name = library
+    return error
+
+
+def _sentence(place: str, what: str, expected: str | None, cure: str | None) -> str:
+    said = what if not place or place in what else f"{place}: {what}"
+    if expected and expected not in what:
+        said += f"; expected {expected}"
+    if cure and cure not in what:
+        said = f"{said.rstrip('.')}. {cure}" if cure[0].isupper() else f"{said}; {cure}"
+    return said
+
+
+def _rebuilt(kind: type[HeadraceError], args: tuple[Any, ...], state: dict[str, Any]) -> HeadraceError:
+    error = kind.__new__(kind)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error

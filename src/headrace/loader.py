@@ -16,7 +16,7 @@ from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.context import seeds
 from headrace.datasets.iterable import unmapped
 from headrace.datasets.parts import batch_beginner, batch_reader, is_iterable
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native
 from headrace.executors.threads import Threads
@@ -954,11 +954,11 @@ class DataLoader(Generic[T_co]):
 
     def _check_start(self) -> None:
         if self.timeout and self._kind == "inline":
-            raise arguments.UnusableArgument(
+            raise UnusableArgument(
                 f"timeout={self.timeout:g} needs workers that can be waited for: num_workers=1 or more, or timeout=0"
             )
         if self.prefetch_factor == 0 and self._kind != "inline":
-            raise arguments.UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
+            raise UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
 
 
 def _is_subset(dataset: Any) -> bool:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import numpy as np
 
 from headrace.context import seeds
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import flag
-from headrace.interop.generators import ArgumentTypeError, GeneratorLike, draws, resolve
+from headrace.interop.generators import GeneratorLike, draws, resolve
 from headrace.interop.keys import check_no_mask
 from headrace.interop.once import OnlyOnce
 from headrace.plan.order import Shuffled

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace import DataLoader
-from headrace.interop.generators import ArgumentTypeError
+from headrace.errors import ArgumentTypeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.errors import ArgumentError
-from headrace.interop.generators import ArgumentTypeError, draw_seed, draws, resolve
+from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.interop.generators import draw_seed, draws, resolve
 
 
 @pytest.fixture

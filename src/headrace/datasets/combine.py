@@ -15,7 +15,7 @@ from headrace.datasets.base import Dataset, T_co
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, UnusableArgument
 from headrace.interop.keys import check_whole, whole
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ class ConcatDataset(Dataset[T_co]):
     read at a time where the parts are `ArrayDataset`, `Subset` of one, or what the native kernel reads whole batches of
     (`explain`), with rows of the same shapes and dtypes.
 
-    Raises `UnfitDataset`, a ValueError and an AssertionError, for no datasets at all and for iterable ones.
+    Raises `UnusableArgument`, a ValueError and an AssertionError, for no datasets at all and for iterable ones.
     """
 
     def __init__(self, datasets: Iterable[Indexed]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
-            raise parts.UnfitDataset("datasets should not be an empty iterable")
+            raise UnusableArgument("datasets should not be an empty iterable")
         for number, dataset in enumerate(self.datasets):
-            parts.check_indexed("ConcatDataset", dataset, number, error=parts.UnfitDataset)
+            parts.check_indexed("ConcatDataset", dataset, number, error=UnusableArgument)
         self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
 
     @property

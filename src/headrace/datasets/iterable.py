@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace.context.timing import timed
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
+from headrace.errors import ArgumentTypeError, UnusableArgument
 from headrace.image.transforms import Compose
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 from headrace.interop.once import OnlyOnce
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ class ChainDataset(IterableDataset[T_co]):
     'headrace'
 
     ``datasets``: a sequence, or any iterable, from which each dataset is taken in its turn. Its length is the sum of
-    theirs, where all have one. Raises `UnfitDataset`, a ValueError and an AssertionError, for one that is not read by
-    iterating: at once in a sequence, else when it is reached.
+    theirs, where all have one. Raises `UnusableArgument`, a ValueError and an AssertionError, for one that is not read
+    by iterating: at once in a sequence, else when it is reached.
     """
 
     def __init__(self, datasets: Iterable[Iterable[T_co]]) -> None:
@@ -137,7 +137,7 @@ class ChainDataset(IterableDataset[T_co]):
     def _checked(self) -> Iterator[Iterable[T_co]]:
         for number, dataset in enumerate(self._listed.read("list of datasets of ChainDataset", self.datasets)):
             if not parts.is_iterable(dataset):
-                raise parts.UnfitDataset(
+                raise UnusableArgument(
                     f"ChainDataset only supports IterableDataset; dataset {number} is "
                     f"{article(type(dataset).__qualname__)}: use ConcatDataset for those that have an index"
                 )

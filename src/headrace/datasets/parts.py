@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class UnfitDataset(ArgumentError, AssertionError):
-    """A dataset of the wrong kind, or none at all: an AssertionError too, as torch has it."""
 
 
 def is_iterable(dataset: Any) -> bool:

@@ -13,9 +13,9 @@ import numpy as np
 
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError, GeneratorLike, draws
+from headrace.interop.generators import GeneratorLike, draws
 from headrace.interop.keys import is_mask, places, selected, whole
 
 if TYPE_CHECKING:

@@ -34,11 +34,11 @@ import numpy as np
 from headrace.context import seeds, worker_info
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import Here
+from headrace.errors import ArgumentTypeError
 from headrace.executors import inherited
 from headrace.executors.base import SCRATCH
 from headrace.executors.inherited import Inherited
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
 from headrace.transport import shared

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from headrace.context import seeds
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,10 +35,6 @@ CATEGORIES = 2**24
 
 STRETCH = 2**16
 """Numbers drawn at a time, where they can be drawn one by one."""
-
-
-class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument is of a type that cannot be used: says which, what was given and what would do."""
 
 
 @runtime_checkable

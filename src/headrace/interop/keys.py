@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.interop.generators import ArgumentTypeError
+from headrace.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

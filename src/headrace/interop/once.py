@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from types import FunctionType, GeneratorType
 from typing import Any
 
+from headrace.errors import ArgumentTypeError
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 
 
 class OnlyOnce:
@@ -20,7 +20,7 @@ class OnlyOnce:
     >>> list(guard.read("sampler", numbers))
     Traceback (most recent call last):
         ...
-    headrace.interop.generators.ArgumentTypeError: the sampler, a list_iterator, is an iterator that can be read ...
+    headrace.errors.ArgumentTypeError: the sampler, a list_iterator, is an iterator that can be read ...
 
     An endless iterator may be continued in each epoch.
     """

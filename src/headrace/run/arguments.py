@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace.datasets.parts import suits_threads
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
 from headrace.interop import ranks as find_ranks
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 from headrace.interop.machine import cpus
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ KINDS: tuple[Workers, ...] = ("auto", "inline", "thread", "process")
 UNEVEN = ("pad", "drop", "repeat")
 PREFETCH_FACTOR = 2
 MOST_THREADS = 64
-
-
-class UnusableArgument(ArgumentError, AssertionError):
-    """Arguments that torch refuses only when a loop begins, by an assertion."""
 
 
 def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: Any) -> int:

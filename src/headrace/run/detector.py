@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context import seeds
+from headrace.errors import RandomnessWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,18 +197,3 @@ class Watch:
                 RandomnessWarning,
                 stacklevel=3,
             )
-
-
-class RandomnessWarning(UserWarning):
-    """Random numbers of a dataset or a transform that no seed can fix; once for a loader.
-
-    >>> import numpy as np
-    >>> from headrace import ArrayDataset, DataLoader
-    >>> rng = np.random.default_rng(0)
-    >>> noisy = ArrayDataset(np.zeros(4)).map(lambda x: x + rng.normal())
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     batches = list(DataLoader(noisy, 2, seed=0))
-    >>> print(str(caught[0].message)[:62])
-    Mapped.functions[0]: rng: numpy's Generator, held by the data.
-    """

@@ -21,9 +21,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from headrace.context import memory, seeds, timing
-from headrace.errors import IterationError
+from headrace.errors import ArgumentTypeError, IterationError
 from headrace.interop.calls import article
-from headrace.interop.generators import ArgumentTypeError
 
 if TYPE_CHECKING:
     from types import TracebackType

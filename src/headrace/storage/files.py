@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import MissingFile, SampleError, UnreadableFile
+from headrace.errors import FileTooLarge, MissingFile, SampleError, UnreadableFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +20,6 @@ DEFAULT_MAX_BYTES = 1 << 30
 
 CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 RAISE = "If the file is to be trusted, raise the limit"
-
-
-class TooLarge(OSError):
-    """The file has more bytes than the limit."""
 
 
 def read_file(
@@ -41,7 +37,7 @@ def read_file(
 
     ``place`` is what errors call the file, its path by default. ``cure`` is their advice, ``limit`` that for a file
     above ``max_bytes``. Raises `MissingFile` and `UnreadableFile`, which carry the operating system's ``errno``:
-    ``EFBIG`` for a file above the limit, refused before it is read.
+    ``EFBIG``, in a `FileTooLarge`, for a file above the limit, refused before it is read.
     """
     try:
         file, size = _opened(path, max_bytes, limit)
@@ -82,24 +78,41 @@ def unread(path: str, place: str, error: OSError | ValueError, cure: str = CURE)
     """Build the error for a file that could not be opened or read.
 
     >>> print(unread("a.jpg", "sample 3 (a.jpg)", PermissionError(13, "Permission denied"), "Change its mode."))
-    sample 3 (a.jpg): cannot be read: Permission denied; a regular file was expected. Change its mode.
+    sample 3 (a.jpg): cannot be read: Permission denied; expected a regular file. Change its mode.
     """
-    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+    said: SampleError
+    if isinstance(error, _OverLimitError):
+        said = FileTooLarge(
+            f"{place}: {error.found}", path=path, found=error.found, expected=error.expected, cure=error.cure
+        )
+    elif isinstance(error, OSError) and error.errno == errno.ENOENT:
         link = Path(path)
         what = f"a link to {link.readlink()}, which is not there" if link.is_symlink() else "there is no such file"
         start = "" if link.is_absolute() else " (the path begins at the current folder)"
-        gone = MissingFile(
-            f"{place}: {what}{start}; a file was expected. "
-            'Bring it back, take it out of the dataset, or skip it with on_error="skip".'
+        said = MissingFile(
+            f"{place}: {what}{start}",
+            path=path,
+            found=what,
+            expected="a file",
+            cure='Bring it back, take it out of the dataset, or skip it with on_error="skip".',
         )
-        gone.errno = error.errno
-        return gone
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    said = UnreadableFile(f"{place}: cannot be read: {reason}; a regular file was expected. {cure}")
-    if isinstance(error, TooLarge):
-        said = UnreadableFile(f"{place}: {reason}")
+    else:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        said = UnreadableFile(
+            f"{place}: cannot be read: {reason}",
+            path=path,
+            found=f"cannot be read: {reason}",
+            expected="a regular file",
+            cure=cure,
+        )
     said.errno = error.errno if isinstance(error, OSError) else None
     return said
+
+
+class _OverLimitError(OSError):
+    def __init__(self, found: str, expected: str, cure: str) -> None:
+        super().__init__(errno.EFBIG, found)
+        self.found, self.expected, self.cure = found, expected, cure
 
 
 def _opened(path: str, max_bytes: int, limit: str) -> tuple[int, int]:
@@ -127,9 +140,9 @@ def _refuse(facts: os.stat_result, max_bytes: int, limit: str) -> None:
     if facts.st_size > max_bytes:
         held = facts.st_blocks * 512
         sparse = f" ({held} bytes of them on disk: it is sparse)" if held < facts.st_size // 2 else ""
-        raise TooLarge(
-            errno.EFBIG,
-            f"{facts.st_size} bytes{sparse}; at most {max_bytes} bytes were expected. "
+        raise _OverLimitError(
+            f"{facts.st_size} bytes{sparse}",
+            f"at most {max_bytes} bytes",
             f"{limit}; if not, remove the file.",
         )
 
