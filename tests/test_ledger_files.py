@@ -15,7 +15,7 @@ import pytest
 
 from headrace import BadFile, DataLoader, Ledger, SampleError, ShardSampler, verify_epoch
 from headrace.ledger.format import MAGIC, Entry, Keys, Session, framed, of_entry, of_session, records
-from headrace.ledger.stretches import Stretches
+from headrace.ledger.intervals import Intervals
 
 SESSION = Session(1, "name", None, 0, 0, (), 0, 0, 1, 1, 10, 10, {"order": "sequential"})
 
@@ -215,12 +215,12 @@ def test_a_bad_sample_at_the_end_of_a_planned_order_is_not_missing(
     assert proof.delivered == len(set(received))
 
 
-def test_stretches_are_those_of_a_set() -> None:
+def test_intervals_are_those_of_a_set() -> None:
     """Hold what overlaps and what is left to sets of numbers."""
-    some = Stretches.of([range(5, 9), range(5, 6), range(2), range(6, 12), range(7, 8)])
-    union, double = some.swept()
-    assert union.named(9) == [range(2), range(5, 12)]
-    assert union.without(14).named(9) == [range(2, 5), range(12, 14)]
-    assert double.times(9) == {5: 2, 6: 2, 7: 3, 8: 2}
+    some = Intervals.of([range(5, 9), range(5, 6), range(2), range(6, 12), range(7, 8)])
+    union, double = some.merged()
+    assert union.first(9) == [range(2), range(5, 12)]
+    assert union.gaps(14).first(9) == [range(2, 5), range(12, 14)]
+    assert double.counts(9) == {5: 2, 6: 2, 7: 3, 8: 2}
     assert double.total == 5
-    assert Stretches.of([]).swept()[0].without(3).named(9) == [range(3)]
+    assert Intervals.of([]).merged()[0].gaps(3).first(9) == [range(3)]

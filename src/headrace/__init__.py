@@ -63,8 +63,8 @@ from headrace.image.transforms import (
     ToDtype,
     ToFloat,
 )
-from headrace.ledger.book import Ledger
 from headrace.ledger.proof import EpochProof, verify_epoch
+from headrace.ledger.store import Ledger
 from headrace.loader import DataLoader
 from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
 from headrace.plan.classes import BalancedBatchSampler

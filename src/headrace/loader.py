@@ -24,8 +24,8 @@ from headrace.interop.calls import article, flag, takes_empty
 from headrace.interop.generators import GeneratorLike, Stateful, draw_seed, resolve
 from headrace.interop.keys import check_no_mask
 from headrace.interop.machine import cpus
-from headrace.ledger.book import Ledger, opened
-from headrace.ledger.recorder import Recorder, begun
+from headrace.ledger.recorder import Recorder, start_recorder
+from headrace.ledger.store import Ledger, open_ledger
 from headrace.make.maker import Maker, OnError
 from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
 from headrace.plan.batch_plan import BatchPlan, Plan, RankShare, Uneven
@@ -230,7 +230,7 @@ class DataLoader(Generic[T_co]):
             arguments.check_ranks(seed, on_error, planned=planned, streams=self._streams)
         self.on_error: OnError = on_error
         self.max_errors = arguments.max_errors(max_errors, on_error)
-        self.ledger = opened(ledger, self.rank)
+        self.ledger = open_ledger(ledger, self.rank)
         self._shuffle = bool(shuffle)
         self.batch_size = None if batch_sampler is not None else arguments.batch_size(batch_size)
         self.drop_last = drop_last
@@ -801,7 +801,7 @@ class DataLoader(Generic[T_co]):
         facts = {**self._fingerprint(), "uneven": self.uneven}
         if self._key is None:
             facts["seed"] = drawn
-        return begun(
+        return start_recorder(
             self.ledger,
             parent=place.session,
             epoch=place.epoch,

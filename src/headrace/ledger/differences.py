@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace.ledger.book import found
-from headrace.ledger.history import Book, history
+from headrace.ledger.history import LedgerContents, history
+from headrace.ledger.store import find_ledgers
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from headrace.ledger.book import Ledger
     from headrace.ledger.format import Entry, Keys, Session
+    from headrace.ledger.store import Ledger
 
 Kind = Literal["batches", "mixture", "order", "bad samples", "augmentation", "sample content"]
 _SHOWN = 8
@@ -91,7 +91,7 @@ def compare(one: Ledger | str | os.PathLike[str], other: Ledger | str | os.PathL
 
 
 def _batches(run: Ledger | str | os.PathLike[str]) -> dict[tuple[int, int, int], _Batch]:
-    books = [Book.of(ledger) for ledger in found(run)]
+    books = [LedgerContents.of(ledger) for ledger in find_ledgers(run)]
     return {
         (epoch, entry.at, rank): _Batch(part.session, entry)
         for epoch in sorted({session.epoch for book in books for session in book.sessions})

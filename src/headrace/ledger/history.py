@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.ledger.book import Ledger
     from headrace.ledger.format import Entry, Session
+    from headrace.ledger.store import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class LedgerContents:
     """What one ledger says."""
 
     sessions: list[Session]
     entries: dict[int, list[Entry]]
 
     @classmethod
-    def of(cls, ledger: Ledger) -> Book:
+    def of(cls, ledger: Ledger) -> LedgerContents:
         """Read a ledger."""
         sessions, entries = ledger.sessions()
         by_session: dict[int, list[Entry]] = {number: [] for number in sessions}
@@ -30,14 +30,14 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EffectiveSession:
     """What counts of one session: by rank, the entries that no later session made undone."""
 
     session: Session
     ranks: dict[int, list[Entry]]
 
 
-def history(books: Sequence[Book], epoch: int) -> list[Part]:
+def history(books: Sequence[LedgerContents], epoch: int) -> list[EffectiveSession]:
     """Return the sessions that led to where the epoch stands, the last one first."""
     attempts: dict[str, list[tuple[Session, list[Entry]]]] = {}
     for book in books:
@@ -47,8 +47,8 @@ def history(books: Sequence[Book], epoch: int) -> list[Part]:
     for each in attempts.values():
         each.sort(key=lambda attempt: attempt[0].began)
     name: str | None = max(attempts, key=lambda name: attempts[name][-1][0].began)
-    parts: list[Part] = []
-    child: Part | None = None
+    parts: list[EffectiveSession] = []
+    child: EffectiveSession | None = None
     while name in attempts:
         ranks: dict[int, dict[int, Entry]] = {}
         for session, entries in attempts[name]:
@@ -61,7 +61,7 @@ def history(books: Sequence[Book], epoch: int) -> list[Part]:
                 entries = [entry for entry in entries if not entry.over and not undone(entry)]
             kept.update((-1 - entry.at if entry.over else entry.at, entry) for entry in entries)
         here = attempts.pop(name)[-1][0]
-        child = Part(here, {rank: list(kept.values()) for rank, kept in ranks.items()})
+        child = EffectiveSession(here, {rank: list(kept.values()) for rank, kept in ranks.items()})
         parts.append(child)
         name = here.parent or ""
     return parts

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ArgumentError
-from headrace.ledger.book import Ledger, found
-from headrace.ledger.history import Book, Part, history
-from headrace.ledger.stretches import Stretches
+from headrace.ledger.history import EffectiveSession, LedgerContents, history
+from headrace.ledger.intervals import Intervals
+from headrace.ledger.store import Ledger, find_ledgers
 
 if TYPE_CHECKING:
     import os
@@ -60,13 +60,13 @@ class EpochProof:
         return self.ended and not self.missing_count and not self.double_count and not self.absent
 
     def __str__(self) -> str:
-        told = _told(self)
+        told = _extras(self)
         if self.exact:
             whole = "each of " if self.delivered != 1 else ""
             return f"epoch {self.epoch}: {whole}{_samples(self.delivered)} was delivered exactly once{told}"
         lines = []
         if self.missing_count:
-            lines.append(f"{_samples(self.missing_count)} missing: {_stretches(self.missing, self.missing_count)}")
+            lines.append(f"{_samples(self.missing_count)} missing: {_interval_names(self.missing, self.missing_count)}")
         if self.double_count:
             named = ", ".join(f"{key} ({times} times)" for key, times in list(self.double.items())[:_SHOWN])
             more = self.double_count - min(len(self.double), _SHOWN)
@@ -102,7 +102,7 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
     `EpochProof`, of which ``exact`` is the answer. Raises `ArgumentError` where there is nothing to go by, and
     `BadFile` for a damaged file.
     """
-    books = [Book.of(ledger) for given in ledgers for ledger in found(given)]
+    books = [LedgerContents.of(ledger) for given in ledgers for ledger in find_ledgers(given)]
     epochs = {session.epoch: session.began for book in books for session in sorted(book.sessions, key=_began)}
     if not epochs or epoch not in {None, *epochs}:
         what = f"epoch {epoch}" if epoch is not None else "an epoch"
@@ -111,7 +111,7 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
     return _proof(history(books, chosen))
 
 
-def _proof(parts: Sequence[Part]) -> EpochProof:
+def _proof(parts: Sequence[EffectiveSession]) -> EpochProof:
     last = parts[0].session
     skips = last.facts.get("on_error") == "skip"
     entries = [entry for part in parts for kept in part.ranks.values() for entry in kept]
@@ -134,12 +134,12 @@ def _proof(parts: Sequence[Part]) -> EpochProof:
     if last.samples is not None and str(last.facts.get("order")) in {"sequential", "shuffled"}:
         return _by_key(last.samples, entries, behind, common)
     gaps = places.gaps(ends)
-    repeats, without = _told_of(last.facts.get("samples"), entries)
+    repeats, without = _repeats_and_gaps(last.facts.get("samples"), entries)
     return EpochProof(
         delivered=places.covered - overs - common["bad"],
         missing=tuple(gaps[:NAMED]),
         missing_count=sum(gap.stop - gap.start for gap in gaps),
-        double=places.double.times(NAMED),
+        double=places.double.counts(NAMED),
         double_count=places.double.total,
         left_out=behind,
         repeats=repeats,
@@ -148,7 +148,7 @@ def _proof(parts: Sequence[Part]) -> EpochProof:
     )
 
 
-def _ends(parts: Sequence[Part]) -> int | None:
+def _ends(parts: Sequence[EffectiveSession]) -> int | None:
     """Return the place that was to be reached: what loops left out before one that had no batch stays left out."""
     ends: int | None = None
     for part in parts:
@@ -160,7 +160,7 @@ def _ends(parts: Sequence[Part]) -> int | None:
     return ends
 
 
-def _absent(parts: Sequence[Part]) -> Iterator[str]:
+def _absent(parts: Sequence[EffectiveSession]) -> Iterator[str]:
     """Name the ledgers that would be needed: a forged number of ranks costs no more than the names that are shown."""
     if parts[-1].session.parent is not None:
         yield f"what was delivered before step {parts[-1].session.first}"
@@ -190,30 +190,30 @@ class _Places:
                 self.padding += max(0, stop - max(start, samples))
                 stop = min(stop, samples)
             replicas.setdefault(entry.replica, []).append(range(start, stop))
-        given = [Stretches.of(stretches) for stretches in replicas.values()]
-        swept = [each.swept() for each in given]
-        self._unions = [union for union, _ in swept]
-        self.double = Stretches.of(stretch for _, double in swept for stretch in double.named(len(double.starts)))
+        given = [Intervals.of(stretches) for stretches in replicas.values()]
+        merged = [each.merged() for each in given]
+        self._unions = [union for union, _ in merged]
+        self.double = Intervals.of(stretch for _, double in merged for stretch in double.first(len(double.starts)))
         self.covered = sum(each.total for each in given)
         self.end = max((each.end for each in given), default=0)
 
     def gaps(self, size: int | None) -> list[range]:
         """Return the places that never came, below a size, or where none is known, before the last that came."""
-        unions = self._unions if self._unions or not size else [Stretches.of([])]
-        holes = [union.without(union.end if size is None else size) for union in unions]
-        return [gap for each in holes for gap in each.named(len(each.starts))]
+        unions = self._unions if self._unions or not size else [Intervals.of([])]
+        holes = [union.gaps(union.end if size is None else size) for union in unions]
+        return [gap for each in holes for gap in each.first(len(each.starts))]
 
 
 def _by_key(samples: int, entries: Sequence[Entry], behind: int, common: dict[str, Any]) -> EpochProof:
     """Prove the order of a dataset: each key once, whatever place it came at."""
-    came, double = Stretches.of_keys(_all_keys(entries), samples).swept()
+    came, double = Intervals.of_keys(_all_keys(entries), samples).merged()
     missing_count = samples - came.total
     left_out = behind if missing_count == behind and common["ended"] else 0
     return EpochProof(
         delivered=sum(entry.keys.count for entry in entries),
-        missing=() if left_out else tuple(came.without(samples).named(NAMED)),
+        missing=() if left_out else tuple(came.gaps(samples).first(NAMED)),
         missing_count=missing_count - left_out,
-        double=double.times(NAMED),
+        double=double.counts(NAMED),
         double_count=double.total,
         left_out=left_out,
         **common,
@@ -226,12 +226,12 @@ def _all_keys(entries: Iterable[Entry]) -> Iterator[Keys]:
         yield entry.bad
 
 
-def _told_of(dataset: Any, batches: Sequence[Entry]) -> tuple[int, int]:
+def _repeats_and_gaps(dataset: Any, batches: Sequence[Entry]) -> tuple[int, int]:
     """Return how many keys of a sampler's order came again, and how many of the dataset's never, if that is known."""
     keys = list(_all_keys(batches))
     if type(dataset) is not int or not 0 <= dataset < 2**63 or any(each.numbers is None for each in keys):
         return 0, 0
-    came, again = Stretches.of_keys(keys, dataset).swept()
+    came, again = Intervals.of_keys(keys, dataset).merged()
     return again.total, dataset - came.total
 
 
@@ -247,13 +247,13 @@ def _more(number: int) -> str:
     return f" and {number:,} more" if number > 0 else ""
 
 
-def _stretches(stretches: Sequence[range], total: int) -> str:
+def _interval_names(stretches: Sequence[range], total: int) -> str:
     shown = stretches[:_SHOWN]
     named = [str(s.start) if len(s) == 1 else f"{s.start}-{s.stop - 1}" for s in shown]
     return ", ".join(named) + _more(total - sum(map(len, shown)))
 
 
-def _told(proof: EpochProof) -> str:
+def _extras(proof: EpochProof) -> str:
     parts = [
         (proof.padding, "to fill up the last global batch"),
         (proof.left_out, "left out at the end"),

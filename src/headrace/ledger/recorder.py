@@ -18,7 +18,7 @@ from headrace.ledger.format import Entry, Keys, Session, of_entry, of_session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.ledger.book import Ledger
+    from headrace.ledger.store import Ledger
     from headrace.plan.work import Done, Work
 
 
@@ -41,15 +41,15 @@ class Recorder:
     _stands: int | None = None
     _begun: bool = False
 
-    def asked(self, work: Work) -> None:
+    def submitted(self, work: Work) -> None:
         """Note what a batch is to be made of."""
         self._asked[work.step] = work
 
-    def lost(self, step: int) -> None:
+    def failed(self, step: int) -> None:
         """Note that a batch will not come: an error came in its place."""
         self._asked.pop(step, None)
 
-    def made(self, done: Done) -> None:
+    def completed(self, done: Done) -> None:
         """Note what a batch was made of."""
         work = self._asked.pop(done.step)
         bad = [each.index for each in done.bad]
@@ -81,7 +81,7 @@ class Recorder:
         samples = self.session.samples
         return keys if samples is None else keys[: max(0, samples - work.start)]
 
-    def entry(self, batch: Any, number: int, rows: int, step: int) -> bytes:
+    def entry_record(self, batch: Any, number: int, rows: int, step: int) -> bytes:
         """Return the record of a batch by its number in the epoch, of so many rows (0: not known).
 
         ``step`` is the first of which samples are left.
@@ -132,7 +132,7 @@ class Recorder:
         stop = start + count
         return of_entry(Entry(self.session.number, at, replica, start, stop, keys, bad, order, content, over))
 
-    def over(self, at: int) -> bytes:
+    def end_record(self, at: int) -> bytes:
         """Return the record of the epoch's end: what was bad behind the last batch, or left out for its size."""
         samples = self.session.samples
         while self._waiting and samples is not None and self._waiting[-1][1] >= samples:
@@ -150,7 +150,7 @@ class Recorder:
             self.ledger.append(record)
 
 
-def begun(
+def start_recorder(
     ledger: Ledger,
     *,
     parent: str | None,

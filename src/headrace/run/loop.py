@@ -132,7 +132,7 @@ class Loop(Iterator[T_co]):
             else:
                 self._window.ask()
                 if self._recorder is not None:
-                    self._recorder.asked(work)
+                    self._recorder.submitted(work)
                 self._executor.submit(work)
 
     def _check_open(self) -> None:
@@ -175,7 +175,7 @@ class Loop(Iterator[T_co]):
             if self._recorder is not None:
                 rows = self._rows if self._refill is not None else measure(batch)[0]
                 number = self._first.batches + self._meter.batches
-                self._record = self._recorder.entry(batch, number, rows, self._place().step)
+                self._record = self._recorder.entry_record(batch, number, rows, self._place().step)
             self._meter.delivered(batch, waited=perf_counter() - began)
         finally:
             self._move()
@@ -295,7 +295,7 @@ class Loop(Iterator[T_co]):
         meter = self._meter
         if isinstance(outcome, Failed):
             if self._recorder is not None:
-                self._recorder.lost(outcome.step)
+                self._recorder.failed(outcome.step)
             error = outcome.error
             error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
             try:
@@ -304,7 +304,7 @@ class Loop(Iterator[T_co]):
             finally:
                 del error  # what an error's own frames still name is a cycle, and keeps the workers alive
         if self._recorder is not None:
-            self._recorder.made(outcome)
+            self._recorder.completed(outcome)
         meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
         if outcome.stream is not None:
             replica, state = outcome.stream
@@ -322,7 +322,7 @@ class Loop(Iterator[T_co]):
 
     def _over(self) -> None:
         if self._recorder is not None:
-            self._record = self._recorder.over(self._window.place[0])
+            self._record = self._recorder.end_record(self._window.place[0])
         self._end("over")
 
     def _end(self, state: Literal["over", "closed"]) -> None:

@@ -1,4 +1,4 @@
-"""Stretches of numbers: which overlap, and what lies between them; the cost depends on how many they are alone."""
+"""Intervals of numbers: which overlap, and what lies between them; the cost depends on how many they are alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class Intervals:
     """Numbers from each of ``starts`` up to the same of ``stops``, by their starts.
 
-    >>> some = Stretches.of([range(4, 9), range(2), range(7, 10), range(6, 6)])
-    >>> some.named(8), some.total
+    >>> some = Intervals.of([range(4, 9), range(2), range(7, 10), range(6, 6)])
+    >>> some.first(8), some.total
     ([range(0, 2), range(4, 9), range(7, 10)], 10)
-    >>> union, double = some.swept()
-    >>> union.named(8), double.named(8), union.without(12).named(8)
+    >>> union, double = some.merged()
+    >>> union.first(8), double.first(8), union.gaps(12).first(8)
     ([range(0, 2), range(4, 10)], [range(7, 9)], [range(2, 4), range(10, 12)])
-    >>> double.times(8)
+    >>> double.counts(8)
     {7: 2, 8: 2}
     """
 
@@ -35,13 +35,13 @@ class Stretches:
     stops: NDArray[np.int64]
 
     @classmethod
-    def of(cls, ranges: Iterable[range]) -> Stretches:
+    def of(cls, ranges: Iterable[range]) -> Intervals:
         """Return those of some ranges whose step is 1."""
         pairs = np.array([(each.start, each.stop) for each in ranges if each], np.int64).reshape(-1, 2)
         return cls(pairs[:, 0], pairs[:, 1])._sorted()
 
     @classmethod
-    def of_keys(cls, keys: Iterable[Keys], size: int) -> Stretches:
+    def of_keys(cls, keys: Iterable[Keys], size: int) -> Intervals:
         """Return the keys that are an index of a dataset of that size: equal ones as often as they are there."""
         ranges: list[range] = []
         rows: list[NDArray[np.int64]] = []
@@ -63,9 +63,9 @@ class Stretches:
         stops = np.concatenate([wide.stops, own[lasts] + 1, double + 1])
         return cls(starts, stops)._sorted()
 
-    def _sorted(self) -> Stretches:
+    def _sorted(self) -> Intervals:
         order = np.argsort(self.starts, kind="stable")
-        return Stretches(self.starts[order], self.stops[order])
+        return Intervals(self.starts[order], self.stops[order])
 
     @property
     def total(self) -> int:
@@ -77,33 +77,33 @@ class Stretches:
         """The number behind the largest; 0 where there is none."""
         return int(self.stops.max()) if len(self.stops) else 0
 
-    def swept(self) -> tuple[Stretches, Stretches]:
+    def merged(self) -> tuple[Intervals, Intervals]:
         """Return what they cover, in stretches apart from one another, and what they cover again."""
         if not len(self.starts):
             return self, self
         reach = np.maximum.accumulate(self.stops)
         again = self.starts[1:] < reach[:-1]
-        double = Stretches(self.starts[1:][again], np.minimum(self.stops[1:], reach[:-1])[again])
+        double = Intervals(self.starts[1:][again], np.minimum(self.stops[1:], reach[:-1])[again])
         apart = np.flatnonzero(self.starts[1:] > reach[:-1]) + 1
         firsts, lasts = np.concatenate([[0], apart]), np.concatenate([apart, [len(reach)]]) - 1
-        return Stretches(self.starts[firsts], reach[lasts]), double
+        return Intervals(self.starts[firsts], reach[lasts]), double
 
-    def without(self, size: int) -> Stretches:
+    def gaps(self, size: int) -> Intervals:
         """Return what these, which are apart from one another, leave of the numbers below ``size``."""
         starts, stops = np.append(0, self.stops), np.append(self.starts, size)
         stops = np.minimum(stops, size)
         holes = starts < stops
-        return Stretches(starts[holes], stops[holes])
+        return Intervals(starts[holes], stops[holes])
 
-    def named(self, most: int) -> list[range]:
+    def first(self, most: int) -> list[range]:
         """Return the first of them as ranges."""
         pairs = zip(self.starts[:most].tolist(), self.stops[:most].tolist(), strict=True)
         return [range(start, stop) for start, stop in pairs]
 
-    def times(self, most: int) -> dict[int, int]:
+    def counts(self, most: int) -> dict[int, int]:
         """Return the first numbers of what came again, and how often each came."""
         numbers: list[int] = []
-        for stretch in self.swept()[0].named(most):
+        for stretch in self.merged()[0].first(most):
             numbers += stretch[: most - len(numbers)]
         ends = np.sort(self.stops)
         begun, ended = np.searchsorted(self.starts, numbers, "right"), np.searchsorted(ends, numbers, "right")

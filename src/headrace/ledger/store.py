@@ -99,7 +99,7 @@ class Ledger:
                 raise OSError(28, f"only {written} of {len(record)} bytes could be written", str(self.path))
 
 
-def opened(ledger: Any, rank: int) -> Ledger | None:
+def open_ledger(ledger: Any, rank: int) -> Ledger | None:
     """Return the ledger that a loader was given: one, or the folder in which each rank has its own."""
     if ledger is None or isinstance(ledger, Ledger):
         return ledger
@@ -133,7 +133,7 @@ def _regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def found(where: Any) -> Iterator[Ledger]:
+def find_ledgers(where: Any) -> Iterator[Ledger]:
     """Return the ledgers that something names: itself, a file, or all those in a folder.
 
     Raises `ArgumentError` where there are none.
