@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conformance.executors import Squares, maker_of, work_of
 
 from headrace import DataLoader, IterableDataset
 from headrace.errors import LoaderClosed, WorkerDied
@@ -23,6 +22,7 @@ from headrace.executors import processes
 from headrace.executors.processes import Processes
 from headrace.make.maker import Maker
 from headrace.plan.work import Done, Failed, Outcome
+from headrace.testing.executors import Squares, maker_of, work_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}

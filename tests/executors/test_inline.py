@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
 
 from headrace.executors.inline import Inline
 from headrace.make.maker import Maker
+from headrace.testing.executors import ExecutorTests, Squares, maker_of, work_of
 
 
 class TestInline(ExecutorTests):

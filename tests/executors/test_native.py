@@ -31,16 +31,19 @@ from headrace import (
 )
 from headrace._native import kernel
 from headrace.collate.default import default_collate
+from headrace.context import seeds
 from headrace.context.seeds import key_of
+from headrace.context.timing import timed
 from headrace.datasets.parts import batch_beginner, batch_reader
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.native import Native
 from headrace.make.maker import Maker
 from headrace.make.source import Batched
 from headrace.plan.work import Done, Failed, Outcome, Work
+from headrace.testing import ExecutorTests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 
@@ -65,6 +68,56 @@ def outcomes(dataset: Any, works: list[Work], workers: int = 2) -> list[Outcome]
         return sorted((executor.next(60) for _ in works), key=lambda outcome: outcome.step)
     finally:
         executor.close()
+
+
+class InFlight:
+    """A batch whose rows come from a Python dataset, after a job of the native extension has ended."""
+
+    def __init__(self, job: Any, dataset: Any, keys: Sequence[int]) -> None:
+        self._begun, self.job = job, job.job
+        self._dataset, self._keys = dataset, keys
+
+    def finish(self, stop: Callable[[], None] | None = None) -> Any:
+        here = seeds.current()
+        samples = []
+        for row in seeds.each(len(self._keys)):
+            here.alone = True
+            samples.append(self._dataset[self._keys[row]])
+        with timed("collate"):
+            return default_collate(samples)
+
+
+class TestArrays(ExecutorTests):
+    """Batches that the native extension makes whole."""
+
+    rows: Any = ArrayDataset(np.zeros((1, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
+
+    def make(self, maker: Maker) -> Native:
+        return Native(maker, workers=2)
+
+    def maker(self, dataset: Any) -> Maker:
+        def begin(keys: Sequence[int], *, empty: Any) -> InFlight:
+            return InFlight(batch_beginner(self.rows)([0] * len(keys), empty=empty), dataset, keys)
+
+        return Maker(Batched(dataset, self.rows.read_batch, begin), default_collate)
+
+    def test_an_interrupt_in_the_dataset_takes_the_place_of_its_batch(self) -> None:
+        """Raise it at once instead: the consumer's own thread completes these batches, and Ctrl-C is for it."""
+        with pytest.raises(KeyboardInterrupt):
+            self.check_error(KeyboardInterrupt())
+
+
+class TestGivenUpRows(TestArrays):
+    """Batches with rows that the native extension gives up, so that threads of Python complete them."""
+
+    @pytest.fixture(autouse=True)
+    def no_jpeg(self, tmp_path: Path) -> None:
+        (tmp_path / "0.png").write_bytes(encoded(photo(0, 40, 60), "PNG"))
+        self.rows = ImageFiles([tmp_path / "0.png"]).map(*TRAIN)
+
+    def test_an_interrupt_in_the_dataset_takes_the_place_of_its_batch(self) -> None:
+        """Deliver it at its step: it is a thread's, and no Ctrl-C of the consumer's."""
+        self.check_error(KeyboardInterrupt())
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
 
 from headrace.errors import LoaderClosed, WorkerDied, WorkerTimeout
 from headrace.executors.processes import Processes
 from headrace.make.maker import Maker
 from headrace.plan.work import Done, Failed
+from headrace.testing.executors import ExecutorTests, Squares, maker_of, work_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 METHODS = ["fork", "forkserver", "spawn"]
@@ -255,7 +255,7 @@ def test_an_init_function_that_fails_is_told_at_the_start() -> None:
 SCRIPT = """
 import multiprocessing, os, sys, time
 from headrace.executors.processes import Processes
-from tests.conformance.executors import Squares, maker_of, work_of
+from headrace.testing.executors import Squares, maker_of, work_of
 
 class Busy(Squares):
     def __getitem__(self, index):
@@ -284,7 +284,6 @@ def test_workers_die_with_a_killed_parent_while_busy_in_c(method: str, tmp_path:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]

@@ -8,11 +8,11 @@ import sys
 import threading
 
 import pytest
-from tests.conformance.executors import ExecutorTests, Squares, maker_of, work_of
 
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.threads import Threads
 from headrace.make.maker import Maker
+from headrace.testing.executors import ExecutorTests, Squares, maker_of, work_of
 
 
 class TestOneThread(ExecutorTests):

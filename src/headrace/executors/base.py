@@ -12,7 +12,7 @@ SCRATCH = 6
 
 
 class Executor(Protocol):
-    """Who makes the batches. The conformance suite in tests/conformance says what must hold for each."""
+    """Who makes the batches. `headrace.testing.ExecutorTests` says what must hold for each."""
 
     capacity: int
     """How many works are worth having in flight."""

@@ -1,0 +1,28 @@
+"""Conformance suites: inherit one in a test file, give it a factory, and pytest checks all that the loader relies on.
+
+A suite is a class of plain test methods. Its name ends in ``Tests``, so pytest runs the classes that inherit it only::
+
+    from headrace.testing import ExecutorTests
+
+    class TestRay(ExecutorTests):
+        def make(self, maker):
+            return Ray(maker)
+
+Nothing else in headrace imports this package, and pytest is needed here alone.
+"""
+
+from __future__ import annotations
+
+from headrace.errors import MissingDependency
+
+try:
+    import pytest
+except ImportError as error:
+    raise MissingDependency("headrace.testing needs pytest: install it with `pip install pytest`") from error
+
+# Before the suites are imported: a failed assert then shows the values that it compared.
+pytest.register_assert_rewrite("headrace.testing.executors", "headrace.testing.samplers", "headrace.testing.transforms")
+
+from headrace.testing.executors import ExecutorTests  # noqa: E402
+
+__all__ = ["ExecutorTests"]
