@@ -126,7 +126,7 @@ def test_a_forked_child_is_told_instead_of_waiting_for_ever() -> None:
 
 def test_a_stuck_worker_is_left_behind_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for ever for a sample that does not end; say which one it is."""
-    monkeypatch.setattr("headrace.executors.threads.PATIENCE", 0.05)
+    monkeypatch.setattr("headrace.executors.lifecycle.PATIENCE", 0.05)
     gate = Gate()
     executor = Threads(maker_of(gate), workers=1)
     executor.submit(work_of(0))

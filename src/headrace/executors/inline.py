@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import GLOBALS, Here
-from headrace.errors import LoaderClosed
 from headrace.executors.base import SCRATCH
+from headrace.executors.lifecycle import closed_while_reading, submitted_after_closing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,17 +37,17 @@ class Inline:
     def submit(self, work: Work) -> None:
         """Take a work."""
         if self._closed:
-            raise LoaderClosed("a work was submitted to a closed executor")
+            raise submitted_after_closing()
         self._works.append(work)
 
     def next(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002  nobody else is there to wait for
         """Make the work submitted first."""
         if self._closed:
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            raise closed_while_reading()
         try:
             work = self._works.popleft()
         except IndexError:  # another thread has closed it meanwhile
-            raise LoaderClosed("the loader was closed while a loop was still reading from it") from None
+            raise closed_while_reading() from None
         with recycling(self._scratch):
             return self._maker.make(work, here=self._here, empty=self._batches.empty, seeding=self._seeding)
 

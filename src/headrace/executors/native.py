@@ -13,25 +13,29 @@ Python's that is started for them, while the others go on.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-import warnings
 import weakref
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._native import kernel
 from headrace.context.memory import Recycler, recycling
-from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.errors import WorkerTimeout
+from headrace.executors import lifecycle
 from headrace.executors.base import SCRATCH
+from headrace.executors.lifecycle import (
+    PATIENCE,
+    ForkGuard,
+    closed_while_reading,
+    still_running,
+    submitted_after_closing,
+)
 from headrace.make.maker import Maker, Pending, Stop
 
 if TYPE_CHECKING:
     from headrace.plan.work import Outcome, Work
-
-PATIENCE = 10.0
-"""Seconds that closing waits for the rows at hand to end before it leaves their threads behind, with a warning."""
 
 EVER = 1e9
 """Seconds."""
@@ -45,21 +49,21 @@ class Native:
         self._maker = maker
         self._batches = Recycler(keep=self.capacity)
         self._crew: Any = cast("Any", kernel).Crew(workers)
-        self._pid = os.getpid()
+        self._guard = ForkGuard()
         self._events = 0
         self._begun: dict[int, Pending] = {}
         """By identity: of two threads that see one finished, a single one takes it out."""
         self._done: deque[Outcome] = deque()
         self._rest = _Rest(maker, workers, self._done, self._crew)
         self._finish = weakref.finalize(
-            self, _finish, self._crew, self._begun, self._rest, self._done, self._batches, self._pid
+            self, _finish, self._crew, self._begun, self._rest, self._done, self._batches, self._guard
         )
 
     def submit(self, work: Work) -> None:
         """Begin a work."""
-        self._check_process()
+        self._guard.check()
         if not self._finish.alive:
-            raise LoaderClosed("a work was submitted to a closed executor")
+            raise submitted_after_closing()
         pending = self._maker.begin(work, empty=self._batches.empty)
         if isinstance(pending, Pending):
             self._begun[id(pending)] = pending
@@ -69,7 +73,7 @@ class Native:
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
-        self._check_process()
+        self._guard.check()
         ends = None if timeout is None else monotonic() + timeout
         while True:
             self._check_open()
@@ -88,14 +92,7 @@ class Native:
 
     def _check_open(self) -> None:
         if not self._finish.alive:
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:  # and whether the crew's lock is held in this one, nobody knows
-            raise LoaderClosed(
-                "this loop was begun before the process forked, and threads do not survive a fork: "
-                "begin a new loop in the child"
-            )
+            raise closed_while_reading()
 
     def _ready(self) -> Outcome | None:
         # Another thread may close meanwhile, which empties both.
@@ -165,20 +162,17 @@ class _Rest:
     def close(self) -> list[str]:
         """End the threads after the samples at hand, and name those that take too long."""
         self._stop.set()
-        ends = monotonic() + PATIENCE
-        late = []
-        for thread, pending in list(self._threads.items()):
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(max(0.0, ends - monotonic()))
-                if thread.is_alive() and pending is not None:
-                    late.append(f"{thread.name} was still at batch {pending.work.step}")
-        return late
+        return lifecycle.join((thread, partial(self._doing, thread)) for thread in list(self._threads))
+
+    def _doing(self, thread: threading.Thread) -> str:
+        pending = self._threads.get(thread)
+        return "ending" if pending is None else f"at batch {pending.work.step}"
 
 
 def _finish(
-    crew: Any, begun: dict[int, Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, pid: int
+    crew: Any, begun: dict[int, Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, guard: ForkGuard
 ) -> None:
-    if os.getpid() != pid:
+    if guard.in_child:
         return  # a fork took the executor along, but not its threads
     late = []
     try:
@@ -187,7 +181,7 @@ def _finish(
         ):  # those too that a thread has taken to itself, because such are quickly made
             pending.begun.job.stop()
         if not crew.close(PATIENCE):
-            late.append("the kernel was still reading a file")
+            late.append(still_running("the native extension", "reading a file", PATIENCE))
             for pending in list(begun.values()):
                 pending.begun.job.abandon()
         late += rest.close()
@@ -195,13 +189,4 @@ def _finish(
         begun.clear()
         done.clear()
         batches.close()
-    for what in late:  # last: where warnings are errors, what comes after the first is not done
-        _warn(what)
-
-
-def _warn(what: str) -> None:
-    warnings.warn(
-        f"{what} {PATIENCE:g} s after closing; its thread is left behind, and ends with that or with the process",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    lifecycle.warn(late)

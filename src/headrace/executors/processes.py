@@ -31,8 +31,9 @@ from mmap import PAGESIZE, mmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.errors import LoaderClosed, RemoteTraceback, WorkerDied, WorkerTimeout
+from headrace.errors import RemoteTraceback, WorkerDied, WorkerTimeout
 from headrace.executors import deaths, worker
+from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing
 from headrace.interop.machine import oom_kills
 from headrace.plan.work import Done, Ended, Failed
 from headrace.transport import shared
@@ -163,7 +164,7 @@ class Processes:
         self._deaths: Counter[int] = Counter()
         self._ready: deque[Outcome] = deque()
         self._turn = 0
-        self._pid = os.getpid()
+        self._guard = ForkGuard()
         self._stillborn = 0
         self._oom_kills = oom_kills()
         start = worker.Start(workers, threads, seed, maker, init)
@@ -184,7 +185,7 @@ class Processes:
             raise
         self._payload = start if payload is None else payload
         self._finish = weakref.finalize(
-            self, _finish, self._workers, self._selector, self._reading, payload, self._patience, self._pid
+            self, _finish, self._workers, self._selector, self._reading, payload, self._patience, self._guard
         )
         try:
             for number in range(workers):
@@ -209,7 +210,7 @@ class Processes:
         """Hand a work to the worker whose turn it is: of a stream, the one that reads its replica."""
         with self._reading, self._whole():
             if not self._finish.alive:
-                raise LoaderClosed("a work was submitted to a closed executor")
+                raise submitted_after_closing()
             to = self._next_worker(work)
             to.waiting.append(work)
             self._send(to)
@@ -235,8 +236,7 @@ class Processes:
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
-        if os.getpid() != self._pid:
-            raise LoaderClosed("this loop was begun before the process forked: begin a new one in the child")
+        self._guard.check()
         warned = False
         with self._reading, self._whole():
             while not self._ready:
@@ -267,7 +267,7 @@ class Processes:
 
     def _check_open(self) -> None:
         if not self._finish.alive:
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            raise closed_while_reading()
 
     def _begin(self, number: int) -> _Worker:
         """Start a worker; where that fails, nothing is left of it."""
@@ -578,9 +578,9 @@ def _finish(
     reading: threading.RLock,
     payload: worker.Payload | None,
     patience: _Patience,
-    pid: int,
+    guard: ForkGuard,
 ) -> None:
-    if os.getpid() != pid:
+    if guard.in_child:
         return  # a fork took the executor along, but its workers are not that process's
     for each in list(workers):
         each.channel.shut()

@@ -17,44 +17,45 @@ the executor is dropped, and by the same finalizer before the interpreter exits.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import sys
 import threading
 import traceback
-import warnings
 import weakref
 from dataclasses import dataclass
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import Here
 from headrace.context.sharing import Job, sharing
-from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.errors import WorkerTimeout
+from headrace.executors import lifecycle
 from headrace.executors.base import SCRATCH
+from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing
 from headrace.make.maker import Maker, Stop
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.plan.work import Outcome
 
-PATIENCE = 10.0
-"""Seconds that closing waits for the samples at hand to end before it leaves their threads behind, with a warning."""
-
-
 QUICK = 0.002
 """Seconds; a batch that is made in less is not shared."""
 
 
 @dataclass(slots=True)
-class _Desk:
+class _ThreadState:
     """What a thread is working on, for whoever has to explain a delay."""
 
     here: Here
     work: Work | None = None
 
+    def doing(self) -> str:
+        """Say what the thread is at, for whoever closes."""
+        return "idle" if self.work is None else f"at {self.sample()}"
+
     def sample(self) -> str:
+        """Name the sample."""
         work = self.work
         if work is None:
             return "idle"
@@ -133,22 +134,22 @@ class Threads:
         self._batches = Recycler(keep=self.capacity)
         self._stop = Stop()
         self._tasks = _Tasks(workers, self._stop)
-        self._pid = os.getpid()
-        self._desks = [_Desk(Here()) for _ in range(workers)]
+        self._guard = ForkGuard()
+        self._states = [_ThreadState(Here()) for _ in range(workers)]
         self._threads = [
             threading.Thread(
                 target=_serve,
-                args=(maker, desk, self._tasks, self._outcomes, self._batches, self._stop),
+                args=(maker, state, self._tasks, self._outcomes, self._batches, self._stop),
                 name=f"headrace-{number}",
                 daemon=True,
             )
-            for number, desk in enumerate(self._desks)
+            for number, state in enumerate(self._states)
         ]
         self._finish = weakref.finalize(
             self,
             _finish,
             self._threads,
-            self._desks,
+            self._states,
             self._tasks,
             self._outcomes,
             self._batches,
@@ -159,42 +160,39 @@ class Threads:
 
     def submit(self, work: Work) -> None:
         """Hand a work to whichever thread is free first."""
+        self._guard.check()
         if not self._finish.alive:
-            raise LoaderClosed("a work was submitted to a closed executor")
+            raise submitted_after_closing()
         self._tasks.put(work)
 
     def next(self, timeout: float | None = None) -> Outcome:
         """Return the outcome that is ready first."""
-        if os.getpid() != self._pid:
-            raise LoaderClosed(
-                "this loop was begun before the process forked, and threads do not survive a fork: "
-                "begin a new loop in the child"
-            )
+        self._guard.check()
         if not self._finish.alive:
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            raise closed_while_reading()
         try:
             outcome = self._outcomes.get(timeout=timeout)
         except queue.Empty:
             raise WorkerTimeout(self._explain(timeout)) from None
         if outcome is None:
             self._outcomes.put(None)  # for the next thread that waits here
-            raise LoaderClosed("the loader was closed while a loop was still reading from it")
+            raise closed_while_reading()
         return outcome
 
     def close(self) -> None:
         """Stop the threads after the samples at hand, and wait for them."""
-        if os.getpid() == self._pid:
-            self._finish()
-        else:
+        if self._guard.in_child:
             self._finish.detach()
+        else:
+            self._finish()
 
     def _explain(self, timeout: float | None) -> str:
         frames = sys._current_frames()  # the only way to another thread's stack
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
-        for thread, desk in zip(self._threads, self._desks, strict=True):
-            lines.append(f"{thread.name}: {desk.sample()}")
+        for thread, state in zip(self._threads, self._states, strict=True):
+            lines.append(f"{thread.name}: {state.sample()}")
             frame = frames.get(thread.ident or 0)
-            if desk.work is not None and frame is not None:
+            if state.work is not None and frame is not None:
                 lines += [line.rstrip() for line in traceback.format_stack(frame)[-8:]]
         del frames, frame  # frames of ours among them: a cycle
         return "\n".join(lines)
@@ -202,7 +200,7 @@ class Threads:
 
 def _serve(
     maker: Maker,
-    desk: _Desk,
+    state: _ThreadState,
     tasks: _Tasks,
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
@@ -213,15 +211,15 @@ def _serve(
             if not isinstance(work, Work):
                 work.run()
                 continue
-            desk.work = work
+            state.work = work
             # Not held in a variable: a batch that this frame still named would keep its memory from being used again.
-            outcomes.put(maker.make(work, here=desk.here, empty=batches.empty, stop=stop))
-            desk.work = None
+            outcomes.put(maker.make(work, here=state.here, empty=batches.empty, stop=stop))
+            state.work = None
 
 
 def _finish(
     threads: list[threading.Thread],
-    desks: list[_Desk],
+    states: list[_ThreadState],
     tasks: _Tasks,
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
@@ -229,18 +227,7 @@ def _finish(
 ) -> None:
     stop.set()
     tasks.close()
-    deadline = monotonic() + PATIENCE
-    for thread, desk in zip(threads, desks, strict=True):
-        # The last reference may be dropped by one of the threads itself; a thread cannot wait for its own end.
-        if thread.is_alive() and thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - monotonic()))
-            if thread.is_alive():
-                warnings.warn(
-                    f"{thread.name} did not end within {PATIENCE:g} s of closing: still at {desk.sample()}; "
-                    "it is left behind and ends with that sample or with the process",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+    late = lifecycle.join((thread, state.doing) for thread, state in zip(threads, states, strict=True))
     # An error among what nobody took would hold the frame it came through, and that this queue: a cycle, with all the
     # batches in it.
     with contextlib.suppress(queue.Empty):
@@ -248,3 +235,4 @@ def _finish(
             outcomes.get_nowait()
     outcomes.put(None)  # wakes a consumer that another thread left waiting
     batches.close()
+    lifecycle.warn(late)

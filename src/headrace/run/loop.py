@@ -12,6 +12,7 @@ from headrace.context import seeds
 from headrace.context.memory import Recycler
 from headrace.context.timing import counting
 from headrace.errors import IterationError, LoaderClosed, TooManyErrors
+from headrace.executors.lifecycle import PATIENCE, closed_while_reading
 from headrace.plan.work import Failed
 from headrace.run.checkpoint import Place
 from headrace.run.stats import measure
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from headrace.run.window import Unordered, Window
 
 T_co = TypeVar("T_co", covariant=True)
-
-PATIENCE = 10.0
-"""Seconds that closing waits for another thread that is closing the same loop."""
-
-CLOSED = "the loader was closed while a loop was still reading from it"
 
 
 class Loop(Iterator[T_co]):
@@ -137,7 +133,7 @@ class Loop(Iterator[T_co]):
 
     def _check_open(self) -> None:
         if self._state == "closed":
-            raise LoaderClosed(CLOSED)
+            raise closed_while_reading()
 
     def __next__(self) -> T_co:
         with self._turn.lock:
@@ -153,7 +149,7 @@ class Loop(Iterator[T_co]):
                 raise
             except Exception as error:
                 if self._state == "closed":  # by another thread, whatever that broke off here
-                    raise LoaderClosed(CLOSED) from error
+                    raise closed_while_reading() from error
                 raise
             finally:
                 self._inside = False

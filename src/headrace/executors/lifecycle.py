@@ -1,0 +1,102 @@
+"""How what runs in the background ends: errors after closing, copies in forked processes, threads that do not end."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from headrace.errors import LoaderClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PATIENCE = 10.0
+"""Seconds that closing waits for the work at hand before it leaves a thread running, with a warning."""
+
+
+def closed_while_reading() -> LoaderClosed:
+    """Return the error for whoever still waits for a batch, or asks for one, after closing."""
+    return LoaderClosed("the loader was closed while a loop was still reading from it")
+
+
+def submitted_after_closing() -> LoaderClosed:
+    """Return the error for a work that comes after closing."""
+    return LoaderClosed("a work was submitted to a closed executor")
+
+
+def made_before_the_fork() -> LoaderClosed:
+    """Return the error for a forked child that uses its parent's loop."""
+    return LoaderClosed(
+        "this loop was begun before the process forked, and its workers belong to the parent: begin a new loop in the "
+        "child"
+    )
+
+
+class ForkGuard:
+    """Tells the process that made something from its forked children, which hold a copy that must not be used.
+
+    >>> guard = ForkGuard()
+    >>> guard.in_child
+    False
+    >>> guard.check()
+    """
+
+    __slots__ = ("_forks",)
+
+    _count = 0
+    """How many forks lie between this process and the first."""
+
+    def __init__(self) -> None:
+        self._forks = ForkGuard._count
+
+    @property
+    def in_child(self) -> bool:
+        """Whether this process was forked since."""
+        return self._forks != ForkGuard._count
+
+    def check(self, error: Callable[[], Exception] = made_before_the_fork) -> None:
+        """Raise `LoaderClosed`, or another error, in a forked child."""
+        if self._forks != ForkGuard._count:
+            raise error()
+
+    @classmethod
+    def _forked(cls) -> None:
+        cls._count += 1
+
+
+os.register_at_fork(after_in_child=ForkGuard._forked)
+
+
+def join(threads: Iterable[tuple[threading.Thread, Callable[[], str]]], patience: float | None = None) -> list[str]:
+    """Wait for threads to end, `PATIENCE` seconds in all; return a warning for each that does not.
+
+    Each thread comes with a function that says what it is doing.
+    """
+    patience = PATIENCE if patience is None else patience
+    deadline = monotonic() + patience
+    late = []
+    for thread, doing in threads:
+        # The last reference may be dropped by one of the threads itself, which cannot wait for its own end.
+        if thread is threading.current_thread() or not thread.is_alive():
+            continue
+        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            late.append(still_running(thread.name, doing(), patience))
+    return late
+
+
+def still_running(name: str, doing: str, patience: float) -> str:
+    """Return the warning for a thread that closing could not wait for."""
+    return (
+        f"{name} did not end within {patience:g} s of closing: it was still {doing}. It keeps running in the "
+        "background, and ends with that or with the process"
+    )
+
+
+def warn(late: Iterable[str]) -> None:
+    """Give warnings; the last thing to do, because each may be an error."""
+    for each in late:
+        warnings.warn(each, RuntimeWarning, stacklevel=3)
