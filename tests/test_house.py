@@ -1,19 +1,26 @@
-"""The house stands: layers, a light import, and public names that are sorted and documented."""
+"""The structure of the project: layers, cycles, sizes, exact types, prose, a light import, public names."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import headrace
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(headrace.__file__).parent
+PROJECT = Path(__file__).parent.parent
 
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
@@ -38,6 +45,118 @@ FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "t
 FIRST_HELD = "0ce2f07"
 """The last commit before subjects were held to a length."""
 LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
+
+
+CIRCULAR = ("headrace.datasets.",)
+"""Where files still import each other in a circle, type-only imports counted."""
+
+MOST_LINES, MOST_IN_FUNCTION, MOST_METHODS = 600, 60, 25
+LONG_FILES = {
+    "src/headrace/image/transforms.py",
+    "src/headrace/loader.py",
+    "tests/image/test_transforms.py",
+    "tests/test_loader.py",
+    "tests/test_loader_workers.py",
+}
+LONG_FUNCTIONS = {
+    "benchmarks/runners/common.py: measure",
+    "src/headrace/_native/module.cpp: NB_MODULE",
+    "src/headrace/_native/render.cpp: scale",
+    "src/headrace/loader.py: __init__",
+}
+
+PLAIN_TYPES = {"bool", "bytes", "dict", "float", "int", "list", "np.ndarray", "range", "str", "tuple"}
+"""Builtin containers and numbers, whose exact type says how data is laid out: any file may compare these."""
+EXACT_TYPES = {
+    "collate/exact.py": "samples of one class are collated by that class's own rule, subclasses not",
+    "collate/row_writer.py": "a row already written is marked by a class of its own, compared for every field",
+    "context/memory.py": "memory is returned to its pool only if the pool lent it",
+    "datasets/pickled_data.py": "an unpickler for hostile files accepts exact types only",
+    "executors/worker.py": "an error that pickles into another class is sent as text instead",
+    "image/targets.py": "looks at every sample: exact types of plain values are skipped first, for speed",
+    "interop/keys.py": "looks at every index: exact types are the fast path",
+    "torch.py": "a subclass of Tensor may have behavior of its own",
+    # The files below tell datasets or transforms apart by exact type, and are to stop doing so.
+    "datasets/iterable.py": "to go",
+    "datasets/native_batches.py": "to go",
+    "datasets/views.py": "to go",
+    "image/transforms.py": "to go",
+}
+
+BANNED = re.compile(
+    r"\b(pictures?|Python's lock|anew|thereby|of which|(is|are|was|were|be) told|(go|goes|going|gone|went) on with"
+    r"|stands|mend(s|ed)?|used again|for want of|native kernel|whosoever)\b",
+    re.IGNORECASE,
+)
+"""Words that the readers of a message or of a docstring's first line stumble over."""
+ODD_PROSE = {
+    "_native/__init__.py",
+    "_native/module.cpp",
+    "cli/app.py",
+    "cli/bench.py",
+    "cli/check.py",
+    "cli/demo.py",
+    "cli/doctor.py",
+    "cli/photographs.py",
+    "cli/pictures.py",
+    "cli/preview.py",
+    "cli/progress.py",
+    "cli/replay_command.py",
+    "cli/report.py",
+    "cli/rows.py",
+    "cli/show.py",
+    "collate/default.py",
+    "context/memory.py",
+    "context/seeds.py",
+    "context/timing.py",
+    "datasets/__init__.py",
+    "datasets/arrays.py",
+    "datasets/base.py",
+    "datasets/cifar.py",
+    "datasets/explain.py",
+    "datasets/faces.py",
+    "datasets/hdf5.py",
+    "datasets/images.py",
+    "datasets/lists.py",
+    "datasets/native_batches.py",
+    "datasets/parts.py",
+    "datasets/subset.py",
+    "datasets/views.py",
+    "executors/inherited.py",
+    "executors/processes.py",
+    "image/decode.py",
+    "image/fused.py",
+    "image/geometry.py",
+    "image/modes.py",
+    "image/sheet.py",
+    "image/transforms.py",
+    "interop/generators.py",
+    "interop/keys.py",
+    "interop/machine.py",
+    "keras.py",
+    "ledger/format.py",
+    "ledger/history.py",
+    "ledger/proof.py",
+    "ledger/store.py",
+    "loader.py",
+    "make/maker.py",
+    "make/source.py",
+    "plan/iterator_plan.py",
+    "plan/permutation.py",
+    "plan/planned.py",
+    "plan/repeated.py",
+    "plan/replicas.py",
+    "plan/work.py",
+    "run/checkpoint.py",
+    "run/iterators.py",
+    "run/lineage.py",
+    "run/tracing.py",
+    "run/window.py",
+    "torch.py",
+    "transport/__init__.py",
+    "transport/slots.py",
+}
+"""Files that still have some: this list only shrinks."""
 
 
 def _room(module: str) -> str:
@@ -156,3 +275,144 @@ def test_commit_subjects_fit_one_line_of_a_log() -> None:
         pytest.skip("needs a clone with its history")
     long = [line for line in run.stdout.splitlines() if len(line.partition(" ")[2]) > 72]
     assert not long
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imported() -> dict[str, set[str]]:
+    """Return what each module imports of the package, in functions and for type checkers too."""
+    modules = {_module(path): path for path in ROOT.rglob("*.py")}
+    imported: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                full = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                imported[name] |= {found if found in modules else node.module for found in full.values()}
+            elif isinstance(node, ast.Import):
+                imported[name] |= {alias.name for alias in node.names}
+        imported[name] = (imported[name] & modules.keys()) - {name}
+    return imported
+
+
+def _cycles(imported: dict[str, set[str]]) -> list[set[str]]:
+    """Return the sets of modules that reach each other."""
+    reached = {}
+    for name in imported:
+        seen, ahead = set[str](), [name]
+        while ahead:
+            new = imported[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        reached[name] = seen
+    return [{one for one in reached[name] if name in reached[one]} for name in reached if name in reached[name]]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Find no circle of files, type-only imports counted, outside the listed packages."""
+    assert not [cycle for cycle in _cycles(_imported()) if not all(name.startswith(CIRCULAR) for name in cycle)]
+
+
+def _sources(*suffixes: str) -> Iterator[tuple[str, Path]]:
+    for folder in ("src", "tests", "benchmarks", "examples", "scripts"):
+        for path in sorted((PROJECT / folder).rglob("*")):
+            parts = path.relative_to(PROJECT)
+            if path.suffix in suffixes and not any(part.startswith((".", "CMakeFiles")) for part in parts.parts):
+                yield str(parts), path
+
+
+def test_no_file_is_long() -> None:
+    """Split a file of Python or C++ before it has more than 600 lines."""
+    long = {name for name, path in _sources(".py", ".cpp", ".hpp") if _lines(path) > MOST_LINES}
+    assert not long - LONG_FILES
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_function_is_long_and_no_class_is_wide() -> None:
+    """Keep functions within 60 lines, of C++ too, and classes within 25 public methods."""
+    long, wide = set(), set()
+    for name, path in _sources(".py"):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if (node.end_lineno or 0) - node.lineno >= MOST_IN_FUNCTION:
+                    long.add(f"{name}: {node.name}")
+            elif isinstance(node, ast.ClassDef) and not name.startswith("tests"):
+                methods = [one.name for one in node.body if isinstance(one, ast.FunctionDef)]
+                if len([one for one in methods if not one.startswith("_")]) > MOST_METHODS:
+                    wide.add(f"{name}: {node.name}")
+    for name, path in _sources(".cpp", ".hpp"):
+        long |= {f"{name}: {function}" for function in _long_functions(path.read_text(encoding="utf-8"))}
+    assert not long - LONG_FUNCTIONS
+    assert not wide
+
+
+def _long_functions(text: str) -> Iterator[str]:
+    """Name the long functions of C++: braces after a parenthesis, outside of any other such braces."""
+    text = re.sub(r'"(\\.|[^"\\\n])*"|\'(\\.|[^\'\\\n])\'|//[^\n]*|^ *#[^\n]*', "", text, flags=re.MULTILINE)
+    scopes: list[tuple[int, str] | None] = []
+    head = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        for letter in line:
+            if letter == "{":
+                inside = any(scope is not None for scope in scopes)
+                function = None if inside else re.search(r"(\w+)\s*\(", head)
+                scopes.append((number, function.group(1)) if function else None)
+            elif letter == "}" and scopes:
+                scope = scopes.pop()
+                if scope is not None and number - scope[0] >= MOST_IN_FUNCTION:
+                    yield scope[1]
+            head = "" if letter in "{};" else head + letter
+        head += " "
+
+
+def test_no_dataset_or_transform_is_told_apart_by_its_exact_type() -> None:
+    """Compare exact types in listed files only, each with its reason; those of plain data anywhere."""
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        name = str(path.relative_to(ROOT))
+        for node in ast.walk(_tree(path)):
+            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            asked = [one for one in sides if isinstance(one, ast.Call) and ast.unparse(one.func) == "type"]
+            others = [one for side in sides if side not in asked for one in getattr(side, "elts", [side])]
+            plain = {ast.unparse(one) for one in others} <= PLAIN_TYPES and others
+            if asked and not plain and name not in EXACT_TYPES:
+                wrong.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong
+
+
+def _messages(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the text of errors and warnings, and the first lines of docstrings, with their places."""
+    for node in ast.walk(_tree(path)):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Raise) or called.rpartition(".")[2] == "warn":
+            texts = [one for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            yield from ((one.lineno, str(one.value)) for one in texts)
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            yield getattr(node, "lineno", 1), first
+
+
+def _native_messages(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        yield from ((number, text) for text in re.findall(r'"((?:\\.|[^"\\])*)"', line) if "#include" not in line)
+
+
+def test_messages_use_the_words_of_the_field() -> None:
+    """Find no banned word in errors, warnings and the first lines of docstrings."""
+    wrong = []
+    for path in sorted(ROOT.rglob("*")):
+        name = str(path.relative_to(ROOT))
+        if path.suffix not in (".py", ".cpp", ".hpp") or name in ODD_PROSE or "CMakeFiles" in name:
+            continue
+        for line, text in _messages(path) if path.suffix == ".py" else _native_messages(path):
+            wrong += [f"{name}:{line}: {found.group()!r} in {text!r}" for found in BANNED.finditer(text)]
+    assert not wrong
