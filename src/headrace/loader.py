@@ -22,6 +22,7 @@ from headrace.executors.native import Native
 from headrace.executors.threads import Threads
 from headrace.interop.calls import article, flag, takes_empty
 from headrace.interop.generators import GeneratorLike, Stateful, draw_seed, resolve
+from headrace.interop.keras_advice import AdvisesKeras
 from headrace.interop.keys import check_no_mask
 from headrace.interop.machine import cpus
 from headrace.ledger.recorder import Recorder, start_recorder
@@ -65,7 +66,7 @@ FROZEN = frozenset({"batch_size", "batch_sampler", "sampler", "drop_last", "data
 """What may not be set once a loader is made, as in torch: its plan follows from them."""
 
 
-class DataLoader(Generic[T_co]):
+class DataLoader(AdvisesKeras, Generic[T_co]):
     """Batches of a dataset, in order or shuffled, made ahead of the loop that reads them.
 
     >>> import headrace

@@ -400,6 +400,29 @@ def test_an_epoch_without_a_batch_is_an_error() -> None:
         linear().fit(DataLoader(Rows(0), 4), verbose=0)
 
 
+GIVEN = {
+    "fit": lambda model, data: model.fit(data, verbose=0),
+    "evaluate": lambda model, data: model.evaluate(data, verbose=0),
+    "predict": lambda model, data: model.predict(data, verbose=0),
+    "validation": lambda model, data: model.fit(np.zeros((4, 2)), np.zeros((4, 1)), validation_data=data, verbose=0),
+}
+
+
+@pytest.mark.parametrize("give", GIVEN.values(), ids=GIVEN)
+@pytest.mark.parametrize("kind", ["a loader", "its subclass", "its iterator"])
+def test_a_loader_that_is_not_for_keras_says_which_one_is(kind: str, give: Any) -> None:
+    """Name the module to import from in Keras's own error, for what iterates over a loader too."""
+
+    class Own(headrace.DataLoader[Any]):
+        pass
+
+    with (Own if kind == "its subclass" else headrace.DataLoader)(Rows(), 4) as loader:
+        data = loader if kind in ("a loader", "its subclass") else iter(loader)
+        with pytest.raises(ValueError, match=r"from headrace\.keras import DataLoader"):
+            give(linear(), data)
+        assert "keras" not in f"{loader} {loader!r} {loader:>9}"
+
+
 def test_it_is_a_pydataset_and_a_loader() -> None:
     """Index batches in any order, as long as they are; keep the attributes of a loader."""
     loader = DataLoader(Rows(18), 4, shuffle=True, seed=2, num_workers=2, workers="thread")

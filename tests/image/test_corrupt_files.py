@@ -233,3 +233,42 @@ def test_a_picture_of_which_nothing_is_left_is_refused_still() -> None:
     for data in (b"", b"text", encoded(photo(), "PNG")[:20], encoded(photo())[:100]):
         with pytest.raises(BadImage, match=rf"{len(data)} bytes"):
             decode(data, allow_truncated=True)
+
+
+def spoiled_jpeg_2000() -> dict[str, tuple[bytes, str]]:
+    """Give files of JPEG 2000 that OpenJPEG does not read, and what their error says."""
+    whole = encoded(photo(0, 64, 48), "JPEG2000")
+    bare = encoded(photo(0, 64, 48), "JPEG2000", no_jp2=True)
+    size = bare.index(b"\xff\x51")  # the marker segment that says how large it is
+    deep, throughput = bytearray(bare), bytearray(bare)
+    deep[size + 40] = 37
+    throughput[size + 4] |= 0x40
+    throughput[size + 40] = 37  # or it would be read: it only says that it is of the other variant
+    colour = whole.index(b"colr")
+    cmyk = bytearray(whole)
+    cmyk[colour + 7 : colour + 11] = (12).to_bytes(4, "big")
+    convert = "Convert the file"
+    return {
+        "half": (whole[: len(whole) // 2], "cut short: its end marker is missing"),
+        "half without boxes": (bare[: len(bare) // 2], "cut short: its end marker is missing"),
+        "header alone": (whole[:90], "cut short"),
+        "38 bits": (bytes(deep), convert),
+        "CMYK": (bytes(cmyk), convert),
+        "HTJ2K": (bytes(throughput), "HTJ2K"),
+    }
+
+
+@pytest.mark.parametrize("kind", spoiled_jpeg_2000())
+def test_jpeg_2000_is_named_and_says_what_to_do(kind: str) -> None:
+    """Tell a file that is cut from one in a variant that nobody here reads."""
+    data, said = spoiled_jpeg_2000()[kind]
+    with pytest.raises(BadImage, match=rf"^photo\.jp2: {len(data)} bytes of JPEG 2000, .*{said}") as caught:
+        decode(data, path="photo.jp2")
+    assert 'on_error="skip"' in str(caught.value)
+
+
+def test_jpeg_2000_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the build of Pillow, not the file."""
+    monkeypatch.delattr(Image.core, "jpeg2k_decoder")
+    with pytest.raises(BadImage, match=r"this Pillow was built without.*Install a Pillow with JPEG 2000"):
+        decode(encoded(photo(0, 8, 8), "JPEG2000"), path="photo.jp2")

@@ -215,6 +215,8 @@ def _judged(
         raise ImageTooLarge(f"{place}: there is not memory enough for its pixels. {CURE}") from error
     except Exception as error:  # readers of strangers' bytes raise anything: struct.error, zlib.error, SystemError, …
         why = _said(error) + (f"; libtiff says: {'; '.join(said)}" if said else "")
+        if formats.jpeg_2000(data) is not None:
+            raise _bad(data, place, why) from error
         if not said and formats.unsupported(error):
             raise _unsupported(data, place, why) from error
         raise _bad(data, place, f"cut short or corrupt ({why})") from error
@@ -397,6 +399,15 @@ def _raised_limit(image: Any, max_pixels: int) -> Iterator[None]:
 
 
 def _bad(data: bytes, place: str, reason: str) -> BadImage:
+    jpeg_2000 = formats.jpeg_2000(data)
+    if jpeg_2000 is not None:
+        why, cure = jpeg_2000
+        if "not available" in reason:
+            why = "which this Pillow was built without"
+            cure = f"Install a Pillow with JPEG 2000 (its own wheels have it), or {formats.CONVERT}"
+        return BadImage(
+            f"{place}: {len(data)} bytes of JPEG 2000, {why} ({reason}); a whole image was expected. {cure}"
+        )
     return BadImage(f"{place}: {_found(data)}, {reason}; a whole picture was expected. {CURE}")
 
 

@@ -47,6 +47,8 @@ _SIGNATURES: tuple[tuple[bytes, tuple[str, str]], ...] = (
     (rb"(?i:\s*(<!doctype html|<html))", ("an HTML page", "Download the file again, or ")),
     (rb"version https://git-lfs", ("a Git LFS pointer", "Run `git lfs pull`, or ")),
 )
+_CODESTREAM = b"\xff\x4f\xff\x51"
+"""What the coded samples of JPEG 2000 begin with."""
 _SIGNS = [(re.compile(pattern, re.DOTALL), said) for pattern, said in _SIGNATURES]
 
 
@@ -69,6 +71,26 @@ def foreign(data: bytes) -> tuple[str, str] | None:
         if pattern.match(head):
             return name, _upper(cure + CONVERT)
     return None
+
+
+def jpeg_2000(data: bytes) -> tuple[str, str] | None:
+    r"""Say why OpenJPEG does not read bytes of JPEG 2000, and what to do; None for any other format.
+
+    >>> jpeg_2000(b"\xff\x4f\xff\x51\0\x2f")[0], jpeg_2000(b"GIF89a")
+    ('cut short: its end marker is missing', None)
+    """
+    if not data.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", _CODESTREAM)):
+        return None
+    start = data.find(_CODESTREAM)
+    # Of all that the coded samples can hold, none is this marker: they are stuffed so that it ends the image.
+    if start < 0 or data.find(b"\xff\xd9", start) < 0:
+        return "cut short: its end marker is missing", 'Get the file again, or skip it with on_error="skip".'
+    capabilities = int.from_bytes(data[start + 6 : start + 8], "big")
+    variant = "in the variant HTJ2K" if capabilities & 0x4000 else "corrupt, or in a variant such as CMYK"
+    return (
+        f"{variant} that OpenJPEG does not read",
+        'Convert the file with the program that wrote it, for example to PNG; or skip it with on_error="skip".',
+    )
 
 
 def unsupported(error: BaseException) -> bool:

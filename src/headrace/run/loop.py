@@ -13,6 +13,7 @@ from headrace.context.memory import Recycler
 from headrace.context.timing import counting
 from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.executors.lifecycle import PATIENCE, closed_while_reading
+from headrace.interop.keras_advice import AdvisesKeras
 from headrace.plan.work import Failed
 from headrace.run.checkpoint import Place
 from headrace.run.stats import measure
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Loop(Iterator[T_co]):
+class Loop(AdvisesKeras, Iterator[T_co]):
     """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order.
 
     Any number of threads may call any method: each batch goes to one of them, the end and `LoaderClosed` to all.
@@ -83,6 +84,8 @@ class Loop(Iterator[T_co]):
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._rows = 0
         self._asking = True
+        self._unplanned: Exception | None = None
+        """What the plan raised (a sampler of the user's) when asked for the step after those in flight."""
         self._broken = False
         """Whether too many samples were bad: the place is then before the batch that had the last of them."""
         self._state: Literal["open", "over", "closed"] = "open"
@@ -122,7 +125,11 @@ class Loop(Iterator[T_co]):
             if self._window.over:
                 self._asking = False
                 break
-            work = self._plan.work(self._stream, self._window.asked)
+            try:
+                work = self._plan.work(self._stream, self._window.asked)
+            except Exception as error:  # noqa: BLE001  raised when the batches before it have been delivered
+                self._asking, self._unplanned = False, error
+                break
             if work is None:
                 self._asking = False
             else:
@@ -281,11 +288,22 @@ class Loop(Iterator[T_co]):
                     return outcome  # type: ignore[return-value]  # a window takes no Ended
                 if window.in_flight:
                     window.put(self._executor.next(self._timeout))
+                elif self._unplanned is not None:
+                    self._raise_unplanned()
                 elif not (self._asking and window.room):
                     return None
         except KeyboardInterrupt:  # whatever it broke off, nobody shall wait for the rest of it
             self.close()
             raise
+
+    def _raise_unplanned(self) -> None:
+        """Raise what the plan raised; a plan that can still be asked is asked again, as it is without workers."""
+        error, self._unplanned, self._asking = self._unplanned, None, True
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # what an error's own frames still name is a cycle, and keeps the workers alive
 
     def _opened(self, outcome: Done | Failed) -> Any:
         meter = self._meter
@@ -326,6 +344,7 @@ class Loop(Iterator[T_co]):
             first = self._ender is None
             if first:
                 self._ender, self._state = threading.get_ident(), state
+                self._unplanned = None
         if first:
             try:
                 if state == "closed" and self._inside:  # workers that stay cannot be told to forget what is waited for
