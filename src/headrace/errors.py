@@ -141,11 +141,15 @@ class SampleError(HeadraceError):
     """One sample cannot be made.
 
     Raised by ``dataset[index]``, and by a loader with ``on_error="raise"``; other policies skip or replace the sample.
-    ``path`` is the sample's file and ``index`` its place in the dataset, where both are known.
+    ``path`` is the sample's file and ``index`` its place in the dataset, where both are known; ``found`` is ``what``
+    unless it is given.
 
     >>> print(SampleError("the label is -1", index=3, path="a.jpg"))
     sample 3 (a.jpg): the label is -1
     """
+
+    def __init__(self, what: str = "", *, found: Any = None, **parts: Any) -> None:
+        super().__init__(what, found=what if found is None else found, **parts)
 
     def _place(self, path: str | None) -> str:
         if self.index is None:
@@ -286,7 +290,7 @@ def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:
 
 
 def _sentence(place: str, what: str, expected: str | None, cure: str | None) -> str:
-    said = what if not place or place in what else f"{place}: {what}"
+    said = what if what.startswith(place) else f"{place}: {what}"
     if expected and expected not in what:
         said += f"; expected {expected}"
     if cure and cure not in what:

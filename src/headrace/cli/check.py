@@ -9,14 +9,12 @@ import click
 from headrace.cli.parallel import in_order, usable_cpus
 from headrace.cli.pictures import pictures_of_path
 from headrace.cli.text import count, plain
+from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from headrace.cli.pictures import Pictures
     from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
-
-# Where the advice begins in the errors of a dataset: it is for who writes a training loop.
-_ADVICE = (" Fix or remove", " Bring it back", " If the file is to be trusted")
 
 
 @click.command(
@@ -61,19 +59,20 @@ class Examine:
         try:
             self._dataset[index]
         except Exception as error:  # noqa: BLE001  whatever a decoder does, the other files are still to be checked
-            return reason(error, index, self._dataset.where(index))
+            return reason(error)
         return None
 
 
-def reason(error: Exception, index: int, path: str) -> str:
-    """Return what an error found, in one line: without the place, which is told already, and without advice on loaders.
+def reason(error: Exception) -> str:
+    """Say in one line what an error found and expected; path and cure are left out.
 
-    >>> reason(ValueError('sample 3 (a/b.jpg): 0 bytes. Fix or remove the file.'), 3, "a/b.jpg")
-    '0 bytes'
-    >>> reason(MemoryError(), 3, "a/b.jpg")
+    >>> from headrace.errors import BadImage
+    >>> reason(BadImage("0 bytes", path="a/b.jpg", expected="a whole image", cure="Fix or remove the file."))
+    '0 bytes; expected a whole image'
+    >>> reason(MemoryError())
     'MemoryError'
     """
-    message = str(error).removeprefix(f"sample {index} ({path}): ")
-    for advice in _ADVICE:
-        message = message.partition(advice)[0]
+    message = str(error)
+    if isinstance(error, HeadraceError):
+        message = f"{error.what}; expected {error.expected}" if error.expected else error.what
     return " ".join(message.split()).rstrip(".") or type(error).__name__

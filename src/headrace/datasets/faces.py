@@ -16,7 +16,7 @@ from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
 from headrace.datasets.subset import Subset
-from headrace.errors import ArgumentError, ListFileError
+from headrace.errors import ArgumentError, ListFileError, SampleError
 from headrace.image.decode import DEFAULT_MAX_PIXELS, decode
 from headrace.interop.calls import flag
 
@@ -213,9 +213,13 @@ class FaceDataset(Dataset[Any]):
         return f"<{type(self).__name__} of {len(self)} pictures{annotated}, {self._files.root or 'no root'}>"
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        data, named = self._files.read(index), f"sample {range(len(self))[index]} ({self.path(index)})"
-        with timed("decode"):
-            return decode(data, path=named, max_pixels=self._files.max_pixels, allow_truncated=self._allow_truncated)
+        data, path = self._files.read(index), self.path(index)
+        try:
+            with timed("decode"):
+                return decode(data, path=path, max_pixels=self._files.max_pixels, allow_truncated=self._allow_truncated)
+        except SampleError as error:
+            error.at(range(len(self))[index])
+            raise
 
     def _annotated(self) -> _Annotations:
         if self._annotations is None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed_list import PackedList
-from headrace.errors import ArgumentError, MissingFile, UnreadableFile
+from headrace.errors import ArgumentError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
 from headrace.image.decode import DEFAULT_MAX_PIXELS, decode_as, jpeg_size, most_bytes
 from headrace.image.modes import checked
@@ -121,27 +121,25 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     def __getitem__(self, index: int) -> tuple[NDArray[Any], Any]:
         place = self._place(index)
         path = self._full(place)
-        named = f"sample {place} ({path})"
         with timed("read"):
-            data = self._bytes(path, named)
+            data = self._bytes(path, place)
         with timed("decode"):
-            pixels = self._decode(data, named)
+            pixels = self._decode(data, path, place)
         return pixels, label_of(self._labels[place])
 
     def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[Any], Any]:
         """Read a picture as a transform leaves it that scales it, decoded no larger than that takes."""
         place = self._place(index)
         path = self._full(place)
-        named = f"sample {place} ({path})"
         with timed("read"):
-            data = self._bytes(path, named)
+            data = self._bytes(path, place)
         with timed("decode"):
             size = jpeg_size(data)
             if size is None:
-                return transform((self._decode(data, named), label_of(self._labels[place])))
+                return transform((self._decode(data, path, place), label_of(self._labels[place])))
             box, height, width = transform.scaling(*size)
             shrink = geometry.shrink_for(box, height, width)
-            pixels = self._decode(data, named, shrink)
+            pixels = self._decode(data, path, place, shrink)
         with timed("transform"):
             how = transform.interpolation
             if shrink == 1 or pixels.shape[:2] == size:
@@ -150,22 +148,30 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
                 pixels = geometry.resize_shrunk(pixels, shrink, box, height, width, how)
         return pixels, label_of(self._labels[place])
 
-    def _decode(self, data: bytes, named: str, shrink: int = 1) -> NDArray[Any]:
+    def _decode(self, data: bytes, path: str, index: int, shrink: int = 1) -> NDArray[Any]:
         truncated = self._allow_truncated
-        return decode_as(
-            data, named, self._max_pixels, self._mode, self._warned, allow_truncated=truncated, shrink=shrink
-        )
+        try:
+            return decode_as(
+                data, path, self._max_pixels, self._mode, self._warned, allow_truncated=truncated, shrink=shrink
+            )
+        except SampleError as error:
+            error.at(index)
+            raise
 
-    def _bytes(self, path: str, named: str) -> bytes:
+    def _bytes(self, path: str, index: int) -> bytes:
         most = most_bytes(self._max_pixels)
-        return read_file(path, place=named, max_bytes=most, limit=f"{RAISE} with max_pixels=, of which it is 3 times")
+        try:
+            return read_file(path, max_bytes=most, limit=f"{RAISE} with max_pixels=, of which it is 3 times")
+        except SampleError as error:
+            error.at(index)
+            raise
 
     def read(self, index: int) -> bytes:
         """Read the file of a picture as it is, without decoding it."""
         place = self._place(index)
         path = self._full(place)
         with timed("read"):
-            return self._bytes(path, f"sample {place} ({path})")
+            return self._bytes(path, place)
 
     def path(self, index: int) -> str:
         """Return the path of a picture, ready to be opened."""

@@ -47,6 +47,7 @@ DEFAULT_MAX_PIXELS = 178_956_970
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
 
 CURE = 'Fix or remove the file, or skip it with on_error="skip".'
+IN_MEMORY = "an image in memory"
 JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG file begins with, and what it ends with."""
 
@@ -146,8 +147,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
     with _unheard():
         try:
-            check_header(data, "")
-            picture = _open(data, "")
+            check_header(data, None)
+            picture = _open(data, None)
         except Exception:  # noqa: BLE001  decoding it says what is wrong
             return None
         if picture.format != "JPEG":
@@ -173,27 +174,27 @@ def decode_with_pillow(
 def _by_pillow(
     data: bytes, path: str | None, mode: Mode, warned: set[str], *, max_pixels: int, allow_truncated: bool, shrink: int
 ) -> NDArray[Any]:
-    place = path or "a picture in memory"
     _pillow()
     if not data:
-        raise BadImage(f"{place}: empty (0 bytes), where a picture file was expected. {CURE}")
+        raise BadImage("empty (0 bytes)", path=path, expected="an image file", cure=CURE)
     lost: list[str] = []
 
     def read() -> NDArray[Any]:
-        return _read(data, place, max_pixels, mode, lost, allow_truncated=allow_truncated, shrink=shrink)
+        return _read(data, path, max_pixels, mode, lost, allow_truncated=allow_truncated, shrink=shrink)
 
-    pixels = heard(lambda said: _judged(read, data, place, max_pixels, said))
+    pixels = heard(lambda said: _judged(read, data, path, max_pixels, said))
     if lost and lost[-1] not in warned:
         warned.add(lost[-1])
         what, cure = LOSSES[lost[-1]]
         warnings.warn(
-            f"{place}: {what} in mode={mode!r}; {cure}. This warning comes once for each dataset.", stacklevel=4
+            f"{path or IN_MEMORY}: {what} in mode={mode!r}; {cure}. This warning comes once for each dataset.",
+            stacklevel=4,
         )
     return pixels
 
 
 def _judged(
-    read: Callable[[], NDArray[Any]], data: bytes, place: str, max_pixels: int, said: list[str]
+    read: Callable[[], NDArray[Any]], data: bytes, path: str | None, max_pixels: int, said: list[str]
 ) -> NDArray[Any]:
     """Call what reads an image by Pillow; whatever it raises becomes an error of ours."""
     image = _pillow()
@@ -209,19 +210,23 @@ def _judged(
         raise
     except image.DecompressionBombError as error:
         raise ImageTooLarge(
-            f"{place}: {error} The limit here is max_pixels={max_pixels}: raise it if the file is to be trusted."
+            _said(error),
+            path=path,
+            expected=f"at most max_pixels={max_pixels}",
+            cure="If you trust the file, raise the limit.",
         ) from error
     except MemoryError as error:
-        raise ImageTooLarge(f"{place}: there is not memory enough for its pixels. {CURE}") from error
+        found = "there is not enough memory for its pixels"
+        raise ImageTooLarge(found, path=path, expected="an image that fits", cure=CURE) from error
     except Exception as error:  # readers of strangers' bytes raise anything: struct.error, zlib.error, SystemError, …
         why = _said(error) + (f"; libtiff says: {'; '.join(said)}" if said else "")
         if formats.jpeg_2000(data) is not None:
-            raise _bad(data, place, why) from error
+            raise _bad(data, path, why) from error
         if not said and formats.unsupported(error):
-            raise _unsupported(data, place, why) from error
-        raise _bad(data, place, f"cut short or corrupt ({why})") from error
+            raise _unsupported(data, path, why) from error
+        raise _bad(data, path, f"cut short or corrupt ({why})") from error
     if said:
-        logging.getLogger("headrace.image").warning("%s: libtiff says: %s", place, "; ".join(said))
+        logging.getLogger("headrace.image").warning("%s: libtiff says: %s", path or IN_MEMORY, "; ".join(said))
     return pixels
 
 
@@ -232,17 +237,16 @@ def _decode_jpeg(
     turbo = _simplejpeg()
     if turbo is None:
         return None
-    place = path or "a picture in memory"
-    has_notes, many_scans = check_header(data, place)
+    has_notes, many_scans = check_header(data, path)
     try:
         height, width, colours, _ = turbo.decode_jpeg_header(data)
     except ValueError:
         return None
     if colours not in ("YCbCr", "Gray", "RGB"):
         return None
-    check_pixels((width, height), place, max_pixels, len(data))
+    check_pixels((width, height), path, max_pixels, len(data))
     if many_scans:
-        check_scans(data, (width, height), place)
+        check_scans(data, (width, height), path)
     try:
         sides = -(-height // shrink), -(-width // shrink)
         pixels = memory.empty((*sides, 3), np.uint8)
@@ -251,14 +255,14 @@ def _decode_jpeg(
         if (
             "remature end" in str(error) and not allow_truncated
         ):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
-            raise _bad(data, path or "a picture in memory", f"cut short ({_said(error)})") from error
+            raise _bad(data, path, f"cut short ({_said(error)})") from error
         return None
     except MemoryError:
         return None
     if not has_notes:
         return pixels
     with _unheard():
-        return _turned(pixels, _orientation(_open(data, path or "")))
+        return _turned(pixels, _orientation(_open(data, path)))
 
 
 @cache
@@ -282,16 +286,16 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
 
 
 def _read(
-    data: bytes, place: str, max_pixels: int, mode: Mode, lost: list[str], *, allow_truncated: bool, shrink: int
+    data: bytes, path: str | None, max_pixels: int, mode: Mode, lost: list[str], *, allow_truncated: bool, shrink: int
 ) -> NDArray[Any]:
     if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
         data += END_OF_JPEG
     if data[:3] == JPEG:
-        check_header(data, place)  # Pillow reads it byte by byte
-    picture = _open(data, place)
-    check_pixels(picture.size, place, max_pixels, len(data))
+        check_header(data, path)  # Pillow reads it byte by byte
+    picture = _open(data, path)
+    check_pixels(picture.size, path, max_pixels, len(data))
     if data[:3] == JPEG:
-        check_scans(data, picture.size, place)
+        check_scans(data, picture.size, path)
     found = loss(picture)
     if found is not None and mode in ("RGB", "L"):
         lost.append(found)
@@ -303,11 +307,11 @@ def _read(
         if not allow_truncated or "truncated" not in str(error).lower():
             raise
         picture.tile = []  # nothing is left to load: what there was is in the picture
-    check_pixels(picture.size, place, max_pixels, len(data))  # an icon's true size is known once it is loaded
-    return _turned(converted(picture, mode, place, deep=found == "deep"), _orientation(picture))
+    check_pixels(picture.size, path, max_pixels, len(data))  # an icon's true size is known once it is loaded
+    return _turned(converted(picture, mode, path, deep=found == "deep"), _orientation(picture))
 
 
-def _open(data: bytes, place: str) -> ImageFile:
+def _open(data: bytes, path: str | None) -> ImageFile:
     """Find the format and read the header.
 
     Not `PIL.Image.open`, which would judge the size by a limit that is Pillow's, hide what each reader said, and let
@@ -332,10 +336,12 @@ def _open(data: bytes, place: str) -> ImageFile:
     # Pillow reads these two unless it was built without them, and says so.
     if named is not None and (named[0] not in ("AVIF", "WebP") or "not installed" in reason):
         raise BadImage(
-            f"{place}: {len(data)} bytes of {named[0]}, which this Pillow does not read; "
-            f"an image of a format that Pillow reads was expected. {named[1]}"
+            f"{len(data)} bytes of {named[0]}, which this Pillow does not read",
+            path=path,
+            expected="an image of a format that Pillow reads",
+            cure=named[1],
         )
-    raise _unsupported(data, place, reason) if formats.unsupported(OSError(reason)) else _bad(data, place, reason)
+    raise _unsupported(data, path, reason) if formats.unsupported(OSError(reason)) else _bad(data, path, reason)
 
 
 def _orientation(picture: ImageFile) -> int:
@@ -398,23 +404,24 @@ def _raised_limit(image: Any, max_pixels: int) -> Iterator[None]:
             image.MAX_IMAGE_PIXELS = theirs
 
 
-def _bad(data: bytes, place: str, reason: str) -> BadImage:
+def _bad(data: bytes, path: str | None, reason: str) -> BadImage:
+    found, cure = f"{_found(data)}, {reason}", CURE
     jpeg_2000 = formats.jpeg_2000(data)
     if jpeg_2000 is not None:
         why, cure = jpeg_2000
         if "not available" in reason:
             why = "which this Pillow was built without"
             cure = f"Install a Pillow with JPEG 2000 (its own wheels have it), or {formats.CONVERT}"
-        return BadImage(
-            f"{place}: {len(data)} bytes of JPEG 2000, {why} ({reason}); a whole image was expected. {cure}"
-        )
-    return BadImage(f"{place}: {_found(data)}, {reason}; a whole picture was expected. {CURE}")
+        found = f"{len(data)} bytes of JPEG 2000, {why} ({reason})"
+    return BadImage(found, path=path, expected="a whole image", cure=cure)
 
 
-def _unsupported(data: bytes, place: str, reason: str) -> BadImage:
+def _unsupported(data: bytes, path: str | None, reason: str) -> BadImage:
     return BadImage(
-        f"{place}: {_found(data)}, in a variant that Pillow does not read ({reason}); the file may be whole. "
-        f"A variant that Pillow reads was expected. {formats.CONVERT[:1].upper()}{formats.CONVERT[1:]}"
+        f"{_found(data)}, in a variant that Pillow does not read ({reason}); the file may be whole",
+        path=path,
+        expected="a variant that Pillow reads",
+        cure=f"{formats.CONVERT[:1].upper()}{formats.CONVERT[1:]}",
     )
 
 

@@ -51,7 +51,7 @@ def loss(picture: ImageFile) -> str | None:
     return "palette" if picture.mode == "P" and picture.format != "GIF" else None
 
 
-def converted(picture: ImageFile, mode: Mode, place: str, *, deep: bool) -> NDArray[Any]:
+def converted(picture: ImageFile, mode: Mode, path: str | None, *, deep: bool) -> NDArray[Any]:
     """Return the pixels of a loaded image in a mode; raise BadImage for an image that has none in it.
 
     ``deep`` says that its colors had 16 bits each, of which Pillow read 8.
@@ -62,8 +62,10 @@ def converted(picture: ImageFile, mode: Mode, place: str, *, deep: bool) -> NDAr
         return grey(rgb(picture))
     if deep:
         raise BadImage(
-            f"{place}: {picture.mode} with 16 bits a channel, of which Pillow reads 8; an image of which mode={mode!r} "
-            'keeps every bit was expected. Read the file with OpenCV, or pass mode="RGB" for the upper 8 bits.'
+            f"{picture.mode} with 16 bits a channel, of which Pillow reads 8",
+            path=path,
+            expected=f"an image that keeps all its bits in mode={mode!r}",
+            cure='Read the file with OpenCV, or pass mode="RGB" for the upper 8 bits.',
         )
     values = np.array(picture)
     if mode == "unchanged":
@@ -74,13 +76,17 @@ def converted(picture: ImageFile, mode: Mode, place: str, *, deep: bool) -> NDAr
         if not values.size or (values.min() >= 0 and values.max() <= 0xFFFF):
             return values.astype(np.uint16)
         raise BadImage(
-            f"{place}: values from {values.min()} to {values.max()}; 0 to 65535 were expected for mode='I;16'. "
-            'Pass mode="unchanged" for 32-bit integers.'
+            f"values from {values.min()} to {values.max()}",
+            path=path,
+            expected="0 to 65535 for mode='I;16'",
+            cure='Pass mode="unchanged" for 32-bit integers.',
         )
-    wanted = {"P": "an image with a palette or 8-bit grey", "I;16": "a grey image of at most 16 bits"}[mode]
+    wanted = {"P": "an image with a palette or 8-bit gray", "I;16": "a gray image of at most 16 bits"}[mode]
     raise BadImage(
-        f"{place}: an image of Pillow's mode {picture.mode!r}; {wanted} was expected for mode={mode!r}. "
-        'Pass mode="RGB" or "unchanged", or take the file out of the dataset.'
+        f"an image of Pillow's mode {picture.mode!r}",
+        path=path,
+        expected=f"{wanted} for mode={mode!r}",
+        cure='Pass mode="RGB" or "unchanged", or take the file out of the dataset.',
     )
 
 

@@ -19,12 +19,10 @@ DEFAULT_MAX_BYTES = 1 << 30
 """The most bytes that a file may have unless told otherwise: 1 GiB."""
 
 CURE = 'Fix or remove the file, or skip it with on_error="skip".'
-RAISE = "If the file is to be trusted, raise the limit"
+RAISE = "If you trust the file, raise the limit"
 
 
-def read_file(
-    path: str, *, place: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE
-) -> bytes:
+def read_file(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE) -> bytes:
     """Read a whole regular file.
 
     >>> import tempfile, pathlib
@@ -35,7 +33,7 @@ def read_file(
     ...     read_file(str(file))
     b'hello'
 
-    ``place`` is what errors call the file, its path by default. ``cure`` is their advice, ``limit`` that for a file
+    ``cure`` is the advice of errors, ``limit`` that for a file
     above ``max_bytes``. Raises `MissingFile` and `UnreadableFile`, which carry the operating system's ``errno``:
     ``EFBIG``, in a `FileTooLarge`, for a file above the limit, refused before it is read.
     """
@@ -46,12 +44,12 @@ def read_file(
         finally:
             os.close(file)
     except (OSError, ValueError) as error:
-        raise unread(path, place or path, error, cure) from error
+        raise unread(path, error, cure) from error
 
 
 @contextmanager
 def opened(
-    path: str, *, place: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE
+    path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE
 ) -> Iterator[BinaryIO]:
     r"""Open a regular file for reading, as `read_file` does, and close it at the end of the block.
 
@@ -69,39 +67,35 @@ def opened(
     try:
         descriptor, _ = _opened(path, max_bytes, limit)
     except (OSError, ValueError) as error:
-        raise unread(path, place or path, error, cure) from error
+        raise unread(path, error, cure) from error
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
 
-def unread(path: str, place: str, error: OSError | ValueError, cure: str = CURE) -> SampleError:
+def unread(path: str, error: OSError | ValueError, cure: str = CURE) -> SampleError:
     """Build the error for a file that could not be opened or read.
 
-    >>> print(unread("a.jpg", "sample 3 (a.jpg)", PermissionError(13, "Permission denied"), "Change its mode."))
-    sample 3 (a.jpg): cannot be read: Permission denied; expected a regular file. Change its mode.
+    >>> print(unread("a.jpg", PermissionError(13, "Permission denied"), "Change its mode."))
+    a.jpg: cannot be read: Permission denied; expected a regular file. Change its mode.
     """
     said: SampleError
     if isinstance(error, _OverLimitError):
-        said = FileTooLarge(
-            f"{place}: {error.found}", path=path, found=error.found, expected=error.expected, cure=error.cure
-        )
+        said = FileTooLarge(error.found, path=path, expected=error.expected, cure=error.cure)
     elif isinstance(error, OSError) and error.errno == errno.ENOENT:
         link = Path(path)
         what = f"a link to {link.readlink()}, which is not there" if link.is_symlink() else "there is no such file"
         start = "" if link.is_absolute() else " (the path begins at the current folder)"
         said = MissingFile(
-            f"{place}: {what}{start}",
+            f"{what}{start}",
             path=path,
-            found=what,
             expected="a file",
             cure='Bring it back, take it out of the dataset, or skip it with on_error="skip".',
         )
     else:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         said = UnreadableFile(
-            f"{place}: cannot be read: {reason}",
+            f"cannot be read: {reason}",
             path=path,
-            found=f"cannot be read: {reason}",
             expected="a regular file",
             cure=cure,
         )
@@ -143,7 +137,7 @@ def _refuse(facts: os.stat_result, max_bytes: int, limit: str) -> None:
         raise _OverLimitError(
             f"{facts.st_size} bytes{sparse}",
             f"at most {max_bytes} bytes",
-            f"{limit}; if not, remove the file.",
+            f"{limit}. Otherwise remove the file.",
         )
 
 
