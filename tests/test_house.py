@@ -75,6 +75,7 @@ EXACT_TYPES = {
     "executors/worker.py": "an error that pickles into another class is sent as text instead",
     "image/targets.py": "looks at every sample: exact types of plain values are skipped first, for speed",
     "interop/keys.py": "looks at every index: exact types are the fast path",
+    "testing/transforms.py": "compares results, whose types must agree",
     "torch.py": "a subclass of Tensor may have behavior of its own",
     # The files below tell datasets or transforms apart by exact type, and are to stop doing so.
     "datasets/iterable.py": "to go",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections import Counter
 from typing import Any
 
@@ -24,6 +23,7 @@ from headrace import (
 )
 from headrace.context.seeds import Purpose, generator, key_of
 from headrace.plan.mixture import STRIDE, TURN
+from headrace.testing import BatchSamplerTests, SamplerTests
 
 lengths_of = st.lists(st.integers(0, 30), min_size=1, max_size=60)
 seeds = st.integers(0, 99)
@@ -253,23 +253,39 @@ SAMPLERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_planned_sampler_is_a_function_of_seed_and_epoch(name: str) -> None:
-    """Give the same again, after pickling too, and another order for another seed and epoch."""
-    make = SAMPLERS[name]
-    assert of_epoch(make(3), 2) == of_epoch(pickle.loads(pickle.dumps(make(3))), 2)
-    assert of_epoch(make(3), 2) != of_epoch(make(4), 2)
-    assert of_epoch(make(3), 2) != of_epoch(make(3), 1)
-    assert len(make(3)) == len(list(make(3)))
+class TestShards(SamplerTests):
+    make = staticmethod(SAMPLERS["shards"])
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_fingerprints_tell_samplers_apart(name: str) -> None:
-    """Fit JSON, in little, whatever the size; name the seed."""
-    one, other = SAMPLERS[name](3), SAMPLERS[name](4)
-    assert json.loads(json.dumps(one.fingerprint)) == one.fingerprint == SAMPLERS[name](3).fingerprint
-    assert one.fingerprint != other.fingerprint
-    assert type(one).__name__ in repr(one)
+class TestMixture(SamplerTests):
+    make = staticmethod(SAMPLERS["mixture"])
+
+
+class TestRepeated(SamplerTests):
+    make = staticmethod(SAMPLERS["repeated"])
+
+
+class TestBuckets(BatchSamplerTests):
+    make = staticmethod(SAMPLERS["buckets"])
+
+
+class TestBucketsInOrder(BatchSamplerTests):
+    shuffles = False
+
+    def make(self, seed: int | None) -> BucketBatchSampler:
+        return BucketBatchSampler(range(30), 4, shuffle=False, seed=seed)
+
+
+class TestTokens(BatchSamplerTests):
+    make = staticmethod(SAMPLERS["tokens"])
+
+
+class TestPacking(BatchSamplerTests):
+    make = staticmethod(SAMPLERS["packing"])
+
+
+class TestBalanced(BatchSamplerTests):
+    make = staticmethod(SAMPLERS["balanced"])
 
 
 @settings(max_examples=30)

@@ -1,4 +1,4 @@
-"""What Keras is told when it is given a loader that it cannot read."""
+"""The error that Keras shows for a loader that it cannot read."""
 
 from __future__ import annotations
 

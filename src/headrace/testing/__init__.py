@@ -24,5 +24,7 @@ except ImportError as error:
 pytest.register_assert_rewrite("headrace.testing.executors", "headrace.testing.samplers", "headrace.testing.transforms")
 
 from headrace.testing.executors import ExecutorTests  # noqa: E402
+from headrace.testing.samplers import BatchSamplerTests, SamplerTests  # noqa: E402
+from headrace.testing.transforms import TransformTests  # noqa: E402
 
-__all__ = ["ExecutorTests"]
+__all__ = ["BatchSamplerTests", "ExecutorTests", "SamplerTests", "TransformTests"]
