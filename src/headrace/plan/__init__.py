@@ -1,1 +1,1 @@
-"""WHAT comes next, as pure functions: orders, and batches cut from them."""
+"""WHAT comes next, as pure functions: orders, and the batches cut from them."""

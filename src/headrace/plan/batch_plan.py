@@ -1,4 +1,4 @@
-"""Batches: an order, cut into pieces of one size, each piece shared out between ranks."""
+"""The plan of a sampler with random access: global batches of one size, divided among ranks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from headrace.plan.order import Order
 
 Uneven = Literal["pad", "drop", "repeat"]
-"""What becomes of the samples at the end of an epoch that cannot be shared out evenly; see `RankShare`."""
+"""How to handle the last samples of an epoch if they do not divide evenly; see `RankShare`."""
 
 
 class Plan(Protocol):
-    """What comes next, as a pure function: the same place, the same work."""
+    """What comes next, as a pure function: the same step always gives the same work."""
 
     def work(self, epoch: int, step: int) -> Work | None:
-        """Return the work of a step, or None where the epoch is over."""
+        """Return the work of a step, or None after the last one."""
         ...
 
 
@@ -35,9 +35,9 @@ class RankShare:
     >>> [RankShare(4, rank, 3, "drop").of(7) for rank in range(3)]
     [(0, 2), (2, 2), (4, 2)]
 
-    All ranks get the same number of samples, of the last, smaller global batch too. What cannot be shared out evenly of
-    that one is filled up with as few other samples as it takes ("pad"), left out ("drop"), or the whole global batch is
-    filled up to its full size ("repeat").
+    All ranks get the same number of samples, also of the last, smaller global batch. If that one does not divide
+    evenly, it is filled with as few other samples as needed ("pad"), or its rest is dropped ("drop"). With "repeat" it
+    is filled to the full size.
     """
 
     batch_size: int
@@ -51,7 +51,7 @@ class RankShare:
         return self.batch_size * self.world_size
 
     def of(self, samples: int) -> tuple[int, int]:
-        """Return where in a global batch of so many samples this rank's part begins, and how many it has."""
+        """Return the offset and the size of this rank's part of a global batch of ``samples`` samples."""
         size = self.batch_size
         if samples < self.global_batch_size and self.uneven != "repeat":
             size = samples // self.world_size if self.uneven == "drop" else -(-samples // self.world_size)
@@ -60,7 +60,7 @@ class RankShare:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """An order cut into batches; the last one is short where the sizes do not divide, or dropped.
+    """An order cut into batches; the last one is short if the sizes do not divide, or is dropped.
 
     >>> from headrace.plan.order import Sequential
     >>> from headrace.context.seeds import key_of
@@ -70,11 +70,10 @@ class BatchPlan:
     >>> plan.work(epoch=0, step=3) is None
     True
 
-    Each work carries ``spares`` keys drawn at random from the epoch, to stand in for bad samples: the same for all
-    ranks' parts of a global batch, so that the stand-ins do not depend on the number of ranks. ``first`` is
-    the step, and ``origin`` the position in the order, from which the cutting goes on as here: before it, another size
-    of batch or of world may have been at work. Samples that fill up the last global batch are those from the epoch's
-    beginning, at positions after its end.
+    Each work has ``spares`` keys, drawn at random from the epoch, to replace bad samples. They are the same for all
+    ranks' parts of a global batch, so that they do not depend on the number of ranks. The plan starts at step ``first``
+    and position ``origin`` of the order: before it, the batch size or the world size may have been different. The
+    samples that fill the last global batch come from the beginning of the epoch, at positions after its end.
     """
 
     order: Order
@@ -91,12 +90,12 @@ class BatchPlan:
 
     @property
     def samples(self) -> int:
-        """How many samples the order has: places from there on fill up the last global batch."""
+        """The number of samples in the order. Positions from there on fill the last global batch."""
         return len(self.order)
 
     @property
     def ends(self) -> int:
-        """The place up to which all ranks together come: what lies behind it is left out."""
+        """The position that all ranks together reach. Samples from there on are dropped."""
         whole, last = (
             self.share.global_batch_size,
             self.position(len(self) - 1) if len(self) > self.first else self.origin,
@@ -105,11 +104,11 @@ class BatchPlan:
         return min(self.samples, last + each * self.share.world_size)
 
     def position(self, step: int) -> int:
-        """Return where in the order the global batch of a step begins."""
+        """Return the position in the order where the global batch of a step starts."""
         return min(len(self.order), self.origin + (step - self.first) * self.share.global_batch_size)
 
     def work(self, epoch: int, step: int) -> Work | None:
-        """Return the work of a step: its keys are drawn from the order here and now."""
+        """Return the work of a step, or None after the last one."""
         if step >= len(self):
             return None
         position, size = self.position(step), len(self.order)
@@ -130,6 +129,6 @@ class BatchPlan:
         if isinstance(self.order, Shuffled):
             keys: list[Any] = self.order.at(epoch, positions).tolist()
             return keys
-        if isinstance(self.order, FixedEpoch):  # a place by itself costs as much as a whole range
+        if isinstance(self.order, FixedEpoch):  # one position costs as much as a whole range
             return self.order.aside(int(positions[0]), self.spares)
         return [self.order.keys(epoch, position, position + 1)[0] for position in positions.tolist()]

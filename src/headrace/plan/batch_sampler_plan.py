@@ -1,4 +1,4 @@
-"""The plan of a planned batch sampler: its batches, shared out between ranks."""
+"""The plan of a planned batch sampler: its batches, divided among ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BatchSamplerPlan:
-    """One epoch of batches that a sampler has chosen, one for each rank at each step.
+    """One epoch of a batch sampler's batches: at each step, one for each rank.
 
     >>> from headrace import BucketBatchSampler
     >>> from headrace.plan.batch_plan import RankShare
@@ -24,9 +24,9 @@ class BatchSamplerPlan:
     >>> [[plan.work(0, step).keys for step in range(len(plan))] for plan in plans]
     [[[0, 1], [4, 5]], [[2, 3], [0, 1]]]
 
-    Where they cannot be shared out evenly, ranks that lack a batch at the end get those of the epoch's beginning ("pad"
-    and "repeat"), or none gets one ("drop"). ``first`` is the step, and ``origin`` the position of the sample, from
-    which the sharing out goes on as here.
+    The last step may have too few batches. Then the other ranks get batches from the beginning of the epoch ("pad" and
+    "repeat"), or the step is dropped ("drop"). The plan starts at step ``first`` with the sample at position
+    ``origin``.
     """
 
     def __init__(
@@ -56,25 +56,25 @@ class BatchSamplerPlan:
 
     @property
     def samples(self) -> int:
-        """How many samples the epoch has: places from there on are batches that come again."""
+        """The number of samples in the epoch. Positions from there on belong to repeated batches."""
         return self._start(self._count)
 
     @property
     def ends(self) -> int:
-        """The place up to which all ranks together come: what lies behind it is left out."""
+        """The position that all ranks together reach. Samples from there on are dropped."""
         return self.position(len(self))
 
     def position(self, step: int) -> int:
-        """Return the position in the epoch of the first sample that no rank has had before a step."""
+        """Return the position of the first sample that no rank received before a step."""
         return self._start(min(self._count, self._number(step)))
 
     def work(self, epoch: int, step: int) -> Work | None:
-        """Return the work of a step."""
+        """Return the work of a step, or None after the last one."""
         if step >= len(self):
             return None
         turn, number = divmod(self._number(step) + self._share.rank, self._count)
         keys = self._order.keys(self._epoch, number)
-        # What comes again at the end has positions after it, and is augmented anew.
+        # Repeated batches have positions after the epoch's end, so their augmentation differs.
         start = self._start(number) + (turn * self._start(self._count) if turn else 0)
         return Work(self._seed, epoch, step, start, keys, keys if self._spare else ())
 

@@ -1,4 +1,4 @@
-"""Batches of samples of about one length: of one size, or of one cost."""
+"""Batch samplers by length: batches of one size, or of one cost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from headrace.context.seeds import Key
 
 BATCHES = 100
-"""Batches of a bucket, unless it is told how large it is to be: about 1 % of padding for lengths that spread evenly."""
+"""Batches per bucket by default: about 1 % of padding for evenly distributed lengths."""
 
 
 class BucketBatchSampler(PlannedBatchSampler[int]):
-    """Batches of one size whose samples are of about one length, in random order.
+    """Batches of one size, whose samples have similar lengths, in random order.
 
     >>> from headrace import BucketBatchSampler, DataLoader
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
@@ -38,13 +38,13 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
     >>> sorted(index for batch in shuffled for index in batch)
     [0, 1, 2, 3, 4, 5, 6, 7]
 
-    ``lengths``: how long each sample of the dataset is. Sorted by length, samples are cut into buckets of about
-    ``bucket_size`` (None: 100 batches), which are shuffled each epoch and cut into batches; these come in random order.
-    A larger bucket is more random and pads more. With ``shuffle=False`` all come in order of length. One batch of an
-    epoch may be short, the last; with ``drop_last`` it is left out: which samples are in it is random. ``seed`` fixes
-    the batches; without one it is the loader's, or 0 where the sampler is iterated by itself.
+    ``lengths`` has the length of each sample of the dataset. The samples are sorted by length and cut into buckets of
+    about ``bucket_size`` samples (None: 100 batches). In each epoch the buckets are shuffled and cut into batches,
+    which come in random order. A larger bucket is more random and needs more padding. With ``shuffle=False`` the
+    batches are in order of length. The last batch of an epoch may be short; ``drop_last`` drops it. Its samples are
+    random. ``seed`` fixes the batches. Without one, the sampler uses the loader's seed, or 0 when it is iterated alone.
 
-    Raises `ArgumentError` for lengths that are not integers from 0 up, and sizes that are not from 1 up.
+    Raises `ArgumentError` for lengths that are not integers from 0 up, and for sizes below 1.
     """
 
     def __init__(
@@ -69,18 +69,18 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
         self._digest = digest(found)
 
     def batch_order(self, key: Key) -> BucketOrder:
-        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        """Return the batches for a key, or for the sampler's own seed if it has one."""
         return BucketOrder(self._buckets, self.batch_size, self._key(key), drop_last=self.drop_last)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the batches are made of."""
+        """The settings of the batches, by name."""
         names = ("batch_size", "bucket_size", "shuffle", "drop_last", "seed")
         return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
 
 
 class TokenBatchSampler(PlannedBatchSampler[int]):
-    """Batches of about one cost: the longest sample of a batch, times how many there are, is within a budget.
+    """Batches of similar cost: the longest sample, times the number of samples, is within a budget.
 
     >>> from headrace import DataLoader, TokenBatchSampler
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
@@ -90,15 +90,15 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
     [50 51]
     [52 53]
 
-    ``lengths`` and ``bucket_size`` (in samples; None: about 100 batches) as in `BucketBatchSampler`; ``max_tokens`` is
-    the budget of a batch padded to its longest sample, whose length is rounded up to ``multiple_of``, as
-    `PaddedCollate` does it; ``max_samples``: and no more samples than that. ``longer``: a sample above the budget is an
-    error ("raise"), is left out ("drop"), or counts as long as the budget ("truncate": cut it there in the dataset).
-    How many batches an epoch has may differ from epoch to epoch. The batches of an epoch are worked out when the first
-    of them is asked for, in about a second for a million samples, and held. ``seed`` as in `BucketBatchSampler`.
+    ``lengths``, ``bucket_size`` (in samples; None: about 100 batches) and ``seed`` are as in `BucketBatchSampler`.
+    ``max_tokens`` is the budget of a padded batch. The longest length is rounded up to ``multiple_of``, as in
+    `PaddedCollate`. ``max_samples`` limits the number of samples too. A sample above the budget is an error
+    (``longer="raise"``), is dropped ("drop"), or counts as the budget ("truncate"). The dataset must then cut it.
+    The number of batches may differ from epoch to epoch. The batches of an epoch are computed at the first request, in
+    about a second for a million samples, and cached.
 
-    Raises `ArgumentError` for lengths that are not integers from 0 up, naming the first, for one above the budget
-    likewise, and for numbers under 1.
+    Raises `ArgumentError` for lengths that are not integers from 0 up or above the budget, with the first such sample,
+    and for other numbers below 1.
     """
 
     def __init__(
@@ -120,12 +120,15 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         self.max_samples = None if max_samples is None else whole("max_samples", max_samples, least=1)
         self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
         self.shuffle = flag("shuffle", shuffle)
-        # The longest that a sample may be so that its length, rounded up, is within the budget.
+        # The largest length that is still within the budget when rounded up.
         most = self.max_tokens // self.multiple_of * self.multiple_of
         if not most:
-            raise ArgumentError(f"max_tokens={max_tokens} has no room for a length rounded up to {multiple_of}")
+            raise ArgumentError(
+                f"max_tokens={max_tokens} is smaller than multiple_of={multiple_of}, so that no sample fits; "
+                "increase max_tokens or decrease multiple_of"
+            )
         kept, lengths = kept_lengths(found, most, self.longer, "max_tokens")
-        # An empty sample takes a place in the batch all the same.
+        # An empty sample takes a row of the batch too.
         costs = np.maximum(lengths + -lengths % self.multiple_of, 1)
         if bucket_size is None:
             bucket_size = max(BATCHES * self.max_tokens // max(int(costs.mean()), 1), 1)
@@ -135,31 +138,31 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         self._digest = digest(found)
 
     def batch_order(self, key: Key) -> TokenOrder:
-        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        """Return the batches for a key, or for the sampler's own seed if it has one."""
         most = len(self._kept) if self.max_samples is None else self.max_samples
         return TokenOrder(self._buckets, self._kept, self._costs, self.max_tokens, most, self._key(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the batches are made of."""
+        """The settings of the batches, by name."""
         names = ("max_tokens", "bucket_size", "multiple_of", "max_samples", "longer", "shuffle", "seed")
         return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
 
 
 class LengthBuckets:
-    """Samples in order of length, and shuffled within buckets."""
+    """The samples in order of length, shuffled within buckets."""
 
     def __init__(self, lengths: NDArray[np.int64], bucket_size: int, *, shuffle: bool) -> None:
         dtype = np.int32 if len(lengths) < 2**31 else np.int64
         self._by_length: NDArray[Any] = np.argsort(lengths, kind="stable").astype(dtype)
-        self._count = max(round(len(lengths) / bucket_size), 1)  # of one size, within one sample
+        self._count = max(round(len(lengths) / bucket_size), 1)  # equal sizes, within one sample
         self.shuffle = shuffle
 
     def __len__(self) -> int:
         return len(self._by_length)
 
     def at(self, places: NDArray[np.int64], family: Permutations) -> NDArray[np.integer[Any]]:
-        """Return the samples at places of the order."""
+        """Return the samples at positions of the order."""
         if self.shuffle:
             places = self._shuffled(places, family)
         samples: NDArray[np.integer[Any]] = self._by_length[places]
@@ -189,7 +192,7 @@ class BucketOrder:
         return self._count
 
     def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
-        """Return the position of a batch's first sample: all batches but the last have one size."""
+        """Return the position of a batch's first sample; all batches but the last have one size."""
         return step * self._batch_size
 
     def keys(self, epoch: int, step: int) -> list[int]:
@@ -199,7 +202,7 @@ class BucketOrder:
 
     def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:
         size, family = self._batch_size, Permutations(self._key, epoch)
-        # The short batch, the last to come, is cut out anywhere: else it would always hold the longest samples.
+        # The short batch is cut at a random place; at the end it would always hold the longest samples.
         hole, steps = self._whole, np.arange(start, min(stop, self._whole))
         if self._buckets.shuffle:
             hole = int(generator(self._key, Purpose.ORDER, epoch, 1).integers(self._whole + 1))
@@ -214,7 +217,7 @@ class BucketOrder:
 
 
 class TokenOrder:
-    """The batches of a `TokenBatchSampler`, worked out epoch by epoch."""
+    """The batches of a `TokenBatchSampler`, computed epoch by epoch."""
 
     def __init__(
         self,

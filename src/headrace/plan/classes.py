@@ -1,4 +1,4 @@
-"""Batches with as many samples of each of their classes."""
+"""A batch sampler with the same number of samples of each class in a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BalancedBatchSampler(PlannedBatchSampler[int]):
-    """Batches of a number of classes, with a number of samples of each, however rare a class is.
+    """Batches with the same number of samples of each of their classes, also of rare classes.
 
     >>> from headrace import BalancedBatchSampler, DataLoader
     >>> labels = ["cat"] * 6 + ["dog"] * 2
@@ -29,14 +29,15 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
     ['cat', 'cat', 'dog', 'dog']
     ['cat', 'cat', 'dog', 'dog']
 
-    ``labels``: the class of each sample, as numbers or strings. ``classes_per_batch``: how many classes a batch has, no
-    class twice; None for all of them. Every class comes as often as any other, in random order. Each class is shuffled
-    on its own, and begins anew, in another order, when all of its samples have come: a class with fewer than
-    ``samples_per_class`` has some twice in a batch. ``num_batches``: how many an epoch has; None for as many as the
-    dataset has samples for. An epoch goes on where the one before it ended. ``seed`` as in `BucketBatchSampler`.
+    ``labels`` has the class of each sample, as numbers or strings. ``classes_per_batch`` is the number of different
+    classes in a batch; None for all of them. All classes come equally often, in random order. Each class is shuffled
+    separately, and starts again in another order when all its samples have come. So a class with fewer than
+    ``samples_per_class`` samples has some of them twice in a batch. ``num_batches`` is the length of an epoch; None for
+    the number that the dataset has samples for. An epoch continues where the last one ended. ``seed`` is as in
+    `BucketBatchSampler`.
 
-    "P x K" batches, in the terms of Hermans et al., "In defense of the triplet loss" (2017). Raises `ArgumentError` for
-    labels that are not one row, or none, for more classes in a batch than there are, and for numbers under 1.
+    These are the "P x K" batches of Hermans et al., "In defense of the triplet loss" (2017). Raises `ArgumentError` if
+    ``labels`` is empty or not one-dimensional, for more classes per batch than there are, and for numbers below 1.
     """
 
     def __init__(
@@ -58,14 +59,16 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
                 f"labels must be one row of numbers or strings; got shape {found.shape} of {found.dtype}"
             )
         if not len(found):
-            raise ArgumentError("labels must not be empty: there is no class to put in batches")
+            raise ArgumentError("labels is empty; give the class of each sample")
         if found.dtype.kind == "f" and np.isnan(found).any():
-            raise ArgumentError(f"label {int(np.isnan(found).argmax())} is not a number; give each sample a class")
+            raise ArgumentError(f"label {int(np.isnan(found).argmax())} is NaN; give each sample a class")
         classes, which = np.unique(found, return_inverse=True)
         count = len(classes)
         per_batch = count if classes_per_batch is None else whole("classes_per_batch", classes_per_batch, least=1)
         if per_batch > count:
-            raise ArgumentError(f"classes_per_batch={classes_per_batch} is more than there are: {count} classes")
+            raise ArgumentError(
+                f"classes_per_batch={classes_per_batch} is more than the {count} classes in labels; decrease it"
+            )
         self.classes_per_batch = per_batch
         self.samples_per_class = whole("samples_per_class", samples_per_class, least=1)
         size = self.classes_per_batch * self.samples_per_class
@@ -77,13 +80,13 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
         self._digest = digest(which)
 
     def batch_order(self, key: Key) -> BalancedOrder:
-        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        """Return the batches for a key, or for the sampler's own seed if it has one."""
         how = (self.classes_per_batch, self.samples_per_class, self.num_batches)
         return BalancedOrder(self._members, self._sizes, *how, self._key(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the batches are made of."""
+        """The settings of the batches, by name."""
         names = ("classes_per_batch", "samples_per_class", "num_batches", "seed")
         return {"labels": self._digest, **{name: getattr(self, name) for name in names}}
 
@@ -91,8 +94,8 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
 class BalancedOrder:
     """The batches of a `BalancedBatchSampler`.
 
-    Classes come in rounds: each once, in an order that is the same for as many rounds as make whole batches, so that
-    a batch that ends one round and begins the next has no class twice; and then in another.
+    Classes come in rounds, each class once per round. The order stays the same for as many rounds as make whole
+    batches: so a batch that spans two rounds has no class twice. Then the order changes.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class BalancedOrder:
         return self._count
 
     def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
-        """Return the position of a batch's first sample: all batches have one size."""
+        """Return the position of a batch's first sample; all batches have one size."""
         return step * self._per_batch * self._each
 
     def keys(self, epoch: int, step: int) -> list[int]:
@@ -125,7 +128,7 @@ class BalancedOrder:
     def _batches(self, epoch: int, start: int, stop: int) -> list[list[int]]:
         count = len(self._sizes)
         first = epoch * self._count + start
-        # Which class is drawn, counted from the first batch of the run; a class is drawn once in each round.
+        # Draws of a class, counted from the first batch of the run; each class is drawn once per round.
         drawn = np.arange(first * self._per_batch, (first + stop - start) * self._per_batch)
         which = self._classes.at(drawn % self._same % count, count, turn=drawn // self._same)
         number = (drawn // count * self._each)[:, None] + np.arange(self._each)

@@ -1,4 +1,4 @@
-"""The batches of one epoch, of any sizes: worked out once, held in arrays."""
+"""The batches of one epoch, of any sizes, computed once and stored in arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Groups:
-    """Groups of keys, one after the other.
+    """Consecutive groups of keys.
 
     >>> groups = Groups(np.array([7, 8, 9]), np.array([1, 3]))
     >>> len(groups), groups[1], groups.start(1), groups.between(0, 2)
@@ -33,16 +33,16 @@ class Groups:
         return keys
 
     def start(self, number: int) -> int:
-        """Return how many keys come before a group."""
+        """Return the number of keys before a group."""
         return int(self._ends[number])
 
     def between(self, start: int, stop: int) -> list[tuple[int, ...]]:
-        """Return some groups as tuples."""
+        """Return the groups from ``start`` to ``stop - 1`` as tuples."""
         return [tuple(self[number]) for number in range(start, min(stop, len(self)))]
 
 
 def grouped(keys: NDArray[np.integer[Any]], ends: NDArray[np.integer[Any]], shuffle: Permutations | None) -> Groups:
-    """Return the groups that end at ``ends``, in a random order where there is a permutation to take it from."""
+    """Return the groups that end at ``ends``, in random order if ``shuffle`` is a permutation."""
     if shuffle is None:
         return Groups(keys, ends)
     count = len(ends)
@@ -50,6 +50,6 @@ def grouped(keys: NDArray[np.integer[Any]], ends: NDArray[np.integer[Any]], shuf
     starts = np.concatenate([[0], ends[:-1]])
     sizes = (ends - starts)[order]
     new_ends = np.cumsum(sizes)
-    # Where each key of the new order stands in the old: its group's start there, and its place in the group.
+    # For each key of the new order: the start of its group in the old order, plus its offset in the group.
     places = np.arange(len(keys)) + np.repeat(starts[order] - (new_ends - sizes), sizes)
     return Groups(keys[places], new_ends)

@@ -1,4 +1,4 @@
-"""Plans drawn from samplers: iterators, which can only be asked what comes next."""
+"""The plan of a sampler that can only be iterated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator[list[Any]]:
-    """Cut what a sampler gives into batches.
+    """Cut the keys of a sampler into batches.
 
     >>> list(cut("abcde", 2, drop_last=False)), list(cut("abcde", 2, drop_last=True))
     ([['a', 'b'], ['c', 'd'], ['e']], [['a', 'b'], ['c', 'd']])
@@ -28,7 +28,7 @@ def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator
 
 
 def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
-    """Give what a sampler gives after its first ``count`` keys, which are drawn when the first one is asked for.
+    """Yield the keys of a sampler after its first ``count``, which are drawn at the first call.
 
     >>> list(after("abcde", 3))
     ['d', 'e']
@@ -39,18 +39,18 @@ def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
 
 
 class IteratorPlan:
-    """One epoch of batches of keys, in the order in which an iterator gives them.
+    """One epoch of batches of keys, in the order of an iterator.
 
     >>> from headrace.context.seeds import key_of
     >>> plan = IteratorPlan([[5, 3], [4]], seed=key_of(0))
     >>> plan.work(epoch=0, step=0).keys, plan.work(epoch=0, step=1).start, plan.work(epoch=0, step=2)
     ([5, 3], 2, None)
 
-    The steps must be asked for one after the other, as a loop does; those before ``first`` are drawn and passed over.
-    With ``spare``, what may stand in for a bad sample is what else its batch holds: nothing more of the epoch is known.
-    With ``stream``, what comes are the samples of a stream, as they were read, and not keys; and what comes is a global
-    batch, of which ``share`` takes its part. ``entered`` are the step and the number of keys at which ``batches``
-    begin, and ``mark`` is called with both after each batch that was drawn.
+    The steps must be asked for in order, as a loop does. Steps before ``first`` are drawn and skipped.
+    With ``spare``, other samples of the same batch replace a bad one: the rest of the epoch is not known yet.
+    With ``stream``, the batches hold samples of a stream instead of keys. Then each is a global batch, and ``share``
+    selects the rank's part. ``batches`` starts at ``entered``, a step and a number of keys. After each drawn batch,
+    ``mark`` is called with the new step and number of keys.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class IteratorPlan:
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of the next step."""
-        while self._step < max(self._first, step):  # some later ones were received before, where order is not kept
+        while self._step < max(self._first, step):  # with in_order=False, later steps may have been delivered already
             if self._next() is None:
                 return None
         if step != self._step:
-            raise RuntimeError(f"step {step} asked of a sampler that stands at step {self._step}")
+            raise RuntimeError(f"step {step} was requested, but the sampler is at step {self._step}")
         start = self._start
         keys = self._next()
         if keys is None:

@@ -1,4 +1,4 @@
-"""Mixtures: samples of several datasets, in given proportions, which may change on the way."""
+"""A sampler that mixes several datasets in given proportions, which may change during a run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 TURN = 2**64
 STRIDE = 0x9E3779B97F4A7C15
-"""The golden ratio of 2**64: places on a circle that are this far apart lie more evenly than any others."""
+"""2**64 divided by the golden ratio: points on a circle at this distance are spread most evenly."""
 
 
 class MixtureSampler(PlannedSampler[int]):
-    """Indices of datasets put end to end, drawn from each in proportion to its weight.
+    """Indices into concatenated datasets, drawn from each dataset in proportion to its weight.
 
     >>> from headrace import ConcatDataset, DataLoader, MixtureSampler
     >>> english, french = ["a", "b", "c", "d"], ["à", "é"]
@@ -41,18 +41,18 @@ class MixtureSampler(PlannedSampler[int]):
     >>> [letters.count(letter) for letter in "abcdàé"]
     [225, 225, 225, 225, 50, 50]
 
-    ``datasets``: what was put together by `ConcatDataset`, or the lengths. ``weights``: one for each, from 0 up, in any
-    unit; None for their lengths. They hold at any point: of the first n samples of a run, a dataset has its share of n,
-    give or take a few. Each dataset is shuffled on its own, and begins anew, in another order, when all of its samples
-    have come, whatever the others do; with ``shuffle=False`` it is read in its own order.
+    ``datasets`` are the datasets that `ConcatDataset` joins, or their lengths. ``weights`` has one weight from 0 up for
+    each dataset, in any unit; None for their lengths. The proportions hold at every point of a run, to within a
+    few samples. Each dataset is shuffled separately, and starts
+    again in another order when all its samples have come. With ``shuffle=False`` it is read in its own order.
 
-    ``num_samples``: how many samples an epoch has; None for the lengths' sum. An epoch goes on where the one before it
-    ended. ``weights`` may be a mapping, of the number of samples from which they hold, counted from the start of the
-    first epoch, to weights: ``{0: [0.9, 0.1], 1_000_000: [0.5, 0.5]}``. `changed` gives a sampler whose weights change
-    at some point: up to there it is the same. ``seed`` as in `ShardSampler`.
+    ``num_samples`` is the length of an epoch; None for the sum of the lengths. An epoch continues where the last one
+    ended. ``weights`` may also be a mapping from a number of samples, counted from the start of the first epoch, to the
+    weights from there on: ``{0: [0.9, 0.1], 1_000_000: [0.5, 0.5]}``. `changed` returns a sampler whose weights change
+    at some point, with the same samples before it. ``seed`` is as in `ShardSampler`.
 
-    Raises `ArgumentError` for weights that are not finite numbers from 0 up, one for each dataset, at least one above
-    0; for weight on an empty dataset; and for a mapping that does not begin at 0.
+    Raises `ArgumentError` for weights that are not finite numbers from 0 up, one for each dataset, with at least one
+    above 0. Also for a weight on an empty dataset, and for a mapping that does not start at 0.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MixtureSampler(PlannedSampler[int]):
         super().__init__(seed)
         self.sizes = [size_of(f"dataset {number}", dataset) for number, dataset in enumerate(datasets)]
         if not any(self.sizes):
-            raise ArgumentError(f"a mixture needs a dataset that is not empty; got {len(self.sizes)} without samples")
+            raise ArgumentError("all datasets are empty; give at least one dataset with samples")
         given: Any = self.sizes if weights is None else weights
         if not isinstance(given, Mapping):
             given = {0: given}
@@ -77,14 +77,14 @@ class MixtureSampler(PlannedSampler[int]):
         }
         if 0 not in self.weights:
             raise ArgumentError(
-                f"weights must say what holds from sample 0 on; they begin at {min(given, default=None)}"
+                f"weights must have an entry for sample 0; the first entry is for {min(given, default=None)}"
             )
         self.weights = dict(sorted(self.weights.items()))
         self.num_samples = sum(self.sizes) if num_samples is None else whole("num_samples", num_samples, least=1)
         self.shuffle = flag("shuffle", shuffle)
 
     def changed(self, since: int, weights: Sequence[float]) -> MixtureSampler:
-        """Return this mixture with other weights from the ``since``-th sample of the run on; before, it is the same.
+        """Return this mixture with other weights from the ``since``-th sample of the run on.
 
         >>> from headrace import MixtureSampler
         >>> half = MixtureSampler([10, 10], [0.5, 0.5], num_samples=12, seed=0)
@@ -92,8 +92,8 @@ class MixtureSampler(PlannedSampler[int]):
         >>> list(half)[:6] == list(later)[:6], [index >= 10 for index in list(later)[6:]]
         (True, [True, True, True, True, True, True])
 
-        In a run of batches of one size, ``since`` is the step times that size; weights that were to hold from there on
-        are left out.
+        The samples before it stay the same. If all batches have one size, ``since`` is the step times that size.
+        Earlier changes planned for that sample or later are dropped.
         """
         since = whole("since", since, least=0)
         schedule: dict[int, Sequence[float]] = {at: share for at, share in self.weights.items() if at < since}
@@ -101,7 +101,7 @@ class MixtureSampler(PlannedSampler[int]):
         return MixtureSampler(self.sizes, schedule, num_samples=self.num_samples, shuffle=self.shuffle, seed=self.seed)
 
     def order(self, key: Key) -> MixtureOrder:
-        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        """Return the order for a key, or for the sampler's own seed if it has one."""
         return MixtureOrder(self.sizes, self.weights, self.num_samples, self._key(key), shuffle=self.shuffle)
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class MixtureSampler(PlannedSampler[int]):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the order is made of, the schedule of weights included."""
+        """The settings of the order, by name, with the schedule of weights."""
         return {
             "sizes": shown(self.sizes),
             "weights": shown([[since, *share] for since, share in self.weights.items()]),
@@ -121,25 +121,25 @@ class MixtureSampler(PlannedSampler[int]):
 
 @dataclass(frozen=True, slots=True)
 class WeightPhase:
-    """Samples of a run from ``since`` on, as long as the weights are the same."""
+    """The part of a run from sample ``since`` on with the same weights."""
 
     since: int
     parts: NDArray[np.intp]
-    """The datasets that have a weight."""
+    """The datasets with a weight above 0."""
     bounds: tuple[int, ...]
-    """Where the share of each of them begins on a circle of 2**64 places, and the circle's end."""
+    """The start of each dataset's arc on a circle of 2**64 points, and the circle's end."""
     drawn: tuple[int, ...]
-    """How many samples of each dataset came before."""
+    """The number of earlier samples of each dataset."""
 
 
 class MixtureOrder:
     """The order of a `MixtureSampler`.
 
-    The n-th sample of a run has place ``offset + n * STRIDE`` on a circle, and is drawn from the dataset whose share of
-    the circle that is: Weyl's sequence of the golden ratio, whose first n places have in any arc their share of n, up
-    to the logarithm of n (Kuipers and Niederreiter, "Uniform distribution of sequences", 1974, chapter 2.3). How many
-    of them lie in an arc is a sum of floors, which Euclid's algorithm finds in some fifty steps, so that any place in
-    the run can be entered.
+    The n-th sample of a run has the point ``offset + n * STRIDE`` on a circle, and comes from the dataset whose arc
+    contains it. This is Weyl's sequence of the golden ratio. Each arc contains its share of the first n points, up to
+    the logarithm of n (Kuipers and Niederreiter, "Uniform distribution of sequences", 1974, chapter 2.3). The number of
+    points in an arc is a sum of floors. Euclid's algorithm computes it in about fifty steps, so a run can start at any
+    position.
     """
 
     def __init__(
@@ -179,13 +179,13 @@ class MixtureOrder:
         return keys
 
     def _alike(self, phase: WeightPhase, begin: int, end: int) -> list[int]:
-        """Return the keys of samples ``begin`` to ``end`` of the run, whose weights are the same."""
+        """Return the keys of samples ``begin`` to ``end - 1`` of the run, within one phase."""
         here = np.uint64((self._offset + begin * STRIDE) % TURN)
         places = here + np.arange(end - begin, dtype=np.uint64) * np.uint64(STRIDE)
         inner = np.array([min(bound, TURN - 1) for bound in phase.bounds[1:-1]], np.uint64)
         share = np.searchsorted(inner, places, side="right")
         part = phase.parts[share]
-        # How many samples of the same dataset come before each: in the run, and then here.
+        # For each sample, the number of earlier samples of its dataset: here, and then in the run.
         by_part = np.argsort(part, kind="stable")
         here_of = np.bincount(part, minlength=len(self._sizes))
         number = np.empty(len(part), np.int64)
@@ -198,7 +198,7 @@ class MixtureOrder:
         return keys
 
     def _drawn(self, phase: WeightPhase, upto: int) -> tuple[int, ...]:
-        """Return how many samples of each dataset come before sample ``upto`` of the run."""
+        """Return the number of samples of each dataset before sample ``upto`` of the run."""
         drawn = list(phase.drawn)
         offset, count = (self._offset + phase.since * STRIDE) % TURN, upto - phase.since
         below = [_below(bound, offset, count) for bound in phase.bounds]
@@ -208,7 +208,7 @@ class MixtureOrder:
 
 
 def _below(bound: int, offset: int, count: int) -> int:
-    """Return how many of the places ``offset + n * STRIDE`` of the circle, for n below ``count``, are below a bound.
+    """Return how many of the points ``offset + n * STRIDE`` of the circle, for n below ``count``, are below a bound.
 
     >>> sum((7 + n * STRIDE) % TURN < 2**62 for n in range(1000)), _below(2**62, 7, 1000)
     (251, 251)
@@ -239,9 +239,11 @@ def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
         )
     for number, (weight, size) in enumerate(zip(weights.tolist(), sizes, strict=True)):
         if not 0 <= weight < float("inf"):
-            raise ArgumentError(f"weights must be finite numbers from 0 up; that of dataset {number} is {weight}")
+            raise ArgumentError(f"weights must be finite numbers from 0 up; the weight of dataset {number} is {weight}")
         if weight and not size:
-            raise ArgumentError(f"dataset {number} is empty and has a weight of {weight}; give it 0, or leave it out")
+            raise ArgumentError(
+                f"dataset {number} is empty, but its weight is {weight}; set the weight to 0, or remove the dataset"
+            )
     if not weights.any():
-        raise ArgumentError("at least one of the weights must be above 0")
+        raise ArgumentError("all weights are 0; at least one must be above 0")
     return tuple(weights.tolist())

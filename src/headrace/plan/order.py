@@ -1,4 +1,4 @@
-"""Orders: which key comes at which position of an epoch, as a function that can be entered anywhere."""
+"""Orders: the key at each position of an epoch, as a function that starts at any position."""
 
 from __future__ import annotations
 
@@ -18,65 +18,65 @@ if TYPE_CHECKING:
     from headrace.context.seeds import Key
 
 AHEAD = 2**12
-"""Keys worked out at a time for who asks for one batch after the other: the cost of a call is then hardly felt."""
+"""Keys computed per call when batches are asked for in order, so that the cost of the call is small."""
 
 
 class Order(Protocol):
-    """A sampler as a function: to a sampler what a list is to an iterator."""
+    """A sampler with random access, as a list is an iterator with random access."""
 
     def __len__(self) -> int: ...
 
     def keys(self, epoch: int, start: int, stop: int) -> Sequence[Any]:
-        """Return the keys at positions ``start`` to ``stop`` (at most ``len``) of an epoch."""
+        """Return the keys at positions ``start`` to ``stop - 1`` of an epoch; ``stop`` is at most ``len``."""
         ...
 
 
 class BatchOrder(Protocol):
-    """A batch sampler as a function: which keys are in which batch of an epoch."""
+    """A batch sampler with random access: the keys of each batch of an epoch."""
 
     def count(self, epoch: int) -> int:
         """Return how many batches an epoch has."""
         ...
 
     def keys(self, epoch: int, step: int) -> list[Any]:
-        """Return the keys of a batch; ``step`` is from 0 to ``count(epoch) - 1``."""
+        """Return the keys of the batch at ``step``, from 0 to ``count(epoch) - 1``."""
         ...
 
     def start(self, epoch: int, step: int) -> int:
-        """Return the position in the epoch of a batch's first key; its others follow, and no two batches overlap."""
+        """Return the position of a batch's first key. The others follow it, and no two batches overlap."""
         ...
 
 
 @runtime_checkable
 class Ordered(Protocol):
-    """A sampler that can say its order as a function of a key: the loader then asks it for any place in any epoch."""
+    """A sampler whose order is a function of a key, so that the loader can start at any position of any epoch."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the order is made of, for a saved state: by name, what JSON can hold."""
+        """The settings of the order, by name, for a saved state; JSON can hold them."""
         ...
 
     def order(self, key: Key, /) -> Order:
-        """Return the order that belongs to a key."""
+        """Return the order for a key."""
         ...
 
 
 @runtime_checkable
 class BatchOrdered(Protocol):
-    """A batch sampler that can say its batches as a function of a key."""
+    """A batch sampler whose batches are a function of a key."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the batches are made of, for a saved state: by name, what JSON can hold."""
+        """The settings of the batches, by name, for a saved state; JSON can hold them."""
         ...
 
     def batch_order(self, key: Key, /) -> BatchOrder:
-        """Return the batches that belong to a key."""
+        """Return the batches for a key."""
         ...
 
 
 class FixedEpoch:
-    """One epoch of a planned sampler's order, whatever epoch it is asked for.
+    """A planned sampler's order of one fixed epoch; the ``epoch`` argument of `keys` is ignored.
 
     >>> from headrace import RepeatedSampler
     >>> from headrace.context.seeds import key_of
@@ -84,8 +84,8 @@ class FixedEpoch:
     >>> FixedEpoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)
     True
 
-    A loop without a seed draws one, and its random numbers are those of epoch 0; a sampler with a seed of its own goes
-    on from epoch to epoch all the same.
+    A loop without a seed draws one, and uses the random numbers of epoch 0. A sampler with its own seed still has a
+    different order in each epoch.
     """
 
     __slots__ = ("_aside", "_epoch", "_order")
@@ -97,12 +97,12 @@ class FixedEpoch:
     def __len__(self) -> int:
         return len(self._order)
 
-    def keys(self, epoch: int, start: int, stop: int) -> Sequence[Any]:  # noqa: ARG002  it knows which
-        """Return the keys at positions ``start`` to ``stop``."""
+    def keys(self, epoch: int, start: int, stop: int) -> Sequence[Any]:  # noqa: ARG002  the epoch is fixed
+        """Return the keys at positions ``start`` to ``stop - 1``."""
         return self._order.keys(self._epoch, start, stop)
 
     def aside(self, start: int, count: int) -> list[Any]:
-        """Return so many keys from a position on and round the end, and leave what `keys` has worked out ahead."""
+        """Return ``count`` keys from a position on, wrapping at the end; keep the keys that `keys` computed ahead."""
         keys: list[Any] = []
         while len(keys) < count:
             keys += self._aside.keys(self._epoch, start, min(start + count - len(keys), len(self)))
@@ -130,7 +130,7 @@ class Sequential:
 
 @dataclass(slots=True)
 class Shuffled:
-    """The keys 0 to n-1 in a random order, another in each epoch; no order is held, of however many keys."""
+    """The keys 0 to n-1 in a random order, a new one in each epoch, in constant memory."""
 
     size: int
     key: Key
@@ -151,7 +151,7 @@ class Shuffled:
         return self._cache.take(epoch, start, stop, self._compute, end=self.size)
 
     def at(self, epoch: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """Return the keys at any positions of an epoch, all at once.
+        """Return the keys at any positions of an epoch in one call.
 
         >>> from headrace.context.seeds import key_of
         >>> order = Shuffled(10**9, key_of(0))

@@ -1,4 +1,4 @@
-"""Sequence packing: several short samples in one row of a batch, so that little of it is padding."""
+"""A batch sampler that packs several short samples in one row of a batch, to avoid padding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Fit = Literal["first", "best"]
 
 
 class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
-    """Batches of rows, each a few samples that together are no longer than a row.
+    """Batches of rows; each row is a group of samples that fit in it together.
 
     >>> from headrace import PackingBatchSampler
     >>> lengths = [7, 4, 3, 6, 2, 8]
@@ -41,21 +41,22 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
      [7 7 7 7 7 7 7 3 3 3]]
     [[6 6 6 6 6 6 4 4 4 4]]
 
-    A key is a tuple of indices, one for each sample of a row, which `GroupedDataset` reads and `PackedCollate` puts
-    together: rows with the segment ids and positions that attention needs. ``lengths``: how long each sample is.
+    A key is a tuple with the indices of a row's samples. `GroupedDataset` reads them, and `PackedCollate` concatenates
+    them, with the segment ids and positions that attention needs. ``lengths`` has the length of each sample.
 
-    ``fit``: a sample goes into the fullest row that has room for it ("best"), or into the first ("first"), and begins a
-    new row where there is none; with ``decreasing`` the longest go first, which leaves little room unused: at most 11/9
-    of the fewest rows, and a few (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing
-    algorithms", 1974). Each epoch samples are shuffled, ``window`` of them at a time are packed together, and the rows
-    come in random order; with ``shuffle=False`` all in order. ``longer``: a sample longer than a row is an error
-    ("raise"), left out ("drop"), or counts as a whole row ("truncate", to which `PackedCollate` then cuts it). The last
-    batch may have fewer rows, or is left out with ``drop_last``. How many rows an epoch has may differ from epoch to
-    epoch; they are worked out when its first batch is asked for, in some seconds for a million samples, and held.
-    ``seed`` as in `BucketBatchSampler`.
+    ``fit`` puts a sample into the fullest row that has room for it ("best"), or into the first such row ("first"). If
+    no row has room, a new one starts. With ``decreasing``, the longest samples go first, which leaves little room
+    unused: at most 11/9 of the smallest number of rows, plus a few (Johnson et al., "Worst-case performance bounds for
+    simple one-dimensional packing algorithms", 1974). In each epoch the samples are shuffled and packed, ``window`` of
+    them at a time. The rows come in random order. With ``shuffle=False`` everything stays in order.
 
-    Raises `ArgumentError` for lengths that are not integers from 0 up, naming the first, for one longer than a row
-    likewise, and for numbers under 1.
+    ``longer`` handles a sample longer than a row: an error ("raise"), dropped ("drop"), or counted as a whole row
+    ("truncate"; `PackedCollate` then cuts it). The last batch may have fewer rows; ``drop_last`` drops it. The number
+    of rows may differ from epoch to epoch. They are computed when the first batch is requested, in a few seconds for a
+    million samples, and cached. ``seed`` is as in `BucketBatchSampler`.
+
+    Raises `ArgumentError` for lengths that are not integers from 0 up or longer than a row, with the first such sample,
+    and for other numbers below 1.
     """
 
     def __init__(
@@ -86,18 +87,18 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
         self._digest = digest(found)
 
     def batch_order(self, key: Key) -> PackingOrder:
-        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        """Return the batches for a key, or for the sampler's own seed if it has one."""
         return PackingOrder(self, self._kept, self._lengths, self._key(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the batches are made of."""
+        """The settings of the batches, by name."""
         names = ("row_length", "batch_size", "fit", "decreasing", "window", "longer", "shuffle", "drop_last", "seed")
         return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
 
 
 class PackingOrder:
-    """The batches of a `PackingBatchSampler`, worked out epoch by epoch. What is counted are rows."""
+    """The batches of a `PackingBatchSampler`, computed epoch by epoch. Positions count rows."""
 
     def __init__(
         self, sampler: PackingBatchSampler, kept: NDArray[np.int64], lengths: NDArray[np.int64], key: Key
@@ -150,20 +151,20 @@ class PackingOrder:
 
 
 def best_fit(lengths: Sequence[int], room: int) -> list[int]:
-    """Return the row of each sample: the fullest that has room for it; of some as full, the one begun first.
+    """Return the row of each sample: the fullest that has room, and the oldest of equally full ones.
 
     >>> best_fit([7, 4, 3, 6], room=10)
     [0, 1, 0, 1]
     """
     rows: list[int] = []
-    rests: list[int] = []  # how much room rows have left, each number once, sorted; and the rows that have it
+    rests: list[int] = []  # the distinct amounts of free room, sorted; `having` has the rows with each
     having: dict[int, list[int]] = {}
-    begun = 0
+    opened = 0
     for length in lengths:
         place = bisect_left(rests, length)
         if place == len(rests):
-            row, rest = begun, room - length
-            begun += 1
+            row, rest = opened, room - length
+            opened += 1
         else:
             left = rests[place]
             row, rest = heappop(having[left]), left - length
@@ -178,14 +179,14 @@ def best_fit(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[int]:
-    """Return the row of each sample: the first that has room for it.
+    """Return the row of each sample: the first that has room.
 
     >>> first_fit([3, 6, 4, 3], room=10)
     [0, 0, 1, 1]
     """
     rows: list[int] = []
     leaves = 1 << (len(lengths) - 1).bit_length()
-    # A heap of the room that is left: of rows in the leaves, from ``leaves`` on, of the roomiest below in the others.
+    # A tree of free room: rows are the leaves, from index ``leaves`` on; inner nodes hold the maximum below them.
     rests = [room] * (2 * leaves)
     for length in lengths:
         node = 1

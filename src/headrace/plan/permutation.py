@@ -1,12 +1,12 @@
-"""Permutations that are computed and not held: where any position goes, for any size up to 2**63.
+"""Permutations of any size up to 2**63, computed position by position, in constant memory.
 
-A block cipher for a domain of any size. A position is split into two digits to one base, and in each round a keyed hash
-of one digit is added to the other: a Feistel network (Luby and Rackoff, "How to construct pseudorandom permutations
-from pseudorandom functions", 1988) on numbers modulo the base (Black and Rogaway, "Ciphers with arbitrary finite
-domains", CT-RSA 2002). What falls outside of the size goes through again until it falls inside (cycle walking, there
-too): few do, since the square of the base is barely more than the size. Mitchell et al., "Bandwidth-optimal random
-shuffling for GPUs" (ACM TOPC 2022), shuffle by such ciphers and say how they are tested; so do we. It is no cipher to
-keep secrets with. Why this one: docs/decisions/0009-shuffling-without-memory.md.
+A permutation is a block cipher for a domain of any size. A position is split into two digits of one base. Each round
+adds a keyed hash of one digit to the other: a Feistel network (Luby and Rackoff, "How to construct pseudorandom
+permutations from pseudorandom functions", 1988) on numbers modulo the base (Black and Rogaway, "Ciphers with arbitrary
+finite domains", CT-RSA 2002). A result outside the size goes through the network again (cycle walking, from the same
+paper). That is rare, because the square of the base is barely larger than the size. Mitchell et al., "Bandwidth-optimal
+random shuffling for GPUs" (ACM TOPC 2022), shuffle with such ciphers. Our tests follow theirs. The cipher is not
+secure. The reasons for this choice: docs/decisions/0009-shuffling-without-memory.md.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     Words = NDArray[np.uint64]
 
 ROUNDS = 10
-"""With 4 and 6 our tests of small sizes fail, with 8 they pass; two more are a margin."""
+"""Our tests of small sizes fail with 4 and 6 rounds and pass with 8; two more are a margin."""
 
 CHUNK = 2**13
-"""Positions worked on at a time: what stands between them and their answer stays in the cache, whatever the size."""
+"""Positions per chunk, so that intermediate results stay in the CPU cache."""
 
 EXACT = 2**48
-"""Sizes above have a power of two for a base: 32 hashed bits spread evenly over that, or over much smaller numbers."""
+"""Larger sizes use a power of two as base: 32 hashed bits are uniform over it, or over much smaller bases."""
 
 _HALF = np.uint64(32)
 
 
 class Permutations:
-    """A family of permutations, fixed by (key, epoch, stream); each has a size and, in the family, a number.
+    """A family of permutations, fixed by (key, epoch, stream); each has a size and a number in the family.
 
     >>> from headrace.context.seeds import key_of
     >>> family = Permutations(key_of(0), epoch=0)
@@ -47,14 +47,14 @@ class Permutations:
     >>> 0 <= one < trillion, 0 <= other < trillion, one == other
     (True, True, False)
 
-    ``stream`` keeps apart what one plan needs several families for.
+    ``stream`` separates several families of one plan.
     """
 
     __slots__ = ("_numbers", "_rounds")
 
     def __init__(self, key: Key, epoch: int, stream: int = 0) -> None:
         words = generator(key, Purpose.ORDER, epoch, stream).integers(0, 2**64, (ROUNDS + 1, 3), dtype=np.uint64)
-        words[:, :2] |= np.uint64(1)  # the multipliers: odd, so that no bit of what they multiply is lost
+        words[:, :2] |= np.uint64(1)  # odd multipliers lose no bit of their operand
         self._rounds = words[:-1]
         self._numbers = words[-1]
 
@@ -65,30 +65,30 @@ class Permutations:
         part: int | NDArray[np.integer[Any]] = 0,
         turn: int | NDArray[np.integer[Any]] = 0,
     ) -> NDArray[np.int64]:
-        """Return what stands at positions of the permutation of 0..size-1 that is number (part, turn) of the family.
+        """Return the values at positions of permutation (part, turn) of 0..size-1.
 
-        All but the positions may be one number or an array of as many, which then says for each position which
-        permutation is meant. Positions are trusted to be from 0 to size - 1, and sizes from 1 to 2**63.
+        The other arguments are one number, or an array with one number for each position. Positions must be from 0 to
+        size - 1, and sizes from 1 to 2**63; this is not checked.
         """
         places, sizes, tweak = _words(positions), _words(size), self._tweak(_words(part), _words(turn))
         bases = _base(sizes)
         found = np.empty(len(places), np.int64)
         for start in range(0, len(places), CHUNK):
             here = slice(start, start + CHUNK)
-            found[here] = self._walked(places[here], _cut(sizes, here), _cut(bases, here), _cut(tweak, here))
+            found[here] = self._cycle_walked(places[here], _cut(sizes, here), _cut(bases, here), _cut(tweak, here))
         return found
 
-    def _walked(self, places: Words, sizes: Words, bases: Words, tweak: Words) -> Words:
-        found = self._sent(places, bases, tweak)
+    def _cycle_walked(self, places: Words, sizes: Words, bases: Words, tweak: Words) -> Words:
+        found = self._passed(places, bases, tweak)
         outside = np.flatnonzero(found >= sizes)
         while len(outside):
-            again = self._sent(found[outside], _cut(bases, outside), _cut(tweak, outside))
+            again = self._passed(found[outside], _cut(bases, outside), _cut(tweak, outside))
             found[outside] = again
             outside = outside[again >= _cut(sizes, outside)]
         return found
 
-    def _sent(self, places: Words, bases: Words, tweak: Words) -> Words:
-        """Send each place once through the network, whose domain is the square of its base."""
+    def _passed(self, places: Words, bases: Words, tweak: Words) -> Words:
+        """Apply the network once to each position; its domain is the square of the base."""
         if kernel is not None:
             sent = places.copy()
             kernel.permute(sent, self._rounds, bases, tweak)
@@ -109,14 +109,14 @@ class Permutations:
             hashed >>= _HALF
             left += hashed
             np.subtract(left, bases, out=spare)
-            np.minimum(left, spare, out=left)  # below the base again: what is less than zero wraps to the largest
+            np.minimum(left, spare, out=left)  # back below the base: a negative number wraps to a large one
             left, right = right, left
         left *= bases
         left += right
         return left
 
     def _tweak(self, part: Words, turn: Words) -> Words:
-        """Hash the number of a permutation in the family, with the finaliser of SplitMix64 (Steele et al., 2014)."""
+        """Hash the number of a permutation in the family, with the finalizer of SplitMix64 (Steele et al., 2014)."""
         first, second, addend = self._numbers
         mixed: Words = part * first + turn * second + addend
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -133,10 +133,10 @@ def _cut(words: Words, here: slice | NDArray[np.intp]) -> Words:
 
 
 def _base(sizes: Words) -> Words:
-    """Return the base of the two digits: its square is at least the size.
+    """Return the base of the two digits; its square is at least the size.
 
-    Even, because sums modulo an odd number make even permutations only; and at least 4, because two digits below 2 are
-    too few to be mixed in so many rounds.
+    It is even, because sums modulo an odd number give only even permutations. It is at least 4, because two binary
+    digits do not mix well enough in this number of rounds.
     """
     bases = (np.sqrt(sizes.astype(np.float64)).astype(np.uint64) + np.uint64(2)) & ~np.uint64(1)
     digits = (np.frexp((sizes - np.uint64(1)).astype(np.float64))[1] + 1) // 2

@@ -1,4 +1,4 @@
-"""What every planned sampler is: an order that can be entered anywhere, and an ordinary iterable; and its arguments."""
+"""Base classes of planned samplers, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 K_co = TypeVar("K_co", covariant=True)
 
 CHUNK = 2**12
-"""Keys that are asked for at a time where a sampler is iterated."""
+"""Keys computed at a time when a sampler is iterated."""
 
 Longer = Literal["raise", "drop", "truncate"]
 
 
 class Planned(ABC):
-    """A seed of its own, or none; an epoch; and what it is made of, in a few words."""
+    """The common part of planned samplers: an optional seed, an epoch, and a fingerprint."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
@@ -38,13 +38,13 @@ class Planned(ABC):
         self._own = None if seed is None else key_of(seed)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that iterating gives: call it before each. A loader of ours needs no such call."""
+        """Set the epoch for the next iteration. A headrace loader needs no such call."""
         self.epoch = whole("epoch", epoch, least=0)
 
     @property
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """What the plan is made of, in less than 1 KB of JSON: two that give different batches differ here."""
+        """The settings of the plan in less than 1 KB of JSON. Plans with different batches differ here."""
 
     def _key(self, given: Key | None = None) -> Key:
         return self._own or given or key_of(0)
@@ -59,7 +59,7 @@ class PlannedSampler(Planned, Generic[K_co]):
 
     @abstractmethod
     def order(self, key: Key) -> Order:
-        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        """Return the order for a key, or for the sampler's own seed if it has one."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -75,8 +75,8 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
 
     _orders: tuple[Key, BatchOrder] | None = None
 
-    def __new__(cls, *given: Any, **named: Any) -> Self:  # noqa: ARG004  for those who make one anew
-        """Refuse a sampler: Lightning puts one in, where it makes batch samplers anew."""
+    def __new__(cls, *given: Any, **named: Any) -> Self:  # noqa: ARG004  only checked
+        """Refuse a sampler as the first argument: Lightning passes one when it recreates batch samplers."""
         if given and any(kind.__name__ == "Sampler" for kind in type(given[0]).__mro__):
             raise ArgumentError(
                 f"{cls.__name__} plans its batches itself, but was given a {type(given[0]).__name__}, "
@@ -87,7 +87,7 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
 
     @abstractmethod
     def batch_order(self, key: Key) -> BatchOrder:
-        """Return the batches that belong to a key, or to the sampler's own seed where it has one."""
+        """Return the batches for a key, or for the sampler's own seed if it has one."""
 
     def __len__(self) -> int:
         return self._mine().count(self.epoch)
@@ -97,7 +97,7 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
         return (order.keys(epoch, step) for step in range(order.count(epoch)))
 
     def _mine(self) -> BatchOrder:
-        """Return the batches that iterating gives: kept, since planning an epoch may take a second."""
+        """Return the batches of an iteration. They are cached: planning an epoch may take a second."""
         if self._orders is None:
             self._orders = self._key(), self.batch_order(self._key())
         return self._orders[1]
@@ -150,7 +150,7 @@ def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:
     if found.ndim != 1 or found.dtype.kind not in "iuf":
         raise ArgumentError(f"{name} must be one row of integers; got shape {found.shape} of {found.dtype}")
     if not len(found):
-        raise ArgumentError(f"{name} must not be empty: there is nothing to put in batches")
+        raise ArgumentError(f"{name} is empty; give one number for each sample")
     with np.errstate(invalid="ignore"):
         good = (found >= least) & (found < 2**63)
         if found.dtype.kind == "f":
@@ -164,7 +164,7 @@ def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:
 def kept_lengths(
     lengths: NDArray[np.int64], most: int, longer: Longer, limit: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the samples that are kept, and the lengths that they count as."""
+    """Return the indices of the kept samples, and the lengths to count for them."""
     over = lengths > most
     indices = np.arange(len(lengths))
     if not over.any():
@@ -174,18 +174,18 @@ def kept_lengths(
     if longer == "raise" or over.all():
         at = int(np.argmax(over))
         rest = f" (and {int(over.sum()) - 1} more)" if over.sum() > 1 else ""
-        cure = "give more" if longer == "drop" else 'give more, or longer="drop" or "truncate"'
+        cure = f"increase {limit}" if longer == "drop" else f'increase {limit}, or pass longer="drop" or "truncate"'
         raise ArgumentError(f"sample {at} has length {lengths[at]}{rest}, more than {limit}={most}; {cure}")
     return indices[~over], lengths[~over]
 
 
 def digest(array: NDArray[Any]) -> str:
-    """Return what tells one array from another, in 16 letters."""
+    """Return a hash of an array, as 16 letters."""
     row = np.ascontiguousarray(array)
     return hashlib.blake2b(row.view(np.uint8).data, digest_size=8, person=row.dtype.str.encode()).hexdigest()
 
 
 def shown(values: list[Any]) -> Any:
-    """Return a list that is short as it is; of a long one, what tells it from others."""
+    """Return a short list unchanged, and a long one as its length and a hash."""
     text = repr(values)
     return values if len(text) <= 200 else f"{len(values)}, {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

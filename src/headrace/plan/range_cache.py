@@ -1,4 +1,4 @@
-"""What was worked out last, and a little ahead: for plans that are cheap a thousand places at a time."""
+"""A cache of the last computed range of an order, with some positions ahead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class RangeCache:
-    """Makes stretches of an epoch by a function, ahead of whoever asks for one after the other.
+    """A range of an epoch's order, computed ahead for callers that ask for consecutive ranges.
 
     >>> held = RangeCache(ahead=100)
     >>> def squares(epoch, start, stop):
@@ -23,8 +23,8 @@ class RangeCache:
     making 500 to 501
     ([25, 36], [250000])
 
-    What it gives depends on what is asked for alone; what it costs, on what was asked before. It can be copied and
-    pickled, and then holds nothing.
+    The results depend only on the arguments; the cost also depends on earlier calls. A copy or an unpickled cache is
+    empty.
     """
 
     __slots__ = ("_ahead", "_last")
@@ -36,7 +36,7 @@ class RangeCache:
     def take(
         self, epoch: int, start: int, stop: int, make: Callable[[int, int, int], list[Any]], *, end: int
     ) -> list[Any]:
-        """Return places ``start`` to ``stop`` (at most ``end``) of an epoch, of ``make(epoch, start, stop)``."""
+        """Return ``make(epoch, start, stop)``, cut at ``end``, from the cache if possible."""
         start, stop = max(start, 0), min(stop, end)
         if stop <= start:
             return []
@@ -45,7 +45,7 @@ class RangeCache:
         if last is not None and last[0] == epoch and start >= last[1]:
             if stop - last[1] <= len(last[2]):
                 return last[2][start - last[1] : stop - last[1]]
-            # A little further on than last time: one batch after the other, or a rank's part of each.
+            # Close to the last call: the next batch, or a rank's part of it.
             ahead = self._ahead if start - last[1] <= max(len(last[2]), self._ahead) else 0
         made = make(epoch, start, min(max(stop, start + ahead), end))
         self._last = epoch, start, made

@@ -1,4 +1,4 @@
-"""Repeated augmentation: each sample several times an epoch, each time augmented anew."""
+"""A sampler for repeated augmentation: each sample several times per epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RepeatedSampler(PlannedSampler[int]):
-    """Each index of a dataset ``repeats`` times an epoch, for augmentation that differs each time.
+    """Each index of a dataset ``repeats`` times per epoch, with different augmentation each time.
 
     >>> from headrace import RepeatedSampler
     >>> list(RepeatedSampler("abc", 2, seed=0))
@@ -31,13 +31,14 @@ class RepeatedSampler(PlannedSampler[int]):
     >>> sorted(apart[:6]), sorted(apart[6:])
     ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
 
-    ``dataset``: anything with a length, or the length itself. ``together``: one after the other, and so in one batch
-    where ``repeats`` divides its size (Hoffer et al., "Augment your batch", CVPR 2020; Berman et al., "MultiGrain",
-    2019); else a whole pass apart, each pass in another order, but never closer than half the dataset, and so in
-    different batches of up to that size. ``num_samples``: an epoch ends after so many (None: after all of them); for as
-    many steps as without repeats, give ``len(dataset)``. ``seed`` as in `ShardSampler`.
+    ``dataset`` is anything with a length, or the length itself. With ``together``, the repeats are consecutive. They
+    are in one batch if ``repeats`` divides the batch size (Hoffer et al., "Augment your batch", CVPR 2020; Berman et
+    al., "MultiGrain", 2019). Otherwise they are a whole pass apart, and each pass has another order. Two repeats are
+    never closer than half the dataset, so they are in different batches of up to that size. An epoch ends after
+    ``num_samples`` samples (None: after all of them). For as many steps as without repeats, pass ``len(dataset)``.
+    ``seed`` is as in `ShardSampler`.
 
-    Raises `ArgumentError` for an empty dataset and for numbers under 1.
+    Raises `ArgumentError` for an empty dataset and for numbers below 1.
     """
 
     def __init__(
@@ -54,16 +55,17 @@ class RepeatedSampler(PlannedSampler[int]):
         self.repeats = whole("repeats", repeats, least=1)
         self.together = flag("together", together)
         if not self.size:
-            raise ArgumentError("dataset must not be empty: there is nothing to repeat")
+            raise ArgumentError("dataset is empty; give a dataset with samples to repeat")
         most = self.size * self.repeats
         self.num_samples = most if num_samples is None else whole("num_samples", num_samples, least=1)
         if self.num_samples > most:
             raise ArgumentError(
-                f"num_samples={num_samples} is more than an epoch has: {self.size} samples, {repeats} times"
+                f"num_samples={num_samples} is more than the {most} samples of an epoch ({self.size} x {repeats}); "
+                "decrease it, or increase repeats"
             )
 
     def order(self, key: Key) -> RepeatedOrder:
-        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        """Return the order for a key, or for the sampler's own seed if it has one."""
         return RepeatedOrder(self.size, self.repeats, self.num_samples, self._key(key), together=self.together)
 
     def __len__(self) -> int:
@@ -71,7 +73,7 @@ class RepeatedSampler(PlannedSampler[int]):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the order is made of."""
+        """The settings of the order, by name."""
         names = ("size", "repeats", "together", "num_samples", "seed")
         return {name: getattr(self, name) for name in names}
 
@@ -100,7 +102,7 @@ class RepeatedOrder:
         if self._together:
             slots = places // self._repeats
         else:
-            # The two halves of the order stay apart: only within its half does a sample come earlier or later.
+            # A sample moves only within its half of the order, so that two repeats stay far apart.
             turn, place = np.divmod(places, size)
             half = (size + 1) // 2
             second = (place >= half).astype(np.int64)

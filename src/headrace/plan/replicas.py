@@ -1,4 +1,4 @@
-"""Plans for streams: iterable datasets, of which nobody knows the end."""
+"""The plan of a stream: an iterable dataset, whose length is not known."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReplicatedStream:
-    """Batches from ``count`` copies of a stream in turn: step ``s`` reads the next of replica ``s mod count``.
+    """Batches from ``count`` copies of a stream in turn: step ``s`` reads replica ``s mod count``.
 
     >>> from headrace.context.seeds import key_of
     >>> plan = ReplicatedStream(count=2, batch_size=4, seed=key_of(0))
     >>> plan.work(epoch=0, step=3).replica
     StreamReplica(number=1, count=2, start=4, size=4, state=None)
 
-    There is always a next step: only reading a replica shows that it has ended. Any worker may read it, because the
-    work says where it continues.
+    There is always a next step, because only reading a replica shows its end. Any worker may read it, because the
+    work says where to continue.
     """
 
     count: int
     batch_size: int
     seed: Key
     first: int = 0
-    """The step from which a run goes on."""
+    """The step where the run resumes."""
     states: Mapping[int, Any] = field(default_factory=dict)
-    """What the streams said of themselves at that step, by replica."""
+    """The streams' own states at that step, by replica."""
     starts: Sequence[int] = ()
-    """Where each replica stands at that step; empty where batches had this size from the epoch's beginning."""
+    """The samples read of each replica by that step; empty if the batch size never changed in the epoch."""
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step. Sample ``i`` of a replica has position ``i * count + replica`` in the epoch."""
@@ -45,7 +45,7 @@ class ReplicatedStream:
         return Work(self.seed, epoch, step, replica.start * self.count + number, (), (), replica)
 
     def at(self, step: int) -> list[int]:
-        """Return where each replica stands at a step: how many of its samples come before.
+        """Return for each replica how many of its samples come before a step.
 
         >>> from headrace.context.seeds import key_of
         >>> ReplicatedStream(count=2, batch_size=4, seed=key_of(0)).at(3)

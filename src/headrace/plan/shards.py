@@ -1,4 +1,4 @@
-"""Shuffling what lies in shards: whole shards at random, samples at random within a window of shards."""
+"""A sampler that shuffles shards, and then samples within a window of shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ShardSampler(PlannedSampler[int]):
-    """All indices of a dataset that lies in shards, in an order that reads only a few shards at a time.
+    """All indices of a sharded dataset, in an order that reads only a few shards at a time.
 
     >>> from headrace import ShardSampler
     >>> sampler = ShardSampler([3, 3, 3, 3], window=2, seed=0)
@@ -32,13 +32,13 @@ class ShardSampler(PlannedSampler[int]):
     >>> [(batch // 3).tolist() for batch in loader]
     [[3, 2, 2, 3, 2, 3], [0, 1, 0, 1, 0, 1]]
 
-    ``shard_sizes``: how many samples each shard has; index 0 is the first of the first. Each epoch the shards come in a
-    random order, and ``window`` of them at a time are shuffled together, sample by sample: with 1, a shard is read to
-    its end before the next is touched; with as many as there are, the shuffle is a full one. Memory grows with the
-    number of shards and not with that of samples. How well it mixes: docs/guide/batches.md.
+    ``shard_sizes`` has the number of samples of each shard; index 0 is the first sample of the first shard. In each
+    epoch the shards come in random order, and the samples of ``window`` shards at a time are shuffled together. With
+    ``window=1``, a shard is read to its end before the next one starts. With all shards in one window, the shuffle is a
+    full one. Memory grows with the number of shards, not samples. docs/guide/batches.md measures how well it mixes.
 
-    ``seed`` fixes the order; without one it is the loader's, or 0 where the sampler is iterated by itself. Raises
-    `ArgumentError` for sizes that are not integers from 0 up and a window under 1.
+    ``seed`` fixes the order. Without one, the sampler uses the loader's seed, or 0 when it is iterated alone. Raises
+    `ArgumentError` for sizes that are not integers from 0 up, and for a window below 1.
     """
 
     def __init__(self, shard_sizes: ArrayLike, *, window: int = 16, seed: int | None = None) -> None:
@@ -48,7 +48,7 @@ class ShardSampler(PlannedSampler[int]):
         self._size = int(self.shard_sizes.sum())
 
     def order(self, key: Key) -> ShardOrder:
-        """Return the order that belongs to a key, or to the sampler's own seed where it has one."""
+        """Return the order for a key, or for the sampler's own seed if it has one."""
         return ShardOrder(self.shard_sizes, self.window, self._key(key))
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class ShardSampler(PlannedSampler[int]):
 
 
 class ShardOrder:
-    """The order of a `ShardSampler`: of an epoch it holds where each shard comes."""
+    """The order of a `ShardSampler`; it stores one epoch's order of shards."""
 
     def __init__(self, sizes: NDArray[np.int64], window: int, key: Key) -> None:
         self._sizes = sizes
@@ -86,7 +86,7 @@ class ShardOrder:
             self._dealt = epoch, family, shards, np.cumsum(self._sizes[shards])
         _, family, shards, ends = self._dealt
         places = np.arange(start, stop)
-        # Which window a place is in, where that begins and ends; then which shard what is dealt to the place is in.
+        # The window of each position and its bounds; then the shard of the sample dealt to the position.
         window = np.searchsorted(ends, places, side="right") // self._window
         first = window * self._window
         low = np.where(first > 0, ends[first - 1], 0)

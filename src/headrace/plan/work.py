@@ -1,4 +1,4 @@
-"""The words that cross every boundary: what to make, and what came of it."""
+"""The values that cross every boundary: a batch to make, and its outcome."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Work:
     """One batch to make. Nothing in it depends on who makes it.
 
-    ``seed`` (spread to a key) and ``epoch`` choose the random numbers, ``start`` is the position of its first sample in
-    the epoch's order, ``keys`` are what the dataset is asked for, ``spares`` what may stand in for bad samples.
+    ``seed`` (spread to a key) and ``epoch`` choose the random numbers. ``start`` is the position of the first sample in
+    the epoch's order. The dataset is asked for ``keys``; samples of ``spares`` may replace bad ones.
     """
 
     seed: Key
@@ -27,11 +27,11 @@ class Work:
     keys: Sequence[Any]
     spares: Sequence[Any] = ()
     replica: StreamReplica | None = None
-    """Of an iterable dataset, which has no keys: what to read instead. With keys: samples that were read from there."""
+    """The part of a stream to read. If there are keys too, they are samples that were already read from there."""
 
     @property
     def rows(self) -> int:
-        """How many samples it is to have, at the most."""
+        """The largest number of samples in the batch."""
         return len(self.keys) if self.replica is None else self.replica.size
 
     def name(self, row: int) -> str:
@@ -47,56 +47,56 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class StreamReplica:
-    """A stretch of a stream: one of ``count`` copies of an iterable dataset, from its ``start``-th sample on."""
+    """A part of one of ``count`` copies of an iterable dataset: ``size`` samples from the ``start``-th on."""
 
     number: int
     count: int
     start: int
     size: int
     state: Any = None
-    """What the stream said of itself when it stood here, if it did: it need not be read again up to here."""
+    """The stream's own state at this point, if it has one: then nothing before it is read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadSample:
-    """A sample that could not be made and was passed over."""
+    """A sample that could not be made and was skipped."""
 
     index: Any
-    """What the dataset was asked for."""
+    """The key that the dataset was asked for."""
     where: str | None
-    """Where it comes from (a path), if the dataset can tell."""
+    """Where it comes from (a path), if the dataset knows."""
     error: str
-    """The type and the message of the error."""
+    """The error's type and message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The batch of a step; or, where bad samples are skipped, the good samples that it is to be made of."""
+    """The batch of a step; if bad samples are skipped, its good samples instead."""
 
     step: int
     batch: Any
     bad: tuple[BadSample, ...] = ()
     seconds: Seconds = field(default_factory=dict)
     stream: tuple[int, Any] | None = None
-    """A replica, and where its stream says that it stands after this batch, if it says so."""
+    """A replica number and its stream's own state after this batch, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What stands in the place of a batch: the error to be raised at its step."""
+    """An error instead of a batch; the loop raises it at this step."""
 
     step: int
     error: BaseException
     place: str = ""
-    """Where it happened, in words: which sample, which file, made by whom."""
+    """Where it happened, in words: the sample, the file, the worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What stands in the place of a batch where the stream had nothing left for it."""
+    """The end of a stream: no sample is left for this step."""
 
     step: int
 
 
 Outcome = Done | Failed | Ended
-"""Every submitted work gets exactly one."""
+"""Every submitted work has exactly one outcome."""
