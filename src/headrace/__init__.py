@@ -50,19 +50,6 @@ from headrace.errors import (
     WorkerDied,
     WorkerTimeout,
 )
-from headrace.image.transforms import (
-    CenterCrop,
-    Compose,
-    Normalize,
-    Pad,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Resize,
-    ToCHW,
-    ToDtype,
-    ToFloat,
-)
 from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.ledger.store import Ledger
 from headrace.loader import DataLoader
@@ -84,6 +71,19 @@ from headrace.samplers import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+)
+from headrace.transforms import (
+    CenterCrop,
+    Compose,
+    Normalize,
+    Pad,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    ToCHW,
+    ToDtype,
+    ToFloat,
 )
 
 __version__ = "0.1.0"

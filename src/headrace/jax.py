@@ -9,7 +9,8 @@ import numpy as np
 
 from headrace import loader
 from headrace.errors import ArgumentError, missing
-from headrace.image.transforms import ToCHW, ToDtype, ToFloat, finishing
+from headrace.transforms.base import Compose
+from headrace.transforms.image_transform import finishing
 
 try:
     import jax
@@ -90,26 +91,29 @@ def on_device(*transforms: Any) -> Callable[[Any], Any]:
     float32's rounding. The function is jitted, and can be part of a step that is. Raises `ArgumentError` for any other
     transform.
     """
-    steps = finishing(transforms)
+    steps, device = finishing(Compose(*transforms).transforms), _Arrays()
 
     def finish(images: Any) -> Any:
         for step in steps:
-            if isinstance(step, ToCHW):
-                images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-            elif isinstance(step, ToFloat):
-                most = {"uint8": 255, "uint16": 65535}.get(images.dtype.name, 1)
-                images = images.astype(np.float32) / np.float32(most)
-            elif isinstance(step, ToDtype):
-                images = images.astype(step.of_numpy)
-            else:
-                mean, std = np.asarray(step.mean, np.float32), np.asarray(step.std, np.float32)
-                if step.channels_first and images.ndim == 4:
-                    mean, std = mean[:, None, None], std[:, None, None]
-                images = (images - mean) / std
+            constants = {name: np.asarray(values, np.float32) for name, values in step.constants.items()}
+            images = step.run(images, device, **constants)
         return images
 
     jitted: Callable[[Any], Any] = jax.jit(finish)
     return jitted
+
+
+class _Arrays:
+    """JAX's own of what a transform does on a device."""
+
+    def dtype(self, images: Any) -> str:
+        return str(images.dtype.name)
+
+    def cast(self, images: Any, dtype: np.dtype[Any]) -> Any:
+        return images.astype(dtype)
+
+    def channels_first(self, images: Any) -> Any:
+        return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
 
 
 class _Place:

@@ -48,8 +48,9 @@ from headrace.collate.default import name_of
 from headrace.collate.exact import check_unmasked, numbers
 from headrace.context import seeds
 from headrace.errors import CollateError, CollateTypeError
-from headrace.image.transforms import Normalize, ToCHW, ToDtype, ToFloat, finishing
 from headrace.interop import floats
+from headrace.transforms.base import Compose
+from headrace.transforms.image_transform import finishing
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -185,28 +186,32 @@ class on_device(torch.nn.Module):  # noqa: N801  as headrace.jax has it, where i
 
     def __init__(self, *transforms: Any) -> None:
         super().__init__()
-        self.transforms = finishing(transforms)
-        for number, step in enumerate(self.transforms):
-            if isinstance(step, Normalize):
-                for name, values in (("mean", step.mean), ("std", step.std)):
-                    self.register_buffer(f"{name}{number}", torch.tensor(values, dtype=torch.float32), persistent=False)
+        self.transforms = Compose(*transforms).transforms
+        self._steps = finishing(self.transforms)
+        self._device = _Tensors()
+        for number, step in enumerate(self._steps):
+            for name, values in step.constants.items():
+                self.register_buffer(f"{name}{number}", torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the batch with every transform applied."""
-        for number, step in enumerate(self.transforms):
-            if isinstance(step, ToCHW):
-                images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-            elif isinstance(step, ToFloat):
-                most = {torch.uint8: 255, torch.uint16: 65535}.get(images.dtype, 1)
-                images = images.to(torch.float32) / most
-            elif isinstance(step, ToDtype):
-                images = images.to(getattr(torch, step.of_numpy.name))
-            else:
-                mean, std = (self.get_buffer(f"{name}{number}").to(images.device) for name in ("mean", "std"))
-                if step.channels_first and images.ndim == 4:
-                    mean, std = mean[:, None, None], std[:, None, None]
-                images = (images - mean) / std
+        for number, step in enumerate(self._steps):
+            constants = {name: self.get_buffer(f"{name}{number}").to(images.device) for name in step.constants}
+            images = step.run(images, self._device, **constants)
         return images
+
+
+class _Tensors:
+    """torch's own of what a transform does on a device."""
+
+    def dtype(self, images: torch.Tensor) -> str:
+        return str(images.dtype).removeprefix("torch.")
+
+    def cast(self, images: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+        return images.to(getattr(torch, dtype.name))
+
+    def channels_first(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
 def _tensor(array: Any) -> torch.Tensor:

@@ -13,8 +13,8 @@ from headrace.context.timing import counting
 from headrace.datasets.base import Dataset
 from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
-from headrace.image.transforms import Compose, RandomHorizontalFlip, ToFloat
-from headrace.interop.calls import takes_rng
+from headrace.transforms import Compose, RandomHorizontalFlip, ToFloat
+from headrace.transforms.base import takes_rng
 
 
 class Named(Dataset[int]):

@@ -11,7 +11,7 @@ struct Box {
   int top, left, height, width;
 };
 
-// One transform of the chain; its numbers mean what the Python class of that name says (image/transforms.py).
+// One transform of the chain; its numbers mean what the Python class of that name says (transforms/).
 struct Step {
   enum Kind { resize_shorter, resize_exact, center_crop, random_crop, random_resized_crop, flip, pad };
   Kind kind;

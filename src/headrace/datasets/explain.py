@@ -19,8 +19,8 @@ def explain(dataset: Any) -> str:
     >>> print(explain(pictures.map(RandomCrop(28), lambda picture: picture + 1, ToFloat())))
     Mapped: ...
       RandomCrop  fused
-      <lambda>    step by step: not a transform of headrace
-      ToFloat     step by step: it comes after what goes step by step
+      <lambda>    step by step: not a headrace transform
+      ToFloat     step by step: it follows an unfused transform
 
     Fused steps are one call of the native kernel for many samples, without Python's lock, from the JPEG file or array
     to the row of the batch; a file of another format, or a damaged one, goes step by step in the same batch. A step is

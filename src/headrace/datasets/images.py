@@ -8,7 +8,7 @@ import operator
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from headrace.image.modes import Mode
-    from headrace.image.transforms import RandomResizedCrop, Resize
+    from headrace.transforms.image_transform import Scaling
 
 DEFAULT_EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi",
@@ -127,7 +127,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
             pixels = self._decode(data, path, place)
         return pixels, label_of(self._labels[place])
 
-    def read_scaled(self, index: int, transform: Resize | RandomResizedCrop) -> tuple[NDArray[Any], Any]:
+    def read_scaled(self, index: int, transform: Scaling) -> tuple[NDArray[Any], Any]:
         """Read a picture as a transform leaves it that scales it, decoded no larger than that takes."""
         place = self._place(index)
         path = self._full(place)
@@ -136,7 +136,8 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         with timed("decode"):
             size = jpeg_size(data)
             if size is None:
-                return transform((self._decode(data, path, place), label_of(self._labels[place])))
+                sample = self._decode(data, path, place), label_of(self._labels[place])
+                return cast("tuple[NDArray[Any], Any]", transform(sample))
             box, height, width = transform.scaling(*size)
             shrink = geometry.shrink_for(box, height, width)
             pixels = self._decode(data, path, place, shrink)

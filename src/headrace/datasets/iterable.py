@@ -9,9 +9,9 @@ from headrace.context.timing import timed
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentTypeError, UnusableArgument
-from headrace.image.transforms import Compose
 from headrace.interop.calls import article
 from headrace.interop.once import OnlyOnce
+from headrace.transforms.base import Compose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sized

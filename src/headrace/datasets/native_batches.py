@@ -20,9 +20,9 @@ from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.image import fused
 from headrace.image.targets import spatial_part
-from headrace.image.transforms import RandomResizedCrop, Resize
 from headrace.interop import floats
 from headrace.interop.keys import check_whole
+from headrace.transforms.image_transform import ImageTransform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
     from headrace.datasets.mapped import MappedRows
     from headrace.image.fused import Plan
-    from headrace.interop.calls import Step
+    from headrace.transforms.base import Step
+    from headrace.transforms.image_transform import Scaling
 
     Keys = NDArray[np.int64]
     Check = Callable[[], None] | None
@@ -64,11 +65,11 @@ def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
     return plan
 
 
-def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Resize | RandomResizedCrop | None:
+def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Scaling | None:
     """Return the transform that pictures are decoded smaller for, where their dataset allows that.
 
     >>> from headrace import ImageFiles
-    >>> from headrace.image.transforms import Resize
+    >>> from headrace import Resize
     >>> scaling_of(ImageFiles(["a.jpg"], scaled_decode=True), [Resize(64)])
     Resize(size=64, interpolation='bilinear', antialias=True)
     """
@@ -76,11 +77,10 @@ def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Resize | 
     if not isinstance(root, ImageDataset) or not root.scaled_decode or not transforms:
         return None
     first = transforms[0]
-    fits = type(first) in (Resize, RandomResizedCrop) and first.antialias and first.interpolation != "nearest"  # type: ignore[attr-defined]
-    return cast("Resize | RandomResizedCrop", first) if fits else None
+    return first.scaling_step() if isinstance(first, ImageTransform) else None
 
 
-def read_scaled(base: Any, index: int, transform: Resize | RandomResizedCrop) -> Any:
+def read_scaled(base: Any, index: int, transform: Scaling) -> Any:
     """Read a sample as the transform leaves it that pictures are decoded smaller for."""
     while type(base) is Subset:
         index, base = base.indices[index], base.dataset

@@ -13,15 +13,15 @@ from headrace.datasets import native_batches as fused
 from headrace.datasets import parts
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError
-from headrace.image.transforms import STEADY, Compose
 from headrace.interop.calls import article
+from headrace.transforms.base import Compose, may_draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.context.memory import Empty
     from headrace.image.fused import Plan
-    from headrace.image.transforms import RandomResizedCrop, Resize
+    from headrace.transforms.image_transform import Scaling
 
 
 class Indexed(Protocol):
@@ -59,7 +59,7 @@ class Mapped(Dataset[T_co]):
     _plan: Plan | None = field()
     """What the native kernel does of the functions; None where it cannot read the base."""
     _rest: Compose = field()
-    _scaling: Resize | RandomResizedCrop | None = field()
+    _scaling: Scaling | None = field()
     """The first of the functions, where pictures are decoded no larger than it takes; `_behind` are the others."""
     _behind: Compose = field()
 
@@ -121,7 +121,7 @@ class Mapped(Dataset[T_co]):
     @property
     def draws(self) -> bool:
         """Whether reading a sample may draw random numbers: all functions may but those transforms known not to."""
-        return parts.draws(self.base) or not all(type(step) in STEADY for step in self._chain.transforms)
+        return parts.draws(self.base) or any(map(may_draw, self._chain.transforms))
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""

@@ -14,6 +14,7 @@ from headrace.make.maker import Maker
 from headrace.make.source import Batched, Indexed
 from headrace.plan.work import BadSample, Done, Failed
 from headrace.run.tracing import Draw, Trace, Traced, name_of, shown
+from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -142,16 +143,9 @@ def steps(trace: Trace) -> tuple[Step, ...]:
 
 
 def meaning(step: Applied) -> dict[str, Any]:
-    """Return what a transform of ours drew, by name; of any other, nothing."""
-    picture = picture_of(step.before)
-    if picture is None or not step.draws:
-        return {}
-    if hasattr(step.transform, "box"):
-        box = step.transform.box(*picture.shape[:2], step.generator)
-        return dict(zip(("top", "left", "height", "width"), box, strict=True))
-    if hasattr(step.transform, "flips"):
-        return {"flipped": step.transform.flips(step.generator)}
-    return {}
+    """Return by name what a transform drew, where it says so."""
+    transform = step.transform
+    return transform.drawn(step.before, step.generator) if step.draws and isinstance(transform, Transform) else {}
 
 
 def picture_of(sample: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context import seeds
-from headrace.interop.calls import bind
+from headrace.transforms.base import Transform, bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,4 +203,7 @@ def name_of(transform: Any) -> str:
             if one.init and one.repr and (one.default is MISSING or value != one.default):
                 settings.append(shown(value) if not one.kw_only else f"{one.name}={shown(value)}")
         return f"{type(transform).__qualname__}({', '.join(settings)})"
+    if isinstance(transform, Transform):
+        named = ", ".join(f"{name}={shown(value)}" for name, value in transform.settings().items())
+        return f"{type(transform).__qualname__}({named})"
     return getattr(transform, "__qualname__", type(transform).__qualname__)

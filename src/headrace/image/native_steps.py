@@ -1,0 +1,297 @@
+"""What the native extension can do to an image: steps that transforms describe themselves with, and a chain of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.image import geometry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.image.geometry import Fill, Image, Interpolation, PadMode
+
+Sides = tuple[int, int, int, int]
+"""Pixels at the left, top, right and bottom."""
+
+IDENTITY = ((0.0,), (1.0,))
+"""The mean and deviation that change nothing."""
+
+Numbers = tuple[tuple[str, Any], ...]
+"""A step as the extension takes it: its kind first, then its numbers, by name."""
+
+
+class NativeStep:
+    """One thing that the native extension does to an image: what `Transform.native_step` returns."""
+
+    __slots__ = ()
+    moves_pixels: ClassVar[bool] = True
+    """Whether it works on bytes with channels last, before any value changes."""
+    follows_flip: ClassVar[bool] = False
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain; or return why it cannot follow what is there."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(NativeStep):
+    """Scale all of an image, its shorter side to ``size`` or both sides to (height, width)."""
+
+    size: int | tuple[int, int]
+    interpolation: Interpolation
+    antialias: bool
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        refusal = chain.scale(self.interpolation, antialias=self.antialias)
+        if refusal:
+            return refusal
+        if isinstance(self.size, int):
+            chain.steps.append((("kind", "resize_shorter"), ("height", self.size)))
+            if chain.size is not None:
+                chain.size = scaled_sides(*chain.size, self.size)
+        else:
+            chain.steps.append((("kind", "resize_exact"), *_sides(self.size)))
+            chain.size = self.size
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRandomPart(NativeStep):
+    """Scale a part of random area and shape to (height, width)."""
+
+    size: tuple[int, int]
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+    log_ratio: tuple[float, float]
+    interpolation: Interpolation
+    antialias: bool
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        refusal = chain.scale(self.interpolation, antialias=self.antialias)
+        if refusal:
+            return refusal
+        numbers = zip(
+            ("area_least", "area_most", "ratio_least", "ratio_most", "log_ratio_least", "log_ratio_most"),
+            (*self.area, *self.ratio, *self.log_ratio),
+            strict=True,
+        )
+        chain.steps.append((("kind", "random_resized_crop"), *_sides(self.size), *numbers))
+        chain.size = self.size
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class CropCenter(NativeStep):
+    """Cut the middle out, with a margin of zeros where the image is smaller."""
+
+    size: tuple[int, int]
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        fits = chain.size is not None and self.size[0] <= chain.size[0] and self.size[1] <= chain.size[1]
+        refusal = "" if fits else chain.pad(0, "constant")
+        if not refusal:
+            chain.steps.append((("kind", "center_crop"), *_sides(self.size)))
+            chain.size = self.size
+        return refusal
+
+
+@dataclass(frozen=True, slots=True)
+class CropRandomPart(NativeStep):
+    """Cut a part of a size out, anywhere in the image and its padding."""
+
+    size: tuple[int, int]
+    padding: Sides
+    pad_if_needed: bool
+    fill: Fill
+    mode: PadMode
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        pads = any(self.padding) or self.pad_if_needed
+        refusal = chain.pad(self.fill, self.mode, self.padding, needed=self.pad_if_needed) if pads else ""
+        if not refusal:
+            padding = _padding(self.padding)
+            chain.steps.append(
+                (("kind", "random_crop"), *_sides(self.size), *padding, ("pad_if_needed", self.pad_if_needed))
+            )
+            chain.size = self.size
+        return refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Widen(NativeStep):
+    """Widen an image on its four sides."""
+
+    padding: Sides
+    fill: Fill
+    mode: PadMode
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        refusal = chain.pad(self.fill, self.mode, self.padding)
+        if refusal:
+            return refusal
+        chain.steps.append((("kind", "pad"), *_padding(self.padding)))
+        if chain.size is not None:
+            left, top, right, bottom = self.padding
+            chain.size = chain.size[0] + top + bottom, chain.size[1] + left + right
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip(NativeStep):
+    """Mirror an image left to right with a probability: draws one number, whatever it is."""
+
+    follows_flip: ClassVar[bool] = True
+    chance: float
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        chain.flipped = True
+        chain.steps.append((("kind", "flip"), ("chance", self.chance)))
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsFirst(NativeStep):
+    """Put channels first."""
+
+    moves_pixels: ClassVar[bool] = False
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        if chain.channels_first:
+            return "channels are first already"
+        chain.channels_first = True
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeValues(NativeStep):
+    """Change each value by itself: the extension looks up what each of the 256 values of a byte becomes.
+
+    The table is made by calling ``function`` on an image, so it must draw nothing, look at no place in the image, and
+    return floats of 2 or 4 bytes.
+    """
+
+    moves_pixels: ClassVar[bool] = False
+    function: Callable[[Image], Image]
+    dtype: np.dtype[Any]
+    """What comes out."""
+    takes: Literal["uint8", "floats", "any"] = "uint8"
+    """The values that it takes; one that takes uint8 comes before any other."""
+    channels: int = 1
+    """How many channels an image must have; 1 stands for any number."""
+    channels_first: bool | None = None
+    """Whether channels must be first; None where it makes no difference."""
+    rounds: bool = False
+    """Whether it only changes the dtype."""
+    formula: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and deviation, where the result is ``(x / 255 - mean) / deviation`` for bytes, or this of floats ``x``."""
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        if self.takes == "floats" and not chain.values:
+            return "it takes floats, but no ToFloat comes before it"
+        if self.takes == "uint8" and chain.values:
+            return "it takes uint8, but an earlier transform gives floats"
+        if self.channels_first not in (None, chain.channels_first):
+            return f"it takes channels {'first' if self.channels_first else 'last'}"
+        if self.channels not in (1, chain.channels):
+            return f"it has {self.channels} channels, the image {chain.channels}"
+        if not (self.rounds and self.dtype == chain.dtype):  # the values then stay a formula
+            chain.values.append(self)
+        return ""
+
+
+class Chain:
+    """The steps taken so far, put together for the extension.
+
+    ``shape`` is that of every image, ``(H, W)`` or ``(H, W, C)``; None where they are RGB and each has its own size.
+    """
+
+    def __init__(self, shape: tuple[int, ...] | None) -> None:
+        self.in_memory = shape is not None
+        self.size: tuple[int, int] | None = (shape[0], shape[1]) if shape is not None else None
+        self.channels = 3 if shape is None else shape[2] if len(shape) == 3 else 1
+        self.steps: list[Numbers] = []
+        self.scaled: tuple[Interpolation, bool] | None = None
+        self.outside: tuple[tuple[int, ...], str] | None = None
+        self.flipped = self.channels_first = False
+        self.values: list[ChangeValues] = []
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the images that come out."""
+        return self.values[-1].dtype if self.values else np.dtype(np.uint8)
+
+    def add(self, step: NativeStep) -> str:
+        """Take one more step; or return why not."""
+        if step.moves_pixels:
+            if self.values or self.channels_first:
+                return "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
+            if self.flipped and not step.follows_flip:
+                return "it follows a flip, but the native extension flips last"
+        return step.add_to(self)
+
+    def scale(self, interpolation: Interpolation, *, antialias: bool) -> str:
+        """Note how images are scaled: once, and before they are padded."""
+        if self.scaled is not None:
+            return "it scales images a second time"
+        if self.outside is not None:
+            return "it scales images that were padded"
+        self.scaled = interpolation, antialias
+        return ""
+
+    def pad(self, fill: Fill, mode: PadMode, padding: Sides = (0, 0, 0, 0), *, needed: bool = False) -> str:
+        """Note what lies outside an image: the same for a whole chain."""
+        given = fill if isinstance(fill, tuple) else (fill,)
+        if any(not float(one).is_integer() or not 0 <= one <= 255 for one in given):
+            return f"fill={fill!r} is not a value of uint8"
+        if len(given) not in (1, self.channels):
+            return f"its fill has {len(given)} channels, the image {self.channels}"
+        outside: tuple[tuple[int, ...], str] = (tuple(map(int, given)) if mode == "constant" else (), mode)
+        if mode != "constant" and (refusal := self._mirrors(mode, padding, needed=needed)):
+            return refusal
+        if self.outside not in (None, outside):
+            return "it pads in another way than an earlier transform"
+        self.outside = outside
+        return ""
+
+    def _mirrors(self, mode: PadMode, padding: Sides, *, needed: bool) -> str:
+        if not self.in_memory or self.scaled is not None or self.outside is not None or needed or self.size is None:
+            return f"mode={mode!r} is fused only for arrays of images, padded once and not scaled"
+        left, top, right, bottom = padding
+        try:
+            geometry.check_reach(self.size[0], top, bottom, mode)
+            geometry.check_reach(self.size[1], left, right, mode)
+        except ArgumentError:
+            return f"mode={mode!r} mirrors more pixels than an image has"
+        return ""
+
+
+def scaled_sides(rows: int, columns: int, shorter: int) -> tuple[int, int]:
+    """Return height and width of an image whose shorter side is scaled to a length.
+
+    >>> scaled_sides(300, 400, 150)
+    (150, 200)
+    """
+    if rows <= columns:
+        return shorter, int(shorter * columns / rows)
+    return int(shorter * rows / columns), shorter
+
+
+def _sides(size: tuple[int, int]) -> Numbers:
+    return ("height", size[0]), ("width", size[1])
+
+
+def _padding(padding: Sides) -> Numbers:
+    return tuple(zip(("left", "top", "right", "bottom"), padding, strict=True))

@@ -1,0 +1,42 @@
+"""Transforms of samples: ours, and what yours derive from.
+
+>>> import numpy as np
+>>> from headrace.transforms import CenterCrop, Compose, ToFloat
+>>> Compose(CenterCrop(4), ToFloat())(np.zeros((6, 8, 3), np.uint8)).shape
+(4, 4, 3)
+
+`Transform` is the base class for any kind of sample, `ImageTransform` for the image in one. `Compose` puts transforms
+and functions together, as ``dataset.map(...)`` does.
+"""
+
+from headrace.image.native_steps import ChangeValues, NativeStep
+from headrace.transforms.base import Compose, Transform
+from headrace.transforms.geometry import (
+    CenterCrop,
+    Pad,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
+from headrace.transforms.image_transform import DeviceStep, ImageTransform
+from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
+
+__all__ = [
+    "CenterCrop",
+    "ChangeValues",
+    "Compose",
+    "DeviceStep",
+    "ImageTransform",
+    "NativeStep",
+    "Normalize",
+    "Pad",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "Resize",
+    "ToCHW",
+    "ToDtype",
+    "ToFloat",
+    "Transform",
+]

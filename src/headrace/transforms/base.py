@@ -1,0 +1,267 @@
+"""Functions of one sample, applied one after the other: `Transform`, `Compose`, and how a user's function is called.
+
+Nothing here knows what a sample is: a number, a mapping, a tuple with an image. `ImageTransform` knows images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from headrace.context import seeds
+from headrace.errors import ArgumentError
+from headrace.interop.calls import article, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+
+class Step(Protocol):
+    """A bound function of one sample: ``step(sample)``, or ``step(sample, rng)``."""
+
+    def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:  # noqa: D102  it says itself
+        ...
+
+
+def _is_outdated(cls: type[Transform], description: str) -> bool:
+    """Say whether a class overrides what a transform does after the last class that described it."""
+    order = cls.__mro__
+    for number, kind in enumerate(order):
+        if description in vars(kind):
+            return False
+        inherited = {name for base in order[number + 1 :] for name in vars(base)}
+        if any(name in inherited for name, thing in vars(kind).items() if _does_something(cls, name, thing)):
+            return True
+    return False
+
+
+def _does_something(cls: type[Transform], name: str, thing: Any) -> bool:
+    method = callable(thing) or isinstance(thing, property)
+    harmless = name in cls.described or name in ("check_order", "settings")
+    return method and not harmless and (name == "__call__" or not name.startswith("__"))
+
+
+def _default(cls: type[Transform], description: str) -> Any:
+    return next(vars(kind)[description] for kind in reversed(cls.__mro__) if description in vars(kind))
+
+
+class Transform:
+    """Change one sample: the base class of every transform, ours and yours.
+
+    >>> from dataclasses import dataclass
+    >>> import headrace
+    >>> from headrace.transforms import Transform
+    >>> @dataclass(frozen=True)
+    ... class Jitter(Transform):
+    ...     scale: float
+    ...     def apply(self, sample, rng):
+    ...         return sample + self.scale * rng.random()
+    >>> loader = headrace.DataLoader(headrace.ArrayDataset([1.0, 2.0]).map(Jitter(0.01)), seed=0)
+    >>> [f"{batch[0]:.4f}" for batch in loader]
+    ['1.0029', '2.0027']
+
+    A subclass defines ``apply(sample, rng)``. ``rng`` is the sample's own `numpy.random.Generator`: its numbers depend
+    on seed, epoch and position alone. A class that never draws says ``draws = False`` and gets None. Settings
+    belong in a frozen dataclass, or in attributes: `DataLoader.lineage` shows them. Objects must be picklable for
+    worker processes. For a transform of the image in a sample, derive from `headrace.transforms.ImageTransform`.
+
+    The other methods describe what ``apply`` does, so that it can be done quicker or shown. Each has a default that
+    describes nothing. A subclass that overrides what a transform does, and not its description, gets the default
+    again: `Resize`, with another ``apply``, runs step by step.
+    """
+
+    __slots__ = ()
+    draws: ClassVar[bool] = True
+    """Whether ``apply`` may draw from ``rng``."""
+    mergeable: ClassVar[bool] = False
+    """Whether a later transform of the same `Compose` may take it into a quicker step of its own."""
+    described: ClassVar[tuple[str, ...]] = ("draws", "mergeable", "native_step", "merged", "drawn", "unpacked")
+    """The names of what describes ``apply``: without meaning once ``apply`` is another."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.described:
+            if _is_outdated(cls, name):
+                setattr(cls, name, _default(cls, name))
+
+    def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
+        """Return the sample transformed; without ``rng``, numbers are drawn from `headrace.rng`."""
+        return self.apply(sample, seeds.rng() if rng is None and self.draws else rng)
+
+    def apply(self, sample: Any, rng: Any) -> Any:
+        """Return the sample transformed. ``rng`` is its generator, or perhaps None where ``draws`` is False."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define apply(self, sample, rng)")
+
+    def native_step(self) -> Any:
+        """Describe what the native extension does in place of ``apply``; None where it cannot."""
+        return None
+
+    def merged(self, steps: tuple[Step, ...]) -> tuple[Step, ...] | None:  # noqa: ARG002
+        """Return the steps before it with this one worked into them; None where it is a step of its own."""
+        return None
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
+        """Return by name what it draws for a sample, such as the box of a crop, for `DataLoader.lineage`."""
+        return {}
+
+    def unpacked(self) -> tuple[Callable[..., Any], ...]:
+        """Return the functions that a `Compose` takes in its place, in order."""
+        return (self,)
+
+    def check_order(self, before: Sequence[Callable[..., Any]]) -> None:
+        """Raise ArgumentError where it cannot follow these functions in a `Compose`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return its settings by name: the fields of a dataclass, or else the public attributes."""
+        transform: Any = self
+        if is_dataclass(transform):
+            return {one.name: getattr(self, one.name) for one in fields(transform) if one.init and one.repr}
+        return {name: value for name, value in getattr(self, "__dict__", {}).items() if not name.startswith("_")}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__qualname__}({settings})"
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Compose(Transform):
+    """Apply transforms one after the other: ours, and any function of one sample, or of ``(sample, rng)``.
+
+    >>> import numpy as np
+    >>> from headrace import Compose, RandomHorizontalFlip, ToCHW, ToFloat
+    >>> noise = lambda image, rng: image + rng.normal(size=image.shape).astype(np.float32)
+    >>> train = Compose(RandomHorizontalFlip(), ToFloat(), noise, ToCHW())
+    >>> train(np.zeros((4, 6, 3), np.uint8)).shape
+    (3, 4, 6)
+    >>> Compose(str.strip, str.split, len)(" any kind of sample ")
+    4
+
+    Takes them one by one or as one list. A Compose among them is replaced by its own ``transforms``. All draw from
+    the same generator, in order.
+
+    Raises ArgumentError for what cannot be called so, and for an image transform in a place where it would mistake
+    the order of the channels.
+    """
+
+    transforms: tuple[Callable[..., Any], ...]
+    _steps: tuple[Step, ...] = field(compare=False)
+
+    def __init__(self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]]) -> None:
+        given: Any = transforms
+        if len(given) == 1 and isinstance(given[0], (list, tuple)):
+            given = given[0]
+        flat = tuple(one for t in given for one in (t.unpacked() if isinstance(t, Transform) else (t,)))
+        object.__setattr__(self, "transforms", flat)
+        object.__setattr__(self, "_steps", _steps_of(flat))
+
+    def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
+        """Return the sample with every transform applied."""
+        here = seeds.inside()
+        if here is not None and here.trace is not None:
+            return here.trace.apply(self.transforms, sample, rng)
+        for step in self._steps:
+            sample = step(sample, rng)
+        return sample
+
+    def unpacked(self) -> tuple[Callable[..., Any], ...]:
+        """Return its transforms."""
+        return self.transforms
+
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, self.transforms))})"
+
+
+def may_draw(function: Callable[..., Any]) -> bool:
+    """Say whether a function of a sample may draw random numbers: all but the transforms known not to.
+
+    >>> from headrace import RandomCrop, Resize
+    >>> may_draw(Resize(8)), may_draw(RandomCrop(8)), may_draw(abs)
+    (False, True, True)
+    """
+    return function.draws if isinstance(function, Transform) else True
+
+
+def takes_rng(function: Callable[..., Any]) -> bool:
+    """Say whether a function is to be called as ``f(sample, rng)`` rather than as ``f(sample)``.
+
+    It is where its first two parameters are both required, or where the second is named ``rng``. A function without
+    a signature, as some written in C are, takes the sample alone.
+
+    >>> takes_rng(lambda sample: sample), takes_rng(lambda sample, rng: sample)
+    (False, True)
+    >>> takes_rng(lambda sample, rng=None: sample), takes_rng(lambda sample, times=2: sample)
+    (True, False)
+
+    Raises ArgumentError for what cannot be called, and for a function that can be called in neither way.
+    """
+    if not callable(function):
+        raise ArgumentError(
+            f"got {function!r}, {article(type(function).__name__)}, which cannot be called, for a transform",
+            found=function,
+            expected="a function of one sample, or of (sample, rng)",
+            cure="pass a function or a Transform",
+        )
+    try:
+        parameters = list(signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is Parameter.empty]
+    by_name = [p for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.default is Parameter.empty]
+    any_number = any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
+    if by_name or len(required) > 2 or not (positional or any_number):
+        raise ArgumentError(
+            f"{getattr(function, '__qualname__', repr(function))} takes ({', '.join(map(str, parameters))})",
+            found=function,
+            expected="a transform that can be called as f(sample) or f(sample, rng)",
+            cure="set its other arguments with functools.partial",
+        )
+    return len(required) == 2 or (len(positional) > 1 and positional[1].name == "rng")
+
+
+def bind(function: Callable[..., Any]) -> Step:
+    """Return a function called ``step(sample, rng=None)``: its signature is read here once, for all samples.
+
+    >>> bind(lambda sample: sample + 1)(1), bind(lambda sample, rng: rng)(1, "the generator")
+    (2, 'the generator')
+
+    Raises ArgumentError as `takes_rng` does.
+    """
+    if not takes_rng(function):
+        return _Alone(function)
+    # A Transform asks for the generator itself, if it draws: making one costs microseconds.
+    return function if isinstance(function, Transform) else _WithRng(function)
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    function: Callable[[Any], Any]
+
+    def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:  # noqa: ARG002
+        return self.function(sample)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithRng:
+    function: Callable[[Any, np.random.Generator], Any]
+
+    def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
+        return self.function(sample, seeds.rng() if rng is None else rng)
+
+
+def _steps_of(transforms: tuple[Callable[..., Any], ...]) -> tuple[Step, ...]:
+    """Return what applies the transforms: fewer steps, where some are quicker together."""
+    steps: tuple[Step, ...] = ()
+    for number, transform in enumerate(transforms):
+        step = bind(transform)
+        if isinstance(transform, Transform):
+            transform.check_order(transforms[:number])
+            together = transform.merged(steps)
+            if together is not None:
+                steps = together
+                continue
+        steps = (*steps, step)
+    return steps
