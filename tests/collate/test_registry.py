@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import CollateError, CollateTypeError, DataLoader, default_collate
+from headrace import ArgumentError, CollateError, CollateTypeError, DataLoader, default_collate
 from headrace.collate.default import collate, default_collate_fn_map, default_convert
+from headrace.collate.register import register_collate
 
 Point = namedtuple("Point", "x y")
 
@@ -112,6 +113,44 @@ def test_the_default_functions_cannot_be_changed_for_all() -> None:
     """Keep one program's types out of another's batches."""
     with pytest.raises(TypeError):
         default_collate_fn_map[Box] = boxes  # type: ignore[index]
+
+
+class Sound:
+    """A type that is registered for all loaders."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+
+class Speech(Sound):
+    """Collated as what it derives from."""
+
+
+register_collate(Sound, lambda samples, collate_fn_map: ("sounds", [sound.values for sound in samples]))
+
+
+def test_a_registered_type_is_collated_by_every_loader() -> None:
+    """Find the function at any depth, for subclasses too; one given to a single loader comes first."""
+    samples = [{"sound": Sound(n), "more": [Speech(n), n]} for n in range(3)]
+    for how in ({}, {"num_workers": 2, "workers": "thread"}):
+        (batch,) = DataLoader(samples, 3, **how)
+        assert batch["sound"] == ("sounds", [0, 1, 2])
+        assert batch["more"][0] == ("sounds", [0, 1, 2])
+    assert default_collate(samples, collate_fn_map={Sound: named("mine")})["sound"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "words"),
+    [
+        ("Sound", named("x"), "kind must be a type; got 'Sound'"),
+        (bool, named("x"), "bool has a default"),
+        (Sound, 3, "function must be callable"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(kind: Any, function: Any, words: str) -> None:
+    """Name the argument, and keep the defaults of NumPy's and Python's types."""
+    with pytest.raises(ArgumentError, match=words):
+        register_collate(kind, function)
 
 
 def test_lent_memory_reaches_through_ones_own_functions() -> None:

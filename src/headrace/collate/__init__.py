@@ -1,1 +1,24 @@
-"""Samples -> batch, in lent memory."""
+"""Make a batch of samples: by default, padded, packed, or by a function of your own.
+
+>>> import numpy as np
+>>> from headrace.collate import default_collate
+>>> default_collate([{"x": np.zeros(2), "id": "a"}, {"x": np.ones(2), "id": "b"}])
+{'x': array([[0., 0.],
+       [1., 1.]]), 'id': ['a', 'b']}
+"""
+
+from headrace.collate.default import collate, default_collate, default_convert
+from headrace.collate.packed import Packed, PackedCollate
+from headrace.collate.padded import Padded, PaddedCollate
+from headrace.collate.register import register_collate
+
+__all__ = [
+    "Packed",
+    "PackedCollate",
+    "Padded",
+    "PaddedCollate",
+    "collate",
+    "default_collate",
+    "default_convert",
+    "register_collate",
+]

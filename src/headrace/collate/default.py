@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
+from headrace.collate.register import registered
 from headrace.collate.row_writer import column_of
 from headrace.errors import CollateError, CollateTypeError
 
@@ -71,8 +72,10 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     Values that would lose digits are refused too. The message says where in the sample: ``sample['meta']['v']``.
     """
     functions: Functions = default_collate_fn_map
-    if collate_fn_map:
-        functions = {**collate_fn_map, **{key: f for key, f in functions.items() if key not in collate_fn_map}}
+    if collate_fn_map or registered():
+        functions = dict(collate_fn_map or {})
+        for others in (registered(), default_collate_fn_map):  # looked up in this order
+            functions |= {key: function for key, function in others.items() if key not in functions}
     return _collate(samples, Registry(functions, empty))
 
 

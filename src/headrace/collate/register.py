@@ -1,0 +1,57 @@
+"""Functions for types of one's own, known to every loader that collates by default."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+BUILT_IN = (np.ndarray, np.generic, str, bytes, int, float, complex)
+"""Types whose default is the same in every program."""
+
+_registered: dict[type, Callable[..., Any]] = {}
+
+
+def register_collate(kind: type, function: Callable[..., Any]) -> None:
+    """Register what `default_collate` makes of the samples of a type, wherever they are in a sample.
+
+    >>> from datetime import date
+    >>> import numpy as np
+    >>> from headrace.collate import default_collate, register_collate
+    >>> register_collate(date, lambda samples, collate_fn_map: np.array(samples, "datetime64[D]"))
+    >>> default_collate([(date(2024, 5, 1), 1), (date(2024, 5, 2), 2)])
+    [array(['2024-05-01', '2024-05-02'], dtype='datetime64[D]'), array([1, 2])]
+
+    ``function(samples, collate_fn_map=…)`` gets the samples of one batch. It passes the mapping on to
+    `headrace.collate.collate` if the samples hold other samples. Subclasses of ``kind`` are collated by it too. A
+    ``collate_fn_map`` that is given to `default_collate` comes first. Call it where the type is defined: then each
+    worker process that imports the type knows the function too. Registering a type again replaces its function.
+
+    Raises `ArgumentError` for what is no type, for a type of NumPy's or Python's that has a default already, and for a
+    function that cannot be called.
+    """
+    if not isinstance(kind, type):
+        raise ArgumentError(f"kind must be a type; got {kind!r}")
+    if issubclass(kind, BUILT_IN):
+        raise ArgumentError(
+            f"{kind.__qualname__} has a default that other code relies on; pass a collate_fn_map to default_collate "
+            "in one loader, or register a class of your own"
+        )
+    if not callable(function):
+        raise ArgumentError(f"function must be callable as function(samples, collate_fn_map=...); got {function!r}")
+    _registered[kind] = function
+
+
+def registered() -> Mapping[type, Callable[..., Any]]:
+    """Return the functions that were registered, by type; read-only.
+
+    >>> isinstance(registered(), MappingProxyType)
+    True
+    """
+    return MappingProxyType(_registered)
