@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import headrace
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+CONTRIBUTING = sorted((ROOT / "docs" / "contributing").glob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 FRAMEWORK = re.compile(r"\b(accelerate|jax|keras|lightning|orbax|torch)\b")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
@@ -69,6 +72,18 @@ def test_a_pages_code_runs_and_prints_what_it_says(name: str, photos: Path, monk
             exec(compile(code, name, "exec"), names)
         if expected:
             assert printed.getvalue() == expected
+
+
+@pytest.mark.parametrize("page", CONTRIBUTING, ids=lambda page: page.stem)
+def test_a_contributors_page_is_a_test_file(page: Path, tmp_path: Path) -> None:
+    """Run the code of a page by pytest, as a contributor would: the suites that its classes inherit pass."""
+    code = [code for code, _ in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    (tmp_path / "test_page.py").write_text("\n\n".join(code), encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"(\d+) passed", run.stdout).group(1)) >= 8, "no suite was inherited"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")}), ids=lambda p: p.name)

@@ -20,7 +20,14 @@ from headrace.interop.calls import flag
 from headrace.interop.generators import GeneratorLike, draws, resolve
 from headrace.interop.keys import check_no_mask
 from headrace.interop.once import OnlyOnce
+from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
+from headrace.plan.classes import BalancedBatchSampler
+from headrace.plan.mixture import MixtureSampler
 from headrace.plan.order import Shuffled
+from headrace.plan.packing import PackingBatchSampler
+from headrace.plan.planned import PlannedBatchSampler, PlannedSampler
+from headrace.plan.repeated import RepeatedSampler
+from headrace.plan.shards import ShardSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -28,6 +35,25 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from headrace.interop.generators import Numbers
+
+__all__ = [
+    "BalancedBatchSampler",
+    "BatchSampler",
+    "BucketBatchSampler",
+    "DistributedSampler",
+    "MixtureSampler",
+    "PackingBatchSampler",
+    "PlannedBatchSampler",
+    "PlannedSampler",
+    "RandomSampler",
+    "RepeatedSampler",
+    "Sampler",
+    "SequentialSampler",
+    "ShardSampler",
+    "SubsetRandomSampler",
+    "TokenBatchSampler",
+    "WeightedRandomSampler",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -70,7 +70,7 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
 
     def batch_order(self, key: Key) -> BucketOrder:
         """Return the batches for a key, or for the sampler's own seed if it has one."""
-        return BucketOrder(self._buckets, self.batch_size, self._key(key), drop_last=self.drop_last)
+        return BucketOrder(self._buckets, self.batch_size, self.key_for(key), drop_last=self.drop_last)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
     def batch_order(self, key: Key) -> TokenOrder:
         """Return the batches for a key, or for the sampler's own seed if it has one."""
         most = len(self._kept) if self.max_samples is None else self.max_samples
-        return TokenOrder(self._buckets, self._kept, self._costs, self.max_tokens, most, self._key(key))
+        return TokenOrder(self._buckets, self._kept, self._costs, self.max_tokens, most, self.key_for(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
     def batch_order(self, key: Key) -> BalancedOrder:
         """Return the batches for a key, or for the sampler's own seed if it has one."""
         how = (self.classes_per_batch, self.samples_per_class, self.num_batches)
-        return BalancedOrder(self._members, self._sizes, *how, self._key(key))
+        return BalancedOrder(self._members, self._sizes, *how, self.key_for(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

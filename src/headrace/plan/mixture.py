@@ -102,7 +102,7 @@ class MixtureSampler(PlannedSampler[int]):
 
     def order(self, key: Key) -> MixtureOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
-        return MixtureOrder(self.sizes, self.weights, self.num_samples, self._key(key), shuffle=self.shuffle)
+        return MixtureOrder(self.sizes, self.weights, self.num_samples, self.key_for(key), shuffle=self.shuffle)
 
     def __len__(self) -> int:
         return self.num_samples

@@ -88,7 +88,7 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
 
     def batch_order(self, key: Key) -> PackingOrder:
         """Return the batches for a key, or for the sampler's own seed if it has one."""
-        return PackingOrder(self, self._kept, self._lengths, self._key(key))
+        return PackingOrder(self, self._kept, self._lengths, self.key_for(key))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Planned(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """The settings of the plan in less than 1 KB of JSON. Plans with different batches differ here."""
 
-    def _key(self, given: Key | None = None) -> Key:
+    def key_for(self, given: Key | None = None) -> Key:
+        """Return the key of the order: of the sampler's own seed, else the given one, else that of seed 0."""
         return self._own or given or key_of(0)
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class PlannedSampler(Planned, Generic[K_co]):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[K_co]:
-        order, size = self.order(self._key()), len(self)
+        order, size = self.order(self.key_for()), len(self)
         chunks = (order.keys(self.epoch, start, start + CHUNK) for start in range(0, size, CHUNK))
         return chain.from_iterable(chunks)
 
@@ -99,7 +100,7 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
     def _mine(self) -> BatchOrder:
         """Return the batches of an iteration. They are cached: planning an epoch may take a second."""
         if self._orders is None:
-            self._orders = self._key(), self.batch_order(self._key())
+            self._orders = self.key_for(), self.batch_order(self.key_for())
         return self._orders[1]
 
     def __getstate__(self) -> dict[str, Any]:

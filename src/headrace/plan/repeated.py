@@ -66,7 +66,7 @@ class RepeatedSampler(PlannedSampler[int]):
 
     def order(self, key: Key) -> RepeatedOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
-        return RepeatedOrder(self.size, self.repeats, self.num_samples, self._key(key), together=self.together)
+        return RepeatedOrder(self.size, self.repeats, self.num_samples, self.key_for(key), together=self.together)
 
     def __len__(self) -> int:
         return self.num_samples

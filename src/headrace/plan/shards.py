@@ -49,7 +49,7 @@ class ShardSampler(PlannedSampler[int]):
 
     def order(self, key: Key) -> ShardOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
-        return ShardOrder(self.shard_sizes, self.window, self._key(key))
+        return ShardOrder(self.shard_sizes, self.window, self.key_for(key))
 
     def __len__(self) -> int:
         return self._size

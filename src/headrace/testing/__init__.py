@@ -21,7 +21,7 @@ except ImportError as error:
     raise MissingDependency("headrace.testing needs pytest: install it with `pip install pytest`") from error
 
 # Before the suites are imported: a failed assert then shows the values that it compared.
-pytest.register_assert_rewrite("headrace.testing.executors", "headrace.testing.samplers", "headrace.testing.transforms")
+pytest.register_assert_rewrite(*(f"headrace.testing.{name}" for name in ("executors", "samplers", "transforms")))
 
 from headrace.testing.executors import ExecutorTests  # noqa: E402
 from headrace.testing.samplers import BatchSamplerTests, SamplerTests  # noqa: E402
