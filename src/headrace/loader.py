@@ -14,8 +14,7 @@ import numpy as np
 from headrace import samplers
 from headrace.collate.default import Collate, default_collate, default_convert
 from headrace.context import seeds
-from headrace.datasets.iterable import unmapped
-from headrace.datasets.parts import batch_beginner, batch_reader, is_iterable
+from headrace.datasets.protocol import batch_beginner, batch_reader, is_iterable, unmapped
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native

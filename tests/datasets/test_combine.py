@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headrace import ArrayDataset, CollateError, DataLoader, Dataset, default_collate
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.iterable import IterableDataset
-from headrace.datasets.parts import batch_reader, reads_many
+from headrace.datasets.protocol import batch_reader, reads_many
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
 from headrace.errors import ArgumentError

@@ -13,7 +13,7 @@ from headrace import Dataset
 from headrace.context import seeds
 from headrace.context.timing import counting
 from headrace.datasets.iterable import ChainDataset, IterableDataset, MappedIterable
-from headrace.datasets.parts import is_iterable
+from headrace.datasets.protocol import is_iterable
 from headrace.errors import ArgumentError
 
 

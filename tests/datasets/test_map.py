@@ -157,10 +157,10 @@ def test_mapping_again_appends():
 
 
 def test_the_bases_attributes_are_asked_of_the_base():
-    """Nothing passes through by magic; where a sample comes from does, since errors name it."""
+    """Pass through what the protocol of datasets has, such as classes and where a sample comes from, and no more."""
     mapped = Named().map(plus_one)
     assert mapped.base.classes == ("even", "odd")
-    assert not hasattr(mapped, "classes")
+    assert mapped.classes == ["even", "odd"]
     assert mapped.where(3) == "place/3"
     assert Mapped([1, 2], str).where(0) is None
 

@@ -22,7 +22,7 @@ from headrace import (
     Resize,
     Subset,
 )
-from headrace.datasets.paired import labels_of
+from headrace.datasets.protocol import labels as labels_of
 
 # Python 3.12 and later warn of a fork while threads run, which pytest's own may.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace import ArrayDataset, DataLoader, Dataset
 from headrace.datasets.iterable import IterableDataset
-from headrace.datasets.parts import batch_reader, reads_many
+from headrace.datasets.protocol import batch_reader, reads_many
 from headrace.datasets.subset import Indices, Subset, random_split
 from headrace.errors import ArgumentError
 

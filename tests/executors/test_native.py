@@ -34,7 +34,7 @@ from headrace.collate.default import default_collate
 from headrace.context import seeds
 from headrace.context.seeds import key_of
 from headrace.context.timing import timed
-from headrace.datasets.parts import batch_beginner, batch_reader
+from headrace.datasets.protocol import batch_beginner, batch_reader
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.native import Native
 from headrace.make.maker import Maker

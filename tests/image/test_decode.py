@@ -22,7 +22,8 @@ from PIL import Image, ImageOps, PngImagePlugin
 from tests.pictures import by_pillow, encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode, decode_with_pillow
+from headrace.image.decode import decode, decode_with_pillow
+from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* (palette|bits|values) .*:UserWarning")
 PHOTO = Image.fromarray(photo())

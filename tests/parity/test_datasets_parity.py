@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from headrace import DataLoader  # noqa: E402
-from headrace.datasets.parts import is_iterable, reads_many  # noqa: E402
+from headrace.datasets.protocol import is_iterable, reads_many  # noqa: E402
 from headrace.datasets.subset import Subset  # noqa: E402
 from tests.parity.both import OURS, same, theirs  # noqa: E402
 

@@ -16,7 +16,7 @@ from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
 from headrace.errors import HeadraceError, MissingFile, SampleError
-from headrace.image.decode import DEFAULT_MAX_PIXELS
+from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.datasets.base import Dataset
+from headrace.datasets.columns import Columns
 from headrace.datasets.mapped import MappedRows, Sent, mapped_rows
+from headrace.datasets.source import Arrays
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 from headrace.interop.keys import places, whole
 
@@ -52,6 +54,8 @@ class ArrayDataset(Dataset[Any]):
     """
 
     suits_threads = True
+    _bare = True
+    """Whether the sample of a single array is the row itself, and no tuple of it."""
 
     def __init__(self, *arrays: ArrayLike | str | os.PathLike[str]) -> None:
         if not arrays:
@@ -82,6 +86,8 @@ class ArrayDataset(Dataset[Any]):
                 raise ArgumentError(f"the arrays of ArrayDataset must have equal lengths; found {lengths}, …")
         maps = [mapped_rows(array, self._files.get(number)) for number, array in enumerate(self.arrays)]
         self._maps: list[MappedRows | None] | None = maps if any(maps) else None
+        bare = self._bare and len(self.arrays) == 1
+        self._images_source = Arrays(self.arrays[0], tuple(self._maps or ()), beside=self.arrays[1:], bare=bare)
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled as all that is in the file.
@@ -91,7 +97,7 @@ class ArrayDataset(Dataset[Any]):
             for number, (array, rows) in enumerate(zip(self.arrays, maps, strict=True))
         ]
         facts = {number: rows.facts for number in self._files if (rows := maps[number]) is not None}
-        return {**vars(self), "arrays": arrays, "_maps": None, "_sent": (os.getpid(), facts)}
+        return {**vars(self), "arrays": arrays, "_maps": None, "_images_source": None, "_sent": (os.getpid(), facts)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         pid, facts = state.pop("_sent", (0, {}))
@@ -131,17 +137,26 @@ class ArrayDataset(Dataset[Any]):
             batch.append(out)
         return batch[0] if len(batch) == 1 else batch
 
+    @property
+    def columns(self) -> Columns:
+        """The arrays of a whole batch."""
+        return Columns.beside(self.arrays, bare=self._images_source.bare)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The last of several arrays, where it holds a number a sample; else None."""
+        last = len(self.arrays) - 1
+        return self._row(last, slice(None)) if last and self.arrays[last].ndim == 1 else None
+
+    def native_source(self) -> Arrays:
+        """Return the arrays: the first as the images, the others beside it."""
+        return self._images_source
+
     def _row(self, number: int, index: Any) -> Any:
         if type(index) is not int and not isinstance(index, (slice, list, tuple, np.ndarray)) and index is not ...:
             index = whole(index)  # NumPy takes None for a new axis, and a bool for one of rows
         mapped = None if self._maps is None else self._maps[number]
         return self.arrays[number][index] if mapped is None else mapped.row(index)
-
-    def _check_files(self, rows: NDArray[np.int64]) -> None:
-        """Raise `BadFile` unless the mapped files are what they were."""
-        for mapped in self._maps or ():
-            if mapped is not None:
-                mapped.check(rows)
 
 
 def _array(array: Any, number: int) -> NDArray[Any]:

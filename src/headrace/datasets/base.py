@@ -1,15 +1,39 @@
-"""What every dataset of ours is: indexed, sized, iterable in order, and ready to be mapped."""
+"""The base class of every dataset of ours, and of views: what a dataset may say of itself, with defaults."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from headrace.datasets import protocol
 
-    from headrace.datasets.views import Mapped
+if TYPE_CHECKING:
+    from builtins import property as default
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headrace.datasets.columns import Columns
+    from headrace.datasets.protocol import Indexed
+    from headrace.datasets.source import Source
+else:
+
+    class default:  # noqa: N801  is used as property is
+        """A property that a subclass or an instance may replace by a plain value: ``self.labels = labels``."""
+
+        def __init__(self, answer: Callable[[Any], Any]) -> None:
+            self._answer = answer
+            self.__doc__ = answer.__doc__
+
+        def __get__(self, dataset: Any, kind: type | None = None) -> Any:
+            """Return the default."""
+            return self if dataset is None else self._answer(dataset)
+
 
 T_co = TypeVar("T_co", covariant=True)
+
+VIEWS: dict[str, Callable[..., Any]] = {}
+"""What makes each view, by the name of the method; its file adds it, as views are datasets, which this file defines."""
 
 
 class Dataset(Generic[T_co]):
@@ -27,12 +51,60 @@ class Dataset(Generic[T_co]):
     [0, 1, 4, 9]
     >>> Squares().map(lambda x: x + 1)[3]
     10
+
+    Everything else has a default, and makes a loader faster or its errors better: attributes (``suits_threads``,
+    ``labels``, …) may be set in the class or in ``__init__``; methods are overridden. A subclass that overrides
+    ``__getitem__`` and not ``read_batch``, ``begin_batch`` and ``native_source`` is read without these three.
     """
 
-    @property
+    _is_stream = False
+    """Whether it is read by iterating and has no index: see `IterableDataset`."""
+
+    @default
     def suits_threads(self) -> bool:
-        """Whether a loader's workers are threads where it is not told: reading mostly releases Python's lock."""
+        """Whether a loader uses threads by default: reading mostly releases the GIL."""
         return False
+
+    @default
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers."""
+        return False
+
+    @default
+    def labels(self) -> NDArray[Any] | None:
+        """Return the label of each sample, known without reading samples; None where it is not."""
+        return None
+
+    @default
+    def classes(self) -> Sequence[str]:
+        """Return the names of the classes, by label; empty where labels have no names."""
+        return []
+
+    @default
+    def shard_lengths(self) -> Sequence[int] | None:
+        """Return how many samples each shard has, in order: what `ShardSampler` takes. None: not in shards."""
+        return None
+
+    @default
+    def columns(self) -> Columns | None:
+        """Describe the arrays that `read_batch` returns; None where there is no such method, or they are not known."""
+        return None
+
+    @default
+    def read_batch(self) -> Callable[..., Any] | None:
+        """Make a whole batch: ``read_batch(keys, *, empty)``, what collating the samples of these keys would give.
+
+        Its arrays are made by ``empty(shape, dtype)``, which lends memory. None: a loader reads samples.
+        """
+        return None
+
+    @default
+    def begin_batch(self) -> Callable[..., Any] | None:
+        """Begin a batch that is then made without Python: takes the arguments of `read_batch`.
+
+        Returns an object whose ``job`` the native extension runs, and whose ``finish()`` returns the batch.
+        """
+        return None
 
     def __getitem__(self, index: int) -> T_co:
         """Make the sample at an index."""
@@ -45,20 +117,90 @@ class Dataset(Generic[T_co]):
         for index in range(len(self)):
             yield self[index]
 
-    def __add__(self, other: Any) -> Dataset[Any]:
-        from headrace.datasets.combine import ConcatDataset
+    def native_source(self) -> Source | None:
+        """Return where the native extension finds the images of this dataset; None: it reads none of them.
 
-        return ConcatDataset([self, other])
-
-    def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
-        """Return this dataset with functions applied to each sample, one after the other, when it is read.
-
-        A function takes the sample, or the sample and its random generator: ``f(sample)`` or ``f(sample, rng)``.
+        The source describes the rows that `resolve` gives. Return the same object from each call.
         """
-        from headrace.datasets.views import Mapped
+        return None
 
-        return Mapped(self, *functions)
+    def resolve(self, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
+        """Return the dataset that the samples of these keys are in, and their rows there, counted from 0.
+
+        A view asks the dataset that it reads; any other dataset is its own answer.
+        """
+        return self, protocol.rows_of(keys, len(self))
+
+    def inner(self, index: Any) -> tuple[Any, Any] | None:  # noqa: ARG002
+        """Return the dataset that a view reads a sample from, and the index there; None where this is no view."""
+        return None
 
     def where(self, index: int) -> str | None:  # noqa: ARG002
         """Say where a sample comes from (a path), for errors; None where there is nothing to say."""
         return None
+
+    def explain(self) -> str:
+        """Say how a loader reads this dataset; see `headrace.explain`."""
+        return protocol.explained(self)
+
+    def __add__(self, other: Any) -> Dataset[Any]:
+        made: Dataset[Any] = VIEWS["concat"](self, other)
+        return made
+
+    def map(self, *functions: Callable[..., Any]) -> Dataset[Any]:
+        """Return this dataset with functions applied to each sample, one after the other, when it is read.
+
+        A function takes the sample, or the sample and its random generator: ``f(sample)`` or ``f(sample, rng)``.
+        """
+        made: Dataset[Any] = VIEWS["map"](self, *functions)
+        return made
+
+
+class View(Dataset[T_co]):
+    """A dataset that reads another one, and answers as that one does where it has no answer of its own."""
+
+    @property
+    def _viewed(self) -> Indexed:
+        """The dataset that is read."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define _viewed")
+
+    def __len__(self) -> int:
+        return len(self._viewed)
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether the dataset suits threads."""
+        return protocol.suits_threads(self._viewed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether reading a sample may draw random numbers."""
+        return protocol.draws(self._viewed)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The label of each sample, as the dataset has it."""
+        return protocol.labels(self._viewed)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, as the dataset has them."""
+        return protocol.classes(self._viewed)
+
+    @property
+    def shard_lengths(self) -> Sequence[int] | None:
+        """How many samples each shard has, as in the dataset."""
+        return protocol.shard_lengths(self._viewed)
+
+    def inner(self, index: Any) -> tuple[Any, Any] | None:
+        """Return the dataset that is read, and the index there."""
+        return self._viewed, index
+
+    def explain(self) -> str:
+        """Say how this is read: as the dataset is, where it makes no whole batches itself."""
+        return super().explain() if protocol.batch_reader(self) is not None else protocol.explain(self._viewed)
+
+    def where(self, index: Any) -> str | None:
+        """Say where a sample comes from, as the dataset does."""
+        found = self.inner(index)
+        return None if found is None else protocol.where(*found)

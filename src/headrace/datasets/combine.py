@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context import seeds
-from headrace.datasets import parts
-from headrace.datasets.arrays import ArrayDataset
-from headrace.datasets.base import Dataset, T_co
-from headrace.datasets.subset import Subset
-from headrace.datasets.tensors import TensorDataset
-from headrace.datasets.views import Mapped
-from headrace.errors import ArgumentError, UnusableArgument
+from headrace.datasets import protocol
+from headrace.datasets.base import VIEWS, Dataset, T_co
+from headrace.datasets.columns import Columns
+from headrace.errors import ArgumentError, CollateError, UnusableArgument
 from headrace.interop.keys import check_whole, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from headrace.context.memory import Empty
-    from headrace.datasets.views import Indexed
+    from headrace.datasets.protocol import Indexed
 
 
 class ConcatDataset(Dataset[T_co]):
@@ -34,8 +33,8 @@ class ConcatDataset(Dataset[T_co]):
     (5, 'c', 10, 20, [3, 5])
 
     ``datasets``: anything with ``__getitem__`` and ``__len__``, whose lengths are asked for once. Whole batches are
-    read at a time where the parts are `ArrayDataset`, `Subset` of one, or what the native kernel reads whole batches of
-    (`explain`), with rows of the same shapes and dtypes.
+    read at once where all of the datasets have ``read_batch`` and rows of the same shapes and dtypes. Labels are those
+    of the datasets, where all have some, and shards theirs too, where a dataset without shards is one.
 
     Raises `UnusableArgument`, a ValueError and an AssertionError, for no datasets at all and for iterable ones.
     """
@@ -45,13 +44,14 @@ class ConcatDataset(Dataset[T_co]):
         if not self.datasets:
             raise UnusableArgument("datasets should not be an empty iterable")
         for number, dataset in enumerate(self.datasets):
-            parts.check_indexed("ConcatDataset", dataset, number, error=UnusableArgument)
+            protocol.check_indexed("ConcatDataset", dataset, number, error=UnusableArgument)
         self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
+        self._columns: tuple[Columns | None] | None = None
 
     @property
     def suits_threads(self) -> bool:
         """Whether all of the datasets suit threads."""
-        return all(map(parts.suits_threads, self.datasets))
+        return all(map(protocol.suits_threads, self.datasets))
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
@@ -70,7 +70,7 @@ class ConcatDataset(Dataset[T_co]):
         samples: list[Any] = [None] * len(indices)
         for part, mine in rows.items():
             with seeds.among(mine):
-                made = parts.many(self.datasets[part], [places[row][1] for row in mine])
+                made = protocol.many(self.datasets[part], [places[row][1] for row in mine])
             for row, sample in zip(mine, made, strict=True):
                 samples[row] = sample
         return samples
@@ -78,20 +78,48 @@ class ConcatDataset(Dataset[T_co]):
     @property
     def reads_many(self) -> bool:
         """Whether all datasets read many samples at once."""
-        return all(map(parts.reads_many, self.datasets))
+        return all(map(protocol.reads_many, self.datasets))
 
     @property
     def draws(self) -> bool:
         """Whether reading a sample may draw random numbers."""
-        return any(map(parts.draws, self.datasets))
+        return any(map(protocol.draws, self.datasets))
 
     @property
-    def read_batch(self) -> Callable[..., Any]:
-        """What reads whole batches: there where all datasets hold rows of the same shapes and dtypes."""
-        columns = _columns(self.datasets[0])
-        if columns is None or any(_columns(dataset) != columns for dataset in self.datasets):
-            raise parts.no_batches(self)
-        return self._read_batch
+    def labels(self) -> NDArray[Any] | None:
+        """The labels of all samples, where all datasets have labels."""
+        pieces = [protocol.labels(dataset) for dataset in self.datasets]
+        known = [piece for piece in pieces if piece is not None]
+        return np.concatenate(known) if len(known) == len(pieces) else None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, where they are the same in all datasets."""
+        first, *others = map(protocol.classes, self.datasets)
+        return first if all(other == first for other in others) else []
+
+    @property
+    def shard_lengths(self) -> Sequence[int]:
+        """The shards of all datasets; one without shards is a shard."""
+        lengths = [protocol.shard_lengths(dataset) for dataset in self.datasets]
+        return [
+            length
+            for dataset, known in zip(self.datasets, lengths, strict=True)
+            for length in (known if known is not None else [len(dataset)])
+        ]
+
+    @property
+    def columns(self) -> Columns | None:
+        """The arrays of a whole batch, where they are the same in all datasets."""
+        if self._columns is None:  # once, as datasets that do not declare theirs are asked for a batch
+            first, *others = map(protocol.columns, self.datasets)
+            self._columns = (first if all(other == first for other in others) else None,)
+        return self._columns[0]
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches, where all datasets read them, with rows of the same shapes and dtypes."""
+        return None if self.columns is None else self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         places = [self._place(key) for key in keys]
@@ -101,25 +129,35 @@ class ConcatDataset(Dataset[T_co]):
         if len(pieces) <= 1:  # most batches, where the order is sequential
             return self._piece(next(iter(pieces), 0), [place for _, place in places], empty)
         batch: list[Any] = []
-        bare = False
+        columns: Any = None
         for part, rows in pieces.items():
             with seeds.among(rows):
                 piece = self._piece(part, [places[row][1] for row in rows], np.empty)
-            bare = not isinstance(piece, list)
-            columns = [piece] if bare else piece
-            batch = batch or [empty((len(keys), *column.shape[1:]), column.dtype) for column in columns]
-            for filled, column in zip(batch, columns, strict=True):
+            found = Columns.of(piece)
+            columns = columns or found
+            if found is None or found != columns:
+                raise CollateError(
+                    f"ConcatDataset: read_batch of dataset {part} returned {found}, and that of dataset "
+                    f"{next(iter(pieces))} {columns}; the same arrays were expected of all. Let these datasets declare "
+                    "their `columns`, or leave out read_batch"
+                )
+            batch = batch or [empty((len(keys), *shape), dtype) for dtype, shape in columns.rows]
+            for filled, column in zip(batch, columns.arrays(piece), strict=True):
                 filled[rows] = column
-        return batch[0] if bare else batch
+        return columns.batch(batch)
 
     def _piece(self, part: int, keys: list[int], empty: Empty) -> Any:
-        read: Any = parts.batch_reader(self.datasets[part])
+        read: Any = protocol.batch_reader(self.datasets[part])
         return read(keys, empty=empty)
+
+    def inner(self, index: int) -> tuple[Any, Any]:
+        """Return the dataset that a sample is in, and its index there."""
+        part, place = self._place(index)
+        return self.datasets[part], place
 
     def where(self, index: int) -> str | None:
         """Say where a sample comes from, as the dataset that it is in does."""
-        part, place = self._place(index)
-        return parts.where(self.datasets[part], place)
+        return protocol.where(*self.inner(index))
 
     def _place(self, index: int) -> tuple[int, int]:
         """Return which dataset an index falls in, and its index there."""
@@ -162,7 +200,7 @@ class StackDataset(Dataset[T_co]):
         self.datasets: tuple[Indexed, ...] | dict[str, Indexed] = args or kwargs
         named: dict[Any, Indexed] = {**kwargs} or dict(enumerate(args))
         for name, dataset in named.items():
-            parts.check_indexed("StackDataset", dataset, name)
+            protocol.check_indexed("StackDataset", dataset, name)
         lengths = {name: len(dataset) for name, dataset in named.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name}: {length}" for name, length in lengths.items())
@@ -172,7 +210,7 @@ class StackDataset(Dataset[T_co]):
     @property
     def suits_threads(self) -> bool:
         """Whether all of the datasets suit threads."""
-        return all(map(parts.suits_threads, self._parts))
+        return all(map(protocol.suits_threads, self._parts))
 
     def __len__(self) -> int:
         return self._length
@@ -185,34 +223,59 @@ class StackDataset(Dataset[T_co]):
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """Read the samples at these indices, with one call for each dataset that has ``__getitems__``."""
         check_whole(indices)
-        columns = [parts.many(dataset, indices) for dataset in self._parts]
+        columns = [protocol.many(dataset, indices) for dataset in self._parts]
         return [self._joined(items) for items in zip(*columns, strict=True)]
 
     @property
     def reads_many(self) -> bool:
         """Whether all datasets read many samples at once, and no two draw random numbers for the same sample."""
-        return all(map(parts.reads_many, self._parts)) and sum(map(parts.draws, self._parts)) <= 1
+        return all(map(protocol.reads_many, self._parts)) and sum(map(protocol.draws, self._parts)) <= 1
 
     @property
     def draws(self) -> bool:
         """Whether reading a sample may draw random numbers."""
-        return any(map(parts.draws, self._parts))
+        return any(map(protocol.draws, self._parts))
 
     @property
-    def read_batch(self) -> Callable[..., Any]:
-        """What reads whole batches: there where all datasets read them, and no two draw for the same sample."""
-        if not all(map(parts.batch_reader, self._parts)) or sum(map(parts.draws, self._parts)) > 1:
-            raise parts.no_batches(self)
+    def labels(self) -> NDArray[Any] | None:
+        """The labels of the first dataset that has some."""
+        return next((labels for labels in map(protocol.labels, self._parts) if labels is not None), None)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, as the first dataset has them that has labels."""
+        return next((protocol.classes(part) for part in self._parts if protocol.labels(part) is not None), [])
+
+    @property
+    def shard_lengths(self) -> Sequence[int] | None:
+        """The shards, where all datasets that are in shards have the same."""
+        known = [lengths for lengths in map(protocol.shard_lengths, self._parts) if lengths is not None]
+        return known[0] if known and all(lengths == known[0] for lengths in known) else None
+
+    @property
+    def columns(self) -> Columns | None:
+        """The arrays of a whole batch, where each dataset's batch is one array."""
+        parts = [protocol.columns(part) for part in self._parts]
+        rows = [part.rows[0] for part in parts if part is not None and part.bare]
+        if len(rows) < len(parts) or self.read_batch is None:
+            return None
+        return Columns(tuple(rows), tuple(self.datasets) if isinstance(self.datasets, dict) else None)
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches, where all datasets read them, and no two draw for the same sample."""
+        if not all(map(protocol.batch_reader, self._parts)) or sum(map(protocol.draws, self._parts)) > 1:
+            return None
         return self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
-        readers: list[Any] = [parts.batch_reader(dataset) for dataset in self._parts]
+        readers: list[Any] = [protocol.batch_reader(dataset) for dataset in self._parts]
         batch = self._joined([read(keys, empty=empty) for read in readers])
         return batch if isinstance(batch, dict) else list(batch)  # as tuples are collated
 
     def where(self, index: int) -> str | None:
         """Say where a sample comes from, as the first dataset that can does."""
-        return next((place for dataset in self._parts if (place := parts.where(dataset, index))), None)
+        return next((place for dataset in self._parts if (place := protocol.where(dataset, index))), None)
 
     @property
     def _parts(self) -> tuple[Indexed, ...]:
@@ -222,15 +285,4 @@ class StackDataset(Dataset[T_co]):
         return dict(zip(self.datasets, items, strict=True)) if isinstance(self.datasets, dict) else tuple(items)
 
 
-def _columns(dataset: Any) -> tuple[Any, ...] | None:
-    """Describe the rows that a dataset gathers whole batches of: the kind, the dtypes and the shapes."""
-    if parts.batch_reader(dataset) is None:
-        return None
-    if isinstance(dataset, ArrayDataset):
-        bare = len(dataset.arrays) == 1 and not isinstance(dataset, TensorDataset)
-        return bare, *((array.dtype, array.shape[1:]) for array in dataset.arrays)
-    if isinstance(dataset, Mapped):
-        return dataset.columns
-    if isinstance(dataset, Subset):
-        return _columns(dataset.dataset)
-    return _columns(dataset.datasets[0]) if isinstance(dataset, ConcatDataset) else None
+VIEWS["concat"] = lambda *datasets: ConcatDataset(datasets)

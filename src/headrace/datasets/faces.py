@@ -17,7 +17,8 @@ from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
 from headrace.datasets.subset import Subset
 from headrace.errors import ArgumentError, ListFileError, SampleError
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode
+from headrace.image.decode import decode_as
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.calls import flag
 
 if TYPE_CHECKING:
@@ -79,11 +80,9 @@ class FaceDataset(Dataset[Any]):
             every = ImageFiles.under(source, extensions=extensions, max_pixels=max_pixels)
         else:
             every = ImageFiles(source, max_pixels=max_pixels)
-        if not isinstance(allow_truncated, (bool, np.bool_)):
-            raise ArgumentError(f"allow_truncated must be True or False; got {allow_truncated!r}")
+        self._decoding, self._warned = Decoding("RGB", max_pixels, allow_truncated), set[str]()
         self._window = _window(start, limit)
         self._files = ImageFiles(every.paths[self._window], root=every.root or None, max_pixels=max_pixels)
-        self._allow_truncated = bool(allow_truncated)
         self._annotations: _Annotations | None = None
         self._to_come = iter(range(len(self._files)))
 
@@ -216,7 +215,7 @@ class FaceDataset(Dataset[Any]):
         data, path = self._files.read(index), self.path(index)
         try:
             with timed("decode"):
-                return decode(data, path=path, max_pixels=self._files.max_pixels, allow_truncated=self._allow_truncated)
+                return decode_as(data, path, self._decoding, self._warned)
         except SampleError as error:
             error.at(range(len(self))[index])
             raise

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace.datasets import parts
-from headrace.datasets.base import Dataset
+from headrace.datasets import protocol
+from headrace.datasets.base import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.datasets.views import Indexed
+    from headrace.datasets.protocol import Indexed
 
 
-class GroupedDataset(Dataset[list[Any]]):
+class GroupedDataset(View[list[Any]]):
     """A dataset read by groups of indices: the sample at a tuple is the list of the samples at its indices.
 
     >>> from headrace import GroupedDataset
@@ -26,16 +26,12 @@ class GroupedDataset(Dataset[list[Any]]):
     """
 
     def __init__(self, dataset: Indexed) -> None:
-        parts.check_indexed("GroupedDataset", dataset, 0)
+        protocol.check_indexed("GroupedDataset", dataset, 0)
         self.dataset = dataset
 
     @property
-    def suits_threads(self) -> bool:
-        """Whether the dataset suits threads."""
-        return parts.suits_threads(self.dataset)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+    def _viewed(self) -> Indexed:
+        return self.dataset
 
     def __getitem__(self, index: Any) -> list[Any]:
         """Read the samples of a group, or one by itself."""
@@ -44,7 +40,7 @@ class GroupedDataset(Dataset[list[Any]]):
             try:
                 samples.append(self.dataset[number])
             except Exception as error:
-                where = parts.where(self.dataset, number)
+                where = protocol.where(self.dataset, number)
                 error.add_note(f"headrace: sample {number}{f' ({where})' if where else ''} of the group {index!r}")
                 raise
         return samples
@@ -52,17 +48,17 @@ class GroupedDataset(Dataset[list[Any]]):
     def __getitems__(self, indices: Sequence[Any]) -> list[list[Any]]:
         """Read the samples of several groups, in one call of the dataset's where it has ``__getitems__``."""
         groups = [_group(index) for index in indices]
-        samples = iter(parts.many(self.dataset, [number for group in groups for number in group]))
+        samples = iter(protocol.many(self.dataset, [number for group in groups for number in group]))
         return [[next(samples) for _ in group] for group in groups]
 
     @property
     def reads_many(self) -> bool:
         """Whether the dataset reads many samples at once."""
-        return parts.reads_many(self.dataset)
+        return protocol.reads_many(self.dataset)
 
     def where(self, index: Any) -> str | None:
         """Say where the first sample of a group comes from, as the dataset does."""
-        return parts.where(self.dataset, _group(index)[0])
+        return protocol.where(self.dataset, _group(index)[0])
 
 
 def _group(index: Any) -> tuple[int, ...]:

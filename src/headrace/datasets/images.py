@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed_list import PackedList
+from headrace.datasets.source import Files, label_of
 from headrace.errors import ArgumentError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
-from headrace.image.decode import DEFAULT_MAX_PIXELS, decode_as, jpeg_size, most_bytes
-from headrace.image.modes import checked
+from headrace.image.decode import decode_as, jpeg_size
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.calls import flag
 from headrace.storage.files import RAISE, read_file
 
@@ -53,24 +54,14 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         paths: PackedList,
         labels: NDArray[Any],
         classes: Iterable[str],
-        max_pixels: int,
-        *,
-        allow_truncated: bool = False,
-        scaled_decode: bool = False,
-        mode: Mode = "RGB",
+        decoding: Decoding,
     ) -> None:
-        for name, value in (("allow_truncated", allow_truncated), ("scaled_decode", scaled_decode)):
-            if not isinstance(value, (bool, np.bool_)):
-                raise ArgumentError(f"{name} must be True or False; got {value!r}")
-        if isinstance(max_pixels, bool) or not isinstance(max_pixels, (int, np.integer)) or max_pixels < 1:
-            raise ArgumentError(f"max_pixels must be an integer from 1 up; got {max_pixels!r}")
         labels.flags.writeable = False
         self._root, self._paths, self._labels = root, paths, labels
         self._classes = tuple(classes)
-        self._max_pixels = int(max_pixels)
-        self._allow_truncated, self._scaled_decode = bool(allow_truncated), bool(scaled_decode)
-        self._mode, self._warned = checked(mode), set[str]()
+        self._decoding, self._warned = decoding, set[str]()
         self._base = _from_here(root)
+        self._images_source = Files(paths, self._base, decoding, beside=(labels,))
 
     @property
     def root(self) -> str:
@@ -80,17 +71,17 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     @property
     def max_pixels(self) -> int:
         """The most pixels that a picture may have."""
-        return self._max_pixels
+        return self._decoding.max_pixels
 
     @property
     def mode(self) -> Mode:
         """What the images become: dtype and shape are as `headrace.image.decode.decode` has them."""
-        return self._mode
+        return self._decoding.mode
 
     @property
     def scaled_decode(self) -> bool:
         """Whether pictures that are scaled down a lot are decoded smaller, where that is quicker."""
-        return self._scaled_decode
+        return self._decoding.scaled
 
     @property
     def paths(self) -> PackedList:
@@ -149,18 +140,19 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
                 pixels = geometry.resize_shrunk(pixels, shrink, box, height, width, how)
         return pixels, label_of(self._labels[place])
 
+    def native_source(self) -> Files:
+        """Return the files, with the labels beside the images."""
+        return self._images_source
+
     def _decode(self, data: bytes, path: str, index: int, shrink: int = 1) -> NDArray[Any]:
-        truncated = self._allow_truncated
         try:
-            return decode_as(
-                data, path, self._max_pixels, self._mode, self._warned, allow_truncated=truncated, shrink=shrink
-            )
+            return decode_as(data, path, self._decoding, self._warned, shrink)
         except SampleError as error:
             error.at(index)
             raise
 
     def _bytes(self, path: str, index: int) -> bytes:
-        most = most_bytes(self._max_pixels)
+        most = self._decoding.max_bytes
         try:
             return read_file(path, max_bytes=most, limit=f"{RAISE} with max_pixels=, of which it is 3 times")
         except SampleError as error:
@@ -248,10 +240,7 @@ class ImageFiles(ImageDataset):
             packed,
             _labels(labels, len(packed)),
             (),
-            max_pixels,
-            allow_truncated=allow_truncated,
-            scaled_decode=scaled_decode,
-            mode=mode,
+            Decoding(mode, max_pixels, allow_truncated, scaled_decode),
         )
 
     @classmethod
@@ -343,10 +332,7 @@ class ImageFolder(ImageDataset):
             paths,
             labels,
             classes,
-            max_pixels,
-            allow_truncated=allow_truncated,
-            scaled_decode=scaled_decode,
-            mode=mode,
+            Decoding(mode, max_pixels, allow_truncated, scaled_decode),
         )
 
 
@@ -498,15 +484,6 @@ def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         if not isinstance(string, str):
             raise ArgumentError(f"paths must be strings or os.PathLike; paths[{index}] is {path!r}")
         yield string
-
-
-def label_of(value: Any) -> Any:
-    """Return a label as a sample has it: a Python number, or a row of several as an array of its own.
-
-    >>> label_of(np.int64(3)), label_of(np.array([1.5, 2.0]))
-    (3, array([1.5, 2. ]))
-    """
-    return value.item() if value.ndim == 0 else value.copy()
 
 
 def _labels(labels: ArrayLike | Iterable[int] | None, length: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.context.timing import timed
-from headrace.datasets import parts
+from headrace.datasets import protocol
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentTypeError, UnusableArgument
 from headrace.interop.calls import article
@@ -36,6 +36,8 @@ class IterableDataset(Dataset[T_co]):
     Every worker process has its own copy, which is to give its own part of the samples.
     """
 
+    _is_stream = True
+
     def __iter__(self) -> Iterator[T_co]:
         raise NotImplementedError(f"{type(self).__qualname__} must define __iter__()")
 
@@ -52,7 +54,14 @@ class IterableDataset(Dataset[T_co]):
     def __add__(self, other: Any) -> ChainDataset[Any]:
         return ChainDataset([self, other])
 
-    def map(self, *functions: Callable[..., Any]) -> MappedIterable[Any]:  # type: ignore[override]  # no index either
+    def stages(self) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
+        """Return what is iterated over, and the function that makes a sample of each thing read; None for none.
+
+        Another thread or process may do the second. A subclass that overrides ``__iter__`` alone has no second stage.
+        """
+        return self, None
+
+    def map(self, *functions: Callable[..., Any]) -> MappedIterable[Any]:
         """Return this dataset with functions applied to each sample, one after the other, when it is read.
 
         A function takes the sample, or the sample and its random generator: ``f(sample)`` or ``f(sample, rng)``.
@@ -82,6 +91,14 @@ class MappedIterable(IterableDataset[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         return map(self.apply, self.base)
 
+    def stages(self) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
+        """Return the base, and `apply`."""
+        return self.base, self.apply
+
+    def inner(self, index: Any) -> tuple[Any, Any]:
+        """Return the base."""
+        return self.base, index
+
     def apply(self, sample: Any) -> T_co:
         """Apply the functions to one sample of the base."""
         with timed("transform"):
@@ -93,20 +110,14 @@ class MappedIterable(IterableDataset[T_co]):
     @property
     def suits_threads(self) -> bool:
         """Whether the base suits threads."""
-        return parts.suits_threads(self.base)
+        return protocol.suits_threads(self.base)
 
-    def map(self, *functions: Callable[..., Any]) -> MappedIterable[Any]:  # type: ignore[override]
+    def map(self, *functions: Callable[..., Any]) -> MappedIterable[Any]:
         """Return the same base with more functions, applied after those that are there."""
         return MappedIterable(self.base, *self.functions, *functions)
 
     def __repr__(self) -> str:
         return f"MappedIterable({', '.join(map(repr, (self.base, *self.functions)))})"
-
-
-def unmapped(dataset: Iterable[Any]) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
-    """Return what is read, and what is then done to each sample: who does the one need not do the other."""
-    # A subclass may iterate in its own way.
-    return (dataset.base, dataset.apply) if type(dataset) is MappedIterable else (dataset, None)
 
 
 class ChainDataset(IterableDataset[T_co]):
@@ -136,7 +147,7 @@ class ChainDataset(IterableDataset[T_co]):
 
     def _checked(self) -> Iterator[Iterable[T_co]]:
         for number, dataset in enumerate(self._listed.read("list of datasets of ChainDataset", self.datasets)):
-            if not parts.is_iterable(dataset):
+            if not protocol.is_iterable(dataset):
                 raise UnusableArgument(
                     f"ChainDataset only supports IterableDataset; dataset {number} is "
                     f"{article(type(dataset).__qualname__)}: use ConcatDataset for those that have an index"

@@ -19,7 +19,7 @@ import numpy as np
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
-from headrace.image.decode import DEFAULT_MAX_PIXELS
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.calls import flag
 from headrace.storage import files
 
@@ -111,10 +111,7 @@ class ImageList(ImageDataset):
             paths,
             values,
             classes,
-            max_pixels,
-            allow_truncated=allow_truncated,
-            scaled_decode=scaled_decode,
-            mode=mode,
+            Decoding(mode, max_pixels, allow_truncated, scaled_decode),
         )
 
 

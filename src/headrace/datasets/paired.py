@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context import seeds
-from headrace.datasets import parts
-from headrace.datasets.arrays import ArrayDataset
-from headrace.datasets.base import Dataset
-from headrace.datasets.combine import ConcatDataset
-from headrace.datasets.subset import Subset
-from headrace.datasets.views import Mapped
+from headrace.datasets import protocol
+from headrace.datasets.base import View
 from headrace.errors import ArgumentError
 from headrace.interop.calls import article, flag
 from headrace.interop.keys import place
@@ -21,10 +17,10 @@ from headrace.interop.keys import place
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.datasets.views import Indexed
+    from headrace.datasets.protocol import Indexed
 
 
-class PairedDataset(Dataset[Any]):
+class PairedDataset(View[Any]):
     """The samples of a dataset, each with ``k`` rows of another, drawn at random among those of the same label.
 
     >>> from headrace import ArrayDataset, DataLoader, PairedDataset
@@ -45,8 +41,8 @@ class PairedDataset(Dataset[Any]):
     ``replacement=False`` no row comes twice for one sample.
 
     The labels, one integer a sample, are taken from the datasets where they can be had without reading samples: the
-    attribute ``labels`` or ``targets``, the last of an `ArrayDataset`'s arrays, and through `Mapped`, `Subset` and
-    `ConcatDataset`. Else give them: ``labels``, ``other_labels``. They decide who is joined with whom; the label of
+    attribute ``labels`` or ``targets``, the last of an `ArrayDataset`'s arrays, and through views. Else give them:
+    ``labels``, ``other_labels``. They decide who is joined with whom; the label of
     the sample stays what ``dataset`` makes of it.
 
     Raises `ArgumentError`, before anything is read, where a label of ``dataset`` has no row among ``others``, or fewer
@@ -63,8 +59,8 @@ class PairedDataset(Dataset[Any]):
         labels: ArrayLike | None = None,
         other_labels: ArrayLike | None = None,
     ) -> None:
-        parts.check_indexed("PairedDataset", dataset, "dataset")
-        parts.check_indexed("PairedDataset", others, "others")
+        protocol.check_indexed("PairedDataset", dataset, "dataset")
+        protocol.check_indexed("PairedDataset", others, "others")
         self.dataset, self.others = dataset, others
         self.k = None if k is None else _count(k)
         self.replacement = flag("replacement", replacement)
@@ -76,6 +72,7 @@ class PairedDataset(Dataset[Any]):
         self._begins = np.concatenate(([0], np.cumsum(counts)))
         found = np.searchsorted(kinds, mine)
         self._kinds = np.minimum(found, max(len(kinds) - 1, 0))
+        self._labels = kinds
         self._check(mine, kinds, counts)
 
     def _check(self, mine: NDArray[np.int64], kinds: NDArray[np.int64], counts: NDArray[np.intp]) -> None:
@@ -97,8 +94,14 @@ class PairedDataset(Dataset[Any]):
                 f"{told}{', …' if len(scarce) > 8 else ''}; give a smaller k, or replacement=True"
             )
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+    @property
+    def _viewed(self) -> Indexed:
+        return self.dataset
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels that decide which rows may come."""
+        return self._labels[self._kinds]
 
     def __getitem__(self, index: int) -> Any:
         """Read a sample and the rows drawn for it."""
@@ -114,12 +117,12 @@ class PairedDataset(Dataset[Any]):
             drawn.append(self._draw(indices[row]))
             generators.append(seeds.rng())
         with seeds.continued(generators):
-            if parts.reads_many(self.dataset):
-                samples = parts.many(self.dataset, indices)
+            if protocol.reads_many(self.dataset):
+                samples = protocol.many(self.dataset, indices)
             else:
                 samples = [self.dataset[indices[row]] for row in seeds.each(len(indices))]
-            if parts.reads_many(self.others) and not parts.draws(self.others):
-                rows = iter(parts.many(self.others, [row for mine in drawn for row in mine]))
+            if protocol.reads_many(self.others) and not protocol.draws(self.others):
+                rows = iter(protocol.many(self.others, [row for mine in drawn for row in mine]))
             else:
                 rows = iter([self.others[row] for sample in seeds.each(len(indices)) for row in drawn[sample]])
         return [
@@ -130,16 +133,12 @@ class PairedDataset(Dataset[Any]):
     @property
     def reads_many(self) -> bool:
         """Whether either dataset reads many samples at once."""
-        return parts.reads_many(self.dataset) or parts.reads_many(self.others)
+        return protocol.reads_many(self.dataset) or protocol.reads_many(self.others)
 
     @property
     def draws(self) -> bool:
         """Whether reading a sample may draw random numbers: always."""
         return True
-
-    def where(self, index: int) -> str | None:
-        """Say where a sample comes from, as ``dataset`` does."""
-        return parts.where(self.dataset, index)
 
     def _draw(self, index: int) -> list[int]:
         kind = self._kinds[place(index, len(self._kinds), "a PairedDataset of {} samples")]
@@ -189,7 +188,7 @@ def _some(kinds: NDArray[Any]) -> str:
 
 
 def _labels(name: str, dataset: Indexed, given: ArrayLike | None) -> NDArray[np.int64]:
-    labels = labels_of(dataset) if given is None else np.asarray(given)
+    labels = protocol.labels(dataset) if given is None else np.asarray(given)
     if labels is None:
         raise ArgumentError(
             f"PairedDataset: {article(type(dataset).__qualname__)} does not tell its labels (an attribute `labels` or "
@@ -201,28 +200,3 @@ def _labels(name: str, dataset: Indexed, given: ArrayLike | None) -> NDArray[np.
             f"got {labels.dtype} of shape {labels.shape}"
         )
     return labels.astype(np.int64)
-
-
-def labels_of(dataset: Any) -> NDArray[Any] | None:
-    """Return the labels of all samples, where a dataset tells them without being read; else None.
-
-    >>> from headrace import ArrayDataset, Subset
-    >>> labels_of(Subset(ArrayDataset(np.zeros(3), np.array([7, 8, 9])), [2, 0]))
-    array([9, 7])
-    """
-    if isinstance(dataset, Mapped):
-        return labels_of(dataset.base)
-    if isinstance(dataset, Subset):
-        whole = labels_of(dataset.dataset)
-        return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.intp)]
-    if isinstance(dataset, ConcatDataset):
-        pieces = [labels_of(part) for part in dataset.datasets]
-        known = [piece for piece in pieces if piece is not None]
-        return np.concatenate(known) if len(known) == len(pieces) else None
-    if isinstance(dataset, ArrayDataset):
-        return dataset._row(len(dataset.arrays) - 1, slice(None)) if len(dataset.arrays) > 1 else None
-    for attribute in ("labels", "targets"):
-        labels = getattr(dataset, attribute, None)
-        if labels is not None and not callable(labels):
-            return np.asarray(labels)
-    return None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
-from headrace.datasets import parts
-from headrace.datasets.base import Dataset, T_co
+from headrace.datasets import protocol
+from headrace.datasets.base import T_co, View
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import article
 from headrace.interop.generators import GeneratorLike, draws
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
-    from headrace.datasets.views import Indexed
+    from headrace.datasets.columns import Columns
+    from headrace.datasets.protocol import Indexed
+    from headrace.datasets.source import Source
 
 
-class Subset(Dataset[T_co]):
+class Subset(View[T_co]):
     """The samples of a dataset at given indices.
 
     >>> from headrace import Subset
@@ -42,7 +44,7 @@ class Subset(Dataset[T_co]):
     """
 
     def __init__(self, dataset: Indexed, indices: Sequence[Any] | NDArray[Any]) -> None:
-        parts.check_indexed("Subset", dataset, 0, sized=False)
+        protocol.check_indexed("Subset", dataset, 0, sized=False)
         kind = type(self)
         if kind.__getitem__ is not Subset.__getitem__ and kind.__getitems__ is Subset.__getitems__:
             raise NotImplementedError(
@@ -70,51 +72,72 @@ class Subset(Dataset[T_co]):
 
     def __getitems__(self, indices: list[int]) -> list[T_co]:
         """Read the samples at these positions, in one call of the dataset's where it has ``__getitems__``."""
-        return parts.many(self.dataset, self._keys(indices))
+        return protocol.many(self.dataset, self._keys(indices))
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @property
-    def suits_threads(self) -> bool:
-        """Whether the dataset suits threads."""
-        return parts.suits_threads(self.dataset)
+    def _viewed(self) -> Indexed:
+        return self.dataset
 
     @property
     def reads_many(self) -> bool:
         """Whether ``__getitems__`` is more than a loop over ``__getitem__``."""
-        return type(self).__getitems__ is not Subset.__getitems__ or parts.reads_many(self.dataset)
+        return type(self).__getitems__ is not Subset.__getitems__ or protocol.reads_many(self.dataset)
 
     @property
-    def draws(self) -> bool:
-        """Whether reading a sample may draw random numbers."""
-        return parts.draws(self.dataset)
+    def labels(self) -> NDArray[Any] | None:
+        """The labels of these samples, where the dataset has labels."""
+        labels = protocol.labels(self.dataset)
+        return None if labels is None else labels[np.asarray(self.indices, dtype=np.intp)]
 
     @property
-    def read_batch(self) -> Callable[..., Any]:
-        """What reads whole batches: there where the dataset reads them."""
-        if parts.batch_reader(self.dataset) is None:
-            raise parts.no_batches(self)
-        return self._read_batch
+    def shard_lengths(self) -> Sequence[int] | None:
+        """How many of these samples each shard has, where they are in the dataset's order; else None."""
+        lengths = protocol.shard_lengths(self.dataset)
+        if lengths is None:
+            return None
+        indices = np.asarray(self.indices, dtype=np.int64)
+        if (np.diff(indices, prepend=0) < 0).any():
+            return None
+        ends: list[int] = np.diff(np.searchsorted(indices, np.cumsum(lengths)), prepend=0).tolist()
+        return ends
+
+    @property
+    def columns(self) -> Columns | None:
+        """The arrays of a whole batch, as the dataset has them."""
+        return protocol.columns(self.dataset)
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches, where the dataset reads them."""
+        return None if protocol.batch_reader(self.dataset) is None else self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
-        read: Any = parts.batch_reader(self.dataset)
+        read: Any = protocol.batch_reader(self.dataset)
         return read(self._keys(keys), empty=empty)
 
     @property
-    def begin_batch(self) -> Callable[..., Any]:
-        """What begins whole batches: there where the dataset begins them."""
-        if parts.batch_beginner(self.dataset) is None:
-            raise parts.no_batches(self)
-        return self._begin_batch
+    def begin_batch(self) -> Callable[..., Any] | None:
+        """What begins whole batches, where the dataset begins them."""
+        return None if protocol.batch_beginner(self.dataset) is None else self._begin_batch
 
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
-        begin: Any = parts.batch_beginner(self.dataset)
+        begin: Any = protocol.batch_beginner(self.dataset)
         return begin(self._keys(keys), empty=empty)
 
-    def where(self, index: int) -> str | None:
-        """Say where a sample comes from, as the dataset does."""
-        return parts.where(self.dataset, self.indices[index])
+    def native_source(self) -> Source | None:
+        """Return what the dataset's images are read from."""
+        return protocol.native_source(self.dataset)
+
+    def resolve(self, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
+        """Ask the dataset, by its own indices."""
+        return protocol.resolve(self.dataset, self._keys(keys))
+
+    def inner(self, index: Any) -> tuple[Any, Any]:
+        """Return the dataset, and its own index of a sample."""
+        return self.dataset, self.indices[index]
 
     def _keys(self, positions: Sequence[int]) -> list[Any]:
         if isinstance(self.indices, Indices):
@@ -141,7 +164,7 @@ def random_split(
 
     Raises `ArgumentError` for lengths that do not sum to the dataset's, and for fractions not between 0 and 1.
     """
-    parts.check_indexed("random_split", dataset, 0)
+    protocol.check_indexed("random_split", dataset, 0)
     size = len(dataset)
     total = sum(lengths)
     if total <= 1 and math.isclose(total, 1):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
+    from headrace.datasets.source import Arrays
 
 
 class TensorDataset(ArrayDataset):
@@ -30,6 +31,8 @@ class TensorDataset(ArrayDataset):
     Takes arrays, and what turns into one. Raises `ArgumentError` as `ArrayDataset` does.
     """
 
+    _bare = False
+
     @property
     def tensors(self) -> tuple[NDArray[Any], ...]:
         """The arrays, by torch's name."""
@@ -43,3 +46,7 @@ class TensorDataset(ArrayDataset):
         """Gather the rows of these keys into lent memory: a list of arrays."""
         batch = super().read_batch(keys, empty=empty)
         return batch if isinstance(batch, list) else [batch]
+
+    def native_source(self) -> Arrays:
+        """Return the arrays: the first as the images, the others beside it."""
+        return super().native_source()

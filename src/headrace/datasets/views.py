@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headrace.context import seeds
 from headrace.context.timing import timed
 from headrace.datasets import native_batches as fused
-from headrace.datasets import parts
-from headrace.datasets.base import Dataset, T_co
+from headrace.datasets import protocol
+from headrace.datasets.base import VIEWS, T_co, View
 from headrace.errors import ArgumentError
 from headrace.interop.calls import article
 from headrace.transforms.base import Compose, may_draw
@@ -20,20 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.context.memory import Empty
+    from headrace.datasets.columns import Columns
+    from headrace.datasets.protocol import Indexed
     from headrace.image.fused import Plan
     from headrace.transforms.image_transform import Scaling
 
 
-class Indexed(Protocol):
-    """Anything that has a length and gives samples by index: a dataset of ours or torch's, a list, an array."""
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
-class Mapped(Dataset[T_co]):
+class Mapped(View[T_co]):
     """A dataset with functions applied to each sample, one after the other, when it is read: ``dataset.map(f, g)``.
 
     >>> import numpy as np
@@ -85,33 +79,35 @@ class Mapped(Dataset[T_co]):
         with timed("transform"):
             return self._behind(sample)  # type: ignore[no-any-return]
 
-    def __len__(self) -> int:
-        return len(self.base)
+    @property
+    def _viewed(self) -> Indexed:
+        return self.base
 
     @property
-    def read_batch(self) -> Callable[..., Any]:
-        """What reads whole batches: there where the native kernel does all of the functions."""
-        if self._plan is None or not (self._plan.active and self._plan.whole):
-            raise parts.no_batches(self)
-        return self._read_batch
+    def _is_whole(self) -> bool:
+        """Whether the native extension does all of the functions."""
+        return self._plan is not None and self._plan.active and self._plan.whole
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches, where the native extension does all of the functions."""
+        return self._read_batch if self._is_whole else None
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         return fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property
-    def begin_batch(self) -> Callable[..., fused.InFlightBatch]:
-        """What begins whole batches: there where `read_batch` is."""
-        if self._plan is None or not (self._plan.active and self._plan.whole):
-            raise parts.no_batches(self)
-        return self._begin_batch
+    def begin_batch(self) -> Callable[..., fused.InFlightBatch] | None:
+        """What begins whole batches, where `read_batch` is."""
+        return self._begin_batch if self._is_whole else None
 
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.InFlightBatch:
         return fused.begin(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property
-    def columns(self) -> tuple[Any, ...] | None:
-        """Describe what whole batches are made of: whether they are bare arrays, the dtypes and the shapes of rows."""
-        return None if self._plan is None else (fused.is_bare(self.base), *fused.columns(self._plan, self.base))
+    def columns(self) -> Columns | None:
+        """The arrays of a whole batch, where there is `read_batch`."""
+        return fused.columns(cast("Plan", self._plan), self.base) if self._is_whole else None
 
     @property
     def reads_many(self) -> bool:
@@ -121,7 +117,7 @@ class Mapped(Dataset[T_co]):
     @property
     def draws(self) -> bool:
         """Whether reading a sample may draw random numbers: all functions may but those transforms known not to."""
-        return parts.draws(self.base) or any(map(may_draw, self._chain.transforms))
+        return protocol.draws(self.base) or any(map(may_draw, self._chain.transforms))
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""
@@ -132,19 +128,16 @@ class Mapped(Dataset[T_co]):
             return [self[indices[row]] for row in seeds.each(len(indices))]
         return fused.samples(cast("Plan", self._plan), self.base, indices, self.__getitem__, self._rest)
 
-    @property
-    def suits_threads(self) -> bool:
-        """Whether the base suits threads."""
-        return parts.suits_threads(self.base)
-
     def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
         """Return the same base with more functions, applied after those that are there."""
         return Mapped(self.base, *self.functions, *functions)
 
-    def where(self, index: int) -> str | None:
-        """Say where a sample comes from, as the base does."""
-        where = getattr(self.base, "where", None)
-        return where(index) if callable(where) else None
+    def explain(self) -> str:
+        """Say which of the functions are fused, and why not the others."""
+        return fused.explained(type(self).__qualname__, self.base, self._plan)
 
     def __repr__(self) -> str:
         return f"Mapped({', '.join(map(repr, (self.base, *self.functions)))})"
+
+
+VIEWS["map"] = Mapped

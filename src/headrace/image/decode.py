@@ -26,7 +26,8 @@ from headrace.context import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import formats
 from headrace.image.budget import check_header, check_pixels, check_scans
-from headrace.image.modes import LOSSES, checked, converted, grey, loss
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.image.modes import LOSSES, converted, grey, loss
 from headrace.image.pillow import heard, undisturbed
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
     Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
 
-DEFAULT_MAX_PIXELS = 178_956_970
-"""The most pixels an image may have unless told otherwise: half a GiB of RGB, where Pillow's own limit stands."""
-
 # Reading EPS runs Ghostscript. Pillow's IPTC reader opens whatever the file wraps by Pillow's own open, EPS included.
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
 
@@ -50,15 +48,6 @@ CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 IN_MEMORY = "an image in memory"
 JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG file begins with, and what it ends with."""
-
-
-def most_bytes(max_pixels: int) -> int:
-    """Return the most bytes that an image file may have: as many as its pixels, where that is above 64 MiB.
-
-    >>> most_bytes(100), most_bytes(178_956_970)
-    (67108864, 536870910)
-    """
-    return max(64 << 20, 3 * max_pixels)
 
 
 def decode(
@@ -111,26 +100,16 @@ def decode(
     taken for them, and `MissingDependency`. Of a small file at most a quarter of ``max_pixels`` is expected (and 45
     million by default), and 128 pixels more for each byte.
     """
-    return decode_as(data, path, max_pixels, checked(mode), _warned, allow_truncated=allow_truncated, shrink=shrink)
+    return decode_as(data, path, Decoding(mode, max_pixels, allow_truncated), _warned, shrink)
 
 
-def decode_as(
-    data: bytes,
-    path: str | None,
-    max_pixels: int,
-    mode: Mode,
-    warned: set[str],
-    *,
-    allow_truncated: bool = False,
-    shrink: int = 1,
-) -> NDArray[Any]:
+def decode_as(data: bytes, path: str | None, how: Decoding, warned: set[str], shrink: int = 1) -> NDArray[Any]:
     """Do what `decode` does, and warn of each kind of loss that is not among those ``warned`` of, which it joins."""
-    if data[:3] == JPEG and mode in ("RGB", "L"):
-        pixels = _decode_jpeg(data, path, max_pixels, allow_truncated=allow_truncated, shrink=shrink)
+    if data[:3] == JPEG and how.mode in ("RGB", "L"):
+        pixels = _decode_jpeg(data, path, how, shrink)
         if pixels is not None:
-            return pixels if mode == "RGB" else grey(pixels)
-    limits: Any = {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "shrink": shrink}
-    return _by_pillow(data, path, mode, warned, **limits)
+            return pixels if how.mode == "RGB" else grey(pixels)
+    return _by_pillow(data, path, how, warned, shrink)
 
 
 _warned: set[str] = set()
@@ -167,27 +146,24 @@ def decode_with_pillow(
     mode: Mode = "RGB",
 ) -> NDArray[Any]:
     """Do what `decode` does by Pillow alone: the same pixels, the same errors."""
-    limits: Any = {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "shrink": shrink}
-    return _by_pillow(data, path, checked(mode), _warned, **limits)
+    return _by_pillow(data, path, Decoding(mode, max_pixels, allow_truncated), _warned, shrink)
 
 
-def _by_pillow(
-    data: bytes, path: str | None, mode: Mode, warned: set[str], *, max_pixels: int, allow_truncated: bool, shrink: int
-) -> NDArray[Any]:
+def _by_pillow(data: bytes, path: str | None, how: Decoding, warned: set[str], shrink: int) -> NDArray[Any]:
     _pillow()
     if not data:
         raise BadImage("empty (0 bytes)", path=path, expected="an image file", cure=CURE)
     lost: list[str] = []
 
     def read() -> NDArray[Any]:
-        return _read(data, path, max_pixels, mode, lost, allow_truncated=allow_truncated, shrink=shrink)
+        return _read(data, path, how, lost, shrink)
 
-    pixels = heard(lambda said: _judged(read, data, path, max_pixels, said))
+    pixels = heard(lambda said: _judged(read, data, path, how.max_pixels, said))
     if lost and lost[-1] not in warned:
         warned.add(lost[-1])
         what, cure = LOSSES[lost[-1]]
         warnings.warn(
-            f"{path or IN_MEMORY}: {what} in mode={mode!r}; {cure}. This warning comes once for each dataset.",
+            f"{path or IN_MEMORY}: {what} in mode={how.mode!r}; {cure}. This warning comes once for each dataset.",
             stacklevel=4,
         )
     return pixels
@@ -230,9 +206,7 @@ def _judged(
     return pixels
 
 
-def _decode_jpeg(
-    data: bytes, path: str | None, max_pixels: int, *, allow_truncated: bool, shrink: int
-) -> NDArray[np.uint8] | None:
+def _decode_jpeg(data: bytes, path: str | None, how: Decoding, shrink: int) -> NDArray[np.uint8] | None:
     """Take the fast route, where there is one and it is sure; None sends the bytes to Pillow."""
     turbo = _simplejpeg()
     if turbo is None:
@@ -244,7 +218,7 @@ def _decode_jpeg(
         return None
     if colours not in ("YCbCr", "Gray", "RGB"):
         return None
-    check_pixels((width, height), path, max_pixels, len(data))
+    check_pixels((width, height), path, how.max_pixels, len(data))
     if many_scans:
         check_scans(data, (width, height), path)
     try:
@@ -253,7 +227,7 @@ def _decode_jpeg(
         turbo.decode_jpeg(data, "RGB", min_height=sides[0], min_width=sides[1], buffer=pixels)
     except ValueError as error:
         if (
-            "remature end" in str(error) and not allow_truncated
+            "remature end" in str(error) and not how.allow_truncated
         ):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
             raise _bad(data, path, f"cut short ({_said(error)})") from error
         return None
@@ -285,30 +259,28 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
     return Image
 
 
-def _read(
-    data: bytes, path: str | None, max_pixels: int, mode: Mode, lost: list[str], *, allow_truncated: bool, shrink: int
-) -> NDArray[Any]:
-    if allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
+def _read(data: bytes, path: str | None, how: Decoding, lost: list[str], shrink: int) -> NDArray[Any]:
+    if how.allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
         data += END_OF_JPEG
     if data[:3] == JPEG:
         check_header(data, path)  # Pillow reads it byte by byte
     picture = _open(data, path)
-    check_pixels(picture.size, path, max_pixels, len(data))
+    check_pixels(picture.size, path, how.max_pixels, len(data))
     if data[:3] == JPEG:
         check_scans(data, picture.size, path)
     found = loss(picture)
-    if found is not None and mode in ("RGB", "L"):
+    if found is not None and how.mode in ("RGB", "L"):
         lost.append(found)
     if shrink > 1:
         picture.draft(None, (max(1, picture.width // shrink), max(1, picture.height // shrink)))
     try:
         picture.load()
     except OSError as error:
-        if not allow_truncated or "truncated" not in str(error).lower():
+        if not how.allow_truncated or "truncated" not in str(error).lower():
             raise
         picture.tile = []  # nothing is left to load: what there was is in the picture
-    check_pixels(picture.size, path, max_pixels, len(data))  # an icon's true size is known once it is loaded
-    return _turned(converted(picture, mode, path, deep=found == "deep"), _orientation(picture))
+    check_pixels(picture.size, path, how.max_pixels, len(data))  # an icon's true size is known once it is loaded
+    return _turned(converted(picture, how.mode, path, deep=found == "deep"), _orientation(picture))
 
 
 def _open(data: bytes, path: str | None) -> ImageFile:

@@ -15,7 +15,7 @@ import numpy as np
 
 from headrace._native import kernel
 from headrace.context import seeds
-from headrace.image.decode import DEFAULT_MAX_PIXELS
+from headrace.image.decoding import DEFAULT_MAX_PIXELS
 from headrace.image.native_steps import IDENTITY, Chain, ChangeValues, Numbers
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace.datasets.parts import suits_threads
+from headrace.datasets.protocol import suits_threads
 from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
 from headrace.interop import ranks as find_ranks
 from headrace.interop.calls import article

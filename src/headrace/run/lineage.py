@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.context import seeds
+from headrace.datasets.protocol import inner
 from headrace.errors import ArgumentError
 from headrace.make.maker import Maker
 from headrace.make.source import Batched, Indexed
@@ -182,26 +184,12 @@ def visits(dataset: Any, key: Any) -> tuple[tuple[str, Any], ...]:
     >>> visits(Subset(ConcatDataset(["abc", "de"]), [4, 0]), 0)
     (('Subset', 0), ('ConcatDataset', 4), ('str', 1))
     """
-    found: list[tuple[str, Any]] = []
-    while dataset is not None and len(found) < 20:
-        found.append((type(dataset).__qualname__, key))
-        try:
-            dataset, key = _inner(dataset, key)
-        except Exception:  # noqa: BLE001  a dataset that only looks like one of these
-            break
+    found = [(type(dataset).__qualname__, key)]
+    with suppress(Exception):  # a dataset that only looks like a view
+        while len(found) < 20 and (inside := inner(dataset, key)) is not None:
+            dataset, key = inside
+            found.append((type(dataset).__qualname__, key))
     return tuple(found)
-
-
-def _inner(dataset: Any, key: Any) -> tuple[Any, Any]:
-    """Return the dataset that the next one reads a sample from, and by which key; (None, None) where it ends."""
-    if hasattr(dataset, "cumulative_sizes"):
-        ends = dataset.cumulative_sizes
-        key = key + ends[-1] if key < 0 else key
-        part = int(np.searchsorted(ends, key, side="right"))
-        return dataset.datasets[part], key - (ends[part - 1] if part else 0)
-    if hasattr(dataset, "dataset"):
-        return dataset.dataset, dataset.indices[key] if hasattr(dataset, "indices") else key
-    return (dataset.base, key) if hasattr(dataset, "base") and not isinstance(dataset, np.ndarray) else (None, None)
 
 
 class OneByOne(Indexed):

@@ -1,0 +1,162 @@
+"""Where the images of a dataset are: what the native extension reads them from, without asking Python for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.image.decoding import Decoding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.datasets.mapped import MappedRows
+    from headrace.datasets.packed_list import PackedList
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """What all sources have: the arrays whose rows go with the images, and whether a sample is the image alone.
+
+    A sample is the image, then its row of each array in ``beside``; where it is ``bare``, the image and no tuple.
+    A dataset makes its source once, and returns the same object from each call of ``native_source()``.
+    """
+
+    beside: tuple[NDArray[Any], ...] = ()
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bare and self.beside:
+            raise ValueError("a bare sample is the image alone: give no arrays beside it")
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """The shape that all images have, where they have one before they are read."""
+        return None
+
+    def refusal(self, name: str) -> str:
+        """Say why the native extension cannot read the images of a dataset of this name; nothing where it can."""
+        return f"the native extension reads no {type(self).__qualname__} yet; {name} is read sample by sample"
+
+    def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Copy rows of one of the arrays beside the images, counted from 0, into an array."""
+        # "clip", as NumPy would write "raise" through a buffer; and not np.take, which takes longer to begin.
+        self.beside[number].take(rows, axis=0, out=out, mode="clip")
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Raise `BadFile` where a file that the rows came from has changed since it was opened."""
+
+    def sample(self, columns: Sequence[NDArray[Any]], row: int) -> Any:
+        """Return one sample of the columns of a batch: labels are Python numbers."""
+        if self.bare:
+            return columns[0][row]
+        return columns[0][row], *(label_of(column[row]) for column in columns[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Files(Source):
+    """One file for each image: ``paths``, each absolute or below ``folder``."""
+
+    paths: PackedList
+    folder: str = ""
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def refusal(self, name: str) -> str:
+        """Refuse what is not decoded to RGB."""
+        return _mode_refusal(self.decoding, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges(Source):
+    """A stretch of a file for each image: the bytes from ``offset`` on, ``length`` of them, in ``paths[file]``.
+
+    ``file``, ``offset`` and ``length`` are int64 arrays with an entry for each sample. ``facts``, where the index was
+    made earlier: an int64 array of each file's size in bytes and time of modification (ns) at that time.
+    """
+
+    paths: PackedList
+    file: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    folder: str = ""
+    decoding: Decoding = field(default_factory=Decoding)
+    facts: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Bytes(Source):
+    """The bytes of image files in memory: image ``i`` is ``buffer[begins[i]:begins[i + 1]]``.
+
+    ``buffer`` is a uint8 array, ``begins`` an int64 array of one entry more than there are images.
+    """
+
+    buffer: NDArray[np.uint8]
+    begins: NDArray[np.int64]
+    decoding: Decoding = field(default_factory=Decoding)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays(Source):
+    """Pixels in memory or in a memory map: ``images`` is a uint8 array of (N, H, W) or (N, H, W, C).
+
+    ``maps`` read the rows of those arrays, the images first, that lie in memory-mapped files.
+    """
+
+    images: NDArray[Any]
+    maps: tuple[MappedRows | None, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of each image."""
+        return self.images.shape[1:]
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the images lie in a memory-mapped file."""
+        return bool(self.maps) and self.maps[0] is not None
+
+    def refusal(self, name: str) -> str:
+        """Refuse arrays that hold no images, or not side by side."""
+        images = self.images
+        fits = images.dtype == np.uint8 and images.flags.c_contiguous and images.size
+        channels = images.shape[3] if images.ndim == 4 else 1
+        if fits and images.ndim in (3, 4) and channels <= 4:
+            return ""
+        return f"the kernel reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; {name} has another"
+
+    def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Copy rows of an array, from its file where it is memory-mapped."""
+        mapped = self.maps[number + 1] if self.maps else None
+        if mapped is not None:
+            mapped.take(rows, out)
+        else:
+            super().take(number, rows, out)
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Raise `BadFile` unless the mapped files are what they were."""
+        for mapped in self.maps:
+            if mapped is not None:
+                mapped.check(rows)
+
+    def sample(self, columns: Sequence[NDArray[Any]], row: int) -> Any:
+        """Return one sample: the rows as the arrays have them."""
+        return columns[0][row] if self.bare else tuple(column[row] for column in columns)
+
+
+def label_of(value: Any) -> Any:
+    """Return a label as a sample has it: a Python number, or a row of several as an array of its own.
+
+    >>> label_of(np.int64(3)), label_of(np.array([1.5, 2.0]))
+    (3, array([1.5, 2. ]))
+    """
+    return value.item() if value.ndim == 0 else value.copy()
+
+
+def _mode_refusal(decoding: Decoding, name: str) -> str:
+    if decoding.mode == "RGB":
+        return ""
+    return f"the native extension decodes to RGB; {name} has mode={decoding.mode!r}"

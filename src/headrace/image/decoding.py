@@ -1,0 +1,49 @@
+"""How the files of a dataset become pixels: one value, made where the dataset is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+from headrace.image.modes import Mode, checked
+
+DEFAULT_MAX_PIXELS = 178_956_970
+"""The most pixels an image may have by default: half a GiB of RGB, which is Pillow's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How image files are decoded.
+
+    >>> Decoding(mode="L").mode, Decoding().max_pixels
+    ('L', 178956970)
+
+    ``mode`` decides dtype and shape of the pixels, ``max_pixels`` is the most that an image may have,
+    ``allow_truncated`` keeps what can be read of a file that ends early, and ``scaled`` lets a JPEG be decoded at a
+    smaller size where a transform scales it down. `headrace.image.decode.decode` describes each of them. Raises
+    `ArgumentError` for values that cannot be used.
+    """
+
+    mode: Mode = "RGB"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    allow_truncated: bool = False
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("allow_truncated", self.allow_truncated), ("scaled_decode", self.scaled)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise ArgumentError(f"{name} must be True or False; got {value!r}")
+        most = self.max_pixels
+        if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
+            raise ArgumentError(f"max_pixels must be an integer from 1 up; got {most!r}")
+        object.__setattr__(self, "mode", checked(self.mode))
+        object.__setattr__(self, "max_pixels", int(most))
+        object.__setattr__(self, "allow_truncated", bool(self.allow_truncated))
+        object.__setattr__(self, "scaled", bool(self.scaled))
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that an image file may have: as many as its pixels, where that is above 64 MiB."""
+        return max(64 << 20, 3 * self.max_pixels)
