@@ -76,7 +76,6 @@ EXACT_TYPES = {
     "testing/transforms.py": "compares results, whose types must agree",
     "torch.py": "a subclass of Tensor may have behavior of its own",
     # The files below tell datasets or transforms apart by exact type, and are to stop doing so.
-    "datasets/iterable.py": "to go",
     "datasets/native_batches.py": "to go",
     "datasets/views.py": "to go",
 }
@@ -117,7 +116,6 @@ ODD_PROSE = {
     "datasets/images.py",
     "datasets/lists.py",
     "datasets/native_batches.py",
-    "datasets/parts.py",
     "datasets/subset.py",
     "datasets/views.py",
     "executors/inherited.py",

@@ -47,7 +47,7 @@ _BUILT_IN = {kind.__getitem__ for kind in (list, tuple, range, str, bytes, np.nd
 
 
 def offered(dataset: Any, name: str) -> Any:
-    """Return what a dataset has under a name of the protocol; None where a subclass has overridden what it stands for.
+    """Return what a dataset has under a name of the protocol; None where an override has invalidated it.
 
     >>> import numpy as np
     >>> from headrace import ArrayDataset
