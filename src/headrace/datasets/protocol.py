@@ -244,7 +244,7 @@ def check_indexed(
 
 
 def reads_many(dataset: Any) -> bool:
-    """Say whether ``__getitems__`` reads many samples at once, rather than one by one for want of anything better.
+    """Say whether ``__getitems__`` reads many samples at once, and is more than a loop over ``__getitem__``.
 
     A view always has the method, as in torch; its attribute ``reads_many`` tells which it is.
     """
