@@ -67,7 +67,8 @@ class PlannedSampler(Planned, Generic[K_co]):
 
     def __iter__(self) -> Iterator[K_co]:
         order, size = self.order(self.key_for()), len(self)
-        chunks = (order.keys(self.epoch, start, start + CHUNK) for start in range(0, size, CHUNK))
+        starts = range(0, size, CHUNK)
+        chunks = (order.keys(self.epoch, start, min(start + CHUNK, size)) for start in starts)
         return chain.from_iterable(chunks)
 
 
