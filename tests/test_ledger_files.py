@@ -138,7 +138,7 @@ def test_a_session_that_makes_no_sense_is_damage(facts: dict[str, Any], tmp_path
     """Check every number before it is used."""
     told = {**{name: getattr(SESSION, name) for name in Session.__slots__}, **facts}
     path = forged(tmp_path / "a.ledger", b"S" + json.dumps(told).encode())
-    with pytest.raises(BadFile, match="damaged at byte 8: record 0 makes no sense"):
+    with pytest.raises(BadFile, match="damaged at byte 8: record 0 is invalid"):
         verify_epoch(path)
 
 

@@ -52,7 +52,7 @@ def mixture(share: float) -> dict[str, Any]:
     ("one", "other", "words"),
     [
         ({"seed": 1}, {"seed": 2}, ["step 0: order", "only in A: ", "seed: 1 in A, 2 in B"]),
-        ({"shuffle": False}, {"shuffle": False, "seed": 2}, ["step 0: augmentation", "another seed"]),
+        ({"shuffle": False}, {"shuffle": False, "seed": 2}, ["step 0: augmentation", "the seeds differ"]),
         ({"batch_size": 5}, {"batch_size": 4}, ["step 0: batches", "A has places 0 to 4, B places 0 to 3"]),
         (
             {"dataset": ArrayDataset(NUMBERS), "shuffle": False},
@@ -118,4 +118,4 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.ledger").write_bytes(b"no ledger at all")
     status, text = diff(tmp_path, tmp_path)
     assert status == 1
-    assert "is no ledger" in text
+    assert "is not a ledger" in text

@@ -1,1 +1,1 @@
-"""What a training loop has received, written down; what that proves; where two runs part."""
+"""Records of what a training loop received, proofs from them, and comparisons of two runs."""

@@ -1,4 +1,4 @@
-"""Where two runs part, by their ledgers: the first batch that differs, and in what."""
+"""Compare two runs by their ledgers: the first batch that differs, and how."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Kind = Literal["batches", "mixture", "order", "bad samples", "augmentation", "sample content"]
 _SHOWN = 8
 _OTHER_BYTES = (
-    "the same samples and the same random numbers gave other bytes: the data, a transform or a library was another, or "
-    "something draws from a generator of its own"
+    "the same samples and random numbers gave different bytes: the data, a transform or a library changed, or "
+    "some code draws from its own generator"
 )
 
 
@@ -37,20 +37,20 @@ class Difference:
     kind: Kind
     words: str
     facts: tuple[str, ...]
-    """What the runs say of themselves that is not the same."""
+    """The settings of the runs that differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What two runs have in common."""
+    """The result of comparing two runs."""
 
     difference: Difference | None
     batches: int
-    """How many batches are the same, before the first that differs."""
+    """The number of equal batches before the first difference."""
     more: tuple[int, int]
-    """How many batches only the one run has, and only the other, where neither differs."""
+    """If no batch differs: the number of batches that only the first run has, and only the second."""
     by_keys: bool
-    """Whether only keys were compared: a ledger was kept without fingerprints of the batches' bytes."""
+    """Whether only keys were compared, because a ledger has no fingerprints of the batches' bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def compare(one: Ledger | str | os.PathLike[str], other: Ledger | str | os.PathL
     >>> compare(*runs).difference.kind
     'order'
 
-    The runs are folders, files or ledgers. What restarts made undone is left out, so that an interrupted run and one
-    that was not are compared as what they are. Raises as `headrace.verify_epoch` does.
+    The runs are folders, files or ledgers. Batches that a restart undid are ignored, so an interrupted run equals one
+    without interruption. Raises the same errors as `headrace.verify_epoch`.
     """
     ours, theirs = _batches(one), _batches(other)
     same = 0
@@ -91,12 +91,12 @@ def compare(one: Ledger | str | os.PathLike[str], other: Ledger | str | os.PathL
 
 
 def _batches(run: Ledger | str | os.PathLike[str]) -> dict[tuple[int, int, int], _Batch]:
-    books = [LedgerContents.of(ledger) for ledger in find_ledgers(run)]
+    ledgers = [LedgerContents.of(ledger) for ledger in find_ledgers(run)]
     return {
-        (epoch, entry.at, rank): _Batch(part.session, entry)
-        for epoch in sorted({session.epoch for book in books for session in book.sessions})
-        for part in history(books, epoch)
-        for rank, entries in part.ranks.items()
+        (epoch, entry.at, rank): _Batch(effective.session, entry)
+        for epoch in sorted({session.epoch for ledger in ledgers for session in ledger.sessions})
+        for effective in history(ledgers, epoch)
+        for rank, entries in effective.ranks.items()
         for entry in entries
         if not entry.over
     }
@@ -105,7 +105,7 @@ def _batches(run: Ledger | str | os.PathLike[str]) -> dict[tuple[int, int, int],
 def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
     one, other = a.entry, b.entry
     if (a.session.world, one.replica, one.start, one.stop) != (b.session.world, other.replica, other.start, other.stop):
-        return "batches", f"the order is cut differently: A has {_cut(a)}, B {_cut(b)}"
+        return "batches", f"the order is cut into different batches: A has {_cut(a)}, B has {_cut(b)}"
     if one.order != other.order:
         mixtures = [
             {name: fact for name, fact in facts.items() if name.startswith("sampler.")}
@@ -114,10 +114,10 @@ def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
         mixed = all("sampler.weights" in mixture for mixture in mixtures) and mixtures[0] != mixtures[1]
         return "mixture" if mixed else "order", _keys_differ(one.keys, other.keys)
     if not _same(one.bad, other.bad):
-        return "bad samples", f"{one.bad.count} samples could not be made in A, {other.bad.count} in B"
+        return "bad samples", f"{one.bad.count} bad samples in A, {other.bad.count} in B"
     if one.content != other.content and one.content and other.content:
         if a.session.facts.get("seed") != b.session.facts.get("seed"):
-            return "augmentation", "the same samples with other bytes, from the random numbers of another seed"
+            return "augmentation", "the same samples have different bytes, because the seeds differ"
         return "sample content", _OTHER_BYTES
     return None
 
@@ -125,12 +125,12 @@ def _differ(a: _Batch, b: _Batch) -> tuple[Kind, str] | None:
 def _cut(batch: _Batch) -> str:
     entry, world = batch.entry, batch.session.world
     replica = "" if entry.replica is None else f" of copy {entry.replica}"
-    return f"places {entry.start} to {entry.stop - 1}{replica}{f' on {world} ranks' if world > 1 else ''}"
+    return f"positions {entry.start} to {entry.stop - 1}{replica}{f' on {world} ranks' if world > 1 else ''}"
 
 
 def _keys_differ(one: Keys, other: Keys) -> str:
     if one.numbers is None or other.numbers is None:
-        return "the same samples in another order" if one == other else "other samples"
+        return "the same samples in another order" if one == other else "different samples"
     ours, theirs = (Counter(np.asarray(keys.numbers).tolist()) for keys in (one, other))
     if ours == theirs:
         return "the same samples in another order"

@@ -1,4 +1,4 @@
-"""What tells one batch from another, in 64 bits."""
+"""A 64-bit hash of a batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LOOKED_AT = 2**16
-"""Bytes of an array that are looked at: all of a small one; of a large one, this many, in blocks all over it."""
+HASHED_BYTES = 2**16
+"""Bytes of an array that are hashed: all of a small array, blocks spread over a large one."""
 
-_WORDS = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**64, LOOKED_AT // 8 + 1, np.uint64) | np.uint64(1)
+_MULTIPLIERS = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**64, HASHED_BYTES // 8 + 1, np.uint64)
+_WORDS = _MULTIPLIERS | np.uint64(1)
 _LAST: list[int] = _WORDS.tolist()
 _MOST_BLOCKS = 1024
 _DEPTH = 32
@@ -31,8 +32,8 @@ def of_batch(batch: Any) -> int:
     >>> before == of_batch([images, ["cat", "dog"]])
     False
 
-    Of an array over 64 KiB, blocks of every part are looked at and the rest is not: another crop, flip or sample
-    shows, a change of a few pixels may not.
+    In an array over 64 KiB, only blocks spread over it are hashed. A different crop, flip or sample changes the hash; a
+    change of a few pixels may not.
     """
     total = 0
     for part in _parts(batch, 0):
@@ -51,7 +52,7 @@ def of_keys(keys: Sequence[Any] | NDArray[np.int64]) -> int:
 
 
 def integers(keys: Any) -> NDArray[np.int64] | None:
-    """Return keys as a row of integers, or None where they are something else."""
+    """Return keys as an array of integers, or None if they are not integers."""
     try:
         row = np.asarray(keys)
     except (TypeError, ValueError, OverflowError):
@@ -83,10 +84,10 @@ def _parts(batch: Any, depth: int) -> Any:
 
 
 def _of_other(thing: Any) -> int:
-    """Look at another library's array; of anything else, only the type is known to be the same in another run."""
+    """Hash another library's array; for any other object hash only its type, which is stable between runs."""
     name = _of_text(type(thing).__qualname__)
     try:
-        if str(getattr(thing, "dtype", "")) == "torch.bfloat16":  # of which torch makes no array
+        if str(getattr(thing, "dtype", "")) == "torch.bfloat16":  # torch cannot convert it to NumPy
             thing = thing.view(sys.modules["torch"].int16)
         array = np.asarray(thing)
     except Exception:  # noqa: BLE001  a tensor on a device, or one that needs a gradient
@@ -100,15 +101,15 @@ def _of_text(text: str) -> int:
 
 def _of_array(array: NDArray[Any]) -> int:
     row = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    if row.nbytes > LOOKED_AT:
-        # Not a multiple of the rows: else each would be looked at in the same corner.
+    if row.nbytes > HASHED_BYTES:
+        # Not a multiple of the row count, or each row would be hashed at the same place.
         count = min(max(64, 2 * len(array)), _MOST_BLOCKS) - 1
-        size = LOOKED_AT // (count + 1) // 8 * 8
+        size = HASHED_BYTES // (count + 1) // 8 * 8
         apart = (row.nbytes - size) // (count - 1)
         row = np.ndarray((count, size), np.uint8, row, 0, (apart, 1)).reshape(-1)
     whole = row.nbytes // 8
     words = row[: whole * 8].view(np.uint64)
-    # Multilinear: each multiplier is odd, so no single word can change without the sum.
+    # A multilinear hash: each multiplier is odd, so a change of one word always changes the sum.
     total = int((words * _WORDS[:whole]).sum(dtype=np.uint64))
     rest = int.from_bytes(row[whole * 8 :].tobytes(), "little")
     return _mixed(total + rest * _LAST[whole] + _of_form(array.dtype.str, array.shape))
@@ -120,7 +121,7 @@ def _of_form(dtype: str, shape: tuple[int, ...]) -> int:
 
 
 def _mixed(word: int) -> int:
-    """Let every bit depend on every other (the last steps of SplitMix64, Steele, Lea and Flood 2014)."""
+    """Mix all bits (the finalizer of SplitMix64, Steele, Lea and Flood 2014)."""
     word &= 2**64 - 1
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64

@@ -1,11 +1,11 @@
-"""The file of a ledger: eight bytes of magic, then records, appended one by one.
+"""The file format of a ledger: eight magic bytes, then records, appended one by one.
 
-A record is ``length, crc32 of the payload, crc32 of the eight bytes before, payload``. A kill cuts a record short: it
-leaves fewer than its first 12 bytes, or these whole and too few of the payload. A length that was changed does not have
-its checksum, so it is damage and never an end.
+A record is ``length, crc32 of the payload, crc32 of the eight bytes before, payload``. A kill can truncate a record:
+less than its first 12 bytes remain, or all 12 and a part of the payload. A length that does not match its checksum is
+damage, not truncation.
 
-A payload is a session (JSON) or an entry (a few numbers, and keys: as a stretch, or as the steps from one to the next
-larger). No record is ever changed, and nothing that is read is run.
+A payload is a session (JSON), or an entry: a few numbers, and keys as an interval or as differences of sorted keys. A
+record is never changed, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 MAGIC = b"hrledgr2"
 _FIRST = b"hrledgr1"
-"""Of files whose lengths have no checksum."""
+"""The magic bytes of the old format, where lengths had no checksum."""
 _FRAME = struct.Struct("<III")
 _ENTRY = struct.Struct("<cIqIqqIIQQ?")
 _ROW = struct.Struct("<BqI")
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
 _RANGE, _HASHED = 8, 9
-"""Ways to write keys down, beside those of `_WIDTHS`."""
+"""Encodings of keys besides those of `_WIDTHS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class Keys:
 
     count: int = 0
     numbers: range | NDArray[np.int64] | None = range(0)
-    """None: they are no integers, and only `hashed` is known."""
+    """None if the keys are not integers; then only `hashed` is known."""
     hashed: int = 0
     """The sum of their hashes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a loop wrote down when it began."""
+    """The record that a loop writes when it starts."""
 
     number: int
-    """Of this attempt; another one that begins at the same place has another."""
+    """A random number of this attempt; another attempt from the same position has another number."""
     name: str
     parent: str | None
     epoch: int
@@ -64,15 +64,15 @@ class Session:
     rank: int
     world: int
     began: int
-    """Nanoseconds of the clock on the wall."""
+    """Wall-clock time in nanoseconds."""
     samples: int | None
-    """How many places the epoch's order has, where that is known."""
+    """The number of positions in the epoch's order, if known."""
     ends: int | None
-    """The place behind which nothing is delivered: it makes no whole batch."""
+    """The position from which nothing is delivered, because it makes no full batch."""
     facts: dict[str, Any]
 
     def undone(self, *, by_batch: bool) -> Callable[[Entry], bool]:
-        """Return what says whether an entry of an earlier session was made undone when this one began."""
+        """Return a function that says whether this session undid an entry of an earlier one."""
         if by_batch:
             return lambda entry: entry.at >= self.batches
         beyond = frozenset(self.beyond)
@@ -81,26 +81,26 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A batch that was received, or with ``over``, the end of the epoch and what it left over."""
+    """A batch that was received; with ``over``, the end of the epoch and its remaining samples."""
 
     session: int
     at: int
-    """The step of the plan; the number of the batch where bad samples are left out."""
+    """The step of the plan; with `on_error="skip"`, the number of the batch."""
     replica: int | None
     start: int
     stop: int
-    """From where to where in the epoch's order, or of the replica, its samples are; those at the end may be padding."""
+    """With ``start``: its positions in the epoch's order, or in the replica; the last ones may be padding."""
     keys: Keys
     bad: Keys
     order: int
-    """The fingerprint of its keys."""
+    """The hash of its keys."""
     content: int
-    """The fingerprint of its bytes; 0 for none."""
+    """The fingerprint of its bytes, or 0."""
     over: bool = False
 
 
 def _written(keys: Keys) -> bytes:
-    """Write keys down: a range as such, integers as the steps from one to the next larger, others as a hash."""
+    """Encode keys: a range as it is, sorted integers as differences, other keys as a hash."""
     if not keys.count:
         return b""
     numbers = keys.numbers
@@ -119,7 +119,7 @@ def _written(keys: Keys) -> bytes:
 
 
 def of_entry(entry: Entry) -> bytes:
-    """Return the payload that says what a batch was made of."""
+    """Return the payload of a batch."""
     replica = 0 if entry.replica is None else entry.replica + 1
     counts = entry.keys.count, entry.bad.count
     numbers = entry.session, entry.at, replica, entry.start, entry.stop, *counts, entry.order, entry.content, entry.over
@@ -133,7 +133,7 @@ def _keys_read(payload: memoryview, at: int, count: int) -> tuple[Keys, int]:
     at += _ROW.size
     data = payload[at : at + size]
     if len(data) != size:
-        raise ValueError("keys cut short")
+        raise ValueError("keys are truncated")
     at += size
     if way == _RANGE:
         return Keys(count, range(first, first + count)), at
@@ -141,7 +141,7 @@ def _keys_read(payload: memoryview, at: int, count: int) -> tuple[Keys, int]:
         return Keys(count, None, struct.unpack("<Q", data)[0]), at
     steps = np.frombuffer(data, _WIDTHS[way])
     if len(steps) != count - 1:
-        raise ValueError("another number of keys than was said")
+        raise ValueError("the number of keys does not match")
     numbers = np.empty(count, np.int64)
     numbers[0] = first
     numbers[1:] = steps
@@ -149,55 +149,55 @@ def _keys_read(payload: memoryview, at: int, count: int) -> tuple[Keys, int]:
 
 
 def of_session(session: Session) -> bytes:
-    """Return the payload that says of a session what is to be known of it."""
+    """Return the payload of a session."""
     return b"S" + json.dumps({name: getattr(session, name) for name in Session.__slots__}).encode()
 
 
 def records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Yield where each record of a file ends, and its payload; before the first, where the magic ends.
+    """Yield the end of each record of a file, and its payload; first the end of the magic bytes.
 
-    The last record may be cut short: its batch was not handed over. No more is read than a record and the file have.
+    An incomplete last record is ignored: its batch was not delivered. A forged length never reads past the file's end.
     """
     magic = file.read(len(MAGIC))
     if magic == _FIRST:
         raise BadFile(
-            f"{name} is a ledger of an older version, {_FIRST!r}, and {MAGIC!r} is expected: move it away and start a "
-            "new one, or read it with the headrace that wrote it"
+            f"{name} is a ledger of an older version, {_FIRST!r}; {MAGIC!r} is expected; move it away and start a new "
+            "one, or read it with the headrace version that wrote it"
         )
     if magic != MAGIC[: len(magic)]:
-        raise BadFile(f"{name} is no ledger: it begins with {magic!r}, where {MAGIC!r} is expected")
+        raise BadFile(f"{name} is not a ledger: it starts with {magic!r}; {MAGIC!r} is expected")
     at, size = len(magic), file.seek(0, io.SEEK_END)
     file.seek(at)
     yield at, b""
     while len(frame := file.read(_FRAME.size)) == _FRAME.size:
         length, crc, own = _FRAME.unpack(frame)
         if zlib.crc32(frame[:-4]) != own:
-            raise _damaged(name, at, "the length of a record does not have its checksum")
+            raise _damaged(name, at, "the length of a record does not match its checksum")
         end = at + _FRAME.size + length
         if end > size:
             return
         payload = file.read(length)
         if zlib.crc32(payload) != crc:
-            raise _damaged(name, at, f"a record of {length} bytes does not have its checksum")
+            raise _damaged(name, at, f"a record of {length} bytes does not match its checksum")
         yield end, payload
         at = end
 
 
 def _damaged(name: str, at: int, what: str) -> BadFile:
     return BadFile(
-        f"{name} is damaged at byte {at}: {what}; take the file out of the proof, or cut it there to keep what stands "
-        "before"
+        f"{name} is damaged at byte {at}: {what}; leave the file out of the proof, or truncate it there to keep "
+        "the records before"
     )
 
 
 def framed(payload: bytes) -> bytes:
-    """Return a payload as it stands in the file."""
+    """Return a payload with its header, as it is in the file."""
     head = struct.pack("<II", len(payload), zlib.crc32(payload))
     return head + struct.pack("<I", zlib.crc32(head)) + payload
 
 
 def read(file: BinaryIO, name: str) -> tuple[dict[int, Session], list[Entry]]:
-    """Return what a file says: its sessions by number, and all entries, oldest first."""
+    """Return the sessions of a file by number, and all entries, oldest first."""
     sessions: dict[int, Session] = {}
     entries = []
     found = records(file, name)
@@ -212,7 +212,7 @@ def read(file: BinaryIO, name: str) -> tuple[dict[int, Session], list[Entry]]:
                 entries.append(entry)
                 sessions[entry.session]
         except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error, RecursionError) as error:
-            raise _damaged(name, at, f"record {number} makes no sense ({error!r})") from error
+            raise _damaged(name, at, f"record {number} is invalid ({error!r})") from error
         at = end
     return sessions, entries
 
@@ -229,7 +229,7 @@ def _session(facts: Any) -> Session:
     if (samples, ends) != (None, None) and not (
         type(samples) is int and type(ends) is int and 0 <= ends <= samples < 2**63
     ):
-        raise ValueError(f"samples is {samples!r}, of which {ends!r} are delivered")
+        raise ValueError(f"samples is {samples!r} and ends is {ends!r}")
     if not isinstance(session.name, str) or not isinstance(parent, str | None) or not isinstance(session.facts, dict):
         raise TypeError("names must be strings, and facts a mapping")
     if not all(type(step) is int for step in session.beyond):
@@ -244,5 +244,5 @@ def _entry(payload: memoryview) -> Entry:
     good, place = _keys_read(payload, _ENTRY.size, keys)
     worse, place = _keys_read(payload, place, bad)
     if place != len(payload):
-        raise ValueError("bytes left over")
+        raise ValueError("bytes after the last key")
     return Entry(session, at, replica - 1 if replica else None, start, stop, good, worse, order, content, over)

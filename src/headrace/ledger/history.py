@@ -1,4 +1,4 @@
-"""What led to where an epoch stands: the sessions, one after the other, without what restarts made undone."""
+"""The sessions that led to an epoch's current position, without the batches that restarts undid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LedgerContents:
-    """What one ledger says."""
+    """The sessions and entries of one ledger."""
 
     sessions: list[Session]
     entries: dict[int, list[Entry]]
@@ -31,30 +31,30 @@ class LedgerContents:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSession:
-    """What counts of one session: by rank, the entries that no later session made undone."""
+    """One session, and by rank its entries that no later session undid."""
 
     session: Session
     ranks: dict[int, list[Entry]]
 
 
-def history(books: Sequence[LedgerContents], epoch: int) -> list[EffectiveSession]:
-    """Return the sessions that led to where the epoch stands, the last one first."""
+def history(ledgers: Sequence[LedgerContents], epoch: int) -> list[EffectiveSession]:
+    """Return the sessions that led to the epoch's current position, the latest first."""
     attempts: dict[str, list[tuple[Session, list[Entry]]]] = {}
-    for book in books:
-        for session in book.sessions:
+    for ledger in ledgers:
+        for session in ledger.sessions:
             if session.epoch == epoch:
-                attempts.setdefault(session.name, []).append((session, book.entries[session.number]))
+                attempts.setdefault(session.name, []).append((session, ledger.entries[session.number]))
     for each in attempts.values():
         each.sort(key=lambda attempt: attempt[0].began)
     name: str | None = max(attempts, key=lambda name: attempts[name][-1][0].began)
-    parts: list[EffectiveSession] = []
+    effective: list[EffectiveSession] = []
     child: EffectiveSession | None = None
     while name in attempts:
         ranks: dict[int, dict[int, Entry]] = {}
         for session, entries in attempts[name]:
             kept = ranks.setdefault(session.rank, {})
             if child is None:
-                kept.clear()  # of what is not saved, only the last attempt counts
+                kept.clear()  # if no later session resumed from it, only the last attempt counts
             by_batch = session.facts.get("on_error") == "skip"
             if child is not None:
                 undone = child.session.undone(by_batch=by_batch)
@@ -62,6 +62,6 @@ def history(books: Sequence[LedgerContents], epoch: int) -> list[EffectiveSessio
             kept.update((-1 - entry.at if entry.over else entry.at, entry) for entry in entries)
         here = attempts.pop(name)[-1][0]
         child = EffectiveSession(here, {rank: list(kept.values()) for rank, kept in ranks.items()})
-        parts.append(child)
+        effective.append(child)
         name = here.parent or ""
-    return parts
+    return effective

@@ -1,4 +1,4 @@
-"""Intervals of numbers: which overlap, and what lies between them; the cost depends on how many they are alone."""
+"""Intervals of integers: unions, overlaps and gaps, at a cost that depends only on the number of intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Numbers from each of ``starts`` up to the same of ``stops``, by their starts.
+    """Half-open intervals from ``starts`` to ``stops``, sorted by their starts.
 
     >>> some = Intervals.of([range(4, 9), range(2), range(7, 10), range(6, 6)])
     >>> some.first(8), some.total
@@ -36,13 +36,13 @@ class Intervals:
 
     @classmethod
     def of(cls, ranges: Iterable[range]) -> Intervals:
-        """Return those of some ranges whose step is 1."""
+        """Return the intervals of ranges with step 1."""
         pairs = np.array([(each.start, each.stop) for each in ranges if each], np.int64).reshape(-1, 2)
         return cls(pairs[:, 0], pairs[:, 1])._sorted()
 
     @classmethod
     def of_keys(cls, keys: Iterable[Keys], size: int) -> Intervals:
-        """Return the keys that are an index of a dataset of that size: equal ones as often as they are there."""
+        """Return the keys that are indices of a dataset of that size; equal keys are repeated."""
         ranges: list[range] = []
         rows: list[NDArray[np.int64]] = []
         for each in keys:
@@ -69,16 +69,16 @@ class Intervals:
 
     @property
     def total(self) -> int:
-        """How many numbers they have together, those in several of them counted each time."""
+        """The sum of their lengths; a number in several intervals counts several times."""
         return int((self.stops - self.starts).sum())
 
     @property
     def end(self) -> int:
-        """The number behind the largest; 0 where there is none."""
+        """The largest stop, or 0 if there are no intervals."""
         return int(self.stops.max()) if len(self.stops) else 0
 
     def merged(self) -> tuple[Intervals, Intervals]:
-        """Return what they cover, in stretches apart from one another, and what they cover again."""
+        """Return their union as disjoint intervals, and the overlaps."""
         if not len(self.starts):
             return self, self
         reach = np.maximum.accumulate(self.stops)
@@ -89,22 +89,22 @@ class Intervals:
         return Intervals(self.starts[firsts], reach[lasts]), double
 
     def gaps(self, size: int) -> Intervals:
-        """Return what these, which are apart from one another, leave of the numbers below ``size``."""
+        """Return the gaps between these disjoint intervals, below ``size``."""
         starts, stops = np.append(0, self.stops), np.append(self.starts, size)
         stops = np.minimum(stops, size)
         holes = starts < stops
         return Intervals(starts[holes], stops[holes])
 
     def first(self, most: int) -> list[range]:
-        """Return the first of them as ranges."""
+        """Return the first ``most`` intervals as ranges."""
         pairs = zip(self.starts[:most].tolist(), self.stops[:most].tolist(), strict=True)
         return [range(start, stop) for start, stop in pairs]
 
     def counts(self, most: int) -> dict[int, int]:
-        """Return the first numbers of what came again, and how often each came."""
+        """Return the first ``most`` repeated numbers of the overlaps, and how often each occurs."""
         numbers: list[int] = []
-        for stretch in self.merged()[0].first(most):
-            numbers += stretch[: most - len(numbers)]
+        for interval in self.merged()[0].first(most):
+            numbers += interval[: most - len(numbers)]
         ends = np.sort(self.stops)
         begun, ended = np.searchsorted(self.starts, numbers, "right"), np.searchsorted(ends, numbers, "right")
         return dict(zip(numbers, (begun - ended + 1).tolist(), strict=True))

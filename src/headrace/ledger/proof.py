@@ -1,4 +1,4 @@
-"""What ledgers prove: that each sample of an epoch was delivered exactly once; and where two runs part."""
+"""Proofs from ledgers: each sample of an epoch was delivered exactly once."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
     from headrace.ledger.format import Entry, Keys, Session
 
 NAMED = 1000
-"""How many samples a report names; all are counted."""
+"""The maximum number of samples that a report names; it counts all."""
 _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class EpochProof:
-    """What the ledgers say of one epoch; printed, it is one line, or one for each thing that is wrong."""
+    """The result of `verify_epoch`: what the ledgers say about one epoch; prints as one line."""
 
     epoch: int
     delivered: int
-    """Samples that were delivered, each time counted, without padding."""
+    """The number of delivered samples, with repeats, without padding."""
     samples: int | None
-    """How many there are, where that is known."""
+    """The number of samples in the epoch, if known."""
     ended: bool
-    """Whether the epoch's last batches were delivered, to every rank whose ledger was given."""
+    """Whether every rank whose ledger was given received the epoch's last batches."""
     missing: tuple[range, ...] = ()
-    """Keys that never came, as stretches; of samples without an integer for a key, their places in the order."""
+    """Keys that were never delivered, as intervals; positions in the order, if keys are not integers."""
     missing_count: int = 0
     double: dict[int, int] = field(default_factory=dict)
-    """Keys (or places) that came more than once: how often."""
+    """Keys (or positions) that were delivered more than once, and how often."""
     double_count: int = 0
     padding: int = 0
-    """Samples that filled up the last global batch, beyond the epoch's end (``uneven="pad"`` and "repeat")."""
+    """Samples that filled the last global batch (``uneven="pad"`` and "repeat")."""
     left_out: int = 0
-    """Samples at the epoch's end that make no whole batch (``drop_last``, ``uneven="drop"``)."""
+    """Samples at the epoch's end that were dropped (``drop_last``, ``uneven="drop"``)."""
     bad: int = 0
-    """Samples that could not be made and were passed over, or replaced by others (``on_error``)."""
+    """Bad samples that were skipped or replaced (``on_error``)."""
     repeats: int = 0
-    """Samples that the sampler's own order has more than once."""
+    """Samples that the sampler's order repeats."""
     not_asked_for: int = 0
-    """Samples of the dataset that the sampler's own order does not have; those left out at the end are taken off."""
+    """Samples of the dataset that are not in the sampler's order, without those dropped at the end."""
     absent: tuple[str, ...] = ()
-    """Ledgers that would be needed and were not given."""
+    """Ledgers that are needed and were not given."""
     sessions: int = 1
-    """How many loops, one after the other, delivered the epoch: one more than it was resumed with effect."""
+    """The number of consecutive loops that delivered the epoch."""
 
     @property
     def exact(self) -> bool:
@@ -87,39 +87,41 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
     ...     batches = list(loader)
     >>> proof = headrace.verify_epoch(*ranks)
     >>> print(proof)
-    epoch 0: each of 9 samples was delivered exactly once (and 1 to fill up the last global batch)
+    epoch 0: each of 9 samples was delivered exactly once (and 1 to fill the last global batch)
     >>> print(headrace.verify_epoch(ranks[0]))
     epoch 0: 5 samples delivered; 4 samples missing: 2-3, 6-7; not given: rank 1 of 2
 
-    ``ledgers``: the `Ledger` of every rank that took part, before and after restarts, or their files, or a folder that
-    holds them. ``epoch``: which; None for the last that was begun. What a restart made undone does not count: batches
-    that came after the state from which a later loop went on. Where several loops began at the same place, or went
-    different ways from one state, the one that was begun last counts.
+    ``ledgers`` are the `Ledger` of every rank, before and after restarts, or their files, or a folder with them.
+    ``epoch`` is the epoch's number; None for the latest one. Batches that a restart undid do not count: they came after
+    the state from which a later loop resumed. If several loops started at the same position or from the same state, the
+    latest one counts.
 
-    The order of a dataset is proven by key, each once. That of a sampler is proven by place: each place of its order
-    once; what the order itself has twice, or not at all, is told. So it is with iterable datasets, sample by sample as
-    they were read. Samples for padding, those left out at the end, and bad ones are told, and are no fault. Returns an
-    `EpochProof`, of which ``exact`` is the answer. Raises `ArgumentError` where there is nothing to go by, and
-    `BadFile` for a damaged file.
+    Without a sampler, the proof is by key: each key once. With a sampler, it is by position in the sampler's order:
+    each position once. The report counts the samples that the order repeats or omits. For iterable datasets, positions
+    are in the order of reading. Padding, samples dropped at the end and bad samples are counted too, and are not
+    errors. Returns an `EpochProof`; its ``exact`` is the answer. Raises `ArgumentError` if the ledgers have no such
+    epoch, and `BadFile` for a damaged file.
     """
-    books = [LedgerContents.of(ledger) for given in ledgers for ledger in find_ledgers(given)]
-    epochs = {session.epoch: session.began for book in books for session in sorted(book.sessions, key=_began)}
+    contents = [LedgerContents.of(ledger) for given in ledgers for ledger in find_ledgers(given)]
+    epochs = {session.epoch: session.began for each in contents for session in sorted(each.sessions, key=_began)}
     if not epochs or epoch not in {None, *epochs}:
         what = f"epoch {epoch}" if epoch is not None else "an epoch"
-        raise ArgumentError(f"no batch of {what} stands in the {len(books)} ledgers given; there are {sorted(epochs)}")
+        raise ArgumentError(
+            f"the {len(contents)} ledgers given have no batch of {what}; their epochs are {sorted(epochs)}"
+        )
     chosen = max(epochs, key=lambda number: epochs[number]) if epoch is None else epoch
-    return _proof(history(books, chosen))
+    return _proof(history(contents, chosen))
 
 
-def _proof(parts: Sequence[EffectiveSession]) -> EpochProof:
-    last = parts[0].session
+def _proof(sessions: Sequence[EffectiveSession]) -> EpochProof:
+    last = sessions[0].session
     skips = last.facts.get("on_error") == "skip"
-    entries = [entry for part in parts for kept in part.ranks.values() for entry in kept]
-    ended = all(any(entry.over for entry in kept) for kept in parts[0].ranks.values())
-    places, ends = _Places(last.samples, entries), _ends(parts)
+    entries = [entry for each in sessions for kept in each.ranks.values() for entry in kept]
+    ended = all(any(entry.over for entry in kept) for kept in sessions[0].ranks.values())
+    places, ends = _Places(last.samples, entries), _ends(sessions)
     if ends is not None and not skips:
-        ended |= places.end >= ends  # a loop that took the last batch need not have asked for one more
-    # Behind the last batch stand, where bad samples are left out, bad ones, and good ones that make no whole batch.
+        ended |= places.end >= ends  # a loop may stop right after the last batch
+    # With on_error="skip", bad samples and good ones that make no full batch follow the last batch.
     overs = sum(entry.stop - entry.start - entry.bad.count for entry in entries if entry.over)
     behind = overs + (last.samples or 0) - (ends or 0)
     common: dict[str, Any] = {
@@ -127,8 +129,8 @@ def _proof(parts: Sequence[EffectiveSession]) -> EpochProof:
         "samples": last.samples,
         "ended": ended,
         "bad": sum(entry.bad.count for entry in entries),
-        "absent": tuple(_absent(parts)),
-        "sessions": len(parts),
+        "absent": tuple(_absent(sessions)),
+        "sessions": len(sessions),
         "padding": places.padding,
     }
     if last.samples is not None and str(last.facts.get("order")) in {"sequential", "shuffled"}:
@@ -148,27 +150,27 @@ def _proof(parts: Sequence[EffectiveSession]) -> EpochProof:
     )
 
 
-def _ends(parts: Sequence[EffectiveSession]) -> int | None:
-    """Return the place that was to be reached: what loops left out before one that had no batch stays left out."""
+def _ends(sessions: Sequence[EffectiveSession]) -> int | None:
+    """Return the position to reach; what earlier loops dropped stays dropped if the last one had no batch."""
     ends: int | None = None
-    for part in parts:
-        if part.session.ends is not None:
-            ends = part.session.ends if ends is None else min(ends, part.session.ends)
-        entries = [entry for kept in part.ranks.values() for entry in kept]
-        if any(not entry.over for entry in entries) or (part is parts[0] and not entries):
+    for each in sessions:
+        if each.session.ends is not None:
+            ends = each.session.ends if ends is None else min(ends, each.session.ends)
+        entries = [entry for kept in each.ranks.values() for entry in kept]
+        if any(not entry.over for entry in entries) or (each is sessions[0] and not entries):
             break
     return ends
 
 
-def _absent(parts: Sequence[EffectiveSession]) -> Iterator[str]:
-    """Name the ledgers that would be needed: a forged number of ranks costs no more than the names that are shown."""
-    if parts[-1].session.parent is not None:
-        yield f"what was delivered before step {parts[-1].session.first}"
+def _absent(sessions: Sequence[EffectiveSession]) -> Iterator[str]:
+    """Yield the missing ledgers, at most `NAMED` of them, so that a forged number of ranks costs little."""
+    if sessions[-1].session.parent is not None:
+        yield f"the records before step {sessions[-1].session.first}"
     told: set[tuple[int, int]] = set()
-    for part in reversed(parts):
-        world = part.session.world
-        more = world - len(part.ranks)
-        for rank in islice((rank for rank in range(world) if rank not in part.ranks), NAMED):
+    for each in reversed(sessions):
+        world = each.session.world
+        more = world - len(each.ranks)
+        for rank in islice((rank for rank in range(world) if rank not in each.ranks), NAMED):
             more -= 1
             if (rank, world) not in told:
                 told.add((rank, world))
@@ -179,7 +181,7 @@ def _absent(parts: Sequence[EffectiveSession]) -> Iterator[str]:
 
 
 class _Places:
-    """Which places of the order, or of each replica of a stream, were delivered: as stretches."""
+    """The delivered positions of the order, or of each replica of a stream, as intervals."""
 
     def __init__(self, samples: int | None, entries: Iterable[Entry]) -> None:
         replicas: dict[int | None, list[range]] = {}
@@ -190,22 +192,22 @@ class _Places:
                 self.padding += max(0, stop - max(start, samples))
                 stop = min(stop, samples)
             replicas.setdefault(entry.replica, []).append(range(start, stop))
-        given = [Intervals.of(stretches) for stretches in replicas.values()]
+        given = [Intervals.of(ranges) for ranges in replicas.values()]
         merged = [each.merged() for each in given]
         self._unions = [union for union, _ in merged]
-        self.double = Intervals.of(stretch for _, double in merged for stretch in double.first(len(double.starts)))
+        self.double = Intervals.of(each for _, double in merged for each in double.first(len(double.starts)))
         self.covered = sum(each.total for each in given)
         self.end = max((each.end for each in given), default=0)
 
     def gaps(self, size: int | None) -> list[range]:
-        """Return the places that never came, below a size, or where none is known, before the last that came."""
+        """Return the missing positions below a size; without a size, below the last delivered one."""
         unions = self._unions if self._unions or not size else [Intervals.of([])]
         holes = [union.gaps(union.end if size is None else size) for union in unions]
         return [gap for each in holes for gap in each.first(len(each.starts))]
 
 
 def _by_key(samples: int, entries: Sequence[Entry], behind: int, common: dict[str, Any]) -> EpochProof:
-    """Prove the order of a dataset: each key once, whatever place it came at."""
+    """Prove the order of a dataset: each key once, at any position."""
     came, double = Intervals.of_keys(_all_keys(entries), samples).merged()
     missing_count = samples - came.total
     left_out = behind if missing_count == behind and common["ended"] else 0
@@ -227,7 +229,7 @@ def _all_keys(entries: Iterable[Entry]) -> Iterator[Keys]:
 
 
 def _repeats_and_gaps(dataset: Any, batches: Sequence[Entry]) -> tuple[int, int]:
-    """Return how many keys of a sampler's order came again, and how many of the dataset's never, if that is known."""
+    """Return how many keys the sampler's order repeats and omits, if that is known."""
     keys = list(_all_keys(batches))
     if type(dataset) is not int or not 0 <= dataset < 2**63 or any(each.numbers is None for each in keys):
         return 0, 0
@@ -247,19 +249,19 @@ def _more(number: int) -> str:
     return f" and {number:,} more" if number > 0 else ""
 
 
-def _interval_names(stretches: Sequence[range], total: int) -> str:
-    shown = stretches[:_SHOWN]
+def _interval_names(intervals: Sequence[range], total: int) -> str:
+    shown = intervals[:_SHOWN]
     named = [str(s.start) if len(s) == 1 else f"{s.start}-{s.stop - 1}" for s in shown]
     return ", ".join(named) + _more(total - sum(map(len, shown)))
 
 
 def _extras(proof: EpochProof) -> str:
     parts = [
-        (proof.padding, "to fill up the last global batch"),
-        (proof.left_out, "left out at the end"),
+        (proof.padding, "to fill the last global batch"),
+        (proof.left_out, "dropped at the end"),
         (proof.bad, "bad"),
-        (proof.repeats, "repeated by the sampler's own order"),
-        (proof.not_asked_for, "not in the sampler's own order"),
+        (proof.repeats, "repeated by the sampler"),
+        (proof.not_asked_for, "not in the sampler's order"),
     ]
     named = [f"{number:,} {what}" for number, what in parts if number]
     return f" (and {', '.join(named)})" if named else ""

@@ -1,4 +1,4 @@
-"""What a loop does about its ledger: the only file that the loader and the loop know of it, beside `Ledger` itself."""
+"""The interface between a loop and its ledger."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Recorder:
-    """What one loop does about its ledger: notes what is asked for and made, writes down what is handed over."""
+    """One loop's connection to its ledger: notes requested and completed work, records delivered batches."""
 
     ledger: Ledger
     session: Session
     by_batch: bool
-    """Whether bad samples are left out, so that batches are cut from what is left and not from the plan's steps."""
+    """Whether bad samples are skipped, so that batches are cut from the good samples, not by the plan's steps."""
     passed: int = 0
-    """Good samples of the first step that were in a batch before."""
+    """Good samples of the first step that were in an earlier batch."""
     read: int = 0
-    """Samples of a stream that were in steps before, of all its copies together."""
+    """Samples of a stream in earlier steps, of all its copies together."""
     _asked: dict[int, Work] = field(default_factory=dict)
-    _taken: tuple[Work, Keys, Keys] | None = None
+    _completed: tuple[Work, Keys, Keys] | None = None
     _waiting: deque[tuple[int, int, Any, bool]] = field(default_factory=deque)
-    """Where bad samples are left out, what was made and not handed over: step, position, key, and whether it is bad."""
-    _stands: int | None = None
-    _begun: bool = False
+    """If bad samples are skipped, the samples not delivered yet: step, position, key, and whether each is bad."""
+    _next_position: int | None = None
+    _started: bool = False
 
     def submitted(self, work: Work) -> None:
-        """Note what a batch is to be made of."""
+        """Note the work of a batch that was submitted."""
         self._asked[work.step] = work
 
     def failed(self, step: int) -> None:
-        """Note that a batch will not come: an error came in its place."""
+        """Note that a batch ended with an error."""
         self._asked.pop(step, None)
 
     def completed(self, done: Done) -> None:
-        """Note what a batch was made of."""
+        """Note the samples of a batch that was made."""
         work = self._asked.pop(done.step)
         bad = [each.index for each in done.bad]
         keys: Sequence[Any] = work.keys
         if work.replica is not None and self.by_batch:
-            # A stream may end before all were read that were asked for; a batch is still a list of samples here.
+            # A stream may end early; the batch is still a list of samples here, so its length is known.
             keys = range(work.replica.start, work.replica.start + len(done.batch) + len(bad))
         if not self.by_batch:
-            good, worse = _apart(self._real(work, keys), bad)
-            self._taken = work, _keys_of(good), _keys_of(worse)
+            good, worse = _split(self._real(work, keys), bad)
+            self._completed = work, _keys_of(good), _keys_of(worse)
             return
-        # The copies of a stream have places of their own, of which a batch here has some of each: so they are counted.
+        # A batch here mixes copies of a stream, which have separate positions; so samples are counted instead.
         start = work.start if work.replica is None else self.read
         self.read += len(keys)
         left = deque(bad)
@@ -75,22 +75,22 @@ class Recorder:
                 self._waiting.append((done.step, position, key, is_bad))
 
     def _real(self, work: Work, keys: Sequence[Any]) -> Sequence[Any]:
-        """Leave out what only fills up the last global batch; of a stream, keys are what was read."""
+        """Return the keys without those that only fill the last global batch."""
         if work.replica is not None:
             return ()
         samples = self.session.samples
         return keys if samples is None else keys[: max(0, samples - work.start)]
 
     def entry_record(self, batch: Any, number: int, rows: int, step: int) -> bytes:
-        """Return the record of a batch by its number in the epoch, of so many rows (0: not known).
+        """Return the record of a batch, by its number in the epoch and its rows (0: not known).
 
-        ``step`` is the first of which samples are left.
+        ``step`` is the first step with samples that are not delivered yet.
         """
         content = fingerprint.of_batch(batch) if self.ledger.fingerprints else 0
         if self.by_batch:
             return self._regrouped(number, rows, step, content)
-        assert self._taken is not None  # noqa: S101  for the type checker: a batch is made before it is handed over
-        (work, keys, bad), self._taken = self._taken, None
+        assert self._completed is not None  # noqa: S101  for the type checker: a batch is made before it is handed over
+        (work, keys, bad), self._completed = self._completed, None
         if work.replica is None:
             order = fingerprint.of_keys(work.keys)
             return self._packed(work.step, None, work.start, work.rows, keys, bad, order, content)
@@ -103,16 +103,16 @@ class Recorder:
     def _regrouped(self, number: int, rows: int, step: int, content: int) -> bytes:
         keys: list[Any] = []
         bad: list[Any] = []
-        start = self._waiting[0][1] if self._stands is None and self._waiting else self._stands or 0
+        start = self._waiting[0][1] if self._next_position is None and self._waiting else self._next_position or 0
         stop, given, samples = start, 0, self.session.samples
-        # What is bad at the end of a step that is done with goes with this batch: nobody will come by there again.
+        # Bad samples at the end of a finished step belong to this batch; no later batch reaches them.
         while self._waiting and (given < rows or self._waiting[0][0] < step):
             _, position, key, is_bad = self._waiting.popleft()
             given += not is_bad
-            if samples is None or position < samples:  # what is beyond only fills up the last global batch
+            if samples is None or position < samples:  # later positions only fill the last global batch
                 (bad if is_bad else keys).append(key)
             stop = position + 1
-        self._stands = stop
+        self._next_position = stop
         order = fingerprint.of_keys(keys)
         return self._packed(number, None, start, stop - start, _keys_of(keys), _keys_of(bad), order, content)
 
@@ -133,18 +133,18 @@ class Recorder:
         return of_entry(Entry(self.session.number, at, replica, start, stop, keys, bad, order, content, over))
 
     def end_record(self, at: int) -> bytes:
-        """Return the record of the epoch's end: what was bad behind the last batch, or left out for its size."""
+        """Return the record of the epoch's end: the bad and the dropped samples after the last batch."""
         samples = self.session.samples
         while self._waiting and samples is not None and self._waiting[-1][1] >= samples:
             self._waiting.pop()
         bad = [key for _, _, key, is_bad in self._waiting if is_bad]
-        start = self._waiting[0][1] if self._waiting else self._stands or 0
+        start = self._waiting[0][1] if self._waiting else self._next_position or 0
         return self._packed(at, None, start, len(self._waiting), Keys(), _keys_of(bad), 0, 0, over=True)
 
     def write(self, record: bytes | None) -> None:
-        """Write down that the session has begun, and a record, where there is one: an error leaves none."""
-        if not self._begun:
-            self._begun = True
+        """Write the session's record once, and then the given record, if any (an error has none)."""
+        if not self._started:
+            self._started = True
             self.ledger.append(of_session(self.session))
         if record is not None:
             self.ledger.append(record)
@@ -166,10 +166,10 @@ def start_recorder(
     ends: int | None,
     facts: dict[str, Any],
 ) -> Recorder:
-    """Return the recorder of a loop that begins.
+    """Return the recorder of a new loop.
 
-    The session's name depends on what all ranks know alike, and not on the attempt: of two that begin at the same
-    place, the first was made undone by a restart.
+    The session's name depends only on what all ranks know, not on the attempt. If two attempts start at the same
+    position, a restart undid the first one.
     """
     place = json.dumps([parent, epoch, first, batches, offset, world, facts], sort_keys=True)
     name = hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
@@ -181,8 +181,8 @@ def start_recorder(
     return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset, read=read)
 
 
-def _apart(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Tell the good keys of a batch from the bad ones, which are named in its order, with what only fills it up."""
+def _split(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Split the keys of a batch into good and bad ones; ``bad`` is in the order of the batch, with padding."""
     if not bad:
         return keys, bad
     left = deque(bad)

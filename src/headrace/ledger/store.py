@@ -1,8 +1,8 @@
-"""The ledger: what each batch that the training loop received was made of, written down as it is handed over.
+"""The ledger: a record of what each delivered batch was made of, written as the batch is delivered.
 
-A ledger belongs to a state. Batches that were received after the last state was saved, and that a restart has made
-undone, stand in it all the same; so every loop writes under a *session*, whose name follows from where it begins and
-from the session it goes on from, which the state names. What counts of a session is what its successors did not undo.
+A ledger also holds the batches that a restart undid: those received after the saved state. So every loop writes
+under a *session*. Its name depends on where the loop starts, and on the session that it resumes from, which the state
+names. Only the entries of a session that later sessions did not undo count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIX = ".ledger"
 
 
 class Ledger:
-    """What a training loop has received, batch by batch: in memory, or in a file that is appended to.
+    """A record of what a training loop received, batch by batch, in memory or in a file.
 
     >>> import headrace
     >>> ledger = headrace.Ledger()
@@ -36,13 +36,13 @@ class Ledger:
     >>> print(headrace.verify_epoch(ledger))
     epoch 0: each of 10 samples was delivered exactly once
 
-    ``path``: a file, which goes on where it ends, whatever killed the process that wrote it. A relative one is taken
-    from the folder that is the current one now, whatever ``os.chdir`` does later. One loader writes to it,
-    and each rank has its own: ``DataLoader(..., ledger="folder")`` makes one a rank in that folder. Written down are
-    the keys of each batch and a fingerprint of its bytes (see `headrace.verify_epoch` and ``headrace diff``); without
-    ``fingerprints`` the keys alone. A file takes about 80 bytes a batch, and one to four bytes for each of its samples.
+    ``path`` is a file. New records are appended to it, also after a kill. A relative path is resolved at once, so
+    a later ``os.chdir`` does not change it. Only one loader writes to a file, and each rank has its own:
+    ``DataLoader(..., ledger="folder")`` makes one file per rank in that folder. A record has the keys of a batch and a
+    fingerprint of its bytes (see `headrace.verify_epoch` and ``headrace diff``); with ``fingerprints=False`` only the
+    keys. A file takes about 80 bytes per batch, and one to four bytes per sample.
 
-    Raises `BadFile` for a file that is no ledger or is damaged, and what the operating system raises.
+    Raises `BadFile` for a file that is not a ledger or is damaged, and the errors of the operating system.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, fingerprints: bool = True) -> None:
@@ -57,7 +57,7 @@ class Ledger:
         return {"path": self.path, "fingerprints": self.fingerprints}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # a copy of one in memory is empty
+        self.__init__(**state)  # type: ignore[misc]  # a copy of a ledger in memory is empty
 
     def __repr__(self) -> str:
         return f"Ledger({'' if self.path is None else repr(str(self.path))})"
@@ -74,7 +74,7 @@ class Ledger:
             self._file.close()  # type: ignore[union-attr]
 
     def sessions(self) -> tuple[dict[int, Session], list[Entry]]:
-        """Return what stands in it: sessions by number, and the entries of all of them, oldest first."""
+        """Return the sessions by number, and the entries of all of them, oldest first."""
         if self.path is None:
             with self._lock:
                 return read(io.BytesIO(self._memory.getvalue()), "the ledger in memory")
@@ -84,7 +84,7 @@ class Ledger:
             return read(file, str(self.path))
 
     def append(self, payload: bytes) -> None:
-        """Add a record, which is in the file when this returns: it survives the process."""
+        """Add a record; it is in the file when this returns, and survives the process."""
         record = framed(payload)
         with self._lock:
             if self.path is None:
@@ -94,28 +94,30 @@ class Ledger:
                 self._file = _opened(self.path)
                 if self._file.seek(0, io.SEEK_END) == 0:
                     record = MAGIC + record
-            written = self._file.write(record)  # at once: a kill finds all of a record there, or none
+            written = self._file.write(record)  # one write, so that a kill leaves all of a record or none
             if written != len(record):
                 raise OSError(28, f"only {written} of {len(record)} bytes could be written", str(self.path))
 
 
 def open_ledger(ledger: Any, rank: int) -> Ledger | None:
-    """Return the ledger that a loader was given: one, or the folder in which each rank has its own."""
+    """Return the ledger for the `ledger=` of a loader: itself, or this rank's file in the given folder."""
     if ledger is None or isinstance(ledger, Ledger):
         return ledger
     if not isinstance(ledger, str | os.PathLike):
-        raise ArgumentError(f"ledger must be a Ledger, or a folder for the ledgers of all ranks; got {ledger!r}")
+        raise ArgumentError(f"ledger must be a Ledger, or the path of a folder; got {ledger!r}")
     if Path(ledger).is_file():
-        raise ArgumentError(f"ledger={str(ledger)!r} is a file, and a folder is expected; Ledger(path) takes a file")
+        raise ArgumentError(
+            f"ledger={str(ledger)!r} is a file, but a folder is expected; for a file, pass Ledger(path)"
+        )
     return Ledger(Path(ledger) / f"rank{rank}{SUFFIX}")
 
 
 def _opened(path: Path) -> io.FileIO:
-    """Open a file to append to; what a full disk or the machine's crash left of its last record is cut off."""
+    """Open a file to append to, and cut off an incomplete last record (after a full disk or a crash)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.FileIO(path, "a+")
     try:
-        if path.is_file():  # a pipe is written to, and never read
+        if path.is_file():  # a pipe is only written to
             with _regular(path) as written:
                 ends = [end for end, _ in records(written, str(path))]
             if ends[-1] < path.stat().st_size or 0 < ends[-1] < len(MAGIC):
@@ -127,16 +129,16 @@ def _opened(path: Path) -> io.FileIO:
 
 
 def _regular(path: Path) -> BinaryIO:
-    """Open a file to read; what has no end, or waits for a writer, is refused."""
+    """Open a regular file to read; refuse a device or a pipe, which may have no end or wait for a writer."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise BadFile(f"{path} is no ledger: a device, a pipe or a folder, where a file is expected")
+        raise BadFile(f"{path} is not a ledger: it is a device, a pipe or a folder; give a regular file")
     return path.open("rb")
 
 
 def find_ledgers(where: Any) -> Iterator[Ledger]:
-    """Return the ledgers that something names: itself, a file, or all those in a folder.
+    """Yield the ledgers at a path: the given one, a file, or all those in a folder.
 
-    Raises `ArgumentError` where there are none.
+    Raises `ArgumentError` if there are none.
     """
     if isinstance(where, Ledger):
         yield where
@@ -144,7 +146,7 @@ def find_ledgers(where: Any) -> Iterator[Ledger]:
     path = Path(where)
     paths = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path] if path.exists() else []
     if not paths:
-        what = f"no file *{SUFFIX} in the folder" if path.is_dir() else "no such file or folder"
-        raise ArgumentError(f"{path}: {what}; a loader with ledger={str(path)!r} makes them there")
+        what = f"no *{SUFFIX} file in this folder" if path.is_dir() else "no such file or folder"
+        raise ArgumentError(f"{path}: {what}; to record a run there, pass ledger={str(path)!r} to the loader")
     for each in paths:
         yield Ledger(each)
