@@ -21,10 +21,12 @@ except ImportError as error:
     raise MissingDependency("headrace.testing needs pytest: install it with `pip install pytest`") from error
 
 # Before the suites are imported: a failed assert then shows the values that it compared.
-pytest.register_assert_rewrite(*(f"headrace.testing.{name}" for name in ("executors", "samplers", "transforms")))
+for _name in ("datasets", "executors", "samplers", "transforms"):
+    pytest.register_assert_rewrite(f"headrace.testing.{_name}")
 
+from headrace.testing.datasets import DatasetTests, FormatTests  # noqa: E402
 from headrace.testing.executors import ExecutorTests  # noqa: E402
 from headrace.testing.samplers import BatchSamplerTests, SamplerTests  # noqa: E402
 from headrace.testing.transforms import TransformTests  # noqa: E402
 
-__all__ = ["BatchSamplerTests", "ExecutorTests", "SamplerTests", "TransformTests"]
+__all__ = ["BatchSamplerTests", "DatasetTests", "ExecutorTests", "FormatTests", "SamplerTests", "TransformTests"]
