@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from headrace.context.memory import Empty
     from headrace.executors.base import Executor
-    from headrace.executors.processes import Processes
+    from headrace.executors.processes.pool import Processes
     from headrace.plan.work import Work
 
 T_co = TypeVar("T_co", covariant=True)
@@ -890,7 +890,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
     def _processes(self, maker: Maker, base: int, ahead: int) -> Processes:
         import multiprocessing  # only where it is used
 
-        from headrace.executors.processes import Processes
+        from headrace.executors.processes.pool import Processes
 
         context = self.multiprocessing_context or multiprocessing.get_context(self._start_method)
         arguments.check_processes(context)
@@ -903,7 +903,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             init=self.worker_init_fn,
             seed=base,
             restarts=self.restart_workers,
-            turns=self._ordered,
+            round_robin=self._ordered,
         )
 
     @property

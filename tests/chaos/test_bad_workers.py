@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from headrace import DataLoader, IterableDataset, WorkerDied, WorkerTimeout
-from headrace.executors import processes
+from headrace.executors.processes import pool
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")
 METHODS = ["fork", "forkserver", "spawn"]
@@ -135,7 +135,7 @@ def test_a_hung_worker_is_named_with_its_sample_and_its_stack(method: str) -> No
 def test_without_a_timeout_a_hung_worker_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name it with its stack, after half a minute (here: half a second), and go on waiting: here, until its death."""
     loop = hung("fork", restart_workers=0)
-    monkeypatch.setattr(processes, "STUCK", 0.5)
+    monkeypatch.setattr(pool, "STUCK", 0.5)
 
     def killing(message: Any, *_: Any) -> None:
         said.append(str(message))

@@ -8,7 +8,10 @@ import os
 import resource
 import select
 import signal
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,8 @@ import pytest
 
 from headrace import DataLoader, IterableDataset
 from headrace.errors import LoaderClosed, WorkerDied
-from headrace.executors import processes
-from headrace.executors.processes import Processes
+from headrace.executors.processes import pool
+from headrace.executors.processes.pool import Processes
 from headrace.make.maker import Maker
 from headrace.plan.work import Done, Failed, Outcome
 from headrace.testing.executors import Squares, maker_of, work_of
@@ -286,15 +289,92 @@ def test_a_dataset_that_closes_all_descriptors_is_an_error() -> None:
 
     executor = forked(Closes(), 1)
     executor.submit(work_of(0))
-    patience, processes.PATIENCE = processes.PATIENCE, 0.1
+    patience, pool.PATIENCE = pool.PATIENCE, 0.1
     try:
         with pytest.warns(RuntimeWarning, match=r"closed its channel \(worker process \d, at sample 0 of batch 0\)"):
             failed = executor.next(timeout=60)
     finally:
-        processes.PATIENCE = patience
+        pool.PATIENCE = patience
     executor.close()
     assert isinstance(failed, Failed)
     assert "batch 0 has ended 3 workers" in str(failed.error)
+
+
+class ClosesThenAnswers(Squares):
+    def __getitem__(self, index: int) -> int:
+        if index == 4:
+            os.closerange(3, 100)
+        return index
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_worker_without_its_descriptors_dies_and_is_named(threads: int) -> None:
+    """Blame the batch whose code closed them; a new worker makes all others, whatever the other thread waits for."""
+    executor = forked(ClosesThenAnswers(), 1, threads=threads)
+    for step in range(4):
+        executor.submit(work_of(step))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of two batches at once, either may be the cause
+        made = {outcome.step: outcome for outcome in outcomes(executor, 4)}
+    executor.close()
+    failed = made.pop(1)
+    assert isinstance(failed, Failed)
+    assert "file descriptors that belong to the worker" in str(failed.error)
+    assert all(isinstance(outcome, Done) for outcome in made.values())
+
+
+def test_a_forked_child_cannot_use_its_parents_workers() -> None:
+    """Refuse everything in the child, closing excepted; the parent's batches come as if nothing had happened."""
+    executor = forked(Squares())
+    executor.submit(work_of(0))
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for call in (lambda: executor.submit(work_of(1)), executor.next):
+            try:
+                call()
+            except LoaderClosed:
+                refused += 1
+        executor.reset()
+        executor.close()
+        os._exit(refused + 10 * executor.closed)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
+    executor.submit(work_of(2))
+    assert sorted(outcome.step for outcome in outcomes(executor, 2)) == [0, 2]
+    executor.close()
+
+
+FORKING = """
+import os, sys, warnings
+import headrace
+warnings.simplefilter("ignore", DeprecationWarning)
+loader = headrace.DataLoader(
+    range(40), 2, num_workers=2, workers="process", multiprocessing_context="fork", persistent_workers={persistent},
+    restart_workers=0,
+)
+loop = iter(loader)
+batches = [next(loop).tolist()]
+child = os.fork()
+if child == 0:
+    try:
+        next(loop)
+    except headrace.LoaderClosed:
+        loop.close()
+        assert [n for batch in loader for n in batch.tolist()] == list(range(40))
+        loader.close()
+        sys.exit(7)  # through all that multiprocessing does at exit
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+batches += [batch.tolist() for batch in loop]
+assert sum(batches, []) == list(range(40)), batches
+"""
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_forked_child_leaves_the_parents_loop_alone(persistent: bool) -> None:
+    """Raise LoaderClosed in the child, give it workers of its own, and end none of the parent's when it exits."""
+    script = FORKING.format(persistent=persistent)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_old_answers_are_not_taken_for_new_ones() -> None:

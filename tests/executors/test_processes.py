@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import LoaderClosed, WorkerDied, WorkerTimeout
-from headrace.executors.processes import Processes
+from headrace.executors.processes.pool import Processes
 from headrace.make.maker import Maker
 from headrace.plan.work import Done, Failed
 from headrace.testing.executors import ExecutorTests, Squares, maker_of, work_of
@@ -167,23 +167,60 @@ class Unpicklable(Exception):
         raise RuntimeError("cannot be pickled")
 
 
-class TwoArguments(Exception):
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} and {two}")
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"), [(Unpicklable("why"), RuntimeError), (TwoArguments("a", "b"), RuntimeError)], ids=["un", "two"]
-)
-def test_an_error_that_cannot_travel_arrives_as_text(error: Exception, kind: type[Exception]) -> None:
+@pytest.mark.parametrize("error", [Unpicklable("why"), ValueError(threading.Lock())], ids=["reduce", "lock"])
+def test_an_error_that_cannot_travel_arrives_as_text(error: Exception) -> None:
     """Say the type, the message and the traceback of an exception that pickle cannot carry."""
     executor = processes(Squares({0: error}))
     executor.submit(work_of(0))
     outcome = executor.next(timeout=60)
     executor.close()
     assert isinstance(outcome, Failed)
-    assert type(outcome.error) is kind
+    assert isinstance(outcome.error, RuntimeError)
     assert type(error).__name__ in str(outcome.error)
+    assert "__getitem__" in str(outcome.error.__cause__)
+
+
+class TwoArguments(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+        self.one = one
+
+
+class NoSuchRecord(OSError):
+    __slots__ = ("record",)
+
+    def __init__(self, path: str, *, record: int) -> None:
+        super().__init__(2, f"no record {record}", path)
+        self.record = record
+
+
+class Coded(Exception):
+    def __new__(cls, code: int) -> Coded:
+        return super().__new__(cls, code)
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+@pytest.mark.parametrize(
+    ("error", "attribute"),
+    [(TwoArguments("a", "b"), "one"), (NoSuchRecord("x.rec", record=7), "record"), (Coded(5), "code")],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_whose_constructor_needs_arguments_keeps_its_type(error: Exception, attribute: str) -> None:
+    """Rebuild it without its constructor: type, message and attributes arrive as they were."""
+    executor = processes(Squares({0: error}))
+    executor.submit(work_of(0))
+    outcome = executor.next(timeout=60)
+    executor.close()
+    assert isinstance(outcome, Failed)
+    assert type(outcome.error) is type(error)
+    assert str(outcome.error) == str(error)
+    assert getattr(outcome.error, attribute) == getattr(error, attribute)
     assert "__getitem__" in str(outcome.error.__cause__)
 
 
@@ -254,7 +291,7 @@ def test_an_init_function_that_fails_is_told_at_the_start() -> None:
 
 SCRIPT = """
 import multiprocessing, os, sys, time
-from headrace.executors.processes import Processes
+from headrace.executors.processes.pool import Processes
 from headrace.testing.executors import Squares, maker_of, work_of
 
 class Busy(Squares):

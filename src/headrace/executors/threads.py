@@ -212,7 +212,7 @@ def _serve(
                 work.run()
                 continue
             state.work = work
-            # Not held in a variable: a batch that this frame still named would keep its memory from being used again.
+            # Not held in a variable: a batch that this frame still named could not give its memory back.
             outcomes.put(maker.make(work, here=state.here, empty=batches.empty, stop=stop))
             state.work = None
 

@@ -1,4 +1,4 @@
-"""Messages, and descriptors with them, over one socket; its end is noticed at once, without asking."""
+"""Messages over a socket, with file descriptors; the other end's closing is noticed at once, without polling."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HEADER = struct.Struct("<QB")
 """Length of the message, and whether a descriptor comes with it."""
 
 SHORT = 1 << 14
-"""Bytes; a shorter message is sent in one go, which takes a copy."""
+"""Bytes; a shorter message is copied, to be sent in one call."""
 
 LOST = -1
-"""Stands for a descriptor that came, and that this process had no room for: it has too many files open."""
+"""Stands for a descriptor that this process could not receive because it has too many files open."""
 
 
 class Channel:
@@ -52,10 +52,10 @@ class Channel:
         """Whether a short message (some KiB) can be sent without waiting for the other end to read."""
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT)
-        return bool(poll.poll(0))  # on Linux: where no more than a quarter of the socket's memory is taken
+        return bool(poll.poll(0))  # on Linux: if no more than a quarter of the socket's memory is taken
 
     def send(self, message: bytes, descriptor: int | None = None) -> None:
-        """Send a message; raises OSError where the other end is gone."""
+        """Send a message; raises OSError if the other end is closed."""
         header = HEADER.pack(len(message), descriptor is not None)
         if descriptor is not None:
             socket.send_fds(self.socket, [header], [descriptor])
@@ -67,13 +67,13 @@ class Channel:
             self.socket.sendall(message)
 
     def receive(self) -> tuple[bytes, int | None]:
-        """Wait for a message, and the descriptor that comes with it; raises EOFError where the other end is gone."""
+        """Wait for a message, and the descriptor that comes with it; raises EOFError if the other end is closed."""
         descriptors: list[int] = []
         try:
             header, descriptors, _, _ = socket.recv_fds(self.socket, HEADER.size, 1)
             length, has_descriptor = HEADER.unpack(header + self._exactly(HEADER.size - len(header)))
             message = self._exactly(length)
-        except (ConnectionError, EOFError) as error:  # the first: what Linux says where it closed with something unread
+        except (ConnectionError, EOFError) as error:  # the first: from Linux, if it closed with something unread
             for descriptor in descriptors:
                 os.close(descriptor)
             raise EOFError("the other end is closed") from error
@@ -82,12 +82,12 @@ class Channel:
         return message, descriptors[0] if descriptors else None
 
     def shut(self) -> None:
-        """Say to both ends that this is the end; whoever waits at either is woken."""
+        """End the connection at both ends, and wake whoever waits at either."""
         with contextlib.suppress(OSError):  # the other end was first
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close this end: the whole shutdown, for the other end sees it."""
+        """Close this end, which the other end notices."""
         self.socket.close()
 
     def _exactly(self, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""How a batch is pickled on its way to another process: what is large goes beside the pickle, tensors' memory too."""
+"""Pickling a batch for another process: large buffers, those of tensors too, stay outside of the pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
-    """Pickle something (protocol 5); ``apart`` is offered each buffer, and says whether it stays in the pickle.
+    """Pickle something (protocol 5); ``apart`` gets each buffer, and returns whether it stays in the pickle.
 
     >>> buffers = []
     >>> head = dumped({"x": np.arange(1000)}, buffers.append)
@@ -38,10 +38,10 @@ def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
 
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
-    """Return our own ways of pickling, by type: those of tensors and bfloat16, whose memory goes beside the pickle.
+    """Return our own ways of pickling, by type: for tensors and bfloat16, whose memory then stays outside.
 
-    torch's own, and NumPy's for a dtype that it exports no buffer of, have it in the pickle. A subclass keeps its own
-    way; and nobody has a tensor or such an array who has not loaded the library.
+    torch's own way, and NumPy's for a dtype that exports no buffer, put it into the pickle. A subclass keeps its own
+    way. A library that is not loaded has made no tensor and no such array.
     """
     own: dict[type, Callable[[Any], Any]] = {}
     torch = sys.modules.get("torch")

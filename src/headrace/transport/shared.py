@@ -1,4 +1,4 @@
-"""Anonymous shared memory: it has no name that could be left behind, and goes when the last process lets go of it."""
+"""Anonymous shared memory: it has no name that could be left behind, and is freed with its last user."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 def create(size: int) -> int:
-    """Return a descriptor of new shared memory, every page of it taken: what is written later cannot fail for want.
+    """Return a descriptor of new shared memory, with every page allocated.
 
-    Raises OSError where there is not that much: a write into a page that cannot be had would kill the process.
+    Raises OSError if there is not that much: a later write to a page that cannot be allocated would kill the process.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("headrace", os.MFD_CLOEXEC)
@@ -42,10 +42,10 @@ def create(size: int) -> int:
 
 
 class Mapping:
-    """A view of shared memory that outlives its descriptor: NumPy's ``base`` under every array in it.
+    """Maps shared memory for as long as any array in it lives: NumPy's ``base`` of each.
 
-    Not Python's ``mmap``, which keeps a descriptor of its own as long as it lives (until 3.13, which can be told not
-    to): a user who keeps a thousand batches must not run out of them.
+    Python's ``mmap`` keeps a descriptor of its own for that long (until 3.13, where that can be turned off), and a user
+    who keeps a thousand batches must not run out of descriptors.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "_unmap", "address", "size")
@@ -65,12 +65,12 @@ class Mapping:
         self._unmap = _libc.munmap
 
     def __del__(self) -> None:
-        if hasattr(self, "_unmap"):  # not where mapping failed
+        if hasattr(self, "_unmap"):  # not if mapping failed
             self._unmap(self.address, self.size)
 
 
 def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:
-    """Return shared memory as bytes; it stays mapped as long as any view of it lives, whatever becomes of ``fd``.
+    """Return shared memory as bytes; it stays mapped while any view of it lives, even if ``fd`` is closed.
 
     >>> fd = create(4096)
     >>> one, other = mapped(fd, 4096), mapped(fd, 4096)
@@ -82,10 +82,10 @@ def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(Mapping(fd, size))
 
 
-def given(message: bytes) -> int:
-    """Return a descriptor of shared memory that holds a message, to be sent and then closed.
+def store(message: bytes) -> int:
+    """Put a message into shared memory, and return its descriptor, to be sent and then closed.
 
-    >>> bytes(taken(given(b"hello")))
+    >>> bytes(load(store(b"hello")))
     b'hello'
     """
     fd = create(max(1, len(message)))
@@ -99,8 +99,8 @@ def given(message: bytes) -> int:
     return fd
 
 
-def taken(fd: int) -> bytes:
-    """Return the message that shared memory holds, and close its descriptor."""
+def load(fd: int) -> bytes:
+    """Return the message in shared memory, and close its descriptor."""
     with open(fd, "rb") as file:
         file.seek(0)
         return file.read()

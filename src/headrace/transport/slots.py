@@ -1,14 +1,16 @@
-"""Batches in slots of shared memory that are used again: what is large is never copied, what is small is sent.
+"""Batches in slots of shared memory that is reused: large arrays are never copied, small ones are sent.
 
-The worker's end writes arrays straight into the slot that it was lent (`Box.empty`); what lies there already costs
-nothing to pack. Pickle (protocol 5) takes the rest, with large buffers out of band, copied into the slot. The loader's
-end opens a message as arrays over the slot; when the last of them is dropped, the slot is free to be lent again.
+    SlotReader.lend ──slot──> SlotAllocator.begin … SlotWriter.empty … pack ──message──> SlotReader.open ──> the user
+         ^                                                                                                     │
+         └───────────────────────────────────── dropped by the user ──────────────────────────────────────────┘
 
-    Inbox.lend ──slot──> Outbox.begin … Box.empty … pack ──message──> Inbox.open ──batch──> the user ──dropped──> lend
+The worker writes arrays straight into the slot that it was lent (`SlotWriter.empty`), and packing them costs nothing.
+Pickle (protocol 5) takes the rest, with large buffers out of band, copied into the slot. The loader opens a message as
+arrays over the slot. When the user drops the last of them, the slot is free to be lent again.
 
-A slot is a piece of memory under a number. It grows by being replaced: the worker makes a larger piece and sends its
-descriptor along, both map it and close the descriptor. A user who keeps all batches never blocks a worker: a slot still
-held is lent anew with the order to start on fresh memory, and the old piece stays with the user alone.
+A slot is a piece of memory under a number. To grow it, the worker makes a larger piece and sends its descriptor along;
+both map it and close the descriptor. A user who keeps all batches never blocks a worker: a slot that is still held is
+lent again with the order to use fresh memory, and only the user keeps the old piece.
 """
 
 from __future__ import annotations
@@ -44,32 +46,33 @@ LARGE_HEAD = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A batch on its way: which slot, the pickle (or that it is the last span), and where its buffers lie."""
+    """A batch on its way: its slot, its pickle, and where its buffers lie."""
 
     slot: int
     size: int
-    """Of the slot's new piece of memory, whose descriptor comes along; 0: the piece that is known."""
+    """Bytes of the slot's new piece of memory, whose descriptor comes along; 0 if the piece is known."""
     head: bytes | None
+    """The pickle; None if it lies in the slot, as the last span."""
     spans: tuple[tuple[int, int], ...]
     loose: tuple[Any, ...] = ()
-    """The buffers themselves, where no shared memory was to be had."""
+    """The buffers themselves, if shared memory could not be allocated."""
 
 
-class Outbox:
-    """The worker's end: the pieces of memory behind the slots."""
+class SlotAllocator:
+    """The worker's end: allocates the memory of the slots."""
 
     def __init__(self) -> None:
         self.pieces: dict[int, Bytes] = {}
 
-    def begin(self, slot: int, *, fresh: bool) -> Box:
-        """Start a batch in a slot; ``fresh``: somebody still looks at what lies there, so not in the same memory."""
+    def begin(self, slot: int, *, fresh: bool) -> SlotWriter:
+        """Start a batch in a slot; ``fresh`` if the user still holds the last batch there: then in new memory."""
         if fresh:
             self.pieces.pop(slot, None)
-        return Box(self.pieces, slot)
+        return SlotWriter(self.pieces, slot)
 
 
-class Box:
-    """One batch on the worker's side: memory in a slot, and then the message. Several threads may each fill one."""
+class SlotWriter:
+    """Writes one batch into a slot, on the worker's side; several threads may each write one."""
 
     def __init__(self, pieces: dict[int, Bytes], slot: int) -> None:
         self._pieces = pieces
@@ -77,7 +80,7 @@ class Box:
         self._used = 0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
-        """Lend an array in the slot, or beside it where it does not fit: `pack` then makes the slot larger."""
+        """Lend an array in the slot, or outside if it does not fit: `pack` then makes the slot larger."""
         dtype = np.dtype(dtype)
         nbytes = prod(shape) * dtype.itemsize
         piece = self._pieces.get(self._slot)
@@ -87,7 +90,7 @@ class Box:
         return piece[start : start + nbytes].view(dtype).reshape(shape)
 
     def pack(self, batch: Any) -> tuple[Message, int | None]:
-        """Return the message, and the descriptor to send with it, which the caller closes once it is sent."""
+        """Return the message, and the descriptor to send with it, which the caller then closes."""
         buffers: list[Bytes] = []
 
         def apart(buffer: pickle.PickleBuffer) -> bool:
@@ -109,13 +112,13 @@ class Box:
         more = sum(_aligned(len(b)) for b, at in zip(buffers, inside, strict=True) if at is None)
         descriptor, size = None, 0
         if more and (piece is None or self._used + more > len(piece)):
-            # An eighth more than needed, so that batches of nearly one size do not grow the slot one by one.
+            # An eighth more than needed, so that batches of nearly the same size do not each grow the slot.
             size = sum(_aligned(len(buffer)) for buffer in buffers) * 9 // 8
             size = -(-size // shared.PAGE) * shared.PAGE
             try:
                 descriptor, piece = _new_piece(size)
             except OSError:
-                # Room for the copies that go over the channel; a slot without memory here is given some with its batch.
+                # Free memory for the copies that go over the channel; each slot gets new memory with its next batch.
                 self._pieces.clear()
                 return Message(
                     self._slot, 0, head, (), tuple(pickle.PickleBuffer(buffer.data) for buffer in buffers)
@@ -133,26 +136,26 @@ class Box:
         return Message(self._slot, size, head, tuple(spans)), descriptor
 
 
-class Inbox:
-    """The loader's end, for one worker.
+class SlotReader:
+    """The loader's end, for one worker: lends slots, and opens the batches that come in them.
 
-    One thread at a time calls it; batches are dropped by any thread, also in the middle of a call.
+    One thread at a time calls it; any thread drops batches, even in the middle of a call.
     """
 
     def __init__(self, slots: int) -> None:
         self._free = deque(range(slots))
         self._held: dict[int, int] = {}
-        """By slot, the number of the lease that its batch is under; the oldest first."""
+        """By slot, the number of its batch's lease; the oldest first."""
         self._dropped: deque[tuple[int, int]] = deque()
-        """What the leases say when they go: their slot and their number."""
+        """Slot and number of each lease that has ended."""
         self._pieces: dict[int, Bytes] = {}
         self._leases = count()
 
     def lend(self) -> tuple[int, bool]:
-        """Return a slot, and whether its batch must be made in fresh memory because the user holds the last one."""
+        """Return a slot, and whether its batch needs fresh memory because the user holds the last one."""
         while self._dropped:
             slot, lease = self._dropped.popleft()
-            if self._held.get(slot) == lease:  # else it was lent anew meanwhile
+            if self._held.get(slot) == lease:  # otherwise it was lent again meanwhile
                 del self._held[slot]
                 self._free.append(slot)
         if self._free:
@@ -161,11 +164,11 @@ class Inbox:
             slot = next(iter(self._held))
             del self._held[slot]
             self._pieces.pop(slot, None)
-        # The worker never goes on with memory that is not known here.
+        # The worker never reuses memory that is not known here.
         return slot, slot not in self._pieces
 
     def open(self, message: Message, descriptor: int | None) -> Any:
-        """Return the batch: its arrays are views of the slot, which is free when the last of them is dropped."""
+        """Return the batch, whose arrays are views of the slot; the slot is free when the last of them is dropped."""
         slot = message.slot
         try:
             self._grow(message, descriptor)
@@ -177,7 +180,7 @@ class Inbox:
         lease = _Lease(self._dropped, slot, number, piece)
         if piece is None or message.loose:
             buffers: list[Any] = [
-                # What was read-only comes as bytes; a batch can be written to.
+                # Read-only buffers come as bytes, and a batch must be writable.
                 np.frombuffer(bytearray(loose) if isinstance(loose, bytes) else loose, np.uint8)
                 for loose in message.loose
             ]
@@ -188,13 +191,13 @@ class Inbox:
         return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
 
     def refuse(self, message: Message, descriptor: int | None) -> None:
-        """Take a slot back whose batch nobody waits for any more."""
+        """Take back a slot whose batch nobody waits for any more."""
         with contextlib.suppress(OSError):
             self._grow(message, descriptor)
         self.give_back(message.slot)
 
     def give_back(self, slot: int) -> None:
-        """Take a slot back that came to no use."""
+        """Take back a slot that was not used."""
         self._free.append(slot)
 
     def _grow(self, message: Message, descriptor: int | None) -> None:
@@ -214,7 +217,7 @@ class Inbox:
 
 
 class _Lease:
-    """Stands under every array of a batch as its ``base``; when the last is gone, so is this, and the slot is free."""
+    """The ``base`` of every array of a batch: it goes with the last of them, and frees the slot."""
 
     __slots__ = ("__array_interface__", "_dropped", "_piece", "_which")
 

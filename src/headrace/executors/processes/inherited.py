@@ -1,8 +1,8 @@
 """What multiprocessing hands down to a process as it starts: locks, counters, queues, pipes, tensors in shared memory.
 
-Such things pickle only for a process that is being started, which gets their descriptors with it. Ours are pickled once
-for all workers, and beforehand: so a stand-in for the process takes the descriptors down, they go to each worker with
-the rest, and what is unpickled there finds them by their place.
+Such things pickle only for a process that is being started, which gets their descriptors with it. We pickle once, for
+all workers, before any is started. So a stand-in for the process collects the descriptors, each worker gets them with
+the rest, and what is unpickled there finds them by their number.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ handed: ContextVar[Sequence[int]] = ContextVar("headrace_handed")
 """The descriptors that came with what is being unpickled."""
 
 
-class _Descriptor:
-    """Stands in a pickle for a descriptor; the name of its method is multiprocessing's."""
+class _Numbered:
+    """Represents a descriptor in a pickle; the name of its method is multiprocessing's."""
 
-    __slots__ = ("_place",)
+    __slots__ = ("_number",)
 
-    def __init__(self, place: int) -> None:
-        self._place = place
+    def __init__(self, number: int) -> None:
+        self._number = number
 
     def detach(self) -> int:
-        return handed.get()[self._place]
+        return handed.get()[self._number]
 
 
 class Inherited:
-    """Takes down the descriptors of what is pickled, in the role of multiprocessing's ``Popen``."""
+    """Collects the descriptors of what is pickled, in the role of multiprocessing's ``Popen``."""
 
-    DupFd = _Descriptor
+    DupFd = _Numbered
 
     def __init__(self) -> None:
         self.fds: list[int] = []
 
     def duplicate_for_child(self, fd: int) -> int:
-        """Keep a descriptor, and return its place."""
+        """Keep a descriptor, and return its number."""
         self.fds.append(os.dup(fd))
         return len(self.fds) - 1
 
