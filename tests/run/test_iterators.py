@@ -384,7 +384,7 @@ def test_a_consumer_that_waits_is_woken_by_close() -> None:
 
 def test_prefetch_warns_of_a_thread_that_it_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Close within the time, and say what is still running."""
-    monkeypatch.setattr("headrace.run.iterators.PATIENCE", 0.01)
+    monkeypatch.setattr("headrace.executors.lifecycle.PATIENCE", 0.01)
     leave = threading.Event()
     ahead = prefetch(iter(leave.wait, None), 1)
     with pytest.warns(RuntimeWarning, match="still making an item"):

@@ -1,28 +1,25 @@
 """Iterators and threads: one iterator shared by many threads, and one that is read ahead in a thread of its own.
 
 What ends an iteration, its end or its first error, ends it for all: whoever pulls later gets the same again. Nothing
-here relies on Python's global lock: what threads share is either guarded by a lock or a queue, or written once before
+here relies on the GIL: what threads share is either guarded by a lock or a queue, or written once before
 they start, so it holds on free-threaded builds too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import operator
-import os
-import queue
 import threading
-import warnings
-import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from headrace.context import memory, seeds, timing
 from headrace.errors import ArgumentTypeError, IterationError
+from headrace.executors.lifecycle import ForkGuard
 from headrace.interop.calls import article
+from headrace.run.ahead import End, Raised, ReadAhead
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,29 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PATIENCE = 10.0
-"""Seconds that closing waits for the item at hand before it leaves the thread behind, with a warning."""
 
-
-class _Forks:
-    """How often this process was forked off: an iterator that knows another count is its parent's."""
-
-    count = 0
-
-    @classmethod
-    def another(cls) -> None:
-        cls.count += 1
-
-
-os.register_at_fork(after_in_child=_Forks.another)
-
-
-def _check_process(forks: int, what: str) -> None:
-    if forks != _Forks.count:
-        raise IterationError(
-            f"this {what} was made before the process forked, and belongs to the parent, where its items go: "
-            "make one in the child"
-        )
+def _forked(what: str) -> IterationError:
+    return IterationError(
+        f"this {what} was made before the process forked, and belongs to the parent, where its items go: make one in "
+        "the child"
+    )
 
 
 class ThreadSafeIterator(Iterator[T]):
@@ -84,7 +64,7 @@ class ThreadSafeIterator(Iterator[T]):
 
     def __init__(self, iterable: Iterable[T]) -> None:
         self._source: Iterator[T] | None = _iterator(iterable, type(self).__name__)
-        self._forks = _Forks.count
+        self._guard = ForkGuard()
         # Reentrant, so that a generator that pulls from itself comes as far as the check that refuses it.
         self._turn = threading.RLock()
         self._inside = False
@@ -95,7 +75,7 @@ class ThreadSafeIterator(Iterator[T]):
         self._closing = False
 
     def __next__(self) -> T:
-        _check_process(self._forks, "ThreadSafeIterator")
+        self._guard.check(lambda: _forked("ThreadSafeIterator"))
         try:
             with self._turn:
                 return self._pull()
@@ -131,7 +111,7 @@ class ThreadSafeIterator(Iterator[T]):
 
     def close(self) -> None:
         """End the iteration for all threads, and close the generator; may be called from anywhere, more than once."""
-        if self._forks != _Forks.count:
+        if self._guard.in_child:
             return
         with self._note:
             self._closing = True
@@ -212,42 +192,31 @@ def prefetch(iterable: Iterable[T], n: int = 2) -> Prefetched[T]:
     return Prefetched(iterable, operator.index(n))
 
 
-class Prefetched(Iterator[T]):
+class Prefetched(ReadAhead[T]):
     """What `prefetch` returns: an iterator that can be closed."""
 
     def __init__(self, iterable: Iterable[T], n: int) -> None:
         if not _can_iterate(iterable):
             raise _not_iterable("prefetch", iterable)
-        self._forks = _Forks.count
-        self._lines: _Lines[T] = _Lines(n)
         context = copy_context()
         context.run(_leave_the_loader)
-        # The thread knows the lines and the iterable, never this object: so that dropping it ends the thread.
-        self._thread = threading.Thread(
-            target=context.run, args=(_produce, iterable, self._lines), name="headrace-prefetch", daemon=True
-        )
-        self._thread.start()
-        self._finish = weakref.finalize(self, _finish, self._thread, self._lines)
+        super().__init__(_Items(iterable), n, name="headrace-prefetch", doing="making an item", context=context)
 
     def __next__(self) -> T:
-        _check_process(self._forks, "prefetch")
+        self._guard.check(lambda: _forked("prefetch"))
         if threading.current_thread() is self._thread:
             raise IterationError("an iterable pulled from the prefetch that was just pulling from it")
-        item = self._lines.items.get()
-        if isinstance(item, _End):
-            self._lines.items.put(item)  # for whoever comes next
+        item = self._take()
+        if isinstance(item, End):
             if item.error is None:
                 raise StopIteration
             raise item.error.with_traceback(item.trace)
-        self._lines.room.put(1)
+        assert not isinstance(item, Raised)  # noqa: S101  for the type checker: the first error is the end
         return item
 
     def close(self) -> None:
         """End the thread, which closes the generator, and drop what it made ahead; may be called more than once."""
-        if self._forks == _Forks.count:
-            self._finish()
-        else:
-            self._finish.detach()
+        self._finish()
 
     def __enter__(self) -> Self:
         return self
@@ -256,72 +225,24 @@ class Prefetched(Iterator[T]):
         self.close()
 
 
-class _End:
-    """What stands in the line after the last item: an end, or the error that made it one."""
+class _Items(Generic[T]):
+    """Iterates over what the user gave, from ``iter()`` to the end."""
 
-    __slots__ = ("error", "trace")
+    ends_on_error = True
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-        self.trace = None if error is None else _from_the_source(error)
+    def __init__(self, iterable: Iterable[T]) -> None:
+        self._iterable = iterable
+        self._source: Iterator[T] | None = None
 
+    def next(self) -> T:
+        if self._source is None:
+            self._source = iter(self._iterable)
+        return next(self._source)
 
-class _Lines(Generic[T]):
-    """What goes between the thread and its consumers: items one way, and room for more the other."""
-
-    def __init__(self, room: int) -> None:
-        self.items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-        self.room: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.stop = threading.Event()
-        self.on_closing: list[BaseException] = []
-        for _ in range(room):
-            self.room.put(1)
-
-
-def _produce(iterable: Iterable[T], lines: _Lines[T]) -> None:
-    end = _End()
-    source: Iterator[T] | None = None
-    try:
-        source = iter(iterable)
-        # Room first, the item after it: an item in hand that found no room would be one more than was asked for.
-        while lines.room.get() and not lines.stop.is_set():
-            item = next(source)
-            if lines.stop.is_set():
-                break
-            lines.items.put(item)
-            del item
-    except StopIteration:
-        pass
-    # SystemExit too: the consumer would wait for ever.
-    except BaseException as error:  # noqa: BLE001
-        end = _End(error)
-    try:
-        if isinstance(source, Generator) or (source is not iterable and hasattr(source, "close")):
+    def close(self) -> None:
+        source = self._source
+        if isinstance(source, Generator) or (source is not self._iterable and hasattr(source, "close")):
             source.close()  # type: ignore[union-attr]  # a generator, or what iter() made for us and nobody else has
-    except BaseException as error:  # noqa: BLE001  raised by whoever closes
-        lines.on_closing.append(error)
-    lines.items.put(end)
-
-
-def _finish(thread: threading.Thread, lines: _Lines[Any]) -> None:
-    lines.stop.set()
-    lines.room.put(0)  # wakes a thread that waits for room
-    # The last reference may be dropped by the iterable itself; a thread cannot wait for its own end.
-    if thread is not threading.current_thread():
-        thread.join(PATIENCE)
-        if thread.is_alive():
-            warnings.warn(
-                f"{thread.name} did not end within {PATIENCE:g} s of closing: its iterable is still making an item; "
-                "it is left behind and ends with that item or with the process",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    with contextlib.suppress(queue.Empty):
-        while True:
-            lines.items.get_nowait()
-    lines.items.put(_End())  # wakes a consumer that another thread left waiting
-    if lines.on_closing:
-        raise lines.on_closing.pop()
 
 
 def _from_the_source(error: BaseException) -> TracebackType | None:
