@@ -53,7 +53,7 @@ def mixture(share: float) -> dict[str, Any]:
     [
         ({"seed": 1}, {"seed": 2}, ["step 0: order", "only in A: ", "seed: 1 in A, 2 in B"]),
         ({"shuffle": False}, {"shuffle": False, "seed": 2}, ["step 0: augmentation", "the seeds differ"]),
-        ({"batch_size": 5}, {"batch_size": 4}, ["step 0: batches", "A has places 0 to 4, B places 0 to 3"]),
+        ({"batch_size": 5}, {"batch_size": 4}, ["step 0: batches", "A has positions 0 to 4, B has positions 0 to 3"]),
         (
             {"dataset": ArrayDataset(NUMBERS), "shuffle": False},
             {"dataset": changed_at(14), "shuffle": False},
