@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
-NATIVE := $(wildcard src/headrace/_native/*.cpp src/headrace/_native/*.hpp src/headrace/_native/CMakeLists.txt)
+NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
 .PHONY: help demo test quick check lint types tests adapters chaos resume-proof fuzz sanitize wheel bench bench-peers format clean
 

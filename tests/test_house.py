@@ -58,8 +58,6 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "benchmarks/runners/common.py: measure",
-    "src/headrace/_native/module.cpp: NB_MODULE",
-    "src/headrace/_native/render.cpp: scale",
     "src/headrace/loader.py: __init__",
 }
 
@@ -87,8 +85,6 @@ BANNED = re.compile(
 )
 """Words that the readers of a message or of a docstring's first line stumble over."""
 ODD_PROSE = {
-    "_native/__init__.py",
-    "_native/module.cpp",
     "cli/app.py",
     "cli/bench.py",
     "cli/check.py",

@@ -1,4 +1,4 @@
-"""The native kernel, where it could be built: from files to rows of a batch, one call for a chunk of samples."""
+"""The native extension, if it could be built: from encoded images or arrays to the rows of a batch."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 kernel: ModuleType | None
 try:
     from headrace._native import kernel
-except ImportError:  # installed without a compiler, or without libjpeg-turbo: everything goes step by step
+except ImportError:  # installed without a compiler or libjpeg-turbo: everything runs step by step
     kernel = None

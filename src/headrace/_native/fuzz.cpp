@@ -1,53 +1,117 @@
-// A fuzzer's way in: bytes that choose a recipe, then bytes that are taken for a file.
+// A fuzzer's way in: bytes that choose a recipe and a source, then bytes that the source hands over as an image.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
 #include <vector>
 
-#include "render.hpp"
+#include "batch_rows.hpp"
+#include "source/bytes.hpp"
+#include "source/ranges.hpp"
 
 using namespace headrace;
 
 static constexpr std::size_t choices = 8;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < choices) return 0;
+static void require(bool holds) {
+  if (!holds) std::abort();
+}
+
+static std::shared_ptr<Recipe> recipe_of(const std::uint8_t* chosen) {
   int levels = 0;
-  const Rows* const* rows = rows_available(&levels);
-  Recipe recipe;
-  recipe.height = 1 + data[0] % 64, recipe.width = 1 + data[1] % 64;
-  recipe.filter = static_cast<Filter>(data[2] % 5);
-  recipe.antialias = recipe.filter == Filter::lanczos || recipe.filter == Filter::box || data[3] % 2 == 0;
-  recipe.shrink = data[3] % 4 >= 2;
-  recipe.channels_first = data[4] % 2 == 0;
-  recipe.rows = rows[data[5] % levels];
-  recipe.max_pixels = 1 << 20;
-  recipe.max_bytes = 1 << 20;
-  if (data[4] % 4 >= 2) {
-    recipe.values.itemsize = 4;
-    recipe.values.table.assign(3 * 256 * 4, 0);
-    recipe.values.computed = data[4] % 8 >= 4;
+  const RowOps* const* ops = row_ops_available(&levels);
+  auto recipe = std::make_shared<Recipe>();
+  RowFormat& row = recipe->row;
+  row.height = 1 + chosen[0] % 64, row.width = 1 + chosen[1] % 64;
+  recipe->filter = static_cast<Filter>(chosen[2] % 5);
+  recipe->antialias = recipe->filter == Filter::lanczos || recipe->filter == Filter::box || chosen[3] % 2 == 0;
+  recipe->shrink = chosen[3] % 4 >= 2;
+  row.channels_first = chosen[4] % 2 == 0;
+  row.ops = ops[chosen[5] % levels];
+  recipe->max_pixels = 1 << 20;
+  recipe->max_bytes = 1 << 20;
+  if (chosen[4] % 4 >= 2) {
+    row.values.itemsize = 4;
+    row.values.table.assign(3 * 256 * 4, 0);
+    row.values.computed = chosen[4] % 8 >= 4;
   }
   Step first{Step::random_resized_crop};
-  if (data[6] % 3 == 1) first.kind = Step::resize_exact;
-  if (data[6] % 3 == 2) first.kind = Step::random_crop, first.pad_if_needed = true;
-  first.height = recipe.height, first.width = recipe.width;
+  if (chosen[6] % 3 == 1) first.kind = Step::resize_exact;
+  if (chosen[6] % 3 == 2) first.kind = Step::random_crop, first.pad_if_needed = true;
+  first.height = row.height, first.width = row.width;
   first.area_least = 0.01, first.area_most = 1;
   first.ratio_least = 0.5, first.ratio_most = 2, first.log_ratio_least = -0.69, first.log_ratio_most = 0.69;
   Step flip{Step::flip};
   flip.chance = 0.5;
-  recipe.steps = {first, flip};
-  Philox random(data[7], size, 1, 2, 3);
+  recipe->steps = {first, flip};
+  return recipe;
+}
+
+static void make_row(const std::shared_ptr<Recipe>& recipe, std::shared_ptr<const Source> source, std::uint8_t key) {
   static Scratch scratch;
   Seconds seconds;
+  std::int32_t drawn = 0;
   // Exactly as long as a row: the sanitizer sees one byte more.
-  std::vector<std::uint8_t> out(recipe.row_bytes());
-  render(recipe, data + choices, size - choices, random, scratch, out.data(), seconds);
+  std::vector<std::uint8_t> out(recipe->row.bytes());
+  const BatchRows rows{recipe, std::move(source), {0}, Place{key, 0, 1, 2, 3}, {}, out.data()};
+  rows.make(0, scratch, seconds, drawn);
+}
+
+// A shard on disk that holds these bytes: a range of it is read right, or refused with the reason; then it is damaged.
+static void make_row_from_shard(const std::shared_ptr<Recipe>& recipe, const std::uint8_t* data, std::size_t size,
+                                std::uint8_t choice) {
+  static const std::string path = "fuzz-shard-" + std::to_string(::getpid());
+  static const std::int64_t zero = 0;
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  require(file >= 0 && ::write(file, data, size) == static_cast<ssize_t>(size));
+  const std::int64_t offset = choice % 5 == 0 ? choice % 64 : 0;
+  const std::int64_t length = choice % 7 == 0 ? static_cast<std::int64_t>(size) - choice % 32 : static_cast<std::int64_t>(size);
+  const std::uint64_t begins[] = {0, path.size()};
+  auto files = std::make_unique<OpenFiles>(Paths(path.data(), begins, true, 1, ""), std::vector<FileFacts>(), 1);
+  const auto source = std::make_shared<RangeSource>(std::move(files), &zero, &offset, &length, 1);
+  Reading reading;
+  if (source->read(0, recipe->max_bytes, reading)) {
+    require(offset + length <= static_cast<std::int64_t>(size));
+    require(std::memcmp(reading.sample.data, data + offset, static_cast<std::size_t>(length)) == 0);
+  } else if (length >= 0 && length <= recipe->max_bytes) {
+    require(offset + length > static_cast<std::int64_t>(size) && reading.failure.kind == ReadFailure::cut_short);
+  }
+  make_row(recipe, source, choice);
+  if (size > 0 && length >= 0 && length <= recipe->max_bytes) {
+    require(::ftruncate(file, static_cast<off_t>(size) - 1) == 0);
+    require(!source->read(0, recipe->max_bytes, reading) && reading.failure.kind == ReadFailure::cut_short);
+  }
+  ::close(file);
+  ::unlink(path.c_str());
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size < choices) return 0;
+  const auto recipe = recipe_of(data);
+  const std::uint8_t choice = data[7];
+  const std::uint8_t* const body = data + choices;
+  const std::size_t bytes = size - choices;
+  if (choice % 4 == 0) {
+    make_row_from_shard(recipe, body, bytes, choice);
+  } else if (choice % 4 == 1) {
+    // Any two numbers may stand where an image begins and ends.
+    std::int64_t begins[2] = {0, static_cast<std::int64_t>(bytes)};
+    if (choice % 3 == 0 && bytes >= sizeof begins) std::memcpy(begins, body, sizeof begins);
+    make_row(recipe, std::make_shared<PackedBytesSource>(body, static_cast<std::int64_t>(bytes), begins, 1, false), choice);
+  } else {
+    make_row(recipe, std::make_shared<BytesSource>(std::vector<std::pair<const std::uint8_t*, std::size_t>>{{body, bytes}}),
+             choice);
+  }
   return 0;
 }
 
 #ifdef HEADRACE_FUZZ_ALONE
-// Without libFuzzer: files as its corpus holds them, spoiled again and again, for so many seconds.
+// Without libFuzzer: files as its corpus holds them, damaged again and again, for so many seconds.
 #include <sanitizer/common_interface_defs.h>
 
 #include <algorithm>
@@ -59,7 +123,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 static std::vector<std::uint8_t> input;
 
-// So that what a sanitizer complains of can be looked at.
+// Keeps the input that a sanitizer complains of.
 static void keep_input() {
   std::ofstream("crash-input", std::ios::binary).write(reinterpret_cast<const char*>(input.data()),
                                                         static_cast<std::streamsize>(input.size()));
@@ -83,7 +147,7 @@ int main(int argc, char** argv) {
       input[i] = static_cast<std::uint8_t>(dice());
     for (int hits = static_cast<int>(dice() % 8); hits > 0 && input.size() > choices + 1; --hits) {
       const std::size_t body = input.size() - choices;
-      // Half of the damage goes to the header, where it tells most.
+      // Half of the damage goes to the header, where it matters most.
       const std::size_t at = choices + dice() % (dice() % 2 ? body : std::min<std::size_t>(body, 700));
       switch (dice() % 4) {
         case 0:
@@ -101,6 +165,6 @@ int main(int argc, char** argv) {
     }
     LLVMFuzzerTestOneInput(input.data(), input.size());
   }
-  std::printf("%zu spoiled files, no complaint\n", runs);
+  std::printf("%zu damaged files, no complaint\n", runs);
 }
 #endif

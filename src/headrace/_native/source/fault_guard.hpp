@@ -1,4 +1,4 @@
-// Copies from memory-mapped files: one that is cut short meanwhile raises SIGBUS, which then ends the copy alone.
+// Copies out of memory-mapped files. A file that is cut short meanwhile raises SIGBUS; here that ends only the copy.
 #pragma once
 
 #include <cstddef>
@@ -12,18 +12,18 @@ struct Layout {
   const std::uint8_t* data;
   std::size_t rows, itemsize, row_bytes;
   std::ptrdiff_t stride;                        // from row to row
-  int dimensions;                               // of a row; 0 where its bytes lie side by side
+  int dimensions;                               // of a row; 0 if its bytes lie side by side
   std::size_t shape[most];
   std::ptrdiff_t strides[most];
 };
 
-// Copy; false where the bytes are not there to be read.
+// Copy; false if the bytes cannot be read.
 bool copy_guarded(std::uint8_t* to, const std::uint8_t* from, std::size_t size);
 
-// Copy rows side by side; return the first place in `keys` whose row is not there to be read, else `count`.
+// Copy rows side by side; return the index into `keys` of the first row that cannot be read, else `count`.
 std::size_t gather_guarded(std::uint8_t* to, const Layout& from, const std::int64_t* keys, std::size_t count);
 
-// Put the handler in its place, above whatever took it meanwhile. Before each batch: it costs less than a microsecond.
-void watch();
+// Install the handler of SIGBUS, above any that took its place. Call it before each batch: it takes less than 1 µs.
+void guard_faults();
 
 }  // namespace headrace

@@ -1,4 +1,4 @@
-// Which part of a picture becomes which part of a row of the batch: the crops and sizes of a chain, put together.
+// Which part of an image becomes which part of a row of the batch: the crops and sizes of a chain, put together.
 #pragma once
 
 #include <vector>
@@ -19,12 +19,12 @@ struct Step {
   int left = 0, top = 0, right = 0, bottom = 0;
   bool pad_if_needed = false;
   double chance = 0;                          // of a flip
-  double area_least = 0, area_most = 0;       // fractions of the picture's
+  double area_least = 0, area_most = 0;       // fractions of the image's
   double ratio_least = 0, ratio_most = 0;     // width to height
   double log_ratio_least = 0, log_ratio_most = 0;
 };
 
-// The part `source` of the picture is scaled to `height` x `width`; of that, `window` is the row of the batch. A window
+// The part `source` of the image is scaled to `height` x `width`; `window` cuts the row of the batch out of that. A window
 // may reach outside, where it is filled.
 struct Geometry {
   Box source;
@@ -33,7 +33,7 @@ struct Geometry {
   bool flipped;
 };
 
-// Answers false where only the step-by-step route can say what is wrong with a picture of this size.
+// False if only the step-by-step path can say what is wrong with an image of this size.
 bool place(const std::vector<Step>& steps, int height, int width, Philox& random, Geometry& geometry);
 
 }  // namespace headrace

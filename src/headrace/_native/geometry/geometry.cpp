@@ -54,7 +54,7 @@ void cut(Geometry& geometry, const Box& box) {
   geometry.window = {geometry.window.top + box.top, geometry.window.left + box.left, box.height, box.width};
 }
 
-// What is the window until now is what is scaled; the planner sees to it that nothing was scaled or padded before.
+// Scale the window. Python plans chains such that nothing was scaled or padded before.
 void scale(Geometry& geometry, int height, int width) {
   const Box& window = geometry.window;
   geometry.source = {geometry.source.top + window.top, geometry.source.left + window.left, window.height, window.width};

@@ -1,21 +1,19 @@
-// The inner loops; included once for each level, inside a namespace of that level, and compiled with its instructions.
-// Nothing here may be a function or template of the standard library: the linker would keep one copy of it for all
-// levels, compiled for a processor that is not there.
+#include "../row_ops.hpp"
 
-static inline std::uint8_t clipped(std::int32_t sum) {
-  sum >>= 22;
-  return static_cast<std::uint8_t>(sum < 0 ? 0 : sum > 255 ? 255 : sum);
-}
+#include <immintrin.h>
 
-#if defined(__AVX2__)
+namespace headrace {
+namespace avx2 {
 
-// Four outputs at a time, two to a register; of each, two inputs at a time, as 16 bits, in pairs that `madd` adds up.
-// A weight of 23 bits does not fit 16: it goes in two parts, of 11 bits each, which gives the same sum to the last bit.
-static std::size_t packed(int taps, int outputs) {
+#include "../common.hpp"
+
+// Four outputs at a time, two in each register. Each output takes two 16-bit inputs at a time, which `madd` adds up.
+// A weight of 23 bits does not fit into 16: it is split into two parts of 11 bits, which give the same sum exactly.
+static std::size_t lane_bytes(int taps, int outputs) {
   return static_cast<std::size_t>((outputs + 3) / 4) * ((taps + 3) / 4) * 256;
 }
 
-static void pack(std::int16_t* lanes, const std::int32_t* value, int taps, int outputs) {
+static void pack_lanes(std::int16_t* lanes, const std::int32_t* value, int taps, int outputs) {
   for (int four = 0; four < outputs; four += 4)
     for (int group = 0; group < taps; group += 4)
       for (int half = 0; half < 4; half += 2)      // outputs: a and b, c and d
@@ -38,8 +36,8 @@ static inline __m256i two_pixels(const std::uint8_t* a, const std::uint8_t* b) {
                                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(b)), 1);
 }
 
-static void across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t*,
-                    const std::int16_t* lanes, int taps, int outputs) {
+static void scale_across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t*,
+                          const std::int16_t* lanes, int taps, int outputs) {
   const __m256i front = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
   const __m256i back = _mm256_broadcastsi128_si256(
@@ -75,7 +73,7 @@ static void across3(std::uint8_t* out, const std::uint8_t* in, const int* first,
 }
 
 // 16 pixels to 16 bytes of each channel.
-static inline void apart16(std::uint8_t* a, std::uint8_t* b, std::uint8_t* c, const std::uint8_t* in, bool flipped) {
+static inline void split16(std::uint8_t* a, std::uint8_t* b, std::uint8_t* c, const std::uint8_t* in, bool flipped) {
   const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
   const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 16));
   const __m128i z = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 32));
@@ -92,19 +90,19 @@ static inline void apart16(std::uint8_t* a, std::uint8_t* b, std::uint8_t* c, co
                    _mm_shuffle_epi8(y, _mm_setr_epi8(-1, -1, -1, -1, -1, 1, 4, 7, 10, 13, -1, -1, -1, -1, -1, -1))),
       _mm_shuffle_epi8(z, _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 3, 6, 9, 12, 15)));
   if (flipped) {
-    const __m128i turn = _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    r = _mm_shuffle_epi8(r, turn), g = _mm_shuffle_epi8(g, turn), l = _mm_shuffle_epi8(l, turn);
+    const __m128i mirror = _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    r = _mm_shuffle_epi8(r, mirror), g = _mm_shuffle_epi8(g, mirror), l = _mm_shuffle_epi8(l, mirror);
   }
   _mm_storeu_si128(reinterpret_cast<__m128i*>(a), r);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(b), g);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(c), l);
 }
 
-static void apart3(std::uint8_t* const* out, const std::uint8_t* in, int pixels, bool flipped) {
+static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels, bool flipped) {
   int done = 0;
   for (; done + 16 <= pixels; done += 16) {
     const int at = flipped ? pixels - done - 16 : done;
-    apart16(out[0] + at, out[1] + at, out[2] + at, in + 3 * static_cast<std::ptrdiff_t>(done), flipped);
+    split16(out[0] + at, out[1] + at, out[2] + at, in + 3 * static_cast<std::ptrdiff_t>(done), flipped);
   }
   for (; done < pixels; ++done) {
     const int at = flipped ? pixels - done - 1 : done;
@@ -112,89 +110,11 @@ static void apart3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
   }
 }
 
-#else
+static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize,
+                        normalize_interleaved, exact};
 
-static std::size_t packed(int, int) { return 0; }
+}  // namespace avx2
 
-static void pack(std::int16_t*, const std::int32_t*, int, int) {}
+extern const RowOps* const row_ops_avx2 = &avx2::ops;
 
-static void across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t* value,
-                    const std::int16_t*, int taps, int outputs) {
-  for (int i = 0; i < outputs; ++i, value += taps) {
-    const std::uint8_t* pixel = in + 3 * static_cast<std::ptrdiff_t>(first[i]);
-    std::int32_t r = 1 << 21, g = r, b = r;
-    for (int k = 0; k < taps; ++k, pixel += 3) {
-      r += pixel[0] * value[k];
-      g += pixel[1] * value[k];
-      b += pixel[2] * value[k];
-    }
-    out[3 * i] = clipped(r), out[3 * i + 1] = clipped(g), out[3 * i + 2] = clipped(b);
-  }
-}
-
-static void apart3(std::uint8_t* const* out, const std::uint8_t* in, int pixels, bool flipped) {
-  for (int i = 0; i < pixels; ++i) {
-    const int at = flipped ? pixels - i - 1 : i;
-    for (int c = 0; c < 3; ++c) out[c][at] = in[3 * static_cast<std::ptrdiff_t>(i) + c];
-  }
-}
-
-#endif
-
-static void down(std::uint8_t* out, const std::uint8_t* const* in, const std::int32_t* value, int taps, int bytes) {
-  // What stands past the end is weighed too: rows have that much slack.
-  for (int begin = 0; begin < bytes; begin += 64) {
-    std::int32_t sum[64];
-    for (int i = 0; i < 64; ++i) sum[i] = 1 << 21;
-    for (int k = 0; k < taps; ++k) {
-      const std::uint8_t* row = in[k] + begin;
-      const std::int32_t weight = value[k];
-      for (int i = 0; i < 64; ++i) sum[i] += row[i] * weight;
-    }
-    for (int i = 0; i < 64; ++i) out[begin + i] = clipped(sum[i]);
-  }
-}
-
-#if defined(__FMA__) || defined(__aarch64__)
-
-// A quotient, rounded as division rounds it, from the divisor's reciprocal: one step of Newton's on the remainder. It
-// is right for all that a caller may ask, who checks all 256 values of a byte beforehand.
-static inline float quotient(float x, float divisor, float reciprocal) {
-  const float guess = x * reciprocal;
-  return __builtin_fmaf(__builtin_fmaf(-guess, divisor, x), reciprocal, guess);
-}
-
-static inline float standard(std::uint8_t x, float mean, float std, float reciprocal) {
-  return quotient(quotient(static_cast<float>(x), 255.0F, 1.0F / 255.0F) - mean, std, reciprocal);
-}
-
-static void floats(float* out, const std::uint8_t* in, std::size_t count, float mean, float std) {
-  const float reciprocal = 1.0F / std;
-  for (std::size_t i = 0; i < count; ++i) out[i] = standard(in[i], mean, std, reciprocal);
-}
-
-static void floats_mixed(float* out, const std::uint8_t* in, std::size_t pixels, int channels, const float* mean,
-                         const float* std) {
-  // 48 values: whole pixels of 1, 2, 3 or 4 channels, and whole registers.
-  float means[48], stds[48], reciprocals[48];
-  for (int i = 0; i < 48; ++i) means[i] = mean[i % channels], stds[i] = std[i % channels], reciprocals[i] = 1.0F / stds[i];
-  const std::size_t count = pixels * static_cast<std::size_t>(channels);
-  std::size_t done = 0;
-  for (; done + 48 <= count; done += 48)
-    for (int i = 0; i < 48; ++i) out[done + i] = standard(in[done + i], means[i], stds[i], reciprocals[i]);
-  for (int i = 0; done < count; ++i, ++done) out[done] = standard(in[done], means[i], stds[i], reciprocals[i]);
-}
-
-static constexpr bool exact = true;
-
-#else
-
-static void floats(float*, const std::uint8_t*, std::size_t, float, float) {}
-
-static void floats_mixed(float*, const std::uint8_t*, std::size_t, int, const float*, const float*) {}
-
-static constexpr bool exact = false;
-
-#endif
-
-static const Rows rows{NAME, across3, packed, pack, down, apart3, floats, floats_mixed, exact};
+}  // namespace headrace

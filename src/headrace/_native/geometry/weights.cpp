@@ -54,7 +54,7 @@ void antialiased(Weights& w, Filter filter, int size, double begin, double end, 
   const double scale = (end - begin) / scaled, filter_scale = std::max(scale, 1.0);
   const double support = reach(filter) * filter_scale, inverse = 1.0 / filter_scale;
   const int most = static_cast<int>(std::ceil(support)) * 2 + 1;
-  // Room for the widest; what is never used of it is left out below, for every tap costs time in every row.
+  // Room for the widest. Taps that no output uses are left out below: each costs time in every row.
   w.scratch.resize(static_cast<std::size_t>(most) * w.outputs);
   w.taps = 1;
   for (int i = 0; i < w.outputs; ++i) {
@@ -97,7 +97,7 @@ void plain(Weights& w, Filter filter, int size, double begin, double end, int sc
     } else {
       part[0] = 1.F - x, part[1] = x;
     }
-    // What lies outside is the outermost pixel again.
+    // Outside lies the outermost pixel, repeated.
     const int first = std::clamp(least, 0, size - taps);
     for (int k = 0; k < many; ++k) {
       const int place = std::clamp(least + k, 0, size - 1) - first;
@@ -112,7 +112,7 @@ void nearest(Weights& w, bool antialias, int size, double begin, double end, int
   w.value.assign(w.outputs, 1 << weight_bits);
   const double step = antialias ? (end - begin) / scaled : 1.0 / (scaled / (end - begin));
   double center = step * 0.5;
-  // Pillow sums step by step, and a product would round differently where a centre meets an edge.
+  // Pillow adds steps up; a product would round differently where a center meets an edge.
   if (antialias)
     for (int i = 0; i < from; ++i) center += step;
   for (int i = 0; i < w.outputs; ++i) {

@@ -6,12 +6,12 @@
 namespace headrace {
 namespace {
 
-// Smooth upsampling looks at the neighbours: what is cut closer would differ at its edges.
+// Smooth upsampling reads the neighbors: a closer cut would differ at its edges.
 constexpr int margin = 8;
 
-// A file may ask for far more time and memory than it has bytes: each scan goes over all of the image, and all its
-// coefficients are held where there are several. Cameras and encoders write up to some 15 scans and 300 segments; what
-// has more than this is left to the step-by-step route, which decides.
+// A small file may ask for much time and memory: each scan covers the whole image, and several scans keep all its
+// coefficients in memory. Cameras and encoders write up to about 15 scans and 300 segments. Files with more than the
+// limits here are left to the step-by-step path, which decides.
 constexpr int scans_at_most = 32;
 constexpr int segments_at_most = 1000;
 constexpr std::size_t held_at_least = std::size_t{64} << 20, held_per_byte = 256;
@@ -22,8 +22,8 @@ std::uint32_t number(const std::uint8_t* at, int bytes, bool little) {
   return value;
 }
 
-// The orientation that TIFF data tell; 0 where they tell none, -1 where it takes more to say (Exif 2.32, 4.6).
-int told(const std::uint8_t* tiff, std::size_t size) {
+// The orientation in TIFF data (Exif 2.32, 4.6): 0 if there is none, -1 if it takes more to find it.
+int orientation_in(const std::uint8_t* tiff, std::size_t size) {
   if (size < 8) return -1;
   const bool little = tiff[0] == 'I';
   if (tiff[0] != tiff[1] || (!little && tiff[0] != 'M') || number(tiff + 2, 2, little) != 42) return -1;
@@ -67,10 +67,10 @@ Jpeg::Jpeg() {
 
 Jpeg::~Jpeg() { jpeg_destroy_decompress(&info_); }
 
-// Back to the function of ours that called libjpeg: between the two there are frames of C alone.
+// Back to our function that called libjpeg: only frames of C lie between.
 void Jpeg::escape(j_common_ptr info) { std::longjmp(static_cast<Jpeg*>(info->client_data)->way_out_, 1); }
 
-// A warning (level -1) says that the pixels are not what was written: whether that will do is not decided here.
+// A warning (level -1) means that the pixels are not what was written. Whether that is acceptable is decided elsewhere.
 void Jpeg::complain(j_common_ptr info, int level) {
   if (level < 0) escape(info);
 }
@@ -92,7 +92,7 @@ bool Jpeg::fits(std::size_t size) {
 }
 
 bool Jpeg::open(const std::uint8_t* data, std::size_t size) {
-  // Made anew for each picture: tables of one would otherwise serve another that lacks them.
+  // New for each image: the tables of one would otherwise serve another that lacks them.
   jpeg_destroy_decompress(&info_);
   if (size < 4) return false;
   info_.client_data = this;
@@ -103,7 +103,7 @@ bool Jpeg::open(const std::uint8_t* data, std::size_t size) {
   source_.bytes_in_buffer = size;
   info_.src = &source_;
   info_.progress = &progress_;
-  // What follows the end marker (some cameras put films there) hides whether it is the end.
+  // Some cameras append a film: then the last bytes do not say whether the file is complete.
   ended_ = data[size - 2] == 0xFF && data[size - 1] == JPEG_EOI;
   if (jpeg_read_header(&info_, TRUE) != JPEG_HEADER_OK) return false;
   if (info_.data_precision != 8) return false;
@@ -134,7 +134,7 @@ bool Jpeg::find_orientation(const std::uint8_t* data, std::size_t size) {
     if (marker == 0xE1) {
       const std::uint8_t *text = data + at + 4, *end = data + at + 2 + length;
       if (length >= 8 && std::memcmp(text, exif, 6) == 0) {
-        const int value = told(text + 6, static_cast<std::size_t>(end - text) - 6);
+        const int value = orientation_in(text + 6, static_cast<std::size_t>(end - text) - 6);
         if (value < 0 || found) return false;
         if (value > 0) orientation_ = value, found = true;
       } else if (std::search(text, end, elsewhere, elsewhere + sizeof elsewhere - 1) != end) {
@@ -143,7 +143,7 @@ bool Jpeg::find_orientation(const std::uint8_t* data, std::size_t size) {
     }
     at += 2 + length;
   }
-  // Fill bytes and other oddities between the segments: libjpeg read them, this did not.
+  // Fill bytes and other oddities between the segments: libjpeg reads them, this function does not.
   if (at + 4 > size || data[at] != 0xFF) return false;
   return found || !maybe;
 }
@@ -160,7 +160,7 @@ bool Jpeg::begin(int shrink, int top, int left, int right) {
   JDIMENSION first = static_cast<JDIMENSION>(std::max(0, left - margin));
   JDIMENSION count = static_cast<JDIMENSION>(std::min(whole, right + margin)) - first;
   left_ = 0, columns_ = whole;
-  // Of a picture or a part as narrow as this nothing is gained.
+  // An image or a part as narrow as this gains nothing.
   if (static_cast<int>(count) + 4 * margin < whole && count > 4 * margin) {
     jpeg_crop_scanline(&info_, &first, &count);
     left_ = static_cast<int>(first), columns_ = static_cast<int>(count);
@@ -190,7 +190,7 @@ bool Jpeg::finish(std::vector<std::uint8_t>& row) {
   if (ended_) return true;
   row.resize(std::max(row.size(), static_cast<std::size_t>(info_.output_width) * 3));
   if (setjmp(way_out_)) return false;
-  // Skipping to the very end would skip the looking, too.
+  // Skipping to the very end would skip the check, too.
   const JDIMENSION left = info_.output_height - info_.output_scanline;
   if (left > 1 && jpeg_skip_scanlines(&info_, left - 1) != left - 1) return false;
   JSAMPROW pointer = row.data();

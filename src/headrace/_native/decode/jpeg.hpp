@@ -1,4 +1,4 @@
-// A JPEG file in memory, of which only the wanted part is decoded; every complaint of libjpeg's ends it.
+// A JPEG file in memory. Only the wanted part is decoded, and any complaint of libjpeg ends it.
 #pragma once
 
 #include <csetjmp>
@@ -18,7 +18,7 @@ class Jpeg {
   Jpeg(const Jpeg&) = delete;
   Jpeg& operator=(const Jpeg&) = delete;
 
-  // Each answers false at the first warning or error, and for what it does not read: nothing else may be asked then.
+  // Each returns false at the first warning or error, and for files that it does not read. Call nothing after that.
 
   // Read the header; the bytes must stay where they are.
   bool open(const std::uint8_t* data, std::size_t size);
@@ -26,15 +26,15 @@ class Jpeg {
   bool begin(int shrink, int top, int left, int right);
   // Decode the next rows, 8 at the most, each `stride` bytes after the other.
   bool read(std::uint8_t* rows, std::ptrdiff_t stride, int count);
-  // See that nothing is missing of a file that does not end as a JPEG does; `row` is room for a row.
+  // Check that a file which does not end as a JPEG file does is complete; `row` is memory for a row.
   bool finish(std::vector<std::uint8_t>& row);
 
-  // As they are in the file: not yet turned.
+  // As they are in the file, not yet upright.
   int width() const { return static_cast<int>(info_.image_width); }
   int height() const { return static_cast<int>(info_.image_height); }
-  // EXIF's, 1 to 8.
+  // EXIF's number, 1 to 8.
   int orientation() const { return orientation_; }
-  // Of what is decoded: the first column, and how many.
+  // The first column that is decoded, and how many are.
   int left() const { return left_; }
   int columns() const { return columns_; }
 

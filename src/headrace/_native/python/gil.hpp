@@ -1,4 +1,4 @@
-// Without the GIL, and back, in threads that Python may end meanwhile.
+// Letting go of the GIL and taking it back, in threads that Python may end meanwhile.
 #pragma once
 
 #include <Python.h>
@@ -6,8 +6,8 @@
 
 namespace headrace {
 
-// Up to 3.13, Python ends a daemon thread that asks for the GIL at exit by unwinding its stack: in C++, that would end the
-// process ("terminate called without an active exception"). From 3.14 on it lets such a thread hang, as is done here.
+// Up to 3.13, Python ends a daemon thread that asks for the GIL at exit by unwinding its stack. In C++ that would end the
+// process ("terminate called without an active exception"). From 3.14 on such a thread hangs, and here it does always.
 template <class Call>
 auto or_hang(Call&& call) {
   try {
@@ -17,14 +17,14 @@ auto or_hang(Call&& call) {
   }
 }
 
-class Unlocked {
+class GilRelease {
  public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
-  ~Unlocked() {
+  GilRelease() : state_(PyEval_SaveThread()) {}
+  ~GilRelease() {
     or_hang([this] { PyEval_RestoreThread(state_); });
   }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
 
  private:
   PyThreadState* state_;

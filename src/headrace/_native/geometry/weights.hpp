@@ -8,25 +8,24 @@ namespace headrace {
 
 enum class Filter { nearest, bilinear, bicubic, lanczos, box };
 
-// Weights are whole numbers of 2**-22, as in Pillow, whose results they give to the last bit.
+// Weights are whole multiples of 2**-22, as in Pillow, so that the results agree to the last bit.
 constexpr int weight_bits = 22;
 
 struct Weights {
   int outputs = 0;
-  int taps = 0;               // of the output that has most
-  int low = 0, high = 0;      // what is looked at, [low, high)
+  int taps = 0;               // of the output that has the most
+  int low = 0, high = 0;      // the inputs that are read, [low, high)
   bool same = false;          // each output is one input: nothing is weighed
   std::vector<int> first;     // by output: the first input
   std::vector<int> count;     // by output: how many inputs
   std::vector<std::int32_t> value;  // by output, `taps` of them; those past `count` are 0
-  std::vector<std::int16_t> lanes;  // the same, as the vectorised rows want them
+  std::vector<std::int16_t> lanes;  // the same, as the vectorized loops read them
   std::vector<double> scratch;
 
-  // Scale inputs [0, size), of which the stretch from `begin` to `end` counts, to `scaled` outputs, of which those from
-  // `from` to `to` are wanted. Antialiased as Pillow does it; else as OpenCV does, which looks at the nearest inputs
-  // only.
+  // Scale the stretch from `begin` to `end` of the inputs [0, size) to `scaled` outputs, and make the weights for the
+  // outputs [from, to). Antialiased as in Pillow; else as in OpenCV, which reads the nearest inputs only.
   void make(Filter filter, bool antialias, int size, double begin, double end, int scaled, int from, int to);
-  // Let no output look past `high`, not even with weights of 0, as the vectorised rows do, who take `taps` of each.
+  // Let no output read past `high`, not even with weights of 0: vectorized loops read `taps` inputs for each output.
   void keep_inside();
 };
 

@@ -1,0 +1,98 @@
+#include "line_writer.hpp"
+
+#include <cstring>
+
+namespace headrace {
+namespace {
+
+template <class T>
+void look_up_all(T* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart, int count, const T* table) {
+  for (int i = 0; i < count; ++i) out[i * step] = table[in[i * apart]];
+}
+
+}  // namespace
+
+LineWriter::LineWriter(const RowFormat& format, Buffer& planes, void* out)
+    : format_(format),
+      plain_(format.values.itemsize == 1 && format.values.table.empty()),
+      computed_(format.values.computed && format.ops->exact),
+      buffer_(planes),
+      out_(static_cast<std::uint8_t*>(out)) {
+  set_width(static_cast<std::size_t>(format.width));
+}
+
+void LineWriter::set_width(std::size_t pixels) {
+  pixels_ = pixels;
+  planes_ = room(buffer_, (pixels_ + slack) * 8);
+}
+
+void LineWriter::put(const std::uint8_t* line, std::size_t at, bool flipped) {
+  format_.channels_first ? put_planes(line, at, flipped) : put_interleaved(line, at, flipped);
+}
+
+void LineWriter::put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped) {
+  const Values& values = format_.values;
+  const int channels = values.channels;
+  const std::size_t size = static_cast<std::size_t>(values.itemsize);
+  std::uint8_t* row = out_ + at * channels * size;
+  if (flipped) line = mirrored(line);
+  if (plain_)
+    std::memcpy(row, line, pixels_ * channels);
+  else if (computed_)
+    format_.ops->normalize_interleaved(reinterpret_cast<float*>(row), line, pixels_, channels, values.mean, values.std);
+  else
+    for (int c = 0; c < channels; ++c) look_up(row + c * size, channels, line + c, channels, c);
+}
+
+void LineWriter::put_planes(const std::uint8_t* line, std::size_t at, bool flipped) {
+  const Values& values = format_.values;
+  const int channels = values.channels, count = static_cast<int>(pixels_);
+  const std::size_t size = static_cast<std::size_t>(values.itemsize);
+  const std::size_t plane = static_cast<std::size_t>(format_.height) * format_.width;
+  std::uint8_t *rows[4], *planes[4];
+  for (int c = 0; c < channels; ++c) {
+    rows[c] = out_ + (c * plane + at) * size;
+    planes[c] = plain_ ? rows[c] : planes_ + c * (pixels_ + slack);
+  }
+  if (channels == 3) {
+    format_.ops->split3(planes, line, count, flipped);
+  } else {
+    if (flipped) line = mirrored(line);
+    for (int c = 0; c < channels; ++c)
+      for (int i = 0; i < count; ++i) planes[c][i] = line[static_cast<std::ptrdiff_t>(i) * channels + c];
+  }
+  if (plain_) return;
+  for (int c = 0; c < channels; ++c) {
+    if (computed_)
+      format_.ops->normalize(reinterpret_cast<float*>(rows[c]), planes[c], pixels_, values.mean[c], values.std[c]);
+    else
+      look_up(rows[c], 1, planes[c], 1, c);
+  }
+}
+
+void LineWriter::look_up(std::uint8_t* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart,
+                         int channel) const {
+  const Values& values = format_.values;
+  const int count = static_cast<int>(pixels_);
+  const std::uint8_t* table = values.table.data() + static_cast<std::size_t>(channel) * 256 * values.itemsize;
+  switch (values.itemsize) {
+    case 1:
+      return look_up_all(out, step, in, apart, count, table);
+    case 2:
+      return look_up_all(reinterpret_cast<std::uint16_t*>(out), step, in, apart, count,
+                         reinterpret_cast<const std::uint16_t*>(table));
+    default:
+      return look_up_all(reinterpret_cast<std::uint32_t*>(out), step, in, apart, count,
+                         reinterpret_cast<const std::uint32_t*>(table));
+  }
+}
+
+const std::uint8_t* LineWriter::mirrored(const std::uint8_t* line) {
+  const int count = static_cast<int>(pixels_), channels = format_.values.channels;
+  std::uint8_t* reversed = planes_ + 4 * (pixels_ + slack);
+  for (int i = 0; i < count; ++i)
+    for (int c = 0; c < channels; ++c) reversed[(count - 1 - i) * channels + c] = line[i * channels + c];
+  return reversed;
+}
+
+}  // namespace headrace

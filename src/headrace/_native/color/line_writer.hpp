@@ -1,0 +1,33 @@
+// The last step of an image: a line of bytes becomes a line of the batch, flipped, converted and laid out.
+#pragma once
+
+#include "../buffer.hpp"
+#include "row_format.hpp"
+
+namespace headrace {
+
+class LineWriter {
+ public:
+  // `planes` is memory for the steps between; lines are as wide as a row of the batch.
+  LineWriter(const RowFormat& format, Buffer& planes, void* out);
+
+  // Let lines have this many pixels.
+  void set_width(std::size_t pixels);
+  // Write a line that begins at pixel `at` of the row of the batch.
+  void put(const std::uint8_t* line, std::size_t at, bool flipped);
+
+ private:
+  void put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped);
+  void put_planes(const std::uint8_t* line, std::size_t at, bool flipped);
+  void look_up(std::uint8_t* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart, int channel) const;
+  const std::uint8_t* mirrored(const std::uint8_t* line);
+
+  const RowFormat& format_;
+  const bool plain_, computed_;
+  Buffer& buffer_;
+  std::uint8_t* out_;
+  std::uint8_t* planes_;
+  std::size_t pixels_;
+};
+
+}  // namespace headrace

@@ -1,0 +1,111 @@
+// Functions over arrays that are no images.
+#include <cstdint>
+#include <stdexcept>
+#include <utility>
+
+#include "../source/fault_guard.hpp"
+#include "bindings.hpp"
+#include "gil.hpp"
+
+namespace headrace {
+namespace {
+
+// Write the indices in a list; false unless all of them are numbers from 0 up to `length`.
+bool indices(const nb::list& keys, std::int64_t length, nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
+  const std::size_t count = nb::len(keys);
+  if (out.size() != count) throw std::invalid_argument("out is of another length than keys");
+  for (std::size_t i = 0; i < count; ++i) {
+    PyObject* const key = PyList_GetItem(keys.ptr(), static_cast<Py_ssize_t>(i));
+    if (key == nullptr) throw nb::python_error();
+    if (!PyLong_CheckExact(key)) return false;
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(key, &overflow);
+    if (overflow != 0 || number < 0 || number >= length) return false;
+    out.data()[i] = number;
+  }
+  return true;
+}
+
+// The memory of a Python object, held while this lives.
+class Buffer {
+ public:
+  Buffer(nb::handle object, int flags) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
+  }
+  ~Buffer() { PyBuffer_Release(&view_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  const Py_buffer* operator->() const { return &view_; }
+
+ private:
+  Py_buffer view_;
+};
+
+Layout layout_of(const Buffer& array) {
+  if (array->ndim < 1 || array->ndim > Layout::most) throw std::invalid_argument("no array with rows");
+  Layout layout{};
+  layout.data = static_cast<const std::uint8_t*>(array->buf);
+  layout.rows = static_cast<std::size_t>(array->shape[0]);
+  layout.stride = array->strides[0];
+  layout.itemsize = layout.row_bytes = static_cast<std::size_t>(array->itemsize);
+  layout.dimensions = array->ndim - 1;
+  bool together = true;
+  for (int i = layout.dimensions - 1; i >= 0; --i) {
+    layout.shape[i] = static_cast<std::size_t>(array->shape[i + 1]), layout.strides[i] = array->strides[i + 1];
+    together = together && layout.strides[i] == static_cast<std::ptrdiff_t>(layout.row_bytes);
+    layout.row_bytes *= layout.shape[i];
+  }
+  if (together) layout.dimensions = 0;
+  return layout;
+}
+
+// Copy rows of a memory-mapped array; -1, or the index of the first key whose row cannot be read.
+std::int64_t gather(nb::handle array, Array<std::int64_t> keys, nb::handle out) {
+  const Buffer from(array, PyBUF_STRIDED_RO), to(out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  const Layout layout = layout_of(from);
+  const std::size_t count = keys.size();
+  if (static_cast<std::size_t>(to->len) != count * layout.row_bytes)
+    throw std::invalid_argument("out is of another size than its rows");
+  guard_faults();
+  const GilRelease released;
+  const std::size_t made = gather_guarded(static_cast<std::uint8_t*>(to->buf), layout, keys.data(), count);
+  return made == count ? -1 : static_cast<std::int64_t>(made);
+}
+
+using Words = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// The permutation of headrace.plan.permutation, in place: one base and one tweak for all places, or one for each.
+void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bases, Array<std::uint64_t> tweaks) {
+  const std::size_t count = places.size();
+  const std::size_t one_base = bases.size() == 1 ? 0 : 1, one_tweak = tweaks.size() == 1 ? 0 : 1;
+  if (rounds.ndim() != 2 || rounds.shape(1) != 3) throw std::invalid_argument("rounds are rows of three words");
+  if ((one_base && bases.size() != count) || (one_tweak && tweaks.size() != count))
+    throw std::invalid_argument("bases and tweaks are one, or one for each place");
+  const GilRelease released;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint64_t base = bases.data()[i * one_base], tweak = tweaks.data()[i * one_tweak];
+    std::uint64_t left = places.data()[i] / base, right = places.data()[i] % base;
+    for (std::size_t round = 0; round < rounds.shape(0); ++round) {
+      const std::uint64_t* const words = rounds.data() + 3 * round;
+      std::uint64_t hashed = right * words[0] + (words[2] ^ tweak);
+      hashed = (hashed ^ hashed >> 32) * words[1];
+      left += (hashed >> 32) * base >> 32;
+      if (left >= base) left -= base;
+      std::swap(left, right);
+    }
+    places.data()[i] = left * base + right;
+  }
+}
+
+}  // namespace
+
+void bind_arrays(nb::module_& module) {
+  module.def("indices", &indices, nb::arg("keys"), nb::arg("length"), nb::arg("out"),
+             "Write the indices in a list; False unless all of them are numbers from 0 up to `length`.");
+  module.def("gather", &gather, nb::arg("array"), nb::arg("keys"), nb::arg("out"),
+             "Copy rows of a memory-mapped array; -1, or the index of the first key whose row cannot be read.");
+  module.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
+             "Permute places, in place.");
+}
+
+}  // namespace headrace

@@ -1,0 +1,222 @@
+// What is done to every image of a dataset, as Python hands it over.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../batch_rows.hpp"
+#include "bindings.hpp"
+#include "sources.hpp"
+
+namespace headrace {
+namespace {
+
+using Out = nb::ndarray<nb::c_contig, nb::device::cpu>;
+// How far each row's sample is from the place; none: as far as the row.
+using Which = std::optional<std::vector<std::int64_t>>;
+// How many numbers were drawn for each row before; none: 0.
+using Drawn = std::optional<std::vector<std::int32_t>>;
+
+template <class Value, std::size_t count>
+Value named(const char* const (&names)[count], const std::string& name, const char* what) {
+  for (std::size_t i = 0; i < count; ++i)
+    if (name == names[i]) return static_cast<Value>(i);
+  throw std::invalid_argument(std::string("no such ") + what + ": " + name);
+}
+
+// In the order of the enumerations.
+constexpr const char* filters[] = {"nearest", "bilinear", "bicubic", "lanczos", "box"};
+constexpr const char* edges[] = {"constant", "edge", "reflect", "symmetric"};
+
+const RowOps* ops_of(const std::string& name) {
+  int count = 0;
+  const RowOps* const* ops = row_ops_available(&count);
+  if (name.empty()) return ops[count - 1];
+  for (int i = 0; i < count; ++i)
+    if (name == ops[i]->name) return ops[i];
+  throw std::invalid_argument("this processor does not have the instructions " + name);
+}
+
+// Whether computing gives what the table holds, for each value of a byte, to the last bit.
+bool computes_table(const RowFormat& row) {
+  std::uint8_t all[256 + slack] = {};
+  float found[256];
+  for (int i = 0; i < 256; ++i) all[i] = static_cast<std::uint8_t>(i);
+  const float* table = reinterpret_cast<const float*>(row.values.table.data());
+  for (int c = 0; c < row.values.channels; ++c) {
+    row.ops->normalize(found, all, 256, row.values.mean[c], row.values.std[c]);
+    if (std::memcmp(found, table + c * 256, sizeof found) != 0) return false;
+  }
+  return true;
+}
+
+class Pipeline {
+ public:
+  Pipeline(const std::vector<Step>& steps, int height, int width, int channels, const std::string& filter, bool antialias,
+           bool shrink, const std::vector<int>& fill, const std::string& edge, bool channels_first, int itemsize,
+           const std::optional<Array<std::uint8_t>>& table, const std::vector<float>& mean, const std::vector<float>& std,
+           std::int64_t max_pixels, std::int64_t max_bytes, const std::string& level) {
+    if (height < 1 || width < 1 || channels < 1 || channels > 4)
+      throw std::invalid_argument("a row must have a height and a width of at least 1, and 1 to 4 channels");
+    recipe_->steps = steps;
+    recipe_->filter = named<Filter>(filters, filter, "filter");
+    recipe_->antialias = antialias, recipe_->shrink = shrink;
+    recipe_->edge = named<Edge>(edges, edge, "edge");
+    for (std::size_t c = 0; c < 4; ++c)
+      recipe_->fill[c] = static_cast<std::uint8_t>(fill.empty() ? 0 : fill[c % fill.size()]);
+    recipe_->max_pixels = max_pixels, recipe_->max_bytes = max_bytes;
+    RowFormat& row = recipe_->row;
+    row.height = height, row.width = width;
+    row.channels_first = channels_first;
+    row.ops = ops_of(level);
+    row.values.channels = channels;
+    set_values(itemsize, table, mean, std);
+  }
+
+  // Begin the batch of these keys: `out` is its memory, `place` that of its first sample.
+  std::unique_ptr<Job> rows(const HeldSource& held, Vector keys, const Place& place, Out out, Which which,
+                            const Drawn& drawn) const {
+    const std::size_t count = keys.size();
+    if (out.nbytes() != count * recipe_->row.bytes())
+      throw std::invalid_argument("`out` is of another size than its rows");
+    if (which && which->size() != count) throw std::invalid_argument("`which` is of another length than `keys`");
+    if (drawn && drawn->size() != count) throw std::invalid_argument("`drawn` is of another length than `keys`");
+    if (held.source->channels() != recipe_->row.values.channels)
+      throw std::invalid_argument("the source's images have other channels than the rows");
+    const std::int64_t length = held.source->length();
+    std::vector<std::int64_t> wanted(keys.data(), keys.data() + count);
+    for (const std::int64_t key : wanted)
+      if (key < 0 || key >= length) throw std::out_of_range("a key is not in the source");
+    held.source->prepare();
+    BatchRows rows{recipe_, held.source, std::move(wanted), place, {}, static_cast<std::uint8_t*>(out.data())};
+    if (which) rows.which = std::move(*which);
+    auto task = std::make_shared<Task>(std::move(rows), drawn.value_or(std::vector<std::int32_t>()), scratch_);
+    return std::make_unique<Job>(std::move(task), keep([source = held.kept, out] {}));
+  }
+
+  std::unique_ptr<Job> files(Bytes text, Begins begins, const nb::bytes& folder, Vector keys, const Place& place, Out out,
+                             Which which, const Drawn& drawn) const {
+    return rows(files_source(text, begins, folder), keys, place, out, std::move(which), drawn);
+  }
+
+  std::unique_ptr<Job> bytes(const nb::list& images, const Place& place, Out out, Which which, const Drawn& drawn) const {
+    std::vector<std::int64_t> keys(nb::len(images));
+    for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<std::int64_t>(i);
+    return rows(bytes_source(images), Vector(keys.data(), {keys.size()}, nb::handle()), place, out, std::move(which), drawn);
+  }
+
+  std::unique_ptr<Job> arrays(Bytes images, Vector keys, const Place& place, Out out, Which which, const Drawn& drawn,
+                              bool mapped) const {
+    return rows(arrays_source(images, mapped), keys, place, out, std::move(which), drawn);
+  }
+
+  std::string level() const { return recipe_->row.ops->name; }
+  bool computed() const { return recipe_->row.values.computed; }
+
+ private:
+  void set_values(int itemsize, const std::optional<Array<std::uint8_t>>& table, const std::vector<float>& mean,
+                  const std::vector<float>& std) {
+    Values& values = recipe_->row.values;
+    const int channels = values.channels;
+    values.itemsize = itemsize;
+    if (itemsize != 1 && itemsize != 2 && itemsize != 4) throw std::invalid_argument("values must have 1, 2 or 4 bytes");
+    if (table) {
+      const std::size_t size = static_cast<std::size_t>(channels) * 256 * itemsize;
+      if (table->size() != size) throw std::invalid_argument("`table` must hold 256 values for each channel");
+      values.table.assign(table->data(), table->data() + size);
+    } else if (itemsize != 1) {
+      throw std::invalid_argument("values of more than one byte need a `table`");
+    }
+    if (mean.empty()) return;
+    for (int c = 0; c < channels; ++c) values.mean[c] = mean[c % mean.size()], values.std[c] = std[c % std.size()];
+    values.computed = itemsize == 4 && table && recipe_->row.ops->exact && computes_table(recipe_->row);
+  }
+
+  std::shared_ptr<Recipe> recipe_ = std::make_shared<Recipe>();
+  std::shared_ptr<ScratchPool> scratch_ = std::make_shared<ScratchPool>();
+};
+
+std::vector<std::string> levels() {
+  int count = 0;
+  const RowOps* const* ops = row_ops_available(&count);
+  std::vector<std::string> names;
+  for (int i = 0; i < count; ++i) names.emplace_back(ops[i]->name);
+  return names;
+}
+
+std::vector<double> draws(const Place& place, int count) {
+  Philox random(place.key0, place.key1, place.position, place.epoch, place.purpose);
+  std::vector<double> drawn(static_cast<std::size_t>(count));
+  for (double& one : drawn) one = random.random();
+  return drawn;
+}
+
+void bind_steps(nb::module_& module) {
+  nb::enum_<Step::Kind>(module, "Kind")
+      .value("resize_shorter", Step::resize_shorter)
+      .value("resize_exact", Step::resize_exact)
+      .value("center_crop", Step::center_crop)
+      .value("random_crop", Step::random_crop)
+      .value("random_resized_crop", Step::random_resized_crop)
+      .value("flip", Step::flip)
+      .value("pad", Step::pad);
+
+  nb::class_<Step>(module, "Step", "A transform of the chain, by its numbers.")
+      .def("__init__", [](Step* self, Step::Kind kind) { new (self) Step{kind}; }, nb::arg("kind"))
+      .def_rw("height", &Step::height)
+      .def_rw("width", &Step::width)
+      .def_rw("left", &Step::left)
+      .def_rw("top", &Step::top)
+      .def_rw("right", &Step::right)
+      .def_rw("bottom", &Step::bottom)
+      .def_rw("pad_if_needed", &Step::pad_if_needed)
+      .def_rw("chance", &Step::chance)
+      .def_rw("area_least", &Step::area_least)
+      .def_rw("area_most", &Step::area_most)
+      .def_rw("ratio_least", &Step::ratio_least)
+      .def_rw("ratio_most", &Step::ratio_most)
+      .def_rw("log_ratio_least", &Step::log_ratio_least)
+      .def_rw("log_ratio_most", &Step::log_ratio_most);
+}
+
+}  // namespace
+
+void bind_pipeline(nb::module_& module) {
+  bind_steps(module);
+  nb::class_<Place>(module, "Place", "Where in the data the first sample of a batch is.")
+      .def(nb::init<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>(), nb::arg("key0"),
+           nb::arg("key1"), nb::arg("epoch"), nb::arg("position"), nb::arg("purpose"));
+
+  nb::class_<Pipeline>(module, "Pipeline", "What is done to every image of a dataset; safe on any number of threads.")
+      .def(nb::init<const std::vector<Step>&, int, int, int, const std::string&, bool, bool, const std::vector<int>&,
+                    const std::string&, bool, int, const std::optional<Array<std::uint8_t>>&, const std::vector<float>&,
+                    const std::vector<float>&, std::int64_t, std::int64_t, const std::string&>(),
+           nb::kw_only(), nb::arg("steps"), nb::arg("height"), nb::arg("width"), nb::arg("channels"), nb::arg("filter"),
+           nb::arg("antialias"), nb::arg("shrink"), nb::arg("fill"), nb::arg("edge"), nb::arg("channels_first"),
+           nb::arg("itemsize"), nb::arg("table") = nb::none(), nb::arg("mean"), nb::arg("std"), nb::arg("max_pixels"),
+           nb::arg("max_bytes"), nb::arg("level") = "")
+      .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
+           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
+      .def("files", &Pipeline::files, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("keys"),
+           nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none())
+      .def("bytes", &Pipeline::bytes, nb::arg("files"), nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(),
+           nb::arg("drawn") = nb::none())
+      .def("arrays", &Pipeline::arrays, nb::arg("images"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
+           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), nb::arg("mapped") = false)
+      .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")
+      .def_prop_ro("computed", &Pipeline::computed, "Whether values are computed, and not looked up in a table.");
+  module.attr("Kernel") = module.attr("Pipeline");
+
+  module.def("levels", &levels, "The instruction sets that this processor has, the best last.");
+  module.def("draws", &draws, nb::arg("place"), nb::arg("count"), "Random numbers of a place, as NumPy draws them.");
+}
+
+}  // namespace headrace

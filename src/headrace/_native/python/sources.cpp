@@ -1,0 +1,148 @@
+// Sources from Python's objects.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../source/arrays.hpp"
+#include "../source/bytes.hpp"
+#include "../source/files.hpp"
+#include "../source/ranges.hpp"
+#include "bindings.hpp"
+#include "sources.hpp"
+
+namespace headrace {
+namespace {
+
+Paths paths_of(const Bytes& text, const Begins& begins, const nb::bytes& folder) {
+  const bool wide = begins.itemsize() == 8;
+  if (!wide && begins.itemsize() != 4) throw std::invalid_argument("`begins` must have items of 4 or 8 bytes");
+  if (begins.size() == 0) throw std::invalid_argument("`begins` must hold one number more than there are paths");
+  return Paths(reinterpret_cast<const char*>(text.data()), begins.data(), wide,
+               static_cast<std::int64_t>(begins.size()) - 1, std::string(folder.c_str(), folder.size()));
+}
+
+std::vector<FileFacts> facts_of(const std::optional<Array<std::int64_t>>& given, std::int64_t files) {
+  std::vector<FileFacts> facts(static_cast<std::size_t>(files));
+  if (!given) return facts;
+  if (given->ndim() != 2 || given->shape(0) != facts.size() || given->shape(1) != 2)
+    throw std::invalid_argument("`facts` must have the shape (files, 2): size and time of modification of each");
+  for (std::size_t i = 0; i < facts.size(); ++i)
+    facts[i].size = given->data()[2 * i], facts[i].modified_ns = given->data()[2 * i + 1];
+  return facts;
+}
+
+HeldSource ranges(Bytes text, Begins begins, const nb::bytes& folder, Vector file, Vector offset, Vector length,
+                  const std::optional<Array<std::int64_t>>& facts, std::size_t open_files) {
+  Paths paths = paths_of(text, begins, folder);
+  const std::int64_t files = paths.count();
+  const std::size_t count = file.size();
+  if (offset.size() != count || length.size() != count)
+    throw std::invalid_argument("`file`, `offset` and `length` must have one number for each sample");
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t at = offset.data()[i], size = length.data()[i];
+    if (file.data()[i] < 0 || file.data()[i] >= files || at < 0 || size < 0 || at > INT64_MAX - size)
+      throw std::invalid_argument("sample " + std::to_string(i) + " has no range: file " +
+                                  std::to_string(file.data()[i]) + " of " + std::to_string(files) + ", offset " +
+                                  std::to_string(at) + ", length " + std::to_string(size));
+  }
+  auto open = std::make_unique<OpenFiles>(std::move(paths), facts_of(facts, files), open_files);
+  return {std::make_shared<RangeSource>(std::move(open), file.data(), offset.data(), length.data(),
+                                        static_cast<std::int64_t>(count)),
+          keep([text, begins, file, offset, length] {})};
+}
+
+HeldSource packed(Bytes buffer, Vector begins, bool mapped) {
+  const std::int64_t size = static_cast<std::int64_t>(buffer.size());
+  const std::int64_t* const at = begins.data();
+  if (begins.size() == 0 || at[0] < 0 || at[begins.size() - 1] > size || !std::is_sorted(at, at + begins.size()))
+    throw std::invalid_argument("`begins` must rise from 0 at least to the buffer's size at most, one more than images");
+  return {std::make_shared<PackedBytesSource>(buffer.data(), size, at, static_cast<std::int64_t>(begins.size()) - 1,
+                                              mapped),
+          keep([buffer, begins] {})};
+}
+
+nb::object path_of(const ReadFailure& failure) {
+  return nb::steal(PyUnicode_DecodeFSDefaultAndSize(failure.path.data(), static_cast<Py_ssize_t>(failure.path.size())));
+}
+
+const char* kind_of(const ReadFailure& failure) {
+  switch (failure.kind) {
+    case ReadFailure::missing:
+      return "missing";
+    case ReadFailure::removed:
+      return "removed";
+    case ReadFailure::replaced:
+      return "replaced";
+    case ReadFailure::changed:
+      return "changed";
+    case ReadFailure::cut_short:
+      return "cut short";
+    default:
+      return "unreadable";
+  }
+}
+
+}  // namespace
+
+HeldSource files_source(Bytes text, Begins begins, const nb::bytes& folder) {
+  return {std::make_shared<FileSource>(paths_of(text, begins, folder)), keep([text, begins] {})};
+}
+
+HeldSource bytes_source(const nb::list& images) {
+  std::vector<std::pair<const std::uint8_t*, std::size_t>> contents;
+  const nb::tuple held(images);
+  for (const nb::handle image : held) {
+    if (!PyBytes_Check(image.ptr())) throw nb::type_error("`images` must be a list of bytes");
+    contents.emplace_back(reinterpret_cast<const std::uint8_t*>(PyBytes_AsString(image.ptr())),
+                          static_cast<std::size_t>(PyBytes_Size(image.ptr())));
+  }
+  return {std::make_shared<BytesSource>(std::move(contents)), keep([held] {})};
+}
+
+HeldSource arrays_source(Bytes images, bool mapped) {
+  if (images.ndim() != 3 && (images.ndim() != 4 || images.shape(3) < 1 || images.shape(3) > 4))
+    throw std::invalid_argument("`images` must have the shape (N, H, W) or (N, H, W, C), with C from 1 to 4");
+  const int channels = images.ndim() == 3 ? 1 : static_cast<int>(images.shape(3));
+  return {std::make_shared<ArraySource>(images.data(), static_cast<std::int64_t>(images.shape(0)),
+                                        static_cast<int>(images.shape(1)), static_cast<int>(images.shape(2)), channels,
+                                        mapped),
+          keep([images] {})};
+}
+
+void bind_sources(nb::module_& module) {
+  nb::class_<HeldSource>(module, "Source", "Where samples come from; safe on any number of threads.")
+      .def_static("files", &files_source, nb::arg("text"), nb::arg("begins"), nb::arg("folder"),
+                  "One encoded image in each file.")
+      .def_static("ranges", &ranges, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("file"),
+                  nb::arg("offset"), nb::arg("length"), nb::arg("facts") = nb::none(), nb::arg("open_files") = 64,
+                  "Encoded images in shards: for each sample its file, and where in the file it lies.")
+      .def_static("arrays", &arrays_source, nb::arg("images"), nb::arg("mapped") = false,
+                  "Pixels in an array of bytes, (N, H, W) or (N, H, W, C).")
+      .def_static("bytes", &bytes_source, nb::arg("images"), "Encoded images, each in bytes of its own.")
+      .def_static("packed", &packed, nb::arg("buffer"), nb::arg("begins"), nb::arg("mapped") = false,
+                  "Encoded images side by side in one buffer.")
+      .def("__len__", [](const HeldSource& held) { return held.source->length(); })
+      .def_prop_ro(
+          "open_files",
+          [](const HeldSource& held) {
+            const auto* ranges = dynamic_cast<const RangeSource*>(held.source.get());
+            return ranges == nullptr ? std::size_t{0} : ranges->files().held();
+          },
+          "How many files are held open.");
+
+  nb::class_<ReadFailure>(module, "ReadFailure", "Why a range of a file cannot be read.")
+      .def_prop_ro("kind", &kind_of)
+      .def_prop_ro("path", &path_of)
+      .def_ro("offset", &ReadFailure::offset)
+      .def_ro("length", &ReadFailure::length)
+      .def_ro("found", &ReadFailure::found, "The file's size now, in bytes; -1 if it is not known.")
+      .def_ro("error", &ReadFailure::error, "The operating system's errno, or 0.");
+}
+
+}  // namespace headrace

@@ -1,0 +1,31 @@
+// Pixels in an array, (N, H, W, C) of bytes without gaps.
+#pragma once
+
+#include "source.hpp"
+
+namespace headrace {
+
+class ArraySource final : public Source {
+ public:
+  // A `mapped` array is that of a file which may be cut short meanwhile.
+  ArraySource(const std::uint8_t* data, std::int64_t count, int height, int width, int channels, bool mapped)
+      : data_(data), count_(count), height_(height), width_(width), channels_(channels), mapped_(mapped),
+        size_(static_cast<std::size_t>(height) * width * channels) {}
+
+  std::int64_t length() const override { return count_; }
+  int channels() const override { return channels_; }
+  void prepare() const override;
+  bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const override;
+  void prefetch(std::int64_t key) const override { headrace::prefetch(at(key), size_); }
+
+ private:
+  const std::uint8_t* at(std::int64_t key) const { return data_ + size_ * static_cast<std::size_t>(key); }
+
+  const std::uint8_t* data_;
+  std::int64_t count_;
+  int height_, width_, channels_;
+  bool mapped_;
+  std::size_t size_;
+};
+
+}  // namespace headrace
