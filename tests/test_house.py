@@ -98,7 +98,6 @@ ODD_PROSE = {
     "cli/report.py",
     "cli/rows.py",
     "cli/show.py",
-    "collate/default.py",
     "context/memory.py",
     "context/seeds.py",
     "context/timing.py",

@@ -1,7 +1,7 @@
-"""Containers of a batch: of the samples' kind, and made without calling anything that a subclass may have redefined.
+"""Containers of a batch: of the samples' type, made without calling methods that a subclass may override.
 
-A subclass that counts, converts or logs in ``__init__``, ``update`` or ``__setitem__`` would do so to the batch too: a
-Counter adds up what it is given. So the containers of Python's own are filled by Python's own methods.
+A subclass may count, convert or log in ``__init__``, ``update`` or ``__setitem__``. That would change the batch: a
+Counter adds up its values. So subclasses of built-in containers are filled with the built-in methods.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
-    """Return a mapping of the kind of another, with these items; a dict where its kind would not keep them.
+    """Return a mapping of the type of ``first`` with these items; a dict if that type does not keep them.
 
     >>> from collections import Counter
     >>> like_mapping(Counter("aab"), {"a": 5, "b": 6})
@@ -38,15 +38,15 @@ def like_mapping(first: Mapping[Any, Any], columns: dict[Any, Any]) -> Any:
             batch = _apart(first)
             batch.update(columns)
         else:
-            batch = type(first)(columns)  # type: ignore[call-arg]  # most mappings are made from one; if not, a dict
+            batch = type(first)(columns)  # type: ignore[call-arg]  # most mapping types accept a mapping; otherwise a dict is returned
         kept = len(batch) == len(columns) and all(batch[key] is column for key, column in columns.items())
-    except Exception:  # noqa: BLE001  methods of the user's, which were made for samples and not for batches
+    except Exception:  # noqa: BLE001  user methods, written for samples and not for batches
         return columns
     return batch if kept else columns
 
 
 def like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
-    """Return a sequence of the kind of another, with these items; a list for a tuple without names.
+    """Return a sequence of the type of ``first`` with these items; a list for a plain tuple.
 
     >>> from collections import namedtuple
     >>> like_sequence(namedtuple("Point", "x y")(1, 2), [3, 4]), like_sequence((1, 2), [3, 4])
@@ -71,7 +71,7 @@ def like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
             for index, column in enumerate(columns):
                 batch[index] = column
         else:
-            batch = type(first)(columns)  # type: ignore[call-arg]  # most sequences are made from one; if not, a list
+            batch = type(first)(columns)  # type: ignore[call-arg]  # most sequence types accept a sequence; otherwise a list is returned
         kept = len(batch) == len(columns) and all(item is column for item, column in zip(batch, columns, strict=True))
     except Exception:  # noqa: BLE001  as above
         return columns
@@ -81,7 +81,7 @@ def like_sequence(first: Sequence[Any], columns: list[Any]) -> Any:
 def _bare(first: Any, *items: Any) -> Any:
     """Return a new container of the same class, without calling its ``__new__`` and ``__init__``.
 
-    It has what the other carries beside its items: attributes, slots and a defaultdict's factory.
+    It copies everything except the items: attributes, slots and a defaultdict's factory.
     """
     kind = type(first)
     base = next(base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinMethodType))
@@ -98,7 +98,7 @@ def _bare(first: Any, *items: Any) -> Any:
 
 
 def _apart(first: Any) -> Any:
-    """Return a copy that shares no dict or list with the sample, which filling it would change too."""
+    """Return a copy that shares no dict or list with the sample, so that filling it does not change the sample."""
     batch = copy.copy(first)
     for name, value in getattr(batch, "__dict__", {}).items():
         if isinstance(value, dict | list) and value is getattr(first, "__dict__", {}).get(name):

@@ -1,10 +1,10 @@
-"""Samples of any nested shape become one batch of the same shape, with arrays for leaves.
+"""The default collate function: nested samples become one batch of the same structure, with arrays as leaves.
 
 The container rules are those of torch's ``default_collate`` (torch.utils.data._utils.collate), with NumPy arrays
-where it makes tensors; two things differ, knowingly: a key that only some of the samples have is an error
-rather than dropped, and arrays of different dtypes are promoted by NumPy's rules where no digit is lost.
+instead of tensors. Two things differ on purpose. A key that some samples lack is an error and is not dropped. Arrays of
+different dtypes are promoted by NumPy's rules if no digit is lost.
 
-What becomes of a leaf is looked up by its type, in a mapping that a caller may put his own types into.
+The function for a leaf is looked up by type, in a mapping that users can extend.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
 
 NOTE = "headrace: the error came "
-"""How a note begins that says where in the sample something of the user's has failed."""
+"""The start of a note that says where in the sample user code failed."""
 
 CollateFn = Callable[..., Any]
-"""Makes the batch of samples of one type: called ``function(samples, collate_fn_map=…)``."""
+"""Makes the batch from samples of one type; called as ``function(samples, collate_fn_map=…)``."""
 
 Functions = Mapping[type | tuple[type, ...], CollateFn]
 
 
 class Collate(Protocol):
-    """Samples -> batch. Arrays of any size are best made with ``empty``: memory that is lent and used again."""
+    """Makes a batch from samples. Large arrays should be made with ``empty``, which reuses memory."""
 
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
-        """Return the batch of these samples, of which there is at least one."""
+        """Return the batch of these samples, at least one."""
         ...
 
 
 def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_fn_map: Functions | None = None) -> Any:
-    """Put samples together in one batch, stacking arrays and numbers along a new first axis.
+    """Make one batch from samples, stacking arrays and numbers along a new first axis.
 
     >>> from headrace import default_collate
     >>> images, labels = default_collate([(np.zeros((2, 3)), 7), (np.ones((2, 3)), 8)])
@@ -52,24 +52,24 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     >>> default_collate([{"text": "a", "x": 1.5}, {"text": "b", "x": 2}])
     {'text': ['a', 'b'], 'x': array([1.5, 2. ])}
 
-    Arrays (and what turns into one by ``__array__``: tensors) of one shape give one array of shape (N, …); ints give
-    int64 (uint64 where they need it), floats float64, bools bool, NumPy scalars keep their dtype; str and bytes stay a
-    list. Mappings and named tuples keep their type, other tuples and sequences become lists of columns (as in torch).
-    Values of several dtypes get one that holds every digit of them all.
+    Arrays of one shape, and objects with ``__array__`` such as tensors, give one array of shape (N, …). Ints give int64
+    (uint64 if needed), floats float64, and bools bool. NumPy scalars keep their dtype; str and bytes stay a list.
+    Mappings and named tuples keep their type; other tuples and sequences become lists of columns, as in torch. Values
+    of several dtypes get a dtype that holds every digit of all of them.
 
-    ``collate_fn_map`` adds types of one's own, or replaces what becomes of others, anywhere in a sample; to give it to
-    a loader, use functools.partial. A function is called as ``function(samples, collate_fn_map=…)``, and passes the
-    mapping on to `collate` where it has samples inside its samples. How a type is looked up, `collate` says; one's own
-    come before those that are there.
+    ``collate_fn_map`` adds functions for your own types, or replaces functions of other types, anywhere in a sample. To
+    pass it to a loader, use functools.partial. A function is called as ``function(samples, collate_fn_map=…)``. If its
+    samples contain samples, it passes the mapping on to `collate`, which describes the lookup. Your functions come
+    before the default ones.
 
     >>> from datetime import timedelta
     >>> seconds = {timedelta: lambda samples, collate_fn_map: np.array([s.total_seconds() for s in samples])}
     >>> default_collate([{"took": timedelta(minutes=2), "x": 1}], collate_fn_map=seconds)
     {'took': array([120.]), 'x': array([1])}
 
-    Raises `CollateError` where samples do not fit together (two shapes, two lengths, another set of keys), and
-    `CollateTypeError` for what cannot be put in a batch (None, arrays of Python objects, masked arrays, other types).
-    Values that would lose digits are refused too. The message says where in the sample: ``sample['meta']['v']``.
+    Raises `CollateError` if samples do not fit together (different shapes, lengths or keys), or if values would lose
+    digits. Raises `CollateTypeError` for types that cannot be in a batch: None, arrays of Python objects, masked arrays
+    and others. The message says where in the sample: ``sample['meta']['v']``.
     """
     functions: Functions = default_collate_fn_map
     if collate_fn_map or registered():
@@ -80,24 +80,24 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
 
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
-    """Put samples together with the functions of a mapping, by type; of its own it knows containers alone.
+    """Make one batch from samples with the functions of a mapping, by type; only containers are built in.
 
     >>> from headrace.collate.default import collate
     >>> joined = {str: lambda samples, collate_fn_map: "+".join(samples)}
     >>> collate([{"a": "x", "b": ("y", "z")}, {"a": "1", "b": ("2", "3")}], collate_fn_map=joined)
     {'a': 'x+1', 'b': ['y+2', 'z+3']}
 
-    The function for the first sample's very type is called; else that of the first key, in the mapping's order, that
-    it is an instance of (a key may be a tuple of types); else mappings and sequences are walked into, by the rules of
-    `default_collate`. Inside a function that was called with a mapping, giving it that mapping goes on in the same
-    way. ``default_collate_fn_map`` holds the functions for arrays, numbers and text, to be put in a mapping of one's
-    own. Raises as `default_collate` does.
+    The function for the exact type of the first sample is called. Otherwise it is the function of the first key, in the
+    mapping's order, for which ``isinstance`` is true (a key may be a tuple of types). Otherwise mappings and sequences
+    are collated item by item, by the rules of `default_collate`. A function can call `collate` with the mapping that it
+    received. ``default_collate_fn_map`` has the functions for arrays, numbers and text, for use in your own mapping.
+    Raises the same errors as `default_collate`.
     """
     return _collate(batch, _registry(collate_fn_map))
 
 
 class Registry(dict[Any, CollateFn]):
-    """The functions of a batch that is being made, by type; ours find in it the lent memory, and where they are."""
+    """The functions for one batch, by type, with the memory to use and the current place in the sample."""
 
     __slots__ = ("empty", "place")
 
@@ -107,7 +107,7 @@ class Registry(dict[Any, CollateFn]):
         self.place: tuple[Any, ...] = ()
 
     def find(self, sample: Any) -> CollateFn | None:
-        """Return the function for a sample: by its type, else by the first key that it is an instance of."""
+        """Return the function for a sample: by its exact type, then by the first matching key."""
         function = self.get(type(sample))
         if function is None:
             function = next((function for types, function in self.items() if isinstance(sample, types)), None)
@@ -115,12 +115,12 @@ class Registry(dict[Any, CollateFn]):
 
     @property
     def at(self) -> str:
-        """Where in the sample this is, as an error's message begins."""
+        """The current place in the sample, as the start of an error message."""
         return at_place(self.place)
 
 
 def at_place(place: tuple[Any, ...]) -> str:
-    """Return where in the sample a place is, as an error's message begins.
+    """Return a place in the sample, as the start of an error message.
 
     >>> at_place(("meta", 0)), at_place(())
     ("at sample['meta'][0]: ", '')
@@ -153,7 +153,7 @@ def _collate(samples: Sequence[Any], registry: Registry) -> Any:
 
 
 def _called(function: CollateFn, samples: Sequence[Any], registry: Registry) -> Any:
-    """Call the function of a type; an error that is not ours gets a note of the place in the sample."""
+    """Call the function of a type; errors of user code get a note with the place in the sample."""
     try:
         return function(samples, collate_fn_map=registry)
     except (CollateError, CollateTypeError):
@@ -165,14 +165,14 @@ def _called(function: CollateFn, samples: Sequence[Any], registry: Registry) -> 
 
 
 def _as_arrays(samples: Sequence[Any], registry: Registry) -> list[npt.NDArray[Any]]:
-    """Return the arrays that things of an ``__array__`` turn into."""
+    """Convert objects with ``__array__`` to arrays."""
     made = []
     for row, sample in enumerate(samples):
         try:
             made.append(np.asarray(sample))
         except Exception as error:
             raise CollateTypeError(
-                f"{registry.at}sample {row} of the batch, a {name_of(sample)}, cannot be made a NumPy array: {error}; "
+                f"{registry.at}sample {row} of the batch, a {name_of(sample)}, does not convert to an array: {error}; "
                 "give an array, or pass a collate_fn"
             ) from error
     return made
@@ -192,7 +192,7 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
             raise CollateError(
                 f"{registry.at}samples 0 and {row} of the batch differ in shape: {shape} and {found}; "
-                "bring them to one shape (Resize, a crop, padding), or pass a collate_fn",
+                "give them one shape (Resize, a crop, padding), or pass a collate_fn",
                 rows=(0, row),
             )
         if type(array) is not np.ndarray:
@@ -235,7 +235,7 @@ default_collate_fn_map: Functions = MappingProxyType(
         np.generic: _numbers,
     }
 )
-"""What `default_collate` makes of leaves, by their type; read-only."""
+"""The functions of `default_collate`, by type of leaf; read-only."""
 
 
 def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
@@ -257,7 +257,7 @@ def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
 
 
 def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
-    """Put together sequences of one length, item by item."""
+    """Collate sequences of one length, item by item."""
     first, place = samples[0], registry.place
     for row, sample in enumerate(samples):
         if not isinstance(sample, Sequence) or len(sample) != len(first):
@@ -276,16 +276,16 @@ def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
 
 
 def default_convert(data: Any) -> Any:
-    """Turn the NumPy scalars of one sample into arrays, and leave its other leaves as they are.
+    """Convert the NumPy scalars of one sample to arrays, and leave its other leaves unchanged.
 
     >>> from headrace import default_convert
     >>> default_convert((np.float32(1.5), [2, "text"], {"x": np.zeros(2)}))
     [array(1.5, dtype=float32), [2, 'text'], {'x': array([0., 0.])}]
 
-    What a loader without batches (``batch_size=None``) does to a sample: the containers become new ones by the rules
-    of `default_collate` (a tuple becomes a list), and what torch would make a tensor of is an array.
+    A loader without batches (``batch_size=None``) does this to each sample. Containers become new ones by the rules of
+    `default_collate` (a tuple becomes a list). Where torch returns a tensor, the result is an array.
     """
-    if isinstance(data, str | bytes):  # NumPy's own too
+    if isinstance(data, str | bytes):  # includes NumPy's str_ and bytes_
         return data
     if isinstance(data, np.generic):
         return np.asarray(data)
@@ -297,6 +297,6 @@ def default_convert(data: Any) -> Any:
 
 
 def name_of(thing: object) -> str:
-    """Return the name of a thing's type, with its module."""
+    """Return the name of an object's type, with its module."""
     kind = type(thing)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,6 +1,6 @@
-"""Dtypes that hold every value of a column exactly; a column that has none is refused.
+"""Dtypes that hold every value of a column exactly, and errors for columns without such a dtype.
 
-NumPy's own promotion makes float64 of int64 beside uint64, and so loses the last digits of 64-bit ids.
+NumPy's promotion turns int64 with uint64 into float64, which loses the last digits of 64-bit ids.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ WIDEST = 2**64 - 1
 
 
 def numbers(batch: Sequence[Any], at: str) -> NDArray[Any]:
-    """Return one array of these numbers, every one with all its digits.
+    """Return one array of these numbers, without losing a digit.
 
     >>> numbers([1, 2**63 + 1], "").dtype, numbers([1.5, 2], "").dtype
     (dtype('uint64'), dtype('float64'))
 
-    Raises `CollateError` where no dtype holds them all, and `CollateTypeError` for what is no number.
+    Raises `CollateError` if no dtype holds them all, and `CollateTypeError` for values that are not numbers.
     """
     try:
         values = np.asarray(batch)
-    except (ValueError, TypeError, OverflowError):  # a number beside an array or a list
+    except (ValueError, TypeError, OverflowError):  # numbers mixed with arrays or lists
         values = np.empty(0, object)
     kind = floats.kind(values.dtype)
     if values.shape != (len(batch),):
@@ -53,7 +53,7 @@ def numbers(batch: Sequence[Any], at: str) -> NDArray[Any]:
 
 
 def integers(least: int, most: int, at: str) -> np.dtype[Any]:
-    """Return the 64-bit dtype that holds all integers between two: int64 if it can."""
+    """Return the 64-bit dtype for a range of integers: int64 if possible, otherwise uint64."""
     if least >= LEAST and most <= MOST:
         return np.dtype(np.int64)
     if least >= 0 and most <= WIDEST:
@@ -65,7 +65,7 @@ def integers(least: int, most: int, at: str) -> np.dtype[Any]:
 
 
 def common_dtype(arrays: Sequence[NDArray[Any]], at: str) -> np.dtype[Any]:
-    """Return the dtype for arrays of several, by NumPy's rules where these lose nothing by the dtypes alone."""
+    """Return the dtype for arrays of several dtypes, by NumPy's rules if the dtypes show that nothing is lost."""
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
     kinds = [floats.kind(dtype) for dtype in dtypes]
     odd = next((n for n, kind in enumerate(kinds) if _group(kind) != _group(kinds[0])), None)
@@ -85,38 +85,38 @@ def common_dtype(arrays: Sequence[NDArray[Any]], at: str) -> np.dtype[Any]:
 
 
 def check_kept(arrays: Sequence[NDArray[Any]], rows: Sequence[Any] | NDArray[Any], at: str) -> None:
-    """Raise where the row of a batch does not have every digit of the array that was written into it."""
+    """Raise if a row of a batch does not have every digit of the array that was written to it."""
     for row, array in enumerate(arrays):
         kept = np.asarray(rows[row])
         if _loses(array.dtype, kept.dtype) and not _same(array, kept):
             raise CollateError(
                 f"{at}arrays of several dtypes would lose digits in a batch of {kept.dtype}: sample {row} of the batch "
-                f"is {array.dtype}, and has values that {kept.dtype} cannot hold; give all samples one dtype",
+                f"is {array.dtype}, with values that {kept.dtype} cannot hold; give all samples one dtype",
                 rows=(0, row),
             )
 
 
 def check_unmasked(array: Any, row: int, at: str) -> None:
-    """Raise for a masked array: a batch has no mask."""
+    """Raise for a masked array, because a batch has no mask."""
     if isinstance(array, np.ma.MaskedArray):
         raise CollateTypeError(
-            f"{at}sample {row} of the batch is a masked array, and a batch has no mask; fill it (array.filled(0)), or "
+            f"{at}sample {row} of the batch is a masked array, but a batch has no mask; fill it (array.filled(0)), or "
             "give its data and its mask as two arrays"
         )
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it: short, whatever it is."""
+    """Return a short text for a value in an error message."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  an integer of 5,000 digits, or a repr of the user's
+    except Exception:  # noqa: BLE001  an integer of 5,000 digits, or a user's repr
         bits = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
         return f"{type(value).__name__}{bits}"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _checked(values: NDArray[Any], batch: Sequence[Any], at: str) -> NDArray[Any]:
-    """Return the floats, if each is the very number that it was made of."""
+    """Return the floats, if each equals the number it was made from."""
     for row, (value, sample) in enumerate(zip(values.tolist(), batch, strict=True)):
         whole = _is_whole(sample)
         exact = value == int(sample) if whole else (value == sample or sample != sample)
@@ -130,12 +130,12 @@ def _checked(values: NDArray[Any], batch: Sequence[Any], at: str) -> NDArray[Any
 
 
 def _is_whole(sample: Any) -> bool:
-    # NumPy's spans of time are integers to isinstance.
+    # For isinstance, NumPy's timedelta64 is an integer.
     return isinstance(sample, int | np.integer | np.bool_) and not isinstance(sample, np.timedelta64)
 
 
 def _loses(one: np.dtype[Any], whole: np.dtype[Any]) -> bool:
-    """Say whether values of a dtype may be other ones in another."""
+    """Return whether values of a dtype may change when converted to another dtype."""
     if one == whole:
         return False
     if one.names:
@@ -161,7 +161,7 @@ def _same(array: NDArray[Any], kept: NDArray[Any]) -> bool:
     with np.errstate(all="ignore"):
         if native.dtype.kind in "mM":
             return np.array_equal(kept.astype(native.dtype).view(np.int64), native.view(np.int64))
-        # Beyond the integers' own end, what casting gives is the machine's affair.
+        # Casting a number beyond the integer range depends on the machine.
         bits = native.dtype.itemsize * 8 - (native.dtype.kind == "i")
         real = kept.real.astype(np.float64) if floats.is_bfloat16(kept.dtype) else kept.real
         return bool((real < 2.0**bits).all()) and np.array_equal(real.astype(native.dtype), native)

@@ -1,4 +1,4 @@
-"""Several samples in a row of a batch: end to end, with what attention needs to keep them apart."""
+"""A collate function that concatenates several samples in a row, with segment ids for attention."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Packed(NamedTuple):
-    """What `PackedCollate` makes of a batch: rows, and whose each place in them is.
+    """A packed batch: rows, and the sample of each position in them.
 
     >>> import numpy as np
     >>> from headrace import PackedCollate
@@ -43,7 +43,7 @@ class Packed(NamedTuple):
            [0, 0, 1, 0],
            [0, 0, 0, 0]])
 
-    ``values`` is what a sample is, with arrays (rows, row_length, …) in the place of its arrays.
+    ``values`` has the structure of a sample, with arrays of shape (rows, row_length, …).
     """
 
     values: Any
@@ -55,7 +55,7 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PackedCollate:
-    """A collate function that lays the samples of each group end to end in a row.
+    """A collate function that concatenates the samples of each group in a row.
 
     >>> import numpy as np
     >>> from headrace import PackedCollate
@@ -69,14 +69,14 @@ class PackedCollate:
            [1, 1, 1, 0]], dtype=int32), array([[0, 1, 0, 0],
            [0, 1, 2, 0]], dtype=int32))
 
-    What comes are the groups that `GroupedDataset` reads by the keys of a `PackingBatchSampler`: lists of samples. A
-    sample is an array, whose first axis is its length; a list of numbers, which is one too; or a mapping or a tuple of
-    arrays of one length. What is no array in it, or has None for a ``value``, is put together as `default_collate`
-    does, sample by sample in the order of the rows. ``value`` is what fills the rows' ends, one for all or as
-    `PaddedCollate` has it. With ``truncate`` a sample longer than a row is cut at its end.
+    The input is lists of samples: the groups that `GroupedDataset` reads for the keys of a `PackingBatchSampler`. A
+    sample is an array, whose first axis is its length, or a list of numbers, or a mapping or tuple of arrays of one
+    length. Other leaves, and leaves with ``value=None``, are collated as in `default_collate`, in the order of the
+    rows. ``value`` fills the ends of the rows: one number for all leaves, or one per leaf as in `PaddedCollate`. With
+    ``truncate``, samples longer than a row are cut.
 
-    Raises `ArgumentError` for arguments that cannot be used; when called, `CollateError` for a group that is longer
-    than a row, and where samples do not fit together but for their lengths.
+    Raises `ArgumentError` for invalid arguments. A call raises `CollateError` for a group that is longer than a row,
+    and for samples that differ in more than their length.
     """
 
     row_length: int
@@ -100,7 +100,7 @@ class PackedCollate:
             if not isinstance(group, list | tuple) or not group:
                 found = name_of(group) if not isinstance(group, list | tuple) else "an empty one"
                 raise CollateError(
-                    f"row {row} must be a list of samples, as GroupedDataset reads them; it is {found}", rows=(0, row)
+                    f"row {row} must be a list of samples, as GroupedDataset returns it; got {found}", rows=(0, row)
                 )
         layout = _Layout(self, [len(group) for group in samples])
         flat = [sample for group in samples for sample in group]
@@ -109,13 +109,13 @@ class PackedCollate:
         functions: Functions = {np.ndarray: layout.arrays, list: layout.lists}
         values = default_collate(flat, empty=empty, collate_fn_map=functions)
         if layout.lengths is None:
-            raise CollateError("samples have no array to lay end to end; give arrays, or lists of numbers")
+            raise CollateError("samples have no array to concatenate; give arrays, or lists of numbers")
         return Packed(values, *layout.segments(empty))
 
 
 @dataclass(slots=True)
 class _Layout:
-    """Where the samples of one batch lie: its first array says how long each is, and the others must agree."""
+    """The positions of the samples of one batch; the lengths come from its first array, and the others must agree."""
 
     how: PackedCollate
     groups: list[int]
@@ -156,8 +156,8 @@ class _Layout:
             if lengths != self.lengths:
                 odd = next(n for n, (one, other) in enumerate(zip(lengths, self.lengths, strict=True)) if one != other)
                 raise CollateError(
-                    f"{registry.at}sample {odd} of the batch is {lengths[odd]} long here, and {self.lengths[odd]} in "
-                    "another of its arrays; give those that are not packed None for a value"
+                    f"{registry.at}sample {odd} of the batch has length {lengths[odd]} here, but {self.lengths[odd]} "
+                    "in another array; pass value=None for arrays that are not packed"
                 )
             return
         self.lengths = lengths
@@ -166,14 +166,14 @@ class _Layout:
             mine = lengths[place : place + count]
             if sum(mine) > self.how.row_length:
                 raise CollateError(
-                    f"{registry.at}row {row} is to hold samples of lengths {mine}, together {sum(mine)}, more than "
-                    f"row_length={self.how.row_length}; group them by a PackingBatchSampler of that row_length (and "
-                    "truncate=True where it truncates)"
+                    f"{registry.at}row {row} has samples of lengths {mine}, in total {sum(mine)}, more than "
+                    f"row_length={self.how.row_length}; use the row_length of the PackingBatchSampler (and "
+                    "truncate=True if it truncates)"
                 )
             place += count
 
     def segments(self, empty: Empty) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Return whose each place of the rows is, and which place it has there."""
+        """Return the sample of each position of the rows, and the position within the sample."""
         shape = len(self.groups), self.how.row_length
         numbers, positions = empty(shape, np.dtype(np.int32)), empty(shape, np.dtype(np.int32))
         lengths = iter(self.lengths or ())

@@ -1,4 +1,4 @@
-"""Samples of different lengths in one batch: padded to the longest."""
+"""A collate function for samples of different lengths: it pads them to the longest."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 Number = int | float | complex | np.generic
 Value = Number | Mapping[Any, Any] | Sequence[Any] | None
-"""A number; or, leaf by leaf, what a sample has in its place: mappings and sequences of values, None to leave alone."""
+"""A number for all leaves, or one per leaf in the structure of a sample; None leaves a leaf unpadded."""
 
 
 class Padded(NamedTuple):
-    """What `PaddedCollate` makes of a leaf with ``lengths=True``.
+    """A padded leaf with its lengths and its mask, from ``PaddedCollate(lengths=True)``.
 
     >>> from headrace import PaddedCollate
     >>> values, lengths, mask = PaddedCollate(lengths=True)([[5, 6], [7]])
@@ -45,9 +45,9 @@ class Padded(NamedTuple):
 
     values: npt.NDArray[Any]
     lengths: npt.NDArray[np.int64]
-    """How long each was."""
+    """The length of each sample."""
     mask: npt.NDArray[np.bool_]
-    """True where ``values`` are a sample's own, False where they are padding."""
+    """True for values of a sample, False for padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,14 @@ class PaddedCollate:
     >>> batch["tokens"].lengths, batch["tokens"].mask.sum(axis=1)
     (array([3, 1]), array([3, 1]))
 
-    The first axis of an array is its length; the others must agree. A list of numbers is an array, too. ``value``: a
-    number, for every array of a sample; or, where a sample is a mapping or a tuple, a mapping or a tuple with a number
-    for each leaf that is to be padded, and None (or nothing, in a mapping) for those that are not, which
-    `default_collate` puts together, as it does everything else. ``side``: where the padding goes, "right" or "left".
-    ``multiple_of``: the length is rounded up to a multiple of it. ``lengths``: give a `Padded`, a named tuple of
-    (values, lengths, mask), in a padded leaf's place.
+    The first axis of an array is its length; the other axes must agree. A list of numbers counts as an array. ``value``
+    is the padding. It is one number for every array of a sample, or a mapping or tuple with one number per leaf. Leaves
+    with None, leaves that a mapping omits, and leaves that are not arrays are collated as in `default_collate`.
+    ``side`` is the side of the padding, "right" or "left". The length is rounded up to a multiple of ``multiple_of``.
+    With ``lengths=True``, a padded leaf is a `Padded`: (values, lengths, mask).
 
-    Raises `ArgumentError` for arguments that cannot be used; when called, `CollateError` where samples do not fit
-    together but for their lengths, where ``value`` has what the samples have not, and where an array cannot hold it.
+    Raises `ArgumentError` for invalid arguments. A call raises `CollateError` for samples that differ in more than
+    their length. It also raises if ``value`` has a leaf that samples lack, or does not fit an array's dtype.
     """
 
     value: Value = 0
@@ -142,13 +141,13 @@ class PaddedCollate:
 def rows_of(batch: Sequence[list[Any]], registry: Registry) -> list[npt.NDArray[Any]]:
     """Return an array for each list of numbers."""
     rows = [numbers(sample, f"{registry.at}row {row}: ") if sample else None for row, sample in enumerate(batch)]
-    # An empty list has no dtype of its own: NumPy's float64 would make floats of all the others.
+    # An empty list has no dtype; NumPy's default, float64, would turn the other rows into floats.
     none = np.empty(0, next((row.dtype for row in rows if row is not None), np.int64))
     return [none if row is None else row for row in rows]
 
 
 def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
-    """Return the dtype that holds all of these arrays, which must agree in everything but their lengths."""
+    """Return the dtype that holds all of these arrays, which may differ only in length."""
     first = batch[0]
     dtype: np.dtype[Any] = first.dtype
     mixed = False
@@ -157,7 +156,7 @@ def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
             raise CollateError(
                 f"{registry.at}samples 0 and {row} of the batch differ in more than their length: their shapes are "
-                f"{first.shape} and {found}, and only the first axis is padded; bring the others to one shape",
+                f"{first.shape} and {found}, but only the first axis is padded; make the other axes equal",
                 rows=(0, row),
             )
         if type(array) is not np.ndarray:
@@ -167,17 +166,19 @@ def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
         dtype = common_dtype(batch, registry.at)
         check_kept(batch, [array.astype(dtype) for array in batch], registry.at)
     if floats.kind(dtype) not in "biufc":
-        raise CollateTypeError(f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch")
+        raise CollateTypeError(
+            f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch; give all samples one dtype"
+        )
     return dtype
 
 
 def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
-    """Return the value as an array's dtype has it, if it can."""
+    """Return the padding value in an array's dtype; raise if it does not fit."""
     asked = np.asarray(value)
     with np.errstate(all="ignore"):
         if dtype.kind == "c" or (floats.kind(dtype) == "f" and asked.dtype.kind != "c"):
             cast = asked.astype(dtype)
-            fits = bool(np.isfinite(cast) == np.isfinite(asked))  # rounded, as it may be, but not to infinity
+            fits = bool(np.isfinite(cast) == np.isfinite(asked))  # rounding is allowed, but not to infinity
         else:
             fits = asked.dtype.kind in "biuf" and bool(np.isfinite(asked))
             cast = asked.astype(dtype) if fits else asked
@@ -188,12 +189,12 @@ def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
 
 
 def all_numbers(items: list[Any]) -> bool:
-    """Say whether a list holds nothing but numbers."""
+    """Return whether a list holds only numbers."""
     return all(isinstance(item, Number) and not isinstance(item, str | bytes) for item in items)
 
 
 def value_at(value: Any, place: tuple[Any, ...]) -> Any:
-    """Return the number for a place in the sample, or None where it is to be left alone."""
+    """Return the padding for a place in the sample, or None if it is not padded."""
     for key in place:
         if isinstance(value, Mapping):
             value = value.get(key)
@@ -205,7 +206,7 @@ def value_at(value: Any, place: tuple[Any, ...]) -> Any:
 
 
 def check_value(value: Any) -> None:
-    """Raise for what is no number, nor made of numbers and None."""
+    """Raise unless the value is a number, or a mapping or sequence of numbers and None."""
     if isinstance(value, Mapping):
         for inner in value.values():
             check_value(inner)
@@ -217,16 +218,20 @@ def check_value(value: Any) -> None:
 
 
 def check_names(value: Any, sample: Any, place: str) -> None:
-    """Raise where there is a value for what is not in the samples: most likely a name that was misspelt."""
+    """Raise if ``value`` has a leaf that samples lack; most likely its name is misspelled."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(sample, Mapping) or key not in sample:
                 found = f"the keys {list(sample)}" if isinstance(sample, Mapping) else f"type {name_of(sample)}"
-                raise CollateError(f"value has sample{place}[{key!r}], which is not in the samples: they have {found}")
+                raise CollateError(
+                    f"value has sample{place}[{key!r}], but the samples have {found}; remove it, or correct its name"
+                )
             check_names(inner, sample[key], f"{place}[{key!r}]")
     elif isinstance(value, Sequence):
         if not isinstance(sample, Sequence) or isinstance(sample, str | bytes) or len(sample) != len(value):
             found = f"{len(sample)} items" if isinstance(sample, Sequence) else f"type {name_of(sample)}"
-            raise CollateError(f"value has {len(value)} items for sample{place}, which has {found}")
+            raise CollateError(
+                f"value has {len(value)} items for sample{place}, which has {found}; give one item for each"
+            )
         for index, inner in enumerate(value):
             check_names(inner, sample[index], f"{place}[{index}]")

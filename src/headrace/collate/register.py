@@ -1,4 +1,4 @@
-"""Functions for types of one's own, known to every loader that collates by default."""
+"""A registry of collate functions for user types, used by every loader with the default collate function."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 BUILT_IN = (np.ndarray, np.generic, str, bytes, int, float, complex)
-"""Types whose default is the same in every program."""
+"""Types whose default cannot be replaced for all loaders."""
 
 _registered: dict[type, Callable[..., Any]] = {}
 
 
 def register_collate(kind: type, function: Callable[..., Any]) -> None:
-    """Register what `default_collate` makes of the samples of a type, wherever they are in a sample.
+    """Register the function that `default_collate` uses for samples of a type, at any depth in a sample.
 
     >>> from datetime import date
     >>> import numpy as np
@@ -33,8 +33,8 @@ def register_collate(kind: type, function: Callable[..., Any]) -> None:
     ``collate_fn_map`` that is given to `default_collate` comes first. Call it where the type is defined: then each
     worker process that imports the type knows the function too. Registering a type again replaces its function.
 
-    Raises `ArgumentError` for what is no type, for a type of NumPy's or Python's that has a default already, and for a
-    function that cannot be called.
+    Raises `ArgumentError` if ``kind`` is not a type or is a built-in type with a default, and if ``function`` is not
+    callable.
     """
     if not isinstance(kind, type):
         raise ArgumentError(f"kind must be a type; got {kind!r}")

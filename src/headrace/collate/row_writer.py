@@ -1,10 +1,9 @@
-"""Rows that are written into the batch as soon as they are made, while they are still in the cache.
+"""Write each sample's arrays into their rows of the batch while they are still in the CPU cache.
 
-Keeping the arrays of all samples until the batch is put together costs fresh memory for each of them and a second walk
-through all of it; on two threads that alone can take as long as decoding. So an array is copied into its row of the
-batch at once and forgotten. What collate sees are views of those rows, in samples that are otherwise as they were;
-where all rows of a column are written, the batch is there already, and where something does not fit, collate does what
-it always does with the views, to the same result or the same error.
+Keeping all arrays until the batch is collated costs new memory for each of them and a second pass over it. With two
+threads, that alone can take as long as decoding. So an array is copied into its row of the batch at once and dropped.
+Collate sees samples with views of those rows. If all rows of a column are written, the batch is already complete. If
+something does not fit, collate handles the views as usual, with the same result or the same error.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
 
 SMALLEST = 2048
-"""Bytes of a row; copying less at once saves less than the view costs."""
+"""The smallest row in bytes; for less, the view costs more than the copy saves."""
 
 
 class WrittenRow(np.ndarray[Any, np.dtype[Any]]):
-    """A row of a batch that is being made; knows the whole column."""
+    """A row of an unfinished batch, with a reference to the whole column."""
 
     column: npt.NDArray[Any]
     row: int
 
 
 class RowWriter:
-    """Places the arrays of samples in the rows of one batch.
+    """Write the arrays of samples into the rows of one batch.
 
     >>> writer = RowWriter(2, np.empty)
     >>> samples = [writer.write(row, (np.full(1000, row), f"sample {row}")) for row in range(2)]
@@ -65,7 +64,7 @@ class RowWriter:
     def _place(self, row: int, array: npt.NDArray[Any], place: tuple[Any, ...]) -> npt.NDArray[Any]:
         if array.nbytes < SMALLEST or array.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
             return array
-        if row == 0:  # the first sample says what the columns are, as it does for collate
+        if row == 0:  # as in collate, the first sample defines the columns
             self._columns[place] = self._empty((self._rows, *array.shape), array.dtype)
         column = self._columns.get(place)
         if column is None or column.shape[1:] != array.shape or column.dtype != array.dtype:
@@ -77,7 +76,7 @@ class RowWriter:
 
 
 def column_of(arrays: Sequence[Any]) -> npt.NDArray[Any] | None:
-    """Return the batch that these arrays are the rows of, all of them in order, if they are."""
+    """Return the column whose rows are exactly these arrays, in order; otherwise None."""
     first = arrays[0]
     if type(first) is not WrittenRow or len(first.column) != len(arrays):
         return None
