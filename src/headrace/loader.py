@@ -32,7 +32,7 @@ from headrace.plan.batch_plan import BatchPlan, Plan, RankShare, Uneven
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.iterator_plan import IteratorPlan, after, cut
 from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
-from headrace.plan.passes import Pass, undisturbed
+from headrace.plan.passes import Pass, apart, undisturbed
 from headrace.plan.replicas import ReplicatedStream
 from headrace.run import arguments
 from headrace.run import lineage as again
@@ -655,7 +655,9 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             facts |= {"order": "stream", "copies": copies or self._copies or self._readers}
         return facts | self._sampler_facts
 
-    def _plan(self, key: seeds.Key, epoch: int, cursor: Cursor, saved: dict[str, Any]) -> tuple[Plan, int | None]:
+    def _plan(
+        self, key: seeds.Key, epoch: int, cursor: Cursor, saved: dict[str, Any], given: Any = None
+    ) -> tuple[Plan, int | None]:
         """Return the plan of a loop, and how many samples it has at the most, where that is known."""
         size, place = arguments.length(self.dataset), cursor.place
         # Where bad samples are left out, the last batch is known to be short only when the end is reached.
@@ -673,7 +675,9 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             return plan, len(plan.order) if isinstance(plan, BatchPlan) else size
         replace = self.on_error == "replace"
         name = "sampler" if self._given is not self.batch_sampler else "batch_sampler"
-        cursor.sampler = Pass(self._given, saved.get("sampler"), name=name, again=self._begun)
+        cursor.sampler = Pass(
+            self._given if given is None else given, saved.get("sampler"), name=name, again=self._begun
+        )
         start = cursor.sampler.start
         how: dict[str, Any] = {
             "spare": replace,
@@ -775,7 +779,8 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
                 f"{name} is an iterator, which can be read only once: nothing of it can be replayed; give an object "
                 "whose iter() begins anew"
             )
-        if hasattr(source, "load_state_dict"):
+        given = None if self._streams else apart(source)
+        if given is None and hasattr(source, "load_state_dict"):
             raise ArgumentError(
                 f"the {'dataset' if self._streams else 'sampler'}, {name}, keeps a state of its own, which replaying "
                 "would move: load a state saved before the step into another loader, and read on from there"
@@ -791,7 +796,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
                 "can be asked for any place"
             )
         with undisturbed(source):
-            plan, _ = self._plan(key, stream, Cursor(Place(epoch, step)), {"sampler": drawn})
+            plan, _ = self._plan(key, stream, Cursor(Place(epoch, step)), {"sampler": drawn}, given)
             return plan.work(stream, step)
 
     def _recorder(self, place: Place, drawn: int, plan: BatchPlan | BatchSamplerPlan | None) -> Recorder | None:

@@ -6,6 +6,7 @@ comes from, `headrace.interop.generators` says; it is drawn when the first index
 
 from __future__ import annotations
 
+import copy
 import operator
 import os
 import sys
@@ -17,20 +18,21 @@ import numpy as np
 from headrace.context import seeds
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import flag
-from headrace.interop.generators import GeneratorLike, draws, resolve
+from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
 from headrace.interop.keys import check_no_mask
-from headrace.interop.once import OnlyOnce
+from headrace.interop.sampler_states import check_count, check_mapping, checked_state
 from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
 from headrace.plan.classes import BalancedBatchSampler
 from headrace.plan.mixture import MixtureSampler
 from headrace.plan.order import Shuffled
 from headrace.plan.packing import PackingBatchSampler
+from headrace.plan.passes import Pass, apart, between
 from headrace.plan.planned import PlannedBatchSampler, PlannedSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.shards import ShardSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence, Sized
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -50,6 +52,7 @@ __all__ = [
     "Sampler",
     "SequentialSampler",
     "ShardSampler",
+    "StatefulDistributedSampler",
     "SubsetRandomSampler",
     "TokenBatchSampler",
     "WeightedRandomSampler",
@@ -131,7 +134,19 @@ class RandomSampler(Sampler[int]):
         self.replacement = replacement
         self._num_samples = None if num_samples is None else _positive("num_samples", num_samples)
         self.generator = resolve(generator)
+        self._pass: Pass | None = None
+        self._yielded = 0
+        self._loaded: dict[str, Any] | None = None
+        self._settled: dict[str, Any] | None = None
         _positive("num_samples", self.num_samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pass": None, "_yielded": 0}  # a copy begins its own passes
+
+    def _apart(self) -> RandomSampler:
+        other = copy.copy(self)
+        other._loaded = other._settled = None
+        return other
 
     @property
     def num_samples(self) -> int:
@@ -139,7 +154,55 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        return _each(self._drawn())
+        """Begin a pass, or continue the one of a loaded state."""
+        state = self._loaded or self._settled or {}
+        self._loaded = self._settled = None
+        indices = self._pass = Pass(_Drawn(self), state)
+        self._yielded = state.get("yielded", 0)
+        for index in islice(indices, self._yielded, None):
+            if self._pass is indices:  # a state is about the pass begun last
+                self._yielded += 1
+            yield index
+        if self._pass is indices:
+            self._pass = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the newest pass, and how to have that pass again, as what JSON can hold.
+
+        >>> import numpy as np
+        >>> sampler = RandomSampler(range(6), generator=np.random.default_rng(0))
+        >>> indices = iter(sampler)
+        >>> _ = next(indices), next(indices)
+        >>> other = RandomSampler(range(6), generator=np.random.default_rng(99))
+        >>> other.load_state_dict(sampler.state_dict())
+        >>> list(other) == list(indices)
+        True
+        >>> list(other) == list(sampler)
+        True
+
+        Between two passes, it draws the seed of the next one, where no generator is given.
+        """
+        if self._loaded is not None:
+            return copy.deepcopy(self._loaded)
+        if self._pass is not None:
+            self._pass.settle()
+            return {"yielded": self._yielded, **self._pass.state()}
+        if self._settled is None:
+            self._settled = self._upcoming()
+        return {"yielded": 0, **self._settled}
+
+    def _upcoming(self) -> dict[str, Any]:
+        """Return how the next pass begins: by a seed drawn here, or where the sampler's own generator is now."""
+        if self.generator is not None:
+            return {"generators": {"generator": state_of(self.generator)}}
+        return {"seeds": [draw_seed()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass continue where a state was saved, and those after it follow as they would have.
+
+        Raises `StateMismatch`, which is a ValueError, for what is no state of a sampler like this one.
+        """
+        self._loaded = checked_state(state, self.generator)
 
     def _drawn(self) -> Iterator[Numbers]:
         size, count = len(self.data_source), self.num_samples
@@ -264,14 +327,70 @@ class BatchSampler(Sampler[list[int]]):
         if not isinstance(drop_last, bool | np.bool_):
             raise ArgumentError(f"drop_last should be a boolean value, but got drop_last={drop_last!r}")
         self.drop_last = bool(drop_last)
-        self._once = OnlyOnce()
+        self._read_before = False
+        self._pass: Pass | None = None
+        self._batches = 0
+        self._moved: frozenset[str] | None = None
+        """The generators that the pass before drew from."""
+        self._loaded: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is read by another process, which has its own iterators.
+        return {**vars(self), "_pass": None, "_batches": 0, "_read_before": False}
+
+    def _apart(self) -> BatchSampler | None:
+        inner = apart(self.sampler)
+        return None if inner is None else type(self)(inner, self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
-        indices = self._once.read("sampler", self.sampler)
+        """Begin a pass, or continue the one of a loaded state."""
+        state, self._loaded = self._loaded or {}, None
+        indices = self._pass = Pass(self.sampler, state.get("sampler"), again=self._read_before)
+        self._read_before, self._batches = True, state.get("batches", 0)
+        given = self._batches * self.batch_size
+        if indices.start is None:
+            next(islice(indices, given, given), None)
         while batch := list(islice(indices, self.batch_size)):
             if self.drop_last and len(batch) < self.batch_size:
-                return
+                break
+            given += len(batch)
+            if self._pass is indices:  # a state is about the pass begun last
+                self._batches += 1
+                indices.mark(self._batches, given)
+                indices.forget(self._batches)
             yield batch
+        if self._pass is indices:
+            self._pass, self._batches, self._moved = None, 0, indices.moved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the newest pass, and how to have that pass of the sampler again.
+
+        >>> sampler = BatchSampler(RandomSampler(range(9), generator=1), batch_size=4, drop_last=False)
+        >>> batches = iter(sampler)
+        >>> _ = next(batches)
+        >>> other = BatchSampler(RandomSampler(range(9), generator=2), batch_size=4, drop_last=False)
+        >>> other.load_state_dict(sampler.state_dict())
+        >>> list(other) == list(batches)
+        True
+
+        It holds the state of a sampler that keeps one, and else what its random numbers came from.
+        """
+        if self._loaded is not None:
+            return copy.deepcopy(self._loaded)
+        indices = self._pass
+        if indices is None:
+            return {"batches": 0, "sampler": between(self.sampler, self._moved)}
+        indices.settle()
+        return {"batches": self._batches, "sampler": indices.state(self._batches)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass continue where a state was saved.
+
+        Raises `StateMismatch`, which is a ValueError, for what is no state of a batch sampler.
+        """
+        check_count("batches", state)
+        check_mapping("sampler", state)
+        self._loaded = copy.deepcopy(dict(state))
 
     def __len__(self) -> int:
         whole, rest = divmod(len(cast("Sized", self.sampler)), self.batch_size)
@@ -323,9 +442,54 @@ class DistributedSampler(Sampler[T_co]):
         self.shuffle = flag("shuffle", shuffle)
         self.seed = seed
         self._key = seeds.key_of(seed)
+        self.yielded = 0
+        """How many indices the newest pass has given; 0 after its end."""
+        self.next_yielded: int | None = None
+        """How many the next pass leaves out, because a loaded state says that they were given."""
+        self._chosen = False
 
     def __iter__(self) -> Iterator[T_co]:
-        return cast("Iterator[T_co]", _each(self._share()))
+        """Begin a pass, or continue the one of a loaded state."""
+        self.yielded, self.next_yielded = self.next_yielded or 0, None
+        yield from cast("Iterator[T_co]", self._counted(islice(_each(self._share()), self.yielded, None)))
+        self.yielded = 0
+
+    def _apart(self) -> DistributedSampler[T_co]:
+        other = copy.copy(self)
+        other.yielded, other.next_yielded = 0, None
+        return other
+
+    def _counted(self, indices: Iterator[int]) -> Iterator[int]:
+        for index in indices:
+            self.yielded += 1
+            yield index
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch, and how many of its indices the newest pass has given.
+
+        >>> sampler = DistributedSampler(range(100), num_replicas=2, rank=0, seed=3)
+        >>> indices = iter(sampler)
+        >>> _ = next(indices), next(indices)
+        >>> other = DistributedSampler(range(100), num_replicas=2, rank=0, seed=3)
+        >>> other.load_state_dict(sampler.state_dict())
+        >>> list(other) == list(indices)
+        True
+        """
+        given = self.yielded if self.next_yielded is None else self.next_yielded
+        return {"epoch": self.epoch, "yielded": given}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass continue where a state was saved.
+
+        The epoch of the state counts only where `set_epoch` was never called; a state without one is torchdata's.
+        Raises `StateMismatch`, which is a ValueError, for what is no state of such a sampler.
+        """
+        check_count("yielded", state)
+        if "epoch" in state:
+            check_count("epoch", state)
+            if not self._chosen:
+                self.epoch = state["epoch"]
+        self.next_yielded = state["yielded"]
 
     def _share(self) -> Iterator[Numbers]:
         size, step = len(self.dataset), STRETCH * self.num_replicas
@@ -340,9 +504,31 @@ class DistributedSampler(Sampler[T_co]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, whose order is another: call it before each, with the same number in all processes."""
-        self.epoch = _whole("epoch", epoch)
+        self.epoch, self._chosen = _whole("epoch", epoch), True
         if self.epoch < 0:
             raise ArgumentError(f"epoch must be an integer from 0 up; got {epoch!r}")
+
+
+class StatefulDistributedSampler(DistributedSampler[T_co]):
+    """The same as `DistributedSampler`, under the name that torchdata gives to the one that keeps a state.
+
+    >>> from headrace.samplers import StatefulDistributedSampler
+    >>> sampler = StatefulDistributedSampler(range(10), num_replicas=2, rank=0, shuffle=False)
+    >>> sampler.load_state_dict({"yielded": 3})
+    >>> list(sampler)
+    [6, 8]
+    """
+
+
+class _Drawn:
+    """A pass of a `RandomSampler` by itself, as what draws from the sampler's generator."""
+
+    def __init__(self, sampler: RandomSampler) -> None:
+        self._sampler = sampler
+        self.generator = sampler.generator
+
+    def __iter__(self) -> Iterator[int]:
+        return _each(self._sampler._drawn())
 
 
 def _each(stretches: Iterator[Any]) -> Iterator[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import sys
+import zlib
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -92,9 +93,14 @@ def draw_seed(generator: GeneratorLike = None) -> int:
     Raises `ArgumentTypeError` for what is no generator.
     """
     source = resolve(generator)
+    tapes: list[Tape] = []
     tape = _tape.get()
-    number = tape.again.popleft() if tape is not None and tape.again else _drawn(source)
-    if tape is not None:
+    while tape is not None:
+        tapes.append(tape)
+        tape = tape.outer
+    again = [tape.again.popleft() for tape in tapes if tape.again]
+    number = again[0] if again else _drawn(source)
+    for tape in tapes:
         tape.seeds.append(number)
     return number
 
@@ -120,10 +126,12 @@ class Tape:
     True
     """
 
-    __slots__ = ("again", "seeds")
+    __slots__ = ("again", "outer", "seeds")
 
     def __init__(self, again: Iterable[int] = ()) -> None:
         self.seeds: list[int] = []
+        self.outer: Tape | None = None
+        """The tape of the block around this one, which has what is drawn here too."""
         self.again = deque(again)
 
 
@@ -133,6 +141,7 @@ _tape: ContextVar[Tape | None] = ContextVar("headrace_tape", default=None)
 @contextmanager
 def taping(tape: Tape) -> Iterator[Tape]:
     """Record the seeds that are drawn in a block, in this thread, or draw those that the tape has."""
+    tape.outer = _tape.get()
     token = _tape.set(tape)
     try:
         yield tape
@@ -154,7 +163,8 @@ def state_of(generator: Stateful) -> Any:
         return _plain(generator.bit_generator.state)
     if isinstance(generator, np.random.RandomState):
         return _plain(generator.get_state(legacy=False))
-    return base64.b64encode(bytes(generator.get_state().numpy())).decode("ascii")
+    data = zlib.compress(bytes(generator.get_state().numpy()), 9)  # half of it is zeros
+    return base64.b64encode(data).decode("ascii")
 
 
 def set_state(generator: Stateful, state: Any) -> None:
@@ -164,8 +174,33 @@ def set_state(generator: Stateful, state: Any) -> None:
     elif isinstance(generator, np.random.RandomState):
         generator.set_state(state)
     else:
-        data = np.frombuffer(bytearray(base64.b64decode(state)), np.uint8)
+        data = np.frombuffer(bytearray(_inflated(base64.b64decode(state, validate=True))), np.uint8)
         generator.set_state(sys.modules["torch"].from_numpy(data))
+
+
+def can_be_set(generator: Stateful, state: Any) -> bool:
+    """Say whether a generator takes a state, by trying; it is left where it was."""
+    before = state_of(generator)
+    try:
+        set_state(generator, state)
+    except Exception:  # noqa: BLE001  they raise anything
+        return False
+    finally:
+        set_state(generator, before)
+    return True
+
+
+def _inflated(data: bytes) -> bytes:
+    """Return the state of a torch generator, and never more than one can have: it may come from anywhere."""
+    stream = zlib.decompressobj()
+    found = stream.decompress(data, MOST_STATE)
+    if not stream.eof:
+        raise ValueError(f"the state of a generator was expected, of at most {MOST_STATE} bytes")
+    return found
+
+
+MOST_STATE = 1 << 16
+"""Bytes of a torch generator's state: it has 5,056 on the CPU, and 16 on other devices."""
 
 
 def _plain(state: Any) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from headrace.errors import StateMismatch
+from headrace.interop.calls import article
 from headrace.interop.generators import Tape, set_state, state_of, taping
 from headrace.interop.once import is_spent, refusal
 
@@ -21,121 +24,217 @@ State = dict[str, Any]
 
 
 class Pass(Iterator[Any]):
-    """What a sampler gives, once; `state` says how to have it again.
+    """Iterates over a sampler once; `state` says how to have the same pass again.
 
-    >>> from headrace import RandomSampler
-    >>> first = Pass(RandomSampler(range(5)))
+    >>> from headrace.samplers import SubsetRandomSampler
+    >>> first = Pass(SubsetRandomSampler(range(5)))
     >>> order = list(first)
-    >>> list(Pass(RandomSampler(range(5)), first.state())) == order
+    >>> list(Pass(SubsetRandomSampler(range(5)), first.state())) == order
     True
 
-    Samplers of ours draw one seed, which is all that the state holds. Of any other, it holds where the generators stood
-    that the pass has moved: its own (its attribute ``generator``, and that of its attribute ``sampler``), and the
-    global ones of ``random``, NumPy and torch, which are given back as they were. A sampler whose order comes from
-    elsewhere is passed through again, and gives what it gives.
+    The state is one of these:
 
-    A sampler, or its iterator, with ``state_dict`` and ``load_state_dict`` keeps a state of its own: `mark` notes it,
-    and a pass that begins with it goes on there. So does the sampler of a `BatchSampler`, ours or torch's.
+    - of a sampler that draws seeds as ours do: the seeds;
+    - of any other that draws: the state that each generator it moved had before the pass: its own (its attribute
+      ``generator``, and that of its attribute ``sampler``), and the global ones of ``random``, NumPy and torch;
+    - of a sampler with ``state_dict`` and ``load_state_dict``, or whose iterator has them: what these return, noted by
+      `mark` before each step. The same holds for the sampler of a ``BatchSampler``, ours or torch's.
+
+    A sampler whose order comes from elsewhere is iterated again, and gives what it gives. A global generator that was
+    set for a pass is given back as it was; a sampler's own stays where the pass leaves it, as without a resume.
     """
 
     def __init__(
         self, sampler: Iterable[Any], state: State | None = None, *, name: str = "sampler", again: bool = False
     ) -> None:
+        given = state or {}
         self._sampler = sampler
         self._name, self._once_more, self._empty = name, again, True
-        self._tape = Tape((state or {}).get("seeds", ()))
-        self._again: State = (state or {}).get("generators", {})
-        self._before: State | None = None
-        self._moved: State | None = self._again or None
+        self._tape = Tape(given.get("seeds", ()))
+        self._again: State = given.get("generators", {})
+        self._moved: State = dict(self._again)
         self._items: Iterator[Any] | None = None
-        self._own: tuple[str, Any, int] | None = (state or {}).get("own")
-        self._marks: dict[int, tuple[str, Any, int]] = {}
+        self._given = given if "own" in given or "ended" in given else None
+        self._entry = self._given
+        """How the sampler's own state was when the pass began."""
+        self._marks: dict[int, State] = {}
+        self._held: list[tuple[Any, Exception | None]] = []
+        self._ended = "ended" in given
+        self._lock = threading.RLock()
 
     def __next__(self) -> Any:
+        with self._lock:
+            item, error = self._held.pop() if self._held else self._drawn()
+            if error is not None:
+                raise error
+            if item is _END:
+                self._ended = True
+                if self._once_more and self._given is None and is_spent(self._sampler, self._items, empty=self._empty):
+                    raise refusal(self._name, self._sampler)
+                raise StopIteration
+            self._empty = False
+            size = getattr(self._sampler, "batch_size", None)
+            if isinstance(item, list) and isinstance(size, int) and len(item) < size:
+                self._ended = True  # a batch sampler has read its sampler to the end
+            return item
+
+    def _drawn(self) -> tuple[Any, Exception | None]:
+        """Return the next item, `_END` at the end, or the sampler's error."""
         try:
             with taping(self._tape):
-                item = next(self._items) if self._items is not None else self._first()
-        except StopIteration:
-            if self._once_more and is_spent(self._sampler, self._items, empty=self._empty):
-                raise refusal(self._name, self._sampler) from None
-            raise
-        self._empty = False
-        return item
+                return (next(self._items, _END) if self._items is not None else self._first()), None
+        except Exception as error:  # noqa: BLE001  raised when the item is asked for
+            return None, error
 
     def _first(self) -> Any:
         generators = _generators(self._sampler)
-        theirs = {name: generators[name] for name in self._again if name in generators}
-        back = {name: generator.state() for name, generator in theirs.items() if generator.shared}
-        for name, generator in theirs.items():
+        again = {name: generators[name] for name in self._again if name in generators}
+        # Where a generator is at the state already, the pass moves it, as it would have without a resume.
+        apart = {name: one for name, one in again.items() if one.state() != self._again[name]}
+        back = {name: generator.state() for name, generator in apart.items() if generator.shared}
+        for name, generator in apart.items():
             generator.set_state(self._again[name])
-        before = {name: generator.state() for name, generator in generators.items()} if not self._again else {}
+        before = {name: generator.state() for name, generator in generators.items()}
+        if self._entry is None and (own := _own_state(self._sampler, None)):
+            self._entry = {"own": own, "start": 0}
         try:
             self._items = self._entered()
             first = next(self._items, _END)
-            if first is _END and self.start == 0:  # after the state of a finished pass, some samplers give an empty one
+            if first is _END and not self.start and not self._ended and _keepers(self._sampler, self._items):
+                # After the state of a finished pass, some samplers give an empty one.
                 self._items = iter(self._sampler)
                 first = next(self._items, _END)
-            if first is _END:
-                raise StopIteration
             return first
         finally:
-            if not self._again:
-                after = {name: generator.state() for name, generator in generators.items()}
-                self._moved = {name: state for name, state in before.items() if state != after[name]}
+            moved = {name for name, generator in generators.items() if generator.state() != before[name]}
+            self._moved = {name: state for name, state in before.items() if name in moved or name in again}
             for name, state in back.items():
                 generators[name].set_state(state)
 
     def _entered(self) -> Iterator[Any]:
-        if self._own is None:
-            return iter(self._sampler)
-        keeper, state, _ = self._own
-        if keeper != "iterator":
-            dict(_keepers(self._sampler, None))[keeper].load_state_dict(copy.deepcopy(state))
+        own = {} if self._given is None else self._given["own"]
+        for keeper, state in own.items():
+            if keeper != "iterator":
+                inner = self._sampler if keeper == "sampler" else getattr(self._sampler, "sampler", None)
+                _load(inner, keeper, state)
+        if self._ended:
+            return iter(())
         items = iter(self._sampler)
-        if keeper == "iterator":
-            items.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]  # it gave the state
+        if "iterator" in own:
+            _load(items, "sampler's iterator", own["iterator"])
         return items
 
     @property
     def start(self) -> int | None:
-        """How many keys were given before the pass begins, where it goes on by the sampler's own state."""
-        return None if self._own is None else self._own[2]
+        """How many keys were given before the pass begins, where it continues by the sampler's own state."""
+        return None if self._given is None else int(self._given["start"])
 
     def mark(self, step: int, start: int) -> None:
         """Note the state that the sampler keeps of itself, if any, before a step with ``start`` keys before it."""
-        for keeper, thing in _keepers(self._sampler, self._items):
-            if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
-                self._marks[step] = keeper, copy.deepcopy(thing.state_dict()), start
-                return
-
-    def kept(self) -> State:
-        """Return the state that the sampler keeps of itself between two passes; empty if it keeps none."""
-        for keeper, thing in _keepers(self._sampler, None):
-            if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
-                return {"own": [keeper, copy.deepcopy(thing.state_dict()), 0]}
-        return {}
+        own = _own_state(self._sampler, self._items)
+        if own:
+            if self._ended:  # nothing is left of this pass, and the sampler is where the next one begins
+                own.pop("iterator", None)
+                self._marks[step] = {"ended": True, "own": own, "start": start}
+            else:
+                self._marks[step] = {"own": own, "start": start}
 
     def forget(self, step: int) -> None:
-        """Let go of what was noted before a step."""
+        """Drop what was noted before a step."""
         for old in [mark for mark in self._marks if mark < step]:
             del self._marks[old]
 
+    def settle(self) -> None:
+        """Draw the first item now if nobody has: from here on, `state` can say how to have the pass again."""
+        with self._lock:
+            if self._items is None and not self._held:
+                own = _own_state(self._sampler, None)
+                if own and self._entry is None:
+                    self._entry = {"own": own, "start": 0}
+                elif not own:
+                    self._held.append(self._drawn())
+
     def state(self, step: int | None = None) -> State:
         """Return how to have the same pass again, from a step on; empty for one that nothing was drawn for."""
-        mark = None if step is None else self._marks.get(step, self._own)
+        mark = None if step is None else self._marks.get(step, self._entry)
         if mark is not None:
-            return {"own": list(mark)}
-        if self._tape.seeds or self._tape.again:
-            return {"seeds": [*self._tape.seeds, *self._tape.again]}
+            return dict(mark)
+        seeds = [*self._tape.seeds, *self._tape.again]
+        if seeds and not self._moved.keys() & OWN:  # a sampler's own generator must move again, for the passes after it
+            return {"seeds": seeds}
         return {"generators": self._moved} if self._moved else {}
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """Return what a loader's state has of the pass."""
+        self.settle()
+        state = self.state(step)
+        return {"sampler": state} if state else {}
+
+    def between(self) -> dict[str, Any]:
+        """Return what a loader's state has of the sampler once the pass is over."""
+        state = between(self._sampler, self.moved)
+        return {"sampler": state} if state else {}
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """The names of the generators that the pass draws from."""
+        return frozenset(self._moved)
+
+
+def between(sampler: Any, moved: Collection[str] | None = None) -> State:
+    """Return how the next pass over a sampler begins; empty where it depends on nothing that this process keeps.
+
+    ``moved`` names the generators that a pass before it drew from; None: there was none, so all may matter.
+    """
+    own = _own_state(sampler, None)
+    if own:
+        return {"own": own, "start": 0}
+    names = moved if moved is not None else () if isinstance(sampler, Sequence | np.ndarray) else None
+    found = {
+        name: generator.state()
+        for name, generator in _generators(sampler).items()
+        if not generator.shared or names is None or name in names
+    }
+    return {"generators": found} if found else {}
+
+
+def _load(thing: Any, keeper: str, state: Any) -> None:
+    if not _keeps(thing):
+        raise StateMismatch(
+            f"the loaded state has one of the {keeper}, but {article(type(thing).__qualname__)} has no "
+            "load_state_dict; load the state into a loader with the sampler that it was saved with"
+        )
+    thing.load_state_dict(copy.deepcopy(state))
+
+
+def _own_state(sampler: Any, items: Any) -> State:
+    """Return the states that a sampler and its iterator keep of themselves, by who keeps them."""
+    return {keeper: copy.deepcopy(thing.state_dict()) for keeper, thing in _keepers(sampler, items)}
 
 
 def _keepers(sampler: Any, items: Any) -> list[tuple[str, Any]]:
-    """Return what may keep a state of its own: the iterator before what it came from, as with streams."""
-    found = [("iterator", items), ("sampler", sampler)]
-    if type(sampler).__name__ == "BatchSampler":  # which reads no further than the batch at hand
-        found.append(("sampler.sampler", getattr(sampler, "sampler", None)))
-    return found
+    """Return what keeps a state of its own: the iterator and the sampler, or else the sampler of a ``BatchSampler``."""
+    # A sampler that is its own iterator need not have a state before it is iterated.
+    found = [("iterator", items), ("sampler", None if isinstance(sampler, Iterator) or sampler is items else sampler)]
+    kept = [(keeper, thing) for keeper, thing in found if _keeps(thing)]
+    inner = getattr(sampler, "sampler", None)
+    if not kept and type(sampler).__name__ == "BatchSampler" and _keeps(inner):  # which reads no further than a batch
+        return [("sampler.sampler", inner)]
+    return kept
+
+
+def _keeps(thing: Any) -> bool:
+    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
+
+
+def apart(sampler: Any) -> Any:
+    """Return a sampler to iterate in the place of another, whose own place then stays; None if there is none.
+
+    One that keeps no state is its own.
+    """
+    if hasattr(sampler, "_apart"):
+        return sampler._apart()
+    return None if _keepers(sampler, None) else sampler
 
 
 @contextmanager
@@ -187,6 +286,10 @@ class _Python:
     def set_state(self, state: Any) -> None:
         version, numbers, gauss = state
         random.setstate((version, tuple(numbers), gauss))
+
+
+OWN = frozenset({"generator", "sampler.generator"})
+"""The generators that belong to a sampler."""
 
 
 def _generators(sampler: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Cursor:
         state: dict[str, Any] = {"version": VERSION, "epoch": place.epoch, "step": place.step, "batches": place.batches}
         begun = self.began is not None and self.began.epoch == place.epoch
         if self.sampler is not None and not begun:  # its own state at the epoch's end is where the next one begins
-            state |= {name: value for name, value in {"sampler": self.sampler.kept()}.items() if value}
+            state |= self.sampler.between()
         if begun or place.step or place.offset or place.beyond:
             if self.seed is not None:
                 state["seed"] = self.seed
@@ -74,9 +74,9 @@ class Cursor:
                 "offset": place.offset,
                 "bad": place.bad,
                 "rank": self.rank if place.bad else 0,
-                "sampler": {} if self.sampler is None else self.sampler.state(place.step),
                 "ledger": place.session,
                 "streams": {str(replica): list(state) for replica, state in place.streams.items()},
+                **({} if self.sampler is None else self.sampler.facts(place.step)),
             }
             state |= {name: value for name, value in optional.items() if value}
         return {**state, "plan": dict(plan)}

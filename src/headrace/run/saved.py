@@ -18,9 +18,9 @@ MOST = 2**63 - 1
 """Of a count: what an index into data can be."""
 
 CURE = "Load a state as DataLoader.state_dict() gave it"
-KEEPERS = ("iterator", "sampler", "sampler.sampler")
+KEEPERS = frozenset({"iterator", "sampler", "sampler.sampler"})
 STREAM_KEEPERS = ("iterator", "dataset", "ended")
-SAMPLER = frozenset({"own", "seeds", "generators"})
+SAMPLER = frozenset({"own", "ended", "start", "seeds", "generators"})
 GENERATORS = frozenset({"random", "numpy", "torch", "generator", "sampler.generator"})
 
 
@@ -112,8 +112,12 @@ def _are_streams(value: Any) -> bool:
 def _is_sampler(value: Any) -> bool:
     if not isinstance(value, dict) or not value.keys() <= SAMPLER:
         return False
-    own, seeds, generators = value.get("own"), value.get("seeds", []), value.get("generators", {})
-    if own is not None and not (isinstance(own, list) and len(own) == 3 and own[0] in KEEPERS and _is_count(own[2])):
+    own, seeds, generators = value.get("own", {}), value.get("seeds", []), value.get("generators", {})
+    if not (isinstance(own, dict) and own.keys() <= KEEPERS):
+        return False
+    if ("own" in value) != _is_count(value.get("start")) or value.get("ended", True) is not True:
+        return False
+    if "ended" in value and "own" not in value:
         return False
     if not (isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)):
         return False
