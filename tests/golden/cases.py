@@ -280,6 +280,51 @@ def padded(folder: Path) -> Case:
     return [np.arange(length) for length in LENGTHS], {"collate_fn": hr.PaddedCollate(-1), "shuffle": True}
 
 
+@case
+def filtered(folder: Path) -> Case:
+    images(folder)
+    return hr.ImageFolder(folder).filter(bool, by="label").map(hr.RandomCrop(32)), {"shuffle": True}
+
+
+@case
+def filtered_by_sample(folder: Path) -> Case:
+    noisy = hr.ArrayDataset(features()).map(jitter)
+    return noisy.filter(lambda row: row[0] % 2 < 1), {"shuffle": True}
+
+
+@case
+def taken_and_skipped(folder: Path) -> Case:
+    return hr.ArrayDataset(features(), np.arange(COUNT)).skip(3).take(17), {"shuffle": True}
+
+
+@case
+def repeated(folder: Path) -> Case:
+    return hr.ArrayDataset(features()).repeat(2).map(jitter), {"shuffle": True}
+
+
+@case
+def sharded(folder: Path) -> Case:
+    return hr.ArrayDataset(features()).shard(1, 3).map(jitter), {"shuffle": True}
+
+
+@case
+def zipped(folder: Path) -> Case:
+    return hr.ArrayDataset(features()).zip(hr.ArrayDataset(np.arange(COUNT))), {"shuffle": True}
+
+
+@case
+def concat_of_images(folder: Path) -> Case:
+    images(folder)
+    dataset = hr.ImageFolder(folder).map(hr.RandomCrop(32), hr.RandomHorizontalFlip())
+    return dataset.concat(dataset.take(5)), {"shuffle": True}
+
+
+@case
+def stream_views(folder: Path) -> Case:
+    evens = Stream().filter(lambda number: number % 2 == 0)
+    return evens.repeat(2).skip(2).take(15).zip(range(99)), {"shard": "auto"}
+
+
 def digest(name: str, **workers: Any) -> str:
     """Hash all batches of two epochs: their structure, dtypes, shapes and bytes."""
     hashed = hashlib.sha256()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace.datasets import protocol
 
@@ -144,8 +144,7 @@ class Dataset(Generic[T_co]):
         return protocol.explained(self)
 
     def __add__(self, other: Any) -> Dataset[Any]:
-        made: Dataset[Any] = VIEWS["concat"](self, other)
-        return made
+        return self.concat(other)
 
     def map(self, *functions: Callable[..., Any]) -> Dataset[Any]:
         """Return this dataset with functions applied to each sample, one after the other, when it is read.
@@ -153,6 +152,105 @@ class Dataset(Generic[T_co]):
         A function takes the sample, or the sample and its random generator: ``f(sample)`` or ``f(sample, rng)``.
         """
         made: Dataset[Any] = VIEWS["map"](self, *functions)
+        return made
+
+    def filter(self, predicate: Callable[[Any], Any], by: Literal["sample", "label"] = "sample") -> Dataset[T_co]:
+        """Return the samples that a predicate is true of.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> dataset = ArrayDataset(np.arange(6.0), np.array([0, 1, 2, 0, 1, 2]))
+        >>> [x.item() for x, label in dataset.filter(lambda sample: sample[0] > 2)]
+        [3.0, 4.0, 5.0]
+        >>> [x.item() for x, label in dataset.filter(lambda label: label == 1, by="label")]
+        [1.0, 4.0]
+
+        The predicate is called once for each sample, in order, when the view is made, so ``len`` is known and a run can
+        resume. ``by="label"`` asks about `labels` and reads no sample: prefer it for images. Random transforms draw the
+        same numbers in each call. An error of the predicate gets a note with the sample's index and path. Raises
+        `ArgumentError` for ``by="label"`` where there are no labels.
+        """
+        made: Dataset[T_co] = VIEWS["filter"](self, predicate, by)
+        return made
+
+    def take(self, count: int) -> Dataset[T_co]:
+        """Return the first ``count`` samples, or all where there are fewer.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> len(ArrayDataset(np.arange(10)).take(3)), len(ArrayDataset(np.arange(10)).take(99))
+        (3, 10)
+
+        Raises `ArgumentError` for a count below 0.
+        """
+        made: Dataset[T_co] = VIEWS["take"](self, count)
+        return made
+
+    def skip(self, count: int) -> Dataset[T_co]:
+        """Return all samples but the first ``count``.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> [x.item() for x in ArrayDataset(np.arange(5)).skip(3)]
+        [3, 4]
+
+        Raises `ArgumentError` for a count below 0.
+        """
+        made: Dataset[T_co] = VIEWS["skip"](self, count)
+        return made
+
+    def repeat(self, times: int) -> Dataset[T_co]:
+        """Return the samples ``times`` times over: an epoch then reads each so often, with other random numbers.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> [x.item() for x in ArrayDataset(np.arange(2)).repeat(3)]
+        [0, 1, 0, 1, 0, 1]
+
+        To repeat without an end, loop over the loader again: each loop is an epoch. Raises `ArgumentError` for
+        ``times`` below 1.
+        """
+        made: Dataset[T_co] = VIEWS["repeat"](self, times)
+        return made
+
+    def shard(self, index: int, count: int) -> Dataset[T_co]:
+        """Return every ``count``-th sample, from sample ``index`` on: one of ``count`` parts that share no sample.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> [x.item() for x in ArrayDataset(np.arange(7)).shard(1, 3)]
+        [1, 4]
+
+        For the ranks of one run, pass ``rank`` to the loader instead: it divides each epoch's order, so that all ranks
+        together see the batches that one rank would. Raises `ArgumentError` for an index not from 0 to ``count - 1``.
+        """
+        made: Dataset[T_co] = VIEWS["shard"](self, index, count)
+        return made
+
+    def zip(self, *others: Indexed) -> Dataset[Any]:
+        """Return datasets side by side: a sample is the tuple of their samples at one index.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> ArrayDataset(np.arange(3)).zip("abc", [True, False, True])[1]
+        (np.int64(1), 'b', False)
+
+        It is `StackDataset`. Raises `ArgumentError` for datasets of different lengths: cut the longer with `take`.
+        """
+        made: Dataset[Any] = VIEWS["zip"](self, *others)
+        return made
+
+    def concat(self, *others: Indexed) -> Dataset[Any]:
+        """Return datasets end to end, as ``a + b`` does for two.
+
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> len(ArrayDataset(np.arange(3)).concat([7, 8], "abc"))
+        8
+
+        It is `ConcatDataset`.
+        """
+        made: Dataset[Any] = VIEWS["concat"](self, *others)
         return made
 
 

@@ -285,4 +285,4 @@ class StackDataset(Dataset[T_co]):
         return dict(zip(self.datasets, items, strict=True)) if isinstance(self.datasets, dict) else tuple(items)
 
 
-VIEWS["concat"] = lambda *datasets: ConcatDataset(datasets)
+VIEWS.update(concat=lambda *datasets: ConcatDataset(datasets), zip=StackDataset)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import Dataset, T_co
-from headrace.errors import ArgumentTypeError, UnusableArgument
+from headrace.datasets.selections import whole_number
+from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
 from headrace.interop.calls import article
 from headrace.interop.once import OnlyOnce
 from headrace.transforms.base import Compose
@@ -68,6 +70,76 @@ class IterableDataset(Dataset[T_co]):
         """
         return MappedIterable(self, *functions)
 
+    def filter(self, predicate: Callable[[Any], Any], by: Literal["sample", "label"] = "sample") -> Dataset[T_co]:
+        """Return the samples that a predicate is true of, asked when they are read.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(6)).filter(lambda number: number % 2))
+        [1, 3, 5]
+
+        Raises `ArgumentError` for ``by="label"``: a stream has no labels before its samples are read.
+        """
+        if by != "sample":
+            raise ArgumentError(
+                f"filter: by={by!r} needs labels that are known before samples are read, and "
+                f"{article(type(self).__qualname__)} is a stream; pass a predicate of the sample"
+            )
+        return FilteredIterable(self, predicate)
+
+    def take(self, count: int) -> Dataset[T_co]:
+        """Return the first ``count`` samples; where worker processes each read a copy, of each copy.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(9)).take(2))
+        [0, 1]
+        """
+        return SlicedIterable(self, 0, whole_number("take", "count", count))
+
+    def skip(self, count: int) -> Dataset[T_co]:
+        """Return all samples but the first ``count``, which are read and dropped.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(5)).skip(3))
+        [3, 4]
+        """
+        return SlicedIterable(self, whole_number("skip", "count", count), None)
+
+    def repeat(self, times: int | None = None) -> Dataset[T_co]:
+        """Return the stream ``times`` times over, or without an end: it is asked for a new iterator each time.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(2)).repeat(3))
+        [0, 1, 0, 1, 0, 1]
+
+        Reading raises `ArgumentTypeError` for a stream that can be read only once.
+        """
+        return RepeatedIterable(self, None if times is None else whole_number("repeat", "times", times, least=1))
+
+    def zip(self, *others: Any) -> Dataset[Any]:
+        """Return streams side by side: tuples of one sample of each, up to the end of the shortest.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(2)).zip("abc"))
+        [(0, 'a'), (1, 'b')]
+        """
+        return ZippedIterable(self, *others)
+
+    def concat(self, *others: Any) -> Dataset[Any]:
+        """Return streams one after the other: a `ChainDataset`.
+
+        >>> from headrace.datasets.iterable import MappedIterable
+        >>> list(MappedIterable(range(2)).concat(MappedIterable(range(3))))
+        [0, 1, 0, 1, 2]
+        """
+        return ChainDataset([self, *others])
+
+    def shard(self, index: int, count: int) -> Dataset[T_co]:
+        """Refuse: a stream is divided where it is read."""
+        raise ArgumentTypeError(
+            f"shard(index={index!r}, count={count!r}) needs an index, and {article(type(self).__qualname__)} is a "
+            "stream. Let its __iter__ ask headrace.get_worker_info() for its part, or pass rank= to the loader"
+        )
+
 
 class MappedIterable(IterableDataset[T_co]):
     """An iterable dataset with functions applied to each sample, when it is read: ``dataset.map(f, g)``.
@@ -118,6 +190,111 @@ class MappedIterable(IterableDataset[T_co]):
 
     def __repr__(self) -> str:
         return f"MappedIterable({', '.join(map(repr, (self.base, *self.functions)))})"
+
+
+class _StreamView(IterableDataset[T_co]):
+    """A stream made of another one."""
+
+    def __init__(self, base: Iterable[Any]) -> None:
+        self.base = base
+        self._once = OnlyOnce()
+
+    def _read(self) -> Iterator[Any]:
+        """Iterate over the base; raise where it is an iterator that was read before."""
+        stream, function = protocol.unmapped(self.base)
+        items = self._once.read("dataset", stream)
+        return items if function is None else map(function, items)
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether the base suits threads."""
+        return protocol.suits_threads(self.base)
+
+    def inner(self, index: Any) -> tuple[Any, Any]:
+        """Return the base."""
+        return self.base, index
+
+
+class FilteredIterable(_StreamView[T_co]):
+    """The samples of a stream that a predicate is true of: ``dataset.filter(predicate)``."""
+
+    def __init__(self, base: Iterable[Any], predicate: Callable[[Any], Any]) -> None:
+        if not callable(predicate):
+            raise ArgumentTypeError(
+                f"filter: predicate is {article(type(predicate).__qualname__)}; a function of one sample was expected"
+            )
+        super().__init__(base)
+        self.predicate = predicate
+
+    def __iter__(self) -> Iterator[T_co]:
+        return filter(self.predicate, self._read())
+
+
+class SlicedIterable(_StreamView[T_co]):
+    """A stretch of a stream: ``dataset.take(count)`` and ``dataset.skip(count)``."""
+
+    def __init__(self, base: Iterable[Any], start: int, stop: int | None) -> None:
+        super().__init__(base)
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[T_co]:
+        return islice(self._read(), self.start, self.stop)
+
+    def __len__(self) -> int:
+        return len(range(len(cast("Sized", self.base)))[self.start : self.stop])
+
+    def stages(self) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
+        """Return the stretch of what the base reads, and what the base makes of it."""
+        stream, function = protocol.unmapped(self.base)
+        return (self, None) if function is None else (SlicedIterable(stream, self.start, self.stop), function)
+
+
+class RepeatedIterable(_StreamView[T_co]):
+    """A stream several times over, or without an end: ``dataset.repeat(times)``."""
+
+    def __init__(self, base: Iterable[Any], times: int | None) -> None:
+        super().__init__(base)
+        self.times = times
+
+    def __iter__(self) -> Iterator[T_co]:
+        passes = count() if self.times is None else range(self.times)
+        for _ in passes:
+            yield from self._read()
+
+    def __len__(self) -> int:
+        if self.times is None:
+            raise TypeError("a stream repeated without an end has no len(); pass times= to repeat")
+        return self.times * len(cast("Sized", self.base))
+
+    def stages(self) -> tuple[Iterable[Any], Callable[[Any], Any] | None]:
+        """Return the repetition of what the base reads, and what the base makes of it."""
+        stream, function = protocol.unmapped(self.base)
+        return (self, None) if function is None else (RepeatedIterable(stream, self.times), function)
+
+
+class ZippedIterable(_StreamView[Any]):
+    """Streams side by side, up to the end of the shortest: ``dataset.zip(other)``."""
+
+    def __init__(self, base: Iterable[Any], *others: Iterable[Any]) -> None:
+        for number, other in enumerate(others, 1):
+            if not hasattr(other, "__iter__"):
+                raise ArgumentTypeError(
+                    f"zip: dataset {number} is {article(type(other).__qualname__)}, which cannot be iterated over; "
+                    "a stream or a sequence was expected"
+                )
+        super().__init__(base)
+        self.others = others
+
+    def __iter__(self) -> Iterator[Any]:
+        return zip(self._read(), *self.others, strict=False)
+
+    def __len__(self) -> int:
+        return min(len(cast("Sized", each)) for each in (self.base, *self.others))
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether all of them suit threads."""
+        return all(map(protocol.suits_threads, (self.base, *self.others)))
 
 
 class ChainDataset(IterableDataset[T_co]):

@@ -98,6 +98,8 @@ class Subset(View[T_co]):
         lengths = protocol.shard_lengths(self.dataset)
         if lengths is None:
             return None
+        if isinstance(self.indices, Repetition):
+            return lengths * self.indices.times
         indices = np.asarray(self.indices, dtype=np.int64)
         if (np.diff(indices, prepend=0) < 0).any():
             return None
@@ -140,7 +142,7 @@ class Subset(View[T_co]):
         return self.dataset, self.indices[index]
 
     def _keys(self, positions: Sequence[int]) -> list[Any]:
-        if isinstance(self.indices, Indices):
+        if isinstance(self.indices, Indices | Repetition):
             return self.indices.take(positions)
         if not set(map(type, positions)) <= {int}:
             positions = [whole(position) for position in positions]
@@ -245,6 +247,44 @@ class Indices(Sequence[int]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Indices, (self._numbers,)
+
+
+class Repetition(Sequence[int]):
+    """The indices of a dataset several times over: ``0, 1, …, size - 1``, and from 0 again.
+
+    >>> from headrace.datasets.subset import Repetition
+    >>> list(Repetition(3, times=2)), Repetition(3, times=2)[-1]
+    ([0, 1, 2, 0, 1, 2], 2)
+    """
+
+    __slots__ = ("size", "times")
+
+    def __init__(self, size: int, times: int) -> None:
+        self.size = size
+        self.times = times
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [place % self.size for place in range(len(self))[index]]
+        return range(len(self))[index] % self.size
+
+    def take(self, positions: Sequence[int]) -> list[int]:
+        """Return the indices at some positions."""
+        numbers: list[int] = (places(positions, len(self), "a Subset of {} samples") % max(self.size, 1)).tolist()
+        return numbers
+
+    def __len__(self) -> int:
+        return self.size * self.times
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.tile(np.arange(self.size, dtype=dtype), self.times)
+
+    def __repr__(self) -> str:
+        return f"Repetition({self.size}, times={self.times})"
 
 
 def _shares(size: int, fractions: Sequence[float]) -> list[int]:

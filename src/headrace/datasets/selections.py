@@ -1,0 +1,108 @@
+"""Parts and repetitions of a dataset, chosen by position or by a predicate: what `Dataset`'s methods return."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.context import seeds
+from headrace.datasets import protocol
+from headrace.datasets.base import VIEWS
+from headrace.datasets.subset import Indices, Repetition, Subset
+from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.interop.calls import article
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.datasets.protocol import Indexed
+
+By = Literal["sample", "label"]
+"""What a predicate is asked about."""
+
+
+def filtered(dataset: Indexed, predicate: Callable[[Any], Any], by: By = "sample") -> Subset[Any]:
+    """Return the samples that a predicate is true of; it is called once for each sample, now."""
+    if not callable(predicate):
+        raise ArgumentTypeError(
+            f"filter: predicate is {article(type(predicate).__qualname__)}; a function of one sample or label was "
+            "expected. To select by a mask or by indices, use headrace.Subset(dataset, mask)"
+        )
+    if by not in ("sample", "label"):
+        raise ArgumentError(f"filter: by={by!r} is unknown; pass by='sample' or by='label'")
+    keep = _by_label(dataset, predicate) if by == "label" else _by_sample(dataset, predicate)
+    return Subset(dataset, Indices(np.flatnonzero(keep)))
+
+
+def _by_label(dataset: Indexed, predicate: Callable[[Any], Any]) -> list[bool]:
+    labels = protocol.labels(dataset)
+    if labels is None or len(labels) != len(dataset):
+        found = "has no labels" if labels is None else f"has {len(labels)} labels for {len(dataset)} samples"
+        raise ArgumentError(
+            f"filter: {article(type(dataset).__qualname__)} {found}; one label a sample was expected. Set its "
+            "attribute `labels`, or filter by='sample'"
+        )
+    return [bool(predicate(label)) for label in (labels.tolist() if labels.ndim == 1 else labels)]
+
+
+def _by_sample(dataset: Indexed, predicate: Callable[[Any], Any]) -> list[bool]:
+    keep = []
+    here = seeds.Here()  # random transforms draw the same numbers each time, so the choice depends on the data alone
+    for index in range(len(dataset)):
+        here.move(index)
+        try:
+            with seeds.at(here):
+                keep.append(bool(predicate(dataset[index])))
+        except Exception as error:
+            where = protocol.where(dataset, index)
+            error.add_note(f"headrace: filter: sample {index}{f' ({where})' if where else ''}")
+            raise
+    return keep
+
+
+def taken(dataset: Indexed, count: int) -> Subset[Any]:
+    """Return the first samples of a dataset, or all where it has fewer."""
+    return Subset(dataset, range(min(whole_number("take", "count", count), len(dataset))))
+
+
+def skipped(dataset: Indexed, count: int) -> Subset[Any]:
+    """Return all but the first samples of a dataset."""
+    return Subset(dataset, range(min(whole_number("skip", "count", count), len(dataset)), len(dataset)))
+
+
+def repeated(dataset: Indexed, times: int) -> Subset[Any]:
+    """Return a dataset several times over."""
+    return Subset(dataset, Repetition(len(dataset), whole_number("repeat", "times", times, least=1)))
+
+
+def sharded(dataset: Indexed, index: int, count: int) -> Subset[Any]:
+    """Return every ``count``-th sample, from the ``index``-th on."""
+    of = whole_number("shard", "count", count, least=1)
+    first = whole_number("shard", "index", index)
+    if first >= of:
+        raise ArgumentError(f"shard: index={first} with count={of}; an index from 0 to {of - 1} was expected")
+    return Subset(dataset, range(min(first, len(dataset)), len(dataset), of))
+
+
+def whole_number(view: str, name: str, value: object, *, least: int = 0) -> int:
+    """Return an integer from ``least`` up that a user gave.
+
+    >>> whole_number("take", "count", 3)
+    3
+
+    Raises `ArgumentTypeError` for what is no integer, and `ArgumentError` for one that is too small.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ArgumentTypeError(f"{view}: {name}={value!r} is no integer; pass one from {least} up")
+    if number < least:
+        raise ArgumentError(f"{view}: {name}={number} is too small; pass an integer from {least} up")
+    return number
+
+
+VIEWS.update(filter=filtered, take=taken, skip=skipped, repeat=repeated, shard=sharded)
