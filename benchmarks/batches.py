@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import BucketBatchSampler, DataLoader, PackingBatchSampler, ShardSampler, TokenBatchSampler
+from headrace import DataLoader
 from headrace.context.seeds import key_of
 from headrace.plan.order import Shuffled
 from headrace.plan.permutation import Permutations
+from headrace.samplers import BucketBatchSampler, PackingBatchSampler, ShardSampler, TokenBatchSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -62,7 +62,7 @@ def resident() -> float:
 
 def pictures(way: str, folder: Path) -> Iterator[int]:
     """Read every picture in one of the ways; give how many came with each step."""
-    faces = headrace.FaceDataset(folder)
+    faces = headrace.datasets.FaceDataset(folder)
     if way == "list":
         from PIL import Image
 
@@ -93,7 +93,7 @@ def memory_of(way: str, folder: Path) -> dict[str, Any]:
 
 def time_by_size(size: int, folder: Path) -> dict[str, float]:
     """Measure 1,024 pictures in batches of a size, in CPU time: reading, and a model that is one matrix product."""
-    faces = headrace.FaceDataset(folder, limit=1024)
+    faces = headrace.datasets.FaceDataset(folder, limit=1024)
     weights = np.random.default_rng(0).normal(size=(HEIGHT * WIDTH * 3, OUTPUTS)).astype(np.float32)
     reading = modelling = 0.0
     began = process_time()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from headrace import DataLoader, HDF5Dataset
+from headrace import DataLoader
+from headrace.datasets import HDF5Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

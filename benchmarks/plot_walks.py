@@ -11,7 +11,7 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from headrace import random_walk_array
+from headrace.datasets import random_walk_array
 
 PICTURE = Path(__file__).parent.parent / "docs" / "guide" / "walks.png"
 MU, SIGMA2, N = 0.05, 1.0, 501

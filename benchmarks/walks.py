@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import random_walk, random_walk_array, random_walks
+from headrace.datasets import random_walk, random_walk_array, random_walks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

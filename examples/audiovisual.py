@@ -20,7 +20,8 @@ from common import HELD_OUT, SIDE, options, patches, save
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from headrace import HDF5Dataset, ImageList, PairedDataset, RandomHorizontalFlip, Resize, ToFloat
+from headrace import ImageList, RandomHorizontalFlip, Resize, ToFloat
+from headrace.datasets import HDF5Dataset, PairedDataset
 from headrace.keras import DataLoader
 
 SOUNDS = 3

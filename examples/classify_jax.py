@@ -10,7 +10,8 @@ import numpy as np
 from common import cifar_options, options, report
 from tqdm import tqdm
 
-from headrace import CIFAR10, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from headrace import Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from headrace.datasets import CIFAR10
 from headrace.jax import DataLoader
 
 WIDTHS = (3, 32, 64, 128)

@@ -9,7 +9,8 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
 from common import cifar_options, options, report
 
-from headrace import CIFAR10, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from headrace import Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from headrace.datasets import CIFAR10
 from headrace.keras import DataLoader
 
 

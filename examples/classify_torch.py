@@ -7,7 +7,8 @@ from common import cifar_options, options, report
 from torch import nn
 from tqdm import tqdm
 
-from headrace import CIFAR10, Normalize, RandomCrop, RandomHorizontalFlip, ToCHW, ToFloat
+from headrace import Normalize, RandomCrop, RandomHorizontalFlip, ToCHW, ToFloat
+from headrace.datasets import CIFAR10
 from headrace.torch import DataLoader
 
 

@@ -17,7 +17,8 @@ from matplotlib import pyplot as plt
 from torch import nn
 from tqdm import tqdm
 
-from headrace import CIFAR10, RandomHorizontalFlip, ToCHW, ToFloat
+from headrace import RandomHorizontalFlip, ToCHW, ToFloat
+from headrace.datasets import CIFAR10
 from headrace.torch import DataLoader
 
 LAMBDAS = (0.003, 0.008, 0.02, 0.05)

@@ -9,7 +9,7 @@ from common import options, save
 from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from headrace import RandomWalkDataset
+from headrace.datasets import RandomWalkDataset
 from headrace.jax import DataLoader
 
 DRIFT, VARIANCE = 0.3, 1.0

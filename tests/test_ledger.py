@@ -18,22 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
-    BadFile,
+from headrace import DataLoader, IterableDataset, Ledger, get_worker_info, verify_epoch
+from headrace.errors import BadFile
+from headrace.ledger.fingerprint import HASHED_BYTES, of_batch
+from headrace.samplers import (
     BatchSampler,
     BucketBatchSampler,
-    DataLoader,
-    IterableDataset,
-    Ledger,
     MixtureSampler,
     PackingBatchSampler,
     RandomSampler,
     RepeatedSampler,
     ShardSampler,
-    get_worker_info,
-    verify_epoch,
 )
-from headrace.ledger.fingerprint import HASHED_BYTES, of_batch
 
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [{}, {"num_workers": 2, "workers": "thread"}, {"num_workers": 2, **FORK}]

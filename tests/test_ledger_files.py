@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from headrace import BadFile, DataLoader, Ledger, SampleError, ShardSampler, verify_epoch
+from headrace import DataLoader, Ledger, SampleError, verify_epoch
+from headrace.errors import BadFile
 from headrace.ledger.format import MAGIC, Entry, Keys, Session, framed, of_entry, of_session, records
 from headrace.ledger.intervals import Intervals
+from headrace.samplers import ShardSampler
 
 SESSION = Session(1, "name", None, 0, 0, (), 0, 0, 1, 1, 10, 10, {"order": "sequential"})
 

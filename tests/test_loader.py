@@ -16,16 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
-    ArgumentError,
-    ArrayDataset,
-    DataLoader,
-    LoaderClosed,
-    MissingDependency,
-    TooManyErrors,
-    WorkerTimeout,
-    rng,
-)
+from headrace import ArrayDataset, DataLoader, rng
+from headrace.errors import ArgumentError, LoaderClosed, MissingDependency, TooManyErrors, WorkerTimeout
 
 WORKERS = [0, 1, 2, 7]
 

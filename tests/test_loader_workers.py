@@ -18,21 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
-    ArgumentError,
-    ArrayDataset,
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    LoaderClosed,
-    RandomSampler,
-    SequentialSampler,
-    WorkerDied,
-    get_worker_info,
-    rng,
-)
+from headrace import ArrayDataset, DataLoader, IterableDataset, get_worker_info, rng
 from headrace.datasets.iterable import MappedIterable
+from headrace.errors import ArgumentError, LoaderClosed, WorkerDied
 from headrace.interop.machine import cpus
+from headrace.samplers import BatchSampler, RandomSampler, SequentialSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: list[dict[str, Any]] = [

@@ -11,17 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
+from headrace import DataLoader, StateMismatch, rng
+from headrace.samplers import (
     BalancedBatchSampler,
     BucketBatchSampler,
-    DataLoader,
     MixtureSampler,
     PackingBatchSampler,
     RepeatedSampler,
     ShardSampler,
-    StateMismatch,
     TokenBatchSampler,
-    rng,
 )
 
 SIZE = 24

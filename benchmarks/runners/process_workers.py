@@ -98,7 +98,7 @@ def first_batch(kind: str, arrays: bool, seconds: float, count: int) -> dict[str
 def memory(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:  # noqa: ARG001
     """Return the peak PSS of the process tree, in MiB, while four workers read all of a long list of strings."""
     if arrays:
-        from headrace import PackedList
+        from headrace.datasets import PackedList
 
         paths: Any = PackedList(names(count))
     else:

@@ -42,6 +42,31 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BadFile",
+    "BadImage",
+    "CollateError",
+    "CollateTypeError",
+    "FileTooLarge",
+    "HeadraceError",
+    "ImageTooLarge",
+    "IterationError",
+    "ListFileError",
+    "LoaderClosed",
+    "MissingDependency",
+    "MissingFile",
+    "RandomnessWarning",
+    "SampleError",
+    "StateMismatch",
+    "TooManyErrors",
+    "UnreadableFile",
+    "UnusableArgument",
+    "WorkerDied",
+    "WorkerTimeout",
+]
+
 _HELD_BY_PYTHON = ("errno", "strerror", "filename", "filename2", "name", "path", "msg")
 """Attributes that OSError and ImportError keep outside their ``__dict__``."""
 

@@ -67,7 +67,7 @@ STRETCH = 2**14
 class Sampler(Generic[T_co]):
     """What gives a loader its indices, or batches of them: subclasses give ``__iter__``, and ``__len__`` if they can.
 
-    >>> from headrace import Sampler
+    >>> from headrace.samplers import Sampler
     >>> class Backwards(Sampler[int]):
     ...     def __init__(self, size: int) -> None:
     ...         self.size = size
@@ -86,7 +86,7 @@ class Sampler(Generic[T_co]):
 class SequentialSampler(Sampler[int]):
     """The indices 0, 1, 2, … of whatever has a length.
 
-    >>> from headrace import SequentialSampler
+    >>> from headrace.samplers import SequentialSampler
     >>> list(SequentialSampler("abc"))
     [0, 1, 2]
     """
@@ -105,7 +105,7 @@ class RandomSampler(Sampler[int]):
     """The indices of a dataset in random order; or ``num_samples`` of them, with or without replacement.
 
     >>> import numpy as np
-    >>> from headrace import RandomSampler
+    >>> from headrace.samplers import RandomSampler
     >>> sorted(RandomSampler(range(6), generator=np.random.default_rng(0)))
     [0, 1, 2, 3, 4, 5]
     >>> five = list(RandomSampler(range(2), num_samples=5, generator=1))
@@ -218,7 +218,7 @@ class RandomSampler(Sampler[int]):
 class SubsetRandomSampler(Sampler[int]):
     """Given indices, in random order, each once.
 
-    >>> from headrace import SubsetRandomSampler
+    >>> from headrace.samplers import SubsetRandomSampler
     >>> sorted(SubsetRandomSampler([2, 3, 5, 7]))
     [2, 3, 5, 7]
 
@@ -251,7 +251,7 @@ class SubsetRandomSampler(Sampler[int]):
 class WeightedRandomSampler(Sampler[int]):
     """Indices drawn at random, each in proportion to its weight.
 
-    >>> from headrace import WeightedRandomSampler
+    >>> from headrace.samplers import WeightedRandomSampler
     >>> drawn = list(WeightedRandomSampler([0.0, 9.0, 1.0], num_samples=1000, generator=0))
     >>> [round(drawn.count(index) / 1000, 1) for index in range(3)]
     [0.0, 0.9, 0.1]
@@ -310,7 +310,7 @@ class WeightedRandomSampler(Sampler[int]):
 class BatchSampler(Sampler[list[int]]):
     """Another sampler's indices (or those of any iterable), in lists of ``batch_size``.
 
-    >>> from headrace import BatchSampler
+    >>> from headrace.samplers import BatchSampler
     >>> list(BatchSampler(range(10), batch_size=4, drop_last=False))
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     >>> len(BatchSampler(range(10), batch_size=4, drop_last=True))
@@ -400,7 +400,7 @@ class BatchSampler(Sampler[list[int]]):
 class DistributedSampler(Sampler[T_co]):
     """One process's share of a dataset: every ``num_replicas``-th index, from ``rank`` on.
 
-    >>> from headrace import DistributedSampler
+    >>> from headrace.samplers import DistributedSampler
     >>> [list(DistributedSampler(range(10), num_replicas=4, rank=rank, shuffle=False)) for rank in range(4)]
     [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
     >>> sampler = DistributedSampler(range(1000), num_replicas=2, rank=0, seed=3)

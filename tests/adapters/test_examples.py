@@ -95,7 +95,7 @@ def test_a_model_that_sees_and_hears_learns(tmp_path: Path) -> None:
     printed = run("audiovisual", tmp_path, "--epochs", "2", "--only", "both", needs=("keras", "jax", "h5py"))
     ((first, last),) = losses(printed)
     assert last < first
-    assert len(headrace.HDF5Dataset(tmp_path / "headrace-examples" / "train.h5").labels) == 600
+    assert len(headrace.datasets.HDF5Dataset(tmp_path / "headrace-examples" / "train.h5").labels) == 600
 
 
 def test_a_forecaster_comes_near_the_best_possible_error(tmp_path: Path) -> None:

@@ -64,5 +64,5 @@ def test_a_loader_of_bytes_and_a_device_make_what_a_loader_of_floats_makes() -> 
 
 def test_other_transforms_are_refused() -> None:
     """Name what a device cannot do."""
-    with pytest.raises(headrace.ArgumentError, match="RandomHorizontalFlip"):
+    with pytest.raises(headrace.errors.ArgumentError, match="RandomHorizontalFlip"):
         lib.on_device(ToFloat(), RandomHorizontalFlip())

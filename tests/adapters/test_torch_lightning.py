@@ -14,7 +14,7 @@ lightning = pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.trainer.states import RunningStage  # noqa: E402
 from lightning.pytorch.utilities.data import _update_dataloader  # noqa: E402
 
-from headrace import BucketBatchSampler, PackingBatchSampler  # noqa: E402
+from headrace.samplers import BucketBatchSampler, PackingBatchSampler  # noqa: E402
 from headrace.torch import DataLoader, DistributedSampler, SequentialSampler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns of small things: few workers, few batches

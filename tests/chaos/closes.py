@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from headrace import DataLoader, ImageFiles, LoaderClosed, RandomSampler, Resize, prefetch
+from headrace import DataLoader, ImageFiles, Resize, prefetch
+from headrace.errors import LoaderClosed
 from headrace.run.ahead import Ahead
+from headrace.samplers import RandomSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

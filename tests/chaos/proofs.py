@@ -16,20 +16,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from headrace import (
-    BucketBatchSampler,
-    DataLoader,
-    IterableDataset,
-    Ledger,
-    MixtureSampler,
-    PackingBatchSampler,
-    RepeatedSampler,
-    ShardSampler,
-    get_worker_info,
-    verify_epoch,
-)
+from headrace import DataLoader, IterableDataset, Ledger, get_worker_info, verify_epoch
 from headrace.errors import SampleError, TooManyErrors
 from headrace.ledger.format import read, records
+from headrace.samplers import BucketBatchSampler, MixtureSampler, PackingBatchSampler, RepeatedSampler, ShardSampler
 
 FAR = 10**6
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import DataLoader, IterableDataset, WorkerDied, WorkerTimeout
+from headrace import DataLoader, IterableDataset
+from headrace.errors import WorkerDied, WorkerTimeout
 from headrace.executors.processes import pool
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")

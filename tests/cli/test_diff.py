@@ -13,8 +13,9 @@ pytest.importorskip("click")
 
 from click.testing import CliRunner
 
-from headrace import ArrayDataset, ConcatDataset, DataLoader, Ledger, MixtureSampler, rng
+from headrace import ArrayDataset, ConcatDataset, DataLoader, Ledger, rng
 from headrace.cli.app import commands
+from headrace.samplers import MixtureSampler
 
 NUMBERS = np.arange(40, dtype=np.float32)
 

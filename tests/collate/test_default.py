@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace import CollateError, CollateTypeError, DataLoader, default_collate
+from headrace import DataLoader, default_collate
+from headrace.errors import CollateError, CollateTypeError
 
 Point = namedtuple("Point", "x y")
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import CollateError, CollateTypeError, DataLoader, PackedCollate, PaddedCollate, default_collate
+from headrace import DataLoader, default_collate
+from headrace.collate import PackedCollate, PaddedCollate
 from headrace.collate.default import default_convert
+from headrace.errors import CollateError, CollateTypeError
 
 HASH = 2**63 + 1
 """A 64-bit id that int64 does not hold, nor float64."""

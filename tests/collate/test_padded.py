@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace import ArgumentError, CollateError, CollateTypeError, DataLoader
+from headrace import DataLoader
 from headrace.collate.padded import Padded, PaddedCollate
+from headrace.errors import ArgumentError, CollateError, CollateTypeError
 
 Pair = namedtuple("Pair", "tokens label")
 

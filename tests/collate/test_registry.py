@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import ArgumentError, CollateError, CollateTypeError, DataLoader, default_collate
+from headrace import DataLoader, default_collate
 from headrace.collate.default import collate, default_collate_fn_map, default_convert
 from headrace.collate.register import register_collate
+from headrace.errors import ArgumentError, CollateError, CollateTypeError
 
 Point = namedtuple("Point", "x y")
 

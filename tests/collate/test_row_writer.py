@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import CollateError, CollateTypeError, DataLoader, default_collate
+from headrace import DataLoader, default_collate
 from headrace.collate.row_writer import SMALLEST, RowWriter
+from headrace.errors import CollateError, CollateTypeError
 
 LARGE = SMALLEST // 4  # of float32
 

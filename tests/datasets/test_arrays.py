@@ -14,16 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import (
-    ArgumentError,
-    ArrayDataset,
-    BadFile,
-    DataLoader,
-    MissingFile,
-    RandomHorizontalFlip,
-    TensorDataset,
-    UnreadableFile,
-)
+from headrace import ArrayDataset, DataLoader, RandomHorizontalFlip, TensorDataset
+from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from tests.pictures import photo
 
-from headrace import CIFAR10, CIFAR100, ArgumentError, BadFile, DataLoader, MissingFile
-from headrace.datasets import cifar
+from headrace import DataLoader
+from headrace.datasets import CIFAR10, CIFAR100, cifar
+from headrace.errors import ArgumentError, BadFile, MissingFile
 
 ROWS = 4
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import ArrayDataset, CollateError, DataLoader, Dataset, default_collate
+from headrace import ArrayDataset, DataLoader, Dataset, default_collate
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.iterable import IterableDataset
 from headrace.datasets.protocol import batch_reader, reads_many
 from headrace.datasets.subset import Subset
 from headrace.datasets.tensors import TensorDataset
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, CollateError
 
 
 class Named(Dataset[str]):

@@ -105,22 +105,24 @@ class TestConcat(DatasetTests):
 
 class TestStack(DatasetTests):
     def make(self) -> Any:
-        return hr.StackDataset(hr.ArrayDataset(features()), hr.ArrayDataset(LABELS))
+        return hr.datasets.StackDataset(hr.ArrayDataset(features()), hr.ArrayDataset(LABELS))
 
 
 class TestStackAtRandom(DatasetTests):
     def make(self) -> Any:
-        return hr.StackDataset(a=hr.ArrayDataset(features()).map(jittered), b=list(range(COUNT)))
+        return hr.datasets.StackDataset(a=hr.ArrayDataset(features()).map(jittered), b=list(range(COUNT)))
 
 
 class TestGrouped(DatasetTests):
     def make(self) -> Any:
-        return hr.GroupedDataset(hr.ArrayDataset(features()))
+        return hr.datasets.GroupedDataset(hr.ArrayDataset(features()))
 
 
 class TestPaired(DatasetTests):
     def make(self) -> Any:
-        return hr.PairedDataset(hr.ArrayDataset(features(), LABELS), hr.ArrayDataset(features() * 2, LABELS), k=2)
+        return hr.datasets.PairedDataset(
+            hr.ArrayDataset(features(), LABELS), hr.ArrayDataset(features() * 2, LABELS), k=2
+        )
 
 
 class TestHDF5(DatasetTests):
@@ -136,7 +138,7 @@ class TestHDF5(DatasetTests):
             dataset.close()
 
     def make(self) -> Any:
-        self.opened.append(hr.HDF5Dataset(self.path, "x", "y"))
+        self.opened.append(hr.datasets.HDF5Dataset(self.path, "x", "y"))
         return self.opened[-1]
 
 
@@ -149,7 +151,7 @@ class TestCIFAR(FormatTests):
         (tmp_path / "test_batch.bin").write_bytes(b"".join(rows))
 
     def make(self) -> Any:
-        return hr.CIFAR10(self.folder, train=False)
+        return hr.datasets.CIFAR10(self.folder, train=False)
 
 
 class Pictures(FormatTests):
@@ -201,9 +203,9 @@ class TestFaces(DatasetTests):
     files = Pictures.files
 
     def make(self) -> Any:
-        return hr.FaceDataset(self.folder)
+        return hr.datasets.FaceDataset(self.folder)
 
 
 class TestPaths(DatasetTests):
     def make(self) -> Any:
-        return hr.PackedList(f"{number}.jpg" for number in range(COUNT))
+        return hr.datasets.PackedList(f"{number}.jpg" for number in range(COUNT))

@@ -16,16 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.pictures import encoded, photo
 
-from headrace import (
-    ArgumentError,
-    BadImage,
-    DataLoader,
-    FaceDataset,
-    ListFileError,
-    MissingFile,
-    Resize,
-    ellipse_boxes,
-)
+from headrace import DataLoader, Resize
+from headrace.datasets import FaceDataset, ellipse_boxes
+from headrace.errors import ArgumentError, BadImage, ListFileError, MissingFile
 
 FACES = {
     "2002/08/11/big/img_591": [(12.5, 8.5, 1.265839, 26.9, 16.1)],

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import ArgumentError, DataLoader, HDF5Dataset, MissingFile, UnreadableFile
-from headrace.datasets import hdf5
-from headrace.errors import BadFile
+from headrace import DataLoader
+from headrace.datasets import HDF5Dataset, hdf5
+from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 
 h5py = pytest.importorskip("h5py")
 

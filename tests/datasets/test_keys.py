@@ -7,17 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import (
-    ArrayDataset,
-    ConcatDataset,
-    DataLoader,
-    PackedList,
-    PairedDataset,
-    StackDataset,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-)
+from headrace import ArrayDataset, ConcatDataset, DataLoader, Subset, TensorDataset
+from headrace.datasets import PackedList, PairedDataset, StackDataset
+from headrace.samplers import SubsetRandomSampler
 
 ROWS = np.arange(10) * 10
 BASE = ArrayDataset(ROWS)

@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import (
-    ArgumentError,
-    ArrayDataset,
-    ConcatDataset,
-    DataLoader,
-    Dataset,
-    ImageList,
-    PairedDataset,
-    Resize,
-    Subset,
-)
+from headrace import ArrayDataset, ConcatDataset, DataLoader, Dataset, ImageList, Resize, Subset
+from headrace.datasets import PairedDataset
 from headrace.datasets.protocol import labels as labels_of
+from headrace.errors import ArgumentError
 
 # Python 3.12 and later warn of a fork while threads run, which pytest's own may.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -246,7 +238,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_pictures_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: dict[str, Any]) -> None:
     """Give ([images, audio], labels), the same for every kind of worker, and survive a bad picture."""
     images = ImageList(pictures / "train.txt").map(Resize((8, 8)))
-    dataset = PairedDataset(images, headrace.HDF5Dataset(pictures / "audio.h5"), k=2)
+    dataset = PairedDataset(images, headrace.datasets.HDF5Dataset(pictures / "audio.h5"), k=2)
     if "workers" in how:
         how = {**how, "multiprocessing_context": "spawn"}
     (batch, audio), labels = next(iter(DataLoader(dataset, 10, shuffle=True, seed=5, **how)))
@@ -261,7 +253,7 @@ def test_pictures_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how
     loader = DataLoader(dataset, 4, seed=5, on_error="skip", **how)
     assert [len(labels) for _, labels in loader] == [4, 4, 1]
     assert loader.statistics().bad[0].where == str(pictures / "3.png")
-    with pytest.raises(headrace.BadImage) as info:
+    with pytest.raises(headrace.errors.BadImage) as info:
         list(DataLoader(dataset, 4, seed=5, **how))
     assert "batch 0: sample 3 (" in info.value.__notes__[0]
     dataset.others.close()  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ class Album(hr.Dataset[Any]):
 
     def __init__(self, index: Path) -> None:
         names = index.read_text(encoding="utf-8").splitlines()
-        self.folder, self.paths, self.labels = str(index.parent), hr.PackedList(names), np.arange(len(names))
+        self.folder, self.paths, self.labels = str(index.parent), hr.datasets.PackedList(names), np.arange(len(names))
         self._files = Files(self.paths, self.folder, beside=(self.labels,))
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ def test_a_format_of_somebody_elses_gets_all_of_the_loader(album: Album) -> None
     """Give it threads, the native path, resuming, a lineage and the ledger."""
     views = album.map(hr.RandomCrop(32), hr.RandomHorizontalFlip(), hr.ToCHW())
     steps = [album[number] for number in range(9)]
-    slow = hr.Mapped(steps, *views.functions)  # type: ignore[attr-defined]
+    slow = hr.datasets.Mapped(steps, *views.functions)  # type: ignore[attr-defined]
     expected = [batch for _ in range(2) for batch in hr.DataLoader(slow, 2, shuffle=True, seed=3)][:5]
     if kernel is not None:
         assert hr.explain(views).startswith("Mapped: all fused")
@@ -181,7 +181,7 @@ def test_batches_that_belie_their_columns_are_refused() -> None:
         columns = Columns.of(np.zeros(1))
 
     joined: Any = hr.ConcatDataset([Liar(np.arange(3.0)), Liar(np.arange(3))])
-    with pytest.raises(hr.CollateError, match="read_batch of dataset 1 returned"):
+    with pytest.raises(hr.errors.CollateError, match="read_batch of dataset 1 returned"):
         list(hr.DataLoader(joined, 6))
 
 
@@ -231,7 +231,7 @@ def test_labels_come_through_every_view() -> None:
         "shard": (base.shard(1, 2), [1, 0, 2]),
         "zip": (hr.ArrayDataset(np.zeros(6)).zip(base), [0, 1, 2, 0, 1, 2]),
         "concat": (base.take(1).concat(base.skip(5)), [0, 2]),
-        "paired": (hr.PairedDataset(base, base), [0, 1, 2, 0, 1, 2]),
+        "paired": (hr.datasets.PairedDataset(base, base), [0, 1, 2, 0, 1, 2]),
     }
     for name, (view, expected) in views.items():
         found = labels(view)

@@ -114,7 +114,7 @@ def test_a_filtered_run_resumes() -> None:
 )
 def test_what_cannot_be_viewed_is_refused(ask: Any, message: str) -> None:
     """Say what was given, what was expected and what to do, when the view is made."""
-    with pytest.raises(hr.ArgumentError, match=message):
+    with pytest.raises(hr.errors.ArgumentError, match=message):
         ask()
 
 
@@ -144,7 +144,7 @@ def test_columns_and_shards_come_through_views() -> None:
     assert shard_lengths(both.map(str)) == [4, 6]
     assert shard_lengths(hr.Subset(both, [3, 1])) is None
     assert shard_lengths(a) is None
-    sampler = hr.ShardSampler(shard_lengths(both.take(7)), window=1, seed=0)  # type: ignore[arg-type]
+    sampler = hr.samplers.ShardSampler(shard_lengths(both.take(7)), window=1, seed=0)  # type: ignore[arg-type]
     assert sorted(sampler) == list(range(7))
     for view in (both.take(3), both.repeat(2), both.filter(lambda _: True), a.skip(1).concat(b)):
         assert columns(view) == columns(a)
@@ -168,7 +168,7 @@ def test_the_native_path_comes_through_views() -> None:
     ):
         quick = view.map(hr.RandomCrop(12), hr.RandomHorizontalFlip())
         assert hr.explain(quick).startswith("Mapped: all fused")
-        slow = hr.Mapped(list(view), *quick.functions)  # type: ignore[attr-defined]
+        slow = hr.datasets.Mapped(list(view), *quick.functions)  # type: ignore[attr-defined]
         both = [list(hr.DataLoader(each, 5, shuffle=True, seed=2)) for each in (quick, slow)]
         for ours, theirs in zip(*both, strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -235,7 +235,7 @@ def test_what_a_stream_cannot_do_is_refused() -> None:
     """Say what to do in place of dividing a stream, and of asking for its labels."""
     with pytest.raises(TypeError, match="get_worker_info"):
         Letters("ab").shard(0, 2)
-    with pytest.raises(hr.ArgumentError, match="pass a predicate of the sample"):
+    with pytest.raises(hr.errors.ArgumentError, match="pass a predicate of the sample"):
         Letters("ab").filter(bool, by="label")
     with pytest.raises(TypeError, match="cannot be iterated over"):
         Letters("ab").zip(3)

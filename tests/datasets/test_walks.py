@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace
-from headrace import ArgumentError, DataLoader, RandomWalkDataset, random_walk, random_walk_array, random_walks
+from headrace import DataLoader
+from headrace.datasets import RandomWalkDataset, random_walk, random_walk_array, random_walks
+from headrace.errors import ArgumentError
 
 # Python 3.12 and later warn of a fork while threads run, which pytest's own may.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")

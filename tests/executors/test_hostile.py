@@ -358,7 +358,7 @@ child = os.fork()
 if child == 0:
     try:
         next(loop)
-    except headrace.LoaderClosed:
+    except headrace.errors.LoaderClosed:
         loop.close()
         assert [n for batch in loader for n in batch.tolist()] == list(range(40))
         loader.close()

@@ -132,7 +132,7 @@ def image_list(folder: Path) -> Case:
 
 @case
 def packed_list(folder: Path) -> Case:
-    return hr.PackedList(f"{number}.jpg" for number in range(COUNT)), {"shuffle": True}
+    return hr.datasets.PackedList(f"{number}.jpg" for number in range(COUNT)), {"shuffle": True}
 
 
 @case
@@ -152,13 +152,15 @@ def concat(folder: Path) -> Case:
 
 @case
 def stack(folder: Path) -> Case:
-    return hr.StackDataset(a=hr.ArrayDataset(features()).map(jitter), b=list(range(COUNT))), {"shuffle": True}
+    return hr.datasets.StackDataset(a=hr.ArrayDataset(features()).map(jitter), b=list(range(COUNT))), {"shuffle": True}
 
 
 @case
 def paired(folder: Path) -> Case:
     classes = np.arange(COUNT) % 2
-    return hr.PairedDataset(hr.ArrayDataset(features(), classes), hr.ArrayDataset(features() * 2, classes), k=2), {}
+    return hr.datasets.PairedDataset(
+        hr.ArrayDataset(features(), classes), hr.ArrayDataset(features() * 2, classes), k=2
+    ), {}
 
 
 @case
@@ -168,7 +170,7 @@ def hdf5(folder: Path) -> Case:
     with h5py.File(folder / "rows.h5", "w") as file:
         file.create_dataset("x", data=features(), chunks=(4, 5))
         file["y"] = np.arange(COUNT) % 3
-    return hr.HDF5Dataset(folder / "rows.h5", "x", "y"), {"shuffle": True}
+    return hr.datasets.HDF5Dataset(folder / "rows.h5", "x", "y"), {"shuffle": True}
 
 
 @case
@@ -176,7 +178,7 @@ def cifar(folder: Path) -> Case:
     (folder / "batches.meta.txt").write_text("airplane\nautomobile\n")
     rows = [bytes([number % 2]) + pixels(number, 32, 32).tobytes() for number in range(COUNT)]
     (folder / "test_batch.bin").write_bytes(b"".join(rows))
-    return hr.CIFAR10(folder, train=False), {"shuffle": True}
+    return hr.datasets.CIFAR10(folder, train=False), {"shuffle": True}
 
 
 @case
@@ -230,54 +232,54 @@ LENGTHS = [1 + number * 7 % 13 for number in range(COUNT)]
 
 @case
 def shard_sampler(folder: Path) -> Case:
-    return by_sampler(hr.ShardSampler([5, 9, 9], window=2))
+    return by_sampler(hr.samplers.ShardSampler([5, 9, 9], window=2))
 
 
 @case
 def mixture_sampler(folder: Path) -> Case:
-    return by_sampler(hr.MixtureSampler([10, 13], [0.25, 0.75], num_samples=40))
+    return by_sampler(hr.samplers.MixtureSampler([10, 13], [0.25, 0.75], num_samples=40))
 
 
 @case
 def repeated_sampler(folder: Path) -> Case:
-    return by_sampler(hr.RepeatedSampler(COUNT, 2))
+    return by_sampler(hr.samplers.RepeatedSampler(COUNT, 2))
 
 
 @case
 def weighted_sampler(folder: Path) -> Case:
-    return by_sampler(hr.WeightedRandomSampler(np.arange(COUNT), 30, generator=3))
+    return by_sampler(hr.samplers.WeightedRandomSampler(np.arange(COUNT), 30, generator=3))
 
 
 @case
 def distributed_sampler(folder: Path) -> Case:
-    return by_sampler(hr.DistributedSampler(range(COUNT), 2, 1, seed=3))
+    return by_sampler(hr.samplers.DistributedSampler(range(COUNT), 2, 1, seed=3))
 
 
 @case
 def bucket_sampler(folder: Path) -> Case:
-    return by_batches(hr.BucketBatchSampler(LENGTHS, 4, bucket_size=8))
+    return by_batches(hr.samplers.BucketBatchSampler(LENGTHS, 4, bucket_size=8))
 
 
 @case
 def token_sampler(folder: Path) -> Case:
-    return by_batches(hr.TokenBatchSampler(LENGTHS, 40, bucket_size=8))
+    return by_batches(hr.samplers.TokenBatchSampler(LENGTHS, 40, bucket_size=8))
 
 
 @case
 def balanced_sampler(folder: Path) -> Case:
-    return by_batches(hr.BalancedBatchSampler([number % 3 for number in range(COUNT)], samples_per_class=2))
+    return by_batches(hr.samplers.BalancedBatchSampler([number % 3 for number in range(COUNT)], samples_per_class=2))
 
 
 @case
 def packing_sampler(folder: Path) -> Case:
-    words = hr.GroupedDataset([np.full(length, length) for length in LENGTHS])
-    rows = hr.PackingBatchSampler(LENGTHS, row_length=16, batch_size=2)
-    return words, {"batch_sampler": rows, "batch_size": 1, "collate_fn": hr.PackedCollate(16)}
+    words = hr.datasets.GroupedDataset([np.full(length, length) for length in LENGTHS])
+    rows = hr.samplers.PackingBatchSampler(LENGTHS, row_length=16, batch_size=2)
+    return words, {"batch_sampler": rows, "batch_size": 1, "collate_fn": hr.collate.PackedCollate(16)}
 
 
 @case
 def padded(folder: Path) -> Case:
-    return [np.arange(length) for length in LENGTHS], {"collate_fn": hr.PaddedCollate(-1), "shuffle": True}
+    return [np.arange(length) for length in LENGTHS], {"collate_fn": hr.collate.PaddedCollate(-1), "shuffle": True}
 
 
 @case

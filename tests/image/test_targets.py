@@ -13,7 +13,6 @@ from headrace import (
     ArrayDataset,
     CenterCrop,
     DataLoader,
-    FaceDataset,
     Pad,
     RandomCrop,
     RandomHorizontalFlip,
@@ -23,6 +22,7 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
+from headrace.datasets import FaceDataset
 from headrace.errors import ArgumentError, HeadraceError
 
 IMAGE = np.zeros((12, 16, 3), np.uint8)

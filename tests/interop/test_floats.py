@@ -22,7 +22,6 @@ from headrace import (
     DataLoader,
     ImageFiles,
     Normalize,
-    PackedCollate,
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
@@ -32,6 +31,7 @@ from headrace import (
     ToFloat,
 )
 from headrace._native import kernel
+from headrace.collate import PackedCollate
 from headrace.ledger.fingerprint import of_batch
 
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -108,12 +108,12 @@ def test_whatever_is_fused_gives_the_bits_of_the_steps(
     end = (ToCHW(), ToDtype(dtype)) if last else (ToDtype(dtype), ToCHW())
     try:
         quick, slow = both(base, *steps, ToFloat(), Normalize(mean, std), *end)
-    except headrace.ArgumentError:
+    except headrace.errors.ArgumentError:
         return  # ToCHW twice, or in front of what wants channels last
     try:
         expected = batches(slow, 2)
-    except headrace.ArgumentError as error:
-        with pytest.raises(headrace.ArgumentError, match=re.escape(str(error))):
+    except headrace.errors.ArgumentError as error:
+        with pytest.raises(headrace.errors.ArgumentError, match=re.escape(str(error))):
             batches(quick, 2)
         return
     for (found,), (wanted,) in zip(batches(quick, 2), expected, strict=True):

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import ArgumentError, BatchSampler, ChainDataset, DataLoader, IterableDataset, Sampler
+from headrace import DataLoader, IterableDataset
+from headrace.datasets import ChainDataset
+from headrace.errors import ArgumentError
+from headrace.samplers import BatchSampler, Sampler
 
 ONCE = "can be read only once"
 EXECUTORS = [{}, {"num_workers": 2, "workers": "thread"}]
@@ -137,13 +140,13 @@ def test_flags_of_other_constructors_are_booleans(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.jpg 1\n")
     arrays = headrace.ArrayDataset(np.zeros(2), np.zeros(2, int))
     for make in (
-        lambda: headrace.DistributedSampler(range(4), 2, 0, shuffle="no"),  # type: ignore[arg-type]
-        lambda: headrace.DistributedSampler(range(4), 2, 0, drop_last="False"),  # type: ignore[arg-type]
+        lambda: headrace.samplers.DistributedSampler(range(4), 2, 0, shuffle="no"),  # type: ignore[arg-type]
+        lambda: headrace.samplers.DistributedSampler(range(4), 2, 0, drop_last="False"),  # type: ignore[arg-type]
         lambda: BatchSampler(range(4), 2, "False"),  # type: ignore[arg-type]
-        lambda: headrace.RandomSampler(range(4), "False"),  # type: ignore[arg-type]
-        lambda: headrace.PairedDataset(arrays, arrays, replacement="no"),  # type: ignore[arg-type]
-        lambda: headrace.PaddedCollate(lengths="no"),  # type: ignore[arg-type]
-        lambda: headrace.PackedCollate(4, truncate="no"),  # type: ignore[arg-type]
+        lambda: headrace.samplers.RandomSampler(range(4), "False"),  # type: ignore[arg-type]
+        lambda: headrace.datasets.PairedDataset(arrays, arrays, replacement="no"),  # type: ignore[arg-type]
+        lambda: headrace.collate.PaddedCollate(lengths="no"),  # type: ignore[arg-type]
+        lambda: headrace.collate.PackedCollate(4, truncate="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageList(tmp_path / "list.txt", header="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageFolder(tmp_path, allow_empty="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageFiles([], allow_truncated="no"),  # type: ignore[arg-type]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import DataLoader, Mapped
+from headrace import DataLoader
 from headrace._native import kernel
+from headrace.datasets import Mapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

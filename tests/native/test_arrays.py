@@ -82,7 +82,7 @@ def test_other_arrays_go_step_by_step() -> None:
         assert "sample by sample" in headrace.explain(ArrayDataset(array).map(RandomHorizontalFlip()))
     quick, slow = both(ArrayDataset(pictures(4, 8, 8, 3)), RandomCrop(20))
     for dataset in (quick, slow):
-        with pytest.raises(headrace.ArgumentError, match="an image as large as the crop"):
+        with pytest.raises(headrace.errors.ArgumentError, match="an image as large as the crop"):
             batches(dataset)
 
 

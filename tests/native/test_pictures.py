@@ -21,12 +21,10 @@ from headrace import (
     ImageFolder,
     Normalize,
     Pad,
-    PairedDataset,
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
     Resize,
-    StackDataset,
     Subset,
     ToCHW,
     ToDtype,
@@ -34,6 +32,7 @@ from headrace import (
 )
 from headrace._native import kernel
 from headrace.context.seeds import Here, Purpose, generator, key_of
+from headrace.datasets import PairedDataset, StackDataset
 from headrace.image import fused
 from tests.native.stepwise import MISSING, WHY, Stepwise, assert_equal, batches, both, far_off
 from tests.pictures import encoded, photo

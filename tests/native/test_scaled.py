@@ -11,7 +11,6 @@ from PIL import Image
 
 import headrace
 from headrace import (
-    BadImage,
     CenterCrop,
     ImageFiles,
     ImageFolder,
@@ -23,6 +22,7 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
+from headrace.errors import BadImage
 from tests.native.stepwise import batches, both, far_off
 from tests.pictures import encoded, photo
 
@@ -122,5 +122,5 @@ def test_a_cut_picture_is_taken_by_choice(tmp_path: Path) -> None:
 def test_options_are_true_or_false() -> None:
     """Name the option that is neither."""
     for name in ("allow_truncated", "scaled_decode"):
-        with pytest.raises(headrace.ArgumentError, match=name):
+        with pytest.raises(headrace.errors.ArgumentError, match=name):
             ImageFiles(["a.jpg"], **{name: 2})  # type: ignore[arg-type]

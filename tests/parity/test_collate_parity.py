@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from headrace import CollateError, default_collate  # noqa: E402
+from headrace import default_collate  # noqa: E402
 from headrace.collate.padded import PaddedCollate  # noqa: E402
+from headrace.errors import CollateError  # noqa: E402
 from tests.parity.both import OURS, outcome, same, theirs  # noqa: E402
 
 Point = namedtuple("Point", "x y")

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.utils.data as theirs  # noqa: E402
 
 import headrace.torch as ours  # noqa: E402
-from headrace import ArgumentError  # noqa: E402
+from headrace.errors import ArgumentError  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

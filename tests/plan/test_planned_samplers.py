@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
-    ArgumentError,
+from headrace.context.seeds import Purpose, generator, key_of
+from headrace.errors import ArgumentError
+from headrace.plan.mixture import STRIDE, TURN
+from headrace.samplers import (
     BalancedBatchSampler,
     BucketBatchSampler,
     MixtureSampler,
@@ -21,8 +23,6 @@ from headrace import (
     ShardSampler,
     TokenBatchSampler,
 )
-from headrace.context.seeds import Purpose, generator, key_of
-from headrace.plan.mixture import STRIDE, TURN
 from headrace.testing import BatchSamplerTests, SamplerTests
 
 lengths_of = st.lists(st.integers(0, 30), min_size=1, max_size=60)

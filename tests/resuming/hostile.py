@@ -60,12 +60,12 @@ class Drawn:
 LOADERS: dict[str, Callable[[], hr.DataLoader[Any]]] = {
     "shuffled": lambda: hr.DataLoader(range(20), 3, shuffle=True),
     "seeded": lambda: hr.DataLoader(range(20), 3, shuffle=True, seed=1),
-    "sampler of ours": lambda: hr.DataLoader(range(20), 3, sampler=hr.RandomSampler(range(20))),
+    "sampler of ours": lambda: hr.DataLoader(range(20), 3, sampler=hr.samplers.RandomSampler(range(20))),
     "own sampler": lambda: hr.DataLoader(range(20), 3, sampler=Drawn(), seed=0),
     "skip": lambda: hr.DataLoader(range(20), 3, on_error="skip", seed=1),
     "any order": lambda: hr.DataLoader(range(20), 3, in_order=False, num_workers=2, workers="thread"),
     "stream": lambda: hr.DataLoader(Stream(), 3),
-    "planned": lambda: hr.DataLoader(range(20), 3, sampler=hr.ShardSampler([8, 12], window=2), seed=3),
+    "planned": lambda: hr.DataLoader(range(20), 3, sampler=hr.samplers.ShardSampler([8, 12], window=2), seed=3),
 }
 
 

@@ -15,17 +15,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from headrace import (
-    BucketBatchSampler,
-    DataLoader,
-    IterableDataset,
-    Ledger,
-    MixtureSampler,
-    StateMismatch,
-    get_worker_info,
-    rng,
-    verify_epoch,
-)
+from headrace import DataLoader, IterableDataset, Ledger, StateMismatch, get_worker_info, rng, verify_epoch
+from headrace.samplers import BucketBatchSampler, MixtureSampler
 
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [

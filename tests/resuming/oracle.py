@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from headrace import (
+from headrace import DataLoader, IterableDataset, rng
+from headrace.context.seeds import Purpose, generator, key_of
+from headrace.errors import TooManyErrors
+from headrace.plan.order import Shuffled
+from headrace.samplers import (
     BalancedBatchSampler,
     BucketBatchSampler,
-    DataLoader,
-    IterableDataset,
     MixtureSampler,
     PackingBatchSampler,
     RepeatedSampler,
     ShardSampler,
     TokenBatchSampler,
-    TooManyErrors,
-    rng,
 )
-from headrace.context.seeds import Purpose, generator, key_of
-from headrace.plan.order import Shuffled
 
 SPARES = 100
 Row = tuple[int, float]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from headrace import BatchSampler, DataLoader, DistributedSampler
+from headrace import DataLoader
+from headrace.samplers import BatchSampler, DistributedSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,18 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import (
-    ArrayDataset,
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    RandomSampler,
-    StateMismatch,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-    get_worker_info,
-    rng,
-)
+from headrace import ArrayDataset, DataLoader, IterableDataset, StateMismatch, get_worker_info, rng
+from headrace.samplers import BatchSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [

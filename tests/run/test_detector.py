@@ -18,19 +18,18 @@ import pytest
 import headrace
 from headrace import (
     ArrayDataset,
-    BucketBatchSampler,
     Compose,
     ConcatDataset,
     DataLoader,
     IterableDataset,
     RandomHorizontalFlip,
-    RandomnessWarning,
-    RandomSampler,
-    RandomWalkDataset,
     Subset,
     random_split,
 )
+from headrace.datasets import RandomWalkDataset
+from headrace.errors import RandomnessWarning
 from headrace.run.detector import MOST, held
+from headrace.samplers import BucketBatchSampler, RandomSampler
 
 OUTSIDE = np.random.default_rng(0)
 rng = np.random.default_rng(1)
@@ -224,7 +223,8 @@ class Shared:
 SCRIPT = """
 import random, sys, warnings
 import numpy as np
-from headrace import DataLoader, RandomnessWarning
+from headrace import DataLoader
+from headrace.errors import RandomnessWarning
 from tests.run.test_detector import Shared
 
 draw = {"python": random.random, "numpy": np.random.random, "none": float}[sys.argv[1]]

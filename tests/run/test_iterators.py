@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import DataLoader, IterationError, ThreadSafeIterator, prefetch, threadsafe_generator
-from headrace.errors import ArgumentError
+from headrace import DataLoader, ThreadSafeIterator, prefetch, threadsafe_generator
+from headrace.errors import ArgumentError, IterationError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 

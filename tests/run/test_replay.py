@@ -17,7 +17,6 @@ from tests.test_planned_loading import KINDS, NAMES, loader_of, plain
 
 import headrace
 from headrace import (
-    ArgumentError,
     ArrayDataset,
     CenterCrop,
     Compose,
@@ -28,14 +27,15 @@ from headrace import (
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
-    RandomSampler,
     Subset,
     ToFloat,
     get_worker_info,
     rng,
 )
+from headrace.errors import ArgumentError
 from headrace.run.lineage import picture_of
 from headrace.run.tracing import Recording, Trace
+from headrace.samplers import RandomSampler
 
 
 class Noisy:
@@ -444,7 +444,7 @@ def test_an_epoch_is_worked_out_once_for_all_that_is_asked_of_it() -> None:
     """Keep the plan of the epoch replayed last: a token budget takes a second for a million samples."""
     asked = []
 
-    class Counted(headrace.TokenBatchSampler):
+    class Counted(headrace.samplers.TokenBatchSampler):
         def batch_order(self, key: Any) -> Any:
             asked.append(key)
             return super().batch_order(key)

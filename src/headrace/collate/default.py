@@ -278,7 +278,7 @@ def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
 def default_convert(data: Any) -> Any:
     """Convert the NumPy scalars of one sample to arrays, and leave its other leaves unchanged.
 
-    >>> from headrace import default_convert
+    >>> from headrace.collate import default_convert
     >>> default_convert((np.float32(1.5), [2, "text"], {"x": np.zeros(2)}))
     [array(1.5, dtype=float32), [2, 'text'], {'x': array([0., 0.])}]
 

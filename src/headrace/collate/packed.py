@@ -33,7 +33,7 @@ class Packed(NamedTuple):
     """A packed batch: rows, and the sample of each position in them.
 
     >>> import numpy as np
-    >>> from headrace import PackedCollate
+    >>> from headrace.collate import PackedCollate
     >>> packed = PackedCollate(row_length=4)([[np.array([5, 6]), np.array([7])]])
     >>> same = packed.segment_ids[:, :, None] == packed.segment_ids[:, None, :]
     >>> attends = same & (packed.segment_ids != 0)[:, :, None]  # a mask for attention, (rows, queries, keys)
@@ -58,7 +58,7 @@ class PackedCollate:
     """A collate function that concatenates the samples of each group in a row.
 
     >>> import numpy as np
-    >>> from headrace import PackedCollate
+    >>> from headrace.collate import PackedCollate
     >>> rows = [[np.array([5, 6]), np.array([7])], [np.array([8, 9, 10])]]
     >>> values, segment_ids, positions = PackedCollate(row_length=4)(rows)
     >>> values

@@ -33,7 +33,7 @@ Value = Number | Mapping[Any, Any] | Sequence[Any] | None
 class Padded(NamedTuple):
     """A padded leaf with its lengths and its mask, from ``PaddedCollate(lengths=True)``.
 
-    >>> from headrace import PaddedCollate
+    >>> from headrace.collate import PaddedCollate
     >>> values, lengths, mask = PaddedCollate(lengths=True)([[5, 6], [7]])
     >>> values, lengths, mask
     (array([[5, 6],
@@ -54,7 +54,7 @@ class Padded(NamedTuple):
 class PaddedCollate:
     """A collate function that pads arrays to the length of the longest in the batch.
 
-    >>> from headrace import PaddedCollate
+    >>> from headrace.collate import PaddedCollate
     >>> tokens = [np.array([5, 6, 7]), np.array([8])]
     >>> PaddedCollate()(tokens)
     array([[5, 6, 7],

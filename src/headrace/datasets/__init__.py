@@ -1,32 +1,59 @@
-"""What users index: arrays, images, listed files, and views of other datasets."""
+"""What a loader reads: arrays, images, lists, files of data, streams, and views of other datasets.
+
+>>> from headrace.datasets import ArrayDataset, Subset
+>>> [float(sample) for sample in Subset(ArrayDataset([1.5, 2.5, 3.5]), [2, 0])]
+[3.5, 1.5]
+
+`Dataset` is the base class for your own; docs/contributing/add-a-dataset.md shows one.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
-from headrace.datasets.cifar import CIFAR10, CIFAR100
 from headrace.datasets.columns import Columns
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.explain import explain
-from headrace.datasets.faces import FaceDataset
-from headrace.datasets.grouped import GroupedDataset
-from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
 from headrace.datasets.packed_list import PackedList
-from headrace.datasets.paired import PairedDataset
 from headrace.datasets.source import Arrays, Bytes, Files, Ranges, Source
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
-from headrace.datasets.walks import RandomWalkDataset
 from headrace.image.decoding import Decoding
 
+if TYPE_CHECKING:
+    from headrace.datasets.cifar import CIFAR10, CIFAR100
+    from headrace.datasets.faces import FaceDataset, ellipse_boxes
+    from headrace.datasets.grouped import GroupedDataset
+    from headrace.datasets.hdf5 import HDF5Dataset
+    from headrace.datasets.paired import PairedDataset
+    from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
+
+LAZY = {
+    "CIFAR10": "cifar",
+    "CIFAR100": "cifar",
+    "FaceDataset": "faces",
+    "GroupedDataset": "grouped",
+    "HDF5Dataset": "hdf5",
+    "PairedDataset": "paired",
+    "RandomWalkDataset": "walks",
+    "ellipse_boxes": "faces",
+    "random_walk": "walks",
+    "random_walk_array": "walks",
+    "random_walks": "walks",
+}
+"""Names whose files are imported when they are first asked for, so that `import headrace` stays light."""
+
 __all__ = [
-    "CIFAR10",
-    "CIFAR100",
     "ArrayDataset",
     "Arrays",
     "Bytes",
+    "CIFAR10",
+    "CIFAR100",
     "ChainDataset",
     "Columns",
     "ConcatDataset",
@@ -49,6 +76,16 @@ __all__ = [
     "StackDataset",
     "Subset",
     "TensorDataset",
+    "ellipse_boxes",
     "explain",
     "random_split",
+    "random_walk",
+    "random_walk_array",
+    "random_walks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{LAZY[name]}"), name)

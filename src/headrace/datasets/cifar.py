@@ -147,7 +147,7 @@ class CifarDataset(ArrayDataset):
     def is_at(cls, root: str | os.PathLike[str]) -> bool:
         """Say whether a folder, or an archive by its name, looks like this dataset; nothing is read.
 
-        >>> from headrace import CIFAR10
+        >>> from headrace.datasets import CIFAR10
         >>> CIFAR10.is_at("photos")
         False
         """
@@ -188,7 +188,8 @@ class CIFAR10(CifarDataset):
     r"""CIFAR-10: 60,000 pictures of 32x32 in 10 classes, from local files, in memory as one array.
 
     >>> import pathlib, tempfile
-    >>> from headrace import CIFAR10, DataLoader
+    >>> from headrace import DataLoader
+    >>> from headrace.datasets import CIFAR10
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "batches.meta.txt").write_text("airplane\nautomobile\n")
     ...     _ = pathlib.Path(folder, "test_batch.bin").write_bytes(bytes(3073) + bytes([1]) + bytes(3072))
@@ -218,7 +219,7 @@ class CIFAR100(CifarDataset):
     r"""CIFAR-100: 60,000 pictures of 32x32 in 100 classes, or in 20 coarse ones, from local files, as one array.
 
     >>> import pathlib, tempfile
-    >>> from headrace import CIFAR100
+    >>> from headrace.datasets import CIFAR100
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "fine_label_names.txt").write_text("apple\nbear\n")
     ...     _ = pathlib.Path(folder, "coarse_label_names.txt").write_text("fruit\nmammal\n")

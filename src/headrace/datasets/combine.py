@@ -179,7 +179,7 @@ class ConcatDataset(Dataset[T_co]):
 class StackDataset(Dataset[T_co]):
     """Datasets side by side: a sample is the tuple, or the dict, of their samples at one index.
 
-    >>> from headrace import StackDataset
+    >>> from headrace.datasets import StackDataset
     >>> StackDataset("abc", [1, 2, 3])[1]
     ('b', 2)
     >>> StackDataset(letter="abc", number=[1, 2, 3])[-1]

@@ -41,7 +41,7 @@ class FaceDataset(Dataset[Any]):
 
     >>> import tempfile
     >>> from PIL import Image
-    >>> from headrace import FaceDataset
+    >>> from headrace.datasets import FaceDataset
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for number in range(5):
     ...         Image.new("RGB", (4 + number, 3)).save(f"{folder}/{number}.png")
@@ -103,7 +103,7 @@ class FaceDataset(Dataset[Any]):
 
         >>> import pathlib, tempfile
         >>> from PIL import Image
-        >>> from headrace import FaceDataset
+        >>> from headrace.datasets import FaceDataset
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (80, 60)).save(f"{folder}/img_1.jpg")
         ...     _ = pathlib.Path(folder, "FDDB-fold-01.txt").write_text("img_1")
@@ -231,7 +231,7 @@ class FaceDataset(Dataset[Any]):
 def ellipse_boxes(ellipses: ArrayLike, size: tuple[int, int] | None = None) -> NDArray[np.float64]:
     """Return the exact bounding boxes of rotated ellipses, (n, 4) float64: left, top, right, bottom.
 
-    >>> from headrace import ellipse_boxes
+    >>> from headrace.datasets import ellipse_boxes
     >>> ellipse_boxes([[5, 3, 0, 10, 10], [5, 5, 1, 2, 2]]).round(6)
     array([[ 5.,  7., 15., 13.],
            [-3., -3.,  7.,  7.]])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class GroupedDataset(View[list[Any]]):
     """A dataset read by groups of indices: the sample at a tuple is the list of the samples at its indices.
 
-    >>> from headrace import GroupedDataset
+    >>> from headrace.datasets import GroupedDataset
     >>> words = GroupedDataset(["a", "bb", "ccc"])
     >>> words[(0, 2)], words[1]
     (['a', 'ccc'], ['bb'])

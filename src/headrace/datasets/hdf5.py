@@ -53,7 +53,8 @@ class HDF5Dataset(Dataset[Any]):
     """The rows of an array in an HDF5 or MATLAB v7.3 file, with a label each or none.
 
     >>> import h5py, tempfile
-    >>> from headrace import DataLoader, HDF5Dataset
+    >>> from headrace import DataLoader
+    >>> from headrace.datasets import HDF5Dataset
     >>> folder = tempfile.TemporaryDirectory()
     >>> with h5py.File(f"{folder.name}/sounds.h5", "w") as file:
     ...     file["audio"] = np.arange(12.0).reshape(6, 2)

@@ -300,7 +300,8 @@ class ZippedIterable(_StreamView[Any]):
 class ChainDataset(IterableDataset[T_co]):
     """Iterable datasets, one after the other; each is asked for its iterator when its turn comes.
 
-    >>> from headrace import ChainDataset, IterableDataset
+    >>> from headrace import IterableDataset
+    >>> from headrace.datasets import ChainDataset
     >>> class Letters(IterableDataset[str]):
     ...     def __init__(self, text: str) -> None:
     ...         self.text = text

@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 class PackedList(Sequence[str]):
     """A read-only list of strings, held as one run of bytes and the places where each begins.
 
-    >>> from headrace import PackedList
+    >>> from headrace.datasets import PackedList
     >>> paths = PackedList(f"{n:04d}.jpg" for n in range(1000))
     >>> paths[7], len(paths), paths.nbytes
     ('0007.jpg', 1000, 12004)

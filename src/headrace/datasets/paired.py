@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class PairedDataset(View[Any]):
     """The samples of a dataset, each with ``k`` rows of another, drawn at random among those of the same label.
 
-    >>> from headrace import ArrayDataset, DataLoader, PairedDataset
+    >>> from headrace import ArrayDataset, DataLoader
+    >>> from headrace.datasets import PairedDataset
     >>> pictures = ArrayDataset(np.zeros((6, 8, 8, 3)), np.array([0, 1, 0, 1, 0, 1]))
     >>> sounds = ArrayDataset(np.arange(10.0)[:, None] + np.zeros(16), np.array([0] * 5 + [1] * 5))
     >>> (images, audio), labels = next(iter(DataLoader(PairedDataset(pictures, sounds, k=3), 4, seed=0)))

@@ -31,7 +31,8 @@ class Mapped(View[T_co]):
     """A dataset with functions applied to each sample, one after the other, when it is read: ``dataset.map(f, g)``.
 
     >>> import numpy as np
-    >>> from headrace import ArrayDataset, DataLoader, Mapped
+    >>> from headrace import ArrayDataset, DataLoader
+    >>> from headrace.datasets import Mapped
     >>> doubled = Mapped([1, 2, 3], lambda x: 2 * x)
     >>> len(doubled), doubled[-1], list(doubled.map(str))
     (3, 6, ['2', '4', '6'])

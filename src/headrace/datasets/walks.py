@@ -39,7 +39,7 @@ WORTH_THREADS = 1 << 16
 class random_walk(Iterator[float]):  # noqa: N801  reads as a function where it is used, like range
     """Yield the ``n`` values of a random walk that begins with ``x0``, each drawn when it is asked for.
 
-    >>> from headrace import random_walk
+    >>> from headrace.datasets import random_walk
     >>> list(random_walk(mu=1, x0=10, sigma2=0, n=4))
     [10.0, 11.0, 12.0, 13.0]
     >>> list(random_walk(0, 0, 1, 1000, rng=7)) == list(random_walk(0, 0, 1, 1000, rng=7))
@@ -82,7 +82,7 @@ def random_walks(
 ) -> Iterator[tuple[float, ...]]:
     """Yield the values of several walks side by side, aligned in time: a tuple a step.
 
-    >>> from headrace import random_walk, random_walks
+    >>> from headrace.datasets import random_walk, random_walks
     >>> up, down = random_walk(1, 0, 0, 4), random_walk(-1, 0, 0, 3)
     >>> list(random_walks(up, down))
     [(0.0, 0.0), (1.0, -1.0), (2.0, -2.0)]
@@ -156,7 +156,7 @@ def random_walk_array(
 ) -> NDArray[np.float64]:
     """Return all ``n`` values of a random walk at once: the numbers of `random_walk`, bit for bit, without a loop.
 
-    >>> from headrace import random_walk, random_walk_array
+    >>> from headrace.datasets import random_walk, random_walk_array
     >>> walk = random_walk_array(0.1, 3, 2, 1000, rng=7)
     >>> walk.shape, walk.tolist() == list(random_walk(0.1, 3, 2, 1000, rng=7))
     ((1000,), True)
@@ -231,7 +231,8 @@ class _Walk:
 class RandomWalkDataset(IterableDataset[Any]):
     """A stream of random walks, cut into pairs of a window and what comes after it, to train forecasters on.
 
-    >>> from headrace import DataLoader, RandomWalkDataset
+    >>> from headrace import DataLoader
+    >>> from headrace.datasets import RandomWalkDataset
     >>> dataset = RandomWalkDataset(0, 0, 1, 100, walks=8, window=16, horizon=4)
     >>> windows, targets = next(iter(DataLoader(dataset, batch_size=32, seed=0)))
     >>> windows.shape, targets.shape, len(dataset)

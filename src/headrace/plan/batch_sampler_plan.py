@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class BatchSamplerPlan:
     """One epoch of a batch sampler's batches: at each step, one for each rank.
 
-    >>> from headrace import BucketBatchSampler
+    >>> from headrace.samplers import BucketBatchSampler
     >>> from headrace.plan.batch_plan import RankShare
     >>> from headrace.context.seeds import key_of
     >>> order = BucketBatchSampler([1, 2, 3, 4, 5, 6], 2, shuffle=False).batch_order(key_of(0))

@@ -26,7 +26,8 @@ BATCHES = 100
 class BucketBatchSampler(PlannedBatchSampler[int]):
     """Batches of one size, whose samples have similar lengths, in random order.
 
-    >>> from headrace import BucketBatchSampler, DataLoader
+    >>> from headrace import DataLoader
+    >>> from headrace.samplers import BucketBatchSampler
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
     >>> for batch in DataLoader(lengths, batch_sampler=BucketBatchSampler(lengths, 2, shuffle=False)):
     ...     print(batch)
@@ -82,7 +83,8 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
 class TokenBatchSampler(PlannedBatchSampler[int]):
     """Batches of similar cost: the longest sample, times the number of samples, is within a budget.
 
-    >>> from headrace import DataLoader, TokenBatchSampler
+    >>> from headrace import DataLoader
+    >>> from headrace.samplers import TokenBatchSampler
     >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
     >>> for batch in DataLoader(lengths, batch_sampler=TokenBatchSampler(lengths, max_tokens=110, shuffle=False)):
     ...     print(batch)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class BalancedBatchSampler(PlannedBatchSampler[int]):
     """Batches with the same number of samples of each of their classes, also of rare classes.
 
-    >>> from headrace import BalancedBatchSampler, DataLoader
+    >>> from headrace import DataLoader
+    >>> from headrace.samplers import BalancedBatchSampler
     >>> labels = ["cat"] * 6 + ["dog"] * 2
     >>> for batch in DataLoader(labels, batch_sampler=BalancedBatchSampler(labels, samples_per_class=2), seed=0):
     ...     print(sorted(batch))

@@ -33,7 +33,8 @@ STRIDE = 0x9E3779B97F4A7C15
 class MixtureSampler(PlannedSampler[int]):
     """Indices into concatenated datasets, drawn from each dataset in proportion to its weight.
 
-    >>> from headrace import ConcatDataset, DataLoader, MixtureSampler
+    >>> from headrace import ConcatDataset, DataLoader
+    >>> from headrace.samplers import MixtureSampler
     >>> english, french = ["a", "b", "c", "d"], ["à", "é"]
     >>> both = ConcatDataset([english, french])
     >>> sampler = MixtureSampler([english, french], [0.9, 0.1], num_samples=1000)
@@ -86,7 +87,7 @@ class MixtureSampler(PlannedSampler[int]):
     def changed(self, since: int, weights: Sequence[float]) -> MixtureSampler:
         """Return this mixture with other weights from the ``since``-th sample of the run on.
 
-        >>> from headrace import MixtureSampler
+        >>> from headrace.samplers import MixtureSampler
         >>> half = MixtureSampler([10, 10], [0.5, 0.5], num_samples=12, seed=0)
         >>> later = half.changed(6, [0, 1])
         >>> list(half)[:6] == list(later)[:6], [index >= 10 for index in list(later)[6:]]

@@ -78,7 +78,7 @@ class BatchOrdered(Protocol):
 class FixedEpoch:
     """A planned sampler's order of one fixed epoch; the ``epoch`` argument of `keys` is ignored.
 
-    >>> from headrace import RepeatedSampler
+    >>> from headrace.samplers import RepeatedSampler
     >>> from headrace.context.seeds import key_of
     >>> sampler = RepeatedSampler(4, 1)
     >>> FixedEpoch(sampler, key_of(0), 3).keys(0, 0, 4) == sampler.order(key_of(0)).keys(3, 0, 4)

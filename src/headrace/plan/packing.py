@@ -25,14 +25,16 @@ Fit = Literal["first", "best"]
 class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
     """Batches of rows; each row is a group of samples that fit in it together.
 
-    >>> from headrace import PackingBatchSampler
+    >>> from headrace.samplers import PackingBatchSampler
     >>> lengths = [7, 4, 3, 6, 2, 8]
     >>> for batch in PackingBatchSampler(lengths, row_length=10, batch_size=2, shuffle=False):
     ...     print(batch)
     [(5, 4), (0, 2)]
     [(3, 1)]
     >>> import numpy as np
-    >>> from headrace import DataLoader, GroupedDataset, PackedCollate
+    >>> from headrace import DataLoader
+    >>> from headrace.collate import PackedCollate
+    >>> from headrace.datasets import GroupedDataset
     >>> words = GroupedDataset([np.full(length, length) for length in lengths])
     >>> rows = PackingBatchSampler(lengths, row_length=10, batch_size=2, shuffle=False)
     >>> for values, segment_ids, positions in DataLoader(words, batch_sampler=rows, collate_fn=PackedCollate(10)):

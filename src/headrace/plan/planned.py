@@ -56,7 +56,35 @@ class Planned(ABC):
 
 
 class PlannedSampler(Planned, Generic[K_co]):
-    """A sampler whose order is a function of (seed, epoch, position)."""
+    """A sampler whose order is a function of (seed, epoch, position): the base class for your own.
+
+    >>> from headrace import DataLoader
+    >>> from headrace.samplers import PlannedSampler
+    >>> class Backwards(PlannedSampler[int]):
+    ...     def __init__(self, size, seed=None):
+    ...         super().__init__(seed)
+    ...         self.size = size
+    ...     def order(self, key):
+    ...         return BackwardsOrder(self.size)
+    ...     def __len__(self):
+    ...         return self.size
+    ...     @property
+    ...     def fingerprint(self):
+    ...         return {"size": self.size, "seed": self.seed}
+    >>> class BackwardsOrder:
+    ...     def __init__(self, size):
+    ...         self.size = size
+    ...     def __len__(self):
+    ...         return self.size
+    ...     def keys(self, epoch, start, stop):
+    ...         return [self.size - 1 - place for place in range(start, stop)]
+    >>> [batch.tolist() for batch in DataLoader(range(5), 2, sampler=Backwards(5))]
+    [[4, 3], [2, 1], [0]]
+
+    A loader resumes it at any step at once, and ranks share it. ``order(key)`` returns what answers ``keys(epoch,
+    start, stop)``, with ``stop`` at most its length; draw from ``key_for(key)``, which is the sampler's own seed if it
+    has one. `headrace.testing.SamplerTests` is the suite for it.
+    """
 
     @abstractmethod
     def order(self, key: Key) -> Order:
@@ -73,7 +101,28 @@ class PlannedSampler(Planned, Generic[K_co]):
 
 
 class PlannedBatchSampler(Planned, Generic[K_co]):
-    """A batch sampler whose batches are a function of (seed, epoch, step)."""
+    """A batch sampler whose batches are a function of (seed, epoch, step): the base class for your own.
+
+    >>> from headrace.samplers import PlannedBatchSampler
+    >>> class Twins(PlannedBatchSampler[int]):
+    ...     def batch_order(self, key):
+    ...         return TwinsOrder()
+    ...     @property
+    ...     def fingerprint(self):
+    ...         return {"seed": self.seed}
+    >>> class TwinsOrder:
+    ...     def count(self, epoch):
+    ...         return 3
+    ...     def keys(self, epoch, step):
+    ...         return [2 * step, 2 * step + 1]
+    ...     def start(self, epoch, step):
+    ...         return 2 * step
+    >>> list(Twins(None))
+    [[0, 1], [2, 3], [4, 5]]
+
+    ``batch_order(key)`` returns what answers ``count(epoch)``, how many batches there are; ``keys(epoch, step)``; and
+    ``start(epoch, step)``, how many keys come before. `headrace.testing.BatchSamplerTests` is the suite for it.
+    """
 
     _orders: tuple[Key, BatchOrder] | None = None
 

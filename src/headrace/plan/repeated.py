@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class RepeatedSampler(PlannedSampler[int]):
     """Each index of a dataset ``repeats`` times per epoch, with different augmentation each time.
 
-    >>> from headrace import RepeatedSampler
+    >>> from headrace.samplers import RepeatedSampler
     >>> list(RepeatedSampler("abc", 2, seed=0))
     [1, 1, 2, 2, 0, 0]
     >>> from headrace import DataLoader

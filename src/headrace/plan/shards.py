@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ShardSampler(PlannedSampler[int]):
     """All indices of a sharded dataset, in an order that reads only a few shards at a time.
 
-    >>> from headrace import ShardSampler
+    >>> from headrace.samplers import ShardSampler
     >>> sampler = ShardSampler([3, 3, 3, 3], window=2, seed=0)
     >>> order = list(sampler)
     >>> sorted(order) == list(range(12))

@@ -118,7 +118,7 @@ class _PlannedTests:
 class SamplerTests(_PlannedTests):
     """What every `PlannedSampler` must do: inherit it and define ``make``.
 
-    >>> from headrace import ShardSampler
+    >>> from headrace.samplers import ShardSampler
     >>> class TestShards(SamplerTests):
     ...     def make(self, seed):
     ...         return ShardSampler([5, 7, 3], window=2, seed=seed)
@@ -162,7 +162,7 @@ class SamplerTests(_PlannedTests):
 class BatchSamplerTests(_PlannedTests):
     """What every `PlannedBatchSampler` must do: inherit it and define ``make``.
 
-    >>> from headrace import BucketBatchSampler
+    >>> from headrace.samplers import BucketBatchSampler
     >>> class TestBuckets(BatchSamplerTests):
     ...     def make(self, seed):
     ...         return BucketBatchSampler(range(30), 4, bucket_size=9, seed=seed)
