@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from headrace.datasets.columns import Columns
 from headrace.image import fused
 from headrace.image.targets import spatial_part
 from headrace.interop import floats
+from headrace.storage.spans import span_error
 from headrace.transforms.image_transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
-    from headrace.datasets.source import Arrays, Files, Source
+    from headrace.datasets.source import Source
+    from headrace.errors import HeadraceError
     from headrace.image.fused import Plan
     from headrace.transforms.base import Step
     from headrace.transforms.image_transform import Scaling
@@ -152,12 +154,14 @@ class InFlightBatch:
         self._check()
         missing = set(self.job.missing)
         if missing:
-            here = seeds.current()
+            here, failures = seeds.current(), _failures(self.job)
             for row in seeds.each(len(self._keys)):
                 if row in missing:
                     if stop is not None:
                         stop()
                     here.alone = True
+                    if row in failures:
+                        raise _unread(failures[row])
                     sample = self._one(self._keys[row])
                     self._columns[0][row] = sample[0] if isinstance(sample, tuple) else sample
         return self._columns[0] if self._stripped else self._columns
@@ -187,9 +191,12 @@ def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any
     _count(job)
     check()
     missing, drawn = set(job.missing), job.drawn
+    failures = _failures(job) if missing else {}
     made = []
     for row in seeds.each(len(keys)):
         here.alone = True
+        if row in failures:
+            raise _unread(failures[row])
         if row in missing:
             made.append(one(keys[row]))
             continue
@@ -214,7 +221,8 @@ def _begun(
     source = cast("Source", protocol.native_source(root))
     images = empty((len(rows), *plan.shape), plan.dtype)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
-    job = _job(plan, source, rows, fused.place_of(here), floats.bits(images), here.rows, begun)
+    place, out = fused.place_of(here), floats.bits(images)
+    job = plan.kernel.rows(_opened_by_extension(source), rows, place, out, here.rows, begun)
     filled = [images]
     with timed("collate"):
         for number, array in enumerate(source.beside):
@@ -223,14 +231,29 @@ def _begun(
     return source, filled, job, partial(source.check, rows)
 
 
-def _job(plan: Plan, source: Source, rows: NDArray[np.int64], place: Any, *out: Any) -> Any:
-    """Return the extension's job for rows of a source."""
-    if source.image_shape is None:
-        files = cast("Files", source)
-        paths = files.paths
-        return plan.kernel.files(paths._text, paths._ends, os.fsencode(files.folder), rows, place, *out)
-    arrays = cast("Arrays", source)
-    return plan.kernel.arrays(arrays.images, rows, place, *out, arrays.is_mapped)
+_opened: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+"""The extension's own source of each source: made once in a process, with the files that it keeps open."""
+
+
+def _opened_by_extension(source: Source) -> Any:
+    found = _opened.get(source)
+    return found if found is not None else _opened.setdefault(source, source.opened_by(kernel))
+
+
+def _failures(job: Any) -> dict[int, Any]:
+    """Return why rows could not be read, where reading them again might give other bytes."""
+    return dict(job.failures)
+
+
+def _unread(failure: Any) -> HeadraceError:
+    return span_error(
+        failure.kind,
+        failure.path,
+        failure.offset,
+        failure.length,
+        found=failure.found,
+        error=failure.error,
+    )
 
 
 def _count(job: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.image.decoding import Decoding
+from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +42,11 @@ class Source:
 
     def refusal(self, name: str) -> str:
         """Say why the native extension cannot read the images of a dataset of this name; nothing where it can."""
-        return f"the native extension reads no {type(self).__qualname__} yet; {name} is read sample by sample"
+        return f"the native extension reads no {type(self).__qualname__}; {name} is read sample by sample"
+
+    def opened_by(self, extension: Any) -> Any:
+        """Return the native extension's own source of the same images."""
+        raise NotImplementedError(f"{type(self).__qualname__} is not known to the native extension")
 
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of one of the arrays beside the images, counted from 0, into an array."""
@@ -69,13 +75,25 @@ class Files(Source):
         """Refuse what is not decoded to RGB."""
         return _mode_refusal(self.decoding, name)
 
+    def opened_by(self, extension: Any) -> Any:
+        """Hand over the paths."""
+        return extension.Source.files(*_packed(self.paths, self.folder))
+
 
 @dataclass(frozen=True, eq=False)
 class Ranges(Source):
-    """A stretch of a file for each image: the bytes from ``offset`` on, ``length`` of them, in ``paths[file]``.
+    """A range of a file for each image: the bytes from ``offset`` on, ``length`` of them, in ``paths[file]``.
+
+    >>> import numpy as np
+    >>> from headrace.datasets import PackedList
+    >>> shards = PackedList(["0.tar", "1.tar"])
+    >>> source = Ranges(shards, np.array([0, 0, 1]), np.array([512, 2048, 512]), np.array([900, 700, 800]))
+    >>> source.offset[1], source.length[1]
+    (np.int64(2048), np.int64(700))
 
     ``file``, ``offset`` and ``length`` are int64 arrays with an entry for each sample. ``facts``, where the index was
-    made earlier: an int64 array of each file's size in bytes and time of modification (ns) at that time.
+    made earlier: an int64 array of each file's size in bytes and time of modification (ns) at that time. A file that
+    differs from them, or from what it was when it was first opened, is an error that names path and offset.
     """
 
     paths: PackedList
@@ -85,6 +103,23 @@ class Ranges(Source):
     folder: str = ""
     decoding: Decoding = field(default_factory=Decoding)
     facts: NDArray[np.int64] | None = None
+
+    def refusal(self, name: str) -> str:
+        """Refuse what is not decoded to RGB."""
+        return _mode_refusal(self.decoding, name)
+
+    def opened_by(self, extension: Any) -> Any:
+        """Hand over paths and ranges: at most 64 files stay open, each checked after each read."""
+        ranges = (_int64(each) for each in (self.file, self.offset, self.length))
+        facts = None if self.facts is None else _int64(self.facts)
+        return extension.Source.ranges(*_packed(self.paths, self.folder), *ranges, facts)
+
+    def read(self, row: int) -> bytes:
+        """Read the bytes of one image, in Python; raises what `read_span` raises."""
+        file = int(self.file[row])
+        facts = None if self.facts is None else self.facts[file]
+        path = os.path.join(self.folder, self.paths[file])  # noqa: PTH118  as the extension joins them
+        return read_span(path, int(self.offset[row]), int(self.length[row]), facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +132,18 @@ class Bytes(Source):
     buffer: NDArray[np.uint8]
     begins: NDArray[np.int64]
     decoding: Decoding = field(default_factory=Decoding)
+
+    def refusal(self, name: str) -> str:
+        """Refuse what is not decoded to RGB."""
+        return _mode_refusal(self.decoding, name)
+
+    def opened_by(self, extension: Any) -> Any:
+        """Hand over the buffer; a memory-mapped one is read under guard."""
+        return extension.Source.packed(self.buffer, _int64(self.begins), isinstance(self.buffer, np.memmap))
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one image."""
+        return self.buffer[int(self.begins[row]) : int(self.begins[row + 1])].tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +175,10 @@ class Arrays(Source):
             return ""
         return f"the kernel reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; {name} has another"
 
+    def opened_by(self, extension: Any) -> Any:
+        """Hand over the array of images."""
+        return extension.Source.arrays(self.images, self.is_mapped)
+
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of an array, from its file where it is memory-mapped."""
         mapped = self.maps[number + 1] if self.maps else None
@@ -154,6 +205,14 @@ def label_of(value: Any) -> Any:
     (3, array([1.5, 2. ]))
     """
     return value.item() if value.ndim == 0 else value.copy()
+
+
+def _packed(paths: PackedList, folder: str) -> tuple[NDArray[np.uint8], NDArray[Any], bytes]:
+    return paths._text, paths._ends, os.fsencode(folder)
+
+
+def _int64(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(numbers, np.int64)
 
 
 def _mode_refusal(decoding: Decoding, name: str) -> str:

@@ -1,6 +1,7 @@
 #include "open_files.hpp"
 
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,19 @@ int open_to_read(const char* path) {
     const int descriptor = ::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (descriptor >= 0 || errno != EINTR) return descriptor;
   }
+}
+
+// File systems date changes in ticks of up to 10 ms: a file that was written to just now may change again without a new
+// date. Wait until its date is older than that.
+void let_settle(int descriptor) {
+  constexpr std::int64_t tick = 20000000;
+  struct stat found;
+  struct timespec now;
+  if (::fstat(descriptor, &found) != 0 || ::clock_gettime(CLOCK_REALTIME, &now) != 0) return;
+  const std::int64_t age = static_cast<std::int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec - time_of(found);
+  if (age < 0 || age >= tick) return;
+  const struct timespec rest{0, static_cast<long>(tick - age)};
+  ::nanosleep(&rest, nullptr);
 }
 
 bool fail(ReadFailure& failure, ReadFailure::Kind kind, int error, std::int64_t found) {
@@ -159,7 +173,11 @@ std::shared_ptr<OpenFile> OpenFiles::open_new(State& state, std::int64_t file, R
     idle.clear();
     descriptor = open_to_read(path.c_str());
   }
-  if (descriptor >= 0) return std::make_shared<OpenFile>(descriptor);
+  if (descriptor >= 0) {
+    auto open = std::make_shared<OpenFile>(descriptor);
+    let_settle(descriptor);
+    return open;
+  }
   const int error = errno;
   fail(failure, error == ENOENT || error == ENOTDIR ? ReadFailure::missing : ReadFailure::unreadable, error, -1);
   return nullptr;
