@@ -93,7 +93,7 @@ def run(told: argparse.Namespace, lists: list[Path], files: list[Path]) -> None:
     images = [ImageList(file).map(Resize((SIDE, SIDE)), RandomHorizontalFlip(), ToFloat()) for file in lists]
     train, test = (PairedDataset(*both, k=SOUNDS) for both in zip(images, sounds, strict=True))
     # A thread: a process, started anew for every epoch, would take longer to import Keras than to read.
-    training = DataLoader(train, batch_size=32, shuffle=True, seed=0, num_workers=1, workers="thread", drop_last=True)
+    training = DataLoader(train, batch_size=32, shuffle=True, seed=0, num_workers=1, backend="threads", drop_last=True)
     held_out = DataLoader(test, batch_size=256, shuffle=True, seed=0)  # shuffled for the picture only
 
     classes = int(sounds[0].labels.max()) + 1

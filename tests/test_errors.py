@@ -117,10 +117,10 @@ class TornPage(SampleError):
         self.page = page
 
 
-@pytest.mark.parametrize("workers", ["inline", "thread", "process"])
-def test_a_loop_raises_the_error_with_its_parts(workers: str) -> None:
+@pytest.mark.parametrize("backend", ["inline", "threads", "processes"])
+def test_a_loop_raises_the_error_with_its_parts(backend: str) -> None:
     """Bring the parts and the notes out of a worker of any kind."""
-    loader = DataLoader(Refusing(), 2, num_workers=0 if workers == "inline" else 1, workers=workers)  # type: ignore[arg-type]
+    loader = DataLoader(Refusing(), 2, num_workers=0 if backend == "inline" else 1, backend=backend)
     with loader, pytest.raises(BadImage) as caught:
         list(loader)
     assert {name: getattr(caught.value, name) for name in PARTS} == PARTS

@@ -31,8 +31,8 @@ from headrace.samplers import (
     ShardSampler,
 )
 
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
-KINDS: list[dict[str, Any]] = [{}, {"num_workers": 2, "workers": "thread"}, {"num_workers": 2, **FORK}]
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
+KINDS: list[dict[str, Any]] = [{}, {"num_workers": 2, "backend": "threads"}, {"num_workers": 2, **FORK}]
 
 
 class Some:
@@ -219,8 +219,8 @@ def test_an_epoch_that_is_not_over_is_not_proven() -> None:
 def test_what_is_fetched_ahead_is_not_received() -> None:
     """Write down what the loop was given, when it was."""
     ledger = Ledger()
-    loader = DataLoader(range(40), 2, num_workers=2, workers="thread", ledger=ledger)
-    batches = loader._ahead(lambda batch: batch)
+    loader = DataLoader(range(40), 2, num_workers=2, backend="threads", ledger=ledger)
+    batches = loader._session.loop(lambda batch: batch)
     next(batches), next(batches)
     assert verify_epoch(ledger).delivered == 4
     loader.close()
@@ -300,7 +300,7 @@ class Stream(IterableDataset[int]):
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"num_workers": 2, **FORK}, {"num_workers": 1, "workers": "thread"}, {"num_workers": 2, "shard": "auto"}],
+    [{}, {"num_workers": 2, **FORK}, {"num_workers": 1, "backend": "threads"}, {"num_workers": 2, "read_once": True}],
     ids=str,
 )
 @pytest.mark.parametrize("drop_last", [False, True])

@@ -455,7 +455,7 @@ def test_a_sample_that_does_not_come_in_time_is_named() -> None:
         ({"persistent_workers": True}, "persistent_workers option needs num_workers > 0"),
         ({"multiprocessing_context": "fork"}, r"multi-process loading \(num_workers > 0\), but got"),
         ({"num_workers": 1, "multiprocessing_context": 3}, "multiprocessing_context option should be a valid context"),
-        ({"shard": "auto"}, "is for iterable datasets"),
+        ({"read_once": True}, "is for iterable datasets"),
         ({"threads_per_worker": 0}, "threads_per_worker must be an integer from 1 up; got 0"),
         ({"restart_workers": -1}, "restart_workers must be an integer from 0 up"),
         ({"dataset": [], "shuffle": True}, "num_samples should be a positive integer value, but got num_samples=0"),

@@ -27,9 +27,9 @@ from headrace.samplers import BatchSampler, RandomSampler, SequentialSampler
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2, "workers": "thread"},
-    {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-    {"num_workers": 3, "workers": "process", "multiprocessing_context": "fork"},
+    {"num_workers": 2, "backend": "threads"},
+    {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+    {"num_workers": 3, "backend": "processes", "multiprocessing_context": "fork"},
 ]
 
 
@@ -59,7 +59,7 @@ def test_processes_give_the_bytes_that_the_loop_itself_gives(context: str) -> No
     """Compare two epochs, augmentation from `rng` and from the global generators included."""
     inline = DataLoader(Noisy(), 7, shuffle=True, seed=3)
     process = DataLoader(
-        Noisy(), 7, shuffle=True, seed=3, num_workers=2, workers="process", multiprocessing_context=context
+        Noisy(), 7, shuffle=True, seed=3, num_workers=2, backend="processes", multiprocessing_context=context
     )
     for _ in range(2):
         assert bytes_of(process) == bytes_of(inline)
@@ -68,7 +68,7 @@ def test_processes_give_the_bytes_that_the_loop_itself_gives(context: str) -> No
 def test_lambdas_and_what_a_test_defines_reach_spawned_workers() -> None:
     """Carry by value what pickle carries by name only."""
     twice = ArrayDataset(np.arange(6)).map(lambda x: 2 * x)
-    loader = DataLoader(twice, 3, num_workers=1, workers="process", multiprocessing_context="spawn")
+    loader = DataLoader(twice, 3, num_workers=1, backend="processes", multiprocessing_context="spawn")
     assert [batch.tolist() for batch in loader] == [[0, 2, 4], [6, 8, 10]]
 
 
@@ -180,7 +180,7 @@ def test_lanes_come_in_turn_until_each_is_over(sizes: list[int], batch_size: int
         Uneven(),
         batch_size,
         num_workers=workers,
-        workers="process",
+        backend="processes",
         multiprocessing_context="fork",
         drop_last=drop_last,
     )
@@ -207,7 +207,9 @@ def test_a_stream_goes_on_where_a_killed_process_was(tmp_path: Path) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield number
 
-    loader: DataLoader[Any] = DataLoader(Stream(), 4, num_workers=1, workers="process", multiprocessing_context="fork")
+    loader: DataLoader[Any] = DataLoader(
+        Stream(), 4, num_workers=1, backend="processes", multiprocessing_context="fork"
+    )
     with pytest.warns(RuntimeWarning, match="SIGKILL"):
         assert [n for batch in loader for n in batch.tolist()] == list(range(40))
 
@@ -284,7 +286,7 @@ def test_a_generator_fixes_the_loops_that_follow() -> None:
         ({"dataset": iter([1]), "sampler": [0]}, "expected unspecified sampler option"),
         ({"dataset": iter([1]), "batch_sampler": [[0]]}, "expected unspecified batch_sampler option"),
         ({"dataset": iter([1]), "on_error": "replace"}, "needs a dataset with an index"),
-        ({"workers": "ray"}, "workers must be one of 'auto', 'inline', 'thread', 'process'"),
+        ({"backend": "ray"}, "backend must be one of 'auto', 'inline', 'threads', 'processes'"),
         ({"num_workers": 1, "multiprocessing_context": "vfork"}, "should specify a valid start method in"),
         ({"generator": "x"}, "generator must be"),
         ({"generator": 1, "seed": 1}, "exclude each other"),
@@ -298,7 +300,7 @@ def test_more_arguments_are_checked_at_the_door(arguments: dict[str, Any], words
         DataLoader(**{"dataset": [1, 2, 3], **arguments})
 
 
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
 
 
 class Whose:
@@ -439,7 +441,7 @@ def test_out_of_order_a_slow_batch_holds_up_no_other(tmp_path: Path) -> None:
     assert list(opening(tmp_path / "open", 9, loader)) == [1, 3, 4, 5, 6, 7, 8, 9, 0, 2]
 
 
-@pytest.mark.parametrize("how", [{"workers": "thread"}, FORK, {}], ids=str)
+@pytest.mark.parametrize("how", [{"backend": "threads"}, FORK, {}], ids=str)
 def test_out_of_order_every_batch_comes_once(how: dict[str, Any]) -> None:
     """Deliver all of an epoch, in whatever order."""
     numbers = ArrayDataset(np.arange(60)).map(lambda number, rng: (number, rng.random()))
@@ -476,7 +478,7 @@ class Letters(IterableDataset[str]):
             yield f"{letter}{rng().integers(10)}"
 
 
-@pytest.mark.parametrize("how", [{"workers": "thread"}, FORK, {**FORK, "threads_per_worker": 2}], ids=str)
+@pytest.mark.parametrize("how", [{"backend": "threads"}, FORK, {**FORK, "threads_per_worker": 2}], ids=str)
 def test_a_stream_that_does_not_shard_itself_is_read_once_and_handed_round(how: dict[str, Any]) -> None:
     """Give the samples, and the random numbers, of reading it inline, whoever finishes them; read it here, once."""
 
@@ -491,14 +493,14 @@ def test_a_stream_that_does_not_shard_itself_is_read_once_and_handed_round(how: 
             assert letters.reads == 1
         return batches
 
-    assert run(num_workers=2, shard="auto", **how) == run() == run(shard="auto")
+    assert run(num_workers=2, read_once=True, **how) == run() == run(read_once=True)
 
 
 def test_large_samples_of_a_stream_reach_the_workers() -> None:
     """Send what was read to the workers, however large, without filling their channels."""
     rows = [np.full(300_000, number, np.float32) for number in range(12)]
     stream: Any = (row for row in rows)
-    loader: DataLoader[Any] = DataLoader(stream, 2, num_workers=2, shard="auto", **FORK)
+    loader: DataLoader[Any] = DataLoader(stream, 2, num_workers=2, read_once=True, **FORK)
     assert [batch[:, 0].tolist() for batch in loader] == [[2.0 * n, 2.0 * n + 1] for n in range(6)]
 
 
@@ -511,7 +513,7 @@ def test_a_bad_sample_of_a_shared_stream_is_named_by_its_place() -> None:
         return letter
 
     mapped = MappedIterable((letter for letter in "abcdef"), fussy)
-    loader: DataLoader[Any] = DataLoader(mapped, 2, num_workers=2, shard="auto", on_error="skip", **FORK)
+    loader: DataLoader[Any] = DataLoader(mapped, 2, num_workers=2, read_once=True, on_error="skip", **FORK)
     assert list(loader) == [["a", "b"], ["d", "e"], ["f"]]
     assert [(bad.index, bad.error) for bad in loader.statistics().bad] == [(2, "ValueError: c is bad")]
     iterator = iter(DataLoader(MappedIterable(list("abc"), fussy), 2))
@@ -559,8 +561,8 @@ def test_workers_are_what_the_dataset_suits() -> None:
     assert not made_by(Whose())
     assert not made_by(arrays, multiprocessing_context="fork")
     assert not made_by([1, 2], collate_fn=list)
-    assert made_by(Whose(), workers="thread")
-    assert not made_by(arrays, workers="inline")
+    assert made_by(Whose(), backend="threads")
+    assert not made_by(arrays, backend="inline")
 
 
 def test_the_number_of_workers_can_follow_the_machine() -> None:
@@ -607,7 +609,7 @@ def test_more_batches_of_no_more_samples_do_not_warn() -> None:
             return iter(self.text if info is None else self.text[info.id :: info.num_workers])
 
     for text, parts in (("abcde", 3), ("abcdef", 2)):
-        loader: DataLoader[Any] = DataLoader(Halves(text), 2, num_workers=parts, workers="process")
+        loader: DataLoader[Any] = DataLoader(Halves(text), 2, num_workers=parts, backend="processes")
         assert len(loader) == 3
         if parts == 3:
             assert sum(map(len, loader)) == 5

@@ -13,7 +13,7 @@ import headrace
 
 def main():
     loader = headrace.DataLoader(
-        range(8), 4, num_workers=2, workers="process", multiprocessing_context="{method}", worker_init_fn={init}
+        range(8), 4, num_workers=2, backend="processes", multiprocessing_context="{method}", worker_init_fn={init}
     )
     for batch in loader:
         print(batch)
@@ -69,7 +69,7 @@ import multiprocessing
 import headrace
 
 def load(kind):
-    return [batch.tolist() for batch in headrace.DataLoader(range(4), 2, num_workers=1, workers=kind)]
+    return [batch.tolist() for batch in headrace.DataLoader(range(4), 2, num_workers=1, backend=kind)]
 
 def attempt(kind):
     try:
@@ -79,7 +79,7 @@ def attempt(kind):
 
 if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        print(pool.map(attempt, ["thread", "process"]))
+        print(pool.map(attempt, ["threads", "processes"]))
 """
 
 
@@ -90,4 +90,4 @@ def test_a_daemonic_process_is_pointed_to_threads(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "[[[0, 1], [2, 3]], " in done.stdout
-    assert 'workers="thread"' in done.stdout
+    assert 'backend="threads"' in done.stdout

@@ -23,10 +23,10 @@ from headrace.samplers import (
 )
 
 SIZE = 24
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2, "workers": "thread"},
+    {"num_workers": 2, "backend": "threads"},
     {"num_workers": 2, **FORK},
     {"num_workers": 1, "threads_per_worker": 2, **FORK},
 ]
@@ -250,7 +250,7 @@ def test_a_far_epoch_and_step_are_reached_at_once() -> None:
     sampler = MixtureSampler([10**9, 10**6], [3, 1])
     loader = DataLoader(range(10**9 + 10**6), 8, sampler=sampler, seed=1)
     loader.load_state_dict({**loader.state_dict(), "epoch": 10**4, "step": 10**7, "samples": 8 * 10**7})
-    asked = sampler.order(loader._key)  # type: ignore[arg-type]  # it has a seed
+    asked = sampler.order(loader._session.settings.key)  # type: ignore[arg-type]  # it has a seed
     assert next(iter(loader)).tolist() == asked.keys(10**4, 8 * 10**7, 8 * 10**7 + 8)
 
 

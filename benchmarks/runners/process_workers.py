@@ -63,10 +63,10 @@ def loader(
     if kind == "headrace.torch":
         from headrace.torch import DataLoader as Tensors
 
-        return Tensors(dataset, batch, workers="process", **how)
+        return Tensors(dataset, batch, backend="processes", **how)
     from headrace import DataLoader
 
-    return DataLoader(dataset, batch, workers="process", **how)
+    return DataLoader(dataset, batch, backend="processes", **how)
 
 
 def transport(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace import loader
 from headrace.errors import ArgumentError, missing
+from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
 from headrace.transforms.image_transform import finishing
 
@@ -18,11 +19,18 @@ except ModuleNotFoundError as error:
     raise missing("JAX", extra="jax", purpose="headrace.jax") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["DataLoader", "on_device"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+def _placing(loader: Any) -> Callable[[Any], Any]:
+    """Return what puts a batch on the loader's device or sharding."""
+    if loader.pin_memory:
+        warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=3)
+    return _Place(loader.device if loader.sharding is None else loader.sharding, loader.world_size)
 
 
 class DataLoader(loader.DataLoader[T_co]):
@@ -51,7 +59,8 @@ class DataLoader(loader.DataLoader[T_co]):
     sharding that is none.
     """
 
-    _start_method = "forkserver"  # JAX runs threads, and a fork in the middle of them may hang
+    # JAX runs threads, and a fork in the middle of them may hang.
+    _adapter = Adapter(place=_placing, start_method="forkserver")
 
     def __init__(
         self,
@@ -69,12 +78,6 @@ class DataLoader(loader.DataLoader[T_co]):
         super().__init__(dataset, *args, **arguments)
         self.device = device
         self.sharding = sharding
-
-    def __iter__(self) -> Iterator[T_co]:
-        """Begin a loop over the next epoch."""
-        if self.pin_memory:
-            warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=2)
-        return self._ahead(_Place(self.device if self.sharding is None else self.sharding, self.world_size))
 
 
 def on_device(*transforms: Any) -> Callable[[Any], Any]:

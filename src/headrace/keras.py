@@ -19,6 +19,7 @@ import numpy as np
 from headrace import loader
 from headrace.errors import ArgumentError, missing
 from headrace.interop.calls import article
+from headrace.run.adapter import Adapter
 
 try:
     import keras
@@ -75,11 +76,12 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     without any.
     """
 
-    _start_method = "forkserver"  # every back end runs threads, and a fork in the middle of them may hang
+    # Every back end runs threads, and a fork in the middle of them may hang.
+    _adapter = Adapter(start_method="forkserver")
 
     # Not the properties of the two classes above, which would stand in front of the loader's attributes.
     batch_size: int | None = None
-    workers: Any = "auto"
+    workers = 1
     use_multiprocessing = False
     max_queue_size = 10
 
@@ -162,7 +164,7 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     def _pass(self) -> Iterator[Any]:
         """Read what is left of an epoch; begun with the first batch, for Keras makes more iterators than it uses."""
         place, whole = self._here, self.num_batches
-        before = 0 if self._resume is None else self._resume["batches"]
+        before = self._session.progress.loaded.get("batches", 0)
         taken, batches = 0, iter(self)
         try:
             batch = next(batches, END)
@@ -185,11 +187,11 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
     @property
     def _here(self) -> Any:
         """What is read next: an epoch, or the rest of one."""
-        return self._epoch, self._resume, self._cursor
+        return self._session.progress.mark
 
     @_here.setter
     def _here(self, place: Any) -> None:
-        self._epoch, self._resume, self._cursor = place
+        self._session.progress.mark = place
 
 
 def _arranged(batch: Any) -> Any:

@@ -12,7 +12,7 @@ be used beside them. This is the only file that imports torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +49,7 @@ from headrace.collate.exact import check_unmasked, numbers
 from headrace.context import seeds
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats
+from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
 from headrace.transforms.image_transform import finishing
 
@@ -220,6 +221,32 @@ def _tensor(array: Any) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if floats.is_bfloat16(array.dtype) else tensor
 
 
+def _takes_generator(generator: Any) -> bool:
+    return generator is None or isinstance(generator, torch.Generator)
+
+
+def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
+    """Return a data pipe, which shuffles itself, as a stream; any other dataset as it is."""
+    if isinstance(dataset, IterDataPipe):
+        return _Piped(graph_settings.apply_shuffle_settings(dataset, shuffle=shuffle)), None
+    return dataset, shuffle
+
+
+def _pinning(loader: Any) -> Callable[[Any], Any] | None:
+    """Return what copies a batch to page-locked memory, if it was asked for and there is an accelerator."""
+    if not loader.pin_memory:
+        return None
+    if not torch.accelerator.is_available():
+        warnings.warn(
+            "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
+            "used.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    return partial(pinned, device=loader.pin_memory_device or None)
+
+
 class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co]):
     """`headrace.DataLoader` with batches of tensors: the arguments, and what they mean, are the same.
 
@@ -232,11 +259,22 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     ``torch.utils.data.DataLoader`` to whoever asks; only ours is run.
     """
 
-    _collate = staticmethod(default_collate)
-    _convert = staticmethod(default_convert)
-    _finish = staticmethod(as_tensors)
-    _samplers = torch.utils.data
+    _adapter = Adapter(
+        collate=default_collate,
+        convert=default_convert,
+        finish=as_tensors,
+        random_sampler=RandomSampler,
+        sequential_sampler=SequentialSampler,
+        batch_sampler=BatchSampler,
+        # What torch has there, so that `_auto_collation` and others' code find it.
+        stream_sampler=torch.utils.data.dataloader._InfiniteConstantSampler,
+        takes_generator=_takes_generator,
+        receive=_received,
+        place=_pinning,
+    )
 
+    multiprocessing_context: Any = None
+    """torch has a property here, which would hide the loader's own attribute."""
     _iterator = None
     """torch's name for the iterator that persistent workers share; Lightning asks for it. Ours share none."""
 
@@ -244,34 +282,7 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     def _dataset_kind(self) -> int:
         # torch's name too: libraries tell by it how the dataset is read.
         kinds = torch.utils.data.dataloader._DatasetKind
-        return int(kinds.Iterable if self._streams else kinds.Map)
-
-    @staticmethod
-    def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
-        if isinstance(dataset, IterDataPipe):
-            return _Piped(graph_settings.apply_shuffle_settings(dataset, shuffle=shuffle)), None
-        return dataset, shuffle
-
-    def _default_sampler(self) -> Any:
-        if self._streams:  # what torch has there, so that `_auto_collation` and others' code find it
-            return torch.utils.data.dataloader._InfiniteConstantSampler()
-        if self.generator is not None and not isinstance(self.generator, torch.Generator):
-            return RandomSampler(self.dataset) if self._shuffle else SequentialSampler(self.dataset)
-        return super()._default_sampler()
-
-    def __iter__(self) -> Iterator[T_co]:
-        """Begin a loop over the next epoch."""
-        if not self.pin_memory:
-            return self._loop()
-        if not torch.accelerator.is_available():
-            warnings.warn(
-                "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
-                "used.",
-                UserWarning,
-                stacklevel=2,
-            )
-            return self._loop()
-        return self._ahead(partial(pinned, device=self.pin_memory_device or None))
+        return int(kinds.Iterable if self._session.settings.streams else kinds.Map)
 
 
 class StatefulDataLoader(DataLoader[T_co]):

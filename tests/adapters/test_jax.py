@@ -24,8 +24,8 @@ DataLoader = pytest.importorskip("headrace.jax").DataLoader
 
 WORKERS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2, "workers": "thread"},
-    {"num_workers": 2, "workers": "process"},
+    {"num_workers": 2, "backend": "threads"},
+    {"num_workers": 2, "backend": "processes"},
 ]
 NAMES = ["inline", "threads", "processes"]
 
@@ -193,7 +193,7 @@ def test_a_loop_left_early_leaves_nothing(how: dict[str, Any]) -> None:
 
 def test_workers_that_stay_serve_the_next_loop() -> None:
     """Leave loops early, again and again, with the same worker processes; the next loop gets its own batches."""
-    with DataLoader(Pictures(), 2, num_workers=2, workers="process", persistent_workers=True) as loader:
+    with DataLoader(Pictures(), 2, num_workers=2, backend="processes", persistent_workers=True) as loader:
         for taken in (0, 1, 3):
             batches = iter(loader)
             for step in range(taken):
@@ -207,7 +207,7 @@ def test_workers_that_stay_serve_the_next_loop() -> None:
 
 def test_the_state_is_that_of_the_consumer() -> None:
     """Name the place behind the last batch received, not behind those on their way to the device."""
-    loader = DataLoader(Pictures(), 2, shuffle=True, seed=4, num_workers=2, workers="thread")
+    loader = DataLoader(Pictures(), 2, shuffle=True, seed=4, num_workers=2, backend="threads")
     batches = iter(loader)
     for _ in range(3):
         next(batches)
@@ -225,7 +225,7 @@ def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
     def collate(samples: list[int]) -> Any:
         return np.full(12345, samples[0], np.float32)
 
-    loader = DataLoader(range(20), 1, num_workers=2, workers="thread", collate_fn=collate)
+    loader = DataLoader(range(20), 1, num_workers=2, backend="threads", collate_fn=collate)
     for batch in loader:
         gc.collect()
         alive = [array for array in jax.live_arrays() if array.shape == (12345,)]
@@ -235,7 +235,7 @@ def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
 
 def test_waiting_is_counted_in_front_of_the_thread() -> None:
     """Count batches once, and as waiting only what the consumer waited."""
-    loader = DataLoader(Pictures(), 2, num_workers=2, workers="thread")
+    loader = DataLoader(Pictures(), 2, num_workers=2, backend="threads")
     for _ in loader:
         pass
     statistics = loader.statistics()

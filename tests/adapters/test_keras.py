@@ -35,8 +35,8 @@ pytestmark = [
 ]
 WORKERS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2, "workers": "thread"},
-    {"num_workers": 2, "workers": "process"},
+    {"num_workers": 2, "backend": "threads"},
+    {"num_workers": 2, "backend": "processes"},
 ]
 NAMES = ["inline", "threads", "processes"]
 
@@ -164,13 +164,13 @@ def test_evaluate_and_predict_see_every_sample_once(how: dict[str, Any]) -> None
 
 def test_predict_builds_a_model_that_is_not_built() -> None:
     """Predict every sample once though Keras had to look at the first batch."""
-    assert linear().predict(DataLoader(Rows(18), 4, num_workers=2, workers="thread"), verbose=0).shape == (18, 1)
+    assert linear().predict(DataLoader(Rows(18), 4, num_workers=2, backend="threads"), verbose=0).shape == (18, 1)
     assert left() == ([], 0)
 
 
 def test_fewer_steps_an_epoch_go_on_where_the_last_one_stopped() -> None:
     """Read on through the data from one of Keras's epochs to the next; end the workers with ``fit``."""
-    loader = Recorded(Rows(), 4, num_workers=2, workers="thread")
+    loader = Recorded(Rows(), 4, num_workers=2, backend="threads")
     model = linear()
     model.build((None, 2))
     model.fit(loader, steps_per_epoch=2, epochs=2, verbose=0)
@@ -213,7 +213,7 @@ def test_a_run_goes_on_where_its_state_was_saved(built: bool) -> None:
 def test_a_state_saved_between_two_epochs_is_the_beginning_of_the_next() -> None:
     """Save the state in a callback at the end of an epoch; resume with the whole next one."""
     saved: list[Any] = []
-    loader = DataLoader(Rows(), 4, shuffle=True, seed=5, num_workers=2, workers="thread")
+    loader = DataLoader(Rows(), 4, shuffle=True, seed=5, num_workers=2, backend="threads")
     save = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: saved.append(loader.state_dict()))
     linear().fit(loader, epochs=2, callbacks=[save], verbose=0)
     assert [(state["epoch"], state["step"]) for state in saved] == [(1, 0), (2, 0)]
@@ -342,7 +342,7 @@ def test_several_inputs_reach_the_model(dataset: Any) -> None:
     one, two = keras.Input((2,), name="left"), keras.Input((2,), name="right")
     model = keras.Model([one, two], keras.layers.Dense(1)(keras.layers.Concatenate()([one, two])))
     model.compile(loss="mse", optimizer=keras.optimizers.SGD(1e-4))
-    losses = model.fit(DataLoader(dataset, 4, num_workers=2, workers="thread"), epochs=3, verbose=0).history["loss"]
+    losses = model.fit(DataLoader(dataset, 4, num_workers=2, backend="threads"), epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
 
@@ -364,7 +364,7 @@ def test_an_error_in_the_dataset_ends_fit(how: dict[str, Any]) -> None:
 
 def test_a_stream_with_a_length_needs_nothing_more() -> None:
     """Read a stream to its end, epoch by epoch."""
-    loader = Recorded(Counted(), 4, num_workers=1, workers="thread")
+    loader = Recorded(Counted(), 4, num_workers=1, backend="threads")
     model = linear()
     model.build((None, 2))
     assert len(model.fit(loader, epochs=2, verbose=0).history["loss"]) == 2
@@ -374,7 +374,7 @@ def test_a_stream_with_a_length_needs_nothing_more() -> None:
 
 def test_a_stream_without_a_length_is_read_to_its_end() -> None:
     """Read all of it, with Keras's own warning that it ran out of data."""
-    loader = Recorded(Stream(), 4, num_workers=1, workers="thread")
+    loader = Recorded(Stream(), 4, num_workers=1, backend="threads")
     model = linear()
     model.build((None, 2))
     assert loader.num_batches is None
@@ -386,7 +386,7 @@ def test_a_stream_without_a_length_is_read_to_its_end() -> None:
 
 def test_an_endless_stream_is_read_by_steps() -> None:
     """Read ``steps_per_epoch`` batches in each of Keras's epochs, one after the other, without a warning."""
-    loader = Recorded(Endless(), 4, num_workers=1, workers="thread")
+    loader = Recorded(Endless(), 4, num_workers=1, backend="threads")
     model = linear()
     model.build((None, 2))
     model.fit(loader, steps_per_epoch=3, epochs=3, verbose=0)
@@ -425,7 +425,7 @@ def test_a_loader_that_is_not_for_keras_says_which_one_is(kind: str, give: Any) 
 
 def test_it_is_a_pydataset_and_a_loader() -> None:
     """Index batches in any order, as long as they are; keep the attributes of a loader."""
-    loader = DataLoader(Rows(18), 4, shuffle=True, seed=2, num_workers=2, workers="thread")
+    loader = DataLoader(Rows(18), 4, shuffle=True, seed=2, num_workers=2, backend="threads")
     assert isinstance(loader, keras.utils.PyDataset)
     assert isinstance(loader, headrace.DataLoader)
     assert len(loader) == loader.num_batches == 5
@@ -436,7 +436,7 @@ def test_it_is_a_pydataset_and_a_loader() -> None:
     for step in (5, -6):
         with pytest.raises(IndexError):
             loader[step]
-    assert (loader.batch_size, loader.workers, loader.num_workers) == (4, "thread", 2)
+    assert (loader.batch_size, loader.backend, loader.num_workers) == (4, "threads", 2)
     assert left() == ([], 0)
 
 
@@ -450,7 +450,7 @@ def test_a_layer_adapts_to_it() -> None:
 
 def test_keras_trains_on_its_generator() -> None:
     """Fit from a plain generator over all epochs, which Keras reads by steps, also across their ends."""
-    batches = DataLoader(Rows(), 4, shuffle=True, num_workers=2, workers="thread").batches(endless=True)
+    batches = DataLoader(Rows(), 4, shuffle=True, num_workers=2, backend="threads").batches(endless=True)
     losses = linear().fit(batches, steps_per_epoch=7, epochs=3, shuffle=False, verbose=0).history["loss"]
     assert len(losses) == 3
     batches.close()

@@ -22,9 +22,9 @@ DataLoader = lib.DataLoader
 
 WORKERS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 2, "workers": "thread"},
-    {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-    {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver", "persistent_workers": True},
+    {"num_workers": 2, "backend": "threads"},
+    {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+    {"num_workers": 2, "backend": "processes", "multiprocessing_context": "forkserver", "persistent_workers": True},
 ]
 NAMES = ["inline", "threads", "forked", "processes"]
 

@@ -18,7 +18,7 @@ from headrace.samplers import BucketBatchSampler, PackingBatchSampler  # noqa: E
 from headrace.torch import DataLoader, DistributedSampler, SequentialSampler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns of small things: few workers, few batches
-WORKERS: list[dict[str, Any]] = [{}, {"num_workers": 2}, {"num_workers": 2, "workers": "process"}]
+WORKERS: list[dict[str, Any]] = [{}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}]
 NAMES = ["inline", "threads", "processes"]
 
 

@@ -59,13 +59,13 @@ def images(mode: str) -> Any:
 HOW: dict[str, Callable[[], DataLoader[Any]]] = {
     "inline": lambda: DataLoader(Numbers(), BATCH, shuffle=True, seed=0),
     "sampler, inline": lambda: DataLoader(Numbers(), BATCH, sampler=RandomSampler(range(SAMPLES))),
-    "thread": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, workers="thread"),
-    "thread, skip": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, workers="thread", on_error="skip"),
+    "thread": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, backend="threads"),
+    "thread, skip": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, backend="threads", on_error="skip"),
     "native": lambda: DataLoader(images("RGB"), BATCH, shuffle=True, seed=0, num_workers=2),
     "native, gives up": lambda: DataLoader(images("LA"), BATCH, shuffle=True, seed=0, num_workers=2),
-    "process": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, workers="process", in_order=False),
+    "process": lambda: DataLoader(Numbers(), BATCH, seed=0, num_workers=2, backend="processes", in_order=False),
     "process, kept": lambda: DataLoader(
-        Numbers(), BATCH, seed=0, num_workers=2, workers="process", persistent_workers=True
+        Numbers(), BATCH, seed=0, num_workers=2, backend="processes", persistent_workers=True
     ),
 }
 

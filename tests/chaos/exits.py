@@ -44,9 +44,9 @@ def loader_of(executor: str, folder: str) -> DataLoader[Any]:
     images: Any = ImageFiles(files * 8).map(Resize((32, 32)))
     options: dict[str, dict[str, Any]] = {
         "inline": {},
-        "threads": {"num_workers": 2, "workers": "thread"},
-        "native": {"num_workers": 2, "workers": "thread"},
-        "processes": {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
+        "threads": {"num_workers": 2, "backend": "threads"},
+        "native": {"num_workers": 2, "backend": "threads"},
+        "processes": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
     }
     return DataLoader(images.map(negative) if executor == "threads" else images, 4, **options[executor])
 

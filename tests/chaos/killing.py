@@ -73,7 +73,7 @@ class Case:
 
     def loader(self, **more: Any) -> DataLoader[Any]:
         return DataLoader(
-            self.dataset, BATCH, num_workers=2, workers="process", collate_fn=ragged, seed=5, **self.how, **more
+            self.dataset, BATCH, num_workers=2, backend="processes", collate_fn=ragged, seed=5, **self.how, **more
         )
 
 
@@ -88,7 +88,7 @@ CASES = [
     _case("indexed, 2 threads each", 10, Indexed(), "fork", threads_per_worker=2),
     _case("indexed, any order, persistent", 8, Indexed(), "fork", in_order=False, persistent_workers=True),
     _case("iterable", 10, Sharded(), "fork"),
-    _case("iterable read once", 6, Whole().map(sample), "fork", shard="auto"),
+    _case("iterable read once", 6, Whole().map(sample), "fork", read_once=True),
     _case("indexed", 5, Indexed(), "forkserver", shuffle=True),
     _case("iterable, persistent", 6, Sharded(), "forkserver", persistent_workers=True),
     _case("indexed", 4, Indexed(), "spawn", shuffle=True),

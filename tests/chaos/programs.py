@@ -25,10 +25,10 @@ MARK = "HEADRACE_CHAOS"
 
 HOW: dict[str, dict[str, Any]] = {
     "inline": {},
-    "thread": {"num_workers": 2, "workers": "thread"},
-    "fork": {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-    "forkserver": {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver"},
-    "spawn": {"num_workers": 2, "workers": "process", "multiprocessing_context": "spawn"},
+    "thread": {"num_workers": 2, "backend": "threads"},
+    "fork": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+    "forkserver": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "forkserver"},
+    "spawn": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "spawn"},
 }
 alive: list[Any] = []
 

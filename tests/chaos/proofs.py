@@ -92,7 +92,7 @@ ORDERS: dict[str, Callable[[int, random.Random], dict[str, Any]]] = {
 }
 RANKS = {"in order", "shuffled", "shards", "mixture", "repeated", "buckets", "packed"}
 STREAMS = {"stream", "copies"}
-THREADS: dict[str, Any] = {"num_workers": 2, "workers": "thread"}
+THREADS: dict[str, Any] = {"num_workers": 2, "backend": "threads"}
 
 
 @dataclass

@@ -41,7 +41,7 @@ HEADS = "descriptors | threads | worker processes | files in /dev/shm | memory (
 def held(loader: DataLoader[Any] | None = None) -> Held:
     """Look at this process, and at the workers that a loader keeps."""
     gc.collect()  # what only a cycle still holds is not held
-    kept = None if loader is None else loader._kept
+    kept = None if loader is None else loader._session._kept
     workers = [] if kept is None else kept._workers
     tree = ["self", *(str(each.process.pid) for each in workers)]
     return Held(

@@ -87,7 +87,7 @@ def test_what_a_worker_does_wrong_is_an_error_of_its_batch(
 ) -> None:
     """Raise it at its step, with its cause; never wait for ever, never end early."""
     loader = DataLoader(
-        kind(how), 4, num_workers=1, workers="process", multiprocessing_context=method, collate_fn=as_list
+        kind(how), 4, num_workers=1, backend="processes", multiprocessing_context=method, collate_fn=as_list
     )
     loop: Any = iter(loader)
     assert next(loop) == [0, 1, 2, 3]
@@ -103,7 +103,7 @@ def test_what_a_worker_does_wrong_is_an_error_of_its_batch(
 
 def hung(method: str, **more: Any) -> Any:
     """Return a loop whose worker hangs in sample 5 of batch 1."""
-    loader = DataLoader(Bad("hang"), 4, num_workers=1, workers="process", multiprocessing_context=method, **more)
+    loader = DataLoader(Bad("hang"), 4, num_workers=1, backend="processes", multiprocessing_context=method, **more)
     loop: Any = iter(loader)
     said = first = None
     while first is None:
@@ -182,7 +182,7 @@ class Rows:
 @pytest.mark.parametrize("limit", [limit_files, limit_addresses])
 def test_batches_come_over_the_socket_where_there_is_no_shared_memory(method: str, limit: Any) -> None:
     """Deliver all of them, of 36 MB each, where a slot cannot be made, or not be mapped; kill nobody."""
-    how: dict[str, Any] = {"num_workers": 1, "workers": "process", "multiprocessing_context": method}
+    how: dict[str, Any] = {"num_workers": 1, "backend": "processes", "multiprocessing_context": method}
     loader = DataLoader(Rows(), 3, worker_init_fn=limit, restart_workers=0, **how)
     assert [np.unique(batch).tolist() for batch in loader] == [[n, n + 1, n + 2] for n in range(0, 12, 3)]
 
@@ -190,7 +190,7 @@ def test_batches_come_over_the_socket_where_there_is_no_shared_memory(method: st
 @pytest.mark.parametrize("method", METHODS)
 def test_want_of_memory_is_an_error_of_the_batch_and_kills_nobody(method: str) -> None:
     """Raise MemoryError where not even a copy of the batch can be made, of 48 MB; the worker stays."""
-    how: dict[str, Any] = {"num_workers": 1, "workers": "process", "multiprocessing_context": method}
+    how: dict[str, Any] = {"num_workers": 1, "backend": "processes", "multiprocessing_context": method}
     loop: Any = iter(DataLoader(Rows(), 4, worker_init_fn=limit_memory, restart_workers=0, **how))
     with pytest.raises(MemoryError):
         for _ in loop:
@@ -212,14 +212,14 @@ class Nested:
         if not self.depth:
             return 1
         inner = Nested(self.method, self.depth - 1)
-        loader = DataLoader(inner, 1, num_workers=2, workers="process", multiprocessing_context=self.method)
+        loader = DataLoader(inner, 1, num_workers=2, backend="processes", multiprocessing_context=self.method)
         return sum(int(batch.sum()) for batch in loader)
 
 
 @pytest.mark.parametrize(("method", "depth"), [("fork", 2), ("forkserver", 1), ("spawn", 1)])
 def test_loaders_run_inside_workers_of_loaders(method: str, depth: int) -> None:
     """Start processes from processes, and leave none."""
-    loader = DataLoader(Nested(method, depth), 2, num_workers=1, workers="process", multiprocessing_context=method)
+    loader = DataLoader(Nested(method, depth), 2, num_workers=1, backend="processes", multiprocessing_context=method)
     assert [batch.tolist() for batch in loader] == [[2**depth, 2**depth]]
 
 
@@ -229,7 +229,7 @@ def test_loaders_run_inside_threads(method: str) -> None:
     found: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
 
     def run() -> None:
-        loader = DataLoader(range(40), 4, num_workers=2, workers="process", multiprocessing_context=method)
+        loader = DataLoader(range(40), 4, num_workers=2, backend="processes", multiprocessing_context=method)
         found.put([n for _ in range(2) for batch in loader for n in batch.tolist()])
 
     threads = [threading.Thread(target=run, name=f"headrace-test-{n}") for n in range(6 if method == "fork" else 2)]
@@ -248,7 +248,7 @@ def test_forking_with_threads_running_is_warned_of() -> None:
     context = multiprocessing.get_context("fork")
     try:
         with pytest.warns(RuntimeWarning, match=r"while other threads run \(somebody's\).*'forkserver' has no such"):
-            list(DataLoader(range(4), num_workers=1, workers="process", multiprocessing_context=context))
+            list(DataLoader(range(4), num_workers=1, backend="processes", multiprocessing_context=context))
     finally:
         stop.set()
         thread.join()

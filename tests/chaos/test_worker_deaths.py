@@ -58,7 +58,7 @@ def test_a_worker_may_be_killed_while_it_writes_a_result(tmp_path: Path) -> None
         return np.full(100_000, samples[0]), Deadly(tmp_path / "killed"), np.full(100_000, samples[0])
 
     loader = DataLoader(
-        range(4), 1, num_workers=1, workers="process", multiprocessing_context="fork", collate_fn=collate
+        range(4), 1, num_workers=1, backend="processes", multiprocessing_context="fork", collate_fn=collate
     )
     with pytest.warns(RuntimeWarning, match="killed by signal: SIGKILL"):
         batches = [(set(one.tolist()), word, set(other.tolist())) for one, word, other in loader]

@@ -133,7 +133,7 @@ register_collate(Sound, lambda samples, collate_fn_map: ("sounds", [sound.values
 def test_a_registered_type_is_collated_by_every_loader() -> None:
     """Find the function at any depth, for subclasses too; one given to a single loader comes first."""
     samples = [{"sound": Sound(n), "more": [Speech(n), n]} for n in range(3)]
-    for how in ({}, {"num_workers": 2, "workers": "thread"}):
+    for how in ({}, {"num_workers": 2, "backend": "threads"}):
         (batch,) = DataLoader(samples, 3, **how)
         assert batch["sound"] == ("sounds", [0, 1, 2])
         assert batch["more"][0] == ("sounds", [0, 1, 2])

@@ -124,7 +124,7 @@ def test_worker_processes_read_a_file_of_their_own(context: str, tmp_path: Path)
         ArrayDataset(npy(tmp_path / "x.npy", rows)),
         300,
         num_workers=2,
-        workers="process",
+        backend="processes",
         multiprocessing_context=context,
     )
     with loader:
@@ -202,8 +202,8 @@ def test_jax_arrays_are_read() -> None:
 
 HOW: dict[str, dict[str, Any]] = {
     "inline": {},
-    "threads": {"num_workers": 2, "workers": "thread"},
-    "processes": {"num_workers": 2, "workers": "process"},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "processes": {"num_workers": 2, "backend": "processes"},
 }
 
 

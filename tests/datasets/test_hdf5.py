@@ -383,7 +383,7 @@ def test_threads_and_processes_read_the_same(opened_before: bool, tmp_path: Path
     dataset = HDF5Dataset(write(tmp_path / "a.h5", {"data": DATA}, chunks=(10, 5, 3), compression="gzip"))
     if opened_before:
         dataset[0]
-    process: dict[str, Any] = {"num_workers": 2, "workers": "process"}
+    process: dict[str, Any] = {"num_workers": 2, "backend": "processes"}
     inline = batches(dataset) if opened_before else batches(pickle.loads(pickle.dumps(dataset)))
     assert batches(dataset, **process, multiprocessing_context="fork") == inline
     assert batches(dataset, **process, multiprocessing_context="spawn") == inline

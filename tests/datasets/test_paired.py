@@ -84,7 +84,7 @@ def test_the_draw_is_the_samples_own(kind: type[ArrayDataset]) -> None:
     first = epoch(dataset)
     assert first == epoch(pair(), 10) == epoch(dataset, 3, num_workers=2) == epoch(dataset, 1)
     for context in ("fork", "spawn"):
-        assert first == epoch(dataset, 3, num_workers=2, workers="process", multiprocessing_context=context)
+        assert first == epoch(dataset, 3, num_workers=2, backend="processes", multiprocessing_context=context)
     loader = DataLoader(dataset, 10, seed=1)
     epochs = [next(iter(loader))[0][1].tolist() for _ in range(3)]
     assert epochs[0] != epochs[1] != epochs[2]
@@ -234,7 +234,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"num_workers": 2, "workers": "process"}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}], ids=str)
 def test_pictures_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: dict[str, Any]) -> None:
     """Give ([images, audio], labels), the same for every kind of worker, and survive a bad picture."""
     images = ImageList(pictures / "train.txt").map(Resize((8, 8)))

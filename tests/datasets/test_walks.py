@@ -258,7 +258,7 @@ def test_a_stream_of_walks_is_replayed_exactly() -> None:
     dataset = RandomWalkDataset(0, 0, 1, 40, walks=5, window=8, horizon=2)
     inline = collected(dataset, seed=1)
     assert len(inline) == len(set(inline)) == len(dataset)
-    assert inline == collected(dataset, seed=1, num_workers=2, workers="thread")
+    assert inline == collected(dataset, seed=1, num_workers=2, backend="threads")
     assert inline != collected(dataset, seed=2)
     loader = DataLoader(dataset, 7, seed=1)
     first, second = [[x[0].tobytes() for x in loader] for _ in range(2)]
@@ -272,7 +272,7 @@ def test_a_stream_of_walks_is_replayed_exactly() -> None:
 def test_processes_share_the_samples_out(context: str, workers: int) -> None:
     """Give each sample once, all together those that one process gives; as many from each worker as can be."""
     dataset = RandomWalkDataset(0, 0, 1, 40, walks=2, window=8, horizon=2)
-    how: dict[str, Any] = {"workers": "process", "multiprocessing_context": context}
+    how: dict[str, Any] = {"backend": "processes", "multiprocessing_context": context}
     shared = collected(dataset, seed=1, num_workers=workers, **how)
     assert sorted(shared) == sorted(collected(dataset, seed=1))
     assert shared == collected(dataset, seed=1, num_workers=workers, **how)

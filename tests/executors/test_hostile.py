@@ -28,7 +28,7 @@ from headrace.plan.work import Done, Failed, Outcome
 from headrace.testing.executors import Squares, maker_of, work_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
 
 
 def forked(dataset: Any, workers: int = 2, **how: Any) -> Processes:
@@ -169,7 +169,7 @@ def test_a_sample_of_a_stream_that_cannot_be_sent_is_an_error_of_its_batch() -> 
         def __iter__(self) -> Iterator[Any]:
             return iter([1, threading.Lock(), 3])
 
-    loop = iter(DataLoader(Stream(), 1, num_workers=2, shard="auto", **FORK))
+    loop = iter(DataLoader(Stream(), 1, num_workers=2, read_once=True, **FORK))
     assert next(loop).tolist() == [1]
     with pytest.raises(TypeError, match="cannot be sent to a worker process"):
         next(loop)
@@ -349,7 +349,7 @@ import os, sys, warnings
 import headrace
 warnings.simplefilter("ignore", DeprecationWarning)
 loader = headrace.DataLoader(
-    range(40), 2, num_workers=2, workers="process", multiprocessing_context="fork", persistent_workers={persistent},
+    range(40), 2, num_workers=2, backend="processes", multiprocessing_context="fork", persistent_workers={persistent},
     restart_workers=0,
 )
 loop = iter(loader)
@@ -391,7 +391,7 @@ def test_old_answers_are_not_taken_for_new_ones() -> None:
                 break
             seen += batch.tolist()
         loop.close()  # type: ignore[attr-defined]
-        pids.add(tuple(each.process.pid for each in loader._kept._workers))  # type: ignore[union-attr]
+        pids.add(tuple(each.process.pid for each in loader._session._kept._workers))  # type: ignore[union-attr]
         assert len(seen) == len(set(seen)) == min(2 * left_after, 200)
     assert sorted(n for batch in loader for n in batch.tolist()) == list(range(200))
     assert len(pids) == 1
@@ -409,7 +409,7 @@ def test_fanned_streams_on_threads_of_persistent_processes_in_any_order() -> Non
         Stream(),
         4,
         num_workers=2,
-        shard="auto",
+        read_once=True,
         persistent_workers=True,
         in_order=False,
         threads_per_worker=2,

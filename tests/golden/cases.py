@@ -183,12 +183,12 @@ def cifar(folder: Path) -> Case:
 
 @case
 def iterable(folder: Path) -> Case:
-    return Stream(), {"shard": "auto"}
+    return Stream(), {"read_once": True}
 
 
 @case
 def iterable_mapped(folder: Path) -> Case:
-    return Stream().map(jitter), {"shard": "auto"}
+    return Stream().map(jitter), {"read_once": True}
 
 
 @case

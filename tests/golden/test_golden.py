@@ -12,8 +12,8 @@ from tests.golden.cases import CASES, RECORD, digest
 GOLDEN = json.loads(RECORD.read_text(encoding="utf-8"))
 WORKERS: dict[str, dict[str, Any]] = {
     "inline": {},
-    "threads": {"num_workers": 2, "workers": "thread"},
-    "processes": {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "processes": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
 }
 
 

@@ -187,7 +187,9 @@ def test_nothing_is_told_where_nothing_is_lost(tmp_path: Path) -> None:
         decode(LOSSES["floats"][0], mode="unchanged")
 
 
-@pytest.mark.parametrize("workers", [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 2, "workers": "process"}])
+@pytest.mark.parametrize(
+    "workers", [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}]
+)
 def test_every_executor_gives_the_mode(workers: dict[str, Any], tmp_path: Path) -> None:
     """Give the classes of a mask, flipped or not, where the native extension would decode to RGB."""
     (tmp_path / "a.png").write_bytes(encoded(mask(), "PNG"))

@@ -39,9 +39,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 40, 3), np.uint8)
 
 WORKERS: dict[str, dict[str, Any]] = {
     "inline": {},
-    "threads": {"num_workers": 2, "workers": "thread"},
-    "forked": {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-    "spawned": {"num_workers": 1, "workers": "process", "multiprocessing_context": "spawn"},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "forked": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+    "spawned": {"num_workers": 1, "backend": "processes", "multiprocessing_context": "spawn"},
 }
 
 

@@ -17,7 +17,7 @@ from headrace.errors import ArgumentError
 from headrace.samplers import BatchSampler, Sampler
 
 ONCE = "can be read only once"
-EXECUTORS = [{}, {"num_workers": 2, "workers": "thread"}]
+EXECUTORS = [{}, {"num_workers": 2, "backend": "threads"}]
 
 
 class Kept(Sampler[int]):
@@ -90,7 +90,7 @@ def test_endless_iterators_and_those_that_begin_anew_are_read_again() -> None:
         lambda: ChainDataset(iter([Counting()])),
     ],
 )
-@pytest.mark.parametrize("how", [*EXECUTORS, {**EXECUTORS[1], "shard": "auto"}], ids=["inline", "threads", "shared"])
+@pytest.mark.parametrize("how", [*EXECUTORS, {**EXECUTORS[1], "read_once": True}], ids=["inline", "threads", "shared"])
 def test_a_stream_that_can_be_read_once_raises_in_the_second_epoch(
     make: Callable[[], Any], how: dict[str, Any]
 ) -> None:

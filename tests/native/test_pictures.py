@@ -139,8 +139,8 @@ def test_plain_resizing_is_within_a_grey_level(pictures: list[str], interpolatio
     "how",
     [
         {"num_workers": 3},
-        {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-        {"num_workers": 1, "workers": "process", "multiprocessing_context": "spawn"},
+        {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+        {"num_workers": 1, "backend": "processes", "multiprocessing_context": "spawn"},
         {"on_error": "skip"},
         {"on_error": "replace", "num_workers": 2},
     ],

@@ -63,7 +63,7 @@ LOADERS: dict[str, Callable[[], hr.DataLoader[Any]]] = {
     "sampler of ours": lambda: hr.DataLoader(range(20), 3, sampler=hr.samplers.RandomSampler(range(20))),
     "own sampler": lambda: hr.DataLoader(range(20), 3, sampler=Drawn(), seed=0),
     "skip": lambda: hr.DataLoader(range(20), 3, on_error="skip", seed=1),
-    "any order": lambda: hr.DataLoader(range(20), 3, in_order=False, num_workers=2, workers="thread"),
+    "any order": lambda: hr.DataLoader(range(20), 3, in_order=False, num_workers=2, backend="threads"),
     "stream": lambda: hr.DataLoader(Stream(), 3),
     "planned": lambda: hr.DataLoader(range(20), 3, sampler=hr.samplers.ShardSampler([8, 12], window=2), seed=3),
 }

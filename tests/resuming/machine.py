@@ -18,11 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from headrace import DataLoader, IterableDataset, Ledger, StateMismatch, get_worker_info, rng, verify_epoch
 from headrace.samplers import BucketBatchSampler, MixtureSampler
 
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 1, "workers": "thread"},
-    {"num_workers": 4, "workers": "thread"},
+    {"num_workers": 1, "backend": "threads"},
+    {"num_workers": 4, "backend": "threads"},
     {"num_workers": 1, **FORK},
     {"num_workers": 2, **FORK, "persistent_workers": True},
     {"num_workers": 1, **FORK, "threads_per_worker": 2},

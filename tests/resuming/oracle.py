@@ -124,7 +124,7 @@ class Trial:
 
     def loaders(self, world: int, size: int, ordered: bool, workers: int) -> list[Any]:
         how: dict[str, Any] = {"seed": self.seed, "on_error": self.on_error, "in_order": ordered}
-        how |= {"num_workers": workers, "workers": "thread" if workers else "inline", "max_errors": self.most}
+        how |= {"num_workers": workers, "backend": "threads" if workers else "inline", "max_errors": self.most}
         if not self.chosen:
             how |= {"batch_size": size, "drop_last": self.drop_last}
         dataset: Any = Numbers(self.size, self.bad)
@@ -291,7 +291,7 @@ def unordered(draws: random.Random) -> None:
     while state is None or state["epoch"] == 0:
         loader: Any = DataLoader(
             Numbers(size, frozenset()), batch_size, shuffle=shuffle, seed=seed, num_workers=draws.choice((0, 2, 3)),
-            workers="thread", in_order=draws.random() < 0.2,
+            backend="threads", in_order=draws.random() < 0.2,
         )  # fmt: skip
         if state is not None:
             loader.load_state_dict(state)

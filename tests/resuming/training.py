@@ -26,9 +26,9 @@ EVERY = 7
 """Steps from one saved state to the next."""
 KINDS: dict[str, dict[str, Any]] = {
     "inline": {},
-    "threads": {"num_workers": 4, "workers": "thread"},
-    "fork": {"num_workers": 1, "workers": "process", "multiprocessing_context": "fork"},
-    "forkserver": {"num_workers": 2, "workers": "process", "multiprocessing_context": "forkserver"},
+    "threads": {"num_workers": 4, "backend": "threads"},
+    "fork": {"num_workers": 1, "backend": "processes", "multiprocessing_context": "fork"},
+    "forkserver": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "forkserver"},
 }
 
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from headrace import ArrayDataset, DataLoader, IterableDataset, StateMismatch, get_worker_info, rng
 from headrace.samplers import BatchSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-FORK: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+FORK: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
 KINDS: list[dict[str, Any]] = [
     {},
-    {"num_workers": 1, "workers": "thread"},
-    {"num_workers": 3, "workers": "thread"},
+    {"num_workers": 1, "backend": "threads"},
+    {"num_workers": 3, "backend": "threads"},
     {"num_workers": 2, **FORK},
     {"num_workers": 1, "threads_per_worker": 2, **FORK},
 ]
@@ -337,7 +337,7 @@ def test_a_sampler_that_keeps_its_own_state_is_not_passed_through_again(
 def test_samples_that_are_left_out_come_once_whatever_the_order() -> None:
     """Fill batches up from one order, so that a state can name a place in it."""
     bad = frozenset({1, 7, 8, 20})
-    how: dict[str, Any] = {"on_error": "skip", "in_order": False, "num_workers": 3, "workers": "thread", "seed": 2}
+    how: dict[str, Any] = {"on_error": "skip", "in_order": False, "num_workers": 3, "backend": "threads", "seed": 2}
     for stop in range(10):
         loader = DataLoader(Noisy(40, bad), 4, shuffle=True, **how)
         first = [plain(batch)[0] for batch in islice(loader, stop)]
@@ -351,7 +351,7 @@ def test_samples_that_are_left_out_come_once_whatever_the_order() -> None:
 
 def test_a_samplers_order_is_gone_on_with_out_of_order() -> None:
     """Draw what was received out of its turn, and pass it over."""
-    how: dict[str, Any] = {"in_order": False, "num_workers": 3, "workers": "thread", "seed": 2}
+    how: dict[str, Any] = {"in_order": False, "num_workers": 3, "backend": "threads", "seed": 2}
     state = {**DataLoader(Noisy(20), 2, sampler=range(20)).state_dict(), "step": 2, "batches": 4, "beyond": [3, 5]}
     successor = DataLoader(Noisy(20), 2, sampler=range(20), **how)
     successor.load_state_dict(state, strict=False)
@@ -363,7 +363,7 @@ def test_a_samplers_order_is_gone_on_with_out_of_order() -> None:
 
 def test_steps_beyond_the_place_are_refused_where_they_would_be_cut_otherwise() -> None:
     """Refuse another world for a state that was saved out of order; or let those steps come again."""
-    loader = DataLoader(range(40), 2, seed=1, in_order=False, num_workers=2, workers="thread")
+    loader = DataLoader(range(40), 2, seed=1, in_order=False, num_workers=2, backend="threads")
     state = {**loader.state_dict(), "step": 2, "samples": 4, "batches": 3, "beyond": [4]}
     other = DataLoader(range(40), 1, seed=1, rank=0, world_size=2)
     with pytest.raises(StateMismatch, match="world_size=1, where this loader has"):
@@ -375,7 +375,7 @@ def test_steps_beyond_the_place_are_refused_where_they_would_be_cut_otherwise() 
 def test_out_of_order_nothing_is_lost_and_nothing_comes_twice() -> None:
     """Remember which later batches have come already, for a successor in order or not."""
     for in_order in (False, True):
-        make = {"seed": 3, "shuffle": True, "num_workers": 3, "workers": "thread"}
+        make = {"seed": 3, "shuffle": True, "num_workers": 3, "backend": "threads"}
         loader = DataLoader(ArrayDataset(np.arange(50)), 1, in_order=False, **make)
         iterator = iter(loader)
         first = [next(iterator).item() for _ in range(17)]

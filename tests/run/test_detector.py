@@ -150,7 +150,7 @@ def drawing(sample: Any) -> Any:
         lambda: {"dataset": [np.random]},
     ],
 )
-@pytest.mark.parametrize("kind", [{}, {"num_workers": 2, "workers": "thread"}], ids=["inline", "threads"])
+@pytest.mark.parametrize("kind", [{}, {"num_workers": 2, "backend": "threads"}], ids=["inline", "threads"])
 def test_what_draws_by_its_place_is_not_told_of(make: Any, kind: dict[str, Any]) -> None:
     """Say nothing of headrace's own generators, of samplers', and of the loader's."""
     given = {"batch_size": 2, **make()} if "batch_sampler" not in make() else make()
@@ -228,7 +228,7 @@ from headrace.errors import RandomnessWarning
 from tests.run.test_detector import Shared
 
 draw = {"python": random.random, "numpy": np.random.random, "none": float}[sys.argv[1]]
-loader = DataLoader(Shared(draw), 16, seed=0, num_workers=2, workers=sys.argv[2])
+loader = DataLoader(Shared(draw), 16, seed=0, num_workers=2, backend=sys.argv[2])
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for epoch in range(2):
@@ -242,10 +242,10 @@ print([str(one.message)[:50] for one in caught if issubclass(one.category, Rando
 @pytest.mark.parametrize(
     ("draws", "workers", "words"),
     [
-        ("python", "thread", "['samples draw from random on threads, which share i']"),
-        ("numpy", "thread", "['samples draw from np.random on threads, which shar']"),
-        ("none", "thread", "[]"),
-        ("numpy", "process", "[]"),
+        ("python", "threads", "['samples draw from random on threads, which share i']"),
+        ("numpy", "threads", "['samples draw from np.random on threads, which shar']"),
+        ("none", "threads", "[]"),
+        ("numpy", "processes", "[]"),
         ("numpy", "inline", "[]"),
     ],
 )
@@ -268,7 +268,7 @@ def test_where_other_threads_run_nobody_is_blamed() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RandomnessWarning)
-            list(DataLoader(range(64), 4, num_workers=2, workers="thread", seed=0))
+            list(DataLoader(range(64), 4, num_workers=2, backend="threads", seed=0))
     finally:
         stop.set()
         thread.join()
@@ -286,7 +286,7 @@ def test_a_sampler_may_draw_from_the_global_generators() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", RandomnessWarning)
-        list(DataLoader(numbers(), 2, sampler=Sampler(), num_workers=2, workers="thread"))
+        list(DataLoader(numbers(), 2, sampler=Sampler(), num_workers=2, backend="threads"))
 
 
 class Stream(IterableDataset[float]):
@@ -302,13 +302,13 @@ def augmented(sample: Any, rng: np.random.Generator) -> Any:
 @pytest.mark.parametrize("many", [False, True], ids=["one by one", "many"])
 def test_augmentation_is_the_same_however_it_is_made(many: bool) -> None:
     """Split into any batches, by any number and kind of workers and ranks: the same numbers at the same positions."""
-    fork: dict[str, Any] = {"workers": "process", "multiprocessing_context": "fork"}
+    fork: dict[str, Any] = {"backend": "processes", "multiprocessing_context": "fork"}
     dataset: Any = ArrayDataset(np.zeros((24, 8, 8), np.uint8)).map(RandomHorizontalFlip(), augmented)
     if not many:
         dataset = ArrayDataset(np.zeros(24)).map(augmented)
     expected = None
     for batch_size in (1, 5, 24):
-        for how in ({}, {"num_workers": 3, "workers": "thread"}, {"num_workers": 2, **fork}):
+        for how in ({}, {"num_workers": 3, "backend": "threads"}, {"num_workers": 2, **fork}):
             for world in (1, 3):
                 ranks = [
                     iter(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 HOW: dict[str, dict[str, Any]] = {
     "inline": {},
-    "threads": {"num_workers": 2, "workers": "thread"},
-    "many ahead": {"num_workers": 2, "workers": "thread", "prefetch_factor": 5},
-    "processes": {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"},
-    "any order": {"num_workers": 2, "workers": "thread", "in_order": False},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "many ahead": {"num_workers": 2, "backend": "threads", "prefetch_factor": 5},
+    "processes": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+    "any order": {"num_workers": 2, "backend": "threads", "in_order": False},
 }
 executors = pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 SIZE, BATCH = 20, 3
@@ -134,7 +134,7 @@ FAULTS: dict[str, Any] = {
     "whole batches": lambda at: {"dataset": NUMBERS, "batch_size": BATCH, "sampler": Raising(at)},
     "planned": lambda at: {"dataset": range(SIZE), "batch_size": BATCH, "sampler": RaisingPlan(at)},
     "skip": lambda at: {"dataset": range(SIZE), "batch_size": BATCH, "sampler": Raising(at), "on_error": "skip"},
-    "stream": lambda at: {"dataset": RaisingStream(at), "batch_size": BATCH, "shard": "auto"},
+    "stream": lambda at: {"dataset": RaisingStream(at), "batch_size": BATCH, "read_once": True},
 }
 
 

@@ -182,7 +182,7 @@ def test_it_draws_by_place() -> None:
     data = arrays().map(RandomCrop(24), Blur(), RandomHorizontalFlip())
     inline = batches(data)
     assert_equal(inline, batches(data, num_workers=2))
-    assert_equal(inline, batches(data, num_workers=1, workers="process"))
+    assert_equal(inline, batches(data, num_workers=1, backend="processes"))
     loader = DataLoader(data, 4, seed=0)
     first, second = [np.stack([*loader][:1]) for _ in range(2)]
     assert not np.array_equal(first, second)
@@ -311,7 +311,7 @@ def test_it_pickles_and_crosses_to_a_process() -> None:
     assert chain.transforms[0] == Blur(0.3)
     assert chain.transforms[1].factor == 2
     data = arrays().map(Thumbnail(8), Blur(0.3))
-    assert_equal(batches(data), batches(data, num_workers=1, workers="process"))
+    assert_equal(batches(data), batches(data, num_workers=1, backend="processes"))
 
 
 def test_a_class_without_apply_says_what_it_needs() -> None:

@@ -17,6 +17,7 @@ from headrace.cli.faults import Failure, Fault
 from headrace.cli.text import count, plain, table
 from headrace.interop import floats
 from headrace.loader import DataLoader
+from headrace.run import past
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ def replay(
         for line in str(lineages[0]).splitlines():
             click.echo(plain(line))
     else:
-        rows = loader._past(epoch, step)[0].rows
+        rows = past.work_at(loader._session, epoch, step)[0].rows
         lineages = [loader.lineage(epoch=epoch, step=step, index=row) for row in range(min(rows, MOST_PAIRS))]
         click.echo(f"epoch {epoch}, step {step}, {count(rows, 'sample')}, seed {lineages[0].seed}")
         click.echo(_in_brief(lineages))

@@ -28,3 +28,16 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop all workers and drop what they made; idempotent, and run when dropped and at exit."""
         ...
+
+
+class Reusable(Executor, Protocol):
+    """An executor whose workers can stay for the next epoch: ``persistent_workers``."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether its workers are gone."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was asked for; the workers stay, each with its copy of the dataset."""
+        ...

@@ -6,30 +6,31 @@ Where torch has words for an error, they are in ours: people search for them, an
 from __future__ import annotations
 
 import operator
-import os
-import sys
 import threading
+import warnings
+from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.datasets.protocol import suits_threads
-from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
+from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.executors import registry
 from headrace.interop import ranks as find_ranks
 from headrace.interop.calls import article
 from headrace.interop.machine import cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from multiprocessing.context import BaseContext
+    from collections.abc import Mapping, Sequence
 
     from headrace.make.maker import OnError
 
-Workers = Literal["auto", "inline", "thread", "process"]
-Kind = Literal["inline", "thread", "process"]
+Backend = str | Callable[..., Any]
+"""The name of an executor, "auto", or a factory of executors (`headrace.executors.registry.Factory`)."""
+Kind = str
+"""What a backend comes to: the name of an executor, or "custom" for the user's own factory."""
 POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
-KINDS: tuple[Workers, ...] = ("auto", "inline", "thread", "process")
 UNEVEN = ("pad", "drop", "repeat")
 PREFETCH_FACTOR = 2
 MOST_THREADS = 64
@@ -124,21 +125,48 @@ def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnErr
         raise ArgumentError('on_error="replace" needs a dataset with an index to draw another sample from; use "skip"')
 
 
+def backend(value: Any) -> None:
+    """Refuse what is neither the name of an executor, nor "auto", nor a factory."""
+    if not callable(value):
+        one_of("backend", value, ("auto", *registry.names()))
+
+
+def processes_only(given: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments given that mean something to processes alone."""
+    found = [name for name in ("worker_init_fn", "multiprocessing_context", "persistent_workers") if given[name]]
+    found += ["threads_per_worker"] if given["threads_per_worker"] > 1 else []
+    return found + (["restart_workers"] if given["restart_workers"] is not None else [])
+
+
+def threads_per_worker(value: Any, *, restarts: Any, streams: bool, read_once: bool) -> dict[str, Any]:
+    """Return the settings about threads and restarts of worker processes."""
+    threads = whole("threads_per_worker", value, least=1, most=MOST_THREADS)
+    if threads > 1 and streams and not read_once:
+        raise ArgumentError(
+            f"threads_per_worker={threads} needs a dataset with an index, or read_once=True: a stream is read by one "
+            "thread"
+        )
+    most = None if restarts is None else whole("restart_workers", restarts, least=0)
+    return {"threads_per_worker": threads, "restart_workers": most}
+
+
 def kind_of_workers(
-    workers: Workers, num_workers: int, dataset: Any, *, processes_only: Sequence[str], collates: bool
+    backend: Backend, num_workers: int, dataset: Any, *, processes_only: Sequence[str], collates: bool
 ) -> Kind:
     """Return where batches are made; for ``"auto"`` by the rule that `DataLoader` states.
 
     ``processes_only`` names the arguments given that mean something to processes alone; ``collates``: whether a
     function of the user's puts batches together.
     """
-    if num_workers == 0 or workers == "inline":
+    if callable(backend):
+        return "custom"
+    if num_workers == 0 or backend == "inline":
         return "inline"
-    if workers != "auto":
-        return workers
+    if backend != "auto":
+        return backend
     if processes_only or not suits_threads(dataset, collates=collates):
-        return "process"
-    return "thread"
+        return "processes"
+    return "threads"
 
 
 def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
@@ -174,25 +202,7 @@ def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -
         raise ArgumentError(
             "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "
             "BucketBatchSampler, …); any other sampler must do it itself (DistributedSampler), and an iterable dataset "
-            'too, or be read once by each rank (shard="auto")'
-        )
-
-
-def check_processes(context: BaseContext) -> None:
-    """Refuse worker processes where none can start: in a daemonic process, or without a script to import."""
-    import multiprocessing
-
-    if multiprocessing.current_process().daemon:
-        raise UnusableArgument(
-            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), "
-            'and daemonic processes are not allowed to have children; use threads: workers="thread", or num_workers=0'
-        )
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if script is not None and context.get_start_method() != "fork" and not os.path.exists(script):  # noqa: PTH110
-        raise UnusableArgument(
-            f"worker processes cannot be started by {context.get_start_method()!r} here: each imports the main script "
-            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone); save "
-            'it as a file, use multiprocessing_context="fork", or use threads: workers="thread"'
+            "too, or be read once by each rank (read_once=True)"
         )
 
 
@@ -269,3 +279,15 @@ def length(dataset: Any) -> int | None:
 def describe(dataset: Any) -> str:
     """Say what a dataset is, for whoever gave the wrong thing."""
     return article(type(dataset).__qualname__)
+
+
+def check_count(kind: Kind, num_workers: int) -> None:
+    """Warn of more worker processes than there are CPUs."""
+    most = cpus()
+    if kind == "processes" and num_workers > most:
+        warnings.warn(
+            f"This DataLoader will create {num_workers} worker processes in total, more than the {most} CPUs "
+            "that this process may use: excessive worker creation might get DataLoader running slow or even freeze",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -193,7 +193,7 @@ class Watch:
             warnings.warn(
                 f"samples draw from {' and '.join(names[name] for name in sorted(drawn))} on threads, which share it: "
                 "what each gets depends on who comes first. Draw from headrace.rng(), or use processes "
-                '(workers="process")',
+                '(backend="processes")',
                 RandomnessWarning,
                 stacklevel=3,
             )

@@ -1,9 +1,8 @@
-"""One pass over an epoch: asks the plan, keeps the executor busy, delivers in order."""
+"""One pass over an epoch: takes outcomes in order, and delivers batches."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,79 +14,49 @@ from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.executors.lifecycle import PATIENCE, closed_while_reading
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.plan.work import Failed
-from headrace.run.checkpoint import Place
-from headrace.run.stats import measure
 from headrace.run.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.executors.base import Executor
-    from headrace.ledger.recorder import Recorder
     from headrace.make.maker import Maker
-    from headrace.plan.batch_plan import Plan
     from headrace.plan.work import Done
-    from headrace.run.checkpoint import Cursor
     from headrace.run.detector import Watch
-    from headrace.run.stats import Meter
-    from headrace.run.tolerance import Budget, Refill
-    from headrace.run.window import Unordered, Window
+    from headrace.run.dispatch import Dispatcher
+    from headrace.run.journal import Journal
+    from headrace.run.orders import Entry
+    from headrace.run.tolerance import Refill
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Loop(AdvisesKeras, Iterator[T_co]):
-    """One pass over an epoch: asks the plan, keeps the executor busy, delivers in order.
+    """One pass over an epoch: takes outcomes from the dispatcher, delivers batches, and keeps the journal.
 
     Any number of threads may call any method: each batch goes to one of them, the end and `LoaderClosed` to all.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        seed: seeds.Key,
-        stream: int,
-        executor: Executor,
-        window: Window | Unordered,
+        entry: Entry,
+        dispatcher: Dispatcher,
+        journal: Journal,
         maker: Maker,
-        meter: Meter,
-        refill: Refill | None,
-        budget: Budget,
-        timeout: float | None,
-        end: Callable[[], None],
-        check: Callable[[int, int], None] | None,
-        cursor: Cursor,
-        recorder: Recorder | None = None,
+        *,
+        refill: Refill | None = None,
         watch: Watch | None = None,
+        check: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._plan = plan
-        self._seed = seed
-        self._stream = stream
-        self._executor = executor
-        self._window = window
+        self._key, self._stream = entry.key, entry.stream
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._meter = journal.meter
         self._maker = maker
-        self._meter = meter
         self._refill = refill
-        self._budget = budget
-        self._timeout = timeout
-        self._end_workers = end
-        self._check = check
-        self._cursor = cursor
-        self._first = self._latest = cursor.place
-        self._streams = dict(cursor.place.streams)
-        self._earlier: dict[int, dict[int, Any]] = {}
-        """Where batches are filled up: the streams' states before each step of which samples are in hand."""
-        self._recorder = recorder
         self._watch = watch
-        self._record: bytes | None = None
-        self._places: deque[tuple[Place, bytes | None]] | None = None
+        self._check = check
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._rows = 0
-        self._asking = True
-        self._unplanned: Exception | None = None
-        """What the plan raised (a sampler of the user's) when asked for the step after those in flight."""
-        self._broken = False
-        """Whether too many samples were bad: the place is then before the batch that had the last of them."""
         self._state: Literal["open", "over", "closed"] = "open"
         self._turn, self._note = Turn(), Turn()
         """For the one thread that may be inside at a time, and for what decides how the loop ends."""
@@ -104,7 +73,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     @property
     def _workers(self) -> list[Any]:
         # torch's name: test suites and profilers look at its iterator's worker processes by it.
-        return getattr(self._executor, "processes", [])
+        return getattr(self._dispatcher.executor, "processes", [])
 
     def start(self) -> None:
         """Let the workers begin, before the first batch is asked for."""
@@ -114,29 +83,11 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 self._check_open()
                 if self._watch is not None:
                     self._watch.begin()
-                self._submit()
+                self._dispatcher.submit()
                 if self._watch is not None:
                     self._watch.pause()
             finally:
                 self._inside = False
-
-    def _submit(self) -> None:
-        while self._asking and self._window.room:
-            if self._window.over:
-                self._asking = False
-                break
-            try:
-                work = self._plan.work(self._stream, self._window.asked)
-            except Exception as error:  # noqa: BLE001  raised when the batches before it have been delivered
-                self._asking, self._unplanned = False, error
-                break
-            if work is None:
-                self._asking = False
-            else:
-                self._window.ask()
-                if self._recorder is not None:
-                    self._recorder.submitted(work)
-                self._executor.submit(work)
 
     def _check_open(self) -> None:
         if self._state == "closed":
@@ -175,13 +126,9 @@ class Loop(AdvisesKeras, Iterator[T_co]):
             batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
             if watch is not None:
                 watch.end()
-            if self._recorder is not None:
-                rows = self._rows if self._refill is not None else measure(batch)[0]
-                number = self._first.batches + self._meter.batches
-                self._record = self._recorder.entry_record(batch, number, rows, self._place().step)
-            self._meter.delivered(batch, waited=perf_counter() - began)
+            self._journal.delivered(batch, self._rows, perf_counter() - began)
         finally:
-            self._move()
+            self._journal.move()
         if self._check is not None:
             self._check(self._meter.batches, self._meter.samples)
         return batch
@@ -189,53 +136,10 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     def fetched_ahead(self) -> Callable[[], None]:
         """Say that somebody fetches batches ahead of the consumer; return what is to be called for each one handed on.
 
-        The cursor then stands where the consumer does.
+        The state then names the place after the batch that the consumer received last.
         """
-        places = self._places = deque()
-        turn = Turn()
         self._watch = None  # while they are fetched, the consumer is free to draw from what it likes
-
-        def handed_on() -> None:
-            with turn.lock:  # places are taken up in their order, by however many threads
-                if places:
-                    self._stand(*places.popleft())
-
-        return handed_on
-
-    def _move(self) -> None:
-        record, self._record = self._record, None
-        self._latest = place = self._place()
-        if self._places is not None:
-            self._places.append((place, record))
-        else:
-            self._stand(place, record)
-
-    def _stand(self, place: Place, record: bytes | None) -> None:
-        # First the ledger: a state saved from here on says that the batch was received.
-        if self._recorder is not None:
-            self._recorder.write(record)
-        self._cursor.place = place
-        if self._cursor.sampler is not None:
-            self._cursor.sampler.forget(place.step)
-
-    def _place(self) -> Place:
-        if self._broken:
-            return self._latest
-        if self._state == "over":
-            return Place(self._first.epoch + 1)
-        step, beyond = self._window.place
-        streams = self._streams
-        offset, bad = 0, self._first.bad + self._meter.skipped + self._meter.replaced
-        if self._refill is not None and (place := self._refill.place) is not None:
-            step, offset, again = place
-            bad -= again
-            # Samples in hand are read again: from where their streams stood then.
-            for old in [each for each in self._earlier if each < step]:
-                del self._earlier[old]
-            streams = self._earlier.get(step, streams)
-        batches = self._first.batches + self._meter.batches
-        session = None if self._recorder is None else self._recorder.session.name
-        return Place(self._first.epoch, step, beyond, offset, batches, bad, streams, session)
+        return self._journal.fetched_ahead()
 
     def close(self) -> None:
         """End the loop and its workers; a thread that waits for a batch gets `LoaderClosed`."""
@@ -267,7 +171,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 del outcome
         self._rows = len(samples)
         # What collate draws depends on which batch this is, as it does where a worker collates.
-        here = seeds.Here(self._seed, self._stream, self._first.batches + self._meter.batches)
+        here = seeds.Here(self._key, self._stream, self._journal.batches)
         try:
             with counting() as seconds, seeds.at(here):
                 batch = self._maker.join(samples, empty=self._joined.empty)
@@ -279,64 +183,31 @@ class Loop(AdvisesKeras, Iterator[T_co]):
 
     def _next_outcome(self) -> Done | Failed | None:
         """Return the next outcome in order, or None at the end of the epoch."""
-        window = self._window
         try:
-            while True:
-                self._submit()
-                outcome = window.take()
-                if outcome is not None:
-                    return outcome  # type: ignore[return-value]  # a window takes no Ended
-                if window.in_flight:
-                    window.put(self._executor.next(self._timeout))
-                elif self._unplanned is not None:
-                    self._raise_unplanned()
-                elif not (self._asking and window.room):
-                    return None
+            return self._dispatcher.next()
         except KeyboardInterrupt:  # whatever it broke off, nobody shall wait for the rest of it
             self.close()
             raise
 
-    def _raise_unplanned(self) -> None:
-        """Raise what the plan raised; a plan that can still be asked is asked again, as it is without workers."""
-        error, self._unplanned, self._asking = self._unplanned, None, True
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # what an error's own frames still name is a cycle, and keeps the workers alive
-
     def _opened(self, outcome: Done | Failed) -> Any:
-        meter = self._meter
         if isinstance(outcome, Failed):
-            if self._recorder is not None:
-                self._recorder.failed(outcome.step)
+            self._journal.lost(outcome.step)
             error = outcome.error
-            error.add_note(f"headrace: epoch {meter.epoch}, batch {outcome.step}: {outcome.place}")
+            error.add_note(f"headrace: epoch {self._meter.epoch}, batch {outcome.step}: {outcome.place}")
             try:
                 del outcome
                 raise error
             finally:
                 del error  # what an error's own frames still name is a cycle, and keeps the workers alive
-        if self._recorder is not None:
-            self._recorder.completed(outcome)
-        meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
-        if outcome.stream is not None:
-            replica, state = outcome.stream
-            if self._refill is not None:
-                self._earlier[outcome.step] = self._streams
-            self._streams = {**self._streams, replica: state}
-        if outcome.bad:
-            try:
-                self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
-            except TooManyErrors:
-                self._broken = True
-                self._end("over")
-                raise
+        try:
+            self._journal.made(outcome)
+        except TooManyErrors:
+            self._end("over")
+            raise
         return outcome.batch
 
     def _over(self) -> None:
-        if self._recorder is not None:
-            self._record = self._recorder.end_record(self._window.place[0])
+        self._journal.finished()
         self._end("over")
 
     def _end(self, state: Literal["over", "closed"]) -> None:
@@ -344,13 +215,13 @@ class Loop(AdvisesKeras, Iterator[T_co]):
             first = self._ender is None
             if first:
                 self._ender, self._state = threading.get_ident(), state
-                self._unplanned = None
+                self._dispatcher.forget()
         if first:
             try:
                 if state == "closed" and self._inside:  # workers that stay cannot be told to forget what is waited for
-                    self._executor.close()
+                    self._dispatcher.executor.close()
                 else:
-                    self._end_workers()
+                    self._dispatcher.release()
             finally:
                 self._ended.release()
         elif self._ender != threading.get_ident():

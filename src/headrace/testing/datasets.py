@@ -126,7 +126,7 @@ class DatasetTests:
         """Make the same batches as of a dataset that has nothing but samples: whole batches are a shortcut only."""
         expected = list(self.loader(OneByOne(self.make())))
         assert_same(list(self.loader(self.make())), expected)
-        assert_same(list(self.loader(self.make(), num_workers=3, workers="thread")), expected)
+        assert_same(list(self.loader(self.make(), num_workers=3, backend="threads")), expected)
 
     def test_a_pickled_copy_is_the_same_dataset(self) -> None:
         """Survive pickle, as worker processes need; the copy gives the same samples."""
@@ -139,7 +139,7 @@ class DatasetTests:
         dataset = self.make()
         how: dict[str, Any] = {"seed": 5, "collate_fn": list}
         expected: list[Any] = list(DataLoader(OneByOne(dataset), 1, **how))
-        assert_same(list(DataLoader(OneByOne(dataset), 1, **how, num_workers=4, workers="thread")), expected)
+        assert_same(list(DataLoader(OneByOne(dataset), 1, **how, num_workers=4, backend="threads")), expected)
 
     def test_it_says_where_a_sample_comes_from(self) -> None:
         """Answer ``where`` with a text or None for each index; a subset answers the same for its samples."""
@@ -179,7 +179,7 @@ class DatasetTests:
             batches = iter(begun)
             for _ in range(steps):
                 next(batches)
-            resumed = self.loader(self.make(), num_workers=2, workers="thread")
+            resumed = self.loader(self.make(), num_workers=2, backend="threads")
             resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
             assert_same(list(resumed), whole[steps:])
             begun.close()

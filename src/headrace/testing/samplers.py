@@ -96,7 +96,7 @@ class _PlannedTests:
             begun = self.loader(self.make(None), seed=5)
             batches = iter(begun)
             assert [next(batches) for _ in range(steps)] == whole[:steps]
-            resumed = self.loader(self.make(None), seed=5, num_workers=2, workers="thread")
+            resumed = self.loader(self.make(None), seed=5, num_workers=2, backend="threads")
             resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
             assert list(resumed) == whole[steps:]
             begun.close()

@@ -60,7 +60,7 @@ class TransformTests:
         first = self.transformed(self.make())
         assert len(first) == len(self.samples())
         assert_same(self.transformed(self.make()), first)
-        assert_same(self.transformed(self.make(), num_workers=2, workers="thread"), first)
+        assert_same(self.transformed(self.make(), num_workers=2, backend="threads"), first)
         assert_same(self.transformed(copied(self.make())), first)
 
     def test_one_object_serves_many_samples(self) -> None:

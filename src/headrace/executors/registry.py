@@ -1,0 +1,140 @@
+"""Executors by name: which there are, and how each is made of a loader's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace.context.seeds import GLOBALS
+from headrace.errors import ArgumentError, UnusableArgument
+from headrace.executors.inline import Inline
+from headrace.executors.native import Native
+from headrace.executors.threads import Threads
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+    from headrace.executors.base import Executor
+    from headrace.make.maker import Maker
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a loader asks of an executor.
+
+    >>> Options(workers=2).prefetch
+    2
+    """
+
+    workers: int
+    """How many batches to make at once; 0: none beside the loop."""
+    prefetch: int = 2
+    """How many batches each worker runs ahead of the loop."""
+    threads: int = 1
+    """How many batches each worker process makes at once."""
+    context: Any = None
+    """The multiprocessing context that worker processes start by; None: one of ``start_method``."""
+    start_method: str | None = None
+    """How worker processes start where there is no context; None: as the platform does."""
+    init: Callable[[int], Any] | None = None
+    """Called in each worker process with its number, before it makes anything."""
+    seed: int = 0
+    """What `get_worker_info` derives the workers' seeds from."""
+    restarts: int | None = None
+    """How many workers may be replaced in all; None: any number."""
+    in_turns: bool = True
+    """Whether batches are taken in order, so that each worker may make every n-th."""
+    seeds_globals: bool = False
+    """Whether the global generators are seeded for each batch, where no other thread draws from them."""
+
+
+Factory = Callable[["Maker", Options], "Executor"]
+"""Makes an executor that makes batches by a maker: what ``backend=`` takes beside a name."""
+
+
+def inline(maker: Maker, options: Options) -> Executor:
+    """Make the executor that makes batches in the loop's own thread."""
+    seeding: Collection[str] = GLOBALS if options.seeds_globals else ()
+    return Inline(maker, seeding)
+
+
+def threads(maker: Maker, options: Options) -> Executor:
+    """Make the executor of threads: the native extension's own, where it makes whole batches."""
+    if maker.begins:
+        return Native(maker, options.workers, options.prefetch)
+    return Threads(maker, options.workers, options.prefetch)
+
+
+def processes(maker: Maker, options: Options) -> Executor:
+    """Make the executor of worker processes."""
+    import multiprocessing  # only where it is used
+
+    from headrace.executors.processes.pool import Processes
+
+    context = options.context or multiprocessing.get_context(options.start_method)
+    check_processes(context)
+    return Processes(
+        maker,
+        options.workers,
+        options.prefetch,
+        threads=options.threads,
+        context=context,
+        init=options.init,
+        seed=options.seed,
+        restarts=options.restarts,
+        round_robin=options.in_turns,
+    )
+
+
+_factories: dict[str, Factory] = {"inline": inline, "threads": threads, "processes": processes}
+
+
+def register(name: str, factory: Factory) -> None:
+    """Let loaders find an executor by a name: ``DataLoader(..., backend=name)``.
+
+    >>> from headrace.executors import registry
+    >>> registry.register("same-thread", registry.inline)
+    >>> "same-thread" in registry.names()
+    True
+
+    ``factory(maker, options)`` returns an `Executor` (`headrace.executors.base`). Raises `ArgumentError` for a name
+    that is taken by another factory, or is no text, and for a factory that cannot be called.
+    """
+    if not isinstance(name, str) or not name or name == "auto":
+        raise ArgumentError(f"name must be a text other than 'auto'; got {name!r}")
+    if not callable(factory):
+        raise ArgumentError(f"factory must be callable as factory(maker, options); got {factory!r}")
+    if _factories.get(name, factory) is not factory:
+        raise ArgumentError(f"an executor named {name!r} is registered already; choose another name")
+    _factories[name] = factory
+
+
+def names() -> list[str]:
+    """Return the names of all executors."""
+    return list(_factories)
+
+
+def factory_of(backend: str | Factory) -> Factory:
+    """Return the factory of a name; a factory is returned as it is."""
+    return backend if callable(backend) else _factories[backend]
+
+
+def check_processes(context: BaseContext) -> None:
+    """Refuse worker processes where none can start: in a daemonic process, or without a script to import."""
+    import multiprocessing
+
+    if multiprocessing.current_process().daemon:
+        raise UnusableArgument(
+            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), "
+            'and daemonic processes are not allowed to have children; use threads: backend="threads", or num_workers=0'
+        )
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is not None and context.get_start_method() != "fork" and not os.path.exists(script):  # noqa: PTH110
+        raise UnusableArgument(
+            f"worker processes cannot be started by {context.get_start_method()!r} here: each imports the main script "
+            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone); save "
+            'it as a file, use multiprocessing_context="fork", or use threads: backend="threads"'
+        )

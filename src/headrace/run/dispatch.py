@@ -1,0 +1,93 @@
+"""The near end of the executor: asks the plan for works, keeps the executor busy, and takes outcomes in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.executors.base import Executor
+    from headrace.ledger.recorder import Recorder
+    from headrace.plan.batch_plan import Plan
+    from headrace.plan.work import Done, Failed
+    from headrace.run.window import Unordered, Window
+
+
+class Dispatcher:
+    """Submits the works of a plan as far as the window has room, and returns their outcomes in its order.
+
+    ``release`` is called where the epoch ends, or the loop is closed: it ends the workers, or lets them wait for the
+    next epoch. ``timeout`` is how many seconds to wait for an outcome; None: for ever.
+    """
+
+    __slots__ = ("_asking", "_plan", "_recorder", "_stream", "_timeout", "_unplanned", "executor", "release", "window")
+
+    def __init__(
+        self,
+        plan: Plan,
+        stream: int,
+        executor: Executor,
+        window: Window | Unordered,
+        release: Callable[[], None],
+        timeout: float | None,
+        recorder: Recorder | None,
+    ) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._timeout = timeout
+        self._recorder = recorder
+        self._asking = True
+        self._unplanned: Exception | None = None
+        """What the plan raised (a sampler of the user's) when asked for the step after those in flight."""
+        self.executor = executor
+        self.window = window
+        self.release = release
+
+    def submit(self) -> None:
+        """Submit works until the window is full or the plan has no more."""
+        window = self.window
+        while self._asking and window.room:
+            if window.over:
+                self._asking = False
+                break
+            try:
+                work = self._plan.work(self._stream, window.asked)
+            except Exception as error:  # noqa: BLE001  raised when the batches before it have been delivered
+                self._asking, self._unplanned = False, error
+                break
+            if work is None:
+                self._asking = False
+            else:
+                window.ask()
+                if self._recorder is not None:
+                    self._recorder.submitted(work)
+                self.executor.submit(work)
+
+    def next(self) -> Done | Failed | None:
+        """Return the next outcome in order, or None at the end of the epoch."""
+        window = self.window
+        while True:
+            self.submit()
+            outcome = window.take()
+            if outcome is not None:
+                return outcome  # type: ignore[return-value]  # a window takes no Ended
+            if window.in_flight:
+                window.put(self.executor.next(self._timeout))
+            elif self._unplanned is not None:
+                self._raise_unplanned()
+            elif not (self._asking and window.room):
+                return None
+
+    def forget(self) -> None:
+        """Let go of what the plan raised: nobody asks for it any more."""
+        self._unplanned = None
+
+    def _raise_unplanned(self) -> None:
+        """Raise what the plan raised; a plan that can still be asked is asked again, as it is without workers."""
+        error, self._unplanned, self._asking = self._unplanned, None, True
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # what an error's own frames still name is a cycle, and keeps the workers alive

@@ -1,0 +1,156 @@
+"""What a loop has delivered: the place after it, the ledger's entries, and the counters."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import TooManyErrors
+from headrace.run.checkpoint import Place
+from headrace.run.stats import measure
+from headrace.run.turns import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.ledger.recorder import Recorder
+    from headrace.plan.work import Done
+    from headrace.run.checkpoint import Cursor
+    from headrace.run.stats import Meter
+    from headrace.run.tolerance import Budget, Refill
+    from headrace.run.window import Unordered, Window
+
+
+class Journal:
+    """Moves the cursor, writes the ledger and counts, each time that the consumer takes a batch."""
+
+    __slots__ = (
+        "_budget",
+        "_cursor",
+        "_earlier",
+        "_first",
+        "_latest",
+        "_places",
+        "_record",
+        "_recorder",
+        "_refill",
+        "_streams",
+        "_window",
+        "broken",
+        "meter",
+        "over",
+    )
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        meter: Meter,
+        budget: Budget,
+        window: Window | Unordered,
+        refill: Refill | None,
+        recorder: Recorder | None,
+    ) -> None:
+        self.meter = meter
+        self.over = False
+        """Whether the epoch has ended."""
+        self.broken = False
+        """Whether too many samples were bad: the place is then before the batch that had the last of them."""
+        self._cursor = cursor
+        self._budget = budget
+        self._window = window
+        self._refill = refill
+        self._recorder = recorder
+        self._first = self._latest = cursor.place
+        self._streams = dict(cursor.place.streams)
+        self._earlier: dict[int, dict[int, Any]] = {}
+        """Where batches are refilled: the streams' states before each step of which samples are in hand."""
+        self._record: bytes | None = None
+        self._places: deque[tuple[Place, bytes | None]] | None = None
+
+    @property
+    def batches(self) -> int:
+        """How many batches of the epoch were received, those before the loop began included."""
+        return self._first.batches + self.meter.batches
+
+    def made(self, outcome: Done) -> None:
+        """Take note of what a worker reports with its batch; raises `TooManyErrors`."""
+        meter = self.meter
+        if self._recorder is not None:
+            self._recorder.completed(outcome)
+        meter.made(outcome.seconds, outcome.bad, skip=self._refill is not None)
+        if outcome.stream is not None:
+            replica, state = outcome.stream
+            if self._refill is not None:
+                self._earlier[outcome.step] = self._streams
+            self._streams = {**self._streams, replica: state}
+        if outcome.bad:
+            try:
+                self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
+            except TooManyErrors:
+                self.broken = True
+                raise
+
+    def lost(self, step: int) -> None:
+        """Take note of a step whose batch is an error."""
+        if self._recorder is not None:
+            self._recorder.failed(step)
+
+    def finished(self) -> None:
+        """Take note of the end of the epoch."""
+        if self._recorder is not None:
+            self._record = self._recorder.end_record(self._window.place[0])
+        self.over = True
+
+    def delivered(self, batch: Any, rows: int, waited: float) -> None:
+        """Take note of a batch on its way to the consumer; ``rows`` is its size, where it was refilled."""
+        if self._recorder is not None:
+            rows = rows if self._refill is not None else measure(batch)[0]
+            self._record = self._recorder.entry_record(batch, self.batches, rows, self._place().step)
+        self.meter.delivered(batch, waited=waited)
+
+    def move(self) -> None:
+        """Move to the place after what was delivered; where batches are fetched ahead, note it for later."""
+        record, self._record = self._record, None
+        self._latest = place = self._place()
+        if self._places is not None:
+            self._places.append((place, record))
+        else:
+            self._settle(place, record)
+
+    def fetched_ahead(self) -> Callable[[], None]:
+        """Return what to call for each batch that is handed to the consumer, where somebody fetches them ahead."""
+        places = self._places = deque()
+        turn = Turn()
+
+        def handed_on() -> None:
+            with turn.lock:  # places are taken up in their order, by however many threads
+                if places:
+                    self._settle(*places.popleft())
+
+        return handed_on
+
+    def _settle(self, place: Place, record: bytes | None) -> None:
+        # First the ledger: a state saved from here on says that the batch was received.
+        if self._recorder is not None:
+            self._recorder.write(record)
+        self._cursor.place = place
+        if self._cursor.sampler is not None:
+            self._cursor.sampler.forget(place.step)
+
+    def _place(self) -> Place:
+        if self.broken:
+            return self._latest
+        if self.over:
+            return Place(self._first.epoch + 1)
+        step, beyond = self._window.place
+        streams = self._streams
+        offset, bad = 0, self._first.bad + self.meter.skipped + self.meter.replaced
+        if self._refill is not None and (place := self._refill.place) is not None:
+            step, offset, again = place
+            bad -= again
+            # Samples in hand are read again: from where their streams were then.
+            for old in [each for each in self._earlier if each < step]:
+                del self._earlier[old]
+            streams = self._earlier.get(step, streams)
+        session = None if self._recorder is None else self._recorder.session.name
+        return Place(self._first.epoch, step, beyond, offset, self.batches, bad, streams, session)

@@ -1,0 +1,370 @@
+"""The order of an epoch: which batch comes at which step, in four kinds with one interface.
+
+- `PlannedOrder`: the loader's own order, or a planned sampler's, which can be entered anywhere.
+- `SampledOrder`: any other sampler, which can only be iterated.
+- `ReplicatedOrder`: an iterable dataset that is read in copies, one for each process.
+- `SharedOrder`: an iterable dataset that is read once, in the loader's process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from headrace.datasets.protocol import batch_beginner, batch_reader, unmapped
+from headrace.errors import ArgumentError
+from headrace.interop.calls import article
+from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
+from headrace.plan.batch_plan import BatchPlan, Plan
+from headrace.plan.batch_sampler_plan import BatchSamplerPlan
+from headrace.plan.iterator_plan import IteratorPlan, after, cut
+from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
+from headrace.plan.passes import Pass, apart, undisturbed
+from headrace.plan.replicas import ReplicatedStream
+from headrace.run.checkpoint import Cursor, Place
+
+if TYPE_CHECKING:
+    from headrace.context import seeds
+    from headrace.plan.work import Work
+    from headrace.run.settings import Settings
+
+SPARES = 100
+"""Replacements of one sample that may fail in a row; with half of all samples bad, one run in 2**100 gets there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a loop enters an epoch, and what its random numbers come from."""
+
+    key: seeds.Key
+    stream: int
+    """The epoch that the random numbers belong to: 0 without a seed, where each loop is a run of its own."""
+    cursor: Cursor
+    saved: dict[str, Any] = field(default_factory=dict)
+    """The state that was loaded, if there was one."""
+    again: bool = False
+    """Whether the loader was looped over before."""
+
+
+class EpochOrder(Protocol):
+    """Says what comes next in an epoch, how long the epoch is, and what a saved state must agree with."""
+
+    draws_in_loop: bool
+    """Whether code of the user's draws random numbers in the loop's own thread."""
+
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return what says which sample comes when, beside the loader's settings."""
+        ...
+
+    def copies(self, saved: dict[str, Any]) -> int:
+        """Return how many copies of the dataset are read side by side; 1 where it has an index."""
+        ...
+
+    def length(self, key: seeds.Key, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        ...
+
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan of a loop, and how many samples it has at the most, where that is known."""
+        ...
+
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
+        """Return the work of any step for a replay, and move nothing; None where the epoch has fewer steps."""
+        ...
+
+    def source(self, *, again: bool) -> Source:
+        """Return what workers read."""
+        ...
+
+
+class PlannedOrder:
+    """The loader's own order, or a planned sampler's: a function of key and epoch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._planner: Any = settings.given_sampler
+        self.draws_in_loop = False
+        self._counted: tuple[Any, int] | None = None
+        self._recalled: tuple[Any, BatchPlan | BatchSamplerPlan] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_recalled": None}
+
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return what the sampler's order is made of."""
+        if self._planner is None:
+            return {"order": "shuffled" if self._settings.shuffle else "sequential"}
+        named = {f"sampler.{name}": value for name, value in self._planner.fingerprint.items()}
+        return {"order": type(self._planner).__name__, **named}
+
+    def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
+        """Return 1."""
+        return 1
+
+    def length(self, key: seeds.Key, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        what = key, epoch, self._settings.samples
+        if self._counted is None or self._counted[0] != what:
+            self._counted = what, len(self._whole(key, epoch))
+        return self._counted[1]
+
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan, which remembers where it was entered."""
+        place = entry.cursor.place
+        plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, entry.saved.get("samples", 0))
+        return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.samples
+
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
+        """Return the work of any step."""
+        first, origin = entry.saved.get("step", 0), entry.saved.get("samples", 0)
+        if entry.cursor.plan is not None:
+            first, origin = entry.cursor.plan.first, entry.cursor.plan.origin
+        place = (entry.key, epoch, first, origin) if step >= first else (entry.key, epoch, 0, 0)
+        what = place, self._settings.samples
+        if self._recalled is None or self._recalled[0] != what:
+            # Kept for the next sample that is asked for: some plans are worked out for an epoch at a time.
+            self._recalled = what, self._whole(*place)
+        return self._recalled[1].work(entry.stream, step)
+
+    def source(self, *, again: bool) -> Source:  # noqa: ARG002
+        """Return a reader by index."""
+        return indexed_source(self._settings)
+
+    def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> BatchPlan | BatchSamplerPlan:
+        """Return the plan of an epoch, from a step on that begins at a sample."""
+        settings = self._settings
+        replace = settings.on_error == "replace"
+        if settings.given_batches:
+            order = self._planner.batch_order(key)
+            return BatchSamplerPlan(order, epoch, settings.share, key, spare=replace, first=first, origin=origin)
+        keys: Order
+        if self._planner is not None:
+            keys = FixedEpoch(self._planner, key, epoch)
+        else:
+            size = len(settings.dataset)
+            keys = Shuffled(size, key) if settings.shuffle else Sequential(size)
+        return BatchPlan(keys, settings.share, settings.drops_short, key, SPARES if replace else 0, first, origin)
+
+
+class SampledOrder:
+    """The order of a sampler that can only be iterated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.draws_in_loop = True
+
+    @property
+    def _sampler(self) -> Any:
+        return self._settings.given_sampler
+
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return the sampler's class."""
+        return {"order": type(self._sampler).__name__}
+
+    def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
+        """Return 1."""
+        return 1
+
+    def length(self, key: seeds.Key, epoch: int) -> int:  # noqa: ARG002
+        """Return what the sampler says, or the batch sampler that was made of it."""
+        settings = self._settings
+        return len(settings.sampler if settings.batch_sampler is None else settings.batch_sampler)
+
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan, and note the pass over the sampler in the cursor."""
+        return self._plan(entry, self._sampler)
+
+    def _plan(self, entry: Entry, sampler: Any) -> tuple[Plan, int | None]:
+        settings, cursor, saved = self._settings, entry.cursor, entry.saved
+        name = "batch_sampler" if settings.given_batches else "sampler"
+        cursor.sampler = Pass(sampler, saved.get("sampler"), name=name, again=entry.again)
+        start, step = cursor.sampler.start, cursor.place.step
+        how: dict[str, Any] = {
+            "spare": settings.on_error == "replace",
+            "first": step,
+            "entered": (0, 0) if start is None else (step, start),
+            "mark": cursor.sampler.mark,
+        }
+        if settings.given_batches:
+            return IteratorPlan(cursor.sampler, entry.key, **how), settings.samples
+        keys: Iterator[Any] = cursor.sampler
+        size = settings.batch_size or 1
+        read = _read_before(settings, cursor, saved, size, start)
+        if start is None:
+            keys, how["entered"] = after(keys, read), (step, read)
+        batches = cut(keys, size, drop_last=settings.drops_short)
+        most = len(sampler) if isinstance(sampler, Sized) else settings.samples
+        return IteratorPlan(batches, entry.key, **how), most
+
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
+        """Return the work of a step, by a pass of its own over the sampler."""
+        sampler = self._sampler
+        copied = apart(sampler)
+        _check_repeatable("sampler", sampler, keeps_state=copied is None and hasattr(sampler, "load_state_dict"))
+        pass_ = entry.cursor.sampler
+        drawn = entry.saved.get("sampler") if pass_ is None else pass_.state()
+        if drawn is None and not (entry.saved or isinstance(sampler, Sequence | np.ndarray)):
+            raise ArgumentError(
+                f"the order of epoch {epoch} is not known: {article(type(sampler).__qualname__)} can only be iterated, "
+                "and only the epoch begun last, or that of a loaded state, can be replayed; use a planned sampler "
+                "(ShardSampler, MixtureSampler, …), which can be asked for any place"
+            )
+        with undisturbed(sampler):
+            again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {"sampler": drawn}, entry.again)
+            return self._plan(again, sampler if copied is None else copied)[0].work(entry.stream, step)
+
+    def source(self, *, again: bool) -> Source:  # noqa: ARG002
+        """Return a reader by index."""
+        return indexed_source(self._settings)
+
+
+class ReplicatedOrder:
+    """An iterable dataset that is read in copies in turn: step ``s`` reads copy ``s mod copies``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.draws_in_loop = False
+        self._copies: int | None = None
+        """How many copies the run began with, in which it is read to its end."""
+
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return how many copies there are."""
+        return {"order": "stream", "copies": self.copies(saved)}
+
+    def copies(self, saved: dict[str, Any]) -> int:
+        """Return how many copies a state was saved with, or else this run reads."""
+        return saved.get("plan", {}).get("copies") or self._copies or self._settings.readers
+
+    def length(self, key: seeds.Key, epoch: int) -> int:  # noqa: ARG002
+        """Return how many batches the dataset's own length makes."""
+        return stream_length(self._settings)
+
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan of all copies together."""
+        cursor, saved = entry.cursor, entry.saved
+        copies = self._copies = self.copies(saved)
+        place, size = cursor.place, self._settings.batch_size or 1
+        plan_saved = saved.get("plan", {})
+        before = (plan_saved.get("batch_size") or size) * (plan_saved.get("world_size") or 1)
+        starts = saved.get("read", [])
+        starts = starts if isinstance(starts, list) else [starts]
+        if not starts and before != size:
+            starts = ReplicatedStream(copies, before, entry.key).at(place.step)
+        plan = ReplicatedStream(copies, size, entry.key, place.step, place.streams, starts)
+        if starts:
+            cursor.position = plan.at
+        return plan, self._settings.samples
+
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:  # noqa: ARG002
+        """Return the work of a step; making it reads its copy up to there."""
+        stream = unmapped(self._settings.dataset)[0]
+        _check_repeatable("dataset", stream, keeps_state=hasattr(stream, "load_state_dict"))
+        copies = self.copies(entry.saved)
+        return ReplicatedStream(copies, self._settings.batch_size or 1, entry.key).work(entry.stream, step)
+
+    def source(self, *, again: bool) -> Source:
+        """Return a reader of copies."""
+        stream, function = unmapped(self._settings.dataset)
+        return Streamed(self._settings.dataset, stream, function, drop_last=self._settings.drops_short, again=again)
+
+
+class SharedOrder:
+    """An iterable dataset that is read once, here; its samples are shared between ranks and finished by the workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.draws_in_loop = True
+
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return that there is one copy."""
+        return {"order": "stream", "copies": self.copies(saved)}
+
+    def copies(self, saved: dict[str, Any]) -> int:
+        """Return 1, or what a state says that was saved with more."""
+        return saved.get("plan", {}).get("copies") or 1
+
+    def length(self, key: seeds.Key, epoch: int) -> int:  # noqa: ARG002
+        """Return how many batches the dataset's own length makes."""
+        return stream_length(self._settings)
+
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan, which reads the dataset as it is asked for works."""
+        settings, cursor = self._settings, entry.cursor
+        stream, _ = unmapped(settings.dataset)
+        whole = settings.share.global_batch_size
+        read = _read_before(settings, cursor, entry.saved, whole)
+        samples = after(read_once(stream, entry.key, entry.stream, again=entry.again), read)
+        batches = cut(samples, whole, drop_last=settings.drops_short)
+        entered = (cursor.place.step, read)
+        return IteratorPlan(batches, entry.key, stream=True, share=settings.share, entered=entered), settings.samples
+
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
+        """Return the work of a step, by reading the dataset up to there."""
+        stream = unmapped(self._settings.dataset)[0]
+        _check_repeatable("dataset", stream, keeps_state=hasattr(stream, "load_state_dict"))
+        with undisturbed(stream):
+            again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {}, entry.again)
+            return self.plan(again)[0].work(entry.stream, step)
+
+    def source(self, *, again: bool) -> Source:  # noqa: ARG002
+        """Return what finishes the samples that were read here."""
+        return SharedStream(unmapped(self._settings.dataset)[1])
+
+
+def order_of(settings: Settings) -> EpochOrder:
+    """Return the order of a loader's epochs."""
+    if settings.shares_stream:
+        return SharedOrder(settings)
+    if settings.streams:
+        return ReplicatedOrder(settings)
+    planned = BatchOrdered if settings.given_batches else Ordered
+    if settings.given_sampler is None or isinstance(settings.given_sampler, planned):
+        return PlannedOrder(settings)
+    return SampledOrder(settings)
+
+
+def indexed_source(settings: Settings) -> Source:
+    """Return what reads a dataset with an index: whole batches where it makes them itself, else its samples."""
+    dataset = settings.dataset
+    read_batch = batch_reader(dataset) if settings.own_collate and settings.on_error == "raise" else None
+    if read_batch is not None:
+        return Batched(dataset, read_batch, batch_beginner(dataset))
+    return Indexed(dataset, singly=settings.single)
+
+
+def stream_length(settings: Settings) -> int:
+    """Return how many batches an iterable dataset gives by its own length."""
+    whole, rest = divmod(len(settings.dataset), settings.batch_size or 1)
+    return whole + (rest > 0 and not settings.drop_last)
+
+
+def _read_before(
+    settings: Settings, cursor: Cursor, saved: dict[str, Any], whole: int, start: int | None = None
+) -> int:
+    """Return how much of a stream or a sampler comes before a place, in batches of ``whole`` from there on."""
+    step = cursor.place.step
+    plan = saved.get("plan", {})
+    before = (plan.get("batch_size") or settings.batch_size or 1) * (plan.get("world_size") or settings.world_size)
+    found = saved.get("read", step * before) if start is None else start
+    read: int = found[0] if isinstance(found, list) else found
+    if read != step * whole:
+        cursor.position = lambda at: read + (at - step) * whole
+    return read
+
+
+def _check_repeatable(what: str, thing: Any, *, keeps_state: bool) -> None:
+    """Refuse to replay what cannot be passed through once more without moving it."""
+    name = article(type(thing).__qualname__)
+    if isinstance(thing, Iterator):
+        raise ArgumentError(
+            f"{name} is an iterator, which can be read only once: nothing of it can be replayed; give an object "
+            "whose iter() starts again"
+        )
+    if keeps_state:
+        raise ArgumentError(
+            f"the {what}, {name}, keeps a state of its own, which replaying would move: load a state saved before the "
+            "step into another loader, and read on from there"
+        )

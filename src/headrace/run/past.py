@@ -1,0 +1,64 @@
+"""Batches and samples of any epoch, made again: what `DataLoader.replay` and `DataLoader.lineage` give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import ArgumentError
+from headrace.make.source import Batched, Indexed
+from headrace.run import arguments, lineage
+from headrace.run.orders import Entry
+from headrace.run.progress import MOST_EPOCHS
+
+if TYPE_CHECKING:
+    from headrace.plan.work import Work
+    from headrace.run.lineage import Lineage
+    from headrace.run.session import Session
+
+
+def work_at(session: Session, epoch: int, step: int) -> tuple[Work, int]:
+    """Return the work of a step of any epoch, and the seed that it is made from."""
+    settings, progress = session.settings, session.progress
+    epoch = arguments.whole("epoch", epoch, least=0, most=MOST_EPOCHS)
+    step = arguments.whole("step", step, least=0)
+    if settings.on_error == "skip":
+        raise ArgumentError(
+            'on_error="skip" fills batches up from what follows, so that a step does not say which samples are in '
+            'its batch; only with "raise" or "replace" can it be replayed'
+        )
+    saved, cursor = progress.past(epoch)
+    base: Any = settings.seed if settings.key is not None else saved.get("seed", cursor.seed)
+    if base is None:
+        raise ArgumentError(
+            f"the order of epoch {epoch} is not known: without a seed each loop draws one, and only that of the "
+            "loop begun last, or of a loaded state, can be replayed; make the loader with seed="
+        )
+    entry = Entry(*progress.stream(base, epoch), cursor, saved, again=progress.looped)
+    work = session.order.work_at(entry, epoch, step)
+    if work is None:
+        raise ArgumentError(f"step {step} is not in epoch {epoch}, which has fewer")
+    return work, base
+
+
+def lineage_of(session: Session, epoch: int, step: int, index: int) -> Lineage:
+    """Return where a sample of a batch came from and what was done to it."""
+    work, base = work_at(session, epoch, step)
+    maker = session.maker()
+    sample, trace, bad = lineage.traced(maker, work, index)
+    key = work.keys[index] if work.replica is None else None
+    found = maker.source.where(key) if isinstance(maker.source, Indexed | Batched) and key is not None else None
+    return lineage.Lineage(
+        dataset=lineage.visits(session.settings.dataset, key),
+        key=key,
+        where=found,
+        seed=base,
+        epoch=epoch,
+        step=work.step,
+        index=index,
+        position=work.start + index * (1 if work.replica is None else work.replica.count),
+        before=trace.before if trace.steps else sample,
+        sample=sample,
+        steps=lineage.steps(trace),
+        draws=tuple(trace.draws),
+        replaced=bad,
+    )

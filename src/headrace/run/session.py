@@ -1,0 +1,280 @@
+"""A session: puts plan, maker, executor, window and ledger together for each loop over a loader."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError, UnusableArgument
+from headrace.executors import registry
+from headrace.interop.calls import article, takes_empty
+from headrace.ledger.recorder import Recorder, start_recorder
+from headrace.make.maker import Maker
+from headrace.run import arguments
+from headrace.run.ahead import Ahead
+from headrace.run.detector import Watch, warn_of_held
+from headrace.run.dispatch import Dispatcher
+from headrace.run.journal import Journal
+from headrace.run.loop import Loop
+from headrace.run.orders import SampledOrder, order_of
+from headrace.run.progress import Progress, fingerprint
+from headrace.run.promise import Promise
+from headrace.run.stats import Meter
+from headrace.run.tolerance import Budget, Refill
+from headrace.run.window import Unordered, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from headrace.collate.default import Collate
+    from headrace.context.memory import Empty
+    from headrace.executors.base import Executor, Reusable
+    from headrace.run.orders import Entry
+    from headrace.run.settings import Settings
+
+
+class Session:
+    """All loops over one loader: begins them, knows those that run, and keeps workers from one epoch to the next."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.order = order_of(settings)
+        self.progress = Progress(settings)
+        self.promise = Promise(settings.dataset)
+        self.meter = Meter(epoch=0, workers=settings.num_workers)
+        self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
+        self._kept: Reusable | None = None
+        """Workers that stay for the next epoch."""
+        self._keeper: weakref.ref[Loop[Any]] | None = None
+        """The loop that they work for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no part in the loops that run, nor in their workers.
+        own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
+        return {**vars(self), **own, "_loops": None, "_kept": None, "_keeper": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._loops = weakref.WeakSet()
+
+    def adopt(self, sampler: Any, batch_sampler: Any) -> None:
+        """Read from another sampler than the loader was made with, if one of these is another."""
+        before = self.settings
+        old = before.sampler if before.batch_sampler is None else before.batch_sampler
+        new = sampler if batch_sampler is None else batch_sampler
+        if new is old:
+            return
+        if before.world_size > 1:
+            raise ArgumentError(
+                f"the sampler of a loader with world_size={before.world_size} was replaced by "
+                f"{article(type(new).__qualname__)}; ranks share only the order that the loader was made with: pass "
+                "the sampler to the constructor"
+            )
+        self.settings = dataclasses.replace(
+            before,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            given_sampler=new,
+            given_batches=batch_sampler is not None,
+        )
+        self.order = SampledOrder(self.settings)
+        self.progress.settings = self.settings
+
+    def loop(self, place: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+        """Begin a loop over the next epoch; ``place`` moves each batch, one ahead of the consumer."""
+        self._check_start()
+        with self.progress.turn.lock:
+            loop = self._begin()
+        if self.settings.kind != "inline":
+            try:
+                loop.start()
+            except BaseException:
+                loop.close()
+                raise
+        return loop if place is None else self._ahead(loop, place)
+
+    def close(self) -> None:
+        """End all loops and their workers."""
+        with self.progress.turn.lock:
+            loops = list(self._loops)
+            kept, self._kept = self._kept, None
+        for loop in loops:
+            loop.close()
+        if kept is not None:
+            kept.close()
+        if self.settings.ledger is not None:
+            self.settings.ledger.close()
+
+    def maker(self, *, again: bool = False) -> Maker:
+        """Return what makes the batches."""
+        settings = self.settings
+        collate: Collate = settings.collate_fn
+        if settings.single:
+            collate = Single(settings.collate_fn)
+        elif not settings.own_collate and not takes_empty(settings.collate_fn):
+            collate = Plain(settings.collate_fn)
+        return Maker(
+            self.order.source(again=again),
+            collate,
+            settings.on_error,
+            writes_rows=settings.own_collate,
+            finish=settings.adapter.finish,
+        )
+
+    def _begin(self) -> Loop[Any]:
+        settings, order, progress = self.settings, self.order, self.progress
+        entry, base = progress.enter()
+        copies = order.copies(entry.saved)
+        plan, samples = order.plan(entry)
+        recorder = self._recorder(entry, base)
+        watch = self._watch()
+        maker = self.maker(again=entry.again)
+        progress.looped = True
+        executor, release = self._staff(maker, base)
+        place = entry.cursor.place
+        self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
+        kind = Window if settings.ordered else Unordered
+        window = kind(executor.capacity, copies, place.step, place.beyond)
+        refill = None
+        if settings.on_error == "skip":
+            refill = Refill(settings.batch_size or 1, drop_last=settings.drop_last, offset=place.offset)
+        budget = Budget(samples, settings.allowed(samples))
+        loop: Loop[Any] = Loop(
+            entry,
+            Dispatcher(plan, entry.stream, executor, window, release, settings.timeout or None, recorder),
+            Journal(entry.cursor, self.meter, budget, window, refill, recorder),
+            maker,
+            refill=refill,
+            watch=watch,
+            check=self.promise.check if settings.streams else None,
+        )
+        progress.begin(entry.cursor)
+        self._loops.add(loop)
+        if executor is self._kept:
+            self._keeper = weakref.ref(loop)
+        return loop
+
+    def _ahead(self, loop: Loop[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
+        """Move batches one ahead of the consumer: in a thread, or where there are no workers in the loop's own."""
+        if self.settings.kind == "inline":
+            return map(function, loop)
+        self.meter.ahead = True
+        # Workers that stay are given to the next loop when nobody waits for a batch of this one any more.
+        stay = self._keeper is not None and self._keeper() is loop
+        ahead = Ahead(
+            loop,
+            function,
+            1,
+            close=None if stay else loop.close,
+            then=loop.close if stay else None,
+            waited=self.meter.stood,
+            handed_on=loop.fetched_ahead(),
+        )
+        with self.progress.turn.lock:
+            self._loops.discard(loop)
+            self._loops.add(ahead)
+        return ahead
+
+    def _watch(self) -> Watch | None:
+        """Return what looks for random numbers drawn in the wrong place, in the first epoch."""
+        settings = self.settings
+        if self.progress.looped:
+            return None
+        warn_of_held(settings.dataset, settings.collate_fn)
+        quiet = not self.order.draws_in_loop and settings.on_error != "skip"
+        return Watch(settings.num_workers) if quiet and settings.kind == "threads" else None
+
+    def _recorder(self, entry: Entry, base: int) -> Recorder | None:
+        """Return what writes a loop's batches into the ledger, if there is one."""
+        settings, place, plan = self.settings, entry.cursor.place, entry.cursor.plan
+        if settings.ledger is None:
+            return None
+        facts = {**fingerprint(settings, self.order, entry.saved), "uneven": settings.uneven}
+        if settings.key is None:
+            facts["seed"] = base
+        return start_recorder(
+            settings.ledger,
+            parent=place.session,
+            epoch=place.epoch,
+            first=place.step,
+            beyond=place.beyond,
+            batches=place.batches,
+            offset=place.offset,
+            bad=place.bad,
+            rank=settings.rank,
+            world=settings.world_size,
+            samples=None if plan is None else plan.samples,
+            ends=None if plan is None else plan.ends,
+            facts=facts,
+        )
+
+    def _staff(self, maker: Maker, base: int) -> tuple[Executor, Callable[[], None]]:
+        """Return who makes the batches of a loop, and what is to be done when it ends."""
+        kept = self._kept
+        if kept is None or kept.closed:
+            executor = self._executor(maker, base)
+            if not self.settings.persistent_workers:
+                return executor, executor.close
+            self._kept = kept = executor
+        elif self._keeper is not None and (keeper := self._keeper()) is not None and keeper.running:
+            executor = self._executor(maker, base)  # another loop is at work with those that are kept
+            return executor, executor.close
+        kept.reset()
+        return kept, kept.reset
+
+    def _executor(self, maker: Maker, base: int) -> Any:
+        settings = self.settings
+        # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
+        alone = settings.kind == "threads" and settings.streams and not settings.shares_stream
+        options = registry.Options(
+            workers=1 if alone else settings.num_workers,
+            prefetch=settings.prefetch_factor or arguments.PREFETCH_FACTOR,
+            threads=settings.threads_per_worker,
+            context=settings.multiprocessing_context,
+            start_method=settings.adapter.start_method,
+            init=settings.worker_init_fn,
+            seed=base,
+            restarts=settings.restart_workers,
+            in_turns=settings.ordered,
+            # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
+            seeds_globals=settings.key is not None,
+        )
+        backend = settings.backend if settings.kind == "custom" else settings.kind
+        return registry.factory_of(backend)(maker, options)
+
+    def _check_start(self) -> None:
+        settings = self.settings
+        if settings.kind != "inline":
+            if settings.prefetch_factor == 0:
+                raise UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
+        elif settings.timeout:
+            raise UnusableArgument(
+                f"timeout={settings.timeout:g} needs workers that can be waited for: num_workers=1 or more, or "
+                "timeout=0"
+            )
+
+
+class Plain:
+    """A user's collate function, which knows nothing of lent memory."""
+
+    def __init__(self, function: Callable[[list[Any]], Any]) -> None:
+        self._function = function
+
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:  # noqa: ARG002
+        """Collate as the user's function does, on a list as torch gives it."""
+        return self._function(samples if isinstance(samples, list) else list(samples))
+
+
+class Single:
+    """For ``batch_size=None``: what one sample becomes."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:  # noqa: ARG002
+        """Convert the only sample."""
+        return self._function(samples[0])
