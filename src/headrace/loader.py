@@ -61,7 +61,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
     "threads" suit code that releases the GIL, as decoding does; "processes" suit code that spends its time in Python.
     "auto" takes threads where the dataset says that they suit it (``suits_threads``: ours say so; so do lists and
     arrays, unless they come with a ``collate_fn``), and processes otherwise, or where an argument is given that only
-    processes have. The name of an executor of your own (`headrace.executors.registry.register`), or a factory, fits too.
+    processes have. The name of your own executor (`headrace.executors.registry.register`), or a factory, fits too.
 
     *Processes* start by ``multiprocessing_context`` (a name or a context; the platform's default), and each calls
     ``worker_init_fn(id)``. Batches come back in shared memory. A worker that dies is replaced, with a warning, and its
