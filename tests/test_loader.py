@@ -509,6 +509,8 @@ def test_loops_in_many_threads_do_not_disturb_each_other() -> None:
     assert found == [list(range(200))] * 8
 
 
+# The inner loader seeds the global generators for its own batches, on a thread of the outer one.
+@pytest.mark.filterwarnings("ignore::headrace.errors.RandomnessWarning")
 def test_a_loader_can_run_inside_a_sample_of_another() -> None:
     """Nest loaders: the inner one's random numbers do not leak into the outer sample's."""
 

@@ -573,16 +573,6 @@ def test_the_number_of_workers_can_follow_the_machine() -> None:
     assert DataLoader([], 10, num_workers="auto").num_workers == 0
 
 
-def test_what_fixes_the_plan_cannot_be_set_afterwards() -> None:
-    """Freeze what torch freezes; leave the rest to be set, and used by the next loop."""
-    loader = DataLoader([1, 2, 3], 2)
-    for name in ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"):
-        with pytest.raises(ValueError, match=f"{name} attribute should not be set after DataLoader is initialized"):
-            setattr(loader, name, None)
-    loader.collate_fn = sum
-    assert list(loader) == [3, 3]
-
-
 def test_a_stream_that_is_longer_than_it_said_warns() -> None:
     """Warn only of what `len` has promised."""
 
