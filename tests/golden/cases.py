@@ -324,7 +324,7 @@ def concat_of_images(folder: Path) -> Case:
 @case
 def stream_views(folder: Path) -> Case:
     evens = Stream().filter(lambda number: number % 2 == 0)
-    return evens.repeat(2).skip(2).take(15).zip(range(99)), {"shard": "auto"}
+    return evens.repeat(2).skip(2).take(15).zip(range(99)), {"read_once": True}
 
 
 def digest(name: str, **workers: Any) -> str:
