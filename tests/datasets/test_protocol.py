@@ -12,6 +12,7 @@ import headrace as hr
 from headrace._native import kernel
 from headrace.datasets import Arrays, Columns, Files
 from headrace.datasets.protocol import batch_beginner, batch_reader, columns, labels, native_source, offered, resolve
+from headrace.testing import DatasetTests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,3 +238,16 @@ def test_labels_come_through_every_view() -> None:
         found = labels(view)
         assert found is not None, name
         assert found.tolist() == expected, name
+
+
+class TestAlbum(DatasetTests):
+    """The suite that every dataset passes, over the format above."""
+
+    @pytest.fixture(autouse=True)
+    def _files(self, album: Album, tmp_path: Path) -> None:
+        self.index = tmp_path / "index.txt"
+
+    collates = False
+
+    def make(self) -> Album:
+        return Album(self.index)

@@ -239,3 +239,21 @@ def test_what_a_stream_cannot_do_is_refused() -> None:
         Letters("ab").filter(bool, by="label")
     with pytest.raises(TypeError, match="cannot be iterated over"):
         Letters("ab").zip(3)
+
+
+@pytest.mark.skipif(kernel is None, reason="needs the native extension")
+def test_transforms_over_datasets_end_to_end_are_fused_in_each() -> None:
+    """Fuse what is mapped after putting datasets together, and a selection of it; give what the steps give."""
+    generator = np.random.default_rng(0)
+    a, b = (hr.ArrayDataset(generator.integers(0, 256, (7, size, size, 3), np.uint8)) for size in (20, 24))
+    for base in (a.concat(b), a.concat(b).shard(0, 2), a.concat(b).skip(3).repeat(2)):
+        for functions in ((hr.RandomCrop(12), hr.RandomHorizontalFlip()), (hr.RandomCrop(12), np.negative)):
+            quick = base.map(*functions)
+            assert "RandomCrop" in hr.explain(quick)
+            assert "fused" in hr.explain(quick)
+            slow = hr.Mapped(list(base), *functions)
+            both = [list(hr.DataLoader(each, 5, shuffle=True, seed=2)) for each in (quick, slow)]
+            for ours, theirs in zip(*both, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+            loader = hr.DataLoader(quick, 5, shuffle=True, seed=2)
+            np.testing.assert_array_equal(loader.lineage(epoch=0, step=1, index=1).sample, both[0][1][1])

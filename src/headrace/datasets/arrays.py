@@ -11,7 +11,7 @@ import numpy as np
 
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
-from headrace.datasets.mapped import MappedRows, Sent, mapped_rows
+from headrace.datasets.memory_maps import MappedRows, Sent, mapped_rows
 from headrace.datasets.source import Arrays
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 from headrace.interop.keys import places, whole

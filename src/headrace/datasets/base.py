@@ -135,6 +135,13 @@ class Dataset(Generic[T_co]):
         """Return the dataset that a view reads a sample from, and the index there; None where this is no view."""
         return None
 
+    def rebuilt(self, make: Callable[[Any], Any]) -> Dataset[Any] | None:  # noqa: ARG002
+        """Return this view over ``make(dataset)`` in place of each dataset that it reads.
+
+        None where this is no view, or changes the samples: then mapping it is not the same as mapping those datasets.
+        """
+        return None
+
     def where(self, index: int) -> str | None:  # noqa: ARG002
         """Say where a sample comes from (a path), for errors; None where there is nothing to say."""
         return None

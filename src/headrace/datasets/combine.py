@@ -150,10 +150,18 @@ class ConcatDataset(Dataset[T_co]):
         read: Any = protocol.batch_reader(self.datasets[part])
         return read(keys, empty=empty)
 
+    def rebuilt(self, make: Callable[[Any], Any]) -> ConcatDataset[Any]:
+        """Return what is made of each dataset, end to end."""
+        return ConcatDataset(map(make, self.datasets))
+
     def inner(self, index: int) -> tuple[Any, Any]:
         """Return the dataset that a sample is in, and its index there."""
         part, place = self._place(index)
         return self.datasets[part], place
+
+    def explain(self) -> str:
+        """Say how each of the datasets is read, once where they are read alike."""
+        return "\n".join(dict.fromkeys(map(protocol.explain, self.datasets)))
 
     def where(self, index: int) -> str | None:
         """Say where a sample comes from, as the dataset that it is in does."""

@@ -38,6 +38,7 @@ REPLACED_BY = {
     "begin_batch": {"__getitem__", "__getitems__", "read_batch"},
     "native_source": {"__getitem__", "__getitems__"},
     "read_scaled": {"__getitem__", "__getitems__"},
+    "rebuilt": {"__getitem__", "__getitems__"},
     "stages": {"__iter__"},
 }
 """What a subclass takes back by overriding one of these methods and not the name itself."""
@@ -112,6 +113,12 @@ def rows_of(keys: Sequence[Any], length: int) -> NDArray[np.int64]:
         if cast("Any", kernel).indices(keys, length, rows):
             return rows
     return places(keys, length, "{} samples").astype(np.int64, copy=False)
+
+
+def rebuilt(dataset: Any, make: Callable[[Any], Any]) -> Any:
+    """Return a view over ``make(part)`` in place of each dataset that it reads; None where it cannot be rebuilt."""
+    method = offered(dataset, "rebuilt")
+    return method(make) if callable(method) else None
 
 
 def inner(dataset: Any, index: Any) -> tuple[Any, Any] | None:

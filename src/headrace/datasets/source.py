@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.datasets.mapped import MappedRows
+    from headrace.datasets.memory_maps import MappedRows
     from headrace.datasets.packed_list import PackedList
 
 

@@ -137,6 +137,14 @@ class Subset(View[T_co]):
         """Ask the dataset, by its own indices."""
         return protocol.resolve(self.dataset, self._keys(keys))
 
+    def rebuilt(self, make: Callable[[Any], Any]) -> Subset[Any]:
+        """Return the same indices of ``make(dataset)``."""
+        return Subset(make(self.dataset), self.indices)
+
+    def explain(self) -> str:
+        """Say how the dataset is read: choosing among its samples makes no difference."""
+        return protocol.explain(self.dataset)
+
     def inner(self, index: Any) -> tuple[Any, Any]:
         """Return the dataset, and its own index of a sample."""
         return self.dataset, self.indices[index]

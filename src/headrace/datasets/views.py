@@ -11,7 +11,7 @@ from headrace.context import seeds
 from headrace.context.timing import timed
 from headrace.datasets import native_batches as fused
 from headrace.datasets import protocol
-from headrace.datasets.base import VIEWS, T_co, View
+from headrace.datasets.base import VIEWS, Dataset, T_co, View
 from headrace.errors import ArgumentError
 from headrace.interop.calls import article
 from headrace.transforms.base import Compose, may_draw
@@ -57,6 +57,8 @@ class Mapped(View[T_co]):
     _scaling: Scaling | None = field()
     """The first of the functions, where pictures are decoded no larger than it takes; `_behind` are the others."""
     _behind: Compose = field()
+    _apart: Dataset[Any] | None = field()
+    """The functions over each dataset of the base, where the native extension reads those and not the base."""
 
     def __init__(self, base: Indexed, *functions: Callable[..., Any]) -> None:
         if not (hasattr(base, "__getitem__") and hasattr(base, "__len__")):
@@ -73,6 +75,9 @@ class Mapped(View[T_co]):
         scaling = fused.scaling_of(base, chain.transforms)
         object.__setattr__(self, "_scaling", scaling)
         object.__setattr__(self, "_behind", chain if scaling is None else Compose(*chain.transforms[1:]))
+        apart = protocol.rebuilt(base, lambda part: Mapped(part, *functions)) if plan is None else None
+        helps = apart is not None and (protocol.batch_reader(apart) is not None or protocol.reads_many(apart))
+        object.__setattr__(self, "_apart", apart if helps else None)
 
     def __getitem__(self, index: int) -> T_co:
         """Read a sample of the base and apply the functions to it."""
@@ -92,6 +97,8 @@ class Mapped(View[T_co]):
     @property
     def read_batch(self) -> Callable[..., Any] | None:
         """What reads whole batches, where the native extension does all of the functions."""
+        if self._apart is not None:
+            return protocol.batch_reader(self._apart)
         return self._read_batch if self._is_whole else None
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
@@ -100,6 +107,8 @@ class Mapped(View[T_co]):
     @property
     def begin_batch(self) -> Callable[..., fused.InFlightBatch] | None:
         """What begins whole batches, where `read_batch` is."""
+        if self._apart is not None:
+            return protocol.batch_beginner(self._apart)
         return self._begin_batch if self._is_whole else None
 
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.InFlightBatch:
@@ -108,12 +117,15 @@ class Mapped(View[T_co]):
     @property
     def columns(self) -> Columns | None:
         """The arrays of a whole batch, where there is `read_batch`."""
+        if self._apart is not None:
+            return protocol.columns(self._apart)
         return fused.columns(cast("Plan", self._plan), self.base) if self._is_whole else None
 
     @property
     def reads_many(self) -> bool:
         """Whether the native kernel does the first of the functions, for many samples at once."""
-        return self._plan is not None and self._plan.active and type(self).__getitem__ is Mapped.__getitem__
+        active = self._apart is not None or (self._plan is not None and self._plan.active)
+        return active and type(self).__getitem__ is Mapped.__getitem__
 
     @property
     def draws(self) -> bool:
@@ -127,6 +139,8 @@ class Mapped(View[T_co]):
             return [self[index] for index in indices]
         if here.traced:  # of the kernel's steps nothing can be written down
             return [self[indices[row]] for row in seeds.each(len(indices))]
+        if self._apart is not None:
+            return protocol.many(self._apart, list(indices))
         return fused.samples(cast("Plan", self._plan), self.base, indices, self.__getitem__, self._rest)
 
     def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
@@ -135,6 +149,8 @@ class Mapped(View[T_co]):
 
     def explain(self) -> str:
         """Say which of the functions are fused, and why not the others."""
+        if self._apart is not None:
+            return protocol.explain(self._apart)
         return fused.explained(type(self).__qualname__, self.base, self._plan)
 
     def __repr__(self) -> str:
