@@ -251,7 +251,7 @@ def test_transforms_over_datasets_end_to_end_are_fused_in_each() -> None:
             quick = base.map(*functions)
             assert "RandomCrop" in hr.explain(quick)
             assert "fused" in hr.explain(quick)
-            slow = hr.Mapped(list(base), *functions)
+            slow = hr.datasets.Mapped(list(base), *functions)
             both = [list(hr.DataLoader(each, 5, shuffle=True, seed=2)) for each in (quick, slow)]
             for ours, theirs in zip(*both, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
