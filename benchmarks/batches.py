@@ -37,7 +37,7 @@ def permuted(size: int) -> None:
 
 
 def indexed(size: int) -> None:
-    """As a subset, or a shuffled array of indices, is read: an index stands at each place of the permutation."""
+    """Read a shuffled array of indices, as a subset does."""
     indices = np.arange(size)
     order = np.random.default_rng(0).permutation(size)
     for start in range(0, size, STRETCH):

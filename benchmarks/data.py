@@ -25,21 +25,21 @@ LARGE_PHOTOS = 8
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """``pictures`` an epoch, ``size`` pixels square when finished, ``batch`` at a time, resized in these flavours."""
+    """A workload: ``images`` per epoch, ``size`` pixels square, in batches of ``batch``."""
 
     name: str
     title: str
-    pictures: int
+    images: int
     size: int
     batch: int
     resize: tuple[str, ...]
 
 
-PICTURE_WORK = "RandomResizedCrop {0} -> horizontal flip -> normalise -> float32 NCHW"
+IMAGE_WORK = "RandomResizedCrop {0} -> horizontal flip -> normalize -> float32 NCHW"
 WORKLOADS = {
     "photos": Workload(
         "photos",
-        f"JPEG files of about 500x375 -> {PICTURE_WORK.format(224)}",
+        f"JPEG files of about 500x375 -> {IMAGE_WORK.format(224)}",
         2_000,
         224,
         64,
@@ -47,7 +47,7 @@ WORKLOADS = {
     ),
     "thumbnails": Workload(
         "thumbnails",
-        f"JPEG files of 32x32 -> {PICTURE_WORK.format(32)}",
+        f"JPEG files of 32x32 -> {IMAGE_WORK.format(32)}",
         10_000,
         32,
         64,
@@ -55,7 +55,7 @@ WORKLOADS = {
     ),
     "large": Workload(
         "large",
-        f"JPEG files of 4000x3000 -> {PICTURE_WORK.format(224)}",
+        f"JPEG files of 4000x3000 -> {IMAGE_WORK.format(224)}",
         64,
         224,
         16,
@@ -63,7 +63,7 @@ WORKLOADS = {
     ),
     "arrays": Workload(
         "arrays",
-        "32x32x3 uint8 in memory -> shuffled, normalised float32 NCHW",
+        "32x32x3 uint8 in memory -> shuffled, normalized float32 NCHW",
         50_000,
         32,
         128,
@@ -74,19 +74,19 @@ WORKLOADS = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A folder a runner can read (see `runners/common.py`), and a sentence on what lies in it."""
+    """A folder a runner can read (see `runners/common.py`), and a description of its contents."""
 
     folder: Path
     about: str
 
 
-def prepare(workload: Workload, cache: Path, photos: Path | None, pictures: int | None = None) -> Prepared:
+def prepare(workload: Workload, cache: Path, photos: Path | None, images: int | None = None) -> Prepared:
     """Make the workload's data, or find it in the cache.
 
-    ``photos``: a folder or tar of JPEG files; None takes random crops of the pictures bundled with headrace.
-    ``pictures``: another length of the epoch.
+    ``photos``: a folder or tar of JPEG files; None cuts random crops from the photographs bundled with headrace.
+    ``images``: another length of the epoch.
     """
-    total = pictures or workload.pictures
+    total = images or workload.images
     if workload.name == "arrays":
         return _arrays(cache, total, workload.size)
     files = _photo_files(cache, photos)
@@ -127,7 +127,7 @@ def _write_demo_photos(target: Path) -> None:
 
     sources = sorted(DEMO_PICTURES.glob("*.jpg"))
     if not sources:
-        raise SystemExit("no bundled pictures to cut photos from; give some of your own with --photos DIR")
+        raise SystemExit("headrace has no bundled photographs here; give your own with --photos DIR")
     rng = random.Random(0)
     for number in range(DEMO_PHOTOS):
         with Image.open(sources[number % len(sources)]) as source:
@@ -183,7 +183,7 @@ def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
     used = files[:total]
     kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
     about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
-    return Prepared(folder, f"{total:,} pictures an epoch from {about}")
+    return Prepared(folder, f"{total:,} images per epoch from {about}")
 
 
 def _arrays(cache: Path, total: int, size: int) -> Prepared:
@@ -193,7 +193,7 @@ def _arrays(cache: Path, total: int, size: int) -> Prepared:
         np.save(target / "labels.npy", rng.integers(0, CLASSES, total))
 
     folder = _cached(cache / f"arrays-{total}-{size}", write)
-    return Prepared(folder, f"{total:,} pictures an epoch, {total * size * size * 3 / 2**20:.0f} MiB")
+    return Prepared(folder, f"{total:,} images per epoch, {total * size * size * 3 / 2**20:.0f} MiB")
 
 
 def _cached(folder: Path, write: Callable[[Path], None]) -> Path:

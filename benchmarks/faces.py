@@ -1,7 +1,7 @@
-"""Memory and time of reading many pictures: all at once, one by one, in batches: what docs/guide/faces.md quotes.
+"""Measure memory and time of reading many images, for docs/guide/faces.md.
 
 `python benchmarks/faces.py` (about five minutes; needs matplotlib: `pip install 'headrace[plots]'`) makes 28,204
-pictures, prints the tables as Markdown, and writes the two plots into docs/guide. Each run is a process of its own.
+images, prints the tables as Markdown, and writes the two plots into docs/guide. Each run is a separate process.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import headrace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PICTURES, WIDTH, HEIGHT = 28_204, 160, 120
+IMAGES, WIDTH, HEIGHT = 28_204, 160, 120
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 OUTPUTS = 128
-"""The numbers that the model of the second plot makes of a picture: one matrix product."""
+"""The outputs per image of the model of the second plot: one matrix product."""
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide"
 WAYS = {
@@ -38,7 +38,7 @@ WAYS = {
 }
 
 
-def make_pictures(folder: Path, wanted: int) -> None:
+def make_images(folder: Path, wanted: int) -> None:
     """Write crops of the bundled photographs as JPEG files, in folders of a thousand."""
     from PIL import Image
 
@@ -60,16 +60,16 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def pictures(way: str, folder: Path) -> Iterator[int]:
-    """Read every picture in one of the ways; give how many came with each step."""
+def images(way: str, folder: Path) -> Iterator[int]:
+    """Read every image in one of the ways; yield the number of images in each step."""
     faces = headrace.datasets.FaceDataset(folder)
     if way == "list":
         from PIL import Image
 
         kept = []
         for path in sorted(folder.rglob("*.jpg")):
-            with Image.open(path) as picture:
-                kept.append(np.asarray(picture.convert("RGB")))
+            with Image.open(path) as image:
+                kept.append(np.asarray(image.convert("RGB")))
             yield 1
     elif way == "one by one":
         for _ in faces:
@@ -83,7 +83,7 @@ def memory_of(way: str, folder: Path) -> dict[str, Any]:
     """Measure one pass: the memory along the way, and the time of it all."""
     began, used, before, read = perf_counter(), process_time(), resident(), 0
     seen, held = [0], [0.0]
-    for count in pictures(way, folder):
+    for count in images(way, folder):
         read += count
         if read - seen[-1] >= 250:
             seen.append(read)
@@ -92,7 +92,7 @@ def memory_of(way: str, folder: Path) -> dict[str, Any]:
 
 
 def time_by_size(size: int, folder: Path) -> dict[str, float]:
-    """Measure 1,024 pictures in batches of a size, in CPU time: reading, and a model that is one matrix product."""
+    """Measure the CPU time of 1,024 images in batches of a size: reading, and one matrix product."""
     faces = headrace.datasets.FaceDataset(folder, limit=1024)
     weights = np.random.default_rng(0).normal(size=(HEIGHT * WIDTH * 3, OUTPUTS)).astype(np.float32)
     reading = modelling = 0.0
@@ -119,7 +119,7 @@ def plot_memory(runs: dict[str, dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for way, run in runs.items():
         axes.plot(run["seen"], run["held"], label=f"{WAYS[way]}: {run['cpu']:.0f} s of CPU")
-    axes.set(xlabel="pictures read", ylabel="memory taken, MiB", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="images read", ylabel="memory, MiB", xlim=(0, None), ylim=(0, None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -133,7 +133,7 @@ def plot_batching(rows: dict[int, dict[str, float]], path: Path) -> None:
         axes.plot(list(rows), [row[key] for row in rows.values()], marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(rows), map(str, rows))
-    axes.set(xlabel="pictures in a batch", ylabel="CPU ms for each picture", ylim=(0, None))
+    axes.set(xlabel="images per batch", ylabel="CPU ms per image", ylim=(0, None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -141,7 +141,7 @@ def plot_batching(rows: dict[int, dict[str, float]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=GUIDE, help="folder for the plots")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
@@ -153,7 +153,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_pictures(folder, options.pictures)
+        make_images(folder, options.images)
         # Round by round, so that a slow spell of the machine falls on all; of each, the round of the median time.
         rounds = [{way: apart("--measure", "memory", way, folder) for way in WAYS} for _ in range(options.rounds)]
         runs = {
@@ -163,11 +163,11 @@ def main() -> None:
         rows = {
             size: {key: median(each[size][key] for each in sizes) for key in ("reading", "model")} for size in SIZES
         }
-    print(f"{options.pictures:,} pictures of {WIDTH}x{HEIGHT}, median of {options.rounds} rounds\n")
+    print(f"{options.images:,} images of {WIDTH}x{HEIGHT}, median of {options.rounds} rounds\n")
     print("| way | memory, MiB | seconds | CPU seconds |\n| --- | ---: | ---: | ---: |")
     for way, run in runs.items():
         print(f"| {WAYS[way]} | {max(run['held']):,.0f} | {run['seconds']:.1f} | {run['cpu']:.1f} |")
-    print("\n| batch | reading, CPU ms a picture | model, CPU ms a picture |\n| ---: | ---: | ---: |")
+    print("\n| batch | reading, CPU ms per image | model, CPU ms per image |\n| ---: | ---: | ---: |")
     for size, row in rows.items():
         print(f"| {size} | {row['reading']:.2f} | {row['model']:.2f} |")
     plot_memory(runs, options.output / "faces-memory.png")

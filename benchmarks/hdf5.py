@@ -1,6 +1,6 @@
 """Shuffled batches from an HDF5 file, by chunk beside row by row: `python benchmarks/hdf5.py` (medians; rows a second).
 
-The file is made once in a folder of its own and lies in the page cache: what is compared is the work, not the disk.
+The file is made once and is in the page cache, so the disk is not measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 class RowByRow:
-    """The dataset that one writes by hand: opened once, a row at a time."""
+    """A hand-written dataset: it opens the file once and reads row by row."""
 
     def __init__(self, path: Path) -> None:
         self.rows = h5py.File(path, "r")["data"]

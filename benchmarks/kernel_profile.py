@@ -1,9 +1,9 @@
-"""Where the kernel's time goes, and what `scaled_decode` costs in pixels: `python benchmarks/kernel_profile.py PHOTOS`.
+"""Profile the native extension, and the error of `scaled_decode`: `python benchmarks/kernel_profile.py PHOTOS`.
 
-Least of several repeats for each file, one thread, added up. The stages of decoding are those of libjpeg-turbo by
-itself, in full (`stages.cpp`, compiled here); what the kernel takes beyond decoding is told by the kernel. What is left
-of Python is the processor time of the thread that reads the loop, while the kernel's threads make thumbnails: it alone
-ever holds Python's lock.
+Times are the minimum of several repeats per file, in one thread, summed over the files. The stages of decoding are
+those of libjpeg-turbo alone, on whole files (`stages.cpp`, compiled here). The extension reports its time after
+decoding. Python's time is the CPU time of the thread that reads the loop, while the extension's threads make
+thumbnails: only that thread ever holds the GIL.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def profile(files: list[str]) -> list[str]:
         source = str(Path(__file__).with_name("stages.cpp"))
         subprocess.run(["c++", "-O2", "-o", program, source, "-ljpeg"], check=True)
         answer = subprocess.run([program, str(REPEATS), *files], check=True, capture_output=True, text=True)
-    huffman, transform, colour = map(float, answer.stdout.split())
+    huffman, transform, color = map(float, answer.stdout.split())
     resized = [least(file, [Resize((224, 224))]) for file in files]
     finished = [least(file, [Resize((224, 224)), ToFloat(), Normalize(MEAN, STD), ToCHW()]) for file in files]
     reading = sum(times[0] for times in resized)
@@ -66,16 +66,16 @@ def profile(files: list[str]) -> list[str]:
     writing = max(0.0, sum(times[2] for times in finished) - resizing)
     stages = {
         "reading the file": reading, "Huffman decoding": huffman, "inverse DCT": transform,
-        "upsampling and colour": colour, "resizing": resizing, "float32, normalised, NCHW": writing,
+        "upsampling and color": color, "resizing": resizing, "float32, normalized, NCHW": writing,
     }  # fmt: skip
     whole = sum(stages.values())
-    lines = ["| stage | share | us a picture |", "| --- | ---: | ---: |"]
+    lines = ["| stage | share | µs per image |", "| --- | ---: | ---: |"]
     lines += [f"| {name} | {x / whole:.0%} | {x / len(files) * 1e6:,.0f} |" for name, x in stages.items()]
     return lines
 
 
 def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
-    """Return the seconds of reading, decoding and all else for a whole picture: the least of several repeats."""
+    """Return the seconds of reading, decoding and the rest for an image: the minimum of several repeats."""
     plan = fused.plan(chain)
     kernel = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
     paths = ImageFiles([file]).paths
@@ -90,7 +90,7 @@ def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
 
 
 def lock(files: list[str]) -> list[str]:
-    """Return how long Python's lock is held for each thumbnail at the most: the median of several epochs."""
+    """Return an upper bound on how long the GIL is held per thumbnail: the median of several epochs."""
     chain = (RandomResizedCrop(32), RandomHorizontalFlip(), ToFloat(), Normalize(MEAN, STD), ToCHW())
     loader = DataLoader(ImageFiles(files).map(*chain), 64, shuffle=True, seed=0, num_workers=2)
     held = []
@@ -99,11 +99,13 @@ def lock(files: list[str]) -> list[str]:
         for _ in loader:
             pass
         held.append((thread_time() - began) / len(files) * 1e6)
-    return [f"- *thumbnails*, batches of 64: Python runs for {median(held):.1f} us a picture, while others make them"]
+    return [
+        f"- *thumbnails*, batches of 64: Python runs for {median(held):.1f} µs per image; other threads make the images"
+    ]
 
 
 def error(files: list[str]) -> list[str]:
-    """Return how far pictures decoded smaller are from those decoded in full, scaled to 224x224."""
+    """Return the difference between images decoded smaller and decoded in full, scaled to 224x224."""
     exact, scaled = (ImageFiles(files, scaled_decode=one).map(Resize((224, 224))) for one in (False, True))
     difference = np.stack([
         np.abs(exact[number][0].astype(int) - scaled[number][0]) for number in range(len(files))
@@ -112,7 +114,7 @@ def error(files: list[str]) -> list[str]:
     return [
         (
             f"- *large*: scaled_decode on {len(files)} photographs of 4000x3000 to 224x224: "
-            f"{difference.mean():.2f} grey levels off on average, {np.percentile(difference, 99):.0f} at the 99th "
+            f"{difference.mean():.2f} gray levels off on average, {np.percentile(difference, 99):.0f} at the 99th "
             f"percentile, {difference.max()} at most (PSNR {decibels:.0f} dB)"
         )
     ]

@@ -1,4 +1,4 @@
-"""Draw the picture of docs/guide/walks.md: `python benchmarks/plot_walks.py` (it needs matplotlib and pillow)."""
+"""Draw the plot of docs/guide/walks.md: `python benchmarks/plot_walks.py` (it needs matplotlib and pillow)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Table:
 
 TABLES = {
     "transport": Table(
-        "Transport: samples of 600 KB float32 that are ready, batch 64, 2 workers",
+        "Transport: existing samples of 600 KB float32, batch 64, 2 workers",
         (
             Row(STACKED, "transport", "torch", arrays=True),
             Row("headrace, NumPy batches", "transport", "headrace", beside=STACKED),

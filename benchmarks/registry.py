@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
-PICTURES = ("photos", "thumbnails", "large")
+IMAGES = ("photos", "thumbnails", "large")
 BOTH = ("plain", "antialiased")
 
 
@@ -54,18 +54,18 @@ def _runner(
 
 
 RUNNERS = (
-    _runner("headrace", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "threads"),
-    _runner("headrace-inline", "headrace_loader.py", None, (*PICTURES, "arrays"), BOTH, "the loop itself", workers=0),
+    _runner("headrace", "headrace_loader.py", None, (*IMAGES, "arrays"), BOTH, "threads"),
+    _runner("headrace-inline", "headrace_loader.py", None, (*IMAGES, "arrays"), BOTH, "no workers", workers=0),
     _runner("headrace-scaled", "headrace_scaled.py", None, ("large",), ("antialiased",), "threads"),
-    _runner("torch-opencv", "torch_opencv.py", "torch", PICTURES, ("plain",), "processes"),
-    _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", PICTURES, ("plain",), "processes"),
-    _runner("torch-pillow", "torch_pillow.py", "torch", PICTURES, ("antialiased",), "processes"),
-    _runner("torch-torchvision", "torch_torchvision.py", "torchvision", PICTURES, BOTH, "processes"),
-    _runner("tf-data", "tf_data.py", "tensorflow", (*PICTURES, "arrays"), BOTH, "threads"),
-    _runner("dali", "dali.py", "dali", PICTURES, BOTH, "threads"),
-    _runner("opencv-by-hand", "opencv_by_hand.py", None, PICTURES, ("plain",), "the loop itself", workers=0),
+    _runner("torch-opencv", "torch_opencv.py", "torch", IMAGES, ("plain",), "processes"),
+    _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", IMAGES, ("plain",), "processes"),
+    _runner("torch-pillow", "torch_pillow.py", "torch", IMAGES, ("antialiased",), "processes"),
+    _runner("torch-torchvision", "torch_torchvision.py", "torchvision", IMAGES, BOTH, "processes"),
+    _runner("tf-data", "tf_data.py", "tensorflow", (*IMAGES, "arrays"), BOTH, "threads"),
+    _runner("dali", "dali.py", "dali", IMAGES, BOTH, "threads"),
+    _runner("opencv-by-hand", "opencv_by_hand.py", None, IMAGES, ("plain",), "no workers", workers=0),
     _runner("torch", "torch_arrays.py", "torch", ("arrays",), (), "processes"),
-    _runner("torch-inline", "torch_arrays.py", "torch", ("arrays",), (), "the loop itself", workers=0),
+    _runner("torch-inline", "torch_arrays.py", "torch", ("arrays",), (), "no workers", workers=0),
     _runner("torch-batched", "torch_arrays_batched.py", "torch", ("arrays",), (), "processes"),
     _runner(
         "torch-batched-inline",
@@ -73,10 +73,10 @@ RUNNERS = (
         "torch",
         ("arrays",),
         (),
-        "the loop itself",
+        "no workers",
         workers=0,
     ),
-    _runner("decode-only", "decode_only.py", None, PICTURES, (), "threads", limit=True),
+    _runner("decode-only", "decode_only.py", None, IMAGES, (), "threads", limit=True),
     _runner("numpy-copy", "numpy_copy.py", None, ("arrays",), (), "threads", limit=True),
 )
 

@@ -1,4 +1,4 @@
-"""From measurements to a Markdown table: medians, spread, ratios round by round, and what cannot be compared."""
+"""Turn measurements into Markdown tables: medians, spread and ratios by round."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# Random crops of the same pictures: the means of some 500 of them differ by less than this between honest runners,
-# and by more where two channels are swapped or the normalisation is another.
+# The means of about 500 random crops differ by less than this, unless channels are swapped or normalization differs.
 MEAN_TOLERANCE = 0.25
 STD_TOLERANCE = 0.25
 
@@ -32,7 +31,7 @@ ALIGNMENT = "| --- | --- |" + " ---: |" * (len(HEADINGS) - 2)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One runner's one turn: its JSON answer, or why there is none."""
+    """One turn of one runner: its JSON answer, or an error."""
 
     runner: str
     round: int
@@ -42,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A runner's turns in one table; ``how`` says what its workers are, ``limit`` that it does less than the work."""
+    """A runner's turns in one table; ``how`` describes its workers, and a ``limit`` does only part of the work."""
 
     runner: str
     how: str
@@ -80,12 +79,12 @@ class Spread:
 
 
 def ratios(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
-    """Return ours / theirs of each round that both finished; a slow spell of the machine then hits both sides."""
+    """Return ours / theirs of each round that both finished, so that a slow moment affects both."""
     return [ours[turn] / theirs[turn] for turn in sorted(ours.keys() & theirs.keys())]
 
 
 def difference(facts: dict[str, Any] | None, reference: dict[str, Any] | None) -> str | None:
-    """Say in what two runners' batches differ too much to be the same work, or return None."""
+    """Return how two runners' batches differ too much to be the same work, or None."""
     if facts is None or reference is None:
         return None
     for name in ("shape", "dtype"):
@@ -98,7 +97,7 @@ def difference(facts: dict[str, Any] | None, reference: dict[str, Any] | None) -
 
 
 def choose_baseline(rows: Sequence[Row], candidates: Sequence[str]) -> Row | None:
-    """Return the fastest of the candidates that ran, else the first row that ran and does the whole work."""
+    """Return the fastest candidate that ran, otherwise the first row that ran and does all the work."""
     ran = [row for row in rows if row.values("images_per_s")]
     named = [row for row in ran if row.runner in candidates]
     if named:
@@ -107,7 +106,7 @@ def choose_baseline(rows: Sequence[Row], candidates: Sequence[str]) -> Row | Non
 
 
 def table(rows: Sequence[Row], candidates: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the lines of a Markdown table and the sentences on rows that do not do the same work as the baseline."""
+    """Return the lines of a Markdown table, and sentences about rows whose work differs from the baseline's."""
     baseline = choose_baseline(rows, candidates)
     name = baseline.runner if baseline else "baseline"
     lines = [f"| {' | '.join(HEADINGS).format(baseline=name)} |", ALIGNMENT]

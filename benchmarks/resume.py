@@ -1,7 +1,7 @@
-"""What states, resuming, ledgers and fingerprints cost: `python benchmarks/resume.py` (medians of several rounds).
+"""Measure states, resuming, ledgers and fingerprints: `python benchmarks/resume.py` (medians of several rounds).
 
-A state is saved and loaded; a dataset of a billion samples is gone on with at several steps, each in an interpreter of
-its own; batches are handed over with and without a ledger, in turn.
+It saves and loads a state. It resumes a dataset of a billion samples at several steps, each in its own interpreter. It
+delivers batches with and without a ledger, in turn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Numbers:
 
 
 def resumed(step: int) -> None:
-    """In an interpreter of its own: go on at a step; print seconds to the first batch, and peak memory in MiB."""
+    """Resume at a step in a new interpreter; print seconds to the first batch, and peak memory in MiB."""
     loader = DataLoader(Numbers(), 64, shuffle=True, seed=1)
     next(iter(loader))  # what is made once only is made before
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -97,7 +97,7 @@ def far_places(rounds: int) -> None:
         print(f"step {step:>9,}      {seconds * 1e3:6.2f} ms, {memory:5.1f} MiB more")
 
 
-def pictures() -> Any:
+def images() -> Any:
     import headrace
 
     folder = Path(headrace.__file__).parent / "demo"
@@ -159,9 +159,9 @@ def main() -> None:
         return
     states(given.rounds)
     far_places(given.rounds)
-    handed_over(pictures(), 64, 6, 2, given.rounds, "pictures, cropped to 224 and normalised, 2 threads")
-    images = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3), np.uint8)
-    handed_over(ArrayDataset(images, np.arange(20_000)), 128, 100, 0, given.rounds, "arrays of 32x32x3, inline")
+    handed_over(images(), 64, 6, 2, given.rounds, "images, cropped to 224 and normalized, 2 threads")
+    pixels = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3), np.uint8)
+    handed_over(ArrayDataset(pixels, np.arange(20_000)), 128, 100, 0, given.rounds, "arrays of 32x32x3, inline")
 
 
 if __name__ == "__main__":

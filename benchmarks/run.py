@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in args.workloads:
             say(f"preparing {name}")
-            data[name] = prepare(WORKLOADS[name], args.cache, args.photos, args.pictures)
+            data[name] = prepare(WORKLOADS[name], args.cache, args.photos, args.images)
         runs = measure(args, present, data)
     except KeyboardInterrupt:
         say("interrupted; nothing written")
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-seconds", type=float, default=1.5, help="seconds after that, sampling memory")
     parser.add_argument("--baseline", metavar="RUNNER", help="ratios are to this runner")
     parser.add_argument("--photos", type=Path, help="folder or tar of JPEG files (default: crops of bundled ones)")
-    parser.add_argument("--pictures", type=int, help="length of an epoch (default: the workload's)")
+    parser.add_argument("--images", type=int, help="length of an epoch (default: the workload's)")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where made data is kept")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds a turn may take (default 300)")
     parser.add_argument("--output", type=Path, help="write the table to this file too")
@@ -135,7 +135,7 @@ def measure(args: argparse.Namespace, runners: Sequence[Runner], data: dict[str,
 
 
 def take_turn(args: argparse.Namespace, runner: Runner, workload: Workload, resize: str, data: Path, turn: int) -> Run:
-    """Run one runner in an interpreter of its own; whatever goes wrong becomes the error of its `Run`."""
+    """Run one runner in a new interpreter; any failure becomes the error of its `Run`."""
     command = [
         runner.python, str(runner.file), "--workload", workload.name, "--data", str(data),
         "--size", str(workload.size), "--batch", str(workload.batch),
@@ -196,8 +196,8 @@ def document(
     lines += [f"- {fact}" for fact in [*machine, versions(runs)]]
     rounds = "1 round" if args.rounds == 1 else f"{args.rounds} rounds, runners in turn"
     lines.append(
-        f"- {rounds}, each runner in an interpreter of its own, {args.seconds:g} s measured after {args.warmup:g} s of "
-        "warm-up; medians (smallest..largest); ratios are taken round by round."
+        f"- {rounds}, each runner in a new interpreter, {args.seconds:g} s measured after {args.warmup:g} s of "
+        "warm-up; medians (smallest..largest); ratios by round."
     )
     if missing:
         lines.append(f"- Not installed, so not here: {', '.join(missing)} (`benchmarks/install_peers.sh`).")
@@ -231,7 +231,7 @@ RESIZE_TITLES = {
 def row_of(
     args: argparse.Namespace, runner: Runner, workload: str, resize: str, runs: dict[Key, list[Run]]
 ) -> Row | None:
-    # A limit does no resizing: its one measurement stands in both tables.
+    # A limit does no resizing, so its measurement is in both tables.
     found = runs.get((workload, resize, runner.name)) or runs.get((workload, "none", runner.name))
     if not found:
         return None
@@ -241,7 +241,7 @@ def row_of(
 
 
 def versions(runs: dict[Key, list[Run]]) -> str:
-    """Return one line naming every library that took part; two versions of one are both named."""
+    """Return one line with every library and all its versions."""
     seen: dict[str, set[str]] = {}
     for found in runs.values():
         for run in found:
@@ -252,14 +252,14 @@ def versions(runs: dict[Key, list[Run]]) -> str:
 
 
 def facts_of_machine() -> list[str]:
-    """Say what it ran on, and how busy that was before the first turn."""
+    """Return a description of the machine, and its load before the first turn."""
     model = platform.processor() or platform.machine()
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    # The rest of a release string names the builder, not the kernel.
+    # Only the first part of the release string is the version of the operating system.
     kernel = platform.release().partition("-")[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = [f"{model}, {cores} cores, {platform.system()} {kernel}, Python {platform.python_version()}"]
@@ -269,24 +269,24 @@ def facts_of_machine() -> list[str]:
 
 
 def kernel_profile(args: argparse.Namespace) -> str:
-    """Return where the kernel's time goes, as `kernel_profile.py` says it."""
+    """Return the profile of the native extension from `kernel_profile.py`."""
     command = [sys.executable, str(HERE / "kernel_profile.py"), "--cache", str(args.cache)]
     command += [str(args.photos)] if args.photos else []
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
-        return f"\n\nNo profile of the kernel: {answer.stderr.strip().splitlines()[-1]}"
+        return f"\n\nNo profile of the native extension: {answer.stderr.strip().splitlines()[-1]}"
     about = "One thread, photos scaled to 224x224 (`python benchmarks/kernel_profile.py`)."
-    return f"\n\n## The kernel\n\n{about}\n\n{answer.stdout.strip()}"
+    return f"\n\n## The native extension\n\n{about}\n\n{answer.stdout.strip()}"
 
 
 def shown_command(args: argparse.Namespace) -> str:
-    """Return the command without the places of one machine: they mean nothing to a reader."""
+    """Return the command without the paths of this machine."""
     words = ["python", "benchmarks/run.py"]
     words += ["--workloads", *args.workloads, "--resize", *args.resize]
     words += [f"--rounds={args.rounds}", f"--workers={args.workers}", f"--seconds={args.seconds:g}"]
     words += [f"--warmup={args.warmup:g}"]
     words += [f"--photos={args.photos.name}"] if args.photos else []
-    words += [f"--pictures={args.pictures}"] if args.pictures else []
+    words += [f"--images={args.images}"] if args.images else []
     words += [f"--baseline={args.baseline}"] if args.baseline else []
     words += ["--only", *args.only] if args.only else []
     return shlex.join(words)
@@ -303,7 +303,7 @@ def say(text: str) -> None:
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # As an interrupt, so that the runner under way is ended on the way out.
+    # Like an interrupt, so that the current runner is stopped too.
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,5 @@
 // How long libjpeg-turbo takes for the stages of decoding each file, in full: for kernel_profile.py.
-//   stages REPEATS FILE...      prints for all files together: seconds of Huffman decoding, inverse DCT, upsampling and colour
+//   stages REPEATS FILE...      prints for all files together: seconds of Huffman decoding, inverse DCT, upsampling and color
 #include <algorithm>
 #include <chrono>
 #include <cstddef>

@@ -1,6 +1,6 @@
 """Random walks, the loop beside the array: `python benchmarks/walks.py` (medians; nanoseconds for one value of a walk).
 
-Each row makes the same numbers twice, which is checked bit for bit, and once more as it is written by hand.
+Each row makes the same numbers twice, and checks that they are identical. A hand-written loop is timed too.
 """
 
 from __future__ import annotations

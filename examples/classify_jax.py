@@ -1,4 +1,4 @@
-"""A classifier of CIFAR pictures, in plain JAX: `python examples/classify_jax.py [FOLDER]`."""
+"""A classifier of CIFAR images, in plain JAX: `python examples/classify_jax.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def step(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax
 
 
 def main() -> None:
-    told = cifar_options(options(__doc__, epochs=12))
-    train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
+    args = cifar_options(options(__doc__, epochs=12))
+    train, test = CIFAR10(args.cifar), CIFAR10(args.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25)
     # Without a short batch at the end, for which all would be compiled once more.
@@ -67,7 +67,7 @@ def main() -> None:
     layers = parameters(len(train.classes))
     zeros = jax.tree.map(jnp.zeros_like, layers)
     state, losses = (layers, zeros, zeros, 0), []
-    for epoch in range(told.epochs):
+    for epoch in range(args.epochs):
         of_epoch = []
         for images, labels in tqdm(training, desc=f"epoch {epoch + 1}"):
             state, loss = step(state, images, labels)
@@ -75,7 +75,7 @@ def main() -> None:
         losses.append(float(jnp.mean(jnp.stack(of_epoch))))
 
     scores = np.concatenate([network(state[0], images) for images, labels in held_out])
-    report(losses, scores, test.images, test.labels, train.classes, told.out / "classify-jax.png")
+    report(losses, scores, test.images, test.labels, train.classes, args.out / "classify-jax.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A classifier of CIFAR pictures, in Keras on any of its back ends: `python examples/classify_keras.py [FOLDER]`."""
+"""A classifier of CIFAR images, in Keras on any backend: `python examples/classify_keras.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def network(classes: int) -> keras.Model:
 
 
 def main() -> None:
-    told = cifar_options(options(__doc__, epochs=12))
-    train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
+    args = cifar_options(options(__doc__, epochs=12))
+    train, test = CIFAR10(args.cifar), CIFAR10(args.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25)
     training = DataLoader(train.map(*augment, *pixels), batch_size=64, shuffle=True, seed=0, num_workers=1)
@@ -36,10 +36,10 @@ def main() -> None:
     model = network(len(train.classes))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(2e-3), loss=loss, metrics=["accuracy"])
-    history = model.fit(training, epochs=told.epochs, validation_data=held_out).history
+    history = model.fit(training, epochs=args.epochs, validation_data=held_out).history
 
     scores = model.predict(held_out, verbose=0)
-    report(history["loss"], scores, test.images, test.labels, train.classes, told.out / "classify-keras.png")
+    report(history["loss"], scores, test.images, test.labels, train.classes, args.out / "classify-keras.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A classifier of CIFAR pictures, in torch: `python examples/classify_torch.py [FOLDER]`."""
+"""A classifier of CIFAR images, in torch: `python examples/classify_torch.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def network(classes: int) -> nn.Module:
 
 
 def main() -> None:
-    told = cifar_options(options(__doc__, epochs=12))
-    train, test = CIFAR10(told.cifar), CIFAR10(told.cifar, train=False)
+    args = cifar_options(options(__doc__, epochs=12))
+    train, test = CIFAR10(args.cifar), CIFAR10(args.cifar, train=False)
     augment = RandomCrop(32, padding=4, mode="reflect"), RandomHorizontalFlip()
     pixels = ToFloat(), Normalize(mean=0.5, std=0.25), ToCHW()
     training = DataLoader(train.map(*augment, *pixels), batch_size=64, shuffle=True, seed=0, num_workers=1)
@@ -33,7 +33,7 @@ def main() -> None:
     model = network(len(train.classes))
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
-    for epoch in range(told.epochs):
+    for epoch in range(args.epochs):
         total = 0.0
         for images, labels in tqdm(training, desc=f"epoch {epoch + 1}"):
             loss = nn.functional.cross_entropy(model(images), labels)
@@ -46,7 +46,7 @@ def main() -> None:
     model.eval()
     with torch.inference_mode():
         scores = torch.cat([model(images) for images, labels in held_out]).numpy()
-    report(losses, scores, test.images, test.labels, train.classes, told.out / "classify-torch.png")
+    report(losses, scores, test.images, test.labels, train.classes, args.out / "classify-torch.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the examples share: their arguments, their pictures, and how a classifier's picture is drawn."""
+"""Code that the examples share: arguments, images, and the plot of a classifier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-mpl.use("agg")  # files, no windows
+mpl.use("agg")  # write files, open no window
 from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
@@ -19,30 +19,33 @@ if TYPE_CHECKING:
 
 SIDE = 32
 HELD_OUT = 5
-"""One patch in so many is for testing."""
+"""One patch in ``HELD_OUT`` is for testing."""
 
 
 def options(description: str, *, epochs: int) -> argparse.ArgumentParser:
-    """Return a parser of what every example can be told."""
+    """Return a parser with the arguments that all examples share."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the pictures ({epochs})")
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the images ({epochs})")
     parser.add_argument(
-        "--out", type=Path, default=Path("headrace-examples"), help="folder for pictures and made data (./%(default)s)"
+        "--out",
+        type=Path,
+        default=Path("headrace-examples"),
+        help="folder for plots and made data (./%(default)s)",
     )
     return parser
 
 
 def cifar_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line of an example on CIFAR pictures; where none are named, the folder is one made here."""
-    parser.add_argument("cifar", type=Path, nargs="?", help="folder with CIFAR-10 as downloaded; else patches are cut")
-    told = parser.parse_args()
-    told.out.mkdir(parents=True, exist_ok=True)
-    told.cifar = told.cifar or make_cifar(told.out)
-    return told
+    """Parse the command line of an example on CIFAR images; without a folder, generate one."""
+    parser.add_argument("cifar", type=Path, nargs="?", help="folder with CIFAR-10 (default: made patches)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    args.cifar = args.cifar or make_cifar(args.out)
+    return args
 
 
 def patches() -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
-    """Cut the photographs that come with headrace into patches; the label says which photograph it was."""
+    """Cut the photographs that come with headrace into patches; the label is the photograph."""
     found, labels, names = [], [], []
     for file in sorted((files("headrace") / "demo").iterdir(), key=lambda file: file.name):
         if not file.name.endswith(".jpg"):
@@ -58,7 +61,7 @@ def patches() -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
 
 
 def make_cifar(folder: Path) -> Path:
-    """Write the patches as CIFAR-10's binary version has its pictures: a byte for the label, then the three planes."""
+    """Write the patches in CIFAR-10's binary format: a byte for the label, then three planes."""
     images, labels, names = patches()
     records = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(images), -1)], axis=1)
     held_out = np.arange(len(records)) % HELD_OUT == 0
@@ -77,13 +80,13 @@ def report(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer],
     classes: list[str],
-    picture: Path,
+    path: Path,
 ) -> None:
-    """Say how well a classifier does on pictures that it has not seen, and draw it."""
+    """Print and plot the accuracy of a classifier on held-out images."""
     guesses = scores.argmax(axis=1)
     right = guesses == labels
     print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")
-    print(f"held-out pictures: {right.sum()} of {len(labels)} right ({right.mean():.0%})")
+    print(f"held-out images: {right.sum()} of {len(labels)} right ({right.mean():.0%})")
 
     figure, axes = plt.subplots(1, 3, figsize=(14, 5), dpi=100, layout="compressed", width_ratios=(1, 1, 1.7))
     axes[0].plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
@@ -96,11 +99,11 @@ def report(
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes[1].text(column, row, count, ha="center", va="center", fontsize=8)
-    axes[1].set(title=f"{right.mean():.0%} of {len(labels)} right", xlabel="said to be", ylabel="is")
+    axes[1].set(title=f"{right.mean():.0%} of {len(labels)} right", xlabel="predicted", ylabel="label")
     axes[1].set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes[1].set_yticks(range(len(classes)), classes)
 
-    # The wrong ones first, for they say more; no more than half.
+    # Wrong predictions first, at most half, because they show more.
     rng = np.random.default_rng(0)
     wrong, fine = rng.permutation(np.flatnonzero(~right))[:16], rng.permutation(np.flatnonzero(right))
     chosen = np.concatenate([wrong, fine])[:32]
@@ -109,16 +112,16 @@ def report(
         row, column = divmod(place, 8)
         top = row * 1.25
         axes[2].imshow(images[index], extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
-        colour = "black" if right[index] else "tab:red"
+        color = "black" if right[index] else "tab:red"
         axes[2].text(
-            column + 0.5, top + 1.1, classes[guesses[index]], ha="center", va="center", fontsize=7, color=colour
+            column + 0.5, top + 1.1, classes[guesses[index]], ha="center", va="center", fontsize=7, color=color
         )
-    axes[2].set(title="what it takes them for (red: wrongly)", xlim=(0, 8), ylim=(4 * 1.25, 0))
-    save(figure, picture)
+    axes[2].set(title="predictions (red: wrong)", xlim=(0, 8), ylim=(4 * 1.25, 0))
+    save(figure, path)
 
 
-def save(figure: plt.Figure, picture: Path) -> None:
-    """Write a figure, and say where."""
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture)
-    print(f"picture: {picture}")
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a figure, and print its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(f"plot: {path}")

@@ -1,8 +1,8 @@
-"""Learned compression of CIFAR pictures, to files and back, in torch: `python examples/compress.py [FOLDER]`.
+"""Learned compression of CIFAR images, to files and back, in torch: `python examples/compress.py [FOLDER]`.
 
-A convolutional autoencoder makes latents of a picture, which are rounded to whole numbers. An entropy model learns how
-likely each number is, channel by channel, and an arithmetic coder writes them in as few bits as that allows. The two
-are trained together: bits + lambda * error. (Balle, Laparra, Simoncelli: End-to-end optimized image compression, 2017.)
+A convolutional autoencoder turns an image into latents, which are rounded to integers. An entropy model learns the
+probability of each integer, channel by channel. An arithmetic coder writes them with that model. Both are trained
+together: bits + lambda * error. (Balle, Laparra, Simoncelli: End-to-end optimized image compression, 2017.)
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from headrace.datasets import CIFAR10
 from headrace.torch import DataLoader
 
 LAMBDAS = (0.003, 0.008, 0.02, 0.05)
-"""What an error of one (mean square, of pixels from 0 to 255) costs, in bits a pixel; the best quality last."""
+"""The price of a mean square error of 1 (pixels from 0 to 255), in bits per pixel; the best quality last."""
 FEATURES, LATENTS = 32, 16
 GAIN = 8.0
-"""Latents this much larger from the start: of numbers near zero, rounding would leave nothing to learn from."""
+"""A factor for the initial latents; rounding numbers near zero would leave no gradient."""
 HEADER = np.dtype("<i4")
 
 
 def convolution(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
-    """Make a convolution that mirrors at the edges instead of seeing black there."""
+    """Make a convolution with reflection padding instead of black edges."""
     layer = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, padding_mode="reflect")
     nn.init.xavier_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-class Factorised(nn.Module):
-    """How likely each whole number is, channel by channel: what a mixture of logistics has around it."""
+class Factorized(nn.Module):
+    """The probability of each integer, channel by channel, from a mixture of logistics."""
 
     def __init__(self, channels: int, parts: int = 3) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Codec(nn.Module):
             convolution(LATENTS, FEATURES * 4, 3), nn.PixelShuffle(2), nn.LeakyReLU(0.2),
             convolution(FEATURES, 3 * 4, 3), nn.PixelShuffle(2),
         )  # fmt: skip
-        self.likelihood = Factorised(LATENTS)
+        self.likelihood = Factorized(LATENTS)
 
     def latents(self, images: torch.Tensor) -> torch.Tensor:
         return self.encoder(images - 0.5) * GAIN
@@ -85,15 +85,15 @@ class Codec(nn.Module):
         return -self.likelihood(latents.movedim(1, -1)).log2().sum()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return bits a pixel and the mean square error, with noise in place of rounding, which has no slope."""
+        """Return bits per pixel and the mean square error, with noise instead of rounding, which has no gradient."""
         latents = self.latents(images)
         noisy = latents + torch.rand_like(latents) - 0.5
         bits = self.bits(noisy) / images[:, 0].numel()
         return bits, torch.mean((self.images(noisy) - images) ** 2) * 255**2
 
 
-def write(latents: np.ndarray, likelihood: Factorised, file: Path) -> None:
-    """Write whole numbers, (pictures, channels, rows, columns), as a bit stream."""
+def write(latents: np.ndarray, likelihood: Factorized, file: Path) -> None:
+    """Write integers of shape (images, channels, rows, columns) as a bit stream."""
     low, high = int(latents.min()), int(latents.max())
     coder = constriction.stream.queue.RangeEncoder()
     for channel, table in enumerate(likelihood.tables(low, high)):
@@ -102,8 +102,8 @@ def write(latents: np.ndarray, likelihood: Factorised, file: Path) -> None:
     file.write_bytes(header.tobytes() + coder.get_compressed().astype("<u4").tobytes())
 
 
-def read(file: Path, likelihood: Factorised) -> np.ndarray:
-    """Read what `write` has written."""
+def read(file: Path, likelihood: Factorized) -> np.ndarray:
+    """Read a bit stream that `write` wrote."""
     data = file.read_bytes()
     *shape, low, high = np.frombuffer(data, HEADER, 6).tolist()
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4", offset=6 * HEADER.itemsize))
@@ -142,25 +142,25 @@ def main() -> None:
     parser.add_argument(
         "--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="N", help="prices of an error, the lowest first"
     )
-    told = cifar_options(parser)
+    args = cifar_options(parser)
     pixels = ToFloat(), ToCHW()
-    pictures = CIFAR10(told.cifar).map(RandomHorizontalFlip(), *pixels)
-    loader = DataLoader(pictures, batch_size=32, shuffle=True, seed=0, num_workers=1, drop_last=True)
-    held_out = CIFAR10(told.cifar, train=False)
+    training = CIFAR10(args.cifar).map(RandomHorizontalFlip(), *pixels)
+    loader = DataLoader(training, batch_size=32, shuffle=True, seed=0, num_workers=1, drop_last=True)
+    held_out = CIFAR10(args.cifar, train=False)
     images = torch.cat([images for images, labels in DataLoader(held_out.map(*pixels), batch_size=256)])
 
     torch.manual_seed(0)
     codec = Codec()
     points, samples = [], []
-    for number, cost in enumerate(told.lambdas):  # each goes on from the one before; the first has everything to learn
-        losses = train(codec, loader, cost, told.epochs * (1 if number else 2))
+    for number, cost in enumerate(args.lambdas):  # each run continues the last one; the first has more to learn
+        losses = train(codec, loader, cost, args.epochs * (1 if number else 2))
         with torch.inference_mode():
             latents = codec.latents(images).round().int().numpy()
             estimate = codec.bits(torch.from_numpy(latents)).item()
-        stream = told.out / f"lambda-{cost}.bits"
+        stream = args.out / f"lambda-{cost}.bits"
         write(latents, codec.likelihood, stream)
         decoded = read(stream, codec.likelihood)
-        assert np.array_equal(decoded, latents), "the stream does not give back what was written"
+        assert np.array_equal(decoded, latents), "the decoded stream differs from the input"
         with torch.inference_mode():
             again = codec.images(torch.from_numpy(decoded).float()).clamp(0, 1)
         size, places = stream.stat().st_size * 8, images[:, 0].numel()
@@ -169,19 +169,19 @@ def main() -> None:
         samples.append((again * 255).round().byte().permute(0, 2, 3, 1).numpy())
         print(
             f"lambda {cost}: loss {losses[0]:.2f} to {losses[-1]:.2f}; {stream.name} decoded: {size / places:.3f} bits "
-            f"a pixel, {size / estimate - 1:+.2%} of the model's estimate; {noise:.2f} dB"
+            f"per pixel, {size / estimate - 1:+.2%} of the model's estimate; {noise:.2f} dB"
         )
-    draw(told.lambdas, points, held_out.images, samples, told.out / "compress.png")
+    draw(args.lambdas, points, held_out.images, samples, args.out / "compress.png")
 
 
 def draw(
-    costs: list[float], points: list[tuple[float, float]], images: np.ndarray, samples: list[np.ndarray], picture: Path
+    costs: list[float], points: list[tuple[float, float]], images: np.ndarray, samples: list[np.ndarray], path: Path
 ) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5), dpi=100, layout="constrained", width_ratios=(1, 1.5))
     left.plot(*zip(*points, strict=True), marker="o", color="tab:blue")
     for cost, (bits, noise) in zip(costs, points, strict=True):
         left.annotate(rf"$\lambda$ = {cost}", (bits, noise), (6, -12), textcoords="offset points")
-    left.set(title=f"rate and distortion, {len(images)} held-out pictures", xlabel="bits a pixel, in the file")
+    left.set(title=f"rate and distortion, {len(images)} held-out images", xlabel="bits per pixel, in the file")
     left.set(ylabel="peak signal-to-noise ratio, dB")
     left.margins(y=0.15)
     left.set_xlim(0, 1.3 * max(bits for bits, _ in points))
@@ -190,11 +190,11 @@ def draw(
     rows = [np.concatenate(list(which[chosen]), axis=1) for which in (images, *samples)]
     right.imshow(np.concatenate(rows))
     right.set_yticks([16 + 32 * row for row in range(len(rows))])
-    names = [f"$\\lambda$ = {cost}\n{bits:.2f} bits a pixel" for cost, (bits, _) in zip(costs, points, strict=True)]
-    right.set_yticklabels(["original\n24 bits a pixel", *names])
+    names = [f"$\\lambda$ = {cost}\n{bits:.2f} bits per pixel" for cost, (bits, _) in zip(costs, points, strict=True)]
+    right.set_yticklabels(["original\n24 bits per pixel", *names])
     right.set_xticks([])
-    right.set_title("pictures before and after")
-    save(figure, picture)
+    right.set_title("images before and after")
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ FACT_BATCHES = 8
 # The first batches of an epoch arrive while the pipeline fills; the steady rate leaves them out.
 SETTLE_BATCHES = 4
 
-# float32 value = SCALE[channel] * grey level + BIAS[channel]
+# float32 value = SCALE[channel] * gray level + BIAS[channel]
 SCALE = np.array([1 / (255 * std) for std in STD], np.float32)
 BIAS = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.float32)
 
@@ -80,11 +80,11 @@ def random_crop_box(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_pictures: bool = True) -> None:
+def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_images: bool = True) -> None:
     """Parse the driver's arguments, measure, and print the answer as one line of JSON.
 
-    ``packages``: the distributions whose versions belong in the table. ``has_pictures=False`` is for limits, whose
-    batches hold nothing to compare: they yield the number of pictures instead.
+    ``packages``: the distributions whose versions belong in the table. ``has_images=False`` is for limits, whose
+    batches hold nothing to compare: they yield the number of images instead.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--workload", default="photos")
@@ -106,7 +106,7 @@ def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_
         warmup=args.warmup,
         memory_seconds=args.memory_seconds,
         started=args.started,
-        has_pictures=has_pictures,
+        has_images=has_images,
     )
     result["python"] = platform.python_version()
     result["versions"] = {name: version(name) for name in packages}
@@ -145,32 +145,32 @@ def measure(
     warmup: float,
     memory_seconds: float,
     started: float | None = None,
-    has_pictures: bool = True,
+    has_images: bool = True,
 ) -> dict[str, Any]:
     """Measure in four stretches of one endless run over epochs.
 
     1. From the call of ``make`` to the first batch; then the facts of some batches are taken.
     2. Warm-up: nothing is measured.
-    3. Steady: the time between one batch and the next, and the pictures of the next, are added up; the first batches
+    3. Steady: the time between one batch and the next, and the images of the next, are added up; the first batches
        of each epoch are left out, the wait for an epoch's first batch is kept apart. CPU time is read at both ends.
     4. Memory is sampled (here and in stretch 1, where sampling cannot disturb the rate).
     """
     memory = MemorySampler()
     idle = tree_pss()
     ready = monotonic()
-    begun = perf_counter()
+    started = perf_counter()
     stream = arrivals(make(job))
     first_epoch, _, batch, arrived = next(stream)
-    first_batch = arrived - begun
+    first_batch = arrived - started
 
     settle = min(SETTLE_BATCHES, job.batches // 4)
     facts = Facts()
     with memory:
         for _ in range(min(FACT_BATCHES, job.batches) - 1):
-            if has_pictures:
+            if has_images:
                 facts.add(batch)
             _, _, batch, _ = next(stream)
-        if has_pictures:
+        if has_images:
             facts.add(batch)
 
     warm_until = perf_counter() + warmup
@@ -179,16 +179,16 @@ def measure(
         if seen >= settle and last >= warm_until:
             break
 
-    steady = pictures = delivered = 0.0
+    steady = images = delivered = 0.0
     gaps: list[float] = []
     cpu_before, timed_from = tree_cpu(), last
-    while last - timed_from < seconds or not pictures:
+    while last - timed_from < seconds or not images:
         epoch, index, batch, arrived = next(stream)
         size = size_of(batch)
         delivered += size
         if index > settle:
             steady += arrived - last
-            pictures += size
+            images += size
         elif index == 0 and epoch > first_epoch:
             gaps.append(arrived - last)
         last = arrived
@@ -202,8 +202,8 @@ def measure(
                 break
 
     return {
-        "images_per_s": pictures / steady,
-        "pictures": int(pictures),
+        "images_per_s": images / steady,
+        "images": int(images),
         "steady_s": steady,
         "first_batch_s": first_batch,
         "imports_s": None if started is None else ready - started,
@@ -213,7 +213,7 @@ def measure(
         else (cpu_after - cpu_before) / delivered * 1000,
         "peak_pss_mib": memory.peak,
         "idle_pss_mib": idle,
-        "facts": facts.summary() if has_pictures else None,
+        "facts": facts.summary() if has_images else None,
     }
 
 

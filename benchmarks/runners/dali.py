@@ -1,4 +1,4 @@
-"""NVIDIA DALI on the CPU: its reader, its fused decode-and-crop, its own threads, nothing in Python per picture."""
+"""NVIDIA DALI on the CPU: its reader, its fused decode-and-crop, its own threads, no Python per image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pipeline_def
-def pictures(job: Job) -> tuple:
+def images(job: Job) -> tuple:
     data, labels = fn.readers.file(
         files=job.paths, labels=job.labels.tolist(), shuffle_after_epoch=True, name="reader", pad_last_batch=False
     )
@@ -38,7 +38,7 @@ def pictures(job: Job) -> tuple:
 
 
 def make(job: Job) -> Epochs:
-    pipeline = pictures(job, batch_size=job.batch, num_threads=job.workers, device_id=None, prefetch_queue_depth=2)
+    pipeline = images(job, batch_size=job.batch, num_threads=job.workers, device_id=None, prefetch_queue_depth=2)
     pipeline.build()
 
     def epoch() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""The limit: libjpeg-turbo decodes the same files in full on as many threads, and nothing else is done."""
+"""The limit: libjpeg-turbo decodes the same files in full on as many threads."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def make(job: Job) -> Epochs:
 
 
 if __name__ == "__main__":
-    run(make, packages=("simplejpeg", "numpy"), has_pictures=False)
+    run(make, packages=("simplejpeg", "numpy"), has_images=False)

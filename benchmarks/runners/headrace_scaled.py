@@ -1,4 +1,4 @@
-"""headrace with pictures decoded no larger than the crop takes (``scaled_decode``): for large ones."""
+"""headrace with ``scaled_decode``: large images are decoded no larger than the crop needs."""
 
 from __future__ import annotations
 

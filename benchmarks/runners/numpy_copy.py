@@ -1,4 +1,4 @@
-"""The limit for arrays: the same rows copied out and as many float32 written, on as many threads, and nothing else."""
+"""The limit for arrays: the same rows copied, and as many float32 written, on as many threads."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def make(job: Job) -> Epochs:
 
 
 if __name__ == "__main__":
-    run(make, packages=("numpy",), has_pictures=False)
+    run(make, packages=("numpy",), has_images=False)

@@ -1,4 +1,4 @@
-"""The loop one writes by hand with OpenCV: one thread, one function, one array a batch."""
+"""A hand-written loop with OpenCV: one thread, one function, one array a batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from common import BIAS, SCALE, Epochs, Job, chunks, random_crop_box, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# One table a channel turns grey levels into normalised float32: the fastest of the ways tried, in one pass.
+# One table per channel turns gray levels into normalized float32: the fastest of the ways tried, in one pass.
 TABLES = [np.arange(256, dtype=np.float32) * scale + bias for scale, bias in zip(SCALE, BIAS, strict=True)]
 
 
 def load_into(path: str, out: np.ndarray) -> None:
-    """Read, decode, crop at random, resize, flip at random and normalise into ``out`` (3, size, size) float32."""
+    """Read, decode, crop at random, resize, flip at random and normalize into ``out`` (3, size, size) float32."""
     image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
     top, left, height, width = random_crop_box(*image.shape[:2])
     image = image[top : top + height, left : left + width]

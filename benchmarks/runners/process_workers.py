@@ -72,7 +72,7 @@ def loader(
 def transport(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:
     """Return samples a second of the steady stream, and CPU seconds of the whole process tree for a thousand."""
     batches = iter(loader(kind, Ready(), BATCH, 2, "fork", arrays=arrays))
-    for number in range(20):  # warm: slots are made, and used again
+    for number in range(20):  # warm-up: slots are made and reused
         assert next(batches)[:, 0, 0, 0].tolist()[:3] == [0, 1, 2], number
     spent, began, delivered = tree_cpu() or 0.0, perf_counter(), 0
     while (took := perf_counter() - began) < seconds or delivered < count:

@@ -52,7 +52,7 @@ def make(job: Job) -> tf.data.Dataset:
             batch = tf.cast(tf.gather(images, keys), tf.float32) * SCALE + BIAS
             return tf.transpose(batch, [0, 3, 1, 2]), tf.gather(labels, keys)
 
-        # Shuffling numbers and gathering whole batches is far cheaper than shuffling pictures.
+        # Shuffling numbers and gathering whole batches is far cheaper than shuffling images.
         dataset = tf.data.Dataset.range(len(job.labels)).shuffle(len(job.labels))
         dataset = dataset.batch(job.batch).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()

@@ -1,4 +1,4 @@
-"""torch's DataLoader over OpenCV, as tutorials write it: imread, crop, resize, flip, /255, normalise; plain."""
+"""torch's DataLoader over OpenCV, as tutorials write it: imread, crop, resize, flip, /255, normalize; plain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch's DataLoader over torchvision v2 on tensors: faster than on Pillow pictures (2.1 against 3.2 ms each)."""
+"""torch's DataLoader over torchvision v2 on tensors: faster than on Pillow images (2.1 against 3.2 ms each)."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_pictures_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
     printed = run("compress", tmp_path, "--epochs", "1", "--lambdas", "0.005", "0.05", needs=("torch", "constriction"))
     first, last = losses(printed)[0]
     assert last < first / 2
-    numbers = r"bits decoded: ([\d.]+) bits a pixel, ([+-][\d.]+)% of the model's estimate; ([\d.]+) dB"
+    numbers = r"bits decoded: ([\d.]+) bits per pixel, ([+-][\d.]+)% of the model's estimate; ([\d.]+) dB"
     told = re.findall(rf"lambda-([\d.]+)\.{numbers}", printed)
     assert len(told) == 2
     assert float(told[-1][3]) > 22

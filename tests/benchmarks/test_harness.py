@@ -114,7 +114,7 @@ def test_unlike_work_is_not_compared(other: dict[str, Any]) -> None:
 
 
 def test_a_limit_has_nothing_to_compare_and_still_a_ratio() -> None:
-    """Compare a runner that delivers no pictures by its rate alone."""
+    """Compare a runner that delivers no images by its rate alone."""
     lines, problems = report.table([row("limit", [400], facts=None), row("peer", [100])], ("peer",))
     assert cells(lines[2])[3] == "4.00 (4.00..4.00)"
     assert problems == []
@@ -171,8 +171,8 @@ def test_measuring_counts_what_was_delivered() -> None:
     epochs = common.Epochs(lambda: iter([(images, np.arange(10))] * 8))
     job = common.Job("arrays", [], None, np.zeros(80, np.int64), 4, 10, 2, antialias=False)
     found = common.measure(lambda _: epochs, job, seconds=0.01, warmup=0, memory_seconds=0)
-    assert found["pictures"] % 10 == 0
-    assert found["images_per_s"] == pytest.approx(found["pictures"] / found["steady_s"])
+    assert found["images"] % 10 == 0
+    assert found["images_per_s"] == pytest.approx(found["images"] / found["steady_s"])
     assert found["facts"] == {
         "shape": [10, 3, 4, 4],
         "dtype": "float32",
@@ -210,7 +210,7 @@ def test_the_harness_measures_and_a_broken_runner_does_not_end_it(tmp_path: Path
     broken.write_text("raise SystemExit('out of luck')\n")
     done = run_harness(
         *("--workloads", "photos", "--resize", "plain", "--photos", str(tmp_path / "photos")),
-        *("--cache", str(tmp_path / "cache"), "--pictures", "192", "--rounds", "1"),
+        *("--cache", str(tmp_path / "cache"), "--images", "192", "--rounds", "1"),
         *("--seconds", "0.1", "--warmup", "0", "--memory-seconds", "0"),
         *("--only", "headrace", "opencv-by-hand", "decode-only", "broken", "--runner", f"broken={broken}"),
         *("--baseline", "opencv-by-hand"),
@@ -255,7 +255,7 @@ def test_an_interrupt_ends_the_runner_and_its_children(tmp_path: Path) -> None:
         "os.write(out, b'.')\n"
         "while True: signal.pause()\n"
     )
-    command = [sys.executable, str(BENCHMARKS / "run.py"), "--workloads", "arrays", "--pictures", "128"]
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--workloads", "arrays", "--images", "128"]
     command += ["--only", "deaf", "--runner", f"deaf={runner}", "--cache", str(tmp_path / "cache")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as harness:
         with pipe.open("rb", buffering=0) as alive:
