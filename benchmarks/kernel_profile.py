@@ -29,8 +29,8 @@ from headrace import (
     Resize,
     ToCHW,
     ToFloat,
-    seeds,
 )
+from headrace.context import seeds
 from headrace.image import fused
 from run import default_cache
 

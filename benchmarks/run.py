@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data import WORKLOADS, Prepared, Workload, prepare
-from registry import BASELINES, HERE, PICTURES, RUNNERS, Runner
+from registry import BASELINES, HERE, IMAGES, RUNNERS, Runner
 from report import Row, Run, table
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def turns(args: argparse.Namespace, runners: Sequence[Runner]) -> list[tuple[str
         for runner in runners:
             if workload not in runner.workloads:
                 continue
-            if workload in PICTURES and runner.resize:
+            if workload in IMAGES and runner.resize:
                 flavours = [resize for resize in runner.resize if resize in args.resize]
             else:
                 flavours = ["none"]
