@@ -171,7 +171,7 @@ def test_the_same_size_is_the_same_picture():
 @pytest.mark.parametrize("shape", [(10, 10), (10, 10, 3)])
 def test_a_dtype_that_cannot_be_weighed_is_refused(shape, antialias):
     """Whole numbers of other sizes are named, with those that would do."""
-    with pytest.raises(ArgumentError, match=r"uint8, uint16, .*got int64.*interpolation='nearest'"):
+    with pytest.raises(ArgumentError, match=r"image of int64 .*expected uint8, uint16, .*interpolation='nearest'"):
         geometry.resize(noise(*shape, dtype="int64"), 5, 5, antialias=antialias)
 
 
@@ -250,7 +250,7 @@ def test_fill_is_one_number_or_one_for_each_channel():
         (-1, "uint16", r"fill=-1 .*uint16.*0 to 65535"),
         (0.5, "uint8", r"fill=0\.5 .*whole numbers"),
         (2, "bool", r"fill=2 .*bool.*0 to 1"),
-        ((1, 2), "uint8", "fill has 2 values.*the picture has 3"),
+        ((1, 2), "uint8", "fill has 2 values.*the image has 3"),
     ],
 )
 def test_a_fill_that_does_not_fit_is_refused(fill, dtype, message):

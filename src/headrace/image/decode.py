@@ -27,7 +27,7 @@ from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import formats
 from headrace.image.budget import check_header, check_pixels, check_scans
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.image.modes import LOSSES, converted, grey, loss
+from headrace.image.modes import LOSSES, converted, gray, loss
 from headrace.image.pillow import heard, undisturbed
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def decode_as(data: bytes, path: str | None, how: Decoding, warned: set[str], sh
     if data[:3] == JPEG and how.mode in ("RGB", "L"):
         pixels = _decode_jpeg(data, path, how, shrink)
         if pixels is not None:
-            return pixels if how.mode == "RGB" else grey(pixels)
+            return pixels if how.mode == "RGB" else gray(pixels)
     return _by_pillow(data, path, how, warned, shrink)
 
 

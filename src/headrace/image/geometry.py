@@ -1,6 +1,6 @@
-"""Pictures made larger, smaller or mirrored: pure functions of arrays ``(H, W)`` or ``(H, W, C)``.
+"""Scale, crop, pad and mirror images: pure functions of arrays ``(H, W)`` or ``(H, W, C)``.
 
-What they return may share memory with what they were given (a crop is a view), so nobody writes into either.
+The result may share memory with the argument (a crop is a view), so write into neither.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     Indices = npt.NDArray[np.intp]
 
 Box = tuple[int, int, int, int]
-"""Part of a picture: top, left, height, width, in pixels."""
+"""Part of an image: top, left, height, width, in pixels."""
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
-"""How `resize` weighs neighbouring pixels; the last two with antialiasing only."""
+"""How `resize` weighs neighboring pixels; the last two with antialiasing only."""
 
 PadMode = Literal["constant", "edge", "reflect", "symmetric"]
-"""What stands outside a picture, by NumPy's names; ``reflect`` is what TensorFlow calls mirror-pad's REFLECT."""
+"""The pixels outside an image, by NumPy's names; ``reflect`` is REFLECT of TensorFlow's mirror-pad."""
 
 Fill = float | tuple[float, ...]
-"""The value outside a picture for mode ``constant``: one number, or one for each channel."""
+"""The value outside an image for mode ``constant``: one number, or one for each channel."""
 
 INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "lanczos", "box")
 PAD_MODES: tuple[PadMode, ...] = ("constant", "edge", "reflect", "symmetric")
@@ -51,17 +51,16 @@ def resize(
     antialias: bool = True,
     box: Box | None = None,
 ) -> Image:
-    """Scale a picture, or the part of it in ``box``, to a height and a width.
+    """Scale an image, or the part of it in ``box``, to a height and a width.
 
     >>> resize(np.array([[0, 100], [100, 200]], np.uint8), 1, 1)
     array([[100]], dtype=uint8)
 
-    With ``antialias``, the pixels are those of Pillow's ``Image.resize``: exactly for uint8, channel by channel
-    (so that alpha is a channel like the others); through its 32-bit floating point mode for uint16 and floats.
-    Without, they are those of OpenCV's ``cv2.resize``. Pixels outside the box are not looked at. What has the
-    wanted size already is returned as it is.
+    With ``antialias``, the pixels are those of Pillow's ``Image.resize``. uint8 is exact, by channel, alpha included;
+    uint16 and floats go through Pillow's 32-bit floating point mode. Without ``antialias``, they are those of OpenCV's
+    ``cv2.resize``. Pixels outside the box have no influence. An image that has the size already is returned as it is.
 
-    Raises ArgumentError for a dtype that the library cannot weigh; ``nearest`` with ``antialias`` takes any.
+    Raises ArgumentError for a dtype that the library cannot scale; ``nearest`` with ``antialias`` takes any.
     """
     top, left, rows, columns = box or (0, 0, *image.shape[:2])
     if (rows, columns) == (height, width):
@@ -80,7 +79,7 @@ def resize(
 
 
 def shrink_for(box: Box, height: int, width: int) -> int:
-    """Return how many times smaller a picture may be decoded whose part ``box`` is scaled to a height and a width.
+    """Return how many times smaller an image may be decoded, if its part ``box`` is then scaled to a size.
 
     >>> shrink_for((0, 0, 3000, 4000), 224, 224), shrink_for((10, 10, 300, 500), 224, 224)
     (8, 1)
@@ -89,12 +88,12 @@ def shrink_for(box: Box, height: int, width: int) -> int:
 
 
 def resize_shrunk(image: Image, shrink: int, box: Box, height: int, width: int, interpolation: Interpolation) -> Image:
-    """Scale the part ``box`` of a picture, of which ``image`` is all, ``shrink`` times smaller, antialiased.
+    """Scale the part ``box`` of an image that was decoded ``shrink`` times smaller, antialiased.
 
     >>> resize_shrunk(np.full((4, 4), 7, np.uint8), 2, (1, 0, 6, 8), 1, 1, "bilinear")
     array([[7]], dtype=uint8)
 
-    Only what lies in the box, even if in part, is looked at.
+    ``box`` is in pixels of the full image. Pixels outside it have no influence, but those cut by its edge do.
     """
     top, left, rows, columns = box
     first, start = top // shrink, left // shrink
@@ -103,15 +102,15 @@ def resize_shrunk(image: Image, shrink: int, box: Box, height: int, width: int, 
         left / shrink - start, top / shrink - first, (left + columns) / shrink - start, (top + rows) / shrink - first
     )  # fmt: skip
     library = _pillow()
-    picture = library.fromarray(np.ascontiguousarray(part))
-    resized = picture.resize((width, height), getattr(library.Resampling, interpolation.upper()), box=inside)
+    pillow_image = library.fromarray(np.ascontiguousarray(part))
+    resized = pillow_image.resize((width, height), getattr(library.Resampling, interpolation.upper()), box=inside)
     return np.array(resized).reshape(height, width, *image.shape[2:])
 
 
 def crop(
     image: Image, top: int, left: int, height: int, width: int, *, mode: PadMode = "constant", fill: Fill = 0
 ) -> Image:
-    """Cut a box out of a picture; where it reaches outside, ``mode`` says what stands there.
+    """Cut a box out of an image; ``mode`` says which pixels fill it outside the image.
 
     >>> crop(np.array([[1, 2], [3, 4]]), -1, 0, 2, 3)
     array([[0, 0, 0],
@@ -119,8 +118,8 @@ def crop(
 
     A box that lies inside gives a view. Modes as for ``numpy.pad``.
 
-    Raises ArgumentError where ``reflect`` or ``symmetric`` would have to mirror more than there is, and where
-    ``fill`` is no value of the picture's dtype.
+    Raises ArgumentError where ``reflect`` or ``symmetric`` would need more pixels than there are, and where ``fill`` is
+    not a value of the image's dtype.
     """
     rows, columns = image.shape[:2]
     if top >= 0 and left >= 0 and top + height <= rows and left + width <= columns:
@@ -142,7 +141,7 @@ def crop(
 def pad(
     image: Image, left: int, top: int, right: int, bottom: int, *, mode: PadMode = "constant", fill: Fill = 0
 ) -> Image:
-    """Widen a picture on its four sides.
+    """Widen an image on its four sides.
 
     >>> pad(np.array([[1, 2, 3]]), 2, 0, 1, 0, mode="reflect")
     array([[3, 2, 1, 2, 3, 2]])
@@ -154,15 +153,14 @@ def pad(
 
 
 def flip(image: Image) -> Image:
-    """Mirror a picture left to right, into an array of its own.
+    """Mirror an image left to right, into a new array.
 
     >>> flip(np.array([[1, 2, 3]]))
     array([[3, 2, 1]])
     """
     if image.ndim == 2:
         return np.ascontiguousarray(image[:, ::-1])
-    # A view would be free, but it has a negative stride, which `torch.from_numpy` refuses and which makes every
-    # later step slower. Channel by channel, NumPy's inner loop is as long as a row: four times faster than at once.
+    # A view has a negative stride, which `torch.from_numpy` refuses. By channel, NumPy's inner loop is a whole row.
     mirrored = memory.empty(image.shape, image.dtype)
     library = _opencv_if_there()
     if library is not None and image.dtype == np.uint8 and 1 < image.shape[2] <= 4:
@@ -174,7 +172,7 @@ def flip(image: Image) -> Image:
 
 
 def look_up(image: Image, table: Image) -> Image:
-    """Return what a table has for each pixel of a uint8 picture: ``table[0, value, channel]``.
+    """Look up each value of a uint8 image in a table: ``table[0, value, channel]``.
 
     >>> halves = np.repeat(np.arange(256, dtype=np.float32) / 2, 1).reshape(1, 256, 1)
     >>> look_up(np.array([[[3], [0]]], np.uint8), halves)[0, :, 0]
@@ -183,7 +181,7 @@ def look_up(image: Image, table: Image) -> Image:
     found = memory.empty(image.shape, table.dtype)
     library = _opencv_if_there()
     if library is not None and 1 < image.shape[2] <= 4:
-        # OpenCV need not know what two bytes stand for, and of bfloat16 does not.
+        # OpenCV copies pairs of bytes; it has no bfloat16.
         bits = np.dtype(np.uint16) if table.itemsize == 2 else table.dtype
         library.LUT(image, table.view(bits), dst=found.view(bits))
     else:
@@ -201,7 +199,10 @@ def check_reach(length: int, before: int, after: int, mode: PadMode) -> None:
     if most is not None and max(before, after) > most:
         raise ArgumentError(
             f"padding of {max(before, after)} pixels with mode={mode!r}, but a side of {length} pixels has only "
-            f"{most} to mirror: use less padding, mode='edge' or 'constant', or resize first"
+            f"{most} to mirror",
+            found=max(before, after),
+            expected=f"at most {most}",
+            cure="use less padding, mode='edge' or 'constant', or resize first",
         )
 
 
@@ -213,13 +214,13 @@ def load(*, antialias: bool) -> ModuleType:
     return _pillow() if antialias else _opencv()
 
 
-# Asked for once a picture: the import statement itself would take a microsecond of the interpreter each time.
+# Cached, because an import statement takes a microsecond for each image.
 @cache
 def _pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
-        raise missing("Pillow", extra="images", purpose="resizing pictures") from error
+        raise missing("Pillow", extra="images", purpose="resizing images") from error
     return Image
 
 
@@ -246,25 +247,24 @@ def _pillow_resize_uint8(image: Image, box: Box, height: int, width: int, interp
     library = _pillow()
     mode = "RGB" if image.shape[2:] == (3,) else "L"
     if image.flags.c_contiguous:
-        # Pillow reads rows with gaps between them: the crop need not be copied out first.
-        # Not the strides: those of a side of one pixel may be anything, below 0 after it was turned.
+        # Pillow skips the gaps between rows, so no copy is needed. Strides of a side of one pixel may be anything.
         pixel = math.prod(image.shape[2:])
         gap = image.shape[1] * pixel
         start = top * gap + left * pixel
         pixels = image.reshape(-1)[start : start + (rows - 1) * gap + columns * pixel]
     else:
         gap, pixels = 0, np.ascontiguousarray(crop(image, *box)).reshape(-1)
-    picture = library.frombytes(mode, (columns, rows), pixels, "raw", mode, gap, 1)
-    resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
+    pillow_image = library.frombytes(mode, (columns, rows), pixels, "raw", mode, gap, 1)
+    resized = np.array(pillow_image.resize((width, height), getattr(library.Resampling, interpolation.upper())))
     return resized.reshape(height, width, *image.shape[2:])
 
 
 def _pillow_resize_float(plane: Image, height: int, width: int, interpolation: str) -> Image:
     _check_dtype(plane, "antialias=True")
     library = _pillow()
-    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes infinite, whatever the user's own is
-        picture = library.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    resized = np.array(picture.resize((width, height), getattr(library.Resampling, interpolation.upper())))
+    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes infinity, whatever the user's errstate
+        pillow_image = library.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    resized = np.array(pillow_image.resize((width, height), getattr(library.Resampling, interpolation.upper())))
     return _back(resized, plane.dtype)
 
 
@@ -287,8 +287,10 @@ def _opencv_resize(image: Image, height: int, width: int, interpolation: str) ->
 def _check_dtype(image: Image, how: str) -> None:
     if image.dtype not in _RESIZABLE:
         raise ArgumentError(
-            f"pictures of uint8, uint16, float16, float32, float64 can be resized with {how}; got {image.dtype}: "
-            f"convert it first, or use interpolation='nearest' with antialias=True, which takes any dtype"
+            f"cannot resize an image of {image.dtype} with {how}",
+            found=image.dtype.name,
+            expected="uint8, uint16, float16, float32 or float64",
+            cure="convert it first, or use interpolation='nearest' with antialias=True, which takes any dtype",
         )
 
 
@@ -297,7 +299,7 @@ def _by_channel(image: Image, function: Callable[[Image], Image]) -> Image:
 
 
 def _back(floats: Image, dtype: np.dtype[Any]) -> Image:
-    """Return pixels weighed in 32 bits to the dtype that they came in."""
+    """Convert pixels computed in 32 bits back to their dtype."""
     if floats.dtype == dtype:
         return floats
     if dtype.kind == "u":
@@ -310,8 +312,8 @@ def _back(floats: Image, dtype: np.dtype[Any]) -> Image:
 
 @lru_cache(maxsize=256)
 def _nearest(before: int, after: int) -> Indices:
-    """Return which of ``before`` pixels each of ``after`` shows: the one under its centre."""
-    # Summed step by step because Pillow does: a product would round differently where a centre meets an edge.
+    """Return which of ``before`` pixels each of ``after`` shows: the one under its center."""
+    # Summed, as Pillow does: a product would round differently where a center meets an edge.
     step = before / after
     steps = np.full(after, step)
     steps[0] = step * 0.5
@@ -321,7 +323,7 @@ def _nearest(before: int, after: int) -> Indices:
 
 
 def _outside(start: int, count: int, length: int, mode: PadMode) -> Indices:
-    """Return which of ``length`` pixels stands at each of ``count`` places, some of them before 0 or after the end."""
+    """Return which of ``length`` pixels fills each of ``count`` places, some before 0 or after the end."""
     places = np.arange(start, start + count)
     if mode == "edge":
         return np.clip(places, 0, length - 1)
@@ -335,14 +337,19 @@ def _fill_value(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> 
     wanted = np.array(fill, dtype=np.float64)
     if wanted.ndim and wanted.shape != (channels or (1,)):
         raise ArgumentError(
-            f"fill has {wanted.size} values, one for each channel, but the picture has {math.prod(channels)}"
+            f"fill has {wanted.size} values, but the image has {math.prod(channels)} channels",
+            found=fill,
+            expected="one value, or one for each channel",
+            cure="pass one number",
         )
     if dtype.kind in "biu":
         limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if not ((wanted >= limits[0]) & (wanted <= limits[1]) & (wanted == np.rint(wanted))).all():
             raise ArgumentError(
-                f"fill={fill!r} is no value of a picture of {dtype}: it takes whole numbers "
-                f"from {limits[0]} to {limits[1]}"
+                f"fill={fill!r} is not a value of an image of {dtype}",
+                found=fill,
+                expected=f"whole numbers from {limits[0]} to {limits[1]}",
+                cure="pass such a number",
             )
     value = wanted.astype(dtype)
     value.setflags(write=False)

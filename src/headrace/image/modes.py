@@ -1,4 +1,4 @@
-"""What pixels become: RGB, grey, palette indices, 16 bits, or what the file holds; and what is lost on the way."""
+"""Modes of pixels: RGB, gray, palette indices, 16 bits, or as in the file; and what a conversion loses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOSSES = {
     "32": ("32-bit values are stretched over 0 to 255, each image by itself", 'for their own, pass mode="unchanged"'),
     "deep": ("16-bit colors keep their upper 8 bits, as Pillow reads no more", "for all 16, read the file with OpenCV"),
 }
-"""What is lost where an image becomes 8-bit RGB or grey, and how to keep it."""
+"""What an image loses when it becomes 8-bit RGB or gray, and how to keep it."""
 
 
 def checked(mode: object) -> Mode:
@@ -36,43 +36,44 @@ def checked(mode: object) -> Mode:
     for known in MODES:
         if isinstance(mode, str) and mode == known:
             return known
-    raise ArgumentError(f"mode must be one of {', '.join(map(repr, MODES))}; got {mode!r}")
+    expected = f"one of {', '.join(map(repr, MODES))}"
+    raise ArgumentError(f"got mode={mode!r}", found=mode, expected=expected, cure="pass one of these names")
 
 
-def loss(picture: ImageFile) -> str | None:
+def loss(image: ImageFile) -> str | None:
     """Return which of the `LOSSES` an image that is not loaded yet has when it becomes 8 bits; None for none."""
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return "16"
-    if picture.mode in ("I", "F"):
+    if image.mode in ("I", "F"):
         return "32"
-    if _is_deep(picture):
+    if _is_deep(image):
         return "deep"
     # A GIF is a palette because it cannot be anything else.
-    return "palette" if picture.mode == "P" and picture.format != "GIF" else None
+    return "palette" if image.mode == "P" and image.format != "GIF" else None
 
 
-def converted(picture: ImageFile, mode: Mode, path: str | None, *, deep: bool) -> NDArray[Any]:
+def converted(image: ImageFile, mode: Mode, path: str | None, *, deep: bool) -> NDArray[Any]:
     """Return the pixels of a loaded image in a mode; raise BadImage for an image that has none in it.
 
     ``deep`` says that its colors had 16 bits each, of which Pillow read 8.
     """
     if mode == "RGB":
-        return rgb(picture)
+        return rgb(image)
     if mode == "L":
-        return grey(rgb(picture))
+        return gray(rgb(image))
     if deep:
         raise BadImage(
-            f"{picture.mode} with 16 bits a channel, of which Pillow reads 8",
+            f"{image.mode} with 16 bits a channel, but Pillow reads 8 of them",
             path=path,
             expected=f"an image that keeps all its bits in mode={mode!r}",
             cure='Read the file with OpenCV, or pass mode="RGB" for the upper 8 bits.',
         )
-    values = np.array(picture)
+    values = np.array(image)
     if mode == "unchanged":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
-    if mode == "P" and picture.mode in ("P", "L", "1"):
+    if mode == "P" and image.mode in ("P", "L", "1"):
         return values.astype(np.uint8, copy=False)
-    if mode == "I;16" and (picture.mode in ("L", "1", "I") or picture.mode.startswith("I;16")):
+    if mode == "I;16" and (image.mode in ("L", "1", "I") or image.mode.startswith("I;16")):
         if not values.size or (values.min() >= 0 and values.max() <= 0xFFFF):
             return values.astype(np.uint16)
         raise BadImage(
@@ -83,17 +84,17 @@ def converted(picture: ImageFile, mode: Mode, path: str | None, *, deep: bool) -
         )
     wanted = {"P": "an image with a palette or 8-bit gray", "I;16": "a gray image of at most 16 bits"}[mode]
     raise BadImage(
-        f"an image of Pillow's mode {picture.mode!r}",
+        f"an image of Pillow's mode {image.mode!r}",
         path=path,
         expected=f"{wanted} for mode={mode!r}",
         cure='Pass mode="RGB" or "unchanged", or take the file out of the dataset.',
     )
 
 
-def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return RGB as ``(H, W)`` grey, weighed as Pillow weighs it (ITU-R 601-2).
+def gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return RGB as ``(H, W)`` gray, weighed as Pillow weighs it (ITU-R 601-2).
 
-    >>> grey(np.full((1, 2, 3), 7, np.uint8))
+    >>> gray(np.full((1, 2, 3), 7, np.uint8))
     array([[7, 7]], dtype=uint8)
     """
     from PIL import Image
@@ -101,41 +102,39 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(pixels).convert("L"))
 
 
-def _is_deep(picture: ImageFile) -> bool:
-    """Whether Pillow is about to read 8 of 16 bits of each channel: its own names for what is in the file say so."""
-    for tile in getattr(picture, "tile", ()):
+def _is_deep(image: ImageFile) -> bool:
+    """Say whether Pillow would read 8 of 16 bits of each channel: its names for the data in the file tell."""
+    for tile in getattr(image, "tile", ()):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(name, str) and re.search(r";16", name) for name in arguments):
             return True
-        if picture.format == "PPM" and any(isinstance(most, int) and most > 0xFF for most in arguments[1:]):
+        if image.format == "PPM" and any(isinstance(most, int) and most > 0xFF for most in arguments[1:]):
             return True
     return False
 
 
-def rgb(picture: ImageFile) -> NDArray[np.uint8]:
+def rgb(image: ImageFile) -> NDArray[np.uint8]:
     """Return the pixels of a loaded image as ``(H, W, 3)`` uint8."""
-    # Pillow's own conversions of these clip: a 16-bit grey picture would come out white.
-    if picture.mode.startswith("I;16"):
-        return _grey(np.asarray(picture) >> (_bits(picture) - 8))
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which hold 16 bits at most, scaled to all of them
-        return _grey(np.asarray(picture).clip(0, 0xFFFF) >> 8)
-    if picture.mode in ("I", "F"):
-        return _grey(_stretched(np.asarray(picture)))
-    picture.info.pop("transparency", None)  # dropped; Pillow would warn that it cannot be kept
-    if (
-        picture.mode == "La"
-    ):  # grey multiplied by alpha, as TIFF may have it: Pillow divides on the way to this mode alone
-        return np.array(picture.convert("LA").convert("RGB"))
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    # Pillow's own conversions of these clip: a 16-bit gray image would come out white.
+    if image.mode.startswith("I;16"):
+        return _gray(np.asarray(image) >> (_bits(image) - 8))
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # which hold 16 bits at most, scaled to all of them
+        return _gray(np.asarray(image).clip(0, 0xFFFF) >> 8)
+    if image.mode in ("I", "F"):
+        return _gray(_stretched(np.asarray(image)))
+    image.info.pop("transparency", None)  # dropped; Pillow would warn that it cannot be kept
+    if image.mode == "La":  # gray multiplied by alpha, from TIFF: Pillow divides by it for mode "LA" only
+        return np.array(image.convert("LA").convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _gray(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def _bits(picture: ImageFile) -> int:
-    """Of a 16-bit mode, the bits in use: 16, or 12 in a TIFF file that says so."""
-    tags = getattr(picture, "tag_v2", {})
+def _bits(image: ImageFile) -> int:
+    """Return how many bits of a 16-bit mode are used: 16, or 12 in a TIFF file that says so."""
+    tags = getattr(image, "tag_v2", {})
     return 12 if tags.get(258) == (12,) else 16
 
 

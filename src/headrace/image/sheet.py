@@ -1,4 +1,4 @@
-"""The contact sheet: pictures on cards, alone or before and after the transforms, in one PNG to look at."""
+"""Contact sheets: images on cards, single or before and after the transforms, in one PNG."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 TILE = 160
-"""The side of the square that one picture of a pair is fitted into, in pixels of the sheet."""
+"""The side of the square for each image of a pair, in pixels of the sheet."""
 
 SINGLE_TILE = 240
-"""The side of the square for a picture that has its card to itself."""
+"""The side of the square for an image that is alone on its card."""
 
 _COLUMNS = 4
 _MARGIN = 28
 _GAP = 16
 _PADDING = 10
-_BETWEEN = 22  # the two pictures of a pair; an arrow stands there
+_BETWEEN = 22  # the two images of a pair; an arrow is drawn there
 _CAPTION = 42
 _HEADING = 24
 _HEAD = _MARGIN + 68
@@ -45,7 +45,7 @@ _WIDE_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture before and after the transforms, both (H, W, 3) uint8, and what to write under them."""
+    """An image before and after the transforms, both (H, W, 3) uint8, and the text under them."""
 
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
@@ -53,28 +53,28 @@ class Pair:
     detail: str
 
     @property
-    def pictures(self) -> tuple[NDArray[np.uint8], ...]:
-        """Both."""
+    def images(self) -> tuple[NDArray[np.uint8], ...]:
+        """Both images."""
         return self.before, self.after
 
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """A picture, (H, W, 3) uint8, and what to write under it."""
+    """An image, (H, W, 3) uint8, and the text under it."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     caption: str
     detail: str
 
     @property
-    def pictures(self) -> tuple[NDArray[np.uint8], ...]:
-        """The one."""
-        return (self.picture,)
+    def images(self) -> tuple[NDArray[np.uint8], ...]:
+        """The only image."""
+        return (self.image,)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the cards are: up to four in a row."""
+    """The places of the cards: up to four in a row."""
 
     cards: int
     across: int
@@ -92,7 +92,7 @@ class _Layout:
 
     @property
     def above(self) -> int:
-        """The height above the pictures of a card, where two have headings."""
+        """The height above the images of a card; two have headings."""
         return _HEADING if self.across > 1 else _PADDING
 
     @property
@@ -140,7 +140,7 @@ def sheet_size(pairs: int) -> tuple[int, int]:
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fit a picture into a square of `TILE` pixels, in its own proportions, the rest filled with grey.
+    """Fit an image into a square of `TILE` pixels, in its own proportions, on a gray background.
 
     >>> import numpy as np
     >>> thumbnail(np.zeros((300, 500, 3), np.uint8)).shape == (TILE, TILE, 3)
@@ -152,19 +152,19 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def with_ellipses(image: NDArray[np.uint8], ellipses: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Fit a picture into a square of `SINGLE_TILE` pixels, with ellipses drawn on it.
+    """Fit an image into a square of `SINGLE_TILE` pixels, with ellipses drawn on it.
 
     >>> import numpy as np
     >>> with_ellipses(np.zeros((300, 500, 3), np.uint8), np.array([[90, 60, 1.5, 250, 150]])).max()
     np.uint8(255)
 
-    ``ellipses``: (n, 5), of major radius, minor radius, angle, centre x and y, in pixels of the picture and radians
-    from the x axis towards the y axis, which points down.
+    ``ellipses``: (n, 5): major radius, minor radius, angle, center x and y. Lengths are pixels of the image; the angle
+    is in radians from the x axis towards the y axis, which points down.
     """
     import numpy as np
     from PIL import Image, ImageDraw
 
-    finer = 3 * SINGLE_TILE  # drawn in three times the size, for smooth lines
+    finer = 3 * SINGLE_TILE  # three times the size, for smooth lines
     canvas = _fitted(image, finer)
     draw = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
@@ -176,13 +176,13 @@ def with_ellipses(image: NDArray[np.uint8], ellipses: NDArray[np.float64]) -> ND
         xs = left + scale * (x + along * np.cos(angle) - across * np.sin(angle))
         ys = top + scale * (y + along * np.sin(angle) + across * np.cos(angle))
         points = list(zip(xs.tolist(), ys.tolist(), strict=True))
-        for colour, stroke in ((_INK, 12), (_MARK, 6)):  # edged, to be seen on any picture
-            draw.line(points, fill=colour, width=stroke, joint="curve")
+        for color, stroke in ((_INK, 12), (_MARK, 6)):  # with an edge, visible on any image
+            draw.line(points, fill=color, width=stroke, joint="curve")
     return np.array(canvas.resize((SINGLE_TILE, SINGLE_TILE), Image.Resampling.BOX))
 
 
 def with_box(image: NDArray[np.uint8], top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Return a copy of a picture, (H, W, 3), with a part of it outlined.
+    """Return a copy of an image, (H, W, 3), with a part of it outlined.
 
     >>> import numpy as np
     >>> with_box(np.zeros((100, 100, 3), np.uint8), 20, 20, 50, 50)[20, 20].tolist() == list(_MARK)
@@ -191,10 +191,10 @@ def with_box(image: NDArray[np.uint8], top: int, left: int, height: int, width: 
     import numpy as np
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(image)
-    stroke = max(1, round(max(picture.size) / TILE * 2))
-    ImageDraw.Draw(picture).rectangle((left, top, left + width - 1, top + height - 1), outline=_MARK, width=stroke)
-    return np.array(picture)
+    canvas = Image.fromarray(image)
+    stroke = max(1, round(max(canvas.size) / TILE * 2))
+    ImageDraw.Draw(canvas).rectangle((left, top, left + width - 1, top + height - 1), outline=_MARK, width=stroke)
+    return np.array(canvas)
 
 
 def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place: int, card: Pair | Single) -> None:
@@ -202,9 +202,9 @@ def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place:
     width, height = layout.card
     draw.rounded_rectangle((left, top, left + width - 1, top + height - 1), radius=8, fill=_CARD, outline=_EDGE)
     first, above, tile = left + _PADDING, top + layout.above, layout.tile
-    for number, picture in enumerate(card.pictures):
-        sheet.paste(_fitted(picture, tile), (first + number * (tile + _BETWEEN), above))
-    if len(card.pictures) > 1:
+    for number, image in enumerate(card.images):
+        sheet.paste(_fitted(image, tile), (first + number * (tile + _BETWEEN), above))
+    if len(card.images) > 1:
         small, second = _font(11), first + tile + _BETWEEN
         draw.text((first, top + 7), "before", font=small, fill=_FAINT)
         draw.text((second, top + 7), "after", font=small, fill=_FAINT)
@@ -219,22 +219,22 @@ def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place:
 def _fitted(image: NDArray[np.uint8], tile: int) -> Image.Image:
     from PIL import Image
 
-    picture = Image.fromarray(image)
-    if picture.size == (tile, tile):
-        return picture
-    scale = tile / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    # A picture smaller than its tile is shown pixel by pixel, not as a blur that nobody delivered.
-    picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    whole = Image.fromarray(image)
+    if whole.size == (tile, tile):
+        return whole
+    scale = tile / max(whole.size)
+    size = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
+    # A smaller image is shown pixel by pixel: blur would not be in the data.
+    fitted = whole.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
     mat = Image.new("RGB", (tile, tile), _MAT)
-    mat.paste(picture, ((tile - size[0]) // 2, (tile - size[1]) // 2))
+    mat.paste(fitted, ((tile - size[0]) // 2, (tile - size[1]) // 2))
     return mat
 
 
 def _text(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: tuple[int, int, int], room: int
 ) -> None:
-    """Write a line, its middle left out if it is too long for the room: both ends of a file's name tell it apart."""
+    """Write a line, its middle left out if it is too long: both ends of a file's name matter."""
     font = _font(size, text)
 
     def shortened(left_out: int) -> str:
@@ -246,7 +246,7 @@ def _text(
 
 
 def _font(size: int, text: str = "") -> Font:
-    """Return Pillow's own font, which draws ASCII, or for other text a common one of the system, if it has one."""
+    """Return Pillow's own font for ASCII; for other text a common font of the system, if there is one."""
     from PIL import ImageFont
 
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""Parts of a sample that have places in its image: geometry on the image alone would make them wrong."""
+"""Find masks, boxes and other parts of a sample with places in its image, which geometry would make wrong."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPATIAL = frozenset(
         "heatmaps",
     ]
 )
-"""Words in a key or a field's name that mean places in the image."""
+"""Words in a key or a field name that mean places in the image."""
 
 MASKS = frozenset({"mask", "masks"})
 """Words that also name vectors, such as an attention mask, which have no place in the image."""
@@ -50,7 +50,7 @@ Size = tuple[int, ...]
 
 
 def spatial_part(sample: Any, size: Size) -> str:
-    """Return what part of a sample seems to have places in its image; empty if none.
+    """Describe the part of a sample that seems to have places in its image; empty if none.
 
     >>> import numpy as np
     >>> image, mask = np.zeros((6, 8, 3)), np.zeros((6, 8))
@@ -86,7 +86,7 @@ def _in_mapping(parts: Mapping[Any, Any], size: Size, where: str, depth: int, sk
 
 
 def _named(place: str, key: Any, part: Any, size: Size, depth: int) -> str:
-    """Judge a part by its name, whatever its shape."""
+    """Judge a part by its name."""
     words = {word.lower() for word in WORD.findall(key)} & SPATIAL if isinstance(key, str) else set()
     if not words:
         return ""
@@ -102,7 +102,7 @@ def _named(place: str, key: Any, part: Any, size: Size, depth: int) -> str:
 
 
 def _of(place: str, part: Any, size: Size, depth: int, *, rows: bool) -> str:
-    """Judge a part by what it is; ``rows``: also by whether it has the columns of boxes or ellipses."""
+    """Judge a part by its shape; with ``rows``, also by whether it has the columns of boxes or ellipses."""
     shape = _shape(part)
     if shape is not None:
         if len(shape) > 1 and size in (shape[:2], shape[-2:]) and size != (1, 1):

@@ -23,6 +23,7 @@ from headrace import (
 )
 from headrace.testing import TransformTests
 from headrace.testing.transforms import Samples
+from tests.transforms.test_extension import Blur, Gamma, Scale, Thumbnail
 
 pytest.importorskip("PIL")
 
@@ -104,3 +105,34 @@ class TestCompose(TransformTests):
         loader = DataLoader(Samples(self.samples()).map(self.make()), 4, seed=5, collate_fn=list)
         names = [step.name.partition("(")[0] for step in loader.lineage(epoch=0, step=1, index=2).steps]
         assert names == ["RandomResizedCrop", "RandomHorizontalFlip", "ToFloat", "Normalize", "ToCHW"]
+
+
+class TestBlur(TransformTests):
+    """A third party's, which draws."""
+
+    def make(self) -> Blur:
+        return Blur(0.5)
+
+
+class TestGamma(TransformTests):
+    """A third party's, with a table for the native extension."""
+
+    def make(self) -> Gamma:
+        return Gamma(2.2)
+
+
+class TestThumbnail(TransformTests):
+    """A third party's, with a native step of ours."""
+
+    def make(self) -> Thumbnail:
+        return Thumbnail(16)
+
+
+class TestScale(TransformTests):
+    """A third party's, of numbers."""
+
+    def make(self) -> Scale:
+        return Scale(2)
+
+    def samples(self) -> list[Any]:
+        return list(range(12))
