@@ -125,7 +125,7 @@ def test_every_mode_stands_upright(mode: Any) -> None:
         ),
         (encoded(mask(), "PNG"), "I;16", "an image of Pillow's mode 'P'; expected a gray image of at most 16 bits for"),
         (encoded(np.full((2, 2), 70000, np.int32), "TIFF"), "I;16", "values from 70000 to 70000; expected 0 to 65535"),
-        (png_of_16_bits(), "unchanged", "16 bits a channel, of which Pillow reads 8"),
+        (png_of_16_bits(), "unchanged", "16 bits a channel, but Pillow reads 8 of them"),
     ],
 )
 def test_an_image_that_does_not_fit_the_mode_is_refused(data: bytes, mode: Any, said: str) -> None:

@@ -55,7 +55,7 @@ def loss(image: ImageFile) -> str | None:
 def converted(image: ImageFile, mode: Mode, path: str | None, *, deep: bool) -> NDArray[Any]:
     """Return the pixels of a loaded image in a mode; raise BadImage for an image that has none in it.
 
-    ``deep`` says that its colors had 16 bits each, of which Pillow read 8.
+    ``deep`` says that its colors had 16 bits each, and Pillow read 8 of them.
     """
     if mode == "RGB":
         return rgb(image)
