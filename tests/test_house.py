@@ -35,12 +35,14 @@ LAYERS = [
     {"image", "plan"},
     {"interop"},
     {"context", "storage"},
+    {"checks"},
     {"errors", "_native"},
 ]
 WITHIN = {
     ("__init__", "cli"): False,
     ("__init__", "torch"): False,
     ("__main__", "cli"): True,
+    ("context", "interop"): True,  # torch_state, which imports nothing of ours
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch.py"}
 FIRST_HELD = "0ce2f07"

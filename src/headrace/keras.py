@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from headrace import loader
+from headrace.checks import kind_of
 from headrace.errors import ArgumentError, missing
-from headrace.interop.calls import article
 from headrace.run.adapter import Adapter
 
 try:
@@ -199,7 +199,7 @@ def _arranged(batch: Any) -> Any:
     if isinstance(batch, np.ndarray):
         batch = (batch,)
     if not isinstance(batch, dict) and not (isinstance(batch, tuple) and 1 <= len(batch) <= 3):
-        what = f"a tuple of {len(batch)}" if isinstance(batch, tuple) else article(type(batch).__qualname__)
+        what = f"a tuple of {len(batch)}" if isinstance(batch, tuple) else kind_of(batch)
         raise ValueError(
             f"Keras takes batches that are x, (x, y), (x, y, sample_weight) or a dictionary; got {what}: "
             "bring the samples into that form, or the batches with collate_fn"

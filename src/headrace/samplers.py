@@ -7,7 +7,6 @@ comes from, `headrace.interop.generators` says; it is drawn when the first index
 from __future__ import annotations
 
 import copy
-import operator
 import os
 import sys
 from itertools import chain, islice
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
+from headrace.checks import as_integer, flag, integer, positive
 from headrace.context import seeds
-from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.interop.calls import flag
+from headrace.errors import ArgumentError
 from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
 from headrace.interop.keys import check_no_mask
 from headrace.interop.sampler_states import check_count, check_mapping, checked_state
@@ -128,17 +127,15 @@ class RandomSampler(Sampler[int]):
         num_samples: int | None = None,
         generator: GeneratorLike = None,
     ) -> None:
-        if not isinstance(replacement, bool):
-            raise ArgumentTypeError(f"replacement should be a boolean value, but got replacement={replacement!r}")
         self.data_source = data_source
-        self.replacement = replacement
-        self._num_samples = None if num_samples is None else _positive("num_samples", num_samples)
+        self.replacement = flag("replacement", replacement, exact=True)
+        self._num_samples = None if num_samples is None else positive("num_samples", num_samples)
         self.generator = resolve(generator)
         self._pass: Pass | None = None
         self._yielded = 0
         self._loaded: dict[str, Any] | None = None
         self._settled: dict[str, Any] | None = None
-        _positive("num_samples", self.num_samples)
+        positive("num_samples", self.num_samples)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pass": None, "_yielded": 0}  # a copy begins its own passes
@@ -273,11 +270,9 @@ class WeightedRandomSampler(Sampler[int]):
         replacement: bool = True,
         generator: GeneratorLike = None,
     ) -> None:
-        self.num_samples = _positive("num_samples", num_samples)
-        if not isinstance(replacement, bool):
-            raise ArgumentError(f"replacement should be a boolean value, but got replacement={replacement!r}")
+        self.num_samples = positive("num_samples", num_samples)
         self.weights = _numbers(weights)
-        self.replacement = replacement
+        self.replacement = flag("replacement", replacement, exact=True)
         self.generator = resolve(generator)
         self._checked()
 
@@ -323,10 +318,8 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
         self.sampler = sampler
-        self.batch_size = _positive("batch_size", batch_size)
-        if not isinstance(drop_last, bool | np.bool_):
-            raise ArgumentError(f"drop_last should be a boolean value, but got drop_last={drop_last!r}")
-        self.drop_last = bool(drop_last)
+        self.batch_size = positive("batch_size", batch_size)
+        self.drop_last = flag("drop_last", drop_last, exact=True)
         self._read_before = False
         self._pass: Pass | None = None
         self._batches = 0
@@ -427,13 +420,18 @@ class DistributedSampler(Sampler[T_co]):
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        replicas = _whole("num_replicas", _from_group("get_world_size", "WORLD_SIZE", num_replicas))
-        rank = _whole("rank", _from_group("get_rank", "RANK", rank))
-        if not 0 <= rank < replicas:
-            raise ArgumentError(f"Invalid rank {rank}, rank should be in the interval [0, {replicas - 1}]")
+        replicas = integer("num_replicas", _from_group("get_world_size", "WORLD_SIZE", num_replicas), least=1)
+        given = _from_group("get_rank", "RANK", rank)
+        found = as_integer(given)
+        if found is not None and not 0 <= found < replicas:
+            raise ArgumentError(
+                f"Invalid rank {found}, rank should be in the interval [0, {replicas - 1}]",
+                found=found,
+                cure="give each process its own rank, from 0 up",
+            )
         self.dataset = dataset
         self.num_replicas = replicas
-        self.rank = rank
+        self.rank = integer("rank", given, least=0)
         self.epoch = 0
         self.drop_last = drop_last = flag("drop_last", drop_last)
         whole, rest = divmod(len(dataset), replicas)
@@ -504,9 +502,7 @@ class DistributedSampler(Sampler[T_co]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, whose order is another: call it before each, with the same number in all processes."""
-        self.epoch, self._chosen = _whole("epoch", epoch), True
-        if self.epoch < 0:
-            raise ArgumentError(f"epoch must be an integer from 0 up; got {epoch!r}")
+        self.epoch, self._chosen = integer("epoch", epoch, least=0), True
 
 
 class StatefulDistributedSampler(DistributedSampler[T_co]):
@@ -541,23 +537,6 @@ def _lists(stretches: Iterator[Any]) -> Iterator[list[int]]:
         for start in range(0, len(stretch), STRETCH):
             part = stretch[start : start + STRETCH]
             yield part if isinstance(part, list) else part.tolist()
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number <= 0:
-        raise ArgumentError(f"{name} should be a positive integer value, but got {name}={value!r}")
-    return number
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ArgumentTypeError(f"{name} must be an integer; got {value!r}") from None
 
 
 def _numbers(weights: Any) -> NDArray[np.float64]:

@@ -329,7 +329,7 @@ def test_a_long_schedule_of_weights_is_told_in_little() -> None:
         (lambda: BucketBatchSampler([1.5], 2), "number 0 is 1.5"),
         (lambda: BucketBatchSampler([[1], [1, 2]], 2), "one row of integers"),
         (lambda: BucketBatchSampler([1], batch_size=True), "batch_size must be an integer from 1 up; got True"),
-        (lambda: BucketBatchSampler([1], 1, shuffle=1), "shuffle must be True or False"),
+        (lambda: BucketBatchSampler([1], 1, shuffle="no"), "shuffle should be a boolean value, but got shuffle='no'"),
         (lambda: TokenBatchSampler([3, 9, 8], 7), r"sample 1 has length 9 \(and 1 more\)"),
         (lambda: TokenBatchSampler([3], 7, multiple_of=8), "max_tokens=7 is smaller than multiple_of=8"),
         (lambda: TokenBatchSampler([3], 7, longer="cut"), "longer must be one of"),

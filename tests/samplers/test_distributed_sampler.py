@@ -65,7 +65,7 @@ def test_without_set_epoch_the_order_stays() -> None:
     [
         (3, 3, r"Invalid rank 3, rank should be in the interval \[0, 2\]"),
         (3, -1, "Invalid rank -1"),
-        (0, 0, "Invalid rank"),
+        (0, 0, "num_replicas must be an integer from 1 up; got 0"),
         (2, 0.5, "rank must be an integer"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.checks import flag, integer
 from headrace.collate.default import Registry, collate_arrays, collate_columns, default_collate, name_of
 from headrace.collate.padded import (
     Value,
@@ -19,7 +20,7 @@ from headrace.collate.padded import (
     rows_of,
     value_at,
 )
-from headrace.errors import ArgumentError, CollateError
+from headrace.errors import CollateError
 from headrace.interop import floats
 
 if TYPE_CHECKING:
@@ -84,14 +85,8 @@ class PackedCollate:
     truncate: bool = False
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.row_length, bool)
-            or not isinstance(self.row_length, int | np.integer)
-            or self.row_length < 1
-        ):
-            raise ArgumentError(f"row_length must be an integer from 1 up; got {self.row_length!r}")
-        if not isinstance(self.truncate, bool):
-            raise ArgumentError(f"truncate must be True or False; got {self.truncate!r}")
+        integer("row_length", self.row_length, least=1)
+        object.__setattr__(self, "truncate", flag("truncate", self.truncate))
         check_value(self.value)
 
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Packed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.checks import flag, integer, one_of
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -20,7 +20,6 @@ from headrace.collate.default import (
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 from headrace.interop import floats
-from headrace.interop.calls import flag
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -85,15 +84,9 @@ class PaddedCollate:
     def __post_init__(self) -> None:
         check_value(self.value)
         object.__setattr__(self, "lengths", flag("lengths", self.lengths))
-        if self.side not in ("right", "left"):
-            raise ArgumentError(f'side must be "right" or "left"; got {self.side!r}')
+        one_of("side", self.side, ("right", "left"))
         if self.multiple_of is not None:
-            try:
-                least = operator.index(self.multiple_of)
-            except TypeError:
-                least = 0
-            if least < 1 or isinstance(self.multiple_of, bool):
-                raise ArgumentError(f"multiple_of must be an integer from 1 up, or None; got {self.multiple_of!r}")
+            integer("multiple_of", self.multiple_of, least=1, cure="give None for no rounding")
 
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Return the batch of these samples."""

@@ -12,7 +12,6 @@ sums (seed + epoch, seed + worker) collide. The key of neighbouring seeds is spr
 
 from __future__ import annotations
 
-import operator
 import random
 import sys
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.errors import ArgumentError
+from headrace.checks import integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -53,13 +52,7 @@ def key_of(seed: int) -> Key:
     >>> key_of(0) == key_of(0), key_of(0) == key_of(1)
     (True, False)
     """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if isinstance(seed, bool) or number < 0:
-        raise ArgumentError(f"seed must be an integer from 0 up; got {seed!r}")
-    first, second = np.random.SeedSequence(number).generate_state(2, np.uint64)
+    first, second = np.random.SeedSequence(integer("seed", seed, least=0)).generate_state(2, np.uint64)
     return int(first), int(second)
 
 

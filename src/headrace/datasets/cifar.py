@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import as_folder
 from headrace.datasets.pickled_data import read_pickle
-from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile, UnreadableFile
+from headrace.errors import BadFile, HeadraceError, MissingFile, UnreadableFile
 from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ class CifarDataset(ArrayDataset):
     _layouts: tuple[Layout, ...] = ()
 
     def __init__(self, root: str | os.PathLike[str], kind: str, *, train: bool, verify: bool) -> None:
-        for name, value in (("train", train), ("verify", verify)):
-            if not isinstance(value, (bool, np.bool_)):
-                raise ArgumentError(f"{name} must be True or False; got {value!r}")
+        train, verify = flag("train", train), flag("verify", verify)
         source = self._find(Path(as_folder(root)), train=train)
         self.split = "train" if train else "test"
         """Which of the two it is."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
@@ -19,7 +20,6 @@ from headrace.datasets.subset import Subset
 from headrace.errors import ArgumentError, ListFileError, SampleError
 from headrace.image.decode import decode_as
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.interop.calls import flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -341,8 +341,7 @@ def _window(start: int, limit: int | None) -> slice:
     for name, value in (("start", start), ("limit", limit)):
         if value is None and name == "limit":
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ArgumentError(f"{name} must be an integer from 0 up; got {value!r}")
+        integer(name, value, least=0)
     return slice(start, None if limit is None else start + limit)
 
 

@@ -7,7 +7,6 @@ other files nor load filters, and what would take more memory than a bound is re
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections import OrderedDict
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.unchanged import Unchanged
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
-from headrace.interop.calls import flag
 from headrace.interop.keys import places as places_of
 
 if TYPE_CHECKING:
@@ -99,8 +98,8 @@ class HDF5Dataset(Dataset[Any]):
         if labels is not None and data is None:
             raise ArgumentError("HDF5Dataset: labels has a name but data has none; name both, or neither")
         self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100  workers may start in another folder
-        self._cache_bytes = _bytes("cache_bytes", cache_bytes, least=0)
-        self._max_bytes = _bytes("max_bytes", max_bytes, least=1)
+        self._cache_bytes = integer("cache_bytes", cache_bytes, least=0)
+        self._max_bytes = integer("max_bytes", max_bytes, least=1)
         self._readers: dict[int, _Reader] = {}
         self._labels: NDArray[np.int64] | None = None
         with _opened(self._path) as file, _told(self._path):
@@ -529,13 +528,3 @@ def _hot(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
             f"{int((values[at] == 1).sum())} ones among {int((values[at] != 0).sum())} numbers that are not 0"
         )
     return np.asarray(values.argmax(axis=1))
-
-
-def _bytes(name: str, value: object, *, least: int) -> int:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if isinstance(value, bool) or number < least:
-        raise ArgumentError(f"{name} must be a number of bytes, an integer from {least} up; got {value!r}")
-    return number

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headrace.checks import flag
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed_list import PackedList
@@ -21,7 +22,6 @@ from headrace.errors import ArgumentError, MissingFile, SampleError, UnreadableF
 from headrace.image import geometry
 from headrace.image.decode import decode_as, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.interop.calls import flag
 from headrace.storage.files import RAISE, read_file
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from headrace.checks import integer, kind_of
 from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import Dataset, T_co
-from headrace.datasets.selections import whole_number
 from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
-from headrace.interop.calls import article
 from headrace.interop.once import OnlyOnce
 from headrace.transforms.base import Compose
 
@@ -45,9 +44,7 @@ class IterableDataset(Dataset[T_co]):
 
     def __getitem__(self, index: int) -> T_co:
         """Refuse: there is no index."""
-        raise NotImplementedError(
-            f"{article(type(self).__qualname__)} is iterable: it has no sample {index!r} to ask for"
-        )
+        raise NotImplementedError(f"{kind_of(self)} is iterable: it has no sample {index!r} to ask for")
 
     def __len__(self) -> int:
         # What Python raises where there is none, and what list() looks for when it asks for a hint.
@@ -82,7 +79,7 @@ class IterableDataset(Dataset[T_co]):
         if by != "sample":
             raise ArgumentError(
                 f"filter: by={by!r} needs labels that are known before samples are read, and "
-                f"{article(type(self).__qualname__)} is a stream; pass a predicate of the sample"
+                f"{kind_of(self)} is a stream; pass a predicate of the sample"
             )
         return FilteredIterable(self, predicate)
 
@@ -93,7 +90,7 @@ class IterableDataset(Dataset[T_co]):
         >>> list(MappedIterable(range(9)).take(2))
         [0, 1]
         """
-        return SlicedIterable(self, 0, whole_number("take", "count", count))
+        return SlicedIterable(self, 0, integer("take: count", count, least=0))
 
     def skip(self, count: int) -> Dataset[T_co]:
         """Return all samples but the first ``count``, which are read and dropped.
@@ -102,7 +99,7 @@ class IterableDataset(Dataset[T_co]):
         >>> list(MappedIterable(range(5)).skip(3))
         [3, 4]
         """
-        return SlicedIterable(self, whole_number("skip", "count", count), None)
+        return SlicedIterable(self, integer("skip: count", count, least=0), None)
 
     def repeat(self, times: int | None = None) -> Dataset[T_co]:
         """Return the stream ``times`` times over, or without an end: it is asked for a new iterator each time.
@@ -113,7 +110,7 @@ class IterableDataset(Dataset[T_co]):
 
         Reading raises `ArgumentTypeError` for a stream that can be read only once.
         """
-        return RepeatedIterable(self, None if times is None else whole_number("repeat", "times", times, least=1))
+        return RepeatedIterable(self, None if times is None else integer("repeat: times", times, least=1))
 
     def zip(self, *others: Any) -> Dataset[Any]:
         """Return streams side by side: tuples of one sample of each, up to the end of the shortest.
@@ -136,7 +133,7 @@ class IterableDataset(Dataset[T_co]):
     def shard(self, index: int, count: int) -> Dataset[T_co]:
         """Refuse: a stream is divided where it is read."""
         raise ArgumentTypeError(
-            f"shard(index={index!r}, count={count!r}) needs an index, and {article(type(self).__qualname__)} is a "
+            f"shard(index={index!r}, count={count!r}) needs an index, and {kind_of(self)} is a "
             "stream. Let its __iter__ ask headrace.get_worker_info() for its part, or pass rank= to the loader"
         )
 
@@ -155,7 +152,7 @@ class MappedIterable(IterableDataset[T_co]):
 
     def __init__(self, base: Iterable[Any], *functions: Callable[..., Any]) -> None:
         if not hasattr(base, "__iter__"):
-            raise ArgumentTypeError(f"MappedIterable: base must be iterable; got {article(type(base).__qualname__)}")
+            raise ArgumentTypeError(f"MappedIterable: base must be iterable; got {kind_of(base)}")
         self.base = base
         self.functions = functions
         self._chain = Compose(*functions)
@@ -220,9 +217,7 @@ class FilteredIterable(_StreamView[T_co]):
 
     def __init__(self, base: Iterable[Any], predicate: Callable[[Any], Any]) -> None:
         if not callable(predicate):
-            raise ArgumentTypeError(
-                f"filter: predicate is {article(type(predicate).__qualname__)}; a function of one sample was expected"
-            )
+            raise ArgumentTypeError(f"filter: predicate is {kind_of(predicate)}; a function of one sample was expected")
         super().__init__(base)
         self.predicate = predicate
 
@@ -279,7 +274,7 @@ class ZippedIterable(_StreamView[Any]):
         for number, other in enumerate(others, 1):
             if not hasattr(other, "__iter__"):
                 raise ArgumentTypeError(
-                    f"zip: dataset {number} is {article(type(other).__qualname__)}, which cannot be iterated over; "
+                    f"zip: dataset {number} is {kind_of(other)}, which cannot be iterated over; "
                     "a stream or a sequence was expected"
                 )
         super().__init__(base)
@@ -328,7 +323,7 @@ class ChainDataset(IterableDataset[T_co]):
             if not protocol.is_iterable(dataset):
                 raise UnusableArgument(
                     f"ChainDataset only supports IterableDataset; dataset {number} is "
-                    f"{article(type(dataset).__qualname__)}: use ConcatDataset for those that have an index"
+                    f"{kind_of(dataset)}: use ConcatDataset for those that have an index"
                 )
             yield dataset
 

@@ -16,11 +16,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace.checks import flag
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.interop.calls import flag
 from headrace.storage import files
 
 if TYPE_CHECKING:

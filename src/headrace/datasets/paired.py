@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer, kind_of
 from headrace.context import seeds
 from headrace.datasets import protocol
 from headrace.datasets.base import View
 from headrace.errors import ArgumentError
-from headrace.interop.calls import article, flag
 from headrace.interop.keys import place
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class PairedDataset(View[Any]):
         protocol.check_indexed("PairedDataset", dataset, "dataset")
         protocol.check_indexed("PairedDataset", others, "others")
         self.dataset, self.others = dataset, others
-        self.k = None if k is None else _count(k)
+        self.k = None if k is None else integer("k", k, least=1)
         self.replacement = flag("replacement", replacement)
         mine = _labels("labels", dataset, labels)
         theirs = _labels("other_labels", others, other_labels)
@@ -154,7 +153,7 @@ class PairedDataset(View[Any]):
         if not isinstance(sample, tuple | list) or len(sample) != 2:
             raise ArgumentError(
                 f"PairedDataset: samples must be pairs of anything and a label; sample {index} is "
-                f"{article(type(sample).__qualname__)}"
+                f"{kind_of(sample)}"
                 + (f" of {len(sample)}" if isinstance(sample, tuple | list) else "")
                 + ": bring them to (inputs, label) with .map"
             )
@@ -172,16 +171,6 @@ class PairedDataset(View[Any]):
             ) from error
 
 
-def _count(k: object) -> int:
-    try:
-        number = operator.index(k)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if isinstance(k, bool) or number < 1:
-        raise ArgumentError(f"k, the rows for a sample, must be an integer from 1 up, or None; got {k!r}")
-    return number
-
-
 def _some(kinds: NDArray[Any]) -> str:
     if not len(kinds):
         return "no label at all"
@@ -192,7 +181,7 @@ def _labels(name: str, dataset: Indexed, given: ArrayLike | None) -> NDArray[np.
     labels = protocol.labels(dataset) if given is None else np.asarray(given)
     if labels is None:
         raise ArgumentError(
-            f"PairedDataset: {article(type(dataset).__qualname__)} does not tell its labels (an attribute `labels` or "
+            f"PairedDataset: {kind_of(dataset)} does not tell its labels (an attribute `labels` or "
             f"`targets`, one integer a sample); give them: {name}="
         )
     if labels.shape != (len(dataset),) or (labels.dtype.kind not in "iu" and labels.size):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from headrace._native import kernel
+from headrace.checks import kind_of
 from headrace.datasets.columns import Columns
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.interop.calls import article
 from headrace.interop.keys import places
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def check_indexed(
     error: type[ArgumentError] = ArgumentTypeError,
 ) -> None:
     """Raise for a part that cannot be asked for a sample by index: ``error`` for one that is iterable."""
-    kind = article(type(dataset).__qualname__)
+    kind = kind_of(dataset)
     if is_iterable(dataset):
         raise error(
             f"{name} does not support IterableDataset; dataset {place!r} is {kind}, which has no index: "

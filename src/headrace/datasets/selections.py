@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace.checks import integer, kind_of
 from headrace.context import seeds
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS
 from headrace.datasets.subset import Indices, Repetition, Subset
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.interop.calls import article
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +26,7 @@ def filtered(dataset: Indexed, predicate: Callable[[Any], Any], by: By = "sample
     """Return the samples that a predicate is true of; it is called once for each sample, now."""
     if not callable(predicate):
         raise ArgumentTypeError(
-            f"filter: predicate is {article(type(predicate).__qualname__)}; a function of one sample or label was "
+            f"filter: predicate is {kind_of(predicate)}; a function of one sample or label was "
             "expected. To select by a mask or by indices, use headrace.Subset(dataset, mask)"
         )
     if by not in ("sample", "label"):
@@ -41,7 +40,7 @@ def _by_label(dataset: Indexed, predicate: Callable[[Any], Any]) -> list[bool]:
     if labels is None or len(labels) != len(dataset):
         found = "has no labels" if labels is None else f"has {len(labels)} labels for {len(dataset)} samples"
         raise ArgumentError(
-            f"filter: {article(type(dataset).__qualname__)} {found}; one label a sample was expected. Set its "
+            f"filter: {kind_of(dataset)} {found}; one label a sample was expected. Set its "
             "attribute `labels`, or filter by='sample'"
         )
     return [bool(predicate(label)) for label in (labels.tolist() if labels.ndim == 1 else labels)]
@@ -64,45 +63,26 @@ def _by_sample(dataset: Indexed, predicate: Callable[[Any], Any]) -> list[bool]:
 
 def taken(dataset: Indexed, count: int) -> Subset[Any]:
     """Return the first samples of a dataset, or all where it has fewer."""
-    return Subset(dataset, range(min(whole_number("take", "count", count), len(dataset))))
+    return Subset(dataset, range(min(integer("take: count", count, least=0), len(dataset))))
 
 
 def skipped(dataset: Indexed, count: int) -> Subset[Any]:
     """Return all but the first samples of a dataset."""
-    return Subset(dataset, range(min(whole_number("skip", "count", count), len(dataset)), len(dataset)))
+    return Subset(dataset, range(min(integer("skip: count", count, least=0), len(dataset)), len(dataset)))
 
 
 def repeated(dataset: Indexed, times: int) -> Subset[Any]:
     """Return a dataset several times over."""
-    return Subset(dataset, Repetition(len(dataset), whole_number("repeat", "times", times, least=1)))
+    return Subset(dataset, Repetition(len(dataset), integer("repeat: times", times, least=1)))
 
 
 def sharded(dataset: Indexed, index: int, count: int) -> Subset[Any]:
     """Return every ``count``-th sample, from the ``index``-th on."""
-    of = whole_number("shard", "count", count, least=1)
-    first = whole_number("shard", "index", index)
+    of = integer("shard: count", count, least=1)
+    first = integer("shard: index", index, least=0)
     if first >= of:
         raise ArgumentError(f"shard: index={first} with count={of}; an index from 0 to {of - 1} was expected")
     return Subset(dataset, range(min(first, len(dataset)), len(dataset), of))
-
-
-def whole_number(view: str, name: str, value: object, *, least: int = 0) -> int:
-    """Return an integer from ``least`` up that a user gave.
-
-    >>> whole_number("take", "count", 3)
-    3
-
-    Raises `ArgumentTypeError` for what is no integer, and `ArgumentError` for one that is too small.
-    """
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ArgumentTypeError(f"{view}: {name}={value!r} is no integer; pass one from {least} up")
-    if number < least:
-        raise ArgumentError(f"{view}: {name}={number} is too small; pass an integer from {least} up")
-    return number
 
 
 VIEWS.update(filter=filtered, take=taken, skip=skipped, repeat=repeated, shard=sharded)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.datasets import protocol
 from headrace.datasets.base import T_co, View
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.interop.calls import article
 from headrace.interop.generators import GeneratorLike, draws
 from headrace.interop.keys import is_mask, places, selected, whole
 
@@ -53,9 +53,7 @@ class Subset(View[T_co]):
             )
         self.dataset = dataset
         if not (hasattr(indices, "__getitem__") and hasattr(indices, "__len__")):
-            raise ArgumentTypeError(
-                f"Subset: indices must be a sequence or an array; got {article(type(indices).__qualname__)}"
-            )
+            raise ArgumentTypeError(f"Subset: indices must be a sequence or an array; got {kind_of(indices)}")
         if is_mask(indices):
             indices = Indices(selected("Subset: indices", indices, len(dataset)))
         elif isinstance(indices, np.ndarray) and indices.ndim != 1:
@@ -309,8 +307,7 @@ def _count(length: Any) -> int:
         count = operator.index(length)
     except TypeError:
         raise ArgumentTypeError(
-            f"lengths must be whole numbers of samples, or fractions that sum to 1; {length!r} is "
-            f"{article(type(length).__qualname__)}"
+            f"lengths must be whole numbers of samples, or fractions that sum to 1; {length!r} is {kind_of(length)}"
         ) from None
     if count < 0:
         raise ArgumentError(f"lengths must be numbers of samples from 0 up; got {length!r}")

@@ -8,7 +8,6 @@ term by term in one order, never by a matrix product, whose order is the library
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import article, integer
 from headrace.context import seeds
 from headrace.context.worker_info import get_worker_info
 from headrace.datasets.iterable import IterableDataset
 from headrace.errors import ArgumentError
-from headrace.interop.calls import article
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,7 +56,7 @@ class random_walk(Iterator[float]):  # noqa: N801  reads as a function where it 
 
     def __init__(self, mu: float, x0: float, sigma2: float, n: int, *, rng: RngLike = None) -> None:
         self.mu, self.x0, self.sigma2 = _number("mu", mu), _number("x0", x0), _variance(sigma2)
-        self.n = _count("n", n)
+        self.n = integer("n", n, least=0)
         self._values = _values(self.mu, self.x0, math.sqrt(self.sigma2), self.n, _generator(rng))
 
     def __iter__(self) -> Iterator[float]:
@@ -176,7 +175,7 @@ def random_walk_array(
     The values are float64. Raises `ArgumentError` as `random_walk` and `random_walks` do, and for a generator that is
     given twice.
     """
-    walk = _Walk(mu, x0, sigma2, _count("n", n))
+    walk = _Walk(mu, x0, sigma2, integer("n", n, least=0))
     if not isinstance(rng, Sequence):
         return walk.draw(_generator(rng), np.empty(walk.shape))
     generators = [_generator(one) for one in rng]
@@ -264,9 +263,9 @@ class RandomWalkDataset(IterableDataset[Any]):
         stride: int = 1,
         seed: int | None = None,
     ) -> None:
-        self.n, self.walks = _count("n", n), _count("walks", walks)
-        self.window = None if window is None else _count("window", window, least=1)
-        self.horizon, self.stride = _count("horizon", horizon, least=1), _count("stride", stride, least=1)
+        self.n, self.walks = integer("n", n, least=0), integer("walks", walks, least=0)
+        self.window = None if window is None else integer("window", window, least=1)
+        self.horizon, self.stride = integer("horizon", horizon, least=1), integer("stride", stride, least=1)
         self._walk = _Walk(mu, x0, sigma2, self.n)
         self._key = None if seed is None else seeds.key_of(seed)
         if self.window is None:
@@ -327,16 +326,6 @@ def _variance(value: object) -> float:
     number = _number("sigma2", value)
     if number < 0:
         raise ArgumentError(f"sigma2 is a variance and must not be negative; got {value!r}")
-    return number
-
-
-def _count(name: str, value: object, *, least: int = 0) -> int:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
     return number
 
 

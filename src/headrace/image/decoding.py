@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from headrace.errors import ArgumentError
+from headrace.checks import flag, integer
 from headrace.image.modes import Mode, checked
 
 DEFAULT_MAX_PIXELS = 178_956_970
@@ -32,16 +30,10 @@ class Decoding:
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("allow_truncated", self.allow_truncated), ("scaled_decode", self.scaled)):
-            if not isinstance(value, (bool, np.bool_)):
-                raise ArgumentError(f"{name} must be True or False; got {value!r}")
-        most = self.max_pixels
-        if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
-            raise ArgumentError(f"max_pixels must be an integer from 1 up; got {most!r}")
         object.__setattr__(self, "mode", checked(self.mode))
-        object.__setattr__(self, "max_pixels", int(most))
-        object.__setattr__(self, "allow_truncated", bool(self.allow_truncated))
-        object.__setattr__(self, "scaled", bool(self.scaled))
+        object.__setattr__(self, "max_pixels", integer("max_pixels", self.max_pixels, least=1))
+        object.__setattr__(self, "allow_truncated", flag("allow_truncated", self.allow_truncated))
+        object.__setattr__(self, "scaled", flag("scaled_decode", self.scaled))
 
     @property
     def max_bytes(self) -> int:

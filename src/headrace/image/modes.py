@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from headrace.errors import ArgumentError, BadImage
+from headrace.checks import one_of
+from headrace.errors import BadImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +34,7 @@ def checked(mode: object) -> Mode:
     >>> checked("L")
     'L'
     """
-    for known in MODES:
-        if isinstance(mode, str) and mode == known:
-            return known
-    expected = f"one of {', '.join(map(repr, MODES))}"
-    raise ArgumentError(f"got mode={mode!r}", found=mode, expected=expected, cure="pass one of these names")
+    return one_of("mode", mode, MODES)
 
 
 def loss(image: ImageFile) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from types import FunctionType, GeneratorType
 from typing import Any
 
+from headrace.checks import kind_of
 from headrace.errors import ArgumentTypeError
-from headrace.interop.calls import article
 
 
 class OnlyOnce:
@@ -61,9 +61,9 @@ def is_spent(thing: Any, items: Any, *, empty: bool) -> bool:
 def refusal(name: str, thing: Any) -> ArgumentTypeError:
     """Build the error of a thing that cannot be read again."""
     inner = _inner(thing)
-    of = f" over {article(type(inner).__qualname__)}" if inner is not thing else ""
+    of = f" over {kind_of(inner)}" if inner is not thing else ""
     return ArgumentTypeError(
-        f"the {name}, {article(type(thing).__qualname__)}{of}, is an iterator that can be read only once: an epoch "
+        f"the {name}, {kind_of(thing)}{of}, is an iterator that can be read only once: an epoch "
         "before has read from it, and this one would lack samples; give an object whose iter() starts again for each "
         "epoch (a list, or a class with __iter__)"
     )

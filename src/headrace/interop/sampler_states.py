@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import kind_of
 from headrace.errors import StateMismatch
-from headrace.interop.calls import article
 from headrace.interop.generators import can_be_set
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def checked_state(state: Any, generator: Stateful | None) -> dict[str, Any]:
     else:
         kept = state.get("generators")
         fits = isinstance(kept, dict) and kept.keys() == {"generator"} and can_be_set(generator, kept["generator"])
-        expected = f"the state of a generator such as the sampler's, {article(type(generator).__name__)},"
+        expected = f"the state of a generator such as the sampler's, {kind_of(generator)},"
     if not fits:
         raise StateMismatch(f"the state has {state!r:.80}; {expected} was expected. {CURE}")
     return copy.deepcopy(dict(state))

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import flag
 from headrace.errors import ArgumentError, BadFile
-from headrace.interop.calls import flag
 from headrace.ledger.format import MAGIC, Entry, Session, framed, read, records
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import copy
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from headrace.checks import kind_of
 from headrace.context import seeds
 from headrace.errors import StateMismatch
-from headrace.interop.calls import article
 from headrace.interop.once import is_spent, refusal
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _where(dataset: Any, key: Any) -> str | None:
 def _restore(thing: Any, keeper: str, state: Any) -> None:
     if not _keeps_state(thing):
         raise StateMismatch(
-            f"the state has one of the stream's {keeper}, but {article(type(thing).__qualname__)} has no "
+            f"the state has one of the stream's {keeper}, but {kind_of(thing)} has no "
             "load_state_dict to take it: load the state into a loader of the dataset that it was saved with"
         )
     thing.load_state_dict(copy.deepcopy(state))

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer, one_of
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.groups import Groups, grouped
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
+from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, kept_lengths
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
     ) -> None:
         super().__init__(seed)
         found = counts("lengths", lengths)
-        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.batch_size = integer("batch_size", batch_size, least=1)
         self.bucket_size = (
-            BATCHES * self.batch_size if bucket_size is None else whole("bucket_size", bucket_size, least=1)
+            BATCHES * self.batch_size if bucket_size is None else integer("bucket_size", bucket_size, least=1)
         )
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)
@@ -117,9 +118,9 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
     ) -> None:
         super().__init__(seed)
         found = counts("lengths", lengths)
-        self.max_tokens = whole("max_tokens", max_tokens, least=1)
-        self.multiple_of = whole("multiple_of", multiple_of, least=1)
-        self.max_samples = None if max_samples is None else whole("max_samples", max_samples, least=1)
+        self.max_tokens = integer("max_tokens", max_tokens, least=1)
+        self.multiple_of = integer("multiple_of", multiple_of, least=1)
+        self.max_samples = None if max_samples is None else integer("max_samples", max_samples, least=1)
         self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
         self.shuffle = flag("shuffle", shuffle)
         # The largest length that is still within the budget when rounded up.
@@ -134,7 +135,7 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         costs = np.maximum(lengths + -lengths % self.multiple_of, 1)
         if bucket_size is None:
             bucket_size = max(BATCHES * self.max_tokens // max(int(costs.mean()), 1), 1)
-        self.bucket_size = whole("bucket_size", bucket_size, least=1)
+        self.bucket_size = integer("bucket_size", bucket_size, least=1)
         self._buckets = LengthBuckets(lengths, self.bucket_size, shuffle=self.shuffle)
         self._kept, self._costs = kept, costs
         self._digest = digest(found)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import integer
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedBatchSampler, digest, whole
+from headrace.plan.planned import PlannedBatchSampler, digest
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -65,16 +66,16 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
             raise ArgumentError(f"label {int(np.isnan(found).argmax())} is NaN; give each sample a class")
         classes, which = np.unique(found, return_inverse=True)
         count = len(classes)
-        per_batch = count if classes_per_batch is None else whole("classes_per_batch", classes_per_batch, least=1)
+        per_batch = count if classes_per_batch is None else integer("classes_per_batch", classes_per_batch, least=1)
         if per_batch > count:
             raise ArgumentError(
                 f"classes_per_batch={classes_per_batch} is more than the {count} classes in labels; decrease it"
             )
         self.classes_per_batch = per_batch
-        self.samples_per_class = whole("samples_per_class", samples_per_class, least=1)
+        self.samples_per_class = integer("samples_per_class", samples_per_class, least=1)
         size = self.classes_per_batch * self.samples_per_class
         self.num_batches = (
-            max(len(found) // size, 1) if num_batches is None else whole("num_batches", num_batches, least=1)
+            max(len(found) // size, 1) if num_batches is None else integer("num_batches", num_batches, least=1)
         )
         self._members = np.argsort(which, kind="stable")
         self._sizes = np.bincount(which)

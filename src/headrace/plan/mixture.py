@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedSampler, flag, shown, size_of, whole
+from headrace.plan.planned import PlannedSampler, shown, size_of
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class MixtureSampler(PlannedSampler[int]):
         if not isinstance(given, Mapping):
             given = {0: given}
         self.weights = {
-            whole("a number of samples in weights", since, least=0): _weights(share, self.sizes)
+            integer("a number of samples in weights", since, least=0): _weights(share, self.sizes)
             for since, share in given.items()
         }
         if 0 not in self.weights:
@@ -81,7 +82,7 @@ class MixtureSampler(PlannedSampler[int]):
                 f"weights must have an entry for sample 0; the first entry is for {min(given, default=None)}"
             )
         self.weights = dict(sorted(self.weights.items()))
-        self.num_samples = sum(self.sizes) if num_samples is None else whole("num_samples", num_samples, least=1)
+        self.num_samples = sum(self.sizes) if num_samples is None else integer("num_samples", num_samples, least=1)
         self.shuffle = flag("shuffle", shuffle)
 
     def changed(self, since: int, weights: Sequence[float]) -> MixtureSampler:
@@ -96,7 +97,7 @@ class MixtureSampler(PlannedSampler[int]):
         The samples before it stay the same. If all batches have one size, ``since`` is the step times that size.
         Earlier changes planned for that sample or later are dropped.
         """
-        since = whole("since", since, least=0)
+        since = integer("since", since, least=0)
         schedule: dict[int, Sequence[float]] = {at: share for at, share in self.weights.items() if at < since}
         schedule[since] = weights
         return MixtureSampler(self.sizes, schedule, num_samples=self.num_samples, shuffle=self.shuffle, seed=self.seed)

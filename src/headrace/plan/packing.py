@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace.checks import flag, integer, one_of
 from headrace.plan.groups import Groups, grouped
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, flag, kept_lengths, one_of, whole
+from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, kept_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +78,11 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
     ) -> None:
         super().__init__(seed)
         found = counts("lengths", lengths)
-        self.row_length = whole("row_length", row_length, least=1)
-        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.row_length = integer("row_length", row_length, least=1)
+        self.batch_size = integer("batch_size", batch_size, least=1)
         self.fit: Fit = one_of("fit", fit, ("first", "best"))
         self.decreasing = flag("decreasing", decreasing)
-        self.window = whole("window", window, least=1)
+        self.window = integer("window", window, least=1)
         self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.errors import StateMismatch
-from headrace.interop.calls import article
 from headrace.interop.generators import Tape, set_state, state_of, taping
 from headrace.interop.once import is_spent, refusal
 
@@ -201,7 +201,7 @@ def between(sampler: Any, moved: Collection[str] | None = None) -> State:
 def _load(thing: Any, keeper: str, state: Any) -> None:
     if not _keeps(thing):
         raise StateMismatch(
-            f"the loaded state has one of the {keeper}, but {article(type(thing).__qualname__)} has no "
+            f"the loaded state has one of the {keeper}, but {kind_of(thing)} has no "
             "load_state_dict; load the state into a loader with the sampler that it was saved with"
         )
     thing.load_state_dict(copy.deepcopy(state))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from abc import ABC, abstractmethod
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from headrace.checks import integer
 from headrace.context.seeds import Key, key_of
 from headrace.errors import ArgumentError
 
@@ -39,7 +39,7 @@ class Planned(ABC):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch for the next iteration. A headrace loader needs no such call."""
-        self.epoch = whole("epoch", epoch, least=0)
+        self.epoch = integer("epoch", epoch, least=0)
 
     @property
     @abstractmethod
@@ -157,39 +157,11 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
         return {**vars(self), "_orders": None}
 
 
-def whole(name: str, value: Any, *, least: int) -> int:
-    """Return an integer from ``least`` up."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool | np.bool_) or number < least:
-        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
-    return number
-
-
-def flag(name: str, value: Any) -> bool:
-    """Return a bool."""
-    if not isinstance(value, bool | np.bool_):
-        raise ArgumentError(f"{name} must be True or False; got {value!r}")
-    return bool(value)
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    """Return one of the choices."""
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-    return value
-
-
 def size_of(name: str, value: Any) -> int:
     """Return a size, or the length of what has one."""
     if hasattr(value, "__len__"):
         return len(value)
-    try:
-        return whole(name, value, least=0)
-    except ArgumentError:
-        raise ArgumentError(f"{name} must be a length from 0 up, or a dataset that has one; got {value!r}") from None
+    return integer(name, value, least=0, cure="give a length, or a dataset that has one")
 
 
 def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import flag, integer
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedSampler, flag, size_of, whole
+from headrace.plan.planned import PlannedSampler, size_of
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ class RepeatedSampler(PlannedSampler[int]):
     ) -> None:
         super().__init__(seed)
         self.size = size_of("dataset", dataset)
-        self.repeats = whole("repeats", repeats, least=1)
+        self.repeats = integer("repeats", repeats, least=1)
         self.together = flag("together", together)
         if not self.size:
             raise ArgumentError("dataset is empty; give a dataset with samples to repeat")
         most = self.size * self.repeats
-        self.num_samples = most if num_samples is None else whole("num_samples", num_samples, least=1)
+        self.num_samples = most if num_samples is None else integer("num_samples", num_samples, least=1)
         if self.num_samples > most:
             raise ArgumentError(
                 f"num_samples={num_samples} is more than the {most} samples of an epoch ({self.size} x {repeats}); "

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import integer
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedSampler, counts, digest, whole
+from headrace.plan.planned import PlannedSampler, counts, digest
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ShardSampler(PlannedSampler[int]):
     def __init__(self, shard_sizes: ArrayLike, *, window: int = 16, seed: int | None = None) -> None:
         super().__init__(seed)
         self.shard_sizes = counts("shard_sizes", shard_sizes)
-        self.window = whole("window", window, least=1)
+        self.window = integer("window", window, least=1)
         self._size = int(self.shard_sizes.sum())
 
     def order(self, key: Key) -> ShardOrder:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from headrace.errors import ArgumentError
+from headrace.checks import integer
 from headrace.executors import lifecycle
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading
 from headrace.run.turns import Turn
@@ -156,8 +156,7 @@ class Ahead(ReadAhead[Result]):
         waited: Callable[[float], Any] | None = None,
         handed_on: Callable[[], Any] | None = None,
     ) -> None:
-        if depth < 1:
-            raise ArgumentError(f"depth must be an integer from 1 up; got {depth!r}")
+        integer("depth", depth, least=1)
         self._over = False
         self._waited = waited
         self._handed_on = handed_on

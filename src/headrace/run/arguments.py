@@ -5,8 +5,6 @@ Where torch has words for an error, they are in ours: people search for them, an
 
 from __future__ import annotations
 
-import operator
-import threading
 import warnings
 from collections.abc import Callable
 from math import ceil
@@ -14,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import integer, one_of, positive
 from headrace.datasets.protocol import suits_threads
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.executors import registry
 from headrace.interop import ranks as find_ranks
-from headrace.interop.calls import article
 from headrace.interop.machine import cpus
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: 
                 "num_workers option should be non-negative; use num_workers=0 to make batches in the loop's own "
                 f"thread; got {value}"
             )
-        return whole("num_workers", value, least=0)
+        return integer("num_workers", value, least=0)
     if streams:
         return 1
     size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1
@@ -62,7 +60,7 @@ def prefetch_factor(value: Any, num_workers: int) -> int | None:
         )
     if isinstance(value, int | np.integer) and value < 0:
         raise ArgumentError(f"prefetch_factor option should be non-negative; got {value}")
-    return whole("prefetch_factor", value, least=0)
+    return integer("prefetch_factor", value, least=0)
 
 
 def start_method(context: Any, num_workers: int) -> Any:
@@ -140,13 +138,13 @@ def processes_only(given: Mapping[str, Any]) -> list[str]:
 
 def threads_per_worker(value: Any, *, restarts: Any, streams: bool, read_once: bool) -> dict[str, Any]:
     """Return the settings about threads and restarts of worker processes."""
-    threads = whole("threads_per_worker", value, least=1, most=MOST_THREADS)
+    threads = integer("threads_per_worker", value, least=1, most=MOST_THREADS)
     if threads > 1 and streams and not read_once:
         raise ArgumentError(
             f"threads_per_worker={threads} needs a dataset with an index, or read_once=True: a stream is read by one "
             "thread"
         )
-    most = None if restarts is None else whole("restart_workers", restarts, least=0)
+    most = None if restarts is None else integer("restart_workers", restarts, least=0)
     return {"threads_per_worker": threads, "restart_workers": most}
 
 
@@ -179,7 +177,7 @@ def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
         raise ArgumentError(f"rank and world_size must be given together; got rank={rank!r}, world_size={world_size!r}")
     if rank is None:
         return 0, 1
-    return find_ranks.checked(whole("rank", rank, least=0), whole("world_size", world_size, least=1))
+    return find_ranks.checked(integer("rank", rank, least=0), integer("world_size", world_size, least=1))
 
 
 def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -> None:
@@ -206,38 +204,9 @@ def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -
         )
 
 
-def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse what is not among the choices."""
-    if value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-def function(name: str, value: Any) -> Any:
-    """Return something that can be called, or None."""
-    if value is not None and not callable(value):
-        raise ArgumentError(f"{name} must be callable, or None; got {value!r}")
-    return value
-
-
-def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
-    """Return an integer within its limits."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if most is not None and number > most:
-        raise ArgumentError(f"{name} must be an integer from {least} to {most}; got {value!r}")
-    if isinstance(value, bool) or number < least:
-        raise ArgumentError(f"{name} must be an integer from {least} up; got {value!r}")
-    return number
-
-
 def batch_size(value: Any) -> int | None:
     """Return the size of a batch; None for samples one by one."""
-    try:
-        return None if value is None else whole("batch_size", value, least=1)
-    except ArgumentError:
-        raise ArgumentError(f"batch_size should be a positive integer value, but got batch_size={value!r}") from None
+    return None if value is None else positive("batch_size", value)
 
 
 def max_errors(value: Any, on_error: OnError) -> int | float | None:
@@ -256,29 +225,12 @@ def max_errors(value: Any, on_error: OnError) -> int | float | None:
     )
 
 
-def seconds(value: Any) -> float:
-    """Return how long to wait for a batch; 0 for ever, as torch has it."""
-    if value is None:
-        return 0
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        if value < 0:
-            raise ArgumentError(f"timeout option should be non-negative; got {value}")
-        if value <= threading.TIMEOUT_MAX:
-            return value if isinstance(value, int) else float(value)
-    raise ArgumentError(f"timeout must be seconds from 0 up; got {value!r}")
-
-
 def length(dataset: Any) -> int | None:
     """Return how many samples a dataset says it has; None if it cannot say, for whatever reason."""
     try:
         return len(dataset)
     except Exception:  # noqa: BLE001  a length that nobody needs must not end a run; who needs it calls len itself
         return None
-
-
-def describe(dataset: Any) -> str:
-    """Say what a dataset is, for whoever gave the wrong thing."""
-    return article(type(dataset).__qualname__)
 
 
 def check_count(kind: Kind, num_workers: int) -> None:

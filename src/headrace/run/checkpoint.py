@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import shown
 from headrace.errors import StateMismatch
-from headrace.run.saved import VERSION, shown, validate
+from headrace.run.saved import VERSION, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

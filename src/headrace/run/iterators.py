@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
+from headrace.checks import integer, kind_of
 from headrace.context import memory, seeds, timing
 from headrace.errors import ArgumentTypeError, IterationError
 from headrace.executors.lifecycle import ForkGuard
-from headrace.interop.calls import article
 from headrace.run.ahead import End, Raised, ReadAhead
 
 if TYPE_CHECKING:
@@ -187,9 +186,7 @@ def prefetch(iterable: Iterable[T], n: int = 2) -> Prefetched[T]:
     Raises `ArgumentError` (a TypeError too) for what cannot be iterated over, and for an ``n`` that is no integer from
     1 up.
     """
-    if isinstance(n, bool) or not hasattr(type(n), "__index__") or n < 1:
-        raise ArgumentTypeError(f"prefetch: n, the items made ahead, must be an integer from 1 up; got {n!r}")
-    return Prefetched(iterable, operator.index(n))
+    return Prefetched(iterable, integer("n", n, least=1))
 
 
 class Prefetched(ReadAhead[T]):
@@ -262,7 +259,7 @@ def _can_iterate(thing: object) -> bool:
 
 
 def _not_iterable(name: str, thing: object) -> ArgumentTypeError:
-    return ArgumentTypeError(f"{name} needs what can be iterated over; got {article(type(thing).__qualname__)}")
+    return ArgumentTypeError(f"{name} needs what can be iterated over; got {kind_of(thing)}")
 
 
 def _iterator(iterable: Iterable[T], name: str) -> Iterator[T]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.datasets.protocol import batch_beginner, batch_reader, unmapped
 from headrace.errors import ArgumentError
-from headrace.interop.calls import article
 from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
 from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
@@ -208,7 +208,7 @@ class SampledOrder:
         drawn = entry.saved.get("sampler") if pass_ is None else pass_.state()
         if drawn is None and not (entry.saved or isinstance(sampler, Sequence | np.ndarray)):
             raise ArgumentError(
-                f"the order of epoch {epoch} is not known: {article(type(sampler).__qualname__)} can only be iterated, "
+                f"the order of epoch {epoch} is not known: {kind_of(sampler)} can only be iterated, "
                 "and only the epoch begun last, or that of a loaded state, can be replayed; use a planned sampler "
                 "(ShardSampler, MixtureSampler, …), which can be asked for any place"
             )
@@ -357,7 +357,7 @@ def _read_before(
 
 def _check_repeatable(what: str, thing: Any, *, keeps_state: bool) -> None:
     """Refuse to replay what cannot be passed through once more without moving it."""
-    name = article(type(thing).__qualname__)
+    name = kind_of(thing)
     if isinstance(thing, Iterator):
         raise ArgumentError(
             f"{name} is an iterator, which can be read only once: nothing of it can be replayed; give an object "

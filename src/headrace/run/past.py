@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import integer
 from headrace.errors import ArgumentError
 from headrace.make.source import Batched, Indexed
-from headrace.run import arguments, lineage
+from headrace.run import lineage
 from headrace.run.orders import Entry
 from headrace.run.progress import MOST_EPOCHS
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 def work_at(session: Session, epoch: int, step: int) -> tuple[Work, int]:
     """Return the work of a step of any epoch, and the seed that it is made from."""
     settings, progress = session.settings, session.progress
-    epoch = arguments.whole("epoch", epoch, least=0, most=MOST_EPOCHS)
-    step = arguments.whole("step", step, least=0)
+    epoch = integer("epoch", epoch, least=0, most=MOST_EPOCHS)
+    step = integer("step", step, least=0)
     if settings.on_error == "skip":
         raise ArgumentError(
             'on_error="skip" fills batches up from what follows, so that a step does not say which samples are in '

@@ -6,9 +6,9 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import integer
 from headrace.context import seeds
 from headrace.interop.generators import draw_seed
-from headrace.run import arguments
 from headrace.run.checkpoint import Cursor, Place, bad_before, check, from_dict
 from headrace.run.orders import Entry
 from headrace.run.turns import Turn
@@ -83,7 +83,7 @@ class Progress:
     def set_epoch(self, epoch: int) -> None:
         """Choose the next epoch; a loaded state that is partway through the same epoch stays."""
         with self.turn.lock:
-            self._epoch = arguments.whole("epoch", epoch, least=0, most=MOST_EPOCHS)
+            self._epoch = integer("epoch", epoch, least=0, most=MOST_EPOCHS)
             if self._resume is not None and self._resume["epoch"] == self._epoch:
                 return
             self.cursor = Cursor(Place(self._epoch))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import shown
 from headrace.errors import StateMismatch
 
 if TYPE_CHECKING:
@@ -74,18 +75,6 @@ def _whole(
 def _check(state: Mapping[str, Any], name: str, expected: str, fits: Callable[[Any], bool]) -> None:
     if name in state and not fits(state[name]):
         raise StateMismatch(f"the state's {name} is {shown(state[name])}; {expected} was expected. {CURE}.")
-
-
-def shown(value: Any) -> str:
-    """Return a value of a state in at most 80 letters, whatever its repr does.
-
-    >>> shown([1, 2]), shown(10**5000)
-    ('[1, 2]', 'a value of type int')
-    """
-    try:
-        return repr(value)[:80]
-    except Exception:  # noqa: BLE001  an object of whoever wrote the state, or a number of too many digits
-        return f"a value of type {type(value).__name__}"
 
 
 def _is_count(value: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
-from headrace.interop.calls import article, takes_empty
+from headrace.interop.calls import takes_empty
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
 from headrace.run import arguments
@@ -71,7 +72,7 @@ class Session:
         if before.world_size > 1:
             raise ArgumentError(
                 f"the sampler of a loader with world_size={before.world_size} was replaced by "
-                f"{article(type(new).__qualname__)}; ranks share only the order that the loader was made with: pass "
+                f"{kind_of(new)}; ranks share only the order that the loader was made with: pass "
                 "the sampler to the constructor"
             )
         self.settings = dataclasses.replace(

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import flag, function, kind_of, one_of, seconds
 from headrace.context import seeds
 from headrace.datasets.protocol import is_iterable
 from headrace.errors import ArgumentError
-from headrace.interop.calls import flag
 from headrace.interop.generators import GeneratorLike, Stateful, resolve
 from headrace.interop.keys import check_no_mask
 from headrace.ledger.store import Ledger, open_ledger
@@ -150,11 +150,10 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     streams = is_iterable(dataset)
     if not streams and not hasattr(dataset, "__getitem__"):
         raise ArgumentError(
-            "dataset must have __getitem__ and __len__, or __iter__; "
-            f"{arguments.describe(dataset)} can be read neither way"
+            f"dataset must have __getitem__ and __len__, or __iter__; {kind_of(dataset)} can be read neither way"
         )
     on_error, seed, generator = given["on_error"], given["seed"], given["generator"]
-    arguments.one_of("on_error", on_error, arguments.POLICIES)
+    one_of("on_error", on_error, arguments.POLICIES)
     arguments.backend(given["backend"])
     read_once = flag("read_once", given["read_once"])
     if seed is not None and generator is not None:
@@ -167,7 +166,7 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
         given["threads_per_worker"], restarts=given["restart_workers"], streams=streams, read_once=read_once
     )
     rank, world_size = arguments.ranks(given["rank"], given["world_size"])
-    arguments.one_of("uneven", given["uneven"], arguments.UNEVEN)
+    one_of("uneven", given["uneven"], arguments.UNEVEN)
     if world_size > 1:
         by_itself = isinstance(given["sampler"], Ordered) or isinstance(given["batch_sampler"], BatchOrdered)
         planned = read_once if streams else (by_itself or order["given_sampler"] is None)
@@ -199,7 +198,7 @@ def _collating(
     adapter: Adapter, given: dict[str, Any], dataset: Any, order: dict[str, Any], num_workers: int
 ) -> dict[str, Any]:
     """Return who puts batches together, and on which backend."""
-    collate_fn = arguments.function("collate_fn", given["collate_fn"])
+    collate_fn = function("collate_fn", given["collate_fn"])
     single = order["batch_size"] is None and order["batch_sampler"] is None
     kind = arguments.kind_of_workers(
         given["backend"],
@@ -219,7 +218,7 @@ def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: 
     )
     found = {
         "num_workers": num_workers,
-        "timeout": arguments.seconds(given["timeout"]),
+        "timeout": 0 if given["timeout"] is None else seconds("timeout", given["timeout"]),
         "prefetch_factor": arguments.prefetch_factor(given["prefetch_factor"], num_workers),
     }
     if persistent and num_workers == 0:
@@ -229,7 +228,7 @@ def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: 
         "multiprocessing_context": arguments.start_method(given["multiprocessing_context"], num_workers),
         "pin_memory": flag("pin_memory", given["pin_memory"]),
         "pin_memory_device": given["pin_memory_device"],
-        "worker_init_fn": arguments.function("worker_init_fn", given["worker_init_fn"]),
+        "worker_init_fn": function("worker_init_fn", given["worker_init_fn"]),
     }
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from headrace.checks import kind_of
 from headrace.context import seeds
 from headrace.errors import ArgumentError
-from headrace.interop.calls import article, signature
+from headrace.interop.calls import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,7 +200,7 @@ def takes_rng(function: Callable[..., Any]) -> bool:
     """
     if not callable(function):
         raise ArgumentError(
-            f"got {function!r}, {article(type(function).__name__)}, which cannot be called, for a transform",
+            f"got {function!r}, {kind_of(function)}, which cannot be called, for a transform",
             found=function,
             expected="a function of one sample, or of (sample, rng)",
             cure="pass a function or a Transform",

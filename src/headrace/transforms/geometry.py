@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace.checks import flag
 from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.image import geometry, native_steps
 from headrace.image.geometry import PAD_MODES, Box, Fill, Interpolation, PadMode
-from headrace.interop.calls import flag
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cas
 
 import numpy as np
 
+from headrace.checks import article
 from headrace.errors import ArgumentError
 from headrace.image.targets import spatial_part
-from headrace.interop.calls import article
 from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:

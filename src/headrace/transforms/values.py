@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from headrace.checks import flag
 from headrace.context import memory
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.native_steps import IDENTITY, ChangeValues, ChannelsFirst
 from headrace.interop import floats
-from headrace.interop.calls import flag
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.errors import ArgumentTypeError
 from headrace.executors.processes import inherited
 from headrace.executors.processes.inherited import Inherited
-from headrace.interop.calls import article
 from headrace.transport import shared
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
     path = path.replace(".maker.source._dataset", "dataset").replace(".maker.collate._function", "collate_fn")
     path = path.replace(".init", "worker_init_fn").replace(".maker.", "")
     return ArgumentTypeError(
-        f"{path or 'the dataset'} ({article(type(part).__qualname__)}) cannot be sent to a worker process: {error}. "
+        f"{path or 'the dataset'} ({kind_of(part)}) cannot be sent to a worker process: {error}. "
         "Leave it out of what is pickled (__getstate__) and make it where it is used, start workers by fork, or use "
         "threads"
     )

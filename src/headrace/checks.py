@@ -1,0 +1,248 @@
+"""Checks of arguments: each returns the value in its builtin type, or raises an error in three parts.
+
+>>> integer("window", 3, least=1), flag("shuffle", 0), seconds("timeout", 2.5)
+(3, False, 2.5)
+>>> integer("window", "3", least=1)
+Traceback (most recent call last):
+    ...
+headrace.errors.ArgumentTypeError: window must be an integer from 1 up; got '3'; convert text with int() first
+
+A value of a wrong type raises `ArgumentTypeError`, which is a TypeError and a ValueError; a value out of range raises
+`ArgumentError`, a ValueError. Both have the value as ``found``, and ``expected`` and ``cure`` as attributes.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import threading
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+T = TypeVar("T")
+
+
+def integer(name: str, value: Any, *, least: int, most: int | None = None, cure: str | None = None) -> int:
+    """Return an integer within its limits: an int, or any number of another library that is one.
+
+    >>> integer("rank", 2, least=0, most=2)
+    2
+    >>> integer("rank", 3, least=0, most=2, cure="ranks count from 0")
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: rank must be an integer from 0 to 2; got 3; ranks count from 0
+
+    Raises `ArgumentTypeError` for what is no integer, a bool among them.
+    """
+    expected = f"an integer from {least} up" if most is None else f"an integer from {least} to {most}"
+    number = as_integer(value)
+    if number is None:
+        raise _refused(name, value, expected, cure or _integer_cure(value), ArgumentTypeError)
+    if number < least or (most is not None and number > most):
+        raise _refused(name, value, expected, cure)
+    return number
+
+
+def as_integer(value: Any) -> int | None:
+    """Return the integer that a value is; None for anything else, a bool among them.
+
+    >>> as_integer(3), as_integer(True), as_integer(3.0)
+    (3, None, None)
+    """
+    if _is_bool(value):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def positive(name: str, value: Any) -> int:
+    """Return an integer from 1 up, or raise in torch's words, which people search for and test suites match.
+
+    >>> positive("batch_size", 0)
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: batch_size should be a positive integer value, but got batch_size=0; ...
+    """
+    number = as_integer(value)
+    if number is not None and number > 0:
+        return number
+    expected = "a positive integer value"
+    cure = "give 1 or more" if number is not None else _integer_cure(value)
+    kind = ArgumentError if number is not None else ArgumentTypeError
+    what = f"{name} should be {expected}, but got {name}={shown(value)}"
+    raise kind(what, found=_found(value), expected=expected, cure=cure)
+
+
+def number(
+    name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, above: float | None = None
+) -> float:
+    """Return a finite number within its limits, as a float.
+
+    >>> number("p", 1, least=0, most=1)
+    1.0
+    >>> number("std", 0, above=0)
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: std must be a finite number above 0; got 0
+    """
+    limits = [] if above is None else [f"above {above:g}"]
+    if math.isfinite(least):
+        limits.append(f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g} up")
+    expected = " ".join(["a finite number", *limits])
+    if not _is_real(value):
+        raise _refused(name, value, expected, "convert it with float() first", ArgumentTypeError)
+    if not math.isfinite(value) or not least <= value <= most or (above is not None and value <= above):
+        raise _refused(name, value, expected)
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number from 0 to 1, such as a probability, as a float.
+
+    >>> fraction("p", 0.5)
+    0.5
+    """
+    return number(name, value, least=0, most=1)
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a time in seconds, from 0 up to what the operating system can wait.
+
+    >>> seconds("timeout", 2), seconds("timeout", 0.5)
+    (2, 0.5)
+    """
+    if _is_real(value) and not math.isnan(value):
+        if value < 0:
+            what = f"{name} option should be non-negative; got {shown(value)}"
+            raise ArgumentError(what, found=_found(value), expected="seconds from 0 up", cure="give 0 for no limit")
+        if value <= threading.TIMEOUT_MAX:
+            return value if isinstance(value, int) else float(value)
+        raise _refused(name, value, f"seconds from 0 to {threading.TIMEOUT_MAX:.0f}", "give 0 for no limit")
+    raise _refused(name, value, "seconds from 0 up", "give an int or a float", ArgumentTypeError)
+
+
+def flag(name: str, value: Any, *, exact: bool = False) -> bool:
+    """Return a bool: of True, False, NumPy's own, and unless ``exact``, of 1 or 0.
+
+    >>> flag("drop_last", 0)
+    False
+
+    Raises `ArgumentTypeError` for anything else: the text "False", from YAML or a command line, is true to Python.
+    """
+    if isinstance(value, bool):
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", "i" if isinstance(value, int) else "")
+    if kind and kind in ("b" if exact else "biu") and getattr(value, "ndim", 0) == 0 and value in (0, 1):
+        return bool(value)
+    raise ArgumentTypeError(
+        f"{name} should be a boolean value, but got {name}={shown(value)}",
+        found=_found(value),
+        expected="a boolean value",
+        cure="give True or False, and convert text from YAML or a command line first",
+    )
+
+
+def one_of(name: str, value: Any, choices: Collection[T]) -> T:
+    """Return one of the choices.
+
+    >>> one_of("side", "top", ("left", "right"))
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: side must be one of 'left', 'right'; got 'top'
+    """
+    for choice in choices:
+        # An array answers == with an array, and True equals 1: neither is a choice.
+        if value is choice or (
+            isinstance(value, type(choice)) and _is_bool(value) == _is_bool(choice) and value == choice
+        ):
+            return choice
+    raise _refused(name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def function(name: str, value: T) -> T:
+    """Return something that can be called, or None.
+
+    >>> function("collate_fn", len) is len, function("collate_fn", None)
+    (True, None)
+    """
+    if value is not None and not callable(value):
+        raise _refused(name, value, "callable, or None", "give a function, not its result", ArgumentTypeError)
+    return value
+
+
+def path(name: str, value: str | os.PathLike[str]) -> str:
+    """Return a path as text.
+
+    >>> path("root", "photos")
+    'photos'
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(text, str):
+        return text
+    raise _refused(name, value, "a path, str or os.PathLike", "decode bytes with os.fsdecode()", ArgumentTypeError)
+
+
+def article(noun: str) -> str:
+    """Put ``a`` or ``an`` before the name of a type.
+
+    >>> article("list"), article("int")
+    ('a list', 'an int')
+    """
+    return f"{'an' if noun[:1].lower() in set('aeiou') else 'a'} {noun}"
+
+
+def kind_of(value: object) -> str:
+    """Name the type of a value, with its article.
+
+    >>> kind_of([1]), kind_of(3)
+    ('a list', 'an int')
+    """
+    return article(type(value).__qualname__)
+
+
+def shown(value: Any) -> str:
+    """Return the ``repr`` of a value in at most 80 letters, whatever its ``repr`` does.
+
+    >>> shown([1, 2]), shown(10**5000)
+    ('[1, 2]', 'a value of type int')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  an object of a user's, or a number of too many digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _refused(
+    name: str, value: Any, expected: str, cure: str | None = None, kind: type[ArgumentError] = ArgumentError
+) -> ArgumentError:
+    what = f"{name} must be {expected}; got {shown(value)}"
+    return kind(what, found=_found(value), expected=expected, cure=cure)
+
+
+def _found(value: Any) -> Any:
+    """Return what an error keeps of a value: plain ones as they are, since an error may be pickled."""
+    return value if value is None or isinstance(value, bool | int | float | str) else shown(value)
+
+
+def _integer_cure(value: Any) -> str:
+    if isinstance(value, str):
+        return "convert text with int() first"
+    return "give a whole number, and no bool" if _is_bool(value) else "give a whole number, such as int(value)"
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not _is_bool(value)
