@@ -456,7 +456,7 @@ def test_a_sample_that_does_not_come_in_time_is_named() -> None:
         ({"multiprocessing_context": "fork"}, r"multi-process loading \(num_workers > 0\), but got"),
         ({"num_workers": 1, "multiprocessing_context": 3}, "multiprocessing_context option should be a valid context"),
         ({"read_once": True}, "is for iterable datasets"),
-        ({"threads_per_worker": 0}, "threads_per_worker must be an integer from 1 up; got 0"),
+        ({"threads_per_worker": 0}, "threads_per_worker must be an integer from 1 to 64; got 0"),
         ({"restart_workers": -1}, "restart_workers must be an integer from 0 up"),
         ({"dataset": [], "shuffle": True}, "num_samples should be a positive integer value, but got num_samples=0"),
         ({"collate_fn": 3}, "collate_fn must be callable"),
@@ -486,7 +486,7 @@ def test_an_empty_dataset_is_an_empty_loop() -> None:
 
 def test_epoch_numbers_are_checked() -> None:
     """Refuse an epoch below zero."""
-    with pytest.raises(ArgumentError, match="epoch must be an integer from 0 up"):
+    with pytest.raises(ArgumentError, match="epoch must be an integer from 0 to"):
         DataLoader([1]).set_epoch(-1)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -17,6 +16,7 @@ import numpy as np
 from headrace.checks import as_integer, flag, integer, positive
 from headrace.context import seeds
 from headrace.errors import ArgumentError
+from headrace.interop import torch_state
 from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
 from headrace.interop.keys import check_no_mask
 from headrace.interop.sampler_states import check_count, check_mapping, checked_state
@@ -552,8 +552,8 @@ def _from_group(question: str, variable: str, given: int | None) -> int:
     """Return what was given, else torch's answer, else the launcher's."""
     if given is not None:
         return given
-    group: Any = sys.modules.get("torch.distributed")
-    if group is not None and group.is_available() and group.is_initialized():
+    group = torch_state.process_group()
+    if group is not None:
         return int(getattr(group, question)())
     try:
         return int(os.environ[variable])

@@ -331,9 +331,9 @@ def test_arguments_are_read_at_the_door(wrong: Any, tmp_path: Path) -> None:
     """Refuse what is no folder and what is neither True nor False."""
     with pytest.raises(ArgumentError, match="root must be the path"):
         CIFAR10(wrong)
-    with pytest.raises(ArgumentError, match="train must be True or False"):
+    with pytest.raises(ArgumentError, match="train should be a boolean value"):
         CIFAR10(tmp_path, wrong)
-    with pytest.raises(ArgumentError, match="verify must be True or False"):
+    with pytest.raises(ArgumentError, match="verify should be a boolean value"):
         CIFAR100(tmp_path, verify=wrong)
 
 

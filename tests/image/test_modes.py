@@ -139,9 +139,9 @@ def test_an_image_that_does_not_fit_the_mode_is_refused(data: bytes, mode: Any, 
 @pytest.mark.parametrize("mode", ["rgb", "RGBA", None, 3, ["RGB"]])
 def test_a_mode_that_is_none_is_refused(mode: Any) -> None:
     """List the modes there are, when the dataset is made."""
-    with pytest.raises(ArgumentError, match=r"got mode=.*; expected one of 'RGB', 'L', 'P', 'I;16', 'unchanged'"):
+    with pytest.raises(ArgumentError, match="mode must be one of 'RGB', 'L', 'P', 'I;16', 'unchanged'; got"):
         ImageFiles([], mode=mode)
-    with pytest.raises(ArgumentError, match="expected one of 'RGB'"):
+    with pytest.raises(ArgumentError, match="mode must be one of 'RGB'"):
         decode(b"", mode=mode)
 
 

@@ -333,7 +333,7 @@ def test_a_run_that_went_on_with_other_ranks_is_replayed_as_it_went_on() -> None
     ("how", "place", "words"),
     [
         ({}, {"epoch": 0, "step": 5}, "step 5 is not in epoch 0"),
-        ({}, {"epoch": -1, "step": 0}, "epoch must be an integer from 0 up"),
+        ({}, {"epoch": -1, "step": 0}, "epoch must be an integer from 0 to"),
         ({}, {"epoch": 0, "step": 1.5}, "step must be an integer from 0 up"),
         ({}, {"epoch": 0, "step": 2, "index": 4}, "index must be from 0 to 3"),
         ({}, {"epoch": 0, "step": 2, "index": -1}, "index must be from 0 to 3"),

@@ -13,7 +13,6 @@ sums (seed + epoch, seed + worker) collide. The key of neighbouring seeds is spr
 from __future__ import annotations
 
 import random
-import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import integer
+from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -314,15 +314,15 @@ def seed_globals(words: NDArray[np.uint32], names: Iterable[str]) -> None:
         elif name == "numpy":
             np.random.seed(words)  # noqa: NPY002  the global one is meant
         else:
-            sys.modules["torch"].default_generator.manual_seed(int(words[:2].view(np.uint64)[0] >> np.uint64(1)))
+            torch_state.default_generator().manual_seed(int(words[:2].view(np.uint64)[0] >> np.uint64(1)))
 
 
 def global_states() -> dict[str, Any]:
     """Return where each global generator stands; torch's only if torch is loaded."""
     states: dict[str, Any] = {"random": random.getstate(), "numpy": np.random.get_state()}  # noqa: NPY002
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "default_generator"):
-        states["torch"] = torch.default_generator.get_state()  # type: ignore[union-attr]  # it has, see above
+    theirs = torch_state.default_generator()
+    if theirs is not None:
+        states["torch"] = theirs.get_state()
     return states
 
 
@@ -349,4 +349,4 @@ def _set_state(name: str, state: Any) -> None:
     elif name == "numpy":
         np.random.set_state(state)  # noqa: NPY002
     else:
-        sys.modules["torch"].default_generator.set_state(state)
+        torch_state.default_generator().set_state(state)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,17 +59,17 @@ def serving(number: int, count: int, dataset: Any) -> Iterator[None]:
     if same:
         yield
         return
-    theirs: Any = sys.modules.get("torch.utils.data._utils.worker")
+    theirs = torch_state.worker_module()
     told = getattr(theirs, "_worker_info", None)
     info = WorkerInfo(number, count, 0 if _current is None else _current.seed, dataset)
     token = _serving.set(info)
     try:
-        if hasattr(theirs, "WorkerInfo"):
+        if theirs is not None:
             theirs._worker_info = theirs.WorkerInfo(id=number, num_workers=count, seed=info.seed, dataset=dataset)
         yield
     finally:
         _serving.reset(token)
-        if hasattr(theirs, "WorkerInfo"):
+        if theirs is not None:
             theirs._worker_info = told
 
 
@@ -79,8 +80,8 @@ def tell_torch() -> None:
     torch has no public way to say it; ``_worker_info`` of its worker module is what its own workers set.
     """
     global _torch_knows  # noqa: PLW0603  as above
-    theirs: Any = sys.modules.get("torch.utils.data._utils.worker")
-    if _torch_knows or _current is None or theirs is None or not hasattr(theirs, "WorkerInfo"):
+    theirs = torch_state.worker_module()
+    if _torch_knows or _current is None or theirs is None:
         return
     theirs._worker_info = theirs.WorkerInfo(
         id=_current.id, num_workers=_current.num_workers, seed=_current.seed, dataset=_current.dataset

@@ -10,6 +10,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from headrace.datasets import selections as _selections  # noqa: F401  it registers the views of `Dataset`
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns

@@ -6,7 +6,6 @@ and ``__len__`` may have any of them.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from headrace._native import kernel
 from headrace.checks import kind_of
 from headrace.datasets.columns import Columns
 from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.interop import torch_state
 from headrace.interop.keys import places
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def is_iterable(dataset: Any) -> bool:
 def _is_stream(dataset: Any) -> bool:
     if getattr(type(dataset), "_is_stream", False):
         return True
-    theirs = getattr(sys.modules.get("torch.utils.data"), "IterableDataset", None)
+    theirs = torch_state.iterable_dataset()
     return theirs is not None and isinstance(dataset, theirs)
 
 

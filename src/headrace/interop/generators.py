@@ -11,7 +11,6 @@ no generator means NumPy's global one. torch is never imported here: if such a g
 from __future__ import annotations
 
 import base64
-import sys
 import zlib
 from collections import deque
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 
 from headrace.context import seeds
 from headrace.errors import ArgumentTypeError
+from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,7 +72,7 @@ def resolve(generator: GeneratorLike) -> Stateful | None:
         return generator
     if isinstance(generator, int | np.integer) and not isinstance(generator, bool):
         return np.random.default_rng(seeds.key_of(int(generator)))
-    if isinstance(generator, TorchGenerator) and _torch() is not None:
+    if isinstance(generator, TorchGenerator) and torch_state.loaded() is not None:
         return generator
     raise ArgumentTypeError(
         "generator must be a numpy.random.Generator, a numpy.random.RandomState, a torch.Generator, a seed (an "
@@ -110,7 +110,7 @@ def _drawn(source: Stateful | None) -> int:
         return int(source.integers(2**63))
     if isinstance(source, np.random.RandomState):
         return int(source.randint(0, 2**63, dtype=np.int64))
-    torch = _torch()
+    torch = torch_state.loaded()
     if torch is None:
         return seeds.fresh_seed()
     return int(torch.empty((), dtype=torch.int64, device=_device(source)).random_(generator=source).item())
@@ -175,7 +175,7 @@ def set_state(generator: Stateful, state: Any) -> None:
         generator.set_state(state)
     else:
         data = np.frombuffer(bytearray(_inflated(base64.b64decode(state, validate=True))), np.uint8)
-        generator.set_state(sys.modules["torch"].from_numpy(data))
+        generator.set_state(torch_state.loaded().from_numpy(data))
 
 
 def can_be_set(generator: Stateful, state: Any) -> bool:
@@ -236,7 +236,7 @@ def draws(generator: GeneratorLike = None, *, apart: bool = False) -> Draws:
     `ArgumentTypeError` for what is no generator.
     """
     source = resolve(generator)
-    torch = _torch()
+    torch = torch_state.loaded()
     if torch is not None and (source is None or isinstance(source, TorchGenerator)):
         return _Torch(torch, torch.Generator().manual_seed(draw_seed()) if apart and source is None else source)
     return _NumPy(np.random.default_rng(draw_seed(source)))
@@ -330,9 +330,3 @@ def _first(indices: Numbers, keys: NDArray[np.float64], count: int) -> Numbers:
 def _device(generator: Any) -> Any:
     # Said outright, because torch.set_default_device does not move the generators.
     return "cpu" if generator is None else generator.device
-
-
-def _torch() -> Any:
-    """Return torch if this program has loaded it: all of it, not a part that is still being imported."""
-    torch = sys.modules.get("torch")
-    return torch if hasattr(torch, "default_generator") else None

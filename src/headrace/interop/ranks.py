@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import Any
 
 from headrace.errors import ArgumentError
+from headrace.interop import torch_state
 
 VARIABLES = (
     ("RANK", "WORLD_SIZE"),  # torchrun, and most launchers since
@@ -26,12 +25,12 @@ def found() -> tuple[int, int]:
     variables that launchers set (``RANK`` and ``WORLD_SIZE``, those of MPI, those of Slurm). Raises `ArgumentError` for
     variables that make no sense.
     """
-    torch: Any = sys.modules.get("torch.distributed")
-    if torch is not None and torch.is_available() and torch.is_initialized():
-        return torch.get_rank(), torch.get_world_size()
-    jax: Any = sys.modules.get("jax")
-    if jax is not None and hasattr(jax, "process_count") and jax.process_count() > 1:
-        return jax.process_index(), jax.process_count()
+    group = torch_state.process_group()
+    if group is not None:
+        return group.get_rank(), group.get_world_size()
+    processes = torch_state.jax_processes()
+    if processes is not None:
+        return processes
     for rank, size in VARIABLES:
         if rank in os.environ and size in os.environ:
             try:

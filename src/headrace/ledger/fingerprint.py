@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,8 +88,8 @@ def _of_other(thing: Any) -> int:
     """Hash another library's array; for any other object hash only its type, which is stable between runs."""
     name = _of_text(type(thing).__qualname__)
     try:
-        if str(getattr(thing, "dtype", "")) == "torch.bfloat16":  # torch cannot convert it to NumPy
-            thing = thing.view(sys.modules["torch"].int16)
+        if torch_state.is_bfloat16(thing):  # torch cannot convert it to NumPy
+            thing = thing.view(torch_state.loaded().int16)
         array = np.asarray(thing)
     except Exception:  # noqa: BLE001  a tensor on a device, or one that needs a gradient
         array = np.empty(0, object)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 
 from headrace.checks import kind_of
 from headrace.errors import StateMismatch
+from headrace.interop import torch_state
 from headrace.interop.generators import Tape, set_state, state_of, taping
 from headrace.interop.once import is_spent, refusal
 
@@ -294,9 +294,9 @@ OWN = frozenset({"generator", "sampler.generator"})
 
 def _generators(sampler: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"random": _Python(), "numpy": _NumPy()}
-    torch: Any = sys.modules.get("torch")
-    if hasattr(torch, "default_generator"):
-        found["torch"] = _Torch(torch.default_generator)
+    theirs = torch_state.default_generator()
+    if theirs is not None:
+        found["torch"] = _Torch(theirs)
     for name, owner in (("generator", sampler), ("sampler.generator", getattr(sampler, "sampler", None))):
         generator = getattr(owner, "generator", None)
         if isinstance(generator, np.random.Generator | np.random.RandomState) or hasattr(generator, "initial_seed"):

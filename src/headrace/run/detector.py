@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import random
-import sys
 import threading
 import types
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 
 from headrace.context import seeds
 from headrace.errors import RandomnessWarning
+from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,10 +123,7 @@ def _is_generator(one: Any) -> bool:
     if isinstance(one, np.random.Generator | np.random.RandomState | np.random.BitGenerator | random.Random):
         # The global ones are everybody's: whether they are drawn from is looked at on its own.
         return one is not np.random.mtrand._rand and not isinstance(one, random.SystemRandom)
-    torch = sys.modules.get("torch")
-    if not hasattr(torch, "default_generator"):
-        return False
-    return isinstance(one, torch.Generator) and one is not torch.default_generator  # type: ignore[union-attr]
+    return torch_state.is_generator(one) and one is not torch_state.default_generator()
 
 
 def _is_foreign(one: Any) -> bool:
@@ -135,10 +132,7 @@ def _is_foreign(one: Any) -> bool:
     module = str(kind.__module__)
     if module.partition(".")[0] in FOREIGN or module.startswith(("headrace.plan", "torch.utils.data.datapipes")):
         return True
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "Tensor") and isinstance(one, torch.Tensor):  # type: ignore[union-attr]
-        return True
-    return any(base.__name__ == "Sampler" for base in kind.__mro__)
+    return torch_state.is_tensor(one) or any(base.__name__ == "Sampler" for base in kind.__mro__)
 
 
 def warn_of_held(dataset: Any, collate_fn: Any) -> None:

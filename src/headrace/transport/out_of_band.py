@@ -5,13 +5,12 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
-import sys
 from collections import ChainMap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.interop import floats
+from headrace.interop import floats, torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +43,10 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
     way. A library that is not loaded has made no tensor and no such array.
     """
     own: dict[type, Callable[[Any], Any]] = {}
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "Tensor"):
-        own[torch.Tensor] = _reduce_tensor  # type: ignore[union-attr]  # it has
-    if "ml_dtypes" in sys.modules:
+    torch = torch_state.loaded()
+    if torch is not None:
+        own[torch.Tensor] = _reduce_tensor
+    if torch_state.has_ml_dtypes():
         own[np.ndarray] = _reduce_array
     return own
 
@@ -63,7 +62,7 @@ def _array(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
 
 
 def _reduce_tensor(tensor: Any) -> Any:
-    torch = sys.modules["torch"]
+    torch = torch_state.loaded()
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not plain or tensor.is_nested or tensor.grad_fn is not None or vars(tensor):
         return tensor.__reduce_ex__(5)
@@ -73,7 +72,7 @@ def _reduce_tensor(tensor: Any) -> Any:
 
 
 def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...], requires_grad: bool) -> Any:
-    torch = sys.modules["torch"]
+    torch = torch_state.loaded()
     tensor = torch.from_numpy(_writable(buffer)).view(dtype).reshape(shape)
     return tensor.requires_grad_() if requires_grad else tensor
 

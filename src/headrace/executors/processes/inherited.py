@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from contextvars import ContextVar
 from multiprocessing import context, reduction
 from typing import TYPE_CHECKING, Any
 
+from headrace.interop import torch_state
 from headrace.transport import out_of_band as pickles
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def _tensors() -> dict[type, Any]:
 
     It would move all others there, and of shared memory there may be little.
     """
-    torch: Any = sys.modules.get("torch")
+    torch = torch_state.loaded()
     known = reduction.ForkingPickler(io.BytesIO()).dispatch_table
-    if not hasattr(torch, "UntypedStorage") or torch.UntypedStorage not in known:  # torch.multiprocessing adds them
+    if torch is None or torch.UntypedStorage not in known:  # torch.multiprocessing adds them
         return {**pickles.reducers()}
     typed = torch.storage.TypedStorage
     return {

@@ -43,6 +43,7 @@ from headrace.executors.processes.messages import (
 from headrace.executors.processes.parent_death import die_with_the_loader, die_with_the_starting_thread
 from headrace.executors.processes.payload import Payload, Startup
 from headrace.executors.processes.progress import ReportedHere
+from headrace.interop import torch_state
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
 from headrace.transport.channel import Channel, close_quietly
@@ -219,9 +220,9 @@ def _prepare(startup: Startup, number: int) -> set[str]:
     words = np.random.SeedSequence((startup.seed, number)).generate_state(8).astype(np.uint32)
     ours = set(seeds.global_states())
     seeds.seed_globals(words, ours - {"torch"})
-    torch = sys.modules.get("torch")
+    torch = torch_state.loaded()
     if "torch" in ours:
-        torch.manual_seed(startup.seed + number)  # type: ignore[union-attr]  # loaded: its state is among them
+        torch.manual_seed(startup.seed + number)
     if startup.init is None:
         return {*ours, "torch"}  # which may be loaded later
     before = seeds.global_states()
@@ -231,6 +232,6 @@ def _prepare(startup: Startup, number: int) -> set[str]:
 
 def _one_thread_each() -> None:
     """As many workers as cores, each with a thread pool as wide as the machine, would only get in each other's way."""
-    torch = sys.modules.get("torch")
+    torch = torch_state.loaded()
     if torch is not None:
         torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""What this program has loaded of torch, JAX and ml_dtypes: the only place that asks `sys.modules` for them.
+
+None of them is ever imported here. A tensor, a generator or a process group exists only where its library is loaded,
+so that asking `sys.modules` is enough, and a program without torch pays nothing for it.
+
+>>> is_tensor([1, 2]), is_generator(3), process_group()
+(False, False, None)
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def loaded() -> Any:
+    """Return torch if this program has loaded it; None also while it is still being imported."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "default_generator") else None
+
+
+def default_generator() -> Any:
+    """Return torch's global generator; None without torch."""
+    torch = loaded()
+    return None if torch is None else torch.default_generator
+
+
+def is_tensor(thing: object) -> bool:
+    """Say whether a thing is a torch tensor."""
+    torch = loaded()
+    return torch is not None and isinstance(thing, torch.Tensor)
+
+
+def is_generator(thing: object) -> bool:
+    """Say whether a thing is a torch generator."""
+    torch = loaded()
+    return torch is not None and isinstance(thing, torch.Generator)
+
+
+def is_bfloat16(thing: object) -> bool:
+    """Say whether a thing is a tensor of bfloat16, which torch cannot convert to NumPy."""
+    return is_tensor(thing) and str(getattr(thing, "dtype", "")) == "torch.bfloat16"
+
+
+def iterable_dataset() -> type | None:
+    """Return torch's ``IterableDataset``; None where ``torch.utils.data`` is not loaded."""
+    return getattr(sys.modules.get("torch.utils.data"), "IterableDataset", None)
+
+
+def worker_module() -> Any:
+    """Return the module in which torch's workers keep their ``WorkerInfo``; None where it is not loaded."""
+    module = sys.modules.get("torch.utils.data._utils.worker")
+    return module if hasattr(module, "WorkerInfo") else None
+
+
+def process_group() -> Any:
+    """Return ``torch.distributed`` if its process group is initialized, else None."""
+    group: Any = sys.modules.get("torch.distributed")
+    # A torch that is built without it has the module, but not the question whether it is initialized.
+    return group if group is not None and group.is_available() and group.is_initialized() else None
+
+
+def jax_processes() -> tuple[int, int] | None:
+    """Return the index of this process and their number where JAX has several, else None."""
+    jax: Any = sys.modules.get("jax")
+    if jax is None or not hasattr(jax, "process_count") or jax.process_count() <= 1:
+        return None
+    return jax.process_index(), jax.process_count()
+
+
+def has_ml_dtypes() -> bool:
+    """Say whether ml_dtypes is loaded: without it no array of bfloat16 exists."""
+    return "ml_dtypes" in sys.modules
