@@ -55,7 +55,7 @@ def _descriptors() -> Counter[str]:
 
 
 def _crews() -> Counter[str]:
-    """Find the threads of the native kernel, of which Python knows nothing."""
+    """Find the threads of the native extension, of which Python knows nothing."""
     found: Counter[str] = Counter()
     for name in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # it has ended meanwhile

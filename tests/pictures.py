@@ -1,4 +1,4 @@
-"""Pictures for tests: made here, the same every time, busy enough to be worth decoding."""
+"""Images for tests: made here, the same every time, busy enough to be worth decoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def photo(seed: int = 0, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """Make something like a photograph: shaded from corner to corner, with blobs of colour and a little noise."""
+    """Make something like a photograph: shaded from corner to corner, with blobs of color and a little noise."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows / height * a + columns / width * b for a, b in rng.uniform(0, 128, (3, 2))], axis=-1)
@@ -29,7 +29,7 @@ def photo(seed: int = 0, height: int = 48, width: int = 64) -> NDArray[np.uint8]
 
 
 def encoded(picture: NDArray[Any] | Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    """Write a picture as the bytes of a file."""
+    """Write an image as the bytes of a file."""
     file = io.BytesIO()
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image.save(file, form, **options)
@@ -37,13 +37,13 @@ def encoded(picture: NDArray[Any] | Image.Image, form: str = "JPEG", **options: 
 
 
 def by_pillow(data: bytes) -> NDArray[np.uint8]:
-    """Read a picture as Pillow's users do."""
+    """Read an image as Pillow's users do."""
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 def plant(root: Path, names: Iterable[str], data: bytes | None = None) -> Path:
-    """Write a small picture under each name; one file on the disk, linked."""
+    """Write a small image under each name; one file on the disk, linked."""
     first: Path | None = None
     for name in names:
         file = root / name

@@ -124,7 +124,7 @@ def test_each_sample_is_proven_to_come_once_across_restarts_and_worlds(
     bad=st.frozensets(st.integers(0, 39), max_size=12),
     stops=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from(KINDS)), min_size=1, max_size=3),
 )
-def test_samples_that_are_passed_over_are_told(
+def test_samples_that_are_passed_over_are_reported(
     size: int, batch_size: int, drop_last: bool, bad: frozenset[int], stops: list[tuple[int, int, dict[str, Any]]]
 ) -> None:
     """Count a bad sample once, and none of the good ones twice, where batches are filled up."""
@@ -155,7 +155,7 @@ def test_samples_that_are_passed_over_are_told(
 
 
 def test_what_is_missing_and_what_is_double_is_named() -> None:
-    """Go on a little before and a little behind the place that was saved."""
+    """Continue a little before and a little behind the place that was saved."""
     for shift, words in ((-2, "2 samples delivered more than once: 2 (2 times), 3 (2 times)"), (2, "missing: 4-5")):
         ledger = Ledger()
         loader = DataLoader(range(12), 4, seed=0, ledger=ledger)
@@ -335,7 +335,7 @@ def test_ledgers_of_loops_that_run_at_once_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_closing_a_loader_closes_its_ledger(tmp_path: Path) -> None:
-    """Give the descriptor back, and go on writing with the next loop."""
+    """Give the descriptor back, and continue writing with the next loop."""
     with DataLoader(range(9), 2, ledger=tmp_path) as loader:
         list(loader)
     list(loader)
@@ -354,7 +354,7 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_was_cut_short_goes_on_where_it_ends(tmp_path: Path) -> None:
+def test_a_file_that_was_cut_short_continues_where_it_ends(tmp_path: Path) -> None:
     """Take what is whole at every length of a file, and append to it."""
     path = written(tmp_path)
     data = path.read_bytes()
@@ -374,7 +374,7 @@ def told(path: Path) -> Any:
     return None
 
 
-def test_a_damaged_file_is_told_and_runs_nothing(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_runs_nothing(tmp_path: Path) -> None:
     """Name the file for any byte that was changed, and never take it for good."""
     path = written(tmp_path)
     data = path.read_bytes()
@@ -423,7 +423,7 @@ def test_the_door_says_what_a_ledger_may_be(tmp_path: Path) -> None:
         verify_epoch(tmp_path / "none")
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     """Raise what the operating system says; hand over nothing that is not written down."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

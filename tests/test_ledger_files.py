@@ -1,4 +1,4 @@
-"""Files of ledgers that are cut, changed or forged: damage is told, with its place, and costs nothing."""
+"""Files of ledgers that are cut, changed or forged: damage is reported, with its place, and costs nothing."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_hole_behind_the_records_is_damage(tmp_path: Path) -> None:
         verify_epoch(path)
 
 
-def test_a_file_of_an_older_version_is_told(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_is_reported(tmp_path: Path) -> None:
     """Say which version it is, and what to do."""
     path = tmp_path / "old.ledger"
     path.write_bytes(b"hrledgr1" + bytes(20))

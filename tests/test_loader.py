@@ -202,7 +202,7 @@ def test_replacing_gives_up_where_nothing_is_good() -> None:
 @pytest.mark.parametrize("on_error", ["skip", "replace"])
 @pytest.mark.parametrize(("max_errors", "allowed"), [(0, 0), (3, 3), (0.02, 2), (0.0, 0)])
 def test_a_budget_of_errors_ends_the_run(workers: int, on_error: Any, max_errors: float, allowed: int) -> None:
-    """Go on up to the budget, a count or a fraction of the dataset, and end on the error after."""
+    """Continue up to the budget, a count or a fraction of the dataset, and end on the error after."""
     good_enough = DataLoader(
         Numbers(100, frozenset(range(50, 50 + allowed))),
         1,
@@ -239,7 +239,7 @@ def test_an_epoch_of_nothing_but_errors_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_an_error_comes_at_its_step_and_the_loop_can_go_on(workers: int) -> None:
+def test_an_error_comes_at_its_step_and_the_loop_can_continue(workers: int) -> None:
     """Raise at the batch it belongs to, in the user's own type, with a note; the next `next` gives the next batch."""
     iterator = iter(DataLoader(Numbers(40, frozenset({17})), 10, num_workers=workers))
     assert next(iterator)[0] == 0
@@ -255,7 +255,7 @@ def test_an_error_comes_at_its_step_and_the_loop_can_go_on(workers: int) -> None
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_shapes_that_do_not_fit_are_told_with_their_samples(workers: int) -> None:
+def test_shapes_that_do_not_fit_are_reported_with_their_samples(workers: int) -> None:
     """Name the two samples of the dataset, not only their rows in the batch."""
 
     class Ragged(Numbers):
@@ -270,7 +270,7 @@ def test_shapes_that_do_not_fit_are_told_with_their_samples(workers: int) -> Non
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_loop_can_be_left_and_begun_again(workers: int) -> None:
+def test_a_loop_can_be_left_and_started_again(workers: int) -> None:
     """Break, loop again, and read two epochs at once."""
     loader = DataLoader(Numbers(50), 5, num_workers=workers)
     for batch in loader:
@@ -322,7 +322,7 @@ def test_an_epoch_that_ends_leaves_no_thread() -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_closing_ends_running_loops_aloud(workers: int) -> None:
-    """Raise in a loop that goes on after `close`: a short epoch must not look like a whole one."""
+    """Raise in a loop that continues after `close`: a short epoch must not look like a whole one."""
     before = threading.active_count()
     with DataLoader(Numbers(), 5, num_workers=workers) as loader:
         iterator = iter(loader)
@@ -335,7 +335,7 @@ def test_closing_ends_running_loops_aloud(workers: int) -> None:
 
 
 def test_a_batch_is_not_held_by_the_loader() -> None:
-    """Let a batch go as soon as its user does, or its memory could not be used again."""
+    """Let a batch go as soon as its user does, or its memory could not be reused."""
     big = ArrayDataset(np.zeros((20, 1 << 16), np.uint8))
     for workers in (0, 1):
         iterator = iter(DataLoader(big, 2, num_workers=workers))
@@ -354,7 +354,7 @@ def test_batches_kept_by_the_user_are_never_overwritten() -> None:
         np.testing.assert_array_equal(np.concatenate(kept), rows)
 
 
-def test_memory_of_dropped_batches_is_used_again() -> None:
+def test_memory_of_dropped_batches_is_reused() -> None:
     """Run a long epoch in a handful of pieces of memory."""
     rows = ArrayDataset(np.zeros((400, 1 << 15), np.uint8))
     places = {batch.ctypes.data for batch in DataLoader(rows, 4, num_workers=2)}
@@ -621,7 +621,7 @@ def test_an_error_in_collate_is_not_blamed_on_a_sample() -> None:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_an_error_without_a_message_is_told_all_the_same(on_error: Any) -> None:
+def test_an_error_without_a_message_is_reported_anyway(on_error: Any) -> None:
     """Survive an exception whose own methods fail, and one whose attributes are not what ours have."""
 
     class Mute(Exception):

@@ -95,7 +95,7 @@ def test_an_epoch_with_a_killed_worker_is_the_epoch_without(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("how", HOW, ids=str)
 def test_an_error_in_a_worker_keeps_its_type_and_its_place(how: dict[str, Any]) -> None:
-    """Raise the user's own error at its step, and go on after it."""
+    """Raise the user's own error at its step, and continue after it."""
 
     class Bad(Noisy):
         def __getitem__(self, index: int) -> Any:
@@ -196,7 +196,7 @@ def test_lanes_come_in_turn_until_each_is_over(sizes: list[int], batch_size: int
     assert [batch.tolist() for batch in loader] == expected
 
 
-def test_a_stream_goes_on_where_a_killed_process_was(tmp_path: Path) -> None:
+def test_a_stream_continues_where_a_killed_process_was(tmp_path: Path) -> None:
     """Read up to the place again in the new process, and deliver every sample once."""
 
     class Stream(IterableDataset[int]):
@@ -240,7 +240,7 @@ def test_a_streams_random_numbers_belong_to_its_samples() -> None:
 
 @pytest.mark.parametrize("how", HOW, ids=str)
 def test_samplers_say_the_order(how: dict[str, Any]) -> None:
-    """Take any iterable of indices, or of batches of them, and a sampler anew for each epoch."""
+    """Take any iterable of indices, or of batches of them, and a sampler again for each epoch."""
     squares = [n * n for n in range(10)]
     assert [b.tolist() for b in DataLoader(squares, 2, sampler=[3, 1, 2], **how)] == [[9, 1], [4]]
     assert [b.tolist() for b in DataLoader(squares, 2, sampler=iter([3, 1, 2]), drop_last=True, **how)] == [[9, 1]]

@@ -52,7 +52,7 @@ def test_a_script_without_the_guard_ends_and_says_why(method: str, init: str, tm
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_script_on_standard_input_is_told_the_cause(method: str) -> None:
+def test_a_script_on_standard_input_gets_the_cause(method: str) -> None:
     """Start no worker that would look for a file named <stdin>."""
     script = GUARDED.format(init="None", method=method)
     done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=100, check=False)

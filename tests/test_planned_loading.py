@@ -1,4 +1,4 @@
-"""Planned samplers through a loader: the same batches whoever makes them, shared out between ranks, gone on with."""
+"""Planned samplers through a loader: the same batches whoever makes them, shared out between ranks, resumed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
 def test_an_epoch_is_what_the_sampler_says_whoever_makes_it_and_wherever_it_was_left(
     name: str, batch_size: int, drop_last: bool, seed: int, epoch: int, stop: int, own: bool, kinds: Any
 ) -> None:
-    """Stop anywhere and go on with other workers, from a small state: all batches and draws are those of one run."""
+    """Stop anywhere and continue with other workers, from a small state: all batches and draws are those of one run."""
     more: dict[str, Any] = {"drop_last": drop_last} if name in ORDERS else {}
 
     def make(how: dict[str, Any]) -> DataLoader[Any]:
@@ -220,7 +220,7 @@ def test_a_bad_sample_is_replaced_by_one_of_the_epoch(name: str) -> None:
 
 
 def test_weights_may_change_at_a_step_and_the_state_says_so() -> None:
-    """Refuse a state of other weights, naming both; go on with those that the state holds."""
+    """Refuse a state of other weights, naming both; continue with those that the state holds."""
 
     def make(sampler: MixtureSampler) -> DataLoader[Any]:
         return DataLoader(Noisy(), 4, sampler=sampler, seed=0)

@@ -15,7 +15,7 @@ PATCH = 16
 
 
 class Patches(headrace.Dataset[Any]):
-    """Patches cut from photographs in rows: a picture (uint8), and which photograph it is from (int64)."""
+    """Patches cut from photographs in rows: an image (uint8), and which photograph it is from (int64)."""
 
     def __init__(self, photographs: list[npt.NDArray[np.uint8]], count: int) -> None:
         self.photographs = photographs
@@ -124,7 +124,7 @@ HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def halves(dtype: str) -> Any:
-    """Pictures as floats of two bytes, and their labels; rows of 30 KB, which land as they are made."""
+    """Images as floats of two bytes, and their labels; rows of 30 KB, which land as they are made."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 70, 70, 3), np.uint8)
     return headrace.ArrayDataset(pixels, np.arange(20, dtype=np.float32)).map(
         headrace.RandomHorizontalFlip(), ToFloat(), Normalize(0.4, 0.2), ToCHW(), ToDtype(dtype)

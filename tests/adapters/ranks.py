@@ -1,6 +1,6 @@
 """One process of several that train together: python -m tests.adapters.ranks FRAMEWORK FOLDER RANK WORLD STOP ADDRESS.
 
-It finds its rank by itself, goes on from the folder's state, and writes down what it received. The last rank saves.
+It finds its rank by itself, continues from the folder's state, and writes down what it received. The last rank saves.
 """
 
 from __future__ import annotations

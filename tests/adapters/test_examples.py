@@ -1,4 +1,4 @@
-"""The examples run as a user runs them, learn something, and save pictures that show something."""
+"""The examples run as a user runs them, learn something, and save images that show something."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(name: str, folder: Path, *arguments: str, needs: tuple[str, ...] = ()) -
 
 
 def shows_something(file: Path) -> None:
-    """Look for shapes in every third of a picture, from left to right."""
+    """Look for shapes in every third of an image, from left to right."""
     image = pytest.importorskip("PIL.Image")
     with image.open(file) as picture:
         pixels = np.asarray(picture.convert("L"), dtype=float)
@@ -42,7 +42,7 @@ def shows_something(file: Path) -> None:
 
 
 def losses(printed: str) -> list[tuple[float, float]]:
-    """Find the first epoch's loss and the last one's, of each training that is told of."""
+    """Find the first epoch's loss and the last one's, of each training."""
     found = re.findall(r"loss:? ([\d.]+) (?:in the first epoch,|to) ([\d.]+)", printed)
     return [(float(first), float(last)) for first, last in found]
 
@@ -52,7 +52,7 @@ def losses(printed: str) -> list[tuple[float, float]]:
     [("classify_torch", ("torch",)), ("classify_keras", ("keras", "jax")), ("classify_jax", ("jax",))],
 )
 def test_a_classifier_learns_photographs(name: str, needs: tuple[str, ...], tmp_path: Path) -> None:
-    """Fall in loss, and name held-out pictures far better than a guess among six would."""
+    """Fall in loss, and name held-out images far better than a guess among six would."""
     printed = run(name, tmp_path, "--epochs", "4", needs=needs)
     ((first, last),) = losses(printed)
     assert last < 0.75 * first
@@ -62,7 +62,7 @@ def test_a_classifier_learns_photographs(name: str, needs: tuple[str, ...], tmp_
 
 
 def test_a_classifier_reads_the_cifar_that_it_is_given(tmp_path: Path) -> None:
-    """Take the pictures and the classes of the folder that is named."""
+    """Take the images and the classes of the folder that is named."""
     place = tmp_path / "mine" / "cifar-10-batches-bin"
     place.mkdir(parents=True)
     (place / "batches.meta.txt").write_text("dark\nbright\n")
@@ -75,8 +75,8 @@ def test_a_classifier_reads_the_cifar_that_it_is_given(tmp_path: Path) -> None:
     assert "40 of 40 right" in printed
 
 
-def test_pictures_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
-    """Decode what was encoded, from as many bits as the model says, to pictures that are like what they were."""
+def test_images_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
+    """Decode what was encoded, from as many bits as the model says, to images that are like what they were."""
     printed = run("compress", tmp_path, "--epochs", "1", "--lambdas", "0.005", "0.05", needs=("torch", "constriction"))
     first, last = losses(printed)[0]
     assert last < first / 2
@@ -91,7 +91,7 @@ def test_pictures_go_through_a_bit_stream_and_back(tmp_path: Path) -> None:
 
 
 def test_a_model_that_sees_and_hears_learns(tmp_path: Path) -> None:
-    """Fall in loss, with pictures and sounds."""
+    """Fall in loss, with images and sounds."""
     printed = run("audiovisual", tmp_path, "--epochs", "2", "--only", "both", needs=("keras", "jax", "h5py"))
     ((first, last),) = losses(printed)
     assert last < first

@@ -104,7 +104,7 @@ def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_views_of_dropped_batches_stay_as_they_were(how: dict[str, Any]) -> None:
-    """Keep results that were computed of batches and views of them, and no batch itself, while memory is used again."""
+    """Keep results that were computed of batches and views of them, and no batch itself, while memory is reused."""
     kept = [(np.asarray(batch), batch + 1) for batch in DataLoader(Pictures(), 2, **how)]
     for number, (view, sums) in enumerate(kept):
         assert set(np.unique(view)) == {2 * number, 2 * number + 1}
@@ -160,7 +160,7 @@ def test_a_device_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_an_error_comes_at_its_step(how: dict[str, Any]) -> None:
-    """Raise what a dataset raises at its batch, with the place in a note, and go on after it."""
+    """Raise what a dataset raises at its batch, with the place in a note, and continue after it."""
     batches = iter(DataLoader(BrokenPictures(8), 2, **how))
     assert [int(next(batches)[0, 0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(KeyError, match="five") as caught:

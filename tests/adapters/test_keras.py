@@ -168,7 +168,7 @@ def test_predict_builds_a_model_that_is_not_built() -> None:
     assert left() == ([], 0)
 
 
-def test_fewer_steps_an_epoch_go_on_where_the_last_one_stopped() -> None:
+def test_fewer_steps_an_epoch_continue_where_the_last_one_stopped() -> None:
     """Read on through the data from one of Keras's epochs to the next; end the workers with ``fit``."""
     loader = Recorded(Rows(), 4, num_workers=2, backend="threads")
     model = linear()
@@ -191,8 +191,8 @@ def test_one_step_at_a_time_reads_a_new_epoch_each_time() -> None:
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow reads ahead of the steps")
 @pytest.mark.parametrize("built", [True, False])
-def test_a_run_goes_on_where_its_state_was_saved(built: bool) -> None:
-    """Resume in the middle of an epoch with the batches that were to come, though Keras looks at one; then go on."""
+def test_a_run_continues_where_its_state_was_saved(built: bool) -> None:
+    """Resume in the middle of an epoch with the batches that were to come, though Keras looks at one; then continue."""
     whole = headrace.DataLoader(Rows(), 4, shuffle=True, seed=5)
     epochs = [[int(row) for batch in whole for row in batch[0][:, 0]] for _ in range(3)]
     first = DataLoader(Rows(), 4, shuffle=True, seed=5)
@@ -220,7 +220,7 @@ def test_a_state_saved_between_two_epochs_is_the_beginning_of_the_next() -> None
     assert left() == ([], 0)
 
 
-def test_a_state_of_the_end_of_an_epoch_goes_on_with_the_next() -> None:
+def test_a_state_of_the_end_of_an_epoch_continues_with_the_next() -> None:
     """Read a whole epoch where the state stands behind the last batch of the one before."""
     plain = headrace.DataLoader(Rows(), 4, shuffle=True, seed=5)
     batches = iter(plain)
@@ -309,7 +309,7 @@ def test_class_weights_are_those_of_arrays(how: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("error:.*ran out of data")
 @pytest.mark.parametrize("how", WORKERS[:2], ids=NAMES[:2])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 12])
-def test_steps_go_on_in_the_next_epoch(steps: int, how: dict[str, Any]) -> None:
+def test_steps_continue_in_the_next_epoch(steps: int, how: dict[str, Any]) -> None:
     """Take as many steps in each of Keras's epochs, whatever the loader's length of five batches."""
     loader = Recorded(Rows(), 4, shuffle=True, seed=3, **how)
     counts: list[int] = []

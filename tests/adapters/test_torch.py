@@ -78,7 +78,7 @@ def test_bfloat16_becomes_a_tensor_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_tensors_of_halves_are_looked_into(dtype: str) -> None:
-    """Tell batches of them apart in a ledger, and show one as a picture."""
+    """Tell batches of them apart in a ledger, and show one as an image."""
     tensors = [torch.full((4, 5), value, dtype=getattr(torch, dtype)) for value in (0.5, 1)]
     assert len({of_batch([tensor]) for tensor in (*tensors, tensors[0].clone())}) == 2
     assert set(picture_of(tensors[0].requires_grad_()).ravel().tolist()) == {0.5}
@@ -106,14 +106,14 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
-    """Keep every batch, or a view of it: the memory of neither is used again."""
+    """Keep every batch, or a view of it: the memory of neither is reused."""
     kept = [batch[1] if number % 2 else batch for number, batch in enumerate(DataLoader(Pictures(), 2, **how))]
     for number, tensor in enumerate(kept):
         assert tensor.unique().tolist() == [2 * number + 1] if number % 2 else [2 * number, 2 * number + 1]
 
 
 @pytest.mark.parametrize("how", WORKERS[1:3], ids=NAMES[1:3])
-def test_memory_is_used_again_once_a_batch_is_dropped(how: dict[str, Any]) -> None:
+def test_memory_is_reused_once_a_batch_is_dropped(how: dict[str, Any]) -> None:
     """Write later batches where earlier ones were: tensors share the memory that the workers fill."""
     places = [batch.data_ptr() for batch in DataLoader(Pictures(200), 2, **how)]
     assert len(places) == 100
@@ -132,7 +132,7 @@ def test_a_batch_may_be_changed_in_place(how: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_an_error_has_its_type_and_place(how: dict[str, Any]) -> None:
-    """Raise the dataset's own error at its step, go on after it, and leave no worker."""
+    """Raise the dataset's own error at its step, continue after it, and leave no worker."""
     iterator = iter(DataLoader(BrokenPictures(8), 2, **how))
     assert [int(next(iterator)[0, 0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(KeyError, match="five") as caught:
@@ -143,7 +143,7 @@ def test_an_error_has_its_type_and_place(how: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator to pin for")
 @pytest.mark.parametrize("how", WORKERS[:3], ids=NAMES[:3])
-def test_pinning_without_an_accelerator_warns_and_goes_on(how: dict[str, Any]) -> None:
+def test_pinning_without_an_accelerator_warns_and_continues(how: dict[str, Any]) -> None:
     """Say it in torch's words, once for each loop, and give the same batches."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

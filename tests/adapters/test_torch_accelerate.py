@@ -75,7 +75,7 @@ def test_a_stream_is_shared_too() -> None:
 
 
 def test_the_first_batches_are_skipped() -> None:
-    """Go on in the middle of an epoch."""
+    """Continue in the middle of an epoch."""
     accelerate.PartialState(cpu=True)
     assert [batch.tolist() for batch in skip_first_batches(DataLoader(Numbers(8), 2), 2)] == [[4, 5], [6, 7]]
 

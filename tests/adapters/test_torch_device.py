@@ -34,7 +34,7 @@ def test_a_device_rounds_to_halves(dtype: str) -> None:
     np.testing.assert_allclose(found.float().numpy(), expected, rtol=HALVES[dtype], atol=1e-6)
 
 
-def test_pictures_without_channels() -> None:
+def test_images_without_channels() -> None:
     """Finish (N, H, W) too."""
     batch = batches_to_finish()["uint8"][..., 0]
     finish = lib.on_device(ToFloat(), Normalize(0.5, 0.25), ToCHW())

@@ -1,4 +1,4 @@
-"""Lightning, which makes loaders anew from their attributes to put a sampler of its own in."""
+"""Lightning, which makes loaders again from their attributes to put a sampler of its own in."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Patches, tmp_p
 
 
 def test_predicting_gives_every_sample_in_order(patches: Patches, tmp_path: Path) -> None:
-    """Predict: Lightning makes the loader anew, around batches whose indices it follows."""
+    """Predict: Lightning makes the loader again, around batches whose indices it follows."""
     predicting = trainer(tmp_path)
     loader = DataLoader(patches, 64, drop_last=True, num_workers=2, prefetch_factor=3)
     labels = torch.cat(predicting.predict(Model(), loader))
@@ -87,7 +87,7 @@ def test_overfitting_reads_the_same_batches_again(patches: Patches, tmp_path: Pa
 
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_ranks_share_an_epoch_by_lightnings_sampler(patches: Patches, drop_last: bool) -> None:
-    """Make the loader anew as Lightning does for each of several processes: all arguments are kept but the order."""
+    """Make the loader again as Lightning does for each of several processes: all arguments are kept but the order."""
 
     def collate(samples: Any) -> Any:
         return [label for _, label in samples], len(samples)
@@ -114,7 +114,7 @@ def test_ranks_share_an_epoch_by_lightnings_sampler(patches: Patches, drop_last:
     [BucketBatchSampler(range(1, 41), 4), PackingBatchSampler(range(1, 41), 50, 2)],
     ids=lambda sampler: type(sampler).__name__,
 )
-def test_a_planned_batch_sampler_made_anew_says_what_to_do(sampler: Any) -> None:
+def test_a_planned_batch_sampler_made_again_says_what_to_do(sampler: Any) -> None:
     """Name the ranks of the loader as the way out, instead of an error about lengths or arguments."""
     loader = DataLoader(range(40), batch_sampler=sampler)
     with pytest.raises(ValueError, match=r"rank=\"auto\".*use_distributed_sampler=False"):

@@ -82,7 +82,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a list file that takes long to read: a bad picture, then the same good one over and over."""
+    """Write a list file that takes long to read: a bad image, then the same good one over and over."""
     root = tmp_path_factory.mktemp("endless")
     (root / "good.jpg").write_bytes(encoded(photo(height=480, width=640)))
     (root / "list.txt").write_text("gone.jpg 0\n" + "good.jpg 0\n" * 100_000)

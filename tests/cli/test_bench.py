@@ -31,21 +31,21 @@ def test_the_report_tells_rate_stages_and_memory(run: Run, photos: Path, workers
     assert "of the workers' time" in verdict
 
 
-def test_a_number_of_pictures_can_be_asked_for(run: Run, photos: Path) -> None:
-    """Read so many pictures, beginning again as often as it takes."""
+def test_a_number_of_images_can_be_asked_for(run: Run, photos: Path) -> None:
+    """Read so many images, beginning again as often as it takes."""
     done = run("bench", photos, "--pictures", "30", "-b", "3", "-s", "16", "-w", "1")
     epochs = [line.split()[:2] for line in done.stdout.splitlines() if line[:1].isdigit()]
     assert epochs == [["1", "12"], ["2", "12"], ["3", "6"]]
 
 
-def test_epochs_and_pictures_exclude_each_other(run: Run, photos: Path) -> None:
+def test_epochs_and_images_exclude_each_other(run: Run, photos: Path) -> None:
     """Refuse two answers to one question."""
     done = run("bench", photos, "--pictures", "30", "--epochs", "2")
     assert done.returncode == 2
     assert "not both" in done.stderr
 
 
-def test_bad_pictures_are_replaced_and_counted(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_bad_images_are_replaced_and_counted(run: Run, photos: Path, tmp_path: Path) -> None:
     """Measure on, and name the command that lists the bad ones."""
     (tmp_path / "list.txt").write_text("gone.jpg 3\n" + f"{photos}/cat/0.jpg 7\n" * 7)
     done = run("bench", "list.txt", "-s", "16")

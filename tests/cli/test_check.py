@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def damaged(photos: Path, tmp_path: Path) -> Path:
-    """Copy the good pictures and add bad ones of every kind."""
+    """Copy the good images and add bad ones of every kind."""
     root = tmp_path / "damaged"
     shutil.copytree(photos, root)
     whole = encoded(photo())
@@ -29,7 +29,7 @@ def damaged(photos: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_good_pictures_are_counted_and_the_exit_status_is_0(run: Run, photos: Path) -> None:
+def test_good_images_are_counted_and_the_exit_status_is_0(run: Run, photos: Path) -> None:
     """List nothing where nothing is wrong."""
     done = run("check", photos)
     assert (done.returncode, done.stdout) == (0, "")
@@ -56,13 +56,13 @@ def test_bad_files_are_listed_in_order_with_the_reason(run: Run, damaged: Path, 
 
 
 def test_the_pixel_limit_can_be_lowered(run: Run, photos: Path) -> None:
-    """Report pictures above the limit given."""
+    """Report images above the limit given."""
     done = run("check", photos / "cat", "--max-pixels", "1000")
     assert done.returncode == 1
     assert done.stdout.count("160 x 120 = 19200 pixels") == 4
 
 
-def test_pictures_beside_class_folders_are_checked_too(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_images_beside_class_folders_are_checked_too(run: Run, photos: Path, tmp_path: Path) -> None:
     """Read every file of a folder, also those that belong to no class."""
     root = tmp_path / "mixed"
     shutil.copytree(photos / "cat", root / "cat")
@@ -81,7 +81,7 @@ def test_a_list_file_is_read_by_its_columns(run: Run, photos: Path, tmp_path: Pa
     assert done.stderr == "2 pictures checked, 1 bad\n"
 
 
-def test_one_picture_can_be_checked(run: Run, photos: Path) -> None:
+def test_one_image_can_be_checked(run: Run, photos: Path) -> None:
     """Take the path of a single file."""
     assert run("check", photos / "cat" / "0.jpg").returncode == 0
 

@@ -57,7 +57,7 @@ def test_every_commands_help_has_an_example(run: Run, command: str) -> None:
 
 
 @pytest.mark.parametrize("library", ["click", "tqdm"])
-def test_a_missing_library_is_told_in_one_line(library: str) -> None:
+def test_a_missing_library_is_reported_in_one_line(library: str) -> None:
     """Say which extra installs what the command line needs, and exit with 2."""
     script = f"import sys; sys.modules[{library!r}] = None; from headrace.__main__ import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -73,7 +73,7 @@ def test_a_path_that_is_not_there_is_one_line_and_exit_status_2(run: Run, comman
     assert done.stderr == "headrace: nowhere: no such file or folder\n"
 
 
-def test_a_folder_without_pictures_says_what_counts_as_one(run: Run, tmp_path: Path) -> None:
+def test_a_folder_without_images_says_what_counts_as_one(run: Run, tmp_path: Path) -> None:
     """Name the endings that were looked for."""
     (tmp_path / "empty" / "notes").mkdir(parents=True)
     (tmp_path / "empty" / "notes" / "a.md").write_text("hello")
@@ -83,8 +83,8 @@ def test_a_folder_without_pictures_says_what_counts_as_one(run: Run, tmp_path: P
     assert ".jpeg" in done.stderr
 
 
-def test_a_file_that_is_no_picture_says_what_would_do(run: Run, tmp_path: Path) -> None:
-    """Refuse a file whose name and bytes are neither a list's nor a picture's."""
+def test_a_file_that_is_no_image_says_what_would_do(run: Run, tmp_path: Path) -> None:
+    """Refuse a file whose name and bytes are neither a list's nor an image's."""
     (tmp_path / "notes.md").write_text("hello")
     done = run("show", "notes.md")
     assert done.returncode == 2

@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.jpg")}
 
 
-def test_the_demo_makes_pictures_streams_them_and_shows_a_sheet(run: Run, tmp_path: Path) -> None:
+def test_the_demo_makes_images_streams_them_and_shows_a_sheet(run: Run, tmp_path: Path) -> None:
     """Make class folders of JPEG files, read two epochs, and save the contact sheet where it says."""
     done = run("demo", *SMALL)
     assert (done.returncode, done.stderr) == (0, "")
@@ -42,8 +42,8 @@ def test_the_demo_makes_pictures_streams_them_and_shows_a_sheet(run: Run, tmp_pa
         assert sum(path.startswith(f"{name}/") for path in made) == 4
 
 
-def test_a_second_run_uses_the_pictures_of_the_first(run: Run, tmp_path: Path) -> None:
-    """Make the pictures once; make them anew where another number is asked for."""
+def test_a_second_run_uses_the_images_of_the_first(run: Run, tmp_path: Path) -> None:
+    """Make the images once; make them again where another number is asked for."""
     run("demo", *SMALL)
     cat = tmp_path / "headrace-demo" / "pictures" / "cat" / "00000.jpg"
     first = cat.stat().st_mtime_ns
@@ -80,7 +80,7 @@ def test_a_folder_of_somebody_elses_is_never_touched(run: Run, tmp_path: Path) -
         assert mine.read_text() == "dear diary"
 
 
-def test_a_place_that_cannot_be_written_is_told_in_one_line(run: Run) -> None:
+def test_a_place_that_cannot_be_written_is_reported_in_one_line(run: Run) -> None:
     """Name the folder, the reason and the cure."""
     done = run("demo", *SMALL, "--output", "/proc/headrace")
     assert done.returncode == 1
@@ -89,14 +89,14 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(run: Run) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_same_recipe_makes_the_same_pictures(tmp_path: Path) -> None:
+def test_the_same_recipe_makes_the_same_images(tmp_path: Path) -> None:
     """Depend on the recipe alone, not on the threads."""
     for name in ("one", "two"):
         assert len(list(make_pictures(tmp_path / name, Recipe(30)))) == 30
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_every_photograph_has_its_source_and_licence() -> None:
+def test_every_photograph_has_its_source_and_license() -> None:
     """Name each bundled file in the notes, and keep all of them small."""
     folder = files("headrace") / "demo"
     notes = (folder / "README.md").read_text(encoding="utf-8")

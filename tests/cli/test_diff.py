@@ -94,7 +94,7 @@ def test_workers_restarts_and_worlds_make_no_difference(tmp_path: Path) -> None:
     assert diff(whole, tmp_path / "parts") == (0, "no difference in the 10 batches that both runs have\n")
 
 
-def test_a_run_that_goes_on_longer_does_not_differ(tmp_path: Path) -> None:
+def test_a_run_that_continues_longer_does_not_differ(tmp_path: Path) -> None:
     """Say how many batches more it has."""
     status, text = diff(run(tmp_path / "a", 3), run(tmp_path / "b"))
     assert (status, text) == (0, "no difference in the 3 batches that both runs have\n  B has 7 batches more\n")

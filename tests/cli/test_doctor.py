@@ -26,7 +26,7 @@ def test_it_says_what_is_there(run: Run) -> None:
     assert ("several times slower" in done.stdout) == (kernel is None)
 
 
-def test_a_missing_kernel_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_kernel_is_reported_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say in one line what is missing, what it costs and what to do."""
     monkeypatch.setattr(doctor, "kernel", None)
     facts, advice = doctor.findings()

@@ -62,7 +62,7 @@ def test_the_last_batch_before_the_state_is_shown(run: Run, script: Path, tmp_pa
         assert len(sheet.convert("RGB").getcolors(1 << 24) or ()) > 1000
 
 
-def test_a_sample_is_told_with_what_its_transforms_drew(run: Run, script: Path, tmp_path: Path) -> None:
+def test_a_sample_is_reported_with_what_its_transforms_drew(run: Run, script: Path, tmp_path: Path) -> None:
     """Print the lineage that the loader gives, and save one pair."""
     done = run("replay", "train.py:made", "--state", "state.json", "--step", "0", "--index", "2", "--out", "one.png")
     assert (done.returncode, done.stderr) == (0, "")
@@ -76,7 +76,7 @@ def test_a_sample_is_told_with_what_its_transforms_drew(run: Run, script: Path, 
         assert sheet.size == sheet_size(1)
 
 
-def test_samples_that_are_no_pictures_are_told_all_the_same(run: Run, script: Path, tmp_path: Path) -> None:
+def test_samples_that_are_no_images_are_reported_anyway(run: Run, script: Path, tmp_path: Path) -> None:
     """Say so, and save nothing."""
     done = run("replay", "train.py:numbers", "--epoch", "4", "--step", "0")
     assert done.returncode == 0
@@ -105,7 +105,7 @@ def test_samples_that_are_no_pictures_are_told_all_the_same(run: Run, script: Pa
     ],
     ids=str,
 )
-def test_what_cannot_be_replayed_is_told_in_a_line(
+def test_what_cannot_be_replayed_is_reported_in_a_line(
     run: Run, script: Path, tmp_path: Path, arguments: list[str], status: int, words: str
 ) -> None:
     """Name the file, the line, or what would do."""
@@ -121,8 +121,8 @@ def test_what_cannot_be_replayed_is_told_in_a_line(
     assert len(done.stderr.strip().splitlines()) <= 4
 
 
-def test_pictures_of_any_kind_can_be_looked_at() -> None:
-    """Bring them to three bytes a pixel; leave alone what is no picture."""
+def test_images_of_any_kind_can_be_looked_at() -> None:
+    """Bring them to three bytes a pixel; leave alone what is no image."""
     kinds: list[Any] = [
         np.zeros((4, 5), np.uint8),
         np.zeros((4, 5, 1)),
@@ -139,7 +139,7 @@ def test_pictures_of_any_kind_can_be_looked_at() -> None:
 
 
 def test_the_pixels_shown_are_those_of_the_batch() -> None:
-    """Undo what was normalised, exactly enough to see no difference."""
+    """Undo what was normalized, exactly enough to see no difference."""
     pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), np.uint8)
     loader = DataLoader(ArrayDataset(pictures).map(ToFloat()), 2, shuffle=True, seed=0)
     for step, batch in enumerate(islice(loader, 3)):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def colours(path: Path) -> tuple[tuple[int, int], int]:
-    """Return the size of a PNG and how many colours it has."""
+    """Return the size of a PNG and how many colors it has."""
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
         return sheet.size, len(sheet.convert("RGB").getcolors(1 << 24) or ())
@@ -51,14 +51,14 @@ def test_the_options_choose_the_batch(run: Run, photos: Path, tmp_path: Path) ->
     assert colours(tmp_path / "sheet.png")[0] == sheet_size(2)
 
 
-def test_pictures_without_labels_are_shown(run: Run, photos: Path) -> None:
-    """Say that there are no labels in a folder of pictures."""
+def test_images_without_labels_are_shown(run: Run, photos: Path) -> None:
+    """Say that there are no labels in a folder of images."""
     done = run("show", photos / "dog")
     assert "4 pictures\n" in done.stdout
     assert "labels: no label (4)" in done.stdout
 
 
-def test_bad_pictures_are_left_out_and_counted(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_bad_images_are_left_out_and_counted(run: Run, photos: Path, tmp_path: Path) -> None:
     """Show what can be shown, and name the command that lists the rest."""
     (tmp_path / "list.txt").write_text(f"gone.jpg 3\n{photos}/cat/0.jpg 7\n")
     done = run("show", "list.txt")
@@ -67,7 +67,7 @@ def test_bad_pictures_are_left_out_and_counted(run: Run, photos: Path, tmp_path:
     assert "1 bad picture was left out: headrace check list.txt" in done.stdout
 
 
-def test_a_folder_with_bad_pictures_alone_fails_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_a_folder_with_bad_images_alone_fails_in_one_line(run: Run, tmp_path: Path) -> None:
     """Exit with 1, and tell what was wrong with one of them."""
     (tmp_path / "list.txt").write_text("gone.jpg 3\nlost.jpg 3\n")
     done = run("show", "list.txt")
@@ -78,7 +78,7 @@ def test_a_folder_with_bad_pictures_alone_fails_in_one_line(run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("output", ["none/sheet.png", "/dev/full"])
-def test_a_sheet_that_cannot_be_saved_is_told(run: Run, photos: Path, output: str) -> None:
+def test_a_sheet_that_cannot_be_saved_is_reported(run: Run, photos: Path, output: str) -> None:
     """Name the file, the reason and the cure."""
     done = run("show", photos, "-b", "1", "-o", output)
     assert done.returncode == 1
@@ -104,7 +104,7 @@ def test_the_preview_is_the_batch_that_training_begins_with(photos: Path) -> Non
         assert label == expected
 
 
-def test_normalised_values_are_turned_back_into_colours() -> None:
+def test_normalised_values_are_turned_back_into_colors() -> None:
     """Recover the very pixels that went in."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
     normalise = headrace.Compose(preview.training(8).transforms[2:])
@@ -113,8 +113,8 @@ def test_normalised_values_are_turned_back_into_colours() -> None:
     np.testing.assert_array_equal(preview.viewable(batch), pixels)
 
 
-def test_a_sheet_holds_the_pictures_before_and_after() -> None:
-    """Paint both pictures of a pair where the card says, letterboxed to the same square."""
+def test_a_sheet_holds_the_images_before_and_after() -> None:
+    """Paint both images of a pair where the card says, letterboxed to the same square."""
     before = np.full((50, 100, 3), (255, 0, 0), np.uint8)
     after = np.full((16, 16, 3), (0, 0, 255), np.uint8)
     sheet = contact_sheet([Pair(thumbnail(before), after, "caption", "detail")] * 5, title="title", subtitle="sub")
@@ -133,8 +133,8 @@ def test_texts_that_are_too_long_stay_on_their_card() -> None:
     assert changed[:, 1].max() < sheet_size(1)[0] - 28 - 5
 
 
-def test_a_picture_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path: Path) -> None:
-    """Refuse an output that is one of the pictures shown, and leave it as it was."""
+def test_an_image_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path: Path) -> None:
+    """Refuse an output that is one of the images shown, and leave it as it was."""
     picture = tmp_path / "one.png"
     Image.new("RGB", (40, 30), "red").save(picture)
     before = picture.read_bytes()
@@ -145,7 +145,7 @@ def test_a_picture_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path:
 
 
 def binary_cifar(folder: Path, split: str = "test_batch") -> Path:
-    """Write CIFAR-10's binary files: three pictures, of two classes."""
+    """Write CIFAR-10's binary files: three images, of two classes."""
     folder.mkdir()
     (folder / "batches.meta.txt").write_text("airplane\nautomobile\n")
     (folder / f"{split}.bin").write_bytes(b"".join(bytes([n % 2]) + bytes([n * 60]) * 3072 for n in range(3)))
@@ -218,7 +218,7 @@ def test_an_hdf5_file_says_what_shape_it_has(run: Run, tmp_path: Path, ending: s
     assert "labels: label 1 (4), label 0 (2)\n" in done.stdout
 
 
-def test_files_of_no_rows_or_of_objects_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_files_of_no_rows_or_of_objects_are_reported_in_one_line(run: Run, tmp_path: Path) -> None:
     """Show an array without rows; refuse what is no array, and one that could run code."""
     np.save(tmp_path / "none.npy", np.zeros((0, 3)))
     assert run("show", "none.npy").stdout == "none.npy: 0 rows, each (3,) float64; all of them (0, 3)\n"
@@ -232,8 +232,8 @@ def test_files_of_no_rows_or_of_objects_are_told_in_one_line(run: Run, tmp_path:
         assert done.stderr.count("\n") == 1
 
 
-def test_pictures_beside_class_folders_are_counted(run: Run, photos: Path, tmp_path: Path) -> None:
-    """Say how many pictures belong to no class, wherever the number of pictures is said."""
+def test_images_beside_class_folders_are_counted(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Say how many images belong to no class, wherever the number of images is said."""
     folder = tmp_path / "mixed"
     shutil.copytree(photos, folder)
     shutil.copy(photos / "cat" / "0.jpg", folder / "loose.jpg")

@@ -1,4 +1,4 @@
-"""Memory that is lent and used again, and never while somebody looks at it."""
+"""Memory that is lent and reused, and never while somebody looks at it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_any_shape_and_dtype_can_be_lent(shape: tuple[int, ...], dtype: str) -> 
     assert array.flags.c_contiguous
 
 
-def test_memory_is_used_again_once_nobody_holds_it() -> None:
+def test_memory_is_reused_once_nobody_holds_it() -> None:
     """Lend the same piece after the last view is dropped, and not before."""
     recycler = Recycler(keep=2)
     array = recycler.empty(SHAPE, np.dtype("u1"))
@@ -76,7 +76,7 @@ def test_arrays_of_objects_are_never_lent() -> None:
 
 
 def test_an_array_may_be_put_in_a_piece_up_to_twice_its_size() -> None:
-    """Share pieces among pictures of nearly one size, and take none that is far too large."""
+    """Share pieces among images of nearly one size, and take none that is far too large."""
     recycler = Recycler(keep=4)
     place = recycler.empty((SMALLEST * 8,), np.dtype("u1")).ctypes.data
     assert recycler.empty((SMALLEST * 5,), np.dtype("u1")).ctypes.data == place

@@ -173,7 +173,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             ArrayDataset(path)
 
 
-def test_what_does_not_turn_into_an_array_is_told() -> None:
+def test_what_does_not_turn_into_an_array_is_reported() -> None:
     """Pass on what NumPy or a framework says."""
     with pytest.raises(ArgumentError, match=r"array 1 of ArrayDataset cannot be made .*inhomogeneous"):
         ArrayDataset(np.zeros(2), [[1], [2, 3]])

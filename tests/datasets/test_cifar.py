@@ -1,4 +1,4 @@
-"""CIFAR from local files: every layout gives the same pictures, archives are verified, nothing foreign is trusted."""
+"""CIFAR from local files: every layout gives the same images, archives are verified, nothing foreign is trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Files = dict[str, bytes]
 
 
 def pictures(seed: int) -> tuple[np.ndarray[Any, Any], list[int], list[int]]:
-    """Make (n, 32, 32, 3) pictures, with labels below 10, which also do for fine ones, and coarse ones."""
+    """Make (n, 32, 32, 3) images, with labels below 10, which also do for fine ones, and coarse ones."""
     images = np.stack([photo(100 * seed + n, 32, 32) for n in range(ROWS)])
     return images, [(seed + 3 * n) % 10 for n in range(ROWS)], [(seed + n) % 20 for n in range(ROWS)]
 
@@ -115,7 +115,7 @@ def expected(kind: type, *, train: bool) -> tuple[np.ndarray[Any, Any], list[int
 @pytest.mark.parametrize(
     "form", ["extracted", "the folder itself", "archive in a folder", "the archive itself", "flat"]
 )
-def test_every_layout_gives_the_same_pictures(
+def test_every_layout_gives_the_same_images(
     kind: Any, layout: cifar.Layout, make: Any, *, train: bool, form: str, tmp_path: Path
 ) -> None:
     """Read pickles and records, extracted or not, into one uint8 array (N, 32, 32, 3) and int64 labels."""
@@ -185,7 +185,7 @@ def test_the_other_datasets_archive_is_named(tmp_path: Path, monkeypatch: pytest
         CIFAR10(archive)
 
 
-def test_what_is_not_there_is_told_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported_with_what_was_looked_for(tmp_path: Path) -> None:
     """Name the places, the download page, or the split that is there."""
     with pytest.raises(
         MissingFile, match=r"no CIFAR10 here. Looked for cifar-10-batches-py/data_batch_1, .*cs.toronto"
@@ -245,7 +245,7 @@ def test_records_that_are_cut_short_are_refused(tmp_path: Path) -> None:
 
 
 def test_bytes_for_keys_are_keys(tmp_path: Path) -> None:
-    """Read what Python 3 has written anew after reading it with encoding="bytes"."""
+    """Read what Python 3 wrote again after reading it with encoding="bytes"."""
     images, labels, _ = pictures(0)
     content = {b"data": planes(images), b"labels": labels}
     meta = pickle.dumps({b"label_names": [name.encode() for name in TEN]}, 4)
@@ -338,7 +338,7 @@ def test_arguments_are_read_at_the_door(wrong: Any, tmp_path: Path) -> None:
 
 
 def test_the_real_test_batch_is_read() -> None:
-    """Read ten thousand real pictures, where HEADRACE_DATA names a folder that has them."""
+    """Read ten thousand real images, where HEADRACE_DATA names a folder that has them."""
     archive = Path(os.environ.get("HEADRACE_DATA", ""), "cifar-10-test-batch.tar.gz")
     if not archive.is_file():
         pytest.skip("HEADRACE_DATA names no folder with cifar-10-test-batch.tar.gz")

@@ -264,7 +264,7 @@ def test_combined_datasets_work_in_a_loader_and_pickle() -> None:
         assert [batch["y"].tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
 
 
-def test_parts_of_different_shapes_are_told_by_collate() -> None:
+def test_parts_of_different_shapes_are_reported_by_collate() -> None:
     """Leave it to collate to say what does not fit together, and only in the batch that holds both."""
     loader = iter(DataLoader(ConcatDataset([ArrayDataset(rows), ArrayDataset(rows[:, :2])]), 8))
     next(loader)

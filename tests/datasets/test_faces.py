@@ -1,4 +1,4 @@
-"""Pictures of faces one at a time, and the annotations of FDDB."""
+"""Images of faces one at a time, and the annotations of FDDB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FACES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six pictures, two of them in folders below, of different widths."""
+    """Six images, two of them in folders below, of different widths."""
     for number, name in enumerate(("0.jpg", "1.jpg", "2.jpg", "3.jpg", "a/4.jpg", "a/b/5.jpg")):
         file = tmp_path / "pictures" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def fold(folder: Path, number: int, pictures: dict[str, list[tuple[float, ...]]]
 
 @pytest.fixture
 def fddb(tmp_path: Path) -> tuple[Path, Path]:
-    """Three folds of three pictures each: the folder of the pictures, and that of the annotations."""
+    """Three folds of three images each: the folder of the images, and that of the annotations."""
     for number in (1, 2, 3):
         pictures = {name.replace("img", f"img_{number}"): faces for name, faces in FACES.items()}
         fold(tmp_path / "folds", number, pictures)
@@ -68,7 +68,7 @@ def fddb(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_folder_or_a_list_is_a_dataset_of_arrays(folder: Path) -> None:
-    """Index, count and iterate over the pictures of a folder and all below it, or of a list of paths, in its order."""
+    """Index, count and iterate over the images of a folder and all below it, or of a list of paths, in its order."""
     faces = FaceDataset(folder)
     assert len(faces) == 6
     assert widths(faces) == [50, 51, 52, 53, 54, 55]
@@ -91,7 +91,7 @@ def test_a_folder_or_a_list_is_a_dataset_of_arrays(folder: Path) -> None:
         (0, 0, []),
     ],
 )
-def test_start_and_limit_choose_the_pictures(folder: Path, start: int, limit: int | None, expected: list[int]) -> None:
+def test_start_and_limit_choose_the_images(folder: Path, start: int, limit: int | None, expected: list[int]) -> None:
     """Agree in length, index and iteration, by iter and by next."""
     faces = FaceDataset(folder, start=start, limit=limit)
     assert len(faces) == len(expected)
@@ -105,7 +105,7 @@ def test_start_and_limit_choose_the_pictures(folder: Path, start: int, limit: in
 
 
 def test_iterators_have_places_of_their_own(folder: Path) -> None:
-    """Begin anew with each loop, nest loops, and leave the place of `next` alone."""
+    """Begin again with each loop, nest loops, and leave the place of `next` alone."""
     faces = FaceDataset(folder, limit=2)
     assert next(faces).shape[1] == 50
     assert [(a.shape[1], b.shape[1]) for a in faces for b in faces] == [(50, 50), (50, 51), (51, 50), (51, 51)]
@@ -113,8 +113,8 @@ def test_iterators_have_places_of_their_own(folder: Path) -> None:
     assert widths(faces) == [50, 51]
 
 
-def test_threads_that_share_next_get_each_picture_once(folder: Path) -> None:
-    """Give each picture to one of them."""
+def test_threads_that_share_next_get_each_image_once(folder: Path) -> None:
+    """Give each image to one of them."""
     faces = FaceDataset([folder / f"{n % 4}.jpg" for n in range(200)])
     got: list[int] = []
 
@@ -130,7 +130,7 @@ def test_threads_that_share_next_get_each_picture_once(folder: Path) -> None:
     assert sorted(got) == sorted([50, 51, 52, 53] * 50)
 
 
-def test_no_picture_is_kept(folder: Path) -> None:
+def test_no_image_is_kept(folder: Path) -> None:
     """Hold none once the caller has let go of it."""
     faces = FaceDataset(folder)
     iterator = iter(faces)
@@ -142,8 +142,8 @@ def test_no_picture_is_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["iter", "next"])
-def test_a_truncated_picture_is_refused_and_the_next_one_follows(folder: Path, way: str) -> None:
-    """Raise for the picture that is cut short, by index and path, and go on behind it."""
+def test_a_truncated_image_is_refused_and_the_next_one_follows(folder: Path, way: str) -> None:
+    """Raise for the image that is cut short, by index and path, and continue behind it."""
     whole = (folder / "1.jpg").read_bytes()
     (folder / "1.jpg").write_bytes(whole[: len(whole) * 3 // 4])
     faces = FaceDataset(folder, limit=3)
@@ -156,7 +156,7 @@ def test_a_truncated_picture_is_refused_and_the_next_one_follows(folder: Path, w
         next(iterator)
 
 
-def test_a_truncated_picture_is_read_as_far_as_it_goes(folder: Path) -> None:
+def test_a_truncated_image_is_read_as_far_as_it_goes(folder: Path) -> None:
     """Keep the part that is there, by choice, and read the whole ones as ever."""
     (folder / "1.jpg").write_bytes(encoded(photo(1, 256, 256)))
     whole = FaceDataset(folder)[1]
@@ -172,7 +172,7 @@ def test_a_truncated_picture_is_read_as_far_as_it_goes(folder: Path) -> None:
 
 
 def test_a_loader_batches_them(folder: Path) -> None:
-    """Batch pictures of one size."""
+    """Batch images of one size."""
     batches = list(DataLoader(FaceDataset(folder).map(Resize((32, 32))), 4, num_workers=2))
     assert [batch.shape for batch in batches] == [(4, 32, 32, 3), (2, 32, 32, 3)]
 
@@ -189,8 +189,8 @@ def test_arguments_are_read_at_the_door(folder: Path, wrong: dict[str, Any]) -> 
         FaceDataset(folder, **wrong)
 
 
-def test_fddb_gives_pictures_with_their_faces(fddb: tuple[Path, Path]) -> None:
-    """Read picture, ellipses and boxes, fold by fold."""
+def test_fddb_gives_images_with_their_faces(fddb: tuple[Path, Path]) -> None:
+    """Read image, ellipses and boxes, fold by fold."""
     faces = FaceDataset.fddb(*fddb, folds=[1, 2, 3])
     assert (len(faces), faces.faces, faces.folds.tolist()) == (9, 12, [1] * 3 + [2] * 3 + [3] * 3)
     picture, ellipses, boxes = faces[4]
@@ -206,15 +206,15 @@ def test_fddb_gives_pictures_with_their_faces(fddb: tuple[Path, Path]) -> None:
 
 
 def test_boxes_are_clipped_by_choice(fddb: tuple[Path, Path]) -> None:
-    """Keep a box inside its picture, or give the whole of it."""
+    """Keep a box inside its image, or give the whole of it."""
     clipped, whole = (FaceDataset.fddb(*fddb, folds=[1], clip=clip)[2] for clip in (True, False))
     assert whole[2].min() < 0
     assert whole[2][0, 3] > 48
     np.testing.assert_array_equal(clipped[2], whole[2].clip(0, [62, 48, 62, 48]))
 
 
-def test_start_and_limit_choose_among_annotated_pictures(fddb: tuple[Path, Path]) -> None:
-    """Keep faces and folds with their pictures."""
+def test_start_and_limit_choose_among_annotated_images(fddb: tuple[Path, Path]) -> None:
+    """Keep faces and folds with their images."""
     faces = FaceDataset.fddb(*fddb, folds=[2, 1], start=2, limit=3)
     assert faces.folds.tolist() == [2, 1, 1]
     assert [len(ellipses) for _, ellipses, _ in faces] == [1, 1, 2]
@@ -222,7 +222,7 @@ def test_start_and_limit_choose_among_annotated_pictures(fddb: tuple[Path, Path]
 
 
 def test_cross_validation_goes_fold_by_fold(fddb: tuple[Path, Path]) -> None:
-    """Leave each fold out once, and no picture in both halves."""
+    """Leave each fold out once, and no image in both halves."""
     faces = FaceDataset.fddb(*fddb, folds=[1, 2, 3])
     pairs = list(faces.cross_validation())
     assert [(len(train), len(test)) for train, test in pairs] == [(6, 3)] * 3
@@ -234,7 +234,7 @@ def test_cross_validation_goes_fold_by_fold(fddb: tuple[Path, Path]) -> None:
         FaceDataset.fddb(*fddb, folds=[1]).cross_validation()
 
 
-def test_pictures_without_annotations_say_so(folder: Path) -> None:
+def test_images_without_annotations_say_so(folder: Path) -> None:
     """Name what reads them."""
     faces = FaceDataset(folder)
     for ask in (lambda: faces.faces, lambda: faces.folds, lambda: faces.ellipses(0), faces.cross_validation):
@@ -295,14 +295,14 @@ def test_line_endings_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
         faces[0]
 
 
-def test_a_fold_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_fold_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """Name the file."""
     with pytest.raises(MissingFile, match=f"{tmp_path}/FDDB-fold-01"):
         FaceDataset.fddb(tmp_path, tmp_path)
 
 
 def test_the_published_folds_add_up() -> None:
-    """Read 2,845 pictures and 5,171 faces, where HEADRACE_DATA names a folder that has the annotations."""
+    """Read 2,845 images and 5,171 faces, where HEADRACE_DATA names a folder that has the annotations."""
     folder = Path(os.environ.get("HEADRACE_DATA", ""), "fddb")
     if not folder.is_dir():
         pytest.skip("HEADRACE_DATA names no folder with fddb")
@@ -341,7 +341,7 @@ def test_boxes_of_no_ellipses_are_none() -> None:
 
 
 def test_the_sheet_has_the_ellipses_where_the_faces_are(tmp_path: Path) -> None:
-    """Draw them on the pictures, scaled and turned as the pictures are, and nowhere else."""
+    """Draw them on the images, scaled and turned as the images are, and nowhere else."""
     folds = fold(tmp_path / "folds", 1, {"a": [(60.0, 20.0, np.pi / 6, 100.0, 80.0)], "b": []})
     for name in "ab":
         Image.new("RGB", (200, 160), (90, 90, 90)).save(tmp_path / f"{name}.jpg")
@@ -363,8 +363,8 @@ def test_the_sheet_has_the_ellipses_where_the_faces_are(tmp_path: Path) -> None:
     assert (right_half[:, 0] > (low_y + high_y) / 2).mean() > 0.6
 
 
-def test_a_sheet_of_pictures_without_annotations_shows_them(folder: Path, tmp_path: Path) -> None:
-    """Show what there is, up to twelve; never write over a picture."""
+def test_a_sheet_of_images_without_annotations_shows_them(folder: Path, tmp_path: Path) -> None:
+    """Show what there is, up to twelve; never write over an image."""
     FaceDataset(folder).save_sheet(tmp_path / "sheet.png")
     FaceDataset([]).save_sheet(tmp_path / "empty.png")
     before = (folder / "0.jpg").read_bytes()

@@ -219,7 +219,7 @@ def test_what_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
     refused(path, "max_bytes", "rows", max_bytes=100)
 
 
-def test_what_is_no_array_of_numbers_is_told(tmp_path: Path) -> None:
+def test_what_is_no_array_of_numbers_is_reported(tmp_path: Path) -> None:
     """Name what is there instead, and what would do."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
@@ -274,12 +274,12 @@ def test_arrays_that_cannot_be_told_apart_need_names(tmp_path: Path) -> None:
         (DATA, "one number a row, or a one-hot row"),
     ],
 )
-def test_labels_that_are_none_are_told_with_their_row(labels: Any, words: str, tmp_path: Path) -> None:
+def test_labels_that_are_none_are_reported_with_their_row(labels: Any, words: str, tmp_path: Path) -> None:
     """Find the first bad one before training starts."""
     refused(write(tmp_path / "a.h5", {"data": DATA, "tags": labels}), words, "data", "tags")
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     """Tell a missing file from one that is something else, an older MATLAB's, or a damaged one."""
     refused(tmp_path / "gone.h5", "no such file", error=MissingFile)
     refused(tmp_path / "gone.h5", "no such file", error=FileNotFoundError)
@@ -343,7 +343,7 @@ def test_an_index_is_an_integer_in_range(index: Any, tmp_path: Path) -> None:
         dataset[index]
 
 
-def test_bad_bounds_are_told(tmp_path: Path) -> None:
+def test_bad_bounds_are_reported(tmp_path: Path) -> None:
     """Want numbers of bytes."""
     path = write(tmp_path / "a.h5", {"data": DATA})
     refused(path, "cache_bytes must be a number of bytes, an integer from 0 up; got -1", cache_bytes=-1)
@@ -404,7 +404,7 @@ def test_many_threads_share_one_dataset(tmp_path: Path) -> None:
 
 
 def test_a_child_reads_on_while_its_parent_does(tmp_path: Path) -> None:
-    """Fork with the file open, and a thread reading; both go on, with files of their own."""
+    """Fork with the file open, and a thread reading; both continue, with files of their own."""
     dataset = HDF5Dataset(write(tmp_path / "a.h5", {"data": DATA}, chunks=(7, 5, 3)), cache_bytes=0)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: all(np.array_equal(dataset[n % 103], DATA[n % 103]) for n in range(2000)))

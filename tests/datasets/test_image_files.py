@@ -1,4 +1,4 @@
-"""Pictures by their paths: indexed, sized, iterable; and errors that say which one."""
+"""Images by their paths: indexed, sized, iterable; and errors that say which one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.errors import ArgumentError, BadImage, ImageTooLarge, MissingFile,
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures of three sizes, in two formats."""
+    """Three images of three sizes, in two formats."""
     for number, form in enumerate(("PNG", "PNG", "JPEG")):
         (tmp_path / f"{number}.{form.lower()}").write_bytes(encoded(photo(number, 10 + number, 20), form))
     return tmp_path
@@ -149,7 +149,7 @@ def test_reading_and_decoding_are_timed_apart(folder: Path) -> None:
 
 
 def test_every_error_names_index_and_path_and_what_to_do(tmp_path: Path) -> None:
-    """Tell a missing, an unreadable, an empty and a too large picture apart, each by its kind."""
+    """Tell a missing, an unreadable, an empty and a too large image apart, each by its kind."""
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "large.jpg").write_bytes(encoded(photo()))
@@ -186,7 +186,7 @@ def test_a_hundred_thousand_paths_are_cheap_to_hold() -> None:
 
 
 def test_a_folder_without_classes_is_read_with_all_below_it(tmp_path: Path) -> None:
-    """Find the pictures in a folder and below it, sorted by folder, then by name, and nothing else."""
+    """Find the images in a folder and below it, sorted by folder, then by name, and nothing else."""
     plant(tmp_path, ["b.jpg", "a.JPG", "z/1.png", "m/k/2.jpg", "m-n/3.jpg", "notes.txt", ".hidden.jpg", ".git/4.jpg"])
     (tmp_path / "z" / "loop").symlink_to(tmp_path)
     dataset = ImageFiles.under(tmp_path)

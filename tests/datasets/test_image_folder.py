@@ -44,7 +44,7 @@ def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_pixels_and_the_label_of_its_folder(tmp_path: Path) -> None:
-    """Read the pictures, and tell where each lies."""
+    """Read the images, and tell where each lies."""
     plant(tmp_path, ["a/1.png", "b/2.png", "b/c/3.png"])
     dataset = ImageFolder(str(tmp_path))
     assert [(image.shape, label) for image, label in dataset] == [((8, 8, 3), 0), ((8, 8, 3), 1), ((8, 8, 3), 1)]
@@ -104,7 +104,7 @@ def test_loops_of_links_are_survived(tmp_path: Path) -> None:
     ]
 
 
-def test_a_link_to_a_lost_picture_is_an_error_when_read(tmp_path: Path) -> None:
+def test_a_link_to_a_lost_image_is_an_error_when_read(tmp_path: Path) -> None:
     """Count it, so that the dataset does not shrink in silence."""
     plant(tmp_path, ["a/1.jpg"])
     (tmp_path / "a" / "2.jpg").symlink_to("nowhere")
@@ -118,12 +118,12 @@ def test_a_link_to_a_lost_picture_is_an_error_when_read(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
-    """Open a picture whose name is any bytes that the system allows."""
+    """Open an image whose name is any bytes that the system allows."""
     plant(tmp_path, ["a/" + os.fsdecode(b"\xff\xe9.jpg")])
     assert ImageFolder(tmp_path)[0][0].shape == (8, 8, 3)
 
 
-def test_a_class_without_a_picture_is_an_error_unless_allowed(tmp_path: Path) -> None:
+def test_a_class_without_an_image_is_an_error_unless_allowed(tmp_path: Path) -> None:
     """Name the empty folders; with allow_empty they keep their labels."""
     plant(tmp_path, ["a/1.jpg", "b/notes.txt", "d/2.jpg"])
     (tmp_path / "c").mkdir()
@@ -144,7 +144,7 @@ def test_many_empty_classes_are_counted_not_listed(tmp_path: Path) -> None:
 
 
 def test_a_root_without_classes_says_what_to_do(tmp_path: Path) -> None:
-    """Point to ImageFiles.under where the pictures lie directly in the root."""
+    """Point to ImageFiles.under where the images lie directly in the root."""
     with pytest.raises(MissingFile, match="a folder for each class was expected"):
         ImageFolder(tmp_path)
     plant(tmp_path, ["1.jpg"])
@@ -166,7 +166,7 @@ def test_a_root_that_is_no_folder_is_an_error_of_ours(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may list everything")
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path) -> None:
-    """Raise, where os.walk would leave the pictures out in silence."""
+    """Raise, where os.walk would leave the images out in silence."""
     plant(tmp_path, ["a/1.jpg", "a/closed/2.jpg"])
     closed = tmp_path / "a" / "closed"
     closed.chmod(0)

@@ -80,7 +80,7 @@ def test_bytes_that_are_not_utf8_come_through(tmp_path: Path) -> None:
 
 
 def test_paths_begin_in_the_folder_of_the_list_or_in_the_root(tmp_path: Path) -> None:
-    """Read pictures beside the list file, below another root, or by absolute paths."""
+    """Read images beside the list file, below another root, or by absolute paths."""
     plant(tmp_path, ["lists/near.jpg", "data/far.jpg"])
     near = write(tmp_path / "lists", "near.jpg 1\n../data/far.jpg 2\n")
     assert [label for _, label in ImageList(near)] == [1, 2]
@@ -311,8 +311,8 @@ def test_only_a_regular_file_of_text_is_a_list(tmp_path: Path) -> None:
         ImageList(tmp_path / "sparse")
 
 
-def test_a_missing_picture_names_index_and_path(tmp_path: Path) -> None:
-    """Look for no picture before it is asked for, and then say which was not there."""
+def test_a_missing_image_names_index_and_path(tmp_path: Path) -> None:
+    """Look for no image before it is asked for, and then say which was not there."""
     dataset = ImageList(write(tmp_path, "a.jpg 1\nb.jpg 2\n"))
     with pytest.raises(MissingFile, match=rf"^sample 1 \({tmp_path}/b\.jpg\): there is no such file"):
         dataset[1]

@@ -142,7 +142,7 @@ def test_only_streams_are_chained() -> None:
     ],
     ids=str,
 )
-def test_streams_are_told_from_what_has_an_index(dataset: Any, iterable: bool) -> None:
+def test_streams_are_distinguished_from_what_has_an_index(dataset: Any, iterable: bool) -> None:
     """Go by the class, and by the methods of what has no class of ours."""
     assert is_iterable(dataset) == iterable
 

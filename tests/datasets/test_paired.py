@@ -79,7 +79,7 @@ def test_a_batch_keeps_the_shape_of_the_sample() -> None:
 
 @pytest.mark.parametrize("kind", [ArrayDataset, Many])
 def test_the_draw_is_the_samples_own(kind: type[ArrayDataset]) -> None:
-    """Draw the same in any batches, on threads and processes, read one by one or many; anew in the next epoch."""
+    """Draw the same in any batches, on threads and processes, read one by one or many; again in the next epoch."""
     dataset = pair(kind=kind)
     first = epoch(dataset)
     assert first == epoch(pair(), 10) == epoch(dataset, 3, num_workers=2) == epoch(dataset, 1)
@@ -143,7 +143,7 @@ def test_without_replacement_no_row_comes_twice_for_a_sample() -> None:
     assert pair(k=21)[0][0][1].shape == (21, 4)
 
 
-def test_a_label_without_rows_is_told_at_once() -> None:
+def test_a_label_without_rows_is_reported_at_once() -> None:
     """Name the labels and how many samples have them, before anything is read."""
 
     class Unreadable(Dataset[Any]):
@@ -196,7 +196,7 @@ def test_labels_are_found_through_what_datasets_are_made_of() -> None:
         ({"other_labels": np.eye(60)}, "other_labels must be one integer for each of 60 samples"),
     ],
 )
-def test_bad_arguments_are_told(how: dict[str, Any], words: str) -> None:
+def test_bad_arguments_are_reported(how: dict[str, Any], words: str) -> None:
     """Name the argument."""
     with pytest.raises(ArgumentError, match=words):
         pair(**how)
@@ -209,7 +209,7 @@ def test_iterable_datasets_are_refused() -> None:
             PairedDataset(one, other, labels=[0], other_labels=[0])  # type: ignore[arg-type]
 
 
-def test_samples_and_rows_that_do_not_fit_are_told() -> None:
+def test_samples_and_rows_that_do_not_fit_are_reported() -> None:
     """Want pairs of anything and a label, and rows of one shape."""
     for sample, words in ((7, "an int"), ((1, 2, 3), "a tuple of 3")):
         with pytest.raises(ArgumentError, match=f"sample 0 is {words}: bring them to"):
@@ -221,7 +221,7 @@ def test_samples_and_rows_that_do_not_fit_are_told() -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A list file of pictures, and sounds in an HDF5 file with one-hot tags."""
+    """A list file of images, and sounds in an HDF5 file with one-hot tags."""
     image, h5py = pytest.importorskip("PIL.Image"), pytest.importorskip("h5py")
     lines = []
     for number, label in enumerate(LABELS):
@@ -235,8 +235,8 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}], ids=str)
-def test_pictures_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: dict[str, Any]) -> None:
-    """Give ([images, audio], labels), the same for every kind of worker, and survive a bad picture."""
+def test_images_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: dict[str, Any]) -> None:
+    """Give ([images, audio], labels), the same for every kind of worker, and survive a bad image."""
     images = ImageList(pictures / "train.txt").map(Resize((8, 8)))
     dataset = PairedDataset(images, headrace.datasets.HDF5Dataset(pictures / "audio.h5"), k=2)
     if "workers" in how:

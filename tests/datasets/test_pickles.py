@@ -170,7 +170,7 @@ def test_arrays_that_do_not_add_up_are_refused(shape: Any, code: str, size: int)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_that_is_cut_short_is_told(protocol: int) -> None:
+def test_a_pickle_that_is_cut_short_is_reported(protocol: int) -> None:
     """Refuse every beginning of a pickle, by name."""
     data = pickle.dumps([PLAIN, ARRAYS[0]], protocol)
     for end in range(len(data)):

@@ -117,7 +117,7 @@ def test_a_subclass_that_changes_samples_loses_what_reads_past_them() -> None:
             assert all((batch == 2).all() for batch in hr.DataLoader(view, 2))
 
 
-def test_overriding_whole_batches_takes_back_those_that_are_begun() -> None:
+def test_overriding_whole_batches_takes_back_those_that_are_started() -> None:
     """Begin no batch that a subclass reads in its own way."""
 
     class Begins(hr.Dataset[int]):

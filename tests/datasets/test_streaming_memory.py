@@ -42,7 +42,7 @@ print(len(dataset), len(dataset.classes), read, before, resident())
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """28,204 pictures in 808 class folders: links to two dozen files, so that making them is quick."""
+    """28,204 images in 808 class folders: links to two dozen files, so that making them is quick."""
     folder = tmp_path_factory.mktemp("streaming")
     sources = []
     for number in range(SOURCES):
@@ -64,7 +64,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["singly", "in batches", "in batches on two threads"],
 )
 def test_streaming_a_large_tree_takes_no_more_memory(tree: Path, samples: str) -> None:
-    """Grow by less than 10 MiB from the thousandth of 28,204 pictures in 808 folders to the last.
+    """Grow by less than 10 MiB from the thousandth of 28,204 images in 808 folders to the last.
 
     By the thousandth, more batches were made than are ever in flight at once: what those take is counted before.
     """

@@ -85,7 +85,7 @@ def test_a_filter_over_random_transforms_depends_on_the_data_alone() -> None:
 
 
 def test_a_filtered_run_resumes() -> None:
-    """Go on in the middle of an epoch of a filtered, repeated dataset, on other workers."""
+    """Continue in the middle of an epoch of a filtered, repeated dataset, on other workers."""
     dataset = rows(30).filter(lambda label: label != 1, by="label").repeat(2).map(lambda s, rng: s[0] + rng.random())
     whole = [batch.tolist() for batch in hr.DataLoader(dataset, 4, shuffle=True, seed=5)]
     loader: Any = hr.DataLoader(dataset, 4, shuffle=True, seed=5)
@@ -206,7 +206,7 @@ def test_streams_have_the_views_that_need_no_index() -> None:
 
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 2}], ids=["inline", "threads"])
 def test_views_of_streams_come_through_the_loader_and_resume(workers: dict[str, Any]) -> None:
-    """Give the same batches on any workers, and go on from a state."""
+    """Give the same batches on any workers, and continue from a state."""
     stream = Letters("abcdefghij").map(str.upper).repeat(2).skip(3).filter(lambda letter: letter != "E").take(12)
     loader: Any = hr.DataLoader(stream, 4, **workers)
     whole = list(loader)

@@ -72,7 +72,7 @@ def test_correlated_walks_are_the_same_bits(size: int) -> None:
         assert lazy.tobytes() == array.tobytes()
 
 
-def test_a_walk_is_lazy_and_begins_where_it_is_told() -> None:
+def test_a_walk_is_lazy_and_begins_where_it_should() -> None:
     """Draw a number a step, when the step is asked for; yield Python floats."""
     rng = np.random.default_rng(0)
     walk = random_walk(0, 2, 1, 10**12, rng=rng)
@@ -181,7 +181,7 @@ NAN, INF = math.nan, math.inf
         ((1j, 0, 1, 5), "mu must be a finite number"),
     ],
 )
-def test_bad_parameters_are_told_before_a_step_is_made(arguments: tuple[Any, ...], words: str) -> None:
+def test_bad_parameters_are_reported_before_a_step_is_made(arguments: tuple[Any, ...], words: str) -> None:
     """Name the parameter and what was given, in the loop, the array and the dataset alike."""
     for make in (random_walk, random_walk_array, RandomWalkDataset):
         with pytest.raises(ArgumentError, match=words):
@@ -201,7 +201,7 @@ def test_bad_parameters_are_told_before_a_step_is_made(arguments: tuple[Any, ...
         ([[1, 0], [0]], "2 x 2 matrix"),
     ],
 )
-def test_a_covariance_that_no_noise_can_have_is_told(covariance: Any, words: str) -> None:
+def test_a_covariance_that_no_noise_can_have_is_reported(covariance: Any, words: str) -> None:
     """Say what is wrong with it, and where."""
     with pytest.raises(ArgumentError, match=words):
         random_walk_array([0, 0], [0, 0], covariance, 5)
@@ -211,7 +211,7 @@ def test_a_covariance_that_no_noise_can_have_is_told(covariance: Any, words: str
         RandomWalkDataset([0, 0], [0, 0], covariance, 5)
 
 
-def test_walks_that_do_not_fit_a_covariance_are_told() -> None:
+def test_walks_that_do_not_fit_a_covariance_are_reported() -> None:
     """Want walks of ours, with the variances of the diagonal; and an rng only where it is used."""
     walk = random_walk(0, 0, 1, 5)
     with pytest.raises(ArgumentError, match="diagonal"):
@@ -300,7 +300,7 @@ def test_a_dataset_with_a_seed_gives_the_same_walks_always() -> None:
         ({"seed": -1}, "seed must be an integer"),
     ],
 )
-def test_windows_that_cannot_be_cut_are_told(how: dict[str, Any], words: str) -> None:
+def test_windows_that_cannot_be_cut_are_reported(how: dict[str, Any], words: str) -> None:
     """Say what would do."""
     with pytest.raises(ArgumentError, match=words):
         RandomWalkDataset(0, 0, 1, 10, **how)

@@ -71,7 +71,7 @@ def test_a_death_is_noticed_while_a_child_of_the_worker_lives(tmp_path: Path) ->
 
 
 def test_a_process_that_the_user_forks_does_not_end_ours() -> None:
-    """Drop, close and collect a loop in a fork of this process; go on here."""
+    """Drop, close and collect a loop in a fork of this process; continue here."""
     loop = iter(DataLoader(range(40), 2, num_workers=2, **FORK))
     next(loop)
     child = os.fork()
@@ -221,7 +221,7 @@ def test_a_worker_that_cannot_be_replaced_is_an_error_and_no_hang() -> None:
 
 
 def test_an_answer_that_has_no_descriptor_left_to_arrive_by_is_an_error_of_its_batch() -> None:
-    """Fail that batch, and go on when there is room again."""
+    """Fail that batch, and continue when there is room again."""
     executor = Processes(
         Maker(maker_of(Squares()).source, lambda samples, *, empty: np.full(50_000, samples[0])),
         1,

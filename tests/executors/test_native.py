@@ -122,7 +122,7 @@ class TestGivenUpRows(TestArrays):
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Make 40 pictures, every seventh of which is no JPEG, which the kernel gives up."""
+    """Make 40 images, every seventh of which is no JPEG, which the kernel gives up."""
     files = [tmp_path / f"{number}.img" for number in range(40)]
     for number, file in enumerate(files):
         form = "PNG" if number % 7 == 3 else "JPEG"
@@ -132,7 +132,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_every_work_gets_the_batch_that_is_made_of_it_elsewhere(pictures: list[Path], workers: int) -> None:
-    """Make pictures of several formats; their bytes are those of a batch that is read by itself."""
+    """Make images of several formats; their bytes are those of a batch that is read by itself."""
     dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
     works = [work_of(step, [(step * 11 + row * 3) % 40 for row in range(8)]) for step in range(20)]
     maker = maker_of(dataset)
@@ -161,7 +161,7 @@ def test_arrays_alone_stay_bare() -> None:
 
 
 def test_an_error_takes_the_place_of_its_batch(pictures: list[Path]) -> None:
-    """Tell of a missing file, a file that is no picture and an index that is none, each at its own step."""
+    """Tell of a missing file, a file that is no image and an index that is none, each at its own step."""
     pictures[5].unlink()
     pictures[12].write_bytes(b"no picture at all")
     dataset = ImageFiles(pictures).map(*TRAIN)
@@ -178,7 +178,7 @@ def test_an_error_takes_the_place_of_its_batch(pictures: list[Path]) -> None:
     assert isinstance(good, Done)
 
 
-def test_time_is_told_by_stage(pictures: list[Path]) -> None:
+def test_time_is_reported_by_stage(pictures: list[Path]) -> None:
     """Report what the kernel's threads did, and what Python did."""
     for dataset, stages in (
         (ImageFiles(pictures[:3]).map(*TRAIN), {"read", "decode", "transform", "collate", "other"}),
@@ -191,12 +191,12 @@ def test_time_is_told_by_stage(pictures: list[Path]) -> None:
 
 
 def slow(files: list[Path]) -> Any:
-    """Return a dataset of pictures that take long: each is scaled up a great deal."""
+    """Return a dataset of images that take long: each is scaled up a great deal."""
     return ImageFiles(files).map(RandomResizedCrop((1500, 1500), interpolation="lanczos"))
 
 
 def test_a_timeout_says_which_samples_are_at_hand(pictures: list[Path]) -> None:
-    """Name the batch, and the samples that were begun and are not made."""
+    """Name the batch, and the samples that were started and are not made."""
     executor = Native(maker_of(slow(pictures)), workers=1)
     executor.submit(work_of(0, [0] * 100))
     # A moment later, so that the first is begun.
@@ -206,7 +206,7 @@ def test_a_timeout_says_which_samples_are_at_hand(pictures: list[Path]) -> None:
 
 
 def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
-    """Leave the rows that were not begun, whatever was submitted; closing twice is allowed."""
+    """Leave the rows that were not started, whatever was submitted; closing twice is allowed."""
     executor = Native(maker_of(slow(pictures)), workers=2)
     for step in range(4):
         executor.submit(work_of(step, [0] * 200))
@@ -240,7 +240,7 @@ def test_closing_wakes_a_consumer_that_waits(pictures: list[Path]) -> None:
 
 
 def test_a_subclass_with_its_own_batches_is_asked_for_them() -> None:
-    """Begin nothing behind the back of a ``read_batch`` that was said anew."""
+    """Begin nothing behind the back of a ``read_batch`` that was said again."""
     dataset = ArrayDataset(np.zeros((8, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
 
     class Bright(Subset[Any]):
@@ -282,7 +282,7 @@ def test_closing_meets_a_consumer_in_the_middle_of_taking() -> None:
 
 @pytest.mark.parametrize("at", ["begin_batch", "finish"])
 def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> None:
-    """Raise it where it strikes, and not at the batch that was being begun, for which it may be long."""
+    """Raise it where it strikes, and not at the batch that was being started, for which it may be long."""
     dataset = ArrayDataset(np.zeros((64, 2, 2, 3), np.uint8)).map(RandomHorizontalFlip())
 
     class Struck:
@@ -333,8 +333,8 @@ def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forking with threads: the very case
-def test_a_forked_child_is_told_and_can_begin_anew(pictures: list[Path]) -> None:
-    """Raise in a child that goes on with its parent's loop; let it read the same dataset on threads of its own."""
+def test_a_forked_child_gets_an_error_and_can_begin_again(pictures: list[Path]) -> None:
+    """Raise in a child that continues with its parent's loop; let it read the same dataset on threads of its own."""
     dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
     executor = Native(maker_of(dataset), workers=2)
     for step in range(4):

@@ -82,7 +82,7 @@ def test_batches_lie_in_shared_memory_and_stay_as_they_are(method: str) -> None:
     assert len(set(counts[3:])) == 1
 
 
-def test_slots_are_used_again() -> None:
+def test_slots_are_reused() -> None:
     """Run many batches in a few pieces of memory, when each is dropped before the next is asked for."""
     executor = processes(Arrays(), workers=1)
     places = set()
@@ -97,7 +97,7 @@ def test_slots_are_used_again() -> None:
 
 
 def test_batches_of_growing_size_grow_the_slots() -> None:
-    """Make a larger piece where the batch does not fit, and go on."""
+    """Make a larger piece where the batch does not fit, and continue."""
 
     class Growing(Squares):
         def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
@@ -278,7 +278,7 @@ def test_closing_wakes_a_consumer_that_waits() -> None:
         assert seen == ["closed"]
 
 
-def test_an_init_function_that_fails_is_told_at_the_start() -> None:
+def test_an_init_function_that_fails_is_reported_at_the_start() -> None:
     """Raise its own error from the constructor, and leave no process."""
 
     def init(number: int) -> None:
@@ -357,7 +357,7 @@ def test_a_batch_that_cannot_be_opened_is_an_error_of_its_step() -> None:
 
 
 def test_nothing_is_lost_where_the_warning_of_a_death_is_an_error(tmp_path: Path) -> None:
-    """Raise the warning, and go on with every batch after it."""
+    """Raise the warning, and continue with every batch after it."""
     executor = processes(Arrays(deadly={4: signal.SIGKILL}, marker=str(tmp_path / "killed")), workers=1)
     for step in range(3):
         executor.submit(work_of(step))

@@ -108,8 +108,8 @@ def test_closing_wakes_a_consumer_that_waits() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forking with threads: the very case
-def test_a_forked_child_is_told_instead_of_waiting_for_ever() -> None:
-    """Raise in a child process that goes on with its parent's loop: the threads are not there."""
+def test_a_forked_child_gets_an_error_instead_of_waiting_for_ever() -> None:
+    """Raise in a child process that continues with its parent's loop: the threads are not there."""
     executor = Threads(maker_of(Squares()), workers=1)
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""Two hundred ways to spoil a picture file: each gives pixels, or an error of ours that names the file."""
+"""Two hundred ways to spoil an image file: each gives pixels, or an error of ours that names the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = 200
 
 
 def originals() -> list[tuple[str, bytes]]:
-    """Give real photographs as they are and in other forms, and pictures made here."""
+    """Give real photographs as they are and in other forms, and images made here."""
     files = sorted(DEMO.glob("*.jpg"))
     kept = [("jpg", file.read_bytes()) for file in files]
     for file in files:
@@ -101,7 +101,7 @@ WAYS = (
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Write the variants, ten ways in turn over pictures drawn at random."""
+    """Write the variants, ten ways in turn over images drawn at random."""
     rng = np.random.default_rng(20)
     folder = tmp_path_factory.mktemp("spoiled")
     whole = originals()
@@ -148,7 +148,7 @@ def test_a_name_that_lies_changes_nothing(files: list[str]) -> None:
 
 
 def test_pillow_is_the_judge_of_a_spoiled_jpeg(files: list[str]) -> None:
-    """Refuse what it refuses, and accept with its pixels what it accepts; but what is cut short is no picture to us."""
+    """Refuse what it refuses, and accept with its pixels what it accepts; but what is cut short is no image to us."""
     judged = cut_short = 0
     for path in files:
         data = Path(path).read_bytes()
@@ -172,7 +172,7 @@ def test_pillow_is_the_judge_of_a_spoiled_jpeg(files: list[str]) -> None:
 
 @pytest.mark.parametrize("lie", ["cut, with an end put to it", "twice as high as it is"])
 def test_a_jpeg_with_less_in_it_than_it_says_is_refused(lie: str) -> None:
-    """Never pass grey off for the part that is missing, as libjpeg and Pillow do."""
+    """Never pass gray off for the part that is missing, as libjpeg and Pillow do."""
     data = encoded(photo(3))
     if lie.startswith("cut"):
         data = data[: len(data) // 2] + b"\xff\xd9"
@@ -185,7 +185,7 @@ def test_a_jpeg_with_less_in_it_than_it_says_is_refused(lie: str) -> None:
 
 
 def flagged(data: bytes) -> np.ndarray | None:
-    """Read a picture as Pillow does with its flag for truncated ones; None where it refuses."""
+    """Read an image as Pillow does with its flag for truncated ones; None where it refuses."""
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         return by_pillow(data)
@@ -220,7 +220,7 @@ def test_what_is_cut_short_is_read_as_pillow_reads_it_with_its_flag(form: str, o
         decode(data[: len(data) * 3 // 4])
 
 
-def test_the_missing_part_of_a_jpeg_is_grey() -> None:
+def test_the_missing_part_of_a_jpeg_is_gray() -> None:
     """Keep what is above the cut, and fill the rest."""
     data = encoded(photo(1, 256, 256))
     whole, cut = decode(data), decode(data[: len(data) // 2], allow_truncated=True)
@@ -228,7 +228,7 @@ def test_the_missing_part_of_a_jpeg_is_grey() -> None:
     assert (cut[-64:] == 128).all()
 
 
-def test_a_picture_of_which_nothing_is_left_is_refused_still() -> None:
+def test_an_image_of_which_nothing_is_left_is_refused_still() -> None:
     """Refuse nothing, text, and a header alone."""
     for data in (b"", b"text", encoded(photo(), "PNG")[:20], encoded(photo())[:100]):
         with pytest.raises(BadImage, match=rf"{len(data)} bytes"):

@@ -86,7 +86,7 @@ def test_both_routes_give_the_pixels_that_pillow_gives(options: dict[str, Any], 
     ],
 )  # fmt: skip
 def test_formats_and_modes_become_rgb_as_pillow_makes_them(mode: str, form: str) -> None:
-    """Read grey, palette, alpha, CMYK and the rest as Pillow converts them, alpha dropped."""
+    """Read gray, palette, alpha, CMYK and the rest as Pillow converts them, alpha dropped."""
     data = encoded(PHOTO.convert(mode), form)
     pixels = decode(data)
     check(pixels)
@@ -105,19 +105,19 @@ def test_a_palette_with_transparency_is_looked_up_without_a_warning(transparency
     ("dtype", "form"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF"), ("<u2", "JPEG2000"), ("<u2", "PPM")]
 )
 def test_sixteen_bits_keep_their_upper_eight(dtype: str, form: str) -> None:
-    """Scale 16-bit grey to 8 bits, where Pillow's own conversion would clip all but the darkest to white."""
+    """Scale 16-bit gray to 8 bits, where Pillow's own conversion would clip all but the darkest to white."""
     data = encoded(RAMP.astype(dtype), form)
     assert np.array_equal(decode(data)[:, :, 1], RAMP.astype(np.uint16) >> 8)
 
 
-def test_grey_of_any_maximum_is_scaled_to_all_of_eight_bits() -> None:
+def test_gray_of_any_maximum_is_scaled_to_all_of_eight_bits() -> None:
     """Read a PGM of 10 bits, which says so itself."""
     data = b"P5 3 1 1023\n" + struct.pack(">3H", 0, 512, 1023)
     assert decode(data)[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_twelve_bits_keep_their_upper_eight() -> None:
-    """Scale the 12-bit grey that TIFF files have from 12 bits, not from 16."""
+    """Scale the 12-bit gray that TIFF files have from 12 bits, not from 16."""
     wide = np.array([[0, 15, 16, 2048, 4095, 4080]], np.uint16)
     packed = bytes(byte for a, b in wide.reshape(-1, 2).tolist() for byte in (a >> 4, (a & 15) << 4 | b >> 8, b & 255))
     entries = {256: 6, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(packed)}
@@ -138,15 +138,15 @@ def test_numbers_without_a_range_are_stretched_over_their_own(dtype: str) -> Non
 
 
 def test_floats_that_are_not_finite_do_no_harm() -> None:
-    """Read a float picture with infinities, no-numbers and the ends of its range."""
+    """Read a float image with infinities, no-numbers and the ends of its range."""
     top = np.finfo(np.float32).max
     values = np.array([[-np.inf, np.nan, np.inf, -top, 0, top]], np.float32)
     assert decode(encoded(values, "TIFF"))[0, :, 0].tolist() == [0, 0, 255, 0, 128, 255]
     assert not decode(encoded(np.full((2, 2), np.nan, np.float32), "TIFF")).any()
 
 
-def test_grey_multiplied_by_alpha_is_divided_again() -> None:
-    """Read a TIFF whose grey is stored times alpha."""
+def test_gray_multiplied_by_alpha_is_divided_again() -> None:
+    """Read a TIFF whose gray is stored times alpha."""
     plain = encoded(np.full((4, 4, 2), (50, 128), np.uint8), "TIFF")
     told, untold = struct.pack("<HHIHH", 338, 3, 1, 1, 0), struct.pack("<HHIHH", 338, 3, 1, 2, 0)
     assert plain.count(untold) == 1
@@ -154,7 +154,7 @@ def test_grey_multiplied_by_alpha_is_divided_again() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_many_pictures_the_first_is_read(form: str) -> None:
+def test_of_many_images_the_first_is_read(form: str) -> None:
     """Read the first frame of an animation and the first page of a document."""
     pages = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
     data = encoded(pages[0], form, save_all=True, append_images=pages[1:])
@@ -185,19 +185,19 @@ def test_an_orientation_in_xmp_alone_is_applied() -> None:
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_makes_no_sense_is_passed_over(orientation: int) -> None:
-    """Leave a picture as it lies where its orientation is none of the eight."""
+    """Leave an image as it lies where its orientation is none of the eight."""
     data = encoded(photo(2, 16, 24), exif=exif(orientation))
     assert np.array_equal(decode(data), by_pillow(data))
 
 
 @pytest.mark.parametrize("notes", [b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0" + bytes(range(200))])
-def test_broken_notes_do_not_spoil_a_picture(notes: bytes) -> None:
-    """Read a picture whose EXIF is nonsense, without a warning of Pillow's becoming an error."""
+def test_broken_notes_do_not_spoil_an_image(notes: bytes) -> None:
+    """Read an image whose EXIF is nonsense, without a warning of Pillow's becoming an error."""
     data = encoded(photo(2, 16, 24), exif=notes)
     assert np.array_equal(decode(data), decode_with_pillow(encoded(photo(2, 16, 24))))
 
 
-def test_a_broken_profile_does_not_spoil_a_picture() -> None:
+def test_a_broken_profile_does_not_spoil_an_image() -> None:
     """Read a PNG whose EXIF, kept as text by some programs, is no text that EXIF can be."""
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Raw profile type exif", "\nexif\n4\nno hex")
@@ -226,7 +226,7 @@ def test_formats_that_the_user_adds_to_pillow_are_read(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"trailing words", bytes(5000)])
-def test_what_follows_a_whole_picture_is_passed_over(junk: bytes) -> None:
+def test_what_follows_a_whole_image_is_passed_over(junk: bytes) -> None:
     """Read a JPEG with junk after its end as if it were not there: simplejpeg may refuse it, Pillow does not."""
     data = encoded(photo(3))
     assert np.array_equal(decode(data + junk), decode(data))
@@ -266,7 +266,7 @@ def test_without_pillow_the_error_says_what_to_install() -> None:
 
 
 def huge(form: str) -> bytes:
-    """Write a small file that says it is a picture of 60,000 by 60,000 or so."""
+    """Write a small file that says it is an image of 60,000 by 60,000 or so."""
     small = bytearray(encoded(Image.new("RGB", (16, 16)), form))
     if form == "JPEG":
         place = small.index(b"\xff\xc0") + 5
@@ -299,7 +299,7 @@ def test_a_bomb_is_refused_before_memory_is_taken_for_it(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "ICO"])
 def test_the_limit_is_the_last_size_that_is_read(form: str) -> None:
-    """Read a picture of exactly the limit, and none of one pixel more."""
+    """Read an image of exactly the limit, and none of one pixel more."""
     data = encoded(photo(5, 32, 32), form)
     assert decode(data, max_pixels=1024).shape == (32, 32, 3)
     with pytest.raises(ImageTooLarge, match="32 x 32 = 1024 pixels; expected at most max_pixels=1023"):
@@ -325,7 +325,7 @@ def test_the_limit_can_be_raised_above_pillows_own(form: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF", "ICO"])
 def test_both_limits_may_be_passed_at_once(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse a picture that is too large for us as an error of ours, wherever Pillow asks its own limit."""
+    """Refuse an image that is too large for us as an error of ours, wherever Pillow asks its own limit."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(ImageTooLarge, match="max_pixels=") as caught:
         decode(encoded(photo(6, 48, 48), form), path="x.y", max_pixels=100)
@@ -336,8 +336,8 @@ def test_both_limits_may_be_passed_at_once(form: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_picture_that_memory_does_not_hold_is_refused(form: str) -> None:
-    """Raise ImageTooLarge where a picture within the limit does not fit the machine."""
+def test_an_image_that_memory_does_not_hold_is_refused(form: str) -> None:
+    """Raise ImageTooLarge where an image within the limit does not fit the machine."""
     data = bytearray(encoded(Image.new("RGB", (16, 16))))
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 4] = struct.pack(">HH", 12000, 12000)
@@ -406,7 +406,7 @@ def iptc(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("data", [EPS, iptc(EPS)], ids=["EPS", "EPS in IPTC"])
-def test_no_picture_runs_a_program(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_runs_a_program(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse what Pillow would hand to Ghostscript, and start nothing."""
     ran = tmp_path / "ran"
     ghostscript = tmp_path / "gs"
@@ -437,7 +437,7 @@ def test_eps_is_refused_by_name() -> None:
         (b"\xff\xd8\xff\xe0", "4 bytes, beginning ff d8 ff e0"),
     ],
 )
-def test_what_is_no_picture_is_described(data: bytes, found: str) -> None:
+def test_what_is_no_image_is_described(data: bytes, found: str) -> None:
     """Name the path, what was found, what was expected, and what to do."""
     for read in (decode, decode_with_pillow):
         with pytest.raises(BadImage, match=found) as caught:

@@ -1,4 +1,4 @@
-"""What others set for the whole process reaches no image; and what libtiff says is told with the file's name."""
+"""What others set for the whole process reaches no image; and what libtiff says is reported with the file's name."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def broken_tiff() -> bytes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libtiff's messages are taken on Linux")
-def test_what_libtiff_says_is_told_with_the_name_of_the_file(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_libtiff_says_is_reported_with_the_name_of_the_file(capfd: pytest.CaptureFixture[str]) -> None:
     """Attach the message to the error, print nothing, and leave what others read to libtiff."""
     if "said" not in subprocess.run(
         [sys.executable, "-c", "from headrace.image.pillow import _listen; print('said' if _listen() else '')"],
@@ -223,7 +223,7 @@ def test_a_format_that_pillow_does_not_read_is_named(data: bytes, name: str, cur
     assert "corrupt" not in str(caught.value)
 
 
-def test_broken_files_of_formats_that_pillow_reads_are_told_as_broken() -> None:
+def test_broken_files_of_formats_that_pillow_reads_are_reported_as_broken() -> None:
     """Leave WebP and AVIF to Pillow, where it reads them."""
     for form in ("WEBP", "AVIF"):
         if form in Image.SAVE:
@@ -233,7 +233,7 @@ def test_broken_files_of_formats_that_pillow_reads_are_told_as_broken() -> None:
     assert formats.foreign(b"\x89PNG\r\n\x1a\n") is None
 
 
-def test_variants_that_pillow_does_not_read_are_told_as_unsupported() -> None:
+def test_variants_that_pillow_does_not_read_are_reported_as_unsupported() -> None:
     """Name the variant of a whole BMP or DDS file, and say that the file may be whole."""
     bmp = bytearray(encoded(photo(), "BMP"))
     bmp[30] = 5  # PNG inside

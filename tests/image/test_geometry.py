@@ -42,7 +42,7 @@ def by_pillow(image: np.ndarray, height: int, width: int, interpolation: str) ->
 @given(before=st.tuples(lengths, lengths), after=st.tuples(lengths, lengths))
 @settings(max_examples=40, deadline=None)
 def test_antialiased_bytes_are_pillows(interpolation, before, after):
-    """Every pixel of an 8-bit picture, colour or gray, is exactly what Pillow gives."""
+    """Every pixel of an 8-bit image, color or gray, is exactly what Pillow gives."""
     for image in (noise(*before, 3), noise(*before)):
         resized = geometry.resize(image, *after, interpolation=interpolation)
         assert resized.dtype == np.uint8
@@ -62,7 +62,7 @@ def test_antialiased_floats_are_pillows(interpolation, before, after):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
 def test_antialiased_channels_do_not_mix(dtype, channels):
-    """Each channel of any number of them is resized as a picture of its own, and keeps its dtype."""
+    """Each channel of any number of them is resized as an image of its own, and keeps its dtype."""
     image = noise(30, 40, channels, dtype=dtype)
     resized = geometry.resize(image, 13, 50, interpolation="bicubic")
     assert (resized.shape, resized.dtype) == ((13, 50, channels), image.dtype)
@@ -110,7 +110,7 @@ def test_plain_pixels_are_opencvs(interpolation, dtype, shape):
 
 @pytest.mark.parametrize("channels", [1, 2, 7, 600])
 def test_plain_resizing_takes_any_number_of_channels(channels):
-    """Channels that OpenCV drops, or cannot hold, are there all the same."""
+    """Channels that OpenCV drops, or cannot hold, are there anyway."""
     image = noise(12, 10, channels)
     resized = geometry.resize(image, 5, 6, antialias=False)
     assert resized.shape == (5, 6, channels)
@@ -130,7 +130,7 @@ def test_plain_half_floats_go_through_single_ones():
 @pytest.mark.parametrize("interpolation", PLAIN)
 @pytest.mark.parametrize("shape", [(40, 50, 3), (40, 50)])
 def test_a_box_is_resized_as_if_nothing_were_around_it(shape, interpolation, antialias):
-    """Resizing a box equals cutting it out first; contiguous pictures, views and mirrored ones alike."""
+    """Resizing a box equals cutting it out first; contiguous images, views and mirrored ones alike."""
     image = noise(*shape)
     apart = noise(80, 100, *shape[2:])[::2, ::2]
     apart[...] = image
@@ -148,7 +148,7 @@ def test_a_box_is_resized_as_if_nothing_were_around_it(shape, interpolation, ant
 @given(data=st.data(), rows=lengths, columns=lengths)
 @settings(max_examples=60, deadline=None)
 def test_any_box_is_resized_as_pillow_resizes_the_crop(data, rows, columns):
-    """The rows with gaps that Pillow is given are the crop's: up to the picture's very last pixel."""
+    """The rows with gaps that Pillow is given are the crop's: up to the image's very last pixel."""
     image = noise(rows, columns, 3)
     top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     height, width = data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left))
@@ -157,7 +157,7 @@ def test_any_box_is_resized_as_pillow_resizes_the_crop(data, rows, columns):
     np.testing.assert_array_equal(resized, np.asarray(part.resize((5, 6), Image.Resampling.BILINEAR)))
 
 
-def test_the_same_size_is_the_same_picture():
+def test_the_same_size_is_the_same_image():
     """Nothing is computed, not even for a dtype that could not be resized, and nothing copied."""
     image = noise(10, 12, 3, dtype="int64")
     assert geometry.resize(image, 10, 12) is image
@@ -187,8 +187,8 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch, mo
     assert geometry.load(antialias=antialias)
 
 
-def test_a_resized_picture_can_be_written_to():
-    """What is not shared with the picture given is the caller's to change."""
+def test_a_resized_image_can_be_written_to():
+    """What is not shared with the image given is the caller's to change."""
     for image in (noise(10, 10, 3), noise(10, 10), noise(10, 10, 3, dtype="float32")):
         for antialias in (True, False):
             assert geometry.resize(image, 5, 5, antialias=antialias).flags.writeable
@@ -216,7 +216,7 @@ def test_padding_is_numpys(mode, rows, columns, channels, widths):
 @pytest.mark.parametrize("mode", geometry.PAD_MODES)
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_a_crop_that_reaches_outside_is_cut_from_the_padded_picture(mode, data):
+def test_a_crop_that_reaches_outside_is_cut_from_the_padded_image(mode, data):
     """Only the part wanted is made, with the pixels that padding first would give."""
     image = noise(9, 11, 3)
     padded = geometry.pad(image, 8, 8, 8, 8, mode=mode)
@@ -235,7 +235,7 @@ def test_a_crop_inside_is_a_view():
 
 
 def test_fill_is_one_number_or_one_for_each_channel():
-    """The margin has the colour asked for."""
+    """The margin has the color asked for."""
     image = noise(4, 4, 3)
     assert (geometry.pad(image, 1, 1, 1, 1, fill=200)[0] == 200).all()
     assert (geometry.pad(image, 1, 1, 1, 1, fill=(1, 2, 3))[:, 0] == (1, 2, 3)).all()
@@ -270,7 +270,7 @@ def test_mirroring_more_than_there_is_is_refused(mode, most):
 
 @pytest.mark.parametrize("shape", [(6, 9), (6, 9, 1), (6, 9, 3), (6, 9, 5)])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
-def test_a_mirrored_picture_is_numpys_and_its_own(shape, dtype):
+def test_a_mirrored_image_is_numpys_and_its_own(shape, dtype):
     """Columns come in reverse, in a new contiguous array."""
     image = noise(*shape, dtype=dtype)
     mirrored = geometry.flip(image)
@@ -279,7 +279,7 @@ def test_a_mirrored_picture_is_numpys_and_its_own(shape, dtype):
     assert not np.shares_memory(mirrored, image)
 
 
-def test_a_picture_of_one_pixel_that_was_turned_is_scaled() -> None:
+def test_an_image_of_one_pixel_that_was_turned_is_scaled() -> None:
     """Trust no stride of a side of length one: NumPy leaves it below 0, and calls the array contiguous."""
     turned = np.full((1, 1, 3), 9, np.uint8)[:, ::-1]
     assert (geometry.resize(turned, 1, 2) == 9).all()

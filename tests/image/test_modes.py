@@ -1,4 +1,4 @@
-"""What an image becomes in each mode, and what is told where values are lost."""
+"""What an image becomes in each mode, and what is reported where values are lost."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_unchanged_is_what_the_file_holds(kind: str, shape: tuple[int, ...], dty
     np.testing.assert_array_equal(pixels, np.array(image))
 
 
-def test_grey_is_pillows_grey_by_both_routes() -> None:
-    """Weigh colors as Pillow does, and leave grey as it is."""
+def test_gray_is_pillows_gray_by_both_routes() -> None:
+    """Weigh colors as Pillow does, and leave gray as it is."""
     for data in (
         encoded(photo()),
         encoded(photo(), "PNG"),
@@ -170,8 +170,8 @@ def test_a_dataset_warns_once_where_values_are_lost(data: bytes, cure: str, mode
         assert cure in str(told[0].message)
 
 
-def test_nothing_is_told_where_nothing_is_lost(tmp_path: Path) -> None:
-    """Stay silent for photographs, GIF, grey, alpha, and for modes that keep what there is."""
+def test_nothing_is_reported_where_nothing_is_lost(tmp_path: Path) -> None:
+    """Stay silent for photographs, GIF, gray, alpha, and for modes that keep what there is."""
     files = {
         "a": encoded(photo()), "b": encoded(photo(), "GIF"), "c": encoded(CLASSES, "PNG"),
         "d": encoded(Image.fromarray(photo()).convert("RGBA"), "PNG"),

@@ -123,7 +123,7 @@ def test_whatever_is_fused_gives_the_bits_of_the_steps(
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_a_user_is_told_what_is_made(dtype: str) -> None:
+def test_explain_shows_what_is_made(dtype: str) -> None:
     """Show the step in explain, count two bytes a value, tell the dtype in a lineage; replay the very batch."""
     dataset = ArrayDataset(PIXELS).map(*chain(dtype))
     if kernel is not None:
@@ -142,7 +142,7 @@ def test_a_user_is_told_what_is_made(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_values_of_a_byte_stay_apart(dtype: str) -> None:
-    """Keep 256 values of 256, normalised by the numbers that most models are."""
+    """Keep 256 values of 256, normalized by the numbers that most models are."""
     byte = np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis].repeat(3, axis=2)
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     rounded = headrace.Compose(ToFloat(), normalize, ToDtype(dtype))(byte).astype(np.float32)
@@ -158,7 +158,7 @@ def test_a_ledger_tells_halves_from_halves() -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_a_resumed_run_goes_on_with_the_same_halves(dtype: str) -> None:
+def test_a_resumed_run_continues_with_the_same_halves(dtype: str) -> None:
     """Save after a batch, load elsewhere, and receive what comes next."""
     dataset = ArrayDataset(PIXELS).map(*chain(dtype))
     first = DataLoader(dataset, 6, shuffle=True, seed=5)
@@ -170,7 +170,7 @@ def test_a_resumed_run_goes_on_with_the_same_halves(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_memory_of_halves_is_used_again_and_kept_batches_stay(dtype: str) -> None:
+def test_memory_of_halves_is_reused_and_kept_batches_stay(dtype: str) -> None:
     """Keep every other batch of large ones: none that is kept is written to again."""
     rows = ArrayDataset(np.arange(40, dtype=np.uint8)[:, None, None].repeat(200, 1).repeat(300, 2))
     for how in WORKERS.values():

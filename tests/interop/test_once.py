@@ -31,7 +31,7 @@ class Kept(Sampler[int]):
 
 
 class Rewound:
-    """An iterator that begins anew, as torchdata's are."""
+    """An iterator that begins again, as torchdata's are."""
 
     def __iter__(self) -> Rewound:
         self.numbers = iter(range(6))
@@ -64,14 +64,14 @@ def test_a_sampler_that_can_be_read_once_raises_in_the_second_epoch(
 
 
 def test_a_pass_that_was_left_does_not_become_a_short_epoch() -> None:
-    """Raise where the rest of an iterator ends, which the epoch before has begun."""
+    """Raise where the rest of an iterator ends, which the epoch before has started."""
     loader = DataLoader(list(range(6)), sampler=iter(range(6)))
     assert next(iter(loader)).tolist() == [0]
     with pytest.raises(ArgumentError, match="the sampler, a range_iterator, is an iterator that can be read only once"):
         list(loader)
 
 
-def test_endless_iterators_and_those_that_begin_anew_are_read_again() -> None:
+def test_endless_iterators_and_those_that_begin_again_are_read_again() -> None:
     """Refuse nothing that gives every epoch what was asked for."""
     endless = DataLoader(list(range(99)), sampler=(n % 7 for n in count()))
     assert [len(list(islice(iter(endless), 5))) for _ in range(3)] == [5, 5, 5]

@@ -1,4 +1,4 @@
-"""The step-by-step route, to hold the native kernel to."""
+"""The step-by-step route, to hold the native extension to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = kernel is None
 
 
 class Stepwise(Mapped[Any]):
-    """A `Mapped` that says anew what a sample is, and so is read sample by sample."""
+    """A `Mapped` that says again what a sample is, and so is read sample by sample."""
 
     def __getitem__(self, index: int) -> Any:
         return super().__getitem__(index)
@@ -46,6 +46,6 @@ def assert_equal(found: list[Any], expected: list[Any]) -> None:
 
 
 def far_off(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Return which share of values differs by more than a grey level."""
+    """Return which share of values differs by more than a gray level."""
     assert found.shape == expected.shape
     return float(np.mean(np.abs(found.astype(int) - expected.astype(int)) > 1))

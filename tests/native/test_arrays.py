@@ -1,4 +1,4 @@
-"""Arrays of pictures by the kernel are those of the step-by-step route."""
+"""Arrays of images by the kernel are those of the step-by-step route."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_bare_arrays_stay_bare_and_tensors_tuples() -> None:
 
 
 def test_other_arrays_go_step_by_step() -> None:
-    """Leave floats, arrays with gaps, and pictures that cannot be had, to the steps."""
+    """Leave floats, arrays with gaps, and images that cannot be had, to the steps."""
     for array in (np.zeros((4, 8, 8, 3)), pictures(4, 8, 8, 6)[..., ::2], pictures(4, 5), pictures(4, 8, 8, 5)):
         assert "sample by sample" in headrace.explain(ArrayDataset(array).map(RandomHorizontalFlip()))
     quick, slow = both(ArrayDataset(pictures(4, 8, 8, 3)), RandomCrop(20))
@@ -87,7 +87,7 @@ def test_other_arrays_go_step_by_step() -> None:
 
 
 def test_memory_mapped_arrays_stay_on_disk(tmp_path: Path) -> None:
-    """Read pictures from a file that is mapped, read-only."""
+    """Read images from a file that is mapped, read-only."""
     np.save(tmp_path / "pictures.npy", pictures(30, 16, 16, 3))
     mapped = np.load(tmp_path / "pictures.npy", mmap_mode="r")
     quick, slow = both(ArrayDataset(mapped, np.arange(30)), *CHAINS["floats"])

@@ -1,4 +1,4 @@
-"""Pictures by the kernel are those of the step-by-step route."""
+"""Images by the kernel are those of the step-by-step route."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def the_resource_tracker_is_there_already() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Pictures of all kinds that JPEG has, some of no JPEG, each of its own size."""
+    """Images of all kinds that JPEG has, some of no JPEG, each of its own size."""
     folder = tmp_path_factory.mktemp("pictures")
     forms: list[dict[str, Any]] = [
         {"subsampling": "4:4:4"},
@@ -123,8 +123,8 @@ def test_batches_are_those_of_the_steps(pictures: list[str], chain: str) -> None
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_plain_resizing_is_within_a_grey_level(pictures: list[str], interpolation: Any) -> None:
-    """Come within one grey level of OpenCV's, for 999 values of a thousand."""
+def test_plain_resizing_is_within_a_gray_level(pictures: list[str], interpolation: Any) -> None:
+    """Come within one gray level of OpenCV's, for 999 values of a thousand."""
     pytest.importorskip("cv2")
     quick, slow = both(
         ImageFiles(pictures),
@@ -153,7 +153,7 @@ def test_batches_do_not_depend_on_who_makes_them(pictures: list[str], how: dict[
 
 
 def test_a_users_function_sees_the_same_random_numbers(pictures: list[str]) -> None:
-    """Go on, after the fused steps, where the sample's own generator stands."""
+    """Continue, after the fused steps, where the sample's own generator stands."""
 
     def noisy(sample: Any, rng: np.random.Generator) -> Any:
         return sample[0] ^ rng.integers(0, 256, sample[0].shape, np.uint8), sample[1], headrace.rng().random()
@@ -212,7 +212,7 @@ def leaves(tree: Any) -> list[Any]:
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"on_error": "skip"}], ids=str)
 def test_pairs_are_those_of_the_steps(pictures: list[str], how: dict[str, Any]) -> None:
-    """Draw the rows first, then what the picture draws, then what the rows do, from one generator."""
+    """Draw the rows first, then what the image draws, then what the rows do, from one generator."""
     labels = [number % 4 for number in range(len(pictures))]
     base = ImageFiles(pictures, labels)
     plain = headrace.ArrayDataset(np.arange(20.0)[:, None], np.arange(20) % 4)
@@ -281,11 +281,11 @@ def test_folders_and_odd_names_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box"]),
     seed=st.integers(0, 10**6),
 )
-def test_any_picture_any_crop(
+def test_any_image_any_crop(
     height: int, width: int, out: tuple[int, int], mode: str, options: Any, orientation: int, scale: Any,
     interpolation: Any, seed: int,
 ) -> None:  # fmt: skip
-    """Agree with the steps on pictures of any size and kind, however little of them is wanted."""
+    """Agree with the steps on images of any size and kind, however little of them is wanted."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(photo(seed % 7, height, width)).convert(mode), exif=exif, **options)
@@ -304,7 +304,7 @@ def test_any_picture_any_crop(
 def by_kernel(
     data: bytes, chain: list[Any], seed: int = 0, level: str = "", **options: Any
 ) -> NDArray[np.uint8] | None:
-    """Make a row of the batch of a picture in memory; None where the kernel gives it up."""
+    """Make a row of the batch of an image in memory; None where the kernel gives it up."""
     plan = fused.plan(chain, level=level, **options)
     native = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
     out = np.zeros((1, *plan.shape), plan.dtype)
@@ -347,14 +347,14 @@ def xmp_that_turns(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("oddity", [film_behind, other_notes, xmp_that_turns])
 def test_odd_files_are_read_as_the_steps_read_them(oddity: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """Read what cameras and programs put around a picture, or leave it to the steps."""
+    """Read what cameras and programs put around an image, or leave it to the steps."""
     file = tmp_path / "odd.jpg"
     file.write_bytes(oddity(encoded(photo(5, 60, 100))))
     quick, slow = both(ImageFiles([file] * 4), *TRAIN)
     assert_equal(batches(quick), batches(slow))
 
 
-def test_a_picture_in_memory_is_not_written_past(pictures: list[str]) -> None:
+def test_an_image_in_memory_is_not_written_past(pictures: list[str]) -> None:
     """Leave the neighbours of a row of the batch alone."""
     chain = fused.plan([RandomResizedCrop((31, 17))])
     native = fused.kernel_of(chain.recipe)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pictures decoded smaller (`scaled_decode`), and cut ones taken (`allow_truncated`): both routes make the same."""
+"""Images decoded smaller (`scaled_decode`), and cut ones taken (`allow_truncated`): both routes make the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Pictures several times as large as wanted, of many kinds, some turned."""
+    """Images several times as large as wanted, of many kinds, some turned."""
     folder = tmp_path_factory.mktemp("large")
     paths = []
     for number in range(24):
@@ -66,14 +66,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_both_routes_decode_smaller_alike(large: list[str], chain: str) -> None:
-    """Come within a grey level of each other for 999 values of a thousand, each picture decoded at the same size."""
+    """Come within a gray level of each other for 999 values of a thousand, each image decoded at the same size."""
     quick, slow = both(Subset(ImageFiles(large, scaled_decode=True), range(len(large))), *CHAINS[chain])
     for ours, theirs in zip(batches(quick), batches(slow), strict=True):
         assert far_off(ours[0], theirs[0]) <= 0.001
 
 
 def test_the_error_is_small_and_random_numbers_are_the_same(large: list[str]) -> None:
-    """Cut out the same parts as without, a few grey levels off."""
+    """Cut out the same parts as without, a few gray levels off."""
     chain = (RandomResizedCrop(24), RandomHorizontalFlip())
     exact, scaled = (batches(ImageFiles(large, scaled_decode=one).map(*chain)) for one in (False, True))
     errors = [np.abs(a[0].astype(int) - b[0]) for a, b in zip(exact, scaled, strict=True)]
@@ -93,8 +93,8 @@ def test_what_is_not_scaled_first_is_decoded_exactly(large: list[str]) -> None:
         assert all(np.array_equal(a[0], b[0]) for a, b in zip(exact, scaled, strict=True))
 
 
-def test_a_cut_picture_is_taken_by_choice(tmp_path: Path) -> None:
-    """Refuse it, or make its missing part grey; the others of its batch as ever."""
+def test_a_cut_image_is_taken_by_choice(tmp_path: Path) -> None:
+    """Refuse it, or make its missing part gray; the others of its batch as ever."""
     whole = encoded(photo(1, 120, 160))
     for name, data in (("a/1.jpg", whole), ("a/2.jpg", whole[: len(whole) // 2]), ("b/3.jpg", whole)):
         (tmp_path / name).parent.mkdir(exist_ok=True)

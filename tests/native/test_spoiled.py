@@ -51,12 +51,12 @@ def test_spoiled_files_are_passed_over_as_the_steps_do(files: list[str]) -> None
 
 
 def test_crops_of_spoiled_files_never_crash(files: list[str]) -> None:  # noqa: F811
-    """Make a row, or give the picture up, whatever is in it."""
+    """Make a row, or give the image up, whatever is in it."""
     outcomes = {by_kernel(Path(path).read_bytes(), list(TRAIN), seed) is None for path in files for seed in range(5)}
     assert outcomes == {True, False}
 
 
-def test_a_cut_file_is_no_picture_even_where_the_crop_is_whole() -> None:
+def test_a_cut_file_is_no_image_even_where_the_crop_is_whole() -> None:
     """Refuse a file without its end, though the rows that are wanted are all there."""
     data = encoded(photo(1, 200, 200))
     whole = by_kernel(data, [Resize((10, 10))])
@@ -79,7 +79,7 @@ def test_a_batch_names_the_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_limits_hold(tmp_path: Path) -> None:
-    """Refuse a picture of more pixels than are allowed, and a header that promises what no file holds."""
+    """Refuse an image of more pixels than are allowed, and a header that promises what no file holds."""
     large = tmp_path / "large.jpg"
     large.write_bytes(encoded(photo(0, 100, 100)))
     quick, _ = both(ImageFiles([large], max_pixels=9999), *TRAIN)
@@ -102,7 +102,7 @@ def test_pipes_and_folders_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_jpeg_that_claims_more_rows_is_refused() -> None:
-    """Never pass grey off for the part that is missing."""
+    """Never pass gray off for the part that is missing."""
     data = encoded(photo(3))
     at = data.index(b"\xff\xc0") + 5
     height = int.from_bytes(data[at : at + 2], "big") * 2

@@ -180,7 +180,7 @@ def test_the_registry_is_searched_in_the_same_order(kinds: list[Any], of: Any, t
     same(lambda lib: lib.collate([{"x": (of(1), 2)}], collate_fn_map=registered or None))
 
 
-def test_a_registered_function_goes_on_with_the_registry() -> None:
+def test_a_registered_function_continues_with_the_registry() -> None:
     """Collate inside a function of one's own with the mapping it was called with."""
 
     def script(lib: Any) -> Any:

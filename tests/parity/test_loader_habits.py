@@ -98,7 +98,7 @@ def test_an_error_in_worker_init_fn_is_raised_by_the_loop(dataset: Any) -> None:
 @libraries
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_batch_that_fails_is_one_error(library: Any, workers: int) -> None:
-    """Go on after errors: as many as there are batches, then the end, and the end again."""
+    """Continue after errors: as many as there are batches, then the end, and the end again."""
 
     class Missing(theirs.Dataset[Any]):
         def __len__(self) -> int:
@@ -158,7 +158,7 @@ def test_a_sampler_of_whole_batches_with_batch_size_none(library: Any, workers: 
 @libraries
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_dataset_that_grows_has_a_longer_epoch(library: Any, shuffle: bool) -> None:
-    """Ask for the length anew each time."""
+    """Ask for the length again each time."""
     dataset = [torch.ones(4) for _ in range(4)]
     loader = library.DataLoader(dataset, shuffle=shuffle)
     assert len(loader) == len(list(loader)) == 4
@@ -314,7 +314,7 @@ class Seed(loads.Numbers):
 
 @libraries
 def test_each_worker_has_a_seed_of_its_own_that_the_generator_says(library: Any) -> None:
-    """Seed workers apart, anew for each loop, and alike for a generator seeded alike."""
+    """Seed workers apart, again for each loop, and alike for a generator seeded alike."""
 
     def loop(seed: int) -> Any:
         generator = torch.Generator().manual_seed(seed)

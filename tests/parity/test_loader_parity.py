@@ -5,10 +5,10 @@ What differs by design, and is left out of the comparison here; docs/guide/torch
 - that an error from a worker is the dataset's own, with notes, where torch makes another of its type and text;
 - who makes the batches of lists and ranges: threads, where torch starts processes;
 - that `timeout` and `prefetch_factor=0` are refused by an assertion of ours, with other words;
-- that with persistent workers, too, each epoch draws a seed, so that samplers drawing from the same generator go on
+- that with persistent workers, too, each epoch draws a seed, so that samplers drawing from the same generator continue
   from another place than with torch, which draws for the first epoch only;
 - that a stream's length is held against the samples it gave, where torch counts batches;
-- that samples which do not fit together are told with their places, and that an extra key is an error.
+- that samples which do not fit together are reported with their places, and that an extra key is an error.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ WORKERS = {
 
 
 def arguments(case: dict[str, Any]) -> dict[str, Any]:
-    """Make the arguments that a case names: anew for each library, for generators and samplers move."""
+    """Make the arguments that a case names: again for each library, for generators and samplers move."""
     size = case["size"]
     given = {name: value for name, value in case.items() if value != OMITTED and name != "size"}
     given["dataset"] = DATASETS[case["dataset"]](size)
@@ -134,7 +134,7 @@ def attributes(loader: Any) -> dict[str, Any]:
 
 
 def epoch(loader: Any) -> list[Any]:
-    """Read one epoch, errors and all: each is at its step, and the loop goes on after it."""
+    """Read one epoch, errors and all: each is at its step, and the loop continues after it."""
     events: list[Any] = []
     iterator = iter(loader)
     for _ in range(30):

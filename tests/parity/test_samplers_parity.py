@@ -239,7 +239,7 @@ def test_indices_may_be_a_tensor() -> None:
 
 
 def test_more_weights_than_torch_takes_are_drawn_by_us() -> None:
-    """Go past torch.multinomial's 2**24, from the generator given all the same."""
+    """Go past torch.multinomial's 2**24, from the generator given anyway."""
     weights = np.zeros(2**24 + 2)
     weights[-2:] = 1, 3
     passes = [

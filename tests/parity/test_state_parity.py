@@ -167,7 +167,7 @@ def test_a_state_can_be_had_before_the_loop_and_is_the_one_that_was_loaded(libra
 
 
 def test_a_state_is_json_and_other_workers_read_it() -> None:
-    """Go on with another number of workers, from a text of a few hundred bytes."""
+    """Continue with another number of workers, from a text of a few hundred bytes."""
     loader = StatefulDataLoader(Numbers(14), batch_size=3, shuffle=True)
     iterator = iter(loader)
     next(iterator)

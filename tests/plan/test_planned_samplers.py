@@ -304,7 +304,7 @@ def test_batches_can_be_entered_anywhere(name: str, seed: int, epoch: int, data:
     assert order.count(epoch) == len(whole)
 
 
-def test_a_long_schedule_of_weights_is_told_in_little() -> None:
+def test_a_long_schedule_of_weights_is_reported_in_little() -> None:
     """Keep the fingerprint of a thousand changes small, and apart from that of another thousand."""
     one, other = (
         MixtureSampler([9, 9], {step: [1, step + last] for step in range(1000)}, seed=0).fingerprint for last in (1, 2)

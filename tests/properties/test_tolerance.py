@@ -18,7 +18,7 @@ from headrace.run.tolerance import Budget, Refill
     batch_size=st.integers(1, 7),
     drop_last=st.booleans(),
 )
-def test_refilled_batches_are_the_samples_in_order_cut_anew(
+def test_refilled_batches_are_the_samples_in_order_cut_again(
     pieces: list[list[int]], batch_size: int, drop_last: bool
 ) -> None:
     """Feed pieces of any lengths; get what cutting their concatenation gives."""
@@ -43,8 +43,8 @@ def test_refilled_batches_are_the_samples_in_order_cut_anew(
     batch_size=st.integers(1, 7),
     stop=st.integers(0, 20),
 )
-def test_refilling_goes_on_from_its_place(pieces: list[list[int]], batch_size: int, stop: int) -> None:
-    """Stop after some batches, begin anew at the place named, and get the batches that would have come."""
+def test_refilling_continues_from_its_place(pieces: list[list[int]], batch_size: int, stop: int) -> None:
+    """Stop after some batches, begin again at the place named, and get the batches that would have come."""
 
     def run(first: int, offset: int) -> Iterator[tuple[list[int], tuple[int, int, int]]]:
         refill = Refill(batch_size, drop_last=False, offset=offset)

@@ -80,7 +80,7 @@ def test_nothing_at_all_is_an_end() -> None:
 
 
 def test_an_error_comes_in_its_place_and_the_rest_after_it() -> None:
-    """Raise the function's own error at its item; then go on."""
+    """Raise the function's own error at its item; then continue."""
 
     def picky(item: int) -> int:
         if item == 2:
@@ -124,7 +124,7 @@ def test_no_error_ends_the_thread_in_silence(error: BaseException) -> None:
 
 
 def test_a_stop_iteration_of_the_function_does_not_end_the_loop() -> None:
-    """Turn it into a RuntimeError that says so, and go on."""
+    """Turn it into a RuntimeError that says so, and continue."""
 
     def stops(item: int) -> int:
         if item == 1:
@@ -268,7 +268,7 @@ def test_a_generator_is_closed_with_the_iterator() -> None:
 
 
 def test_a_fork_gets_an_error_not_a_hang() -> None:
-    """Say in a forked child that the thread stayed behind; the parent's loop goes on undisturbed."""
+    """Say in a forked child that the thread stayed behind; the parent's loop continues undisturbed."""
     ahead = Ahead(iter(range(3)), same, 1, close=lambda: os.write(2, b"closed in the child"))
     assert next(ahead) == 0
     reader, writer = os.pipe()

@@ -88,7 +88,7 @@ def test_what_comes_after_resuming_is_what_would_have_come(
     stop: int,
     kinds: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
-    """Stop anywhere, go on with other workers: the epoch is that of an uninterrupted run, and the next one too."""
+    """Stop anywhere, continue with other workers: the epoch is that of an uninterrupted run, and the next one too."""
     bad = frozenset(n for n in bad if n < size - 1)
 
     def make(**how: Any) -> DataLoader[Any]:
@@ -440,7 +440,7 @@ def test_an_epoch_that_is_set_keeps_the_place_within_it() -> None:
     ids=str,
 )
 def test_a_state_of_another_run_is_refused_with_what_differs(change: dict[str, Any], words: str) -> None:
-    """Name it; go on from the sample where the other stood if that is wanted."""
+    """Name it; continue from the sample where the other stood if that is wanted."""
     how: dict[str, Any] = {"dataset": range(12), "batch_size": 4, "seed": 1}
     loader = DataLoader(**how)
     iterator = iter(loader)
@@ -466,8 +466,8 @@ NO_STATES: list[Any] = [
 ]
 
 
-def test_a_samplers_keys_are_cut_anew_from_where_the_other_stood() -> None:
-    """Go on with another batch size where that is wanted: nothing lost, nothing twice."""
+def test_a_samplers_keys_are_cut_again_from_where_the_other_stood() -> None:
+    """Continue with another batch size where that is wanted: nothing lost, nothing twice."""
     loader = DataLoader(Noisy(20), 4, sampler=range(20), seed=1)
     iterator = iter(loader)
     next(iterator), next(iterator)

@@ -1,4 +1,4 @@
-"""Generators that a dataset or a transform holds, and shared ones on threads, are told of; nothing else is."""
+"""Generators that a dataset or a transform holds, and shared ones on threads, are reported; nothing else is."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_generators_are_found_in_containers() -> None:
 
 
 def test_an_object_that_cannot_be_looked_at_does_not_end_the_run() -> None:
-    """Go on without a warning."""
+    """Continue without a warning."""
 
     class Proxy:
         @property
@@ -249,7 +249,7 @@ print([str(one.message)[:50] for one in caught if issubclass(one.category, Rando
         ("numpy", "inline", "[]"),
     ],
 )
-def test_threads_that_draw_from_what_they_share_are_told_of(draws: str, workers: str, words: str) -> None:
+def test_threads_that_draw_from_what_they_share_are_reported(draws: str, workers: str, words: str) -> None:
     """Warn once; not of what the training loop draws itself, nor where each has generators of its own."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, draws, workers], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == words

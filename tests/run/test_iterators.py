@@ -95,7 +95,7 @@ class TestWhatBothPromise:
         assert len(log) == 1
 
     def test_the_traceback_does_not_grow(self, make: Any) -> None:
-        """Raise the error anew from where it happened."""
+        """Raise the error again from where it happened."""
         shared = make(counting([], fails_at=0))
         depths = []
         for _ in range(4):
@@ -105,7 +105,7 @@ class TestWhatBothPromise:
         assert len(set(depths[1:])) == 1
 
     def test_an_end_is_an_end(self, make: Any) -> None:
-        """Do not ask an iterator again that has ended, even if it would go on."""
+        """Do not ask an iterator again that has ended, even if it would continue."""
         answers = iter([1, StopIteration, 2])
 
         class Wakes:
@@ -139,7 +139,7 @@ class TestWhatBothPromise:
             assert not log
         assert len(log) == 1
 
-    def test_what_a_generator_raises_when_it_is_closed_is_told(self, make: Any) -> None:
+    def test_what_a_generator_raises_when_it_is_closed_is_reported(self, make: Any) -> None:
         """Raise it from close, once."""
 
         def stubborn() -> Iterator[int]:
@@ -157,7 +157,7 @@ class TestWhatBothPromise:
         assert list(shared) == []
 
     def test_pulling_from_itself_is_an_error(self, make: Any) -> None:
-        """Refuse where a lock or a queue would wait for ever, and go on after it if the generator does."""
+        """Refuse where a lock or a queue would wait for ever, and continue after it if the generator does."""
 
         def snake() -> Iterator[Any]:
             started.wait()

@@ -55,7 +55,7 @@ class Noisy:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A dozen pictures of their own sizes, in two classes."""
+    """A dozen images of their own sizes, in two classes."""
     pytest.importorskip("PIL")
     for number in range(12):
         place = tmp_path / "ab"[number % 2]
@@ -127,7 +127,7 @@ TRANSFORMS: list[Any] = [
 
 @pytest.mark.parametrize("transforms", TRANSFORMS, ids=["fused", "partly", "composed"])
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, range(11, -1, -1)), lambda d: ConcatDataset([d, d])])
-def test_pictures_are_augmented_as_they_were(folder: Path, transforms: list[Any], wrap: Any) -> None:
+def test_images_are_augmented_as_they_were(folder: Path, transforms: list[Any], wrap: Any) -> None:
     """Give the pixels of the batch, whether the kernel made it or not; name crop and flip."""
     dataset = wrap(ImageFolder(folder).map(*transforms))
     loader = DataLoader(dataset, 5, shuffle=True, seed=2, num_workers=2)
@@ -151,7 +151,7 @@ def test_pictures_are_augmented_as_they_were(folder: Path, transforms: list[Any]
         assert flip.parameters["flipped"] in (True, False)
 
 
-def test_the_parameters_are_those_that_made_the_picture() -> None:
+def test_the_parameters_are_those_that_made_the_image() -> None:
     """Cut the box out of the sample before, and mirror it as told: the sample after."""
     pictures = ArrayDataset(np.random.default_rng(0).integers(0, 255, (9, 20, 30), np.uint8))
     loader = DataLoader(pictures.map(RandomCrop(12), RandomHorizontalFlip()), 3, seed=1)
@@ -273,7 +273,7 @@ def test_a_stream_that_cannot_be_read_twice_is_refused() -> None:
 
 
 def test_without_a_seed_only_what_is_known_can_be_replayed() -> None:
-    """Replay the epoch begun last, and that of a loaded state; of others say what is missing."""
+    """Replay the epoch started last, and that of a loaded state; of others say what is missing."""
     loader = DataLoader(Noisy(12), 4, shuffle=True, generator=3)
     with pytest.raises(ArgumentError, match="without a seed"):
         loader.replay(epoch=0, step=0)
@@ -292,7 +292,7 @@ def test_without_a_seed_only_what_is_known_can_be_replayed() -> None:
 
 @pytest.mark.parametrize("generator", [None, 3])
 def test_a_pass_over_a_sampler_is_made_again(generator: int | None) -> None:
-    """Replay the pass begun last, and leave the sampler's generator where it is."""
+    """Replay the pass started last, and leave the sampler's generator where it is."""
     sampler = RandomSampler(range(12), generator=generator)
     loader = DataLoader(Noisy(12), 4, sampler=sampler, seed=0)
     with pytest.raises(ArgumentError, match="a RandomSampler can only be iterated"):
@@ -456,8 +456,8 @@ def test_an_epoch_is_worked_out_once_for_all_that_is_asked_of_it() -> None:
     assert [plain(batch) for batch in first] == again
 
 
-def test_pillows_pictures_are_looked_at_as_arrays() -> None:
-    """Find the picture in a sample of any kind."""
+def test_pillows_images_are_looked_at_as_arrays() -> None:
+    """Find the image in a sample of any kind."""
     image = pytest.importorskip("PIL.Image")
     picture = image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
     assert np.array_equal(picture_of((picture, 3)), np.asarray(picture))

@@ -25,7 +25,7 @@ from headrace.samplers import DistributedSampler
 def test_the_shares_are_equal_and_hold_everything(
     size: int, replicas: int, shuffle: bool, drop_last: bool, epoch: int
 ) -> None:
-    """Put the shares together: the epoch's order, cut short or begun again to be divided."""
+    """Put the shares together: the epoch's order, cut short or started again to be divided."""
     shares = []
     for rank in range(replicas):
         sampler = DistributedSampler(range(size), replicas, rank, shuffle, 5, drop_last)

@@ -145,7 +145,7 @@ def test_asking_for_a_state_changes_no_order(name: str) -> None:
     assert run(asked=True) == run(asked=False)
 
 
-def test_a_pass_begun_later_is_the_one_that_a_state_is_about() -> None:
+def test_a_pass_started_later_is_the_one_that_a_state_is_about() -> None:
     """Let an older iterator run on, and count the newest."""
     sampler = RandomSampler(range(SIZE), generator=3)
     old, new = iter(sampler), iter(sampler)

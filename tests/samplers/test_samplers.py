@@ -111,7 +111,7 @@ def test_making_a_pass_draws_nothing_before_its_first_index(make: Any) -> None:
 
 @every_random_one
 def test_samplers_pickle(make: Any) -> None:
-    """Go on in another process as here."""
+    """Continue in another process as here."""
     sampler = make(3)
     copy = pickle.loads(pickle.dumps(sampler))
     assert list(copy) == list(sampler)

@@ -24,7 +24,7 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         assert read_file(str(file)) == file.read_bytes()
 
 
-def test_a_missing_file_is_told_as_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_as_missing(tmp_path: Path) -> None:
     """Raise an error that is a FileNotFoundError, with its errno, naming the path or the target of the link."""
     path = str(tmp_path / "gone.jpg")
     with pytest.raises(MissingFile, match=r"gone\.jpg: there is no such file") as caught:
@@ -36,7 +36,7 @@ def test_a_missing_file_is_told_as_missing(tmp_path: Path) -> None:
         read_file(str(tmp_path / "link.jpg"))
 
 
-def test_what_cannot_be_read_is_told_as_unreadable(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_as_unreadable(tmp_path: Path) -> None:
     """Refuse a folder, a pipe without a writer, a socket, a device and a loop of links, each at once."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
@@ -70,7 +70,7 @@ def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_forbidden_file_is_told_as_unreadable(tmp_path: Path) -> None:
+def test_a_forbidden_file_is_reported_as_unreadable(tmp_path: Path) -> None:
     """Say that permission is what is missing."""
     file = tmp_path / "a.jpg"
     file.write_bytes(b"12")

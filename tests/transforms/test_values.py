@@ -134,7 +134,7 @@ def half_by_hand(value: float, dtype: str) -> int:
 
 @given(values=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=60), dtype=HALVES)
 def test_to_dtype_rounds_to_the_nearest_and_to_even(values, dtype):
-    """Give the bits that rounding by hand gives, beyond the largest value too, whatever NumPy is told to raise."""
+    """Give the bits that rounding by hand gives, beyond the largest value too, whatever NumPy is set to raise."""
     with np.errstate(all="raise"):
         halves = ToDtype(dtype)(np.array([values], np.float32))
     assert halves.dtype.name == dtype

@@ -31,7 +31,7 @@ def test_a_batch_that_is_held_is_never_written_to() -> None:
     assert [set(batch.tolist()) for batch in kept] == [{value} for value in range(9)]
 
 
-def test_a_batch_dropped_late_does_not_free_what_is_lent_anew() -> None:
+def test_a_batch_dropped_late_does_not_free_what_is_lent_again() -> None:
     """Lend a slot that is held, and drop the old batch: the slot is not lent twice at a time."""
     reader, allocator = SlotReader(1), SlotAllocator()
     _, held = delivered(reader, allocator, 1)
