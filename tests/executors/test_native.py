@@ -309,17 +309,17 @@ def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> N
 
 
 def test_nobody_waits_for_what_was_left_behind() -> None:
-    """Drop crew and job while a row is still being made, which closing had no time for."""
+    """Drop pool and job while a row is still being made, which closing had no time for."""
     large = ArrayDataset(np.zeros((1, 8000, 8000, 3), np.uint8)).map(Resize((4000, 4000)))
     begun = batch_beginner(large)([0], empty=np.empty)  # type: ignore[misc]
-    crew = cast("Any", kernel).Crew(1)
-    crew.submit(begun.job)
+    pool = cast("Any", kernel).ThreadPool(1)
+    pool.submit(begun.job)
     while begun.job.left:
         time.sleep(0)
-    assert not crew.close(0)
+    assert not pool.close(0)
     begun.job.abandon()
-    del crew
-    assert not begun.job.finished, "dropping the crew has waited for its thread"
+    del pool
+    assert not begun.job.finished, "dropping the pool has waited for its thread"
     begun.job.wait()  # the suite's leak check wants the thread to have ended
 
 
@@ -386,7 +386,7 @@ def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> 
 MAKING = """
 import os, signal, sys, threading, headrace
 from headrace import DataLoader, ImageFiles, Resize
-from headrace.context import sharing as crew
+from headrace.context import sharing
 
 jobs = []
 
@@ -399,7 +399,7 @@ def interrupt():
         pass
     os.kill(os.getpid(), signal.SIGINT)
 
-crew.run = run
+sharing.run = run
 threading.Thread(target=interrupt).start()
 dataset = ImageFiles([sys.argv[1]] * 100_000).map(Resize((8, 8)))
 try:

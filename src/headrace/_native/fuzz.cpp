@@ -1,5 +1,6 @@
 // A fuzzer's way in: bytes that choose a recipe and a source, then bytes that the source hands over as an image.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -69,6 +70,9 @@ static void make_row_from_shard(const std::shared_ptr<Recipe>& recipe, const std
   static const std::int64_t zero = 0;
   const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   require(file >= 0 && ::write(file, data, size) == static_cast<ssize_t>(size));
+  // An old file: a new one would have to settle before it is read.
+  const struct timespec long_ago[] = {{1, 0}, {1, 0}};
+  require(::futimens(file, long_ago) == 0);
   const std::int64_t offset = choice % 5 == 0 ? choice % 64 : 0;
   const std::int64_t length = choice % 7 == 0 ? static_cast<std::int64_t>(size) - choice % 32 : static_cast<std::int64_t>(size);
   const std::uint64_t begins[] = {0, path.size()};

@@ -9,8 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from headrace._native import kernel
-from headrace.context import memory, seeds
-from headrace.context import sharing as crew
+from headrace.context import memory, seeds, sharing
 from headrace.context.timing import add, timed
 from headrace.datasets import protocol
 from headrace.datasets.columns import Columns
@@ -179,7 +178,7 @@ def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any],
 def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> Any:
     """Make the batch of these keys, as `begin` begins it."""
     begun = begin(plan, base, keys, one, empty=empty)
-    crew.run(begun.job)
+    sharing.run(begun.job)
     return begun.finish()
 
 
@@ -187,7 +186,7 @@ def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any
     """Make the samples of these keys one by one, of what the kernel has made of all of them."""
     here = seeds.inside() or _anywhere()
     source, filled, job, check = _begun(plan, base, keys, here, memory.empty)
-    crew.run(job)
+    sharing.run(job)
     _count(job)
     check()
     missing, drawn = set(job.missing), job.drawn

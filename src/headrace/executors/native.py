@@ -1,13 +1,12 @@
-"""The executor of the kernel's own threads: Python begins and completes batches, and is not needed in between.
+"""The executor of the native extension's own threads: Python only begins and completes batches.
 
-    submit ──begin──> crew: rows of the oldest job ──> complete ──> next
-                                 └── rows given up ──> thread ──┘
+    submit ──begin──> thread pool: rows of the oldest job ──> complete ──> next
+                                        └── missing rows ──> thread ──┘
 
-All of Python's part is done by the thread that asks for batches, so nobody waits for Python's lock: batches of small
-pictures, which are made in less time than it takes to hand the lock from thread to thread, come as fast as the rows are
-made. All threads work at the same batch, so the first comes early, and one slow file holds up no core. Rows that the
-kernel gives up (a picture of another format, or a file that is no picture) are made step by step, in a thread of
-Python's that is started for them, while the others go on.
+The thread that asks for batches does all of Python's part, so nobody waits for the GIL. Handing the GIL from thread to
+thread takes longer than making a batch of small images. All threads work at the same batch, so the first batch comes
+early, and one slow file holds up no core. Rows that the extension cannot make (an image of another format, or a damaged
+file) are made step by step, in a Python thread that is started for them, while the others continue.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ class Native:
         self.capacity = workers * prefetch
         self._maker = maker
         self._batches = Recycler(keep=self.capacity)
-        self._crew: Any = cast("Any", kernel).Crew(workers)
+        self._pool: Any = cast("Any", kernel).ThreadPool(workers)
         self._guard = ForkGuard()
         self._events = 0
         self._begun: dict[int, Pending] = {}
-        """By identity: of two threads that see one finished, a single one takes it out."""
+        """By identity, so that one of two threads that see a batch finished takes it out."""
         self._done: deque[Outcome] = deque()
-        self._rest = _Rest(maker, workers, self._done, self._crew)
+        self._step_by_step = _StepByStep(maker, workers, self._done, self._pool)
         self._finish = weakref.finalize(
-            self, _finish, self._crew, self._begun, self._rest, self._done, self._batches, self._guard
+            self, _finish, self._pool, self._begun, self._step_by_step, self._done, self._batches, self._guard
         )
 
     def submit(self, work: Work) -> None:
@@ -67,7 +66,7 @@ class Native:
         pending = self._maker.begin(work, empty=self._batches.empty)
         if isinstance(pending, Pending):
             self._begun[id(pending)] = pending
-            self._crew.submit(pending.begun.job)
+            self._pool.submit(pending.begun.job)
         else:
             self._done.append(pending)
 
@@ -78,16 +77,16 @@ class Native:
         while True:
             self._check_open()
             outcome = self._ready()
-            self._check_open()  # what another thread has closed meanwhile may lack rows
+            self._check_open()  # if another thread has closed meanwhile, rows may be missing
             if outcome is not None:
                 return outcome
             left = EVER if ends is None else ends - monotonic()
             if left <= 0:
                 raise WorkerTimeout(self._explain(timeout))
-            self._events = self._crew.wait(self._events, left)
+            self._events = self._pool.wait(self._events, left)
 
     def close(self) -> None:
-        """Stop the threads after the rows at hand, and wait for them; whoever waits for a batch is woken."""
+        """Stop the threads after their current rows, and wait for them. Wakes whoever waits for a batch."""
         self._finish()
 
     def _check_open(self) -> None:
@@ -95,7 +94,7 @@ class Native:
             raise closed_while_reading()
 
     def _ready(self) -> Outcome | None:
-        # Another thread may close meanwhile, which empties both.
+        # Another thread may close meanwhile, which empties both containers.
         if self._done:
             with contextlib.suppress(IndexError):
                 return self._done.popleft()
@@ -103,12 +102,12 @@ class Native:
             if pending.begun.job.finished and self._begun.pop(id(pending), None) is not None:
                 if not pending.begun.job.missing:
                     return self._maker.complete(pending)
-                self._rest.complete(pending)
+                self._step_by_step.complete(pending)
         return None
 
     def _explain(self, timeout: float | None) -> str:
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
-        for pending in [*self._begun.values(), *self._rest.at]:
+        for pending in [*self._begun.values(), *self._step_by_step.at]:
             work, job = pending.work, pending.begun.job
             begun = work.rows - job.left
             rows = [work.name(row) for row in job.missing if row < begun]
@@ -116,21 +115,21 @@ class Native:
         return "\n".join(lines)
 
 
-class _Rest:
-    """Completes batches with rows that the kernel has given up, each in a thread, so many at a time."""
+class _StepByStep:
+    """Completes batches with missing rows, each in a thread of its own, at most ``workers`` at a time."""
 
-    def __init__(self, maker: Maker, workers: int, done: deque[Outcome], crew: Any) -> None:
+    def __init__(self, maker: Maker, workers: int, done: deque[Outcome], pool: Any) -> None:
         self._maker = maker
-        self._turns = threading.Semaphore(workers)
+        self._slots = threading.Semaphore(workers)
         self._done = done
-        self._crew = crew
+        self._pool = pool
         self._stop = Stop()
         self._threads: dict[threading.Thread, Pending | None] = {}
-        """Those that may still run, with what they complete; one that is through stays until it has ended."""
+        """Threads that may still run, with the batch that each completes; None if it has completed it."""
 
     @property
     def at(self) -> list[Pending]:
-        """What is being completed, or waits for its turn."""
+        """Batches that are being completed or wait for their turn."""
         return [pending for pending in list(self._threads.values()) if pending is not None]
 
     def complete(self, pending: Pending) -> None:
@@ -139,19 +138,19 @@ class _Rest:
         self._threads[thread] = pending
         try:
             thread.start()
-        except RuntimeError:  # none is to be had
+        except RuntimeError:  # the operating system gives no more threads
             del self._threads[thread]
             self._done.append(self._maker.complete(pending, stop=self._stop))
-            self._crew.ring()
+            self._pool.notify()
         else:
-            if self._stop.is_set:  # closed meanwhile, by a thread that could not wait for one that had not begun
+            if self._stop.is_set:  # closed meanwhile, by a thread that did not see this one
                 thread.join(PATIENCE)
 
     def _run(self, pending: Pending) -> None:
-        with self._turns, recycling(Recycler(keep=SCRATCH)):
+        with self._slots, recycling(Recycler(keep=SCRATCH)):
             self._done.append(self._maker.complete(pending, stop=self._stop))
         self._threads[threading.current_thread()] = None
-        self._crew.ring()
+        self._pool.notify()
 
     def _forget(self) -> None:
         """Forget the threads that have ended."""
@@ -160,7 +159,7 @@ class _Rest:
                 self._threads.pop(thread, None)
 
     def close(self) -> list[str]:
-        """End the threads after the samples at hand, and name those that take too long."""
+        """End the threads after their current samples, and name those that take too long."""
         self._stop.set()
         return lifecycle.join((thread, partial(self._doing, thread)) for thread in list(self._threads))
 
@@ -170,22 +169,26 @@ class _Rest:
 
 
 def _finish(
-    crew: Any, begun: dict[int, Pending], rest: _Rest, done: deque[Outcome], batches: Recycler, guard: ForkGuard
+    pool: Any,
+    begun: dict[int, Pending],
+    step_by_step: _StepByStep,
+    done: deque[Outcome],
+    batches: Recycler,
+    guard: ForkGuard,
 ) -> None:
     if guard.in_child:
-        return  # a fork took the executor along, but not its threads
+        return  # a forked child has the executor, but not its threads
     late = []
     try:
-        for pending in list(
-            begun.values()
-        ):  # those too that a thread has taken to itself, because such are quickly made
+        # The pool has forgotten jobs that one thread makes by itself: stop them too.
+        for pending in list(begun.values()):
             pending.begun.job.stop()
-        if not crew.close(PATIENCE):
+        if not pool.close(PATIENCE):
             late.append(still_running("the native extension", "reading a file", PATIENCE))
             for pending in list(begun.values()):
                 pending.begun.job.abandon()
-        late += rest.close()
-    finally:  # Ctrl-C may come while threads are waited for
+        late += step_by_step.close()
+    finally:  # Ctrl-C may come during the wait
         begun.clear()
         done.clear()
         batches.close()
