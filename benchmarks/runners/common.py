@@ -179,6 +179,29 @@ def measure(
         if seen >= settle and last >= warm_until:
             break
 
+    steady = _steady(stream, seconds, last, settle, first_epoch)
+
+    memory_until = perf_counter() + memory_seconds
+    with memory:
+        for seen in count():
+            _, _, batch, arrived = next(stream)
+            if seen >= settle and arrived >= memory_until:
+                break
+
+    return {
+        **steady,
+        "first_batch_s": first_batch,
+        "imports_s": None if started is None else ready - started,
+        "peak_pss_mib": memory.peak,
+        "idle_pss_mib": idle,
+        "facts": facts.summary() if has_images else None,
+    }
+
+
+def _steady(
+    stream: Iterator[tuple[int, int, Any, float]], seconds: float, last: float, settle: int, first_epoch: int
+) -> dict[str, Any]:
+    """Measure the third stretch, which begins at the arrival of the ``last`` batch."""
     steady = images = delivered = 0.0
     gaps: list[float] = []
     cpu_before, timed_from = tree_cpu(), last
@@ -193,27 +216,13 @@ def measure(
             gaps.append(arrived - last)
         last = arrived
     cpu_after = tree_cpu()
-
-    memory_until = perf_counter() + memory_seconds
-    with memory:
-        for seen in count():
-            _, _, batch, arrived = next(stream)
-            if seen >= settle and arrived >= memory_until:
-                break
-
+    known = cpu_before is not None and cpu_after is not None
     return {
         "images_per_s": images / steady,
         "images": int(images),
         "steady_s": steady,
-        "first_batch_s": first_batch,
-        "imports_s": None if started is None else ready - started,
         "epoch_gap_s": median(gaps) if gaps else None,
-        "cpu_s_per_1000": None
-        if cpu_before is None or cpu_after is None
-        else (cpu_after - cpu_before) / delivered * 1000,
-        "peak_pss_mib": memory.peak,
-        "idle_pss_mib": idle,
-        "facts": facts.summary() if has_images else None,
+        "cpu_s_per_1000": (cpu_after - cpu_before) / delivered * 1000 if known else None,
     }
 
 

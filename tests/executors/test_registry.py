@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import DataLoader, LoaderClosed
-from headrace.errors import ArgumentError
+from headrace import DataLoader
+from headrace.errors import ArgumentError, LoaderClosed
 from headrace.executors import registry
 
 if TYPE_CHECKING:
