@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace.context import seeds
+from headrace.datasets.views import Mapped
 from headrace.errors import ArgumentError
 from headrace.transforms import (
     CenterCrop,
@@ -21,6 +24,7 @@ from headrace.transforms import (
     Resize,
     ToCHW,
     ToFloat,
+    base,
 )
 from tests.transforms.samples import MEAN, STD, image_of_noise
 
@@ -116,3 +120,35 @@ def test_composed_to_float_still_goes_by_its_name():
     with pytest.raises(ArgumentError, match=r"^Normalize got an image with 4 channels"):
         compose(image_of_noise(channels=4))
     assert repr(compose) == f"Compose(ToFloat(), {Normalize(MEAN, STD)!r})"
+
+
+def plus(sample, rng):
+    return sample + rng.integers(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("functions", "sample", "result"),
+    [
+        ((abs, float, str), -3, "3.0"),
+        ((str.split, len), "any kind of text", 4),
+        ((plus, plus, lambda number: number * 2), 1, 6),
+        ((lambda pair: (pair[1], pair[0]), list), (1, "a"), ["a", 1]),
+        ((lambda row: {**row, "sum": row["x"] + row["y"]}, dict.items, sorted), {"x": 1, "y": 2}, None),
+        ((), None, None),
+    ],
+    ids=["number", "text", "drawing", "tuple", "mapping", "nothing"],
+)
+def test_compose_knows_nothing_of_images(functions, sample, result):
+    """Put functions of numbers, texts, tuples and mappings one after the other, by Compose and by map."""
+    if isinstance(sample, dict):
+        result = [("sum", 3), ("x", 1), ("y", 2)]
+    assert Compose(*functions)(sample) == result
+    assert Compose(*functions)(sample, np.random.default_rng(0)) == result
+    assert Mapped([sample], *functions)[0] == result
+
+
+def test_the_base_of_transforms_imports_nothing_of_images():
+    """Name no module of images in the file of Transform and Compose."""
+    tree = ast.parse(Path(base.__file__).read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in modules if name and "image" in name]

@@ -146,6 +146,16 @@ class Described(Sharpened):
         return Resize(self.size).native_step()
 
 
+@dataclass(frozen=True, slots=True)
+class Brighter(Resize):
+    """Override in a dataclass with slots: Python builds the class twice."""
+
+    by: int = 5
+
+    def transform_image(self, image: Any, rng: Any) -> Any:
+        return np.minimum(Resize.transform_image(self, image, rng), 250) + np.uint8(self.by)
+
+
 class OwnFloat(ToFloat):
     """Another range."""
 
@@ -261,7 +271,7 @@ def test_a_table_of_values_makes_it_native(after: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize(
     "transform",
-    [Sharpened((20, 20)), Called(1.0), OtherBox(20), Mixed((20, 20))],
+    [Sharpened((20, 20)), Called(1.0), OtherBox(20), Mixed((20, 20)), Brighter((20, 20), by=3)],
     ids=lambda transform: type(transform).__name__,
 )
 def test_a_subclass_that_does_something_else_is_described_no_longer(transform: Any) -> None:

@@ -48,7 +48,7 @@ def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
         shrink = scaling_of(base, transforms) is not None
         return fused.plan(transforms, max_pixels=decoding.max_pixels, shrink=shrink)
     shape = cast("tuple[int, ...]", source.image_shape)
-    plan = fused.plan(transforms, picture=shape)
+    plan = fused.plan(transforms, image_shape=shape)
     moved = any(getattr(transform, "geometric", False) for transform in plan.transforms[: plan.fused])
     # Stand-ins of the rows' shapes: no row is read, which may lie in a file.
     rows = tuple(np.broadcast_to(np.uint8(0), each) for each in (shape, *(a.shape[1:] for a in source.beside)))

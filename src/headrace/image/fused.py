@@ -111,7 +111,7 @@ class Plan:
 def plan(
     transforms: Sequence[Callable[..., Any]],
     *,
-    picture: Shape | None = None,
+    image_shape: Shape | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     shrink: bool = False,
     level: str = "",
@@ -124,11 +124,11 @@ def plan(
     >>> plan(chain).fused, plan(chain).why[2:]
     (2, ('not a headrace transform', 'it follows an unfused transform'))
 
-    ``picture`` is the shape that all images have, ``(H, W)`` or ``(H, W, C)`` of uint8. None stands for files, whose
-    images are RGB, each of its own size. ``shrink`` lets files be decoded smaller, ``level`` names the instructions.
+    ``image_shape`` is the shape of every image, ``(H, W)`` or ``(H, W, C)`` of uint8. None is for files, whose images
+    are RGB, each of its own size. ``shrink`` lets files be decoded smaller, ``level`` names the instructions.
     """
     transforms = tuple(transforms)
-    chain = Chain(picture)
+    chain = Chain(image_shape)
     known = fused = 0
     recipe, reason = None, ""
     for transform in transforms:
@@ -143,7 +143,7 @@ def plan(
     why += ["it follows an unfused transform"] * (len(transforms) - len(why))
     if recipe is None:
         return Plan(transforms, 0, tuple(why), None)
-    flat = picture is not None and len(picture) == 2 and not recipe.channels_first
+    flat = image_shape is not None and len(image_shape) == 2 and not recipe.channels_first
     sides: Shape = (recipe.height, recipe.width) if flat else (recipe.height, recipe.width, recipe.channels)
     shape = (sides[2], *sides[:2]) if recipe.channels_first else sides
     return Plan(transforms, fused, tuple(why), recipe, shape, _dtype(recipe.values))
@@ -155,7 +155,7 @@ def _add(chain: Chain, transform: Callable[..., Any]) -> str:
     if describe is None:
         return "not a headrace transform"
     step = describe()
-    return "it has no native step" if step is None else chain.add(step)
+    return "it has no native step" if step is None else str(step.add_to(chain))
 
 
 def _recipe(chain: Chain, **limits: Any) -> Recipe:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,21 +24,14 @@ Numbers = tuple[tuple[str, Any], ...]
 """A step as the extension takes it: its kind first, then its numbers, by name."""
 
 
-class NativeStep:
+class NativeStep(Protocol):
     """One thing that the native extension does to an image: what `Transform.native_step` returns."""
-
-    __slots__ = ()
-    moves_pixels: ClassVar[bool] = True
-    """Whether it works on bytes with channels last, before any value changes."""
-    follows_flip: ClassVar[bool] = False
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain; or return why it cannot follow what is there."""
-        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class Scale(NativeStep):
+class Scale(NamedTuple):
     """Scale all of an image, its shorter side to ``size`` or both sides to (height, width)."""
 
     size: int | tuple[int, int]
@@ -48,7 +40,7 @@ class Scale(NativeStep):
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
-        refusal = chain.scale(self.interpolation, antialias=self.antialias)
+        refusal = chain.move() or chain.scale(self.interpolation, antialias=self.antialias)
         if refusal:
             return refusal
         if isinstance(self.size, int):
@@ -61,8 +53,7 @@ class Scale(NativeStep):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleRandomPart(NativeStep):
+class ScaleRandomPart(NamedTuple):
     """Scale a part of random area and shape to (height, width)."""
 
     size: tuple[int, int]
@@ -74,7 +65,7 @@ class ScaleRandomPart(NativeStep):
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
-        refusal = chain.scale(self.interpolation, antialias=self.antialias)
+        refusal = chain.move() or chain.scale(self.interpolation, antialias=self.antialias)
         if refusal:
             return refusal
         numbers = zip(
@@ -87,8 +78,7 @@ class ScaleRandomPart(NativeStep):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class CropCenter(NativeStep):
+class CropCenter(NamedTuple):
     """Cut the middle out, with a margin of zeros where the image is smaller."""
 
     size: tuple[int, int]
@@ -96,15 +86,14 @@ class CropCenter(NativeStep):
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
         fits = chain.size is not None and self.size[0] <= chain.size[0] and self.size[1] <= chain.size[1]
-        refusal = "" if fits else chain.pad(0, "constant")
+        refusal = chain.move() or ("" if fits else chain.pad(0, "constant"))
         if not refusal:
             chain.steps.append((("kind", "center_crop"), *_sides(self.size)))
             chain.size = self.size
         return refusal
 
 
-@dataclass(frozen=True, slots=True)
-class CropRandomPart(NativeStep):
+class CropRandomPart(NamedTuple):
     """Cut a part of a size out, anywhere in the image and its padding."""
 
     size: tuple[int, int]
@@ -115,8 +104,9 @@ class CropRandomPart(NativeStep):
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
-        pads = any(self.padding) or self.pad_if_needed
-        refusal = chain.pad(self.fill, self.mode, self.padding, needed=self.pad_if_needed) if pads else ""
+        refusal = chain.move()
+        if not refusal and (any(self.padding) or self.pad_if_needed):
+            refusal = chain.pad(self.fill, self.mode, self.padding, needed=self.pad_if_needed)
         if not refusal:
             padding = _padding(self.padding)
             chain.steps.append(
@@ -126,8 +116,7 @@ class CropRandomPart(NativeStep):
         return refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Widen(NativeStep):
+class Widen(NamedTuple):
     """Widen an image on its four sides."""
 
     padding: Sides
@@ -136,7 +125,7 @@ class Widen(NativeStep):
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
-        refusal = chain.pad(self.fill, self.mode, self.padding)
+        refusal = chain.move() or chain.pad(self.fill, self.mode, self.padding)
         if refusal:
             return refusal
         chain.steps.append((("kind", "pad"), *_padding(self.padding)))
@@ -146,25 +135,22 @@ class Widen(NativeStep):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Flip(NativeStep):
+class Flip(NamedTuple):
     """Mirror an image left to right with a probability: draws one number, whatever it is."""
 
-    follows_flip: ClassVar[bool] = True
     chance: float
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
-        chain.flipped = True
-        chain.steps.append((("kind", "flip"), ("chance", self.chance)))
-        return ""
+        refusal = chain.move(flip=True)
+        if not refusal:
+            chain.flipped = True
+            chain.steps.append((("kind", "flip"), ("chance", self.chance)))
+        return refusal
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelsFirst(NativeStep):
+class ChannelsFirst(NamedTuple):
     """Put channels first."""
-
-    moves_pixels: ClassVar[bool] = False
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
@@ -174,15 +160,13 @@ class ChannelsFirst(NativeStep):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeValues(NativeStep):
+class ChangeValues(NamedTuple):
     """Change each value by itself: the extension looks up what each of the 256 values of a byte becomes.
 
     The table is made by calling ``function`` on an image, so it must draw nothing, look at no place in the image, and
     return floats of 2 or 4 bytes.
     """
 
-    moves_pixels: ClassVar[bool] = False
     function: Callable[[Image], Image]
     dtype: np.dtype[Any]
     """What comes out."""
@@ -233,14 +217,11 @@ class Chain:
         """The dtype of the images that come out."""
         return self.values[-1].dtype if self.values else np.dtype(np.uint8)
 
-    def add(self, step: NativeStep) -> str:
-        """Take one more step; or return why not."""
-        if step.moves_pixels:
-            if self.values or self.channels_first:
-                return "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
-            if self.flipped and not step.follows_flip:
-                return "it follows a flip, but the native extension flips last"
-        return step.add_to(self)
+    def move(self, *, flip: bool = False) -> str:
+        """Return why no pixels can be moved any more; empty where they can."""
+        if self.values or self.channels_first:
+            return "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
+        return "it follows a flip, but the native extension flips last" if self.flipped and not flip else ""
 
     def scale(self, interpolation: Interpolation, *, antialias: bool) -> str:
         """Note how images are scaled: once, and before they are padded."""

@@ -27,26 +27,23 @@ class Step(Protocol):
         ...
 
 
-def _is_outdated(cls: type[Transform], description: str) -> bool:
-    """Say whether a class overrides what a transform does after the last class that described it."""
-    order = cls.__mro__
-    for number, kind in enumerate(order):
-        if description in vars(kind):
-            return False
-        inherited = {name for base in order[number + 1 :] for name in vars(base)}
-        if any(name in inherited for name, thing in vars(kind).items() if _does_something(cls, name, thing)):
+def _forget_what_is_outdated(cls: type[Transform]) -> None:
+    """Reset what describes a class, where a class of its line overrides what is done, and not the description."""
+    order, inert = cls.__mro__, frozenset((*cls.described, "check_order", "settings"))
+    changed = next(number for number, kind in enumerate(order) if _overrides(kind, order[number + 1 :], inert))
+    for name in cls.described:
+        definers = [kind for kind in order if name in vars(kind)]
+        if order.index(definers[0]) > changed:
+            setattr(cls, name, vars(definers[-1])[name])
+
+
+def _overrides(kind: type, bases: tuple[type, ...], inert: frozenset[str]) -> bool:
+    """Say whether a class overrides a method or a property that does something; Transform ends the search."""
+    for name, thing in vars(kind).items():
+        does = (callable(thing) or isinstance(thing, property)) and name not in inert
+        if does and (name == "__call__" or not name.startswith("__")) and any(name in vars(base) for base in bases):
             return True
-    return False
-
-
-def _does_something(cls: type[Transform], name: str, thing: Any) -> bool:
-    method = callable(thing) or isinstance(thing, property)
-    harmless = name in cls.described or name in ("check_order", "settings")
-    return method and not harmless and (name == "__call__" or not name.startswith("__"))
-
-
-def _default(cls: type[Transform], description: str) -> Any:
-    return next(vars(kind)[description] for kind in reversed(cls.__mro__) if description in vars(kind))
+    return kind is Transform
 
 
 class Transform:
@@ -80,13 +77,11 @@ class Transform:
     mergeable: ClassVar[bool] = False
     """Whether a later transform of the same `Compose` may take it into a quicker step of its own."""
     described: ClassVar[tuple[str, ...]] = ("draws", "mergeable", "native_step", "merged", "drawn", "unpacked")
-    """The names of what describes ``apply``: without meaning once ``apply`` is another."""
+    """The names of what describes ``apply``: wrong once ``apply`` is another."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in cls.described:
-            if _is_outdated(cls, name):
-                setattr(cls, name, _default(cls, name))
+        _forget_what_is_outdated(cls)
 
     def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
         """Return the sample transformed; without ``rng``, numbers are drawn from `headrace.rng`."""

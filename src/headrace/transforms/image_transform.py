@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -51,20 +50,19 @@ class Device(Protocol):
         """Return the images as ``(N, C, H, W)``."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceStep:
+class DeviceStep(NamedTuple):
     """What a transform does to a whole batch on a device, with a framework's arrays."""
 
     run: Callable[..., Any]
     """Called ``run(images, device, **constants)`` with a `Device`; returns the images."""
-    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    constants: Mapping[str, tuple[float, ...]] = {}
     """Numbers by name, which `run` gets as float32 arrays on the device."""
 
 
 class ImageTransform(Transform):
     """Change the image of a sample: the base class of our image transforms, and of yours.
 
-    >>> from dataclasses import dataclass, field
+    >>> from dataclasses import dataclass
     >>> import numpy as np
     >>> from headrace.transforms import ImageTransform
     >>> @dataclass(frozen=True)
