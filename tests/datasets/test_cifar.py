@@ -148,7 +148,7 @@ def test_a_loader_gathers_whole_batches(tmp_path: Path) -> None:
     assert dataset.read_batch([1, 0])[1].tolist() == dataset.labels[[1, 0]].tolist()
     image, label = dataset[-1]
     assert (image.shape, label) == ((32, 32, 3), dataset.labels[-1])
-    assert repr(dataset) == f"<CIFAR10 train: 20 pictures, {tmp_path}/x (not verified)>"
+    assert repr(dataset) == f"<CIFAR10 train: 20 images, {tmp_path}/x (not verified)>"
     assert dataset.where(3) == f"{tmp_path}/x, train row 3"
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy.images, dataset.images)
@@ -219,7 +219,7 @@ def test_a_folder_with_a_file_called_train_is_no_cifar_100(tmp_path: Path) -> No
         ("test_batch", as_pickle(labels=[1]), "no uint8 array"),
         ("test_batch", as_pickle(data=np.zeros((1, 3072)), labels=[1]), "no uint8 array"),
         ("test_batch", as_pickle(data=np.zeros((1, 3071), np.uint8), labels=[1]), "no uint8 array"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[1, 2]), "1 pictures and 2 labels"),
+        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[1, 2]), "1 images and 2 labels"),
         ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[[1]]), "no list of labels"),
         ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[2**70]), "no list of labels"),
         ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[10]), "a label is 10, .* 10 classes"),

@@ -197,7 +197,7 @@ def test_fddb_gives_images_with_their_faces(fddb: tuple[Path, Path]) -> None:
     assert (picture.shape, ellipses.shape, boxes.shape) == ((48, 61, 3), (2, 5), (2, 4))
     np.testing.assert_allclose(ellipses, FACES["2002/08/26/big/img_265"], atol=1e-6)
     np.testing.assert_array_equal(faces.ellipses(-5), ellipses)
-    assert repr(faces) == "<FaceDataset of 9 pictures with 12 faces, no root>"
+    assert repr(faces) == "<FaceDataset of 9 images with 12 faces, no root>"
     assert faces.path(4).endswith("originalPics/2002/08/26/big/img_2_265.jpg")
     ellipses[:] = 0
     assert faces.ellipses(4).any()
@@ -260,9 +260,9 @@ FACE = "12.5 8.5 1.2 26.9 16.1  1"
         (["a", "1", FACE, "b", "9999999999"], r"line 5: '9999999999': a number of faces"),
         (["a", "1", FACE, "b", "2", FACE], r"ends after line 6, '12.5 .*': face 2 of 2 was expected"),
         (["a", "1", FACE, "b"], r"ends after line 4, 'b': a number of faces was expected"),
-        (["a", "1", FACE], r"ends after line 3, .*: the picture b, of line 2 of FDDB-fold-01.txt"),
-        ([], r"ends after line 0, '': the picture a, of line 1"),
-        (["a", "1", FACE, "c", "0"], r"line 4: 'c': the picture b was expected"),
+        (["a", "1", FACE], r"ends after line 3, .*: the image b, of line 2 of FDDB-fold-01.txt"),
+        ([], r"ends after line 0, '': the image a, of line 1"),
+        (["a", "1", FACE, "c", "0"], r"line 4: 'c': the image b was expected"),
         (["a", "2", FACE, "b", "1", FACE], r"line 4: 'b': major radius"),
         (["a", "1", "12.5 8.5 1.2 26.9  1", "b", "0"], r"line 3: '12.5 8.5 1.2 26.9  1': .*six numbers"),
         (["a", "1", "12.5 0 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* radii above 0"),
@@ -270,8 +270,8 @@ FACE = "12.5 8.5 1.2 26.9 16.1  1"
         (["a", "1", "12.5 nan 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* six numbers"),
         (["a", "1", "inf 8 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* six numbers"),
         (["a", "1", "12,5 8 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* for face 1 of 1"),
-        (["a", "1", FACE, "b", "1", FACE, "", "c"], r"line 8: 'c': no more pictures are in FDDB-fold-01.txt"),
-        (["a", "1", FACE, "b\udcff"], r"line 4: .*the picture b was expected"),
+        (["a", "1", FACE, "b", "1", FACE, "", "c"], r"line 8: 'c': no more images are in FDDB-fold-01.txt"),
+        (["a", "1", FACE, "b\udcff"], r"line 4: .*the image b was expected"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -368,6 +368,6 @@ def test_a_sheet_of_images_without_annotations_shows_them(folder: Path, tmp_path
     FaceDataset(folder).save_sheet(tmp_path / "sheet.png")
     FaceDataset([]).save_sheet(tmp_path / "empty.png")
     before = (folder / "0.jpg").read_bytes()
-    with pytest.raises(ArgumentError, match="is one of the pictures"):
+    with pytest.raises(ArgumentError, match="is one of the images"):
         FaceDataset(folder).save_sheet(folder / "0.jpg")
     assert (folder / "0.jpg").read_bytes() == before

@@ -43,7 +43,7 @@ def test_an_index_counts_from_either_end(folder: Path) -> None:
     dataset = ImageFiles(names(folder), labels=[5, 6, 7])
     assert dataset[-1][1] == dataset[np.int64(2)][1] == dataset[np.uint8(2)][1] == 7
     for index in (3, -4):
-        with pytest.raises(IndexError, match=f"index {index} is out of range for 3 pictures") as caught:
+        with pytest.raises(IndexError, match=f"index {index} is out of range for 3 images") as caught:
             dataset[index]
         assert type(caught.value) is IndexError
     for wrong in (True, np.True_, 1.0, "1", None, slice(2)):
@@ -202,4 +202,4 @@ def test_an_empty_folder_is_an_empty_dataset(tmp_path: Path) -> None:
     dataset = ImageFiles.under(tmp_path)
     assert len(dataset) == 0
     assert list(dataset) == []
-    assert repr(dataset) == f"<ImageFiles of 0 pictures, {tmp_path}>"
+    assert repr(dataset) == f"<ImageFiles of 0 images, {tmp_path}>"

@@ -49,7 +49,7 @@ def test_a_sample_is_pixels_and_the_label_of_its_folder(tmp_path: Path) -> None:
     dataset = ImageFolder(str(tmp_path))
     assert [(image.shape, label) for image, label in dataset] == [((8, 8, 3), 0), ((8, 8, 3), 1), ((8, 8, 3), 1)]
     assert dataset.path(1) == str(tmp_path / "b" / "2.png")
-    assert repr(dataset) == f"<ImageFolder of 3 pictures in 2 classes, {tmp_path}>"
+    assert repr(dataset) == f"<ImageFolder of 3 images in 2 classes, {tmp_path}>"
 
 
 def test_what_is_hidden_is_left_out(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_extensions_are_chosen(tmp_path: Path) -> None:
 def test_extensions_that_are_none_are_refused(tmp_path: Path, wrong: list[str]) -> None:
     """Ask for the dot, and for at least one."""
     plant(tmp_path, ["a/1.jpg"])
-    with pytest.raises(ArgumentError, match="extensions must"):
+    with pytest.raises(ArgumentError, match=r"extensions (must|is empty)"):
         ImageFolder(tmp_path, extensions=wrong)
 
 
@@ -127,7 +127,7 @@ def test_a_class_without_an_image_is_an_error_unless_allowed(tmp_path: Path) -> 
     """Name the empty folders; with allow_empty they keep their labels."""
     plant(tmp_path, ["a/1.jpg", "b/notes.txt", "d/2.jpg"])
     (tmp_path / "c").mkdir()
-    with pytest.raises(MissingFile, match="no picture in 2 of 4 class folders: b, c") as caught:
+    with pytest.raises(MissingFile, match="no image in 2 of 4 class folders: b, c") as caught:
         ImageFolder(tmp_path)
     assert "allow_empty=True" in str(caught.value)
     dataset = ImageFolder(tmp_path, allow_empty=True)

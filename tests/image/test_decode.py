@@ -261,7 +261,7 @@ def test_without_pillow_the_error_says_what_to_install() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], input=encoded(PHOTO, "PNG"), capture_output=True, check=True
     )
     assert said.stdout.decode().strip() == (
-        "decoding pictures needs Pillow, which is not installed: pip install 'headrace[images]'"
+        "decoding images needs Pillow, which is not installed: pip install 'headrace[images]'"
     )
 
 

@@ -44,13 +44,13 @@ class ArrayDataset(Dataset[Any]):
     Rows are views, or copies where an array is memory-mapped; a loader gathers whole batches at a time, without
     touching single rows.
 
-    An array may be of NumPy, of torch or JAX on the CPU, neither of which is copied, or anything else that turns into
-    one. The path of a ``.npy`` file is an array too: mapped, so that it stays on the disk, and opened again by each
-    process that the dataset is sent to. A mapped file (`numpy.memmap` too) must stay as it is while it is read: when
-    it is cut short, replaced, written to or removed, the next batch raises `BadFile` with its name and the row.
+    An array may come from NumPy, torch or JAX (on the CPU, without a copy), or be anything that NumPy converts. The
+    path of a ``.npy`` file is memory-mapped: its rows stay on disk, and each worker process opens the file itself. Do
+    not change a mapped file (`numpy.memmap` too) while it is read: if it is cut short, replaced, written to or removed,
+    the next batch raises `BadFile` with its name and the row.
 
-    Raises `ArgumentError` for arrays of different lengths, without rows' axis, or of Python objects; `MissingFile`,
-    `UnreadableFile` and `BadFile` for a file.
+    Raises `ArgumentError` for arrays of different lengths, without an axis of rows, or of Python objects;
+    `MissingFile`, `UnreadableFile` and `BadFile` for a file.
     """
 
     suits_threads = True
@@ -169,12 +169,12 @@ def _array(array: Any, number: int) -> NDArray[Any]:
 def _mapped(path: str) -> NDArray[Any]:
     """Open a ``.npy`` file; what is in it is read when its rows are."""
     if Path(path).is_fifo():  # whose other end would be waited for
-        raise UnreadableFile(f"{path}: it is a pipe; a .npy file was expected. Mend the path.")
+        raise UnreadableFile(f"{path}: it is a pipe; a .npy file was expected. Fix the path.")
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         kind = MissingFile if isinstance(error, FileNotFoundError) else UnreadableFile
-        unread = kind(f"{path}: cannot be opened: {error.strerror or error}; a .npy file was expected. Mend the path.")
+        unread = kind(f"{path}: cannot be opened: {error.strerror or error}; a .npy file was expected. Fix the path.")
         unread.errno = error.errno
         raise unread from error
     except Exception as error:  # NumPy raises anything on strangers' bytes

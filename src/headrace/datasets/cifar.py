@@ -54,7 +54,7 @@ class Layout:
         return all(isinstance(place, int) for place in self.labels.values())
 
     def files(self, *, train: bool) -> tuple[str, ...]:
-        """Return the names of the files with the pictures of a split."""
+        """Return the names of the files with the images of a split."""
         return self.train if train else (self.test,)
 
 
@@ -84,7 +84,7 @@ CIFAR100_LAYOUTS = (
 
 
 class CifarDataset(ArrayDataset):
-    """What `CIFAR10` and `CIFAR100` have in common: where the files are, and one array of all pictures.
+    """The base of `CIFAR10` and `CIFAR100`: finds the files, and holds all images in one array.
 
     ``dataset[i]`` is ``(image, label)``: a ``(32, 32, 3)`` uint8 view of `images`, and an ``np.int64``.
     """
@@ -106,7 +106,7 @@ class CifarDataset(ArrayDataset):
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """All pictures: ``(N, 32, 32, 3)`` uint8, RGB."""
+        """All images: ``(N, 32, 32, 3)`` uint8, RGB."""
         return self.arrays[0]
 
     @property
@@ -135,12 +135,12 @@ class CifarDataset(ArrayDataset):
         return self._verified
 
     def where(self, index: int) -> str:
-        """Say which row of which split a sample is, for errors."""
+        """Name the file, the split and the row of a sample, for errors."""
         return f"{self._source}, {self.split} row {index}"
 
     def __repr__(self) -> str:
         checked = "MD5 as published" if self._verified else "not verified"
-        return f"<{type(self).__name__} {self.split}: {len(self)} pictures, {self._source} ({checked})>"
+        return f"<{type(self).__name__} {self.split}: {len(self)} images, {self._source} ({checked})>"
 
     @classmethod
     def is_at(cls, root: str | os.PathLike[str]) -> bool:
@@ -161,7 +161,7 @@ class CifarDataset(ArrayDataset):
 
     @classmethod
     def _candidates(cls, root: Path, *, train: bool) -> Iterator[tuple[Path, set[str], _Folder | _Archive]]:
-        """Give the files to look for, those that must stand beside them, and what to read if they are there."""
+        """Yield the files to look for, those that must be beside them, and what to read if they exist."""
         for layout in cls._layouts:
             for folder in (root / layout.folder, root):
                 names = {name for name, _ in layout.names.values()}
@@ -184,7 +184,7 @@ class CifarDataset(ArrayDataset):
 
 
 class CIFAR10(CifarDataset):
-    r"""CIFAR-10: 60,000 pictures of 32x32 in 10 classes, from local files, in memory as one array.
+    r"""CIFAR-10: 60,000 images of 32x32 in 10 classes, from local files, in memory as one array.
 
     >>> import pathlib, tempfile
     >>> from headrace import DataLoader
@@ -198,7 +198,7 @@ class CIFAR10(CifarDataset):
     ((2, 32, 32, 3), dtype('uint8'), array([0, 1]), ['airplane', 'automobile'])
 
     ``root``: the folder with the files as downloaded (Python or binary version, ``.tar.gz`` or extracted, extracted
-    ones first), or the archive itself. ``train``: the training pictures, or the test pictures. A sample is
+    ones first), or the archive itself. ``train``: the training images, or the test images. A sample is
     ``(image, label)``, a ``(32, 32, 3)`` uint8 RGB array and an integer; a loader gathers whole batches at a time.
 
     Of an archive the MD5 is compared with the published ones before anything else is read of it; ``verify=False``
@@ -215,7 +215,7 @@ class CIFAR10(CifarDataset):
 
 
 class CIFAR100(CifarDataset):
-    r"""CIFAR-100: 60,000 pictures of 32x32 in 100 classes, or in 20 coarse ones, from local files, as one array.
+    r"""CIFAR-100: 60,000 images of 32x32 in 100 classes, or in 20 coarse ones, from local files, as one array.
 
     >>> import pathlib, tempfile
     >>> from headrace.datasets import CIFAR100
@@ -246,7 +246,7 @@ class _Folder:
     layout: Layout
 
     def files(self, kind: str, *, train: bool) -> Iterator[tuple[Layout, str, bytes]]:
-        """Give the files that hold a split and the names of its classes."""
+        """Yield the files that hold a split and the names of its classes."""
         for name in (self.layout.names[kind][0], *self.layout.files(train=train)):
             file = self.place / name
             if _is_file(file):
@@ -281,7 +281,7 @@ class _Archive:
             )
 
     def files(self, kind: str, *, train: bool) -> Iterator[tuple[Layout, str, bytes]]:
-        """Give the files that hold a split and the names of its classes, in each layout, in the archive's order."""
+        """Yield the files that hold a split and the names of its classes, in each layout, in the archive's order."""
         import gzip
         import tarfile
 
@@ -332,7 +332,7 @@ class _Bounded:
 def _read(
     source: _Folder | _Archive, kind: str, *, train: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Read a split: its pictures as one array, its labels, and the names of the classes."""
+    """Read a split: its images as one array, its labels, and the names of the classes."""
     found: dict[str, tuple[Layout, dict[str, Any]]] = {}
     for layout, name, data in source.files(kind, train=train):
         _, parts = found.setdefault(layout.folder, (layout, {}))
@@ -358,7 +358,7 @@ def _read(
 
 
 def _rows(data: bytes, layout: Layout, kind: str, place: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the (n, 3072) pixels, channel by channel, and the labels of a file of pictures."""
+    """Return the (n, 3072) pixels, channel by channel, and the labels of a file of images."""
     where = layout.labels[kind]
     if isinstance(where, int):
         size = len(layout.labels) + PIXELS
@@ -373,7 +373,7 @@ def _rows(data: bytes, layout: Layout, kind: str, place: str) -> tuple[NDArray[n
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
         raise BadFile(f"{place}: no list of labels under {where!r}. Bring back the original.")
     if len(labels) != len(pixels):
-        raise BadFile(f"{place}: {len(pixels)} pictures and {len(labels)} labels. Bring back the original.")
+        raise BadFile(f"{place}: {len(pixels)} images and {len(labels)} labels. Bring back the original.")
     return pixels, np.array(labels, np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of faces, one after the other, and the annotations of the Face Detection Data Set and Benchmark (FDDB)."""
+"""Images of faces, with the annotations of the Face Detection Data Set and Benchmark (FDDB)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ FOLDS = range(1, 11)
 """The numbers of FDDB's folds."""
 
 ENDING = ".jpg"
-"""What FDDB's lists leave out of the names of pictures."""
+"""The ending that FDDB's lists leave out of file names."""
 
 ON_A_SHEET = 12
-"""How many pictures a contact sheet has unless told otherwise."""
+"""How many images a contact sheet has by default."""
 
 
 class FaceDataset(Dataset[Any]):
-    """Pictures one at a time, as arrays; with FDDB's annotations, the faces on them too.
+    """Images one at a time, as arrays; with FDDB's annotations, the faces on them too.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -46,22 +46,22 @@ class FaceDataset(Dataset[Any]):
     ...     for number in range(5):
     ...         Image.new("RGB", (4 + number, 3)).save(f"{folder}/{number}.png")
     ...     faces = FaceDataset(folder, start=1, limit=3)
-    ...     shapes = [picture.shape for picture in faces]
+    ...     shapes = [image.shape for image in faces]
     ...     first = next(faces)
     >>> len(faces), shapes, first.shape
     (3, [(3, 5, 3), (3, 6, 3), (3, 7, 3)], (3, 5, 3))
 
     ``source``: a folder, walked with all below it and sorted by folder, then by name (which files count is as in
-    `ImageFolder`), or the paths of pictures. Of these the dataset is the pictures from ``start`` on, at most ``limit``.
+    `ImageFolder`), or the paths of images. Of these the dataset is the images from ``start`` on, at most ``limit``.
     A sample is an ``(H, W, 3)`` uint8 RGB array; `fddb` makes a dataset whose samples have ellipses and boxes too.
 
-    ``for picture in faces`` and ``iter(faces)`` begin at the first picture each time. ``next(faces)`` has a place of
-    its own in the dataset, and ends there where the pictures do. No picture is kept: the one that the caller holds is
-    the only one in memory. One that cannot be read raises, and the next ``next`` goes on with the picture after it.
-    ``allow_truncated``: a picture whose file is cut short is read as far as it goes, the missing part grey in a JPEG
-    and black elsewhere, instead of raising `BadImage`.
+    ``for image in faces`` and ``iter(faces)`` start at the first image each time. ``next(faces)`` has its own position,
+    and raises StopIteration at the end. Images are not kept: only the one that the caller holds is in memory. An image
+    that cannot be read raises, and the following ``next`` continues with the image after it. ``allow_truncated``: a
+    file that is cut short is decoded as far as it goes, the missing part gray in a JPEG and black in other formats,
+    instead of raising `BadImage`.
 
-    Raises `ArgumentError` here, and a `SampleError` that names index and path where a picture cannot be had.
+    Raises `ArgumentError` here, and a `SampleError` that names index and path for an image that cannot be read.
     """
 
     suits_threads = True
@@ -89,7 +89,7 @@ class FaceDataset(Dataset[Any]):
     @classmethod
     def fddb(
         cls,
-        pictures: str | os.PathLike[str],
+        images: str | os.PathLike[str],
         annotations: str | os.PathLike[str],
         *,
         folds: Iterable[int] = FOLDS,
@@ -99,7 +99,7 @@ class FaceDataset(Dataset[Any]):
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> FaceDataset:
-        r"""Return the pictures of FDDB's folds, each with its faces: ``(picture, ellipses, boxes)``.
+        r"""Return the images of FDDB's folds, each with its faces: ``(image, ellipses, boxes)``.
 
         >>> import pathlib, tempfile
         >>> from PIL import Image
@@ -110,20 +110,20 @@ class FaceDataset(Dataset[Any]):
         ...     lines = ["img_1", "1", "20 10 1.5707963 40 30  1"]
         ...     _ = pathlib.Path(folder, "FDDB-fold-01-ellipseList.txt").write_text("\n".join(lines))
         ...     faces = FaceDataset.fddb(folder, folder, folds=[1])
-        ...     picture, ellipses, boxes = faces[0]
-        >>> picture.shape, ellipses.shape, boxes.round(1).tolist()
+        ...     image, ellipses, boxes = faces[0]
+        >>> image.shape, ellipses.shape, boxes.round(1).tolist()
         ((60, 80, 3), (1, 5), [[30.0, 10.0, 50.0, 50.0]])
 
-        ``pictures``: the folder of ``2002/`` and ``2003/`` (the lists name their pictures without ``.jpg``).
+        ``images``: the folder of ``2002/`` and ``2003/`` (the lists name their images without ``.jpg``).
         ``annotations``: the folder of ``FDDB-fold-01.txt``, ``FDDB-fold-01-ellipseList.txt`` and so on. ``folds``:
         which of the ten. ``ellipses`` are (k, 5) float64: major radius, minor radius, angle of the major axis in
         radians from the x axis towards the y axis, centre x, centre y, in pixels. ``boxes`` are (k, 4) float64, the
-        exact bounds of the ellipses: left, top, right, bottom; with ``clip``, of what is inside the picture.
+        exact bounds of the ellipses: left, top, right, bottom; with ``clip``, of what is inside the image.
 
         Raises `ListFileError` for an annotation that cannot be read, which names file and line, and `MissingFile` and
         `UnreadableFile` for the files of annotations.
         """
-        folder, root = Path(as_folder(annotations)), as_folder(pictures)
+        folder, root = Path(as_folder(annotations)), as_folder(images)
         chosen = _folds(folds)
         listed = [record for fold in chosen for record in _records(folder, fold)]
         paths = [os.path.join(root, record.name + ENDING) for record in listed]  # noqa: PTH118  as in images.py
@@ -133,40 +133,40 @@ class FaceDataset(Dataset[Any]):
 
     @property
     def folds(self) -> NDArray[np.int64]:
-        """The number of each picture's fold: ``(N,)`` int64."""
+        """The number of each image's fold: ``(N,)`` int64."""
         return self._annotated().folds
 
     @property
     def faces(self) -> int:
-        """How many faces are annotated, on all pictures together."""
+        """How many faces are annotated, on all images together."""
         return len(self._annotated().ellipses)
 
     def ellipses(self, index: int) -> NDArray[np.float64]:
-        """Return the ellipses of a picture, (k, 5) float64, without reading it."""
+        """Return the ellipses of an image, (k, 5) float64, without reading it."""
         return self._annotated().of_picture(range(len(self))[index])
 
     def cross_validation(self) -> Iterator[tuple[Subset[Any], Subset[Any]]]:
-        """Give, for each fold in turn, the pictures of all the others and those of the fold: ``(train, test)``.
+        """Yield, for each fold, the images of all others and those of the fold: ``(train, test)``.
 
         Raises `ArgumentError` for fewer than two folds.
         """
         folds = self.folds
         present = np.unique(folds)
         if len(present) < 2:
-            raise ArgumentError(f"cross-validation needs pictures of two folds or more; here are {len(present)}")
+            raise ArgumentError(f"cross-validation needs images of two folds or more; here are {len(present)}")
         return ((Subset(self, np.flatnonzero(folds != n)), Subset(self, np.flatnonzero(folds == n))) for n in present)
 
     def save_sheet(self, path: str | os.PathLike[str], indices: Iterable[int] | None = None) -> None:
-        """Save a contact sheet of these pictures, or of the first twelve, as a PNG, with the ellipses drawn on them.
+        """Save a contact sheet of these images, or of the first twelve, as a PNG with their ellipses.
 
-        Raises `ArgumentError` rather than write over one of the pictures, and `OSError` where it cannot write.
+        Raises `ArgumentError` rather than write over one of the images, and `OSError` where it cannot write.
         """
         from headrace.image.sheet import Single, contact_sheet, with_ellipses
 
         output = Path(path)
         alike = (index for index, own in enumerate(self._files.paths) if own.endswith(output.name))
         if output.exists() and any(Path(own).exists() and output.samefile(own) for own in map(self.path, alike)):
-            raise ArgumentError(f"{output} is one of the pictures: save the sheet under another name")
+            raise ArgumentError(f"{output} is one of the images: save the sheet under another name")
         cards, faces = [], 0
         for index in range(min(ON_A_SHEET, len(self))) if indices is None else indices:
             image, detail, ellipses = self._read(index), "", np.empty((0, 5))
@@ -176,24 +176,24 @@ class FaceDataset(Dataset[Any]):
             faces += len(ellipses)
             size = f"{image.shape[1]} x {image.shape[0]}"
             cards.append(Single(with_ellipses(image, ellipses), Path(self.path(index)).name, size + detail))
-        shown = f"{len(cards)} of {len(self):,} pictures"
+        shown = f"{len(cards)} of {len(self):,} images"
         if self._annotations is not None:
             shown += f", {faces} of {self.faces:,} faces"
         contact_sheet(cards, title="Faces", subtitle=shown).save(output, format="PNG")
 
     def path(self, index: int) -> str:
-        """Return the path of a picture, ready to be opened."""
+        """Return the path of an image, ready to be opened."""
         return self._files.path(index)
 
     def where(self, index: int) -> str:
-        """Return the path of a picture, for errors."""
+        """Return the path of an image, for errors."""
         return self._files.where(index)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Any:
-        """Read the picture at an index, with its ellipses and boxes where there are annotations."""
+        """Read the image at an index, with its ellipses and boxes where there are annotations."""
         image = self._read(index)
         if self._annotations is None:
             return image
@@ -202,14 +202,14 @@ class FaceDataset(Dataset[Any]):
         return image, ellipses, ellipse_boxes(ellipses, size)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self.__getitem__, range(len(self)))  # a generator would end with the first picture that is bad
+        return map(self.__getitem__, range(len(self)))  # a generator would end with the first image that is bad
 
     def __next__(self) -> Any:
         return self[next(self._to_come)]
 
     def __repr__(self) -> str:
         annotated = "" if self._annotations is None else f" with {self.faces} faces"
-        return f"<{type(self).__name__} of {len(self)} pictures{annotated}, {self._files.root or 'no root'}>"
+        return f"<{type(self).__name__} of {len(self)} images{annotated}, {self._files.root or 'no root'}>"
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         data, path = self._files.read(index), self.path(index)
@@ -222,9 +222,7 @@ class FaceDataset(Dataset[Any]):
 
     def _annotated(self) -> _Annotations:
         if self._annotations is None:
-            raise ArgumentError(
-                "this FaceDataset has no annotations: FaceDataset.fddb(pictures, annotations) reads them"
-            )
+            raise ArgumentError("this FaceDataset has no annotations: FaceDataset.fddb(images, annotations) reads them")
         return self._annotations
 
 
@@ -239,7 +237,7 @@ def ellipse_boxes(ellipses: ArrayLike, size: tuple[int, int] | None = None) -> N
     [[0.0, 0.0, 6.0, 4.0]]
 
     ``ellipses``: (n, 5), of major radius, minor radius, angle of the major axis in radians, centre x, centre y.
-    ``size``: width and height of the picture to clip to. Raises `ArgumentError` for another shape.
+    ``size``: width and height of the image to clip to. Raises `ArgumentError` for another shape.
     """
     given = np.asarray(ellipses, dtype=np.float64)
     if given.size == 0:
@@ -256,7 +254,7 @@ def ellipse_boxes(ellipses: ArrayLike, size: tuple[int, int] | None = None) -> N
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A picture of a fold."""
+    """An image of a fold."""
 
     name: str
     fold: int
@@ -265,7 +263,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class _Annotations:
-    """The faces of all pictures in one array, and where each picture's begin."""
+    """The faces of all images in one array, and where each image's begin."""
 
     ellipses: NDArray[np.float64]
     begins: NDArray[np.int64]
@@ -285,19 +283,19 @@ class _Annotations:
 
 
 def _records(folder: Path, fold: int) -> Iterator[_Record]:
-    """Read a fold: the list of its pictures, and that of their ellipses, of the same pictures in order."""
+    """Read a fold: the list of its images, and that of their ellipses, of the same images in order."""
     file = folder / f"FDDB-fold-{fold:02}-ellipseList.txt"
     lines = _Lines(file)
     for number, name in _Lines(folder / f"FDDB-fold-{fold:02}.txt"):
-        line = lines.next(f"the picture {name}, of line {number} of FDDB-fold-{fold:02}.txt, was expected")
+        line = lines.next(f"the image {name}, of line {number} of FDDB-fold-{fold:02}.txt, was expected")
         if line != name:
-            raise lines.unclear(f"the picture {name} was expected, of line {number} of FDDB-fold-{fold:02}.txt")
+            raise lines.unclear(f"the image {name} was expected, of line {number} of FDDB-fold-{fold:02}.txt")
         count = lines.next("a number of faces was expected")
         if not count.isdecimal() or len(count) > 9:
             raise lines.unclear("a number of faces was expected")
         yield _Record(name, fold, [lines.ellipse(each, int(count)) for each in range(1, int(count) + 1)])
     for _ in lines:
-        raise lines.unclear(f"no more pictures are in FDDB-fold-{fold:02}.txt")
+        raise lines.unclear(f"no more images are in FDDB-fold-{fold:02}.txt")
 
 
 class _Lines:

@@ -150,7 +150,7 @@ class HDF5Dataset(Dataset[Any]):
         return rows if self._labels is None else [rows, self._labels[places]]
 
     def where(self, index: int) -> str:
-        """Say which row of which array in which file a sample is."""
+        """Name the file, the array and the row of a sample."""
         return f"{self._path}:{self._array.name}[{index}]"
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ class _Array:
         if (stored.shape, stored.dtype.newbyteorder("=")) != (self.shape, self.dtype):
             raise UnreadableFile(
                 f"{place} has changed since the dataset was made: it was {self.dtype} of {self.shape}, and is "
-                f"{stored.dtype} of {stored.shape}; make the dataset anew"
+                f"{stored.dtype} of {stored.shape}; construct the dataset again"
             )
 
 
@@ -341,7 +341,7 @@ def _told(place: str) -> Iterator[None]:
 
 
 def _resolved(path: str, file: Any, name: str) -> Any:
-    """Return what a name stands for, following links within the file and no others."""
+    """Return the object of a name, following links within the file and no others."""
     import h5py
 
     todo = name.split("/")[::-1]
@@ -463,7 +463,7 @@ def _found(path: str, file: Any) -> list[str]:
 
 
 def _sorted(path: str, file: Any, arrays: list[_Array]) -> list[_Array]:
-    """Put labels last, of two arrays of which it is not said which is which."""
+    """Put labels last, given two arrays in unknown order."""
     fits = []
     for labels, other in (arrays, arrays[::-1]):
         try:

@@ -1,4 +1,4 @@
-"""Picture datasets: files in, ``(pixels, label)`` out; the paths are packed, the pictures read when asked for."""
+"""Datasets of image files: a sample is ``(pixels, label)``, decoded when it is asked for."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ DEFAULT_EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi",
     ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""What the name of a picture file may end with, in small letters or capitals, unless told otherwise."""
+"""The default endings of the names of image files, in small letters or capitals."""
 
 
 class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
-    """What `ImageFiles`, `ImageFolder` and `ImageList` have in common: where the pictures are and how one is read.
+    """The base of `ImageFiles`, `ImageFolder` and `ImageList`: where the images are and how one is read.
 
-    ``dataset[i]`` is ``(pixels, label)``: an ``(H, W, 3)`` uint8 RGB array of its own (or what ``mode`` says), and an
-    ``int``. The index may be
-    negative and may be a NumPy integer; a bool, a float or a string raises ``TypeError``, one out of range
-    ``IndexError``. A picture that cannot be had raises a `SampleError` that names its index and path.
+    ``dataset[i]`` is ``(pixels, label)``: an ``(H, W, 3)`` uint8 RGB array (or what ``mode`` says), and an ``int``. The
+    index may be negative and may be a NumPy integer; a bool, a float or a string raises ``TypeError``, one out of range
+    ``IndexError``. An image that cannot be read or decoded raises a `SampleError` that names its index and path.
     """
 
     suits_threads = True
@@ -65,22 +64,22 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
 
     @property
     def root(self) -> str:
-        """The folder that `paths` begin in; empty where they stand for themselves."""
+        """The folder that relative `paths` begin in; empty where there is none."""
         return self._root
 
     @property
     def max_pixels(self) -> int:
-        """The most pixels that a picture may have."""
+        """The most pixels that an image may have."""
         return self._decoding.max_pixels
 
     @property
     def mode(self) -> Mode:
-        """What the images become: dtype and shape are as `headrace.image.decode.decode` has them."""
+        """The mode of the pixels, which decides dtype and shape: see `headrace.image.decode.decode`."""
         return self._decoding.mode
 
     @property
     def scaled_decode(self) -> bool:
-        """Whether pictures that are scaled down a lot are decoded smaller, where that is quicker."""
+        """Whether a JPEG that is scaled down a lot is decoded at a smaller size."""
         return self._decoding.scaled
 
     @property
@@ -119,7 +118,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         return pixels, label_of(self._labels[place])
 
     def read_scaled(self, index: int, transform: Scaling) -> tuple[NDArray[Any], Any]:
-        """Read a picture as a transform leaves it that scales it, decoded no larger than that takes."""
+        """Read an image and scale it by a transform; a JPEG is decoded no larger than the transform needs."""
         place = self._place(index)
         path = self._full(place)
         with timed("read"):
@@ -160,23 +159,23 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
             raise
 
     def read(self, index: int) -> bytes:
-        """Read the file of a picture as it is, without decoding it."""
+        """Read the file of an image as it is, without decoding it."""
         place = self._place(index)
         path = self._full(place)
         with timed("read"):
             return self._bytes(path, place)
 
     def path(self, index: int) -> str:
-        """Return the path of a picture, ready to be opened."""
+        """Return the path of an image, ready to be opened."""
         return self._full(self._place(index))
 
     def where(self, index: int) -> str:
-        """Return the path of a picture, for errors."""
+        """Return the path of an image, for errors."""
         return self.path(index)
 
     def __repr__(self) -> str:
         classes = f" in {len(self._classes)} classes" if self._classes else ""
-        return f"<{type(self).__name__} of {len(self)} pictures{classes}, {self._root or 'no root'}>"
+        return f"<{type(self).__name__} of {len(self)} images{classes}, {self._root or 'no root'}>"
 
     def _full(self, place: int) -> str:
         return os.path.join(self._base, self._paths[place])  # noqa: PTH118  a Path costs several times as much
@@ -189,12 +188,12 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         if place < 0:
             place += length
         if not 0 <= place < length:
-            raise IndexError(f"index {index} is out of range for {length} pictures")
+            raise IndexError(f"index {index} is out of range for {length} images")
         return place
 
 
 class ImageFiles(ImageDataset):
-    """Pictures by their paths, with a label each or none.
+    """Image files given by their paths, with a label each or none.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -208,16 +207,16 @@ class ImageFiles(ImageDataset):
 
     ``paths`` is any iterable of ``str`` or ``os.PathLike``, read once and packed, or a `PackedList`, which is shared.
     ``labels`` are integers, one a path; without them every label is -1. ``root``, where given, is the folder that
-    relative paths begin in. No file is touched before it is asked for. A picture above ``max_pixels`` is refused.
+    relative paths begin in. No file is touched before it is asked for. An image above ``max_pixels`` is refused.
 
     ``mode``, ``"RGB"``, ``"L"``, ``"P"``, ``"I;16"`` or ``"unchanged"``, decides dtype and shape: masks with a palette
     need ``"P"``, 16-bit depth images ``"I;16"`` (`headrace.image.decode.decode` describes each). Relative paths and
     roots begin at the folder that was current when the dataset was made.
 
-    ``allow_truncated``: a picture whose file is cut short is taken for one, the missing part grey in a JPEG and black
-    elsewhere. ``scaled_decode``: where `Resize` or `RandomResizedCrop`, antialiased, comes first in ``.map(…)``, a JPEG
-    whose part is at least 2, 4 or 8 times as large as wanted is decoded so many times smaller: several times faster
-    for large photographs, and a few grey levels off (the guide's page on speed has measured it).
+    ``allow_truncated``: a file that is cut short is decoded as far as it goes; the missing part is gray in a JPEG and
+    black in other formats. ``scaled_decode``: if `Resize` or `RandomResizedCrop` with antialiasing comes first in
+    ``.map(…)``, a JPEG at least 2, 4 or 8 times larger than needed is decoded that much smaller. That is several times
+    faster for large photographs; pixels differ by a few gray levels (the guide's page on speed has the figures).
 
     Raises `ArgumentError` for paths or labels that cannot be used.
     """
@@ -254,7 +253,7 @@ class ImageFiles(ImageDataset):
         scaled_decode: bool = False,
         mode: Mode = "RGB",
     ) -> ImageFiles:
-        """Return every picture in a folder and the folders below it, sorted by folder, then by name, without labels.
+        """Return every image in a folder and the folders below it, sorted by folder, then by name, without labels.
 
         >>> import tempfile
         >>> from PIL import Image
@@ -268,7 +267,7 @@ class ImageFiles(ImageDataset):
         """
         tree = _Tree(root, extensions)
         return cls(
-            PackedList(tree.pictures("")),
+            PackedList(tree.images("")),
             root=tree.root,
             max_pixels=max_pixels,
             allow_truncated=allow_truncated,
@@ -278,7 +277,7 @@ class ImageFiles(ImageDataset):
 
 
 class ImageFolder(ImageDataset):
-    """Pictures in a folder for each class, as torchvision's ``ImageFolder`` reads them: same order, same labels.
+    """Image files in one folder per class, in the order and with the labels of torchvision's ``ImageFolder``.
 
     >>> import pathlib, tempfile
     >>> from PIL import Image
@@ -293,15 +292,15 @@ class ImageFolder(ImageDataset):
     >>> dataset.classes, labels, dataset.paths
     (['cat', 'dog'], [0, 1], PackedList(['cat/1.png', 'dog/2.png']))
 
-    The folders in ``root`` are the classes, sorted by name; folders inside them belong to the same class. Pictures
-    are sorted by folder, then by name. A file counts as a picture if its name ends with one of ``extensions``, in
+    The folders in ``root`` are the classes, sorted by name; folders inside them belong to the same class. Images
+    are sorted by folder, then by name. A file counts as an image if its name ends with one of ``extensions``, in
     small letters or capitals; nothing counts whose name begins with a dot (macOS leaves ``._1.jpg`` beside ``1.jpg``).
-    Links to folders are followed, but each folder is read once a class, by the first of its paths. A link to nothing
-    counts, so that a lost picture is an error when it is read, and not a smaller dataset.
+    Links to folders are followed, but each folder is read once for a class, by the first of its paths. A broken link
+    counts as an image, so that a lost file is an error when it is read, and not a smaller dataset.
 
-    A class without a picture is an error unless ``allow_empty``. Raises `MissingFile`, a ``FileNotFoundError``, where
-    there is no such folder, no class or no picture of one, `UnreadableFile` for a folder that cannot be listed, and
-    `ArgumentError`.
+    A class without an image is an error unless ``allow_empty``. Raises `MissingFile`, a ``FileNotFoundError``, where
+    the folder, its classes or the images of a class are missing, `UnreadableFile` for a folder that cannot be listed,
+    and `ArgumentError`.
     """
 
     def __init__(
@@ -318,13 +317,13 @@ class ImageFolder(ImageDataset):
         tree = _Tree(root, extensions)
         classes = tree.classes()
         counts: list[int] = []
-        paths = PackedList(_counted(map(tree.pictures, classes), counts))
+        paths = PackedList(_counted(map(tree.images, classes), counts))
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         if not flag("allow_empty", allow_empty) and empty:
             raise MissingFile(
-                f"{tree.root}: no picture in {len(empty)} of {len(classes)} class folders: {_some(empty)}. "
-                f"Names of pictures end with {' '.join(tree.endings)}. "
-                "Remove the folders, name other extensions, or allow_empty=True."
+                f"{tree.root}: no image in {len(empty)} of {len(classes)} class folders: {_some(empty)}. "
+                f"Names of images end with {' '.join(tree.endings)}. "
+                "Remove the folders, pass other extensions=, or allow_empty=True."
             )
         labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
         super().__init__(
@@ -341,7 +340,7 @@ Identity = tuple[int, int]
 
 
 class _Tree:
-    """The folders and pictures below a root, read folder by folder, in order."""
+    """The folders and images below a root, read folder by folder, in order."""
 
     def __init__(self, root: str | os.PathLike[str], extensions: Iterable[str]) -> None:
         self.root = as_folder(root)
@@ -351,19 +350,19 @@ class _Tree:
         self._above = (*_identities(Path(self.root).resolve().parents), here)
 
     def classes(self) -> list[str]:
-        folders, pictures = self._list("")
+        folders, images = self._list("")
         classes = [name for name in folders if _identity(self._path(name)) not in self._above]
         if classes:
             return sorted(classes)
         cure = (
-            "Its pictures lie directly in it: read them with ImageFiles.under(root), or put them into a folder a class."
-            if pictures
+            "Its images lie directly in it: read them by ImageFiles.under(root), or put them into one folder per class."
+            if images
             else "Was a folder above or below it meant?"
         )
         raise MissingFile(f"{self.root}: no folder in it; a folder for each class was expected. {cure}")
 
-    def pictures(self, top: str) -> Iterator[str]:
-        """Give the pictures in and below a folder, as paths from the root.
+    def images(self, top: str) -> Iterator[str]:
+        """Yield the images in and below a folder, as paths from the root.
 
         In the order of ``sorted(os.walk(folder))``, which is that of the folders' paths as strings: the least path not
         yet visited is always among those seen, as what is below a folder comes after it.
@@ -377,15 +376,15 @@ class _Tree:
             if identity in seen:
                 continue
             seen.add(identity)
-            folders, pictures = self._list(folder)
+            folders, images = self._list(folder)
             start = f"{folder}/" if folder else ""
             for name in folders:
                 heapq.heappush(waiting, start + name)
-            for name in sorted(pictures):
+            for name in sorted(images):
                 yield start + name
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
-        folders, pictures = [], []
+        folders, images = [], []
         path = self._path(folder)
         try:
             with os.scandir(path) as entries:
@@ -395,10 +394,10 @@ class _Tree:
                     if _is_folder(entry):
                         folders.append(entry.name)
                     elif entry.name.lower().endswith(self.endings):
-                        pictures.append(entry.name)
+                        images.append(entry.name)
         except OSError as error:
             raise _unlisted(path, error) from error
-        return folders, pictures
+        return folders, images
 
     def _path(self, folder: str) -> str:
         return f"{self.root}/{folder}" if folder else self.root
@@ -407,7 +406,7 @@ class _Tree:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into what may not be looked at: to be told when it is read
+    except OSError:  # a link to itself, or to a folder without permission: reading it raises the error
         return False
 
 
@@ -421,15 +420,15 @@ def _identity(folder: str) -> Identity:
 
 def _identities(folders: Iterable[Path]) -> Iterator[Identity]:
     for folder in folders:
-        with suppress(UnreadableFile):  # what may not be looked at cannot be led to either
+        with suppress(UnreadableFile):  # no link can lead to a folder without permission
             yield _identity(str(folder))
 
 
 def _unlisted(folder: str, error: OSError) -> MissingFile | UnreadableFile:
     kind = MissingFile if error.errno == errno.ENOENT else UnreadableFile
     unlisted = kind(
-        f"{folder}: cannot be listed: {error.strerror}; a folder of pictures was expected. "
-        "Mend the path, or the folder's permissions."
+        f"{folder}: cannot be listed: {error.strerror}; a folder of images was expected. "
+        "Fix the path, or the folder's permissions."
     )
     unlisted.errno = error.errno
     return unlisted
@@ -467,7 +466,7 @@ def _endings(extensions: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(extension, str) or not extension.startswith(".") or len(extension) < 2:
             raise ArgumentError(f"extensions must be strings such as '.jpg', dot and all; got {extension!r}")
     if not given:
-        raise ArgumentError("extensions must not be empty: no file would be a picture")
+        raise ArgumentError("extensions is empty, so no file would be an image; pass at least one, such as '.jpg'")
     return tuple(extension.lower() for extension in given)
 
 
@@ -475,7 +474,7 @@ def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise ArgumentError(
             f"paths must be an iterable of paths; got one path, {paths!r}. "
-            "For a folder of pictures: ImageFiles.under(folder), or ImageFolder(folder) where its folders are classes."
+            "For a folder of images: ImageFiles.under(folder), or ImageFolder(folder) where its folders are classes."
         )
     if not hasattr(paths, "__iter__"):
         raise ArgumentError(f"paths must be an iterable of paths; got {paths!r}")

@@ -1,4 +1,4 @@
-"""Pictures named by a list file: lines of a path and a label, in the shapes that such files come in."""
+"""Image datasets from list files: lines of a path and a label, in the common layouts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ QUOTED = re.compile(r'"[^"]+"(?=\s)')
 
 
 class ImageList(ImageDataset):
-    r"""Pictures named by the lines of a list file, each a path and a label.
+    r"""Image files listed in a text file, a path and a label on each line.
 
     >>> import pathlib, tempfile
     >>> from headrace import ImageList
@@ -80,8 +80,8 @@ class ImageList(ImageDataset):
       the list is the user's own. Where ``/`` separates folders, so does a backslash, unless the first path that has
       one is there as it is written.
 
-    The file is read line by line: no list of its lines is ever held. No picture is looked for before it is asked for.
-    Raises `ListFileError` for a line or a whole file that cannot be made out, naming both, `MissingFile` and
+    The file is read line by line: no list of its lines is ever held. No image file is touched before it is asked for.
+    Raises `ListFileError` for a line or a file that it cannot parse, naming both, `MissingFile` and
     `UnreadableFile` for the list file itself, and `ArgumentError`.
     """
 
@@ -117,7 +117,7 @@ class ImageList(ImageDataset):
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What stands where in a line; without columns, a line is a path and a label and nothing else."""
+    """The layout of a line; without columns, a line is a path and a label and nothing else."""
 
     separator: str
     columns: Columns | None
@@ -302,7 +302,7 @@ def _is_image(name: str) -> bool:
 
 
 def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
-    """Make out what stands where, from what the user said and the first line that is not blank."""
+    """Find the layout, from the arguments and the first line that is not blank."""
     with opened(file) as stream:
         first = next((line for line in stream if line.strip()), "")
         if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):

@@ -1,4 +1,4 @@
-"""Whole batches by the native kernel: what `Mapped` reads with, over pictures in files and over arrays."""
+"""Make whole batches by the native extension, for `Mapped` over a dataset whose images it can read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
-    """Examine a chain of transforms over a dataset; None for one whose samples the kernel cannot read.
+    """Examine a chain of transforms over a dataset; None where the native extension cannot read the samples.
 
     >>> from headrace import ArrayDataset, RandomHorizontalFlip
     >>> plan = plan_of(ArrayDataset(np.zeros((9, 4, 4, 3), np.uint8)), [RandomHorizontalFlip()])
@@ -98,7 +98,7 @@ def unfit(base: Any) -> str:
         return source.refusal(name)
     if callable(getattr(base, "native_source", None)) and base.native_source() is not None:
         return f"{name} may read its samples in a way of its own"
-    return f"the kernel reads picture files and arrays of pictures; {name} is neither"
+    return f"the native extension reads image files and arrays of images; {name} has no native_source()"
 
 
 def explained(name: str, base: Any, plan: Plan | None) -> str:
@@ -120,13 +120,13 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
         first = "the first" if plan.fused == 1 else f"the first {plan.fused}"
         head = f"{name}: {first} of its {len(rows)} steps fused, then sample by sample"
     if plan.recipe is not None and kernel is None:
-        head = f"{name}: sample by sample: the native kernel was not built (headrace doctor); with it:"
+        head = f"{name}: sample by sample: the native extension was not built (headrace doctor); with it:"
     width = max((len(step) for step, _ in rows), default=0)
     return "\n".join([head, *(f"  {step:{width}}  {how}" for step, how in rows)])
 
 
 class InFlightBatch:
-    """A batch in lent memory whose rows the kernel is to make: ``job`` is to be run, by whoever has the time."""
+    """A batch in lent memory whose rows the native extension makes: any thread may run its ``job``."""
 
     __slots__ = ("_check", "_columns", "_keys", "_one", "_stripped", "job")
 
@@ -148,7 +148,7 @@ class InFlightBatch:
         self.job = job
 
     def finish(self, stop: Callable[[], None] | None = None) -> Any:
-        """Return the batch of a job that is done; its place is that of the work. ``stop`` may raise between samples."""
+        """Return the batch, after the job has ended. ``stop`` may raise between samples that are read step by step."""
         _count(self.job)
         self._check()
         missing = set(self.job.missing)
@@ -167,9 +167,9 @@ class InFlightBatch:
 
 
 def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> InFlightBatch:
-    """Begin the batch of these keys: a column for each part of a sample, of which the kernel makes the first.
+    """Begin the batch of these keys: a column for each part of a sample; the native extension makes the first.
 
-    ``one`` reads a sample step by step, where the kernel gives it up.
+    ``one`` reads a sample step by step, where the extension cannot read its file.
     """
     source, columns, job, check = _begun(plan, base, keys, seeds.inside() or _anywhere(), empty)
     return InFlightBatch(columns, job, keys, one, bare=source.bare, check=check)
@@ -183,7 +183,7 @@ def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], 
 
 
 def samples(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], rest: Step) -> list[Any]:
-    """Make the samples of these keys one by one, of what the kernel has made of all of them."""
+    """Make the samples of these keys one by one, from the batch that the extension has made of all of them."""
     here = seeds.inside() or _anywhere()
     source, filled, job, check = _begun(plan, base, keys, here, memory.empty)
     sharing.run(job)
@@ -256,13 +256,13 @@ def _unread(failure: Any) -> HeadraceError:
 
 
 def _count(job: Any) -> None:
-    """Count the seconds of a job that is done, by stage."""
+    """Count the seconds of a finished job, by stage."""
     for stage, seconds in zip(("read", "decode", "transform"), job.seconds, strict=True):
         if seconds:
             add(stage, seconds)
 
 
 def _anywhere() -> seeds.Here:
-    """Make up a place for a batch that is read outside a loader: freshly drawn, as `headrace.rng` is there."""
+    """Return a random position, for a batch that is read outside a loader."""
     first, second = seeds.rng().integers(0, 2**64, 2, np.uint64).tolist()
     return seeds.Here((first, second))

@@ -24,9 +24,9 @@ class PairedDataset(View[Any]):
 
     >>> from headrace import ArrayDataset, DataLoader
     >>> from headrace.datasets import PairedDataset
-    >>> pictures = ArrayDataset(np.zeros((6, 8, 8, 3)), np.array([0, 1, 0, 1, 0, 1]))
+    >>> images = ArrayDataset(np.zeros((6, 8, 8, 3)), np.array([0, 1, 0, 1, 0, 1]))
     >>> sounds = ArrayDataset(np.arange(10.0)[:, None] + np.zeros(16), np.array([0] * 5 + [1] * 5))
-    >>> (images, audio), labels = next(iter(DataLoader(PairedDataset(pictures, sounds, k=3), 4, seed=0)))
+    >>> (images, audio), labels = next(iter(DataLoader(PairedDataset(images, sounds, k=3), 4, seed=0)))
     >>> images.shape, audio.shape, labels
     ((4, 8, 8, 3), (4, 3, 16), array([0, 1, 0, 1]))
     >>> bool(((audio >= 5) == labels[:, None, None]).all())

@@ -173,7 +173,10 @@ class Arrays(Source):
         channels = images.shape[3] if images.ndim == 4 else 1
         if fits and images.ndim in (3, 4) and channels <= 4:
             return ""
-        return f"the kernel reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; {name} has another"
+        return (
+            "the native extension reads C-contiguous uint8 arrays of (N, H, W) or (N, H, W, C), C up to 4; "
+            f"{name} has another"
+        )
 
     def opened_by(self, extension: Any) -> Any:
         """Hand over the array of images."""

@@ -61,7 +61,7 @@ class Subset(View[T_co]):
         self.indices = indices
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the dataset's sample at the index that stands at this position; or those of several."""
+        """Return the dataset's sample at the index at this position; or those of several positions."""
         if isinstance(index, list):
             return self.dataset[self._keys(index)]  # type: ignore[index]
         if type(index) is not int and not isinstance(index, slice):

@@ -1,4 +1,4 @@
-"""Datasets made of another dataset, which they read when they are read."""
+"""`Mapped`: functions applied to the samples of a dataset when they are read."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Mapped(View[T_co]):
     [2, 2]
 
     ``base`` is anything with ``__getitem__`` and ``__len__``, which also decides what indices mean. A function takes
-    the sample, or the sample and its random generator (see `headrace.rng`), one for all functions of a sample;
-    which, its signature says: it gets the generator where its first two parameters are both required, or where the
-    second is named ``rng``. The base's own attributes are asked of the base: ``dataset.base.classes``.
+    the sample, or the sample and its random generator (see `headrace.rng`). All functions of a sample share one
+    generator. A function gets it if its first two parameters are both required, or if the second is named ``rng``.
+    Labels and classes are those of the base; ask for its other attributes by ``dataset.base``.
 
     Raises ArgumentError for a base without these methods, and for functions that cannot be called so.
     """
@@ -52,10 +52,10 @@ class Mapped(View[T_co]):
     functions: tuple[Callable[..., Any], ...]
     _chain: Compose = field()
     _plan: Plan | None = field()
-    """What the native kernel does of the functions; None where it cannot read the base."""
+    """What the native extension can run of the functions; None where it cannot read the base."""
     _rest: Compose = field()
     _scaling: Scaling | None = field()
-    """The first of the functions, where pictures are decoded no larger than it takes; `_behind` are the others."""
+    """The first of the functions, where images are decoded no larger than it takes; `_behind` are the others."""
     _behind: Compose = field()
     _apart: Dataset[Any] | None = field()
     """The functions over each dataset of the base, where the native extension reads those and not the base."""
@@ -89,12 +89,12 @@ class Mapped(View[T_co]):
 
     @property
     def _is_whole(self) -> bool:
-        """Whether the native extension does all of the functions."""
+        """Whether the native extension runs all of the functions."""
         return self._plan is not None and self._plan.active and self._plan.whole
 
     @property
     def read_batch(self) -> Callable[..., Any] | None:
-        """What reads whole batches, where the native extension does all of the functions."""
+        """What reads whole batches, where the native extension runs all of the functions."""
         if self._apart is not None:
             return protocol.batch_reader(self._apart)
         return self._read_batch if self._is_whole else None
@@ -121,21 +121,21 @@ class Mapped(View[T_co]):
 
     @property
     def reads_many(self) -> bool:
-        """Whether the native kernel does the first of the functions, for many samples at once."""
+        """Whether the native extension runs the first of the functions, for many samples at once."""
         active = self._apart is not None or (self._plan is not None and self._plan.active)
         return active and type(self).__getitem__ is Mapped.__getitem__
 
     @property
     def draws(self) -> bool:
-        """Whether reading a sample may draw random numbers: all functions may but those transforms known not to."""
+        """Whether reading a sample may draw random numbers: any function may, but transforms that say they do not."""
         return protocol.draws(self.base) or any(map(may_draw, self._chain.transforms))
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
-        """Read the samples at these indices: as far as it goes by the native kernel, the rest one by one."""
+        """Read the samples at these indices: the fused functions at once, the others one by one."""
         here = seeds.inside()
         if here is None or not self.reads_many:
             return [self[index] for index in indices]
-        if here.traced:  # of the kernel's steps nothing can be written down
+        if here.traced:  # the native extension records nothing of its steps
             return [self[indices[row]] for row in seeds.each(len(indices))]
         if self._apart is not None:
             return protocol.many(self._apart, list(indices))

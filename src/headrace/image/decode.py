@@ -1,10 +1,10 @@
-"""Bytes to pixels: every picture becomes an ``(H, W, 3)`` uint8 RGB array, or an error of ours that says why not.
+"""Decode image files: bytes become an ``(H, W, 3)`` uint8 RGB array, or an error that says why not.
 
 There are two routes and one result. JPEG goes to libjpeg-turbo through simplejpeg, which is quicker; every other
 format, and every JPEG that the fast route will not vouch for, goes to Pillow. Both use the same slow-integer DCT and
 the same upsampling, so their pixels are equal, and Pillow is the judge: what it accepts is accepted, what it refuses
-is refused. But for a JPEG that ends before its picture does, which libjpeg fills up with grey: the fast route sees
-that, and refuses it. Without simplejpeg everything goes to Pillow.
+is refused. The exception is a JPEG that ends early, which libjpeg fills up with gray: the fast route sees that, and
+refuses it. Without simplejpeg everything goes to Pillow.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decode(
     shrink: int = 1,
     mode: Mode = "RGB",
 ) -> NDArray[Any]:
-    """Turn the bytes of a picture file into its pixels.
+    """Turn the bytes of an image file into its pixels.
 
     >>> import io
     >>> from PIL import Image
@@ -71,11 +71,11 @@ def decode(
 
     The result is a C-contiguous, writable ``(H, W, 3)`` uint8 array in the order red, green, blue; an EXIF orientation
     is applied. Any format that Pillow opens is read, apart from EPS and IPTC, which can run other programs. Of an
-    animation or a file of many pages it is the first picture; of an icon file the largest.
+    animation or a file of many pages it is the first image; of an icon file the largest.
 
     What is not 8-bit RGB becomes so like this: grey is repeated, a palette is looked up, alpha is dropped, CMYK, YCbCr,
     HSV and Lab are converted as Pillow does, 16 bits a channel keep their upper 8 (12 bits likewise). Integers of 32
-    bits and floats have no range that files agree on: the lowest finite value of the picture becomes 0, its highest
+    bits and floats have no range that files agree on: the lowest finite value of the image becomes 0, its highest
     255.
 
     ``mode`` decides what the pixels become; the EXIF orientation is applied in each:
@@ -90,12 +90,12 @@ def decode(
 
     An image that has no pixels in the mode, such as RGB for ``"P"``, raises `BadImage`.
 
-    ``allow_truncated``: take a picture whose end is missing for one, the missing part grey in a JPEG and black
-    elsewhere, as Pillow does with ``ImageFile.LOAD_TRUNCATED_IMAGES``, but for this picture alone; one
-    of which nothing can be read is refused still. ``shrink``, 1, 2, 4 or 8: of a JPEG, make a picture of so many times
-    fewer rows and columns, rounded up, from fewer of its frequencies; other formats have none to leave out.
+    ``allow_truncated``: decode a file whose end is missing as far as it goes; the missing part is gray in a JPEG and
+    black in other formats. It is what Pillow does with ``ImageFile.LOAD_TRUNCATED_IMAGES``, for this image alone. A
+    file without any pixels still raises `BadImage`. ``shrink``, 1, 2, 4 or 8: decode a JPEG to that many times fewer
+    rows and columns, rounded up; other formats ignore it.
 
-    ``path`` is what errors call the picture. Raises `BadImage` for bytes that are no whole picture, `ImageTooLarge`
+    ``path`` names the image in errors. Raises `BadImage` for bytes that are no whole image, `ImageTooLarge`
     above ``max_pixels`` (width times height) and for far more pixels than the file has bytes for, before memory is
     taken for them, and `MissingDependency`. Of a small file at most a quarter of ``max_pixels`` is expected (and 45
     million by default), and 128 pixels more for each byte.
@@ -117,7 +117,7 @@ _warned: set[str] = set()
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width of a JPEG picture as it stands upright, from its header; None for any other bytes.
+    """Return height and width of an upright JPEG image, from its header; None for any other bytes.
 
     >>> jpeg_size(b"GIF89a") is None
     True
@@ -127,13 +127,13 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     with _unheard():
         try:
             check_header(data, None)
-            picture = _open(data, None)
+            image = _open(data, None)
         except Exception:  # noqa: BLE001  decoding it says what is wrong
             return None
-        if picture.format != "JPEG":
+        if image.format != "JPEG":
             return None
-        width, height = picture.size
-        return (width, height) if _orientation(picture) >= 5 else (height, width)
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def decode_with_pillow(
@@ -228,7 +228,7 @@ def _decode_jpeg(data: bytes, path: str | None, how: Decoding, shrink: int) -> N
     except ValueError as error:
         if (
             "remature end" in str(error) and not how.allow_truncated
-        ):  # libjpeg fills what is missing with grey, and Pillow takes it for a picture
+        ):  # libjpeg fills the missing part with gray, and Pillow accepts that
             raise _bad(data, path, f"cut short ({_said(error)})") from error
         return None
     except MemoryError:
@@ -253,34 +253,34 @@ def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules
     try:
         from PIL import Image
     except ImportError as error:
-        raise missing("Pillow", extra="images", purpose="decoding pictures") from error
+        raise missing("Pillow", extra="images", purpose="decoding images") from error
     Image.preinit()
     Image.init()
     return Image
 
 
 def _read(data: bytes, path: str | None, how: Decoding, lost: list[str], shrink: int) -> NDArray[Any]:
-    if how.allow_truncated and data[:3] == JPEG:  # libjpeg makes grey of what is missing before the end
+    if how.allow_truncated and data[:3] == JPEG:  # libjpeg fills what is missing before the end with gray
         data += END_OF_JPEG
     if data[:3] == JPEG:
         check_header(data, path)  # Pillow reads it byte by byte
-    picture = _open(data, path)
-    check_pixels(picture.size, path, how.max_pixels, len(data))
+    image = _open(data, path)
+    check_pixels(image.size, path, how.max_pixels, len(data))
     if data[:3] == JPEG:
-        check_scans(data, picture.size, path)
-    found = loss(picture)
+        check_scans(data, image.size, path)
+    found = loss(image)
     if found is not None and how.mode in ("RGB", "L"):
         lost.append(found)
     if shrink > 1:
-        picture.draft(None, (max(1, picture.width // shrink), max(1, picture.height // shrink)))
+        image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
     try:
-        picture.load()
+        image.load()
     except OSError as error:
         if not how.allow_truncated or "truncated" not in str(error).lower():
             raise
-        picture.tile = []  # nothing is left to load: what there was is in the picture
-    check_pixels(picture.size, path, how.max_pixels, len(data))  # an icon's true size is known once it is loaded
-    return _turned(converted(picture, how.mode, path, deep=found == "deep"), _orientation(picture))
+        image.tile = []  # nothing is left to load: what there was is in the image
+    check_pixels(image.size, path, how.max_pixels, len(data))  # an icon's true size is known once it is loaded
+    return _turned(converted(image, how.mode, path, deep=found == "deep"), _orientation(image))
 
 
 def _open(data: bytes, path: str | None) -> ImageFile:
@@ -316,11 +316,11 @@ def _open(data: bytes, path: str | None) -> ImageFile:
     raise _unsupported(data, path, reason) if formats.unsupported(OSError(reason)) else _bad(data, path, reason)
 
 
-def _orientation(picture: ImageFile) -> int:
+def _orientation(image: ImageFile) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that makes sense."""
     try:
-        value = picture.getexif().get(0x0112)
-    except Exception:  # noqa: BLE001  a picture with broken notes is a picture still
+        value = image.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001  an image with broken notes is an image still
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -340,7 +340,7 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Keep Pillow's warnings from being heard, or raised: a picture is read or it is refused.
+    """Silence Pillow's warnings: an image is decoded, or it raises an error.
 
     `warnings.catch_warnings` swaps the whole list of filters and is not safe with threads (until a Python that makes
     it so by a flag): restored in another order than begun, it would leave the process with the wrong ones. So one
@@ -398,7 +398,7 @@ def _unsupported(data: bytes, path: str | None, reason: str) -> BadImage:
 
 
 def _found(data: bytes) -> str:
-    """Describe bytes that are no picture."""
+    """Describe bytes that are no image."""
     size = f"{len(data)} bytes"
     if data.count(0) == len(data):
         return f"{size}, all of them zero"

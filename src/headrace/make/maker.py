@@ -257,7 +257,7 @@ class Maker:
                 last = error
         raise TooManyErrors(
             f"no replacement found for sample {bad.index!r} ({bad.error}): {len(work.spares)} samples drawn at random "
-            "failed too; look at the last one's error, above, and mend the dataset"
+            "failed too; look at the last one's error, above, and fix the dataset"
         ) from last
 
     def _place(self, error: BaseException, work: Work, here: seeds.Here) -> str:

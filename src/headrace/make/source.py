@@ -133,7 +133,7 @@ class Streamed:
         self._first: dict[int, Iterator[Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}, "_copies": {}, "_first": {}}  # where a replica stands is in the work
+        return {**vars(self), "_open": {}, "_copies": {}, "_first": {}}  # the position of a replica is in the work
 
     @property
     def dataset(self) -> Any:
@@ -141,9 +141,9 @@ class Streamed:
         return self._dataset
 
     def read(self, replica: StreamReplica) -> Iterator[Any]:
-        """Return the samples from where the replica stands, as an iterator that is read as far as the batch goes."""
-        stands, samples = self._open.get(replica.number, (-1, iter(())))
-        if replica.start == 0 or stands != replica.start:
+        """Return the samples from the replica's position on, as an iterator that is read as far as the batch goes."""
+        position, samples = self._open.get(replica.number, (-1, iter(())))
+        if replica.start == 0 or position != replica.start:
             samples = self._begun(replica)
         self._open[replica.number] = replica.start + replica.size, samples
         return samples
@@ -174,11 +174,11 @@ class Streamed:
         return self._copies.setdefault(replica, self._stream)
 
     def end(self, replica: StreamReplica) -> None:
-        """Take note that the replica's stream has ended: what it says of its place then may be where it begins anew."""
+        """Note that the replica's stream has ended: the state that it then reports may be that of its start."""
         self._open[replica.number] = replica.start + replica.size, _NOTHING
 
     def state(self, replica: StreamReplica) -> tuple[str, Any] | None:
-        """Return where the replica's stream says that it stands, if it, or its iterator, has ``state_dict``."""
+        """Return the state of the replica's stream, if it, or its iterator, has ``state_dict``."""
         _, samples = self._open[replica.number]
         if samples is _NOTHING:
             return "ended", None
