@@ -4,5 +4,6 @@
 """
 
 from headrace.executors.base import Executor
+from headrace.executors.registry import Options, register
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Options", "register"]
