@@ -109,22 +109,16 @@ ODD_PROSE = {
     "cli/report.py",
     "cli/rows.py",
     "cli/show.py",
-    "context/memory.py",
-    "context/seeds.py",
-    "context/timing.py",
     "interop/generators.py",
     "interop/keys.py",
     "interop/machine.py",
     "keras.py",
     "loader.py",
     "run/checkpoint.py",
-    "run/iterators.py",
     "run/lineage.py",
     "run/tracing.py",
     "run/window.py",
     "torch.py",
-    "transport/__init__.py",
-    "transport/slots.py",
 }
 """Files that still have some: this list only shrinks."""
 

@@ -78,7 +78,7 @@ class InFlight:
         self._dataset, self._keys = dataset, keys
 
     def finish(self, stop: Callable[[], None] | None = None) -> Any:
-        here = seeds.current()
+        here = seeds.place()
         samples = []
         for row in seeds.each(len(self._keys)):
             here.alone = True

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import integer
+from headrace.context.current import Context, current, put, setting
 from headrace.interop import torch_state
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Here:
     alone: bool = False
     """Whether a dataset that reads whole batches is reading this one sample by itself."""
     skipped: int = 0
-    """How many numbers the native kernel has drawn already from the sample's generator, where that is not made yet."""
+    """How many numbers the native extension has drawn from the sample's generator, if that is not made yet."""
     reading: bool = False
     """Whether a stream is being read: who reads a sample need not be who finishes it, so each draws its own numbers."""
     rows: Sequence[int] | None = None
@@ -122,49 +122,41 @@ class Here:
         return self._generator
 
     def skip(self, count: int) -> None:
-        """Let the sample's generator go on behind numbers that the native kernel has drawn."""
+        """Let the sample's generator continue after the numbers that the native extension has drawn."""
         if self._generator is None:
             self.skipped += count
         else:
             self._generator.random(count)
 
 
-_here: ContextVar[Here | None] = ContextVar("headrace_here", default=None)
+def inside() -> Here | None:
+    """Return the place in the data at which this thread works; None outside a loader."""
+    here: Here | None = current().here
+    return here
 
 
-def current() -> Here:
-    """Return the place at which this thread works; outside a loader, one that nobody looks at."""
-    return _here.get() or Here()
+def place() -> Here:
+    """Return the place in the data at which this thread works; outside a loader, one that nobody looks at."""
+    return inside() or Here()
 
 
-_elsewhere: ContextVar[np.random.Generator | None] = ContextVar("headrace_elsewhere", default=None)
+class at(setting):  # noqa: N801  a context manager, named for how it reads
+    """Let `rng` answer for this place, in this thread, for the length of a block; count the time there too, if asked.
 
+    One block for both, because one is entered for every batch.
+    """
 
-class at:  # noqa: N801  a context manager, named for how it reads
-    """Let `rng` answer for this place, in this thread, for the length of a block."""
+    __slots__ = ("_here", "_seconds")
 
-    __slots__ = ("_here", "_token")
-
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, seconds: dict[str, float] | None = None) -> None:
         self._here = here
+        self._seconds = seconds
 
     def __enter__(self) -> Here:
-        self._token = _here.set(self._here)
+        now = current()
+        seconds = now.seconds if self._seconds is None else self._seconds
+        self._token = put(Context(self._here, seconds, now.recycler, now.share, now.worker, now.generator))
         return self._here
-
-    def __exit__(self, *_: Any) -> None:
-        _here.reset(self._token)
-
-
-def leave() -> None:
-    """Let `rng` answer in this context as it does outside a loader."""
-    _here.set(None)
-    _elsewhere.set(None)
-
-
-def inside() -> Here | None:
-    """Return the place that this thread works at, for a dataset that reads many samples at once."""
-    return _here.get()
 
 
 def rng() -> np.random.Generator:
@@ -181,14 +173,12 @@ def rng() -> np.random.Generator:
     >>> inline == threads
     True
     """
-    here = _here.get()
-    if here is not None:
-        return here.generator()
-    ours = _elsewhere.get()
-    if ours is None:
-        ours = np.random.default_rng()
-        _elsewhere.set(ours)
-    return ours
+    now = current()
+    if now.here is not None:
+        return now.here.generator()  # type: ignore[no-any-return]  # a `Here`
+    if now.generator is None:
+        put(Context(None, now.seconds, now.recycler, now.share, now.worker, np.random.default_rng()))
+    return current().generator  # type: ignore[no-any-return]  # as above
 
 
 def epoch_seed() -> int:
@@ -197,7 +187,7 @@ def epoch_seed() -> int:
     For what a stream must do alike everywhere: shuffle before each worker takes its part. Outside a loader they are
     fresh ones.
     """
-    here = _here.get()
+    here = inside()
     numbers = rng() if here is None else generator(here.key, Purpose.EPOCH, here.epoch, 0)
     return int(numbers.integers(2**63))
 
@@ -224,7 +214,7 @@ def strands() -> Callable[[int], np.random.Generator]:
     >>> parts(3).random() == parts(3).random(), parts(3).random() == parts(4).random()
     (True, False)
     """
-    here = _here.get()
+    here = inside()
     key, epoch = (key_of(int(rng().integers(2**63))), 0) if here is None else (here.key, here.epoch)
     return lambda number: generator(key, Purpose.STRAND, epoch, number)
 
@@ -234,7 +224,7 @@ def each(count: int) -> Iterator[int]:
 
     For a ``__getitems__``: inside ``for row in each(len(indices))``, the sample at hand is ``indices[row]``.
     """
-    here = _here.get()
+    here = inside()
     if here is None:
         yield from range(count)
         return
@@ -251,7 +241,7 @@ def each(count: int) -> Iterator[int]:
 @contextmanager
 def among(rows: Sequence[int]) -> Iterator[None]:
     """Say which of the samples that this call makes another call, inside the block, makes a part of."""
-    here = _here.get()
+    here = inside()
     if here is None:
         yield
         return
@@ -266,11 +256,11 @@ def among(rows: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def continued(generators: Sequence[np.random.Generator]) -> Iterator[None]:
-    """Say that the samples of this call have drawn numbers already: calls inside the block go on with these generators.
+    """Let calls inside the block continue with these generators: the samples have drawn numbers from them already.
 
     One for each sample, as `rng` gave it inside `each`.
     """
-    here = _here.get()
+    here = inside()
     if here is None:
         yield
         return
@@ -318,7 +308,7 @@ def seed_globals(words: NDArray[np.uint32], names: Iterable[str]) -> None:
 
 
 def global_states() -> dict[str, Any]:
-    """Return where each global generator stands; torch's only if torch is loaded."""
+    """Return the state of each global generator; torch's only if torch is loaded."""
     states: dict[str, Any] = {"random": random.getstate(), "numpy": np.random.get_state()}  # noqa: NPY002
     theirs = torch_state.default_generator()
     if theirs is not None:
@@ -327,7 +317,7 @@ def global_states() -> dict[str, Any]:
 
 
 def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """Return which global generators stand elsewhere than they did.
+    """Return which global generators have another state than before.
 
     >>> before = global_states()
     >>> _ = random.random()

@@ -1,9 +1,10 @@
-"""Work that several threads share: whoever is free helps whoever has more than one sample to make."""
+"""Work that several threads share: a free thread helps one that has many samples to make."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.context.current import Context, current, put, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,28 +31,23 @@ class Job(Protocol):
         ...
 
 
-_share: ContextVar[Callable[[Job], None] | None] = ContextVar("headrace_share", default=None)
-
-
 def run(job: Job) -> None:
-    """Make all rows of a job, with the help of the other threads of a loader, where there are any."""
-    share = _share.get()
+    """Make all rows of a job, with the help of the loader's other threads, if there are any."""
+    share = current().share
     if share is None:
         job.run()
     else:
         share(job)
 
 
-class sharing:  # noqa: N801  a context manager, named for how it reads
-    """Let `run` share jobs out by a function, in this thread, for the length of a block."""
+class sharing(setting):  # noqa: N801  a context manager, named for how it reads
+    """Let `run` give jobs to a function, in this thread, for the length of a block."""
 
-    __slots__ = ("_share", "_token")
+    __slots__ = ("_share",)
 
     def __init__(self, share: Callable[[Job], None]) -> None:
         self._share = share
 
     def __enter__(self) -> None:
-        self._token = _share.set(self._share)
-
-    def __exit__(self, *_: Any) -> None:
-        _share.reset(self._token)
+        now = current()
+        self._token = put(Context(now.here, now.seconds, now.recycler, self._share, now.worker, now.generator))

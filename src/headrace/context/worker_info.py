@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headrace.context.current import Context, current, put, setting
 from headrace.interop import torch_state
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ class WorkerInfo:
 # One for the process, whatever thread asks: it is written once, by the worker itself, before any user code runs.
 _current: WorkerInfo | None = None
 _torch_knows = False
-_serving: ContextVar[WorkerInfo | None] = ContextVar("headrace_serving", default=None)
 
 
 def get_worker_info() -> WorkerInfo | None:
@@ -39,7 +38,8 @@ def get_worker_info() -> WorkerInfo | None:
     >>> headrace.get_worker_info() is None
     True
     """
-    return _serving.get() or _current
+    worker: WorkerInfo | None = current().worker
+    return worker or _current
 
 
 def set_current(info: WorkerInfo) -> None:
@@ -53,7 +53,7 @@ def set_current(info: WorkerInfo) -> None:
 def serving(number: int, count: int, dataset: Any) -> Iterator[None]:
     """For the length of a block, be worker ``number`` of ``count``: for reading a copy of a stream in another's stead.
 
-    A run may go on with other workers than it began with; a stream shards itself by the number that it began with.
+    A run may resume with another number of workers; a stream shards itself by the number that it began with.
     """
     same = count == 1 if _current is None else (_current.id, _current.num_workers) == (number, count)
     if same:
@@ -62,15 +62,25 @@ def serving(number: int, count: int, dataset: Any) -> Iterator[None]:
     theirs = torch_state.worker_module()
     told = getattr(theirs, "_worker_info", None)
     info = WorkerInfo(number, count, 0 if _current is None else _current.seed, dataset)
-    token = _serving.set(info)
     try:
         if theirs is not None:
             theirs._worker_info = theirs.WorkerInfo(id=number, num_workers=count, seed=info.seed, dataset=dataset)
-        yield
+        with _Serving(info):
+            yield
     finally:
-        _serving.reset(token)
         if theirs is not None:
             theirs._worker_info = told
+
+
+class _Serving(setting):
+    __slots__ = ("_info",)
+
+    def __init__(self, info: WorkerInfo) -> None:
+        self._info = info
+
+    def __enter__(self) -> None:
+        now = current()
+        self._token = put(Context(now.here, now.seconds, now.recycler, now.share, self._info, now.generator))
 
 
 def tell_torch() -> None:

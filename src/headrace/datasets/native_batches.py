@@ -153,7 +153,7 @@ class InFlightBatch:
         self._check()
         missing = set(self.job.missing)
         if missing:
-            here, failures = seeds.current(), _failures(self.job)
+            here, failures = seeds.place(), _failures(self.job)
             for row in seeds.each(len(self._keys)):
                 if row in missing:
                     if stop is not None:

@@ -4,7 +4,7 @@
                  ↑        maker.make         (queue)
                  └── jobs ──┘
 
-What the native kernel makes of a batch, before a user's functions go on with it, is made of rows that any thread can
+What the native extension makes of a batch, before a user's functions continue, consists of rows that any thread can
 make (a job), and shared: a thread that is free helps with the oldest such batch before it begins one of its own. So the
 first batch comes early, and one slow file holds up no core. Batches that the kernel makes whole need no thread of
 Python's: see executors/native.py.

@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
-from headrace.context.timing import counting, timed, timed_rest
+from headrace.context.timing import timed, timed_rest
 from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
@@ -89,7 +89,8 @@ class Maker:
         here.move(work.start)
         began = perf_counter()
         try:
-            with counting() as seconds, seeds.at(here):
+            seconds: Seconds = {}
+            with seeds.at(here, seconds):
                 if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, empty, stop)
                 else:
@@ -117,7 +118,8 @@ class Maker:
         here = seeds.Here(work.seed, work.epoch, work.start)
         begin = cast("Any", self.source).begin
         try:
-            with counting() as seconds, seeds.at(here), timed_rest("other"):
+            seconds: Seconds = {}
+            with seeds.at(here, seconds), timed_rest("other"):
                 return Pending(work, begin(work.keys, empty=empty), here, seconds)
         except KeyboardInterrupt:
             raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
@@ -131,7 +133,7 @@ class Maker:
         """
         work, here = pending.work, pending.here
         try:
-            with counting(pending.seconds), seeds.at(here):
+            with seeds.at(here, pending.seconds):
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)

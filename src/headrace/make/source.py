@@ -160,7 +160,7 @@ class Streamed:
             _restore(samples, "iterator", state)
         if keeper is not None:
             return samples
-        here = seeds.current()
+        here = seeds.place()
         for position in range(replica.number, replica.start * replica.count, replica.count):
             here.move(position, reading=True)  # a stream that draws, to shuffle say, must draw what it drew
             if next(samples, _END) is _END:

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from headrace.checks import integer, kind_of
-from headrace.context import memory, seeds, timing
+from headrace.context.current import leave
 from headrace.errors import ArgumentTypeError, IterationError
 from headrace.executors.lifecycle import ForkGuard
 from headrace.run.ahead import End, Raised, ReadAhead
@@ -196,7 +196,7 @@ class Prefetched(ReadAhead[T]):
         if not _can_iterate(iterable):
             raise _not_iterable("prefetch", iterable)
         context = copy_context()
-        context.run(_leave_the_loader)
+        context.run(leave)
         super().__init__(_Items(iterable), n, name="headrace-prefetch", doing="making an item", context=context)
 
     def __next__(self) -> T:
@@ -245,13 +245,6 @@ class _Items(Generic[T]):
 def _from_the_source(error: BaseException) -> TracebackType | None:
     """Return the traceback without the frame that caught it, which would hold what holds the error."""
     return error.__traceback__ and error.__traceback__.tb_next
-
-
-def _leave_the_loader() -> None:
-    """Forget which sample of a loader is at hand: it is for one thread, and moves on."""
-    seeds.leave()
-    timing.leave()
-    memory.leave()
 
 
 def _can_iterate(thing: object) -> bool:

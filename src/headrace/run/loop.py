@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace.context import seeds
 from headrace.context.memory import Recycler
-from headrace.context.timing import counting
 from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.executors.lifecycle import PATIENCE, closed_while_reading
 from headrace.interop.keras_advice import AdvisesKeras
@@ -173,7 +172,8 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         # What collate draws depends on which batch this is, as it does where a worker collates.
         here = seeds.Here(self._key, self._stream, self._journal.batches)
         try:
-            with counting() as seconds, seeds.at(here):
+            seconds: dict[str, float] = {}
+            with seeds.at(here, seconds):
                 batch = self._maker.join(samples, empty=self._joined.empty)
         except Exception as error:
             error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")

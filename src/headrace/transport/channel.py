@@ -15,7 +15,7 @@ SHORT = 1 << 14
 """Bytes; a shorter message is copied, to be sent in one call."""
 
 LOST = -1
-"""Stands for a descriptor that this process could not receive because it has too many files open."""
+"""Represents a descriptor that this process could not receive because it has too many files open."""
 
 
 class Channel:
