@@ -119,4 +119,4 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.ledger").write_bytes(b"no ledger at all")
     status, text = diff(tmp_path, tmp_path)
     assert status == 1
-    assert "is not a ledger" in text
+    assert "not a ledger" in text

@@ -161,11 +161,20 @@ def records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     magic = file.read(len(MAGIC))
     if magic == _FIRST:
         raise BadFile(
-            f"{name} is a ledger of an older version, {_FIRST!r}; {MAGIC!r} is expected; move it away and start a new "
-            "one, or read it with the headrace version that wrote it"
+            f"a ledger of an older version: it starts with {_FIRST!r}",
+            path=name,
+            found=_FIRST,
+            expected=repr(MAGIC),
+            cure="move it away and start a new one, or read it with the headrace version that wrote it",
         )
     if magic != MAGIC[: len(magic)]:
-        raise BadFile(f"{name} is not a ledger: it starts with {magic!r}; {MAGIC!r} is expected")
+        raise BadFile(
+            f"not a ledger: it starts with {magic!r}",
+            path=name,
+            found=magic,
+            expected=repr(MAGIC),
+            cure="give the path of a ledger, or of a folder with ledgers",
+        )
     at, size = len(magic), file.seek(0, io.SEEK_END)
     file.seek(at)
     yield at, b""
@@ -185,8 +194,9 @@ def records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 def _damaged(name: str, at: int, what: str) -> BadFile:
     return BadFile(
-        f"{name} is damaged at byte {at}: {what}; leave the file out of the proof, or truncate it there to keep "
-        "the records before"
+        f"damaged at byte {at}: {what}",
+        path=name,
+        cure="leave the file out of the proof, or truncate it there to keep the records before",
     )
 
 

@@ -131,7 +131,7 @@ def _opened(path: Path) -> io.FileIO:
 def _regular(path: Path) -> BinaryIO:
     """Open a regular file to read; refuse a device or a pipe, which may have no end or wait for a writer."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise BadFile(f"{path} is not a ledger: it is a device, a pipe or a folder; give a regular file")
+        raise BadFile("not a ledger: a device, a pipe or a folder", path=str(path), cure="give a regular file")
     return path.open("rb")
 
 
