@@ -1,4 +1,4 @@
-"""The executor that does the work itself, in the caller's thread, when the outcome is asked for."""
+"""The inline executor: makes each batch in the caller's thread, when it is asked for."""
 
 from __future__ import annotations
 

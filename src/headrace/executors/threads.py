@@ -1,17 +1,17 @@
-"""The executor of threads: batches are made side by side in this process, memory shared, nothing copied.
+"""The executor of threads: makes batches side by side in this process, where nothing has to be copied.
 
     submit ──> tasks ──> thread 0 … n-1 ──> outcomes ──> next
                  ↑        maker.make         (queue)
                  └── jobs ──┘
 
-What the native extension makes of a batch, before a user's functions continue, consists of rows that any thread can
-make (a job), and shared: a thread that is free helps with the oldest such batch before it begins one of its own. So the
-first batch comes early, and one slow file holds up no core. Batches that the kernel makes whole need no thread of
-Python's: see executors/native.py.
+If the native extension makes a part of each batch, before the user's functions run, that part is a job: rows that any
+thread can make. A free thread helps with the oldest job before it begins a batch of its own. So the first batch comes
+early, and one slow file holds up no core. Batches that the extension makes whole need no Python thread: see
+executors/native.py.
 
-The threads know the tasks, the outcomes, the maker and the stop flag, never the executor: so an executor that is
-dropped can be collected, which stops them. They are daemons that are always joined: by ``close``, by the finalizer when
-the executor is dropped, and by the same finalizer before the interpreter exits.
+The threads know the tasks, the outcomes, the maker and the stop flag, and never the executor. So an executor that is
+dropped can be collected, which stops them. They are daemon threads, and are always joined: by ``close``, or by the
+finalizer when the executor is dropped or the interpreter exits.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from headrace.plan.work import Outcome
 
 QUICK = 0.002
-"""Seconds; a batch that is made in less is not shared."""
+"""Seconds; a job that takes less is not shared."""
 
 
 @dataclass(slots=True)
 class _ThreadState:
-    """What a thread is working on, for whoever has to explain a delay."""
+    """What a thread is working on, for messages about delays."""
 
     here: Here
     work: Work | None = None
 
     def doing(self) -> str:
-        """Say what the thread is at, for whoever closes."""
+        """Say what the thread is doing, for the warning if it does not end."""
         return "idle" if self.work is None else f"at {self.sample()}"
 
     def sample(self) -> str:
@@ -64,19 +64,19 @@ class _ThreadState:
 
 
 class _Tasks:
-    """What there is to do: jobs to help with, then works to begin, both the oldest first.
+    """Gives the threads what there is to do: jobs to help with, then works to begin, both the oldest first.
 
-    There is no lock of Python's in it: Ctrl-C may strike as soon as one is held, and before it is known to be.
+    It uses no Python lock: Ctrl-C may come when one is held already but nobody knows it yet.
     """
 
     def __init__(self, workers: int, stop: Stop) -> None:
         self._workers = workers
         self._stop = stop
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        """None: look again at what there is, or whether this is the end."""
+        """None wakes a thread, to look for jobs or for the end."""
         self._jobs: list[Job] = []
         self._pace = QUICK
-        """Seconds that a row took of late, in one thread."""
+        """Seconds that a row took lately, in one thread."""
 
     def put(self, work: Work) -> None:
         self._queue.put(work)
@@ -110,12 +110,12 @@ class _Tasks:
             job.wait()
         finally:
             self._jobs.remove(job)
-        # Too short by what others did: it is what decides whether they are asked again.
+        # Shorter by what other threads did, which is what decides whether they are asked next time.
         self._pace = (perf_counter() - began) / max(rows, 1)
         self._stop.check()
 
     def close(self) -> None:
-        """Wake every thread, for the end, which the stop flag says; jobs are left where they are."""
+        """Wake every thread after the stop flag is set; nobody begins another row of a job."""
         for job in list(self._jobs):
             job.stop()
         self._wake(self._workers)
@@ -187,7 +187,7 @@ class Threads:
             self._finish()
 
     def _explain(self, timeout: float | None) -> str:
-        frames = sys._current_frames()  # the only way to another thread's stack
+        frames = sys._current_frames()  # the only way to see another thread's stack
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
         for thread, state in zip(self._threads, self._states, strict=True):
             lines.append(f"{thread.name}: {state.sample()}")
