@@ -5,6 +5,7 @@ The only file that runs a user's dataset, transforms and collate function; every
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,6 +17,7 @@ from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
 from headrace.context.timing import timed, timed_rest
 from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
+from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
 
@@ -91,22 +93,40 @@ class Maker:
         try:
             seconds: Seconds = {}
             with seeds.at(here, seconds):
+                self._restore(work)
                 if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, empty, stop)
                 else:
                     with seeds.seeded(work.seed, work.epoch, work.start, seeding):
                         batch, bad = self._make(work, here, empty, stop)
-                stream = None
-                if isinstance(self.source, Streamed) and work.replica is not None:
-                    state = self.source.state(work.replica)
-                    stream = None if state is None else (work.replica.number, state)
+                stream = self._kept(work)
             seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
             return Done(work.step, batch, bad, seconds, stream)
         except _Exhausted:
-            return Ended(work.step)
+            return Ended(work.step, self._kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
             return self._failed(error, work, here)
+
+    def _restore(self, work: Work) -> None:
+        """Give the dataset the state of its own that a work has: before random numbers are seeded for the batch."""
+        if isinstance(self.source, Streamed):
+            if work.replica is not None:
+                self.source.enter(work.replica)
+        elif work.lane is not None and work.lane.state is not None:
+            restore(self.source.dataset, *work.lane.state)
+
+    def _kept(self, work: Work, *, ended: bool = False) -> tuple[int, Any] | None:
+        """Return what the dataset keeps of itself after a work, and in which copy of it."""
+        if isinstance(self.source, Streamed):
+            replica = work.replica
+            if replica is None:
+                return None
+            state = self.source.ended(replica) if ended else self.source.state(replica)
+            return None if state is None else (replica.number, state)
+        if work.lane is None:
+            return None
+        return work.lane.number, ("dataset", copy.deepcopy(self.source.dataset.state_dict()))
 
     @property
     def begins(self) -> bool:
@@ -120,6 +140,7 @@ class Maker:
         try:
             seconds: Seconds = {}
             with seeds.at(here, seconds), timed_rest("other"):
+                self._restore(work)
                 return Pending(work, begin(work.keys, empty=empty), here, seconds)
         except KeyboardInterrupt:
             raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
@@ -137,7 +158,7 @@ class Maker:
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)
-            return Done(work.step, batch, (), pending.seconds)
+            return Done(work.step, batch, (), pending.seconds, self._kept(work))
         except BaseException as error:
             if stop is None and isinstance(error, KeyboardInterrupt):
                 raise

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from itertools import count
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from headrace.checks import kind_of
 from headrace.context import seeds
-from headrace.errors import StateMismatch
 from headrace.interop.once import is_spent, refusal
+from headrace.interop.own_states import keeps_state, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from headrace.context.memory import Empty
     from headrace.plan.work import StreamReplica
@@ -131,9 +130,11 @@ class Streamed:
         self._open: dict[int, tuple[int, Iterator[Any]]] = {}
         self._copies: dict[int, Iterable[Any]] = {}
         self._first: dict[int, Iterator[Any]] = {}
+        self._entered: dict[int, Iterator[Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}, "_copies": {}, "_first": {}}  # the position of a replica is in the work
+        none: dict[str, Any] = {name: {} for name in ("_open", "_copies", "_first", "_entered")}
+        return {**vars(self), **none}  # where a replica stands is in the work
 
     @property
     def dataset(self) -> Any:
@@ -141,25 +142,60 @@ class Streamed:
         return self._dataset
 
     def read(self, replica: StreamReplica) -> Iterator[Any]:
-        """Return the samples from the replica's position on, as an iterator that is read as far as the batch goes."""
-        position, samples = self._open.get(replica.number, (-1, iter(())))
-        if replica.start == 0 or position != replica.start:
-            samples = self._begun(replica)
+        """Return the samples from where the replica stands, as an iterator that is read as far as the batch goes."""
+        samples = self._entered.pop(replica.number, None)
+        if samples is None:
+            samples = self._begun(replica) if self._begins(replica) else self._open[replica.number][1]
         self._open[replica.number] = replica.start + replica.size, samples
         return samples
 
-    def _begun(self, replica: StreamReplica) -> Iterator[Any]:
+    def enter(self, replica: StreamReplica) -> None:
+        """Restore what the stream keeps of itself, where the replica has it.
+
+        Call it before the batch's random numbers are seeded: a stream may restore a global generator, which was seeded
+        for the batch in the run that saved it.
+        """
+        if replica.state is not None and self._begins(replica):
+            self._entered[replica.number] = self._restored(replica)
+
+    def _begins(self, replica: StreamReplica) -> bool:
+        """Whether this is not the next stretch of what is open."""
+        return replica.start == 0 or self._open.get(replica.number, (-1,))[0] != replica.start
+
+    def _restored(self, replica: StreamReplica) -> Iterator[Any]:
         stream = self._copy(replica.number)
-        keeper, state = replica.state if replica.state is not None else (None, None)
+        keeper, state, *rest = replica.state
+        of_dataset = [state] if keeper == "dataset" else rest
+        if of_dataset:
+            restore(stream, "dataset", of_dataset[0])
         if keeper == "ended":
             return _NOTHING
-        if keeper == "dataset":
-            _restore(stream, "dataset", state)
         samples = self._first[replica.number] = iter(stream)
         if keeper == "iterator":
-            _restore(samples, "iterator", state)
-        if keeper is not None:
+            restore(samples, "iterator", state)
+        return samples if replica.start else self._whole(replica.number, stream, samples)
+
+    def _whole(self, number: int, stream: Iterable[Any], samples: Iterator[Any]) -> Iterator[Any]:
+        """Give the samples of an epoch: after the state of a finished one, some streams give an empty one first."""
+        if not keeps_state(stream) or isinstance(stream, Iterator):
             return samples
+        return self._not_empty(number, stream, samples)
+
+    def _not_empty(self, number: int, stream: Iterable[Any], samples: Iterator[Any]) -> Iterator[Any]:
+        first = next(samples, _END)
+        if first is _END:
+            samples = self._first[number] = iter(stream)
+        else:
+            yield first
+        yield from samples
+
+    def _begun(self, replica: StreamReplica) -> Iterator[Any]:
+        if replica.state is not None:
+            return self._restored(replica)
+        stream = self._copy(replica.number)
+        samples = self._first[replica.number] = iter(stream)
+        if replica.start == 0:
+            return self._whole(replica.number, stream, samples)
         here = seeds.place()
         for position in range(replica.number, replica.start * replica.count, replica.count):
             here.move(position, reading=True)  # a stream that draws, to shuffle say, must draw what it drew
@@ -169,7 +205,7 @@ class Streamed:
 
     def _copy(self, replica: int) -> Iterable[Any]:
         """Return what a replica iterates over: one that keeps a state of its own can be at one place only."""
-        if self._copies and replica not in self._copies and _keeps_state(self._stream):
+        if self._copies and replica not in self._copies and keeps_state(self._stream):
             self._copies[replica] = copy.deepcopy(self._stream)
         return self._copies.setdefault(replica, self._stream)
 
@@ -177,16 +213,28 @@ class Streamed:
         """Note that the replica's stream has ended: the state that it then reports may be that of its start."""
         self._open[replica.number] = replica.start + replica.size, _NOTHING
 
-    def state(self, replica: StreamReplica) -> tuple[str, Any] | None:
-        """Return the state of the replica's stream, if it, or its iterator, has ``state_dict``."""
+    def state(self, replica: StreamReplica) -> tuple[Any, ...] | None:
+        """Return what the replica's stream keeps of itself: who of it and its iterator keeps what, or that it ended.
+
+        Where the iterator is at hand, the state of the dataset itself comes third, if it keeps one too.
+        """
         _, samples = self._open[replica.number]
-        if samples is _NOTHING:
-            return "ended", None
         stream = self._copies[replica.number]
-        for keeper, thing in (("iterator", samples), ("dataset", stream)):
-            if _keeps_state(thing):
-                return keeper, copy.deepcopy(thing.state_dict())  # type: ignore[attr-defined]  # it does, see above
-        return None
+        of_dataset = (copy.deepcopy(stream.state_dict()),) if keeps_state(stream) else ()  # type: ignore[attr-defined]
+        if samples is _NOTHING:
+            return "ended", None, *of_dataset
+        items = self._first.get(replica.number, samples)
+        if not keeps_state(items):
+            return ("dataset", *of_dataset) if of_dataset else None
+        state = copy.deepcopy(items.state_dict())  # type: ignore[attr-defined]  # it keeps one, see above
+        return ("iterator", state) if items is stream else ("iterator", state, *of_dataset)
+
+    def ended(self, replica: StreamReplica) -> tuple[Any, ...] | None:
+        """Return what the replica's dataset keeps of itself after its end, for the epoch that comes next."""
+        stream = self._copies.get(replica.number)
+        if stream is None or isinstance(stream, Iterator) or not keeps_state(stream):
+            return None
+        return "dataset", copy.deepcopy(stream.state_dict())  # type: ignore[attr-defined]
 
     def finished(self, sample: Any) -> Any:
         """Make a sample of what was read."""
@@ -212,38 +260,6 @@ def _where(dataset: Any, key: Any) -> str | None:
     except Exception:  # noqa: BLE001  asked for in the middle of another error, which it must not hide
         return None
     return place if isinstance(place, str) else None
-
-
-def _restore(thing: Any, keeper: str, state: Any) -> None:
-    if not _keeps_state(thing):
-        raise StateMismatch(
-            f"the state has one of the stream's {keeper}, but {kind_of(thing)} has no "
-            "load_state_dict to take it: load the state into a loader of the dataset that it was saved with"
-        )
-    thing.load_state_dict(copy.deepcopy(state))
-
-
-def _keeps_state(thing: Any) -> bool:
-    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
-
-
-def read_once(stream: Iterable[Any], key: seeds.Key, epoch: int, *, again: bool = False) -> Iterator[Any]:
-    """Read a stream in the loader's own process, with the random numbers that belong to each sample.
-
-    >>> list(read_once([5, 6], (0, 0), 0))
-    [5, 6]
-    """
-    here = seeds.Here(key, epoch)
-    samples = iter(stream)
-    for position in count():
-        here.move(position, reading=True)
-        with seeds.at(here):
-            sample = next(samples, _END)
-        if sample is _END:
-            if again and is_spent(stream, samples, empty=position == 0):
-                raise refusal("dataset", stream)
-            return
-        yield sample
 
 
 _END = object()

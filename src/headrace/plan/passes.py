@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from headrace.checks import kind_of
-from headrace.errors import StateMismatch
 from headrace.interop import torch_state
 from headrace.interop.generators import Tape, set_state, state_of, taping
 from headrace.interop.once import is_spent, refusal
+from headrace.interop.own_states import keeps_state, restore
 
 _END = object()
 
@@ -116,12 +115,12 @@ class Pass(Iterator[Any]):
         for keeper, state in own.items():
             if keeper != "iterator":
                 inner = self._sampler if keeper == "sampler" else getattr(self._sampler, "sampler", None)
-                _load(inner, keeper, state)
+                restore(inner, "sampler", state)
         if self._ended:
             return iter(())
         items = iter(self._sampler)
         if "iterator" in own:
-            _load(items, "sampler's iterator", own["iterator"])
+            restore(items, "sampler's iterator", own["iterator"])
         return items
 
     @property
@@ -170,11 +169,6 @@ class Pass(Iterator[Any]):
         state = self.state(step)
         return {"sampler": state} if state else {}
 
-    def between(self) -> dict[str, Any]:
-        """Return what a loader's state has of the sampler once the pass is over."""
-        state = between(self._sampler, self.moved)
-        return {"sampler": state} if state else {}
-
     @property
     def moved(self) -> frozenset[str]:
         """The names of the generators that the pass draws from."""
@@ -198,15 +192,6 @@ def between(sampler: Any, moved: Collection[str] | None = None) -> State:
     return {"generators": found} if found else {}
 
 
-def _load(thing: Any, keeper: str, state: Any) -> None:
-    if not _keeps(thing):
-        raise StateMismatch(
-            f"the loaded state has one of the {keeper}, but {kind_of(thing)} has no "
-            "load_state_dict; load the state into a loader with the sampler that it was saved with"
-        )
-    thing.load_state_dict(copy.deepcopy(state))
-
-
 def _own_state(sampler: Any, items: Any) -> State:
     """Return the states that a sampler and its iterator keep of themselves, by who keeps them."""
     return {keeper: copy.deepcopy(thing.state_dict()) for keeper, thing in _keepers(sampler, items)}
@@ -216,15 +201,13 @@ def _keepers(sampler: Any, items: Any) -> list[tuple[str, Any]]:
     """Return what keeps a state of its own: the iterator and the sampler, or else the sampler of a ``BatchSampler``."""
     # A sampler that is its own iterator need not have a state before it is iterated.
     found = [("iterator", items), ("sampler", None if isinstance(sampler, Iterator) or sampler is items else sampler)]
-    kept = [(keeper, thing) for keeper, thing in found if _keeps(thing)]
+    kept = [(keeper, thing) for keeper, thing in found if keeps_state(thing)]
     inner = getattr(sampler, "sampler", None)
-    if not kept and type(sampler).__name__ == "BatchSampler" and _keeps(inner):  # which reads no further than a batch
+    if (
+        not kept and type(sampler).__name__ == "BatchSampler" and keeps_state(inner)
+    ):  # which reads no further than a batch
         return [("sampler.sampler", inner)]
     return kept
-
-
-def _keeps(thing: Any) -> bool:
-    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 
 
 def apart(sampler: Any) -> Any:

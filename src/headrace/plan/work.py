@@ -28,6 +28,8 @@ class Work:
     spares: Sequence[Any] = ()
     replica: StreamReplica | None = None
     """The part of a stream to read. If there are keys too, they are samples that were already read from there."""
+    lane: Lane | None = None
+    """Of a dataset with an index that keeps a state of its own: whose turn it is."""
 
     @property
     def rows(self) -> int:
@@ -55,6 +57,15 @@ class StreamReplica:
     size: int
     state: Any = None
     """The stream's own state at this point, if it has one: then nothing before it is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of the copies of a dataset that take turns with the batches: each worker process has its own."""
+
+    number: int
+    state: tuple[Any, ...] | None = None
+    """What the copy kept of itself before this batch, where it is to be restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,8 @@ class Ended:
     """The end of a stream: no sample is left for this step."""
 
     step: int
+    stream: tuple[int, Any] | None = None
+    """A replica, and what its dataset keeps of itself after the end, if it does."""
 
 
 Outcome = Done | Failed | Ended

@@ -12,6 +12,7 @@ from headrace.run.saved import VERSION, validate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from headrace.make.shared_reader import SharedReader
     from headrace.plan.batch_plan import BatchPlan
     from headrace.plan.batch_sampler_plan import BatchSamplerPlan
     from headrace.plan.passes import Pass
@@ -46,13 +47,23 @@ class Cursor:
     seed: int | None = None
     """What the loop draws from, where the loader has no seed."""
     plan: BatchPlan | BatchSamplerPlan | None = None
-    sampler: Pass | None = None
+    sampler: Pass | SharedReader | None = None
+    """What is read once, in order, and knows how to be read from a step on."""
     began: Place | None = None
     """Where the loop began; None where none has."""
+    dataset: Any = None
+    """What the dataset of this process kept of itself when the loop began, if it keeps a state."""
     rank: int = 0
     """Whose place it is: all ranks have the same, but for the samples that each has passed over."""
     position: Callable[[int], int | list[int]] | None = None
     """Where a step begins in a stream or a sampler, or in each copy, if not where its number and the batch size say."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the place is within an epoch that a loop has begun, and not between two loops."""
+        place = self.place
+        begun = self.began is not None and self.began.epoch == place.epoch
+        return bool(begun or place.step or place.offset or place.beyond)
 
     def to_dict(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """Return the place, and what it is a place in, as what JSON can hold.
@@ -62,13 +73,11 @@ class Cursor:
         """
         place = self.place
         state: dict[str, Any] = {"version": VERSION, "epoch": place.epoch, "step": place.step, "batches": place.batches}
-        begun = self.began is not None and self.began.epoch == place.epoch
-        if self.sampler is not None and not begun:  # its own state at the epoch's end is where the next one begins
-            state |= self.sampler.between()
-        if begun or place.step or place.offset or place.beyond:
-            if self.seed is not None:
-                state["seed"] = self.seed
-            optional = {
+        if self.inside and self.seed is not None:
+            state["seed"] = self.seed
+        optional: dict[str, Any] = {"streams": {str(number): list(kept) for number, kept in place.streams.items()}}
+        if self.inside:
+            optional |= {
                 "samples": 0 if self.plan is None else self.plan.position(place.step),
                 "read": None if self.position is None else self.position(place.step),
                 "beyond": list(place.beyond),
@@ -76,10 +85,9 @@ class Cursor:
                 "bad": place.bad,
                 "rank": self.rank if place.bad else 0,
                 "ledger": place.session,
-                "streams": {str(replica): list(state) for replica, state in place.streams.items()},
                 **({} if self.sampler is None else self.sampler.facts(place.step)),
             }
-            state |= {name: value for name, value in optional.items() if value}
+        state |= {name: value for name, value in optional.items() if value}
         return {**state, "plan": dict(plan)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from headrace.plan.work import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,18 @@ class Dispatcher:
     next epoch. ``timeout`` is how many seconds to wait for an outcome; None: for ever.
     """
 
-    __slots__ = ("_asking", "_plan", "_recorder", "_stream", "_timeout", "_unplanned", "executor", "release", "window")
+    __slots__ = (
+        "_asking",
+        "_plan",
+        "_recorder",
+        "_stream",
+        "_timeout",
+        "_unplanned",
+        "ended",
+        "executor",
+        "release",
+        "window",
+    )
 
     def __init__(
         self,
@@ -40,6 +53,8 @@ class Dispatcher:
         self._asking = True
         self._unplanned: Exception | None = None
         """What the plan raised (a sampler of the user's) when asked for the step after those in flight."""
+        self.ended: dict[int, Any] = {}
+        """What streams keep of themselves after their end, by copy."""
         self.executor = executor
         self.window = window
         self.release = release
@@ -73,7 +88,11 @@ class Dispatcher:
             if outcome is not None:
                 return outcome  # type: ignore[return-value]  # a window takes no Ended
             if window.in_flight:
-                window.put(self.executor.next(self._timeout))
+                found = self.executor.next(self._timeout)
+                if isinstance(found, Ended) and found.stream is not None:
+                    self.ended[found.stream[0]] = found.stream[1]
+                window.put(found)
+                del found
             elif self._unplanned is not None:
                 self._raise_unplanned()
             elif not (self._asking and window.room):

@@ -11,7 +11,7 @@ from headrace.run.stats import measure
 from headrace.run.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from headrace.ledger.recorder import Recorder
     from headrace.plan.work import Done
@@ -34,6 +34,7 @@ class Journal:
         "_record",
         "_recorder",
         "_refill",
+        "_stays",
         "_streams",
         "_window",
         "broken",
@@ -49,6 +50,8 @@ class Journal:
         window: Window | Unordered,
         refill: Refill | None,
         recorder: Recorder | None,
+        *,
+        stays: bool = False,
     ) -> None:
         self.meter = meter
         self.over = False
@@ -62,6 +65,8 @@ class Journal:
         self._recorder = recorder
         self._first = self._latest = cursor.place
         self._streams = dict(cursor.place.streams)
+        self._stays = stays
+        """Whether the copies of the dataset, with what they keep of themselves, stay for the next epoch."""
         self._earlier: dict[int, dict[int, Any]] = {}
         """Where batches are refilled: the streams' states before each step of which samples are in hand."""
         self._record: bytes | None = None
@@ -95,8 +100,14 @@ class Journal:
         if self._recorder is not None:
             self._recorder.failed(step)
 
-    def finished(self) -> None:
-        """Take note of the end of the epoch."""
+    def finished(self, ended: Mapping[int, Any]) -> None:
+        """Take note of the end of the epoch, and of what streams keep of themselves after it."""
+        kept = {
+            number: state if state[0] == "dataset" else ("dataset", *state[2:])
+            for number, state in {**self._streams, **ended}.items()
+            if state[0] == "dataset" or len(state) > 2
+        }
+        self._streams = kept if self._stays else {}
         if self._recorder is not None:
             self._record = self._recorder.end_record(self._window.place[0])
         self.over = True
@@ -141,7 +152,7 @@ class Journal:
         if self.broken:
             return self._latest
         if self.over:
-            return Place(self._first.epoch + 1)
+            return Place(self._first.epoch + 1, streams=self._streams)
         step, beyond = self._window.place
         streams = self._streams
         offset, bad = 0, self._first.bad + self.meter.skipped + self.meter.replaced

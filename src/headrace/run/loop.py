@@ -207,7 +207,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         return outcome.batch
 
     def _over(self) -> None:
-        self._journal.finished()
+        self._journal.finished(self._dispatcher.ended)
         self._end("over")
 
     def _end(self, state: Literal["over", "closed"]) -> None:

@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from headrace.checks import kind_of
+from headrace.context import seeds
 from headrace.datasets.protocol import batch_beginner, batch_reader, unmapped
 from headrace.errors import ArgumentError
-from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed, read_once
+from headrace.interop.own_states import keeps_state
+from headrace.make.shared_reader import SharedReader
+from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed
 from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.iterator_plan import IteratorPlan, after, cut
+from headrace.plan.lane_plan import LanePlan
 from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
-from headrace.plan.passes import Pass, apart, undisturbed
+from headrace.plan.passes import Pass, apart, between, undisturbed
 from headrace.plan.replicas import ReplicatedStream
 from headrace.run.checkpoint import Cursor, Place
 
 if TYPE_CHECKING:
-    from headrace.context import seeds
     from headrace.plan.work import Work
     from headrace.run.settings import Settings
 
@@ -77,6 +80,10 @@ class EpochOrder(Protocol):
 
     def source(self, *, again: bool) -> Source:
         """Return what workers read."""
+        ...
+
+    def between(self, cursor: Cursor) -> dict[str, Any]:
+        """Return what a state between two loops has of the sampler."""
         ...
 
 
@@ -129,6 +136,10 @@ class PlannedOrder:
             self._recalled = what, self._whole(*place)
         return self._recalled[1].work(entry.stream, step)
 
+    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
+        """Return nothing: there is no sampler."""
+        return {}
+
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return a reader by index."""
         return indexed_source(self._settings)
@@ -177,6 +188,12 @@ class SampledOrder:
         """Return the plan, and note the pass over the sampler in the cursor."""
         return self._plan(entry, self._sampler)
 
+    def between(self, cursor: Cursor) -> dict[str, Any]:
+        """Return how the next pass over the sampler begins."""
+        moved = cursor.sampler.moved if isinstance(cursor.sampler, Pass) else None
+        state = between(self._sampler, moved)
+        return {"sampler": state} if state else {}
+
     def _plan(self, entry: Entry, sampler: Any) -> tuple[Plan, int | None]:
         settings, cursor, saved = self._settings, entry.cursor, entry.saved
         name = "batch_sampler" if settings.given_batches else "sampler"
@@ -205,7 +222,7 @@ class SampledOrder:
         copied = apart(sampler)
         _check_repeatable("sampler", sampler, keeps_state=copied is None and hasattr(sampler, "load_state_dict"))
         pass_ = entry.cursor.sampler
-        drawn = entry.saved.get("sampler") if pass_ is None else pass_.state()
+        drawn = entry.saved.get("sampler") if pass_ is None else pass_.state() if isinstance(pass_, Pass) else None
         if drawn is None and not (entry.saved or isinstance(sampler, Sequence | np.ndarray)):
             raise ArgumentError(
                 f"the order of epoch {epoch} is not known: {kind_of(sampler)} can only be iterated, "
@@ -253,7 +270,7 @@ class ReplicatedOrder:
         starts = starts if isinstance(starts, list) else [starts]
         if not starts and before != size:
             starts = ReplicatedStream(copies, before, entry.key).at(place.step)
-        plan = ReplicatedStream(copies, size, entry.key, place.step, place.streams, starts)
+        plan = ReplicatedStream(copies, size, entry.key, place.step, own_states(saved), starts)
         if starts:
             cursor.position = plan.at
         return plan, self._settings.samples
@@ -264,6 +281,10 @@ class ReplicatedOrder:
         _check_repeatable("dataset", stream, keeps_state=hasattr(stream, "load_state_dict"))
         copies = self.copies(entry.saved)
         return ReplicatedStream(copies, self._settings.batch_size or 1, entry.key).work(entry.stream, step)
+
+    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
+        """Return nothing: there is no sampler."""
+        return {}
 
     def source(self, *, again: bool) -> Source:
         """Return a reader of copies."""
@@ -296,10 +317,19 @@ class SharedOrder:
         stream, _ = unmapped(settings.dataset)
         whole = settings.share.global_batch_size
         read = _read_before(settings, cursor, entry.saved, whole)
-        samples = after(read_once(stream, entry.key, entry.stream, again=entry.again), read)
-        batches = cut(samples, whole, drop_last=settings.drops_short)
-        entered = (cursor.place.step, read)
-        return IteratorPlan(batches, entry.key, stream=True, share=settings.share, entered=entered), settings.samples
+        batches = cursor.sampler = SharedReader(
+            stream,
+            entry.key,
+            entry.stream,
+            whole,
+            read=read,
+            state=own_states(entry.saved).get(0),
+            drop_last=settings.drops_short,
+            seeding=seeds.GLOBALS if settings.key is not None else (),
+            again=entry.again,
+        )
+        how: dict[str, Any] = {"entered": (cursor.place.step, read), "mark": batches.mark}
+        return IteratorPlan(batches, entry.key, stream=True, share=settings.share, **how), settings.samples
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of a step, by reading the dataset up to there."""
@@ -308,6 +338,10 @@ class SharedOrder:
         with undisturbed(stream):
             again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {}, entry.again)
             return self.plan(again)[0].work(entry.stream, step)
+
+    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
+        """Return nothing: there is no sampler."""
+        return {}
 
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return what finishes the samples that were read here."""
@@ -337,8 +371,45 @@ def indexed_source(settings: Settings) -> Source:
 
 def stream_length(settings: Settings) -> int:
     """Return how many batches an iterable dataset gives by its own length."""
+    if settings.shares_stream:  # this rank's part of it
+        whole, rest = divmod(len(settings.dataset), settings.share.global_batch_size)
+        return whole + (rest > 0 and not settings.drop_last and settings.share.of(rest)[1] > 0)
     whole, rest = divmod(len(settings.dataset), settings.batch_size or 1)
     return whole + (rest > 0 and not settings.drop_last)
+
+
+def own_states(saved: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
+    """Return what each copy of the dataset kept of itself when a state was saved."""
+    return {int(number): tuple(state) for number, state in saved.get("streams", {}).items()}
+
+
+def kept_dataset(settings: Settings) -> Any:
+    """Return the object of the loader's own process that keeps a state of the dataset; None where none does."""
+    dataset = unmapped(settings.dataset)[0] if settings.streams else settings.dataset
+    # An iterator need not have a state before it is iterated.
+    return dataset if keeps_state(dataset) and not isinstance(dataset, Iterator) else None
+
+
+def lanes_of(settings: Settings) -> int:
+    """Return how many copies of a dataset with an index there are: one for each worker process."""
+    return settings.num_workers if settings.kind == "processes" else 1
+
+
+def lane_states(settings: Settings, saved: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
+    """Return the state that each copy of a dataset with an index is to take; the latest, if there are other copies."""
+    states, before, lanes = own_states(saved), saved.get("lanes", 1), lanes_of(settings)
+    if before == lanes:
+        return states
+    turns = (number % before for number in range(saved["step"] - 1, saved["step"] - 1 - before, -1))
+    latest = next((states[number] for number in turns if number in states), None)
+    return {} if latest is None else dict.fromkeys(range(lanes), latest)
+
+
+def with_own_states(settings: Settings, plan: Plan, waiting: dict[int, tuple[Any, ...]]) -> Plan:
+    """Let the works of a dataset with an index restore and return what it keeps of itself, if it keeps a state."""
+    if settings.streams or kept_dataset(settings) is None:
+        return plan
+    return LanePlan(plan, lanes_of(settings), waiting)
 
 
 def _read_before(

@@ -6,11 +6,13 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import integer
+from headrace.checks import integer, kind_of, shown
 from headrace.context import seeds
-from headrace.interop.generators import draw_seed
+from headrace.errors import StateMismatch
+from headrace.interop.generators import can_be_set, draw_seed, set_state, state_of
+from headrace.interop.own_states import restore
 from headrace.run.checkpoint import Cursor, Place, bad_before, check, from_dict
-from headrace.run.orders import Entry
+from headrace.run.orders import Entry, kept_dataset, lane_states, lanes_of
 from headrace.run.turns import Turn
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Progress:
         self._epoch = 0
         self._resume: dict[str, Any] | None = None
         self._next_seed: int | None = None
+        self.waiting: dict[int, tuple[Any, ...]] = {}
+        """What copies of a dataset with an index are to take with their next work."""
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loop that runs.
@@ -66,10 +70,31 @@ class Progress:
         place = from_dict(saved) if saved else Place(self._epoch)
         place = dataclasses.replace(place, bad=bad_before(saved, settings.rank, settings.world_size))
         self._epoch = place.epoch + 1
+        if not settings.workers_stay:
+            self.waiting = {}
+        self._restore(saved)
+        if not saved and settings.workers_stay and self.cursor.place.epoch == place.epoch:
+            place = dataclasses.replace(place, streams=self.cursor.place.streams)
         base = 0 if settings.key is not None else saved["seed"] if "seed" in saved else self._drawn_ahead()
         self._next_seed = None
         cursor = Cursor(place, base if settings.key is None else None, began=place, rank=settings.rank)
+        dataset = kept_dataset(settings)
+        cursor.dataset = None if dataset is None else copy.deepcopy(dataset.state_dict())
         return Entry(*self.stream(base, place.epoch), cursor, saved, again=self.looped), base
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Put the caller's generator, and the dataset, back where they were when a state was saved."""
+        if "generator" in saved and self.settings.draws_from is not None:
+            set_state(self.settings.draws_from, saved["generator"])
+        dataset = kept_dataset(self.settings)
+        if dataset is None:
+            return
+        if "dataset" in saved:
+            restore(dataset, "dataset", saved["dataset"])
+        if saved and not self.settings.streams:
+            self.waiting = lane_states(self.settings, saved)
+            if self.settings.kind != "processes" and 0 in self.waiting:
+                restore(dataset, *self.waiting.pop(0)[:2])
 
     def begin(self, cursor: Cursor) -> None:
         """Let a loop's cursor say where the run is, now that the loop is there."""
@@ -103,11 +128,30 @@ class Progress:
         if self.settings.key is None and "seed" not in state:  # between two loops: settles the next one's order
             with self.turn.lock:
                 state["seed"] = self._drawn_ahead()
-        return state
+        if not cursor.inside:  # after the seed was drawn, which may move the generators that the sampler draws from
+            state |= order.between(cursor)
+        return state | self._own_states(state, cursor)
+
+    def _own_states(self, state: dict[str, Any], cursor: Cursor) -> dict[str, Any]:
+        """Return where the caller's generator is, and what the dataset of this process keeps of itself."""
+        settings = self.settings
+        found: dict[str, Any] = {}
+        if settings.key is None and settings.draws_from is not None:
+            found["generator"] = state_of(settings.draws_from)
+        dataset = kept_dataset(settings)
+        # Without processes, what the dataset keeps after the last batch that was received is there already.
+        if dataset is not None and (
+            "streams" not in state or (settings.kind == "processes" and not settings.read_once)
+        ):
+            found["dataset"] = copy.deepcopy(cursor.dataset if cursor.inside else dataset.state_dict())
+        if "streams" in state and not settings.streams:
+            found["lanes"] = lanes_of(settings)
+        return found
 
     def check(self, state: dict[str, Any], order: EpochOrder, *, strict: bool) -> dict[str, Any]:
         """Return a state as it can be loaded here; raises `StateMismatch` for one of another run."""
         from_dict(state)
+        self._check_own_states(state)
         here = fingerprint(self.settings, order, state)
         if strict:
             check(state["plan"], here, beyond=bool(state.get("beyond")))
@@ -115,6 +159,25 @@ class Progress:
         if state["plan"] != here:
             fit.pop("beyond", None)  # steps of another order, or cut otherwise: better twice than lost
         return fit
+
+    def _check_own_states(self, state: dict[str, Any]) -> None:
+        settings = self.settings
+        if "dataset" in state and kept_dataset(settings) is None:
+            raise StateMismatch(
+                f"the state has one of the dataset, but {kind_of(settings.dataset)} has no "
+                "load_state_dict; load it into a loader of the dataset that it was saved with"
+            )
+        generator = settings.draws_from
+        if "generator" in state and settings.key is None:
+            if generator is None:
+                raise StateMismatch(
+                    "the state has one of a generator, but this loader was made without; make it with generator="
+                )
+            if not can_be_set(generator, state["generator"]):
+                raise StateMismatch(
+                    f"the state of the generator is {shown(state['generator'])}; that of "
+                    f"{kind_of(generator)}, as this loader's generator= is, was expected"
+                )
 
     def load(self, state: dict[str, Any]) -> None:
         """Let the next loop begin at a state."""

@@ -41,6 +41,7 @@ def validate(state: Any) -> None:
     _whole(state, "step", needed=True)
     for name in ("offset", "batches", "bad", "rank", "samples"):
         _whole(state, name)
+    _whole(state, "lanes", least=1)
     _whole(state, "seed", most=math.inf)
     plan = state["plan"]
     for name, least in (("samples", 0), ("batch_size", 1), ("world_size", 1), ("copies", 1)):
@@ -92,7 +93,7 @@ def _are_streams(value: Any) -> bool:
         str(copy).isdecimal()
         and len(str(copy)) < 20
         and isinstance(kept, list)
-        and len(kept) == 2
+        and len(kept) in (2, 3)
         and kept[0] in STREAM_KEEPERS
         for copy, kept in value.items()
     )

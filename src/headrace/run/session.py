@@ -21,7 +21,7 @@ from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Dispatcher
 from headrace.run.journal import Journal
 from headrace.run.loop import Loop
-from headrace.run.orders import SampledOrder, order_of
+from headrace.run.orders import SampledOrder, order_of, with_own_states
 from headrace.run.progress import Progress, fingerprint
 from headrace.run.promise import Promise
 from headrace.run.stats import Meter
@@ -131,6 +131,7 @@ class Session:
         entry, base = progress.enter()
         copies = order.copies(entry.saved)
         plan, samples = order.plan(entry)
+        plan = with_own_states(settings, plan, progress.waiting)
         recorder = self._recorder(entry, base)
         watch = self._watch()
         maker = self.maker(again=entry.again)
@@ -147,7 +148,7 @@ class Session:
         loop: Loop[Any] = Loop(
             entry,
             Dispatcher(plan, entry.stream, executor, window, release, settings.timeout or None, recorder),
-            Journal(entry.cursor, self.meter, budget, window, refill, recorder),
+            Journal(entry.cursor, self.meter, budget, window, refill, recorder, stays=settings.workers_stay),
             maker,
             refill=refill,
             watch=watch,

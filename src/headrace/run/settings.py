@@ -107,8 +107,12 @@ class Settings:
     @property
     def shares_stream(self) -> bool:
         """Whether a stream is read here, once, shared between ranks and workers, and finished by the workers."""
-        shares = self.world_size > 1 or self.uneven == "repeat"
-        return self.read_once and (shares or self.kind != "inline")
+        return self.read_once
+
+    @property
+    def workers_stay(self) -> bool:
+        """Whether processes, each with its copy of the dataset, stay for the next epoch."""
+        return self.persistent_workers and self.kind == "processes"
 
     @property
     def readers(self) -> int:

@@ -89,6 +89,8 @@ class Exhausted(NamedTuple):
     """The stream had nothing left for the batch."""
 
     ticket: int
+    stream: tuple[int, Any] | None
+    """A copy, and what its dataset keeps of itself, if it does."""
 
 
 class NotMade(NamedTuple):

@@ -267,7 +267,7 @@ class Processes:
 
 def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | None, sender: WorkerProcess) -> Outcome:
     if isinstance(answer, Exhausted):
-        return Ended(work.step)
+        return Ended(work.step, answer.stream)
     if isinstance(answer, NotMade):
         return Failed(work.step, answer.error.open(), answer.place)
     try:

@@ -187,7 +187,7 @@ def _answered(ticket: int, outcome: Outcome, writer: SlotWriter) -> tuple[bytes,
     """Return an answer, and the descriptor to send with it."""
     answer: Answer
     if isinstance(outcome, Ended):
-        answer = Exhausted(ticket)
+        answer = Exhausted(ticket, outcome.stream)
     elif isinstance(outcome, Failed):
         answer = NotMade(ticket, outcome.place, RemoteError.of(outcome.error))
     else:

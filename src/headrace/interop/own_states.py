@@ -1,0 +1,36 @@
+"""What datasets, samplers and their iterators keep of themselves: ``state_dict`` and ``load_state_dict``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from headrace.checks import kind_of
+from headrace.errors import StateMismatch
+
+
+def keeps_state(thing: Any) -> bool:
+    """Whether a dataset, a sampler or an iterator keeps a state of its own."""
+    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
+
+
+def restore(thing: Any, what: str, state: Any) -> None:
+    """Give something the state that it kept of itself.
+
+    Raises `StateMismatch` where it takes none, and where it raises anything for the state at hand.
+    """
+    name = kind_of(thing)
+    if not keeps_state(thing):
+        raise StateMismatch(
+            f"the loaded state has one of the {what}, but {name} has no load_state_dict; load the state into a loader "
+            f"of the {what} that it was saved with"
+        )
+    try:
+        thing.load_state_dict(copy.deepcopy(state))
+    except StateMismatch:
+        raise
+    except Exception as error:
+        raise StateMismatch(
+            f"the {what}, {name}, does not take the state that was saved of it ({type(error).__name__}: {error}); load "
+            f"the state into a loader of the {what} that it was saved with"
+        ) from error
