@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests adapters chaos resume-proof fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
@@ -14,6 +14,7 @@ help:
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
+	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
 	@echo "make sanitize     the kernel's tests under sanitizers (part of make test)"
@@ -106,6 +107,14 @@ adapters: $(FRAMEWORKS)/.dev
 # The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos --output benchmarks/CHAOS.md $(CHAOS)
+
+# Each prints a table for benchmarks/CHAOS.md.
+chaos-more: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.exits --times 1000
+	$(BIN)/python -m tests.chaos.closes --times 200
+	$(BIN)/python -m tests.chaos.bombs
+	$(BIN)/python -m tests.chaos.proofs --times 600
+	$(BIN)/python -m tests.resuming.hostile --times 4400
 
 # The suite holds a small sample of it. Options: RESUME="--steps 1000 --kills 20 --seed 7".
 resume-proof: $(VENV)/.dev
