@@ -1,1 +1,1 @@
-"""Bytes -> pixels: decoding, geometry, transforms."""
+"""Images: decode bytes, scale and crop pixels, and describe both to the native extension."""
