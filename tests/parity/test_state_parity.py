@@ -1,8 +1,7 @@
 """What torchdata's StatefulDataLoader promises of its state: one script on it and on ours.
 
 What differs by design: the state of ours is read by another number of workers too, where torchdata's raises an
-AssertionError; torch's samplers without a generator go on with their own draws, where torchdata's makes new ones; and a
-dataset with an index keeps no state of its own: what it draws follows from the place of the sample.
+AssertionError; and torch's samplers without a generator continue with their own draws, where torchdata makes new ones.
 """
 
 from __future__ import annotations
