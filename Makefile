@@ -16,19 +16,19 @@ help:
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
-	@echo "make fuzz         spoiled pictures for the kernel, under sanitizers, SECONDS long (part of make test)"
-	@echo "make sanitize     the kernel's tests under sanitizers (part of make test)"
+	@echo "make fuzz         damaged images for the native extension, under sanitizers, SECONDS long (part of make test)"
+	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
-# Installed anew when the project's own requirements or the kernel's sources change; the stamps say which were.
+# Installed again when the project's requirements or the native extension's sources change; the stamps say which were.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "headrace needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The one library that the kernel is built with. Where it is not and may not be installed, pictures go step by step.
+# The one library that the native extension needs. Without it, images are read step by step.
 $(VENV)/.headers: | $(BIN)/python
 	@ls /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h 2>/dev/null | grep -q . \
 	  || { [ "`id -u`" = 0 ] && command -v apt-get >/dev/null \
@@ -146,7 +146,7 @@ else
 	@echo "fuzz: skipped: it takes a C++ compiler and libjpeg-turbo's headers"
 endif
 
-# The package once more, with another kernel. Python itself is not built with the sanitizer, which must be there before it.
+# The package once more, with another extension. Python is not built with the sanitizer, which must be loaded before it.
 sanitize: $(VENV)/.cmake $(VENV)/.dev
 ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
 	@mkdir -p build/sanitized
@@ -154,7 +154,7 @@ ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
 	  -DHEADRACE_SANITIZE=address,undefined -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build/sanitize.log \
 	  && PATH="$(CURDIR)/$(BIN):$$PATH" ninja -C build/sanitize >> build/sanitize.log || { cat build/sanitize.log; exit 1; }
 	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r src/headrace build/sanitized
-	rm -f build/sanitized/headrace/_native/*.so && cp build/sanitize/kernel*.so build/sanitized/headrace/_native
+	rm -f build/sanitized/headrace/_native/*.so && cp build/sanitize/extension*.so build/sanitized/headrace/_native
 	LD_PRELOAD="`$(CXX_HERE) -print-file-name=libasan.so` `$(CXX_HERE) -print-file-name=libstdc++.so.6`" \
 	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/native/elsewhere.py build/sanitized -q -p no:cacheprovider tests/native \
 	  tests/executors/test_native.py
@@ -171,10 +171,10 @@ wheel: $(VENV)/.cmake
 	rm -rf build/wheels build/clean
 	CMAKE_PREFIX_PATH="$(CURDIR)/build/libjpeg-turbo" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels \
 	  --config-settings=cmake.define.HEADRACE_STATIC=ON .
-	@! ls build/wheels/*-none-any.whl 2>/dev/null || { echo "a wheel without a kernel"; exit 1; }
+	@! ls build/wheels/*-none-any.whl 2>/dev/null || { echo "a wheel without the native extension"; exit 1; }
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/pip install --quiet build/wheels/headrace-*.whl 'headrace[images,cli]'
-	cd build && clean/bin/python -c "from headrace._native import kernel; print(kernel.LIBJPEG_TURBO, kernel.levels())" \
+	cd build && clean/bin/python -c "from headrace._native import extension; print(extension.LIBJPEG_TURBO, extension.levels())" \
 	  && clean/bin/headrace doctor
 	@ls build/wheels/*.whl
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     text, problems = document(args, chosen, data, runs, machine, missing)
     if args.only is None and "photos" in args.workloads:
-        text += kernel_profile(args)
+        text += native_profile(args)
     print(text)
     if args.output:
         args.output.write_text(text + "\n")
@@ -268,14 +268,14 @@ def facts_of_machine() -> list[str]:
     return facts
 
 
-def kernel_profile(args: argparse.Namespace) -> str:
-    """Return the profile of the native extension from `kernel_profile.py`."""
-    command = [sys.executable, str(HERE / "kernel_profile.py"), "--cache", str(args.cache)]
+def native_profile(args: argparse.Namespace) -> str:
+    """Return the profile of the native extension from `native_profile.py`."""
+    command = [sys.executable, str(HERE / "native_profile.py"), "--cache", str(args.cache)]
     command += [str(args.photos)] if args.photos else []
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         return f"\n\nNo profile of the native extension: {answer.stderr.strip().splitlines()[-1]}"
-    about = "One thread, photos scaled to 224x224 (`python benchmarks/kernel_profile.py`)."
+    about = "One thread, photos scaled to 224x224 (`python benchmarks/native_profile.py`)."
     return f"\n\n## The native extension\n\n{about}\n\n{answer.stdout.strip()}"
 
 

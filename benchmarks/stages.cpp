@@ -1,4 +1,4 @@
-// How long libjpeg-turbo takes for the stages of decoding each file, in full: for kernel_profile.py.
+// How long libjpeg-turbo takes for the stages of decoding each file, in full: for native_profile.py.
 //   stages REPEATS FILE...      prints for all files together: seconds of Huffman decoding, inverse DCT, upsampling and color
 #include <algorithm>
 #include <chrono>

@@ -54,12 +54,13 @@ def _descriptors() -> Counter[str]:
     return found
 
 
-def _crews() -> Counter[str]:
+def _pools() -> Counter[str]:
     """Find the threads of the native extension, of which Python knows nothing."""
     found: Counter[str] = Counter()
     for name in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            found[f"thread {name.read_text().strip()} of the kernel"] += name.read_text().startswith("headrace-crew")
+            thread = name.read_text().strip()
+            found[f"thread {thread} of the native extension"] += thread.startswith("headrace-pool")
     return +found
 
 
@@ -72,7 +73,7 @@ def _held() -> Counter[str]:
     threads = Counter(
         f"thread {thread.name}" for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)
     )
-    return threads + _crews() + _children() + _descriptors() + _shared_memory()
+    return threads + _pools() + _children() + _descriptors() + _shared_memory()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import headrace as hr
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.datasets import Arrays, Columns, Files
 from headrace.datasets.protocol import batch_beginner, batch_reader, columns, labels, native_source, offered, resolve
 from headrace.testing import DatasetTests
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-native = pytest.mark.skipif(kernel is None, reason="needs the native extension")
+native = pytest.mark.skipif(extension is None, reason="needs the native extension")
 
 
 class Album(hr.Dataset[Any]):
@@ -59,7 +59,7 @@ def test_a_format_of_somebody_elses_gets_all_of_the_loader(album: Album) -> None
     steps = [album[number] for number in range(9)]
     slow = hr.datasets.Mapped(steps, *views.functions)  # type: ignore[attr-defined]
     expected = [batch for _ in range(2) for batch in hr.DataLoader(slow, 2, shuffle=True, seed=3)][:5]
-    if kernel is not None:
+    if extension is not None:
         assert hr.explain(views).startswith("Mapped: all fused")
     ledgers = hr.Ledger(), hr.Ledger()
     with hr.DataLoader(views, 2, shuffle=True, seed=3, num_workers=2, ledger=ledgers[0]) as loader:

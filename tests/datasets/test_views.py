@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.datasets.iterable import MappedIterable
 from headrace.datasets.protocol import batch_reader, columns, shard_lengths
 from headrace.datasets.subset import Repetition
@@ -154,7 +154,7 @@ def test_columns_and_shards_come_through_views() -> None:
     assert [shape for _, shape in found.rows] == [(2,), ()]
 
 
-@pytest.mark.skipif(kernel is None, reason="needs the native extension")
+@pytest.mark.skipif(extension is None, reason="needs the native extension")
 def test_the_native_path_comes_through_views() -> None:
     """Fuse transforms over any selection of images, and give what the steps give."""
     images = np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), np.uint8)
@@ -241,7 +241,7 @@ def test_what_a_stream_cannot_do_is_refused() -> None:
         Letters("ab").zip(3)
 
 
-@pytest.mark.skipif(kernel is None, reason="needs the native extension")
+@pytest.mark.skipif(extension is None, reason="needs the native extension")
 def test_transforms_over_datasets_end_to_end_are_fused_in_each() -> None:
     """Fuse what is mapped after putting datasets together, and a selection of it; give what the steps give."""
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The executor of the kernel's own threads."""
+"""The executor of the native extension's own threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.collate.default import default_collate
 from headrace.context import seeds
 from headrace.context.seeds import key_of
@@ -122,7 +122,7 @@ class TestGivenUpRows(TestArrays):
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Make 40 images, every seventh of which is no JPEG, which the kernel gives up."""
+    """Make 40 images, every seventh of which is no JPEG, which the native extension gives up."""
     files = [tmp_path / f"{number}.img" for number in range(40)]
     for number, file in enumerate(files):
         form = "PNG" if number % 7 == 3 else "JPEG"
@@ -179,7 +179,7 @@ def test_an_error_takes_the_place_of_its_batch(pictures: list[Path]) -> None:
 
 
 def test_time_is_reported_by_stage(pictures: list[Path]) -> None:
-    """Report what the kernel's threads did, and what Python did."""
+    """Report what the native extension's threads did, and what Python did."""
     for dataset, stages in (
         (ImageFiles(pictures[:3]).map(*TRAIN), {"read", "decode", "transform", "collate", "other"}),
         (ArrayDataset(np.ones((3, 8, 8, 3), np.uint8)).map(ToFloat()), {"transform", "collate", "other"}),
@@ -312,7 +312,7 @@ def test_nobody_waits_for_what_was_left_behind() -> None:
     """Drop pool and job while a row is still being made, which closing had no time for."""
     large = ArrayDataset(np.zeros((1, 8000, 8000, 3), np.uint8)).map(Resize((4000, 4000)))
     begun = batch_beginner(large)([0], empty=np.empty)  # type: ignore[misc]
-    pool = cast("Any", kernel).ThreadPool(1)
+    pool = cast("Any", extension).ThreadPool(1)
     pool.submit(begun.job)
     while begun.job.left:
         time.sleep(0)
@@ -410,7 +410,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_ends_a_batch_that_the_loop_itself_makes(tmp_path: Path) -> None:
-    """Interrupt the kernel in the middle of a batch that would take it an hour."""
+    """Interrupt the native extension in the middle of a batch that would take it an hour."""
     large = tmp_path / "large.jpg"
     large.write_bytes(encoded(photo(0, 3000, 4000)))
     command = [sys.executable, "-c", MAKING, str(large)]
@@ -440,7 +440,7 @@ def test_ctrl_c_ends_the_waiting_for_a_batch(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         while not any(
-            name.read_text() == "headrace-crew\n" for name in Path(f"/proc/{process.pid}/task").glob("*/comm")
+            name.read_text() == "headrace-pool\n" for name in Path(f"/proc/{process.pid}/task").glob("*/comm")
         ):
             assert process.poll() is None
             time.sleep(0)

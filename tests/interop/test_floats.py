@@ -30,7 +30,7 @@ from headrace import (
     ToDtype,
     ToFloat,
 )
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.collate import PackedCollate
 from headrace.ledger.fingerprint import of_batch
 
@@ -62,7 +62,7 @@ def chain(dtype: str, *before: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("how", WORKERS)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_arrays_are_the_same_halves_whoever_makes_them(dtype: str, how: str) -> None:
-    """Give the bytes of the steps: by the kernel and step by step, inline, on threads and in processes."""
+    """Give the bytes of the steps: by the native extension and step by step, inline, on threads and in processes."""
     quick, slow = arrays(*chain(dtype, RandomCrop(32)))
     expected = batches(slow)
     assert expected[0][0].dtype == HALVES[dtype]
@@ -73,7 +73,7 @@ def test_arrays_are_the_same_halves_whoever_makes_them(dtype: str, how: str) -> 
 @pytest.mark.parametrize("how", WORKERS)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_files_are_the_same_halves_whoever_makes_them(dtype: str, how: str, tmp_path: Path) -> None:
-    """Likewise JPEG files, with files among them that the kernel leaves to the steps."""
+    """Likewise JPEG files, with files among them that the native extension leaves to the steps."""
     paths = [tmp_path / f"{number}.{'png' if number % 3 else 'jpg'}" for number in range(9)]
     for number, path in enumerate(paths):
         path.write_bytes(encoded(photo(number, 40, 50), "PNG" if number % 3 else "JPEG"))
@@ -126,7 +126,7 @@ def test_whatever_is_fused_gives_the_bits_of_the_steps(
 def test_explain_shows_what_is_made(dtype: str) -> None:
     """Show the step in explain, count two bytes a value, tell the dtype in a lineage; replay the very batch."""
     dataset = ArrayDataset(PIXELS).map(*chain(dtype))
-    if kernel is not None:
+    if extension is not None:
         assert headrace.explain(dataset).startswith("Mapped: all fused")
     loader = DataLoader(dataset, 8, shuffle=True, seed=5)
     seen = [batch.copy() for batch in loader]

@@ -12,7 +12,7 @@ if __name__ == "__main__":
     # An editable installation answers for the package before the path is asked.
     sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
     sys.path[:0] = [folder, str(Path.cwd())]
-    from headrace._native import kernel
+    from headrace._native import extension
 
-    assert kernel is not None and str(kernel.__file__).startswith(folder), kernel  # noqa: PT018
+    assert extension is not None and str(extension.__file__).startswith(folder), extension  # noqa: PT018
     sys.exit(pytest.main(sys.argv[2:]))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import DataLoader
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.datasets import Mapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WHY = "the native kernel was not built here"
-MISSING = kernel is None
+WHY = "the native extension was not built here"
+MISSING = extension is None
 
 
 class Stepwise(Mapped[Any]):
@@ -25,7 +25,7 @@ class Stepwise(Mapped[Any]):
 
 
 def both(base: Any, *functions: Any) -> tuple[Mapped[Any], Stepwise]:
-    """Return the same view twice: read by the kernel, and step by step."""
+    """Return the same view twice: read by the native extension, and step by step."""
     return Mapped(base, *functions), Stepwise(base, *functions)
 
 

@@ -1,4 +1,4 @@
-"""Arrays of images by the kernel are those of the step-by-step route."""
+"""Arrays of images by the native extension are those of the step-by-step route."""
 
 from __future__ import annotations
 

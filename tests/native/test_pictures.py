@@ -1,4 +1,4 @@
-"""Images by the kernel are those of the step-by-step route."""
+"""Images by the native extension are those of the step-by-step route."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headrace import (
     ToDtype,
     ToFloat,
 )
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context.seeds import Here, Purpose, generator, key_of
 from headrace.datasets import PairedDataset, StackDataset
 from headrace.image import fused
@@ -290,7 +290,7 @@ def test_any_image_any_crop(
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(photo(seed % 7, height, width)).convert(mode), exif=exif, **options)
     chain = [RandomResizedCrop(out, scale=scale, interpolation=interpolation), RandomHorizontalFlip()]
-    row = by_kernel(data, chain, seed)
+    row = by_extension(data, chain, seed)
     if row is None:
         assert mode == "CMYK"
         return
@@ -301,14 +301,19 @@ def test_any_image_any_crop(
     assert far_off(row, expected) <= 0.001
 
 
-def by_kernel(
+def native_source(contents: list[bytes]) -> Any:
+    return extension.Source.bytes(contents)  # type: ignore[union-attr]
+
+
+def by_extension(
     data: bytes, chain: list[Any], seed: int = 0, level: str = "", **options: Any
 ) -> NDArray[np.uint8] | None:
-    """Make a row of the batch of an image in memory; None where the kernel gives it up."""
+    """Make a row of the batch of an image in memory; None where the native extension gives it up."""
     plan = fused.plan(chain, level=level, **options)
-    native = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
+    native = fused.pipeline_of(plan.recipe)  # type: ignore[arg-type]
     out = np.zeros((1, *plan.shape), plan.dtype)
-    job = native.bytes([data], fused.place_of(Here(key_of(seed), 2, 5)), out)
+    source = native_source([data])
+    job = native.rows(source, np.zeros(1, np.int64), fused.place_of(Here(key_of(seed), 2, 5)), out)
     job.run()
     return None if job.missing else out[0]
 
@@ -318,7 +323,7 @@ def test_all_levels_of_instructions_agree(interpolation: Any) -> None:
     """Give the same floats to the last bit, whatever the processor has."""
     chain = [RandomResizedCrop((37, 50), interpolation=interpolation), *TRAIN[1:]]
     for file in sorted(DEMO.glob("*.jpg")):
-        rows = [by_kernel(file.read_bytes(), chain, level=level) for level in kernel.levels()]  # type: ignore[union-attr]
+        rows = [by_extension(file.read_bytes(), chain, level=level) for level in extension.levels()]  # type: ignore[union-attr]
         assert rows[0] is not None
         assert all(np.array_equal(rows[0], row) for row in rows)  # type: ignore[arg-type]
 
@@ -329,7 +334,7 @@ def test_random_numbers_are_numpys(seed: int, epoch: int, position: int) -> None
     """Draw what the sample's own generator draws."""
     here = Here(key_of(seed), epoch, position)
     expected = generator(here.key, Purpose.SAMPLE, epoch, position).random(23)
-    assert kernel.draws(fused.place_of(here), 23) == expected.tolist()  # type: ignore[union-attr]
+    assert extension.draws(fused.place_of(here), 23) == expected.tolist()  # type: ignore[union-attr]
 
 
 def film_behind(data: bytes) -> bytes:
@@ -357,17 +362,20 @@ def test_odd_files_are_read_as_the_steps_read_them(oddity: Callable[[bytes], byt
 def test_an_image_in_memory_is_not_written_past(pictures: list[str]) -> None:
     """Leave the neighbours of a row of the batch alone."""
     chain = fused.plan([RandomResizedCrop((31, 17))])
-    native = fused.kernel_of(chain.recipe)  # type: ignore[arg-type]
+    native = fused.pipeline_of(chain.recipe)  # type: ignore[arg-type]
+    one = np.zeros(1, np.int64)
     around = np.full((3, *chain.shape), 77, np.uint8)
     for path in pictures:
-        native.bytes([Path(path).read_bytes()], fused.place_of(Here()), around[1:2]).run()
+        source = native_source([Path(path).read_bytes()])
+        native.rows(source, one, fused.place_of(Here()), around[1:2]).run()
         assert (around[[0, 2]] == 77).all()
-    with pytest.raises(ValueError, match="another size"):
-        native.bytes([b""], fused.place_of(Here()), around)
+    for out, more, what in ((around, (), "another size"), (around[1:2], ([0, 1],), "another length")):
+        with pytest.raises(ValueError, match=what):
+            native.rows(native_source([b""]), one, fused.place_of(Here()), out, *more)
     with pytest.raises(ValueError, match="another length"):
-        native.bytes([b""], fused.place_of(Here()), around[1:2], [0, 1])
-    with pytest.raises(ValueError, match="another length"):
-        native.bytes([b""], fused.place_of(Here()), around[1:2], None, [0, 1])
+        native.rows(native_source([b""]), one, fused.place_of(Here()), around[1:2], None, [0, 1])
+    with pytest.raises(IndexError, match="not in the source"):
+        native.rows(native_source([b""]), one + 1, fused.place_of(Here()), around[1:2])
 
 
 def test_an_empty_batch_and_no_bytes_at_all() -> None:
@@ -376,4 +384,6 @@ def test_an_empty_batch_and_no_bytes_at_all() -> None:
     images, labels = quick.read_batch([])
     assert images.shape == (0, 3, 48, 48)
     assert labels.shape == (0,)
-    assert all(by_kernel(data, list(TRAIN)) is None for data in (b"", b"\xff\xd8", io.BytesIO().getvalue(), b"x" * 99))
+    assert all(
+        by_extension(data, list(TRAIN)) is None for data in (b"", b"\xff\xd8", io.BytesIO().getvalue(), b"x" * 99)
+    )

@@ -27,7 +27,7 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context.seeds import Here, key_of
 from headrace.datasets import PackedList
 from headrace.datasets.source import Bytes, Ranges
@@ -175,7 +175,7 @@ def test_a_process_and_a_users_function_read_every_source(make: Callable[[Path],
     quick, slow = both(make(tmp_path), Resize((20, 30)), RandomHorizontalFlip(), noisy)
     expected = batches(slow)
     assert_equal(batches(quick), expected)
-    how: dict[str, Any] = {"num_workers": 2, "workers": "process", "multiprocessing_context": "fork"}
+    how: dict[str, Any] = {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"}
     assert_equal(batches(quick, **how), expected)
 
 
@@ -187,7 +187,7 @@ def test_a_list_of_bytes_is_a_source_of_the_extension() -> None:
     """Make the rows that the same bytes give in one buffer."""
     contents = [data for data in images() if data[:2] == b"\xff\xd8"]
     begins = np.cumsum([0, *map(len, contents)])
-    native: Any = kernel
+    native: Any = extension
     buffer = np.frombuffer(b"".join(contents), np.uint8)
     rows = [
         made(each, len(contents))[0] for each in (native.Source.bytes(contents), native.Source.packed(buffer, begins))
@@ -201,7 +201,7 @@ def made(source: Any, count: int) -> tuple[np.ndarray, Any]:
     """Make the first rows of a source of encoded images; return them and the job."""
     plan = fused.plan([Resize((16, 16))])
     out = np.zeros((count, *plan.shape), plan.dtype)
-    job = plan.kernel.rows(source, np.arange(count), fused.place_of(Here(key_of(0), 0, 0)), out)
+    job = plan.pipeline.rows(source, np.arange(count), fused.place_of(Here(key_of(0), 0, 0)), out)
     job.run()
     return out, job
 
@@ -283,7 +283,7 @@ def test_a_shard_that_is_replaced_between_two_openings_is_an_error(tmp_path: Pat
 def opened(ranges: Ranges, **options: Any) -> Any:
     """Open ranges with options that the dataset protocol does not have."""
     where = (ranges.paths._text, ranges.paths._ends, b"", ranges.file, ranges.offset, ranges.length)
-    return cast("Any", kernel).Source.ranges(*where, **options)
+    return cast("Any", extension).Source.ranges(*where, **options)
 
 
 def test_missing_and_unreadable_shards_are_errors_of_their_samples(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_ranges_that_cannot_be_are_refused(tmp_path: Path) -> None:
             opened(ranges)
         numbers[4] = before
     with pytest.raises(ValueError, match="begins"):
-        cast("Any", kernel).Source.packed(np.zeros(5, np.uint8), np.array([0, 6]))
+        cast("Any", extension).Source.packed(np.zeros(5, np.uint8), np.array([0, 6]))
 
 
 def test_a_forked_child_reads_while_its_parent_does(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Spoiled files by the kernel: the errors, and the names in them, are those of the step-by-step route."""
+"""Spoiled files by the native extension: the errors, and the names in them, are those of the step-by-step route."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from headrace import DataLoader, ImageFiles, Resize, SampleError
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.errors import ImageTooLarge, MissingFile
 from headrace.image.fused import plan
 from tests.image.test_corrupt_files import VARIANTS, files  # noqa: F401  a fixture
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both, far_off
-from tests.native.test_pictures import TRAIN, by_kernel
+from tests.native.test_pictures import TRAIN, by_extension
 from tests.pictures import encoded, photo
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
@@ -52,24 +52,24 @@ def test_spoiled_files_are_passed_over_as_the_steps_do(files: list[str]) -> None
 
 def test_crops_of_spoiled_files_never_crash(files: list[str]) -> None:  # noqa: F811
     """Make a row, or give the image up, whatever is in it."""
-    outcomes = {by_kernel(Path(path).read_bytes(), list(TRAIN), seed) is None for path in files for seed in range(5)}
+    outcomes = {by_extension(Path(path).read_bytes(), list(TRAIN), seed) is None for path in files for seed in range(5)}
     assert outcomes == {True, False}
 
 
 def test_a_cut_file_is_no_image_even_where_the_crop_is_whole() -> None:
     """Refuse a file without its end, though the rows that are wanted are all there."""
     data = encoded(photo(1, 200, 200))
-    whole = by_kernel(data, [Resize((10, 10))])
+    whole = by_extension(data, [Resize((10, 10))])
     assert whole is not None
     assert all(
-        by_kernel(data[:end], list(TRAIN), seed) is None
+        by_extension(data[:end], list(TRAIN), seed) is None
         for end in (len(data) - 1, len(data) // 2, 700)
         for seed in range(20)
     )
 
 
 def test_a_batch_names_the_file_that_is_missing(tmp_path: Path) -> None:
-    """Name index and path, in a batch that the kernel reads."""
+    """Name index and path, in a batch that the native extension reads."""
     good = tmp_path / "good.jpg"
     good.write_bytes(encoded(photo()))
     quick, _ = both(ImageFiles([good, good, tmp_path / "gone.jpg", good]), *TRAIN)
@@ -88,7 +88,7 @@ def test_limits_hold(tmp_path: Path) -> None:
     data = bytearray(encoded(photo(0, 16, 16)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = b"\xff\xdc\xff\xdc"
-    assert by_kernel(bytes(data), list(TRAIN)) is None
+    assert by_extension(bytes(data), list(TRAIN)) is None
 
 
 def test_pipes_and_folders_are_refused_at_once(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_jpeg_that_claims_more_rows_is_refused() -> None:
     data = encoded(photo(3))
     at = data.index(b"\xff\xc0") + 5
     height = int.from_bytes(data[at : at + 2], "big") * 2
-    assert by_kernel(data[:at] + height.to_bytes(2, "big") + data[at + 2 :], [Resize((9, 9))]) is None
+    assert by_extension(data[:at] + height.to_bytes(2, "big") + data[at + 2 :], [Resize((9, 9))]) is None
     cut = data[: len(data) // 2] + b"\xff\xd9"
-    assert by_kernel(cut, [Resize((9, 9))]) is None
+    assert by_extension(cut, [Resize((9, 9))]) is None
 
 
 def segment(marker: int, data: bytes) -> bytes:
@@ -142,7 +142,9 @@ def progressive(side: int, scans: int, *, before: bytes = b"") -> bytes:
 )
 def test_a_jpeg_out_of_proportion_is_left_to_the_steps(data: bytes, left: bool) -> None:
     """Give up what asks for more time or memory than its bytes are worth, before it takes them."""
-    native: Any = kernel
-    job = plan([Resize((8, 8))]).kernel.bytes([data], native.Place(0, 0, 0, 0, 0), np.empty((1, 8, 8, 3), np.uint8))
+    native: Any = extension
+    source, place = native.Source.bytes([data]), native.Place(0, 0, 0, 0, 0)
+    out = np.empty((1, 8, 8, 3), np.uint8)
+    job = plan([Resize((8, 8))]).pipeline.rows(source, np.zeros(1, np.int64), place, out)
     job.run()
     assert bool(job.missing) is left

@@ -170,10 +170,10 @@ def test_both_kinds_of_permutation_come() -> None:
         assert abs(odd - 2000) < Z * sqrt(1000)
 
 
-@pytest.mark.skipif(permutation.kernel is None, reason="the native kernel was not built here")
+@pytest.mark.skipif(permutation.extension is None, reason="the native extension was not built here")
 @given(size=st.integers(1, 2**63), seed=st.integers(0, 99), data=st.data())
-def test_the_kernel_computes_what_numpy_does(size: int, seed: int, data: st.DataObject) -> None:
-    """Give the same keys with and without the kernel, of one permutation and of one for each place."""
+def test_the_extension_computes_what_numpy_does(size: int, seed: int, data: st.DataObject) -> None:
+    """Give the same keys with and without the native extension, of one permutation and of one for each place."""
     places = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=40)), np.uint64)
     parts = np.array(
         data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(places), max_size=len(places))), np.uint64
@@ -181,7 +181,7 @@ def test_the_kernel_computes_what_numpy_does(size: int, seed: int, data: st.Data
     family = Permutations(key_of(seed), epoch=seed)
     found = [family.at(places, size, part) for part in (0, parts)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(permutation, "kernel", None)
+        patch.setattr(permutation, "extension", None)
         expected = [family.at(places, size, part) for part in (0, parts)]
     np.testing.assert_array_equal(found, expected)
 

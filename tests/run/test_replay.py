@@ -128,7 +128,7 @@ TRANSFORMS: list[Any] = [
 @pytest.mark.parametrize("transforms", TRANSFORMS, ids=["fused", "partly", "composed"])
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, range(11, -1, -1)), lambda d: ConcatDataset([d, d])])
 def test_images_are_augmented_as_they_were(folder: Path, transforms: list[Any], wrap: Any) -> None:
-    """Give the pixels of the batch, whether the kernel made it or not; name crop and flip."""
+    """Give the pixels of the batch, whether the native extension made it or not; name crop and flip."""
     dataset = wrap(ImageFolder(folder).map(*transforms))
     loader = DataLoader(dataset, 5, shuffle=True, seed=2, num_workers=2)
     for step, (pictures, labels) in enumerate(loader):

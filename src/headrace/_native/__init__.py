@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-kernel: ModuleType | None
+extension: ModuleType | None
 try:
-    from headrace._native import kernel
+    from headrace._native import extension
 except ImportError:  # installed without a compiler or libjpeg-turbo: everything runs step by step
-    kernel = None
+    extension = None

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 import headrace
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.cli.text import table
 from headrace.interop import machine
 
@@ -24,7 +24,7 @@ SMALL = 1 << 28
 
 @click.command(epilog="Example: headrace doctor", short_help="Say what is installed, and what is missing.")
 def doctor() -> None:
-    """Print versions, the native kernel, the processors and memory that there are, and what would help."""
+    """Print versions, the native extension, the processors and memory that there are, and what would help."""
     facts, advice = findings()
     click.echo(table(facts, left=2))
     click.echo()
@@ -47,19 +47,21 @@ def findings() -> tuple[list[tuple[str, str]], list[str]]:
     ]
     facts += [(name, found) for name in LIBRARIES if (found := _version(name))]
     advice: list[str] = []
-    if kernel is None:
-        facts.append(("native kernel", "none: pictures go step by step"))
+    if extension is None:
+        facts.append(("native extension", "none: images go step by step"))
         advice.append(
-            "The native kernel is missing: pictures are read correctly, and several times slower. It needs a C++ "
+            "The native extension is missing: pictures are read correctly, and several times slower. It needs a C++ "
             f"compiler and libjpeg-turbo's headers ({HEADERS}); then: pip install --force-reinstall --no-deps headrace"
         )
     else:
-        facts.append(("native kernel", f"libjpeg-turbo {kernel.LIBJPEG_TURBO}, {kernel.levels()[-1]} instructions"))
+        facts.append(
+            ("native extension", f"libjpeg-turbo {extension.LIBJPEG_TURBO}, {extension.levels()[-1]} instructions")
+        )
     if _version("pillow") is None:
         advice.append("Pillow is missing, without which no picture can be read: pip install 'headrace[images]'")
     elif _version("simplejpeg") is None:
         advice.append(
-            "simplejpeg is missing: what the kernel leaves alone is read slower: pip install 'headrace[images]'"
+            "simplejpeg is missing: images that go step by step are read slower: pip install 'headrace[images]'"
         )
     facts += _processors(advice)
     facts += _shared_memory(advice)

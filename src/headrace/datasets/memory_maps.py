@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.errors import BadFile
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class MappedRows:
             return
         if rows.dtype != np.int64 or not rows.flags.c_contiguous:
             rows = np.ascontiguousarray(rows, np.int64)
-        if kernel is not None:
-            lost = cast("Any", kernel).gather(self._array, rows, out)
+        if extension is not None:
+            lost = cast("Any", extension).gather(self._array, rows, out)
             if lost >= 0:
                 raise self._error(int(rows[lost]), self._look())
         elif self._path is not None and self._offset is not None and self._array.flags.c_contiguous:

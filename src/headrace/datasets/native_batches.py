@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context import memory, seeds, sharing
 from headrace.context.timing import add, timed
 from headrace.datasets import protocol
@@ -119,7 +119,7 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
     else:
         first = "the first" if plan.fused == 1 else f"the first {plan.fused}"
         head = f"{name}: {first} of its {len(rows)} steps fused, then sample by sample"
-    if plan.recipe is not None and kernel is None:
+    if plan.recipe is not None and extension is None:
         head = f"{name}: sample by sample: the native extension was not built (headrace doctor); with it:"
     width = max((len(step) for step, _ in rows), default=0)
     return "\n".join([head, *(f"  {step:{width}}  {how}" for step, how in rows)])
@@ -221,7 +221,7 @@ def _begun(
     images = empty((len(rows), *plan.shape), plan.dtype)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place, out = fused.place_of(here), floats.bits(images)
-    job = plan.kernel.rows(_opened_by_extension(source), rows, place, out, here.rows, begun)
+    job = plan.pipeline.rows(_opened_by_extension(source), rows, place, out, here.rows, begun)
     filled = [images]
     with timed("collate"):
         for number, array in enumerate(source.beside):
@@ -236,7 +236,7 @@ _opened: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
 
 def _opened_by_extension(source: Source) -> Any:
     found = _opened.get(source)
-    return found if found is not None else _opened.setdefault(source, source.opened_by(kernel))
+    return found if found is not None else _opened.setdefault(source, source.opened_by(extension))
 
 
 def _failures(job: Any) -> dict[int, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.checks import kind_of
 from headrace.datasets.columns import Columns
 from headrace.errors import ArgumentError, ArgumentTypeError
@@ -108,9 +108,9 @@ def resolve(dataset: Any, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
 
 def rows_of(keys: Sequence[Any], length: int) -> NDArray[np.int64]:
     """Return the rows, from 0 up, that keys of a dataset of this length stand for."""
-    if isinstance(keys, list) and kernel is not None:
+    if isinstance(keys, list) and extension is not None:
         rows = np.empty(len(keys), np.int64)
-        if cast("Any", kernel).indices(keys, length, rows):
+        if cast("Any", extension).indices(keys, length, rows):
             return rows
     return places(keys, length, "{} samples").astype(np.int64, copy=False)
 

@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context.memory import Recycler, recycling
 from headrace.errors import WorkerTimeout
 from headrace.executors import lifecycle
@@ -47,7 +47,7 @@ class Native:
         self.capacity = workers * prefetch
         self._maker = maker
         self._batches = Recycler(keep=self.capacity)
-        self._pool: Any = cast("Any", kernel).ThreadPool(workers)
+        self._pool: Any = cast("Any", extension).ThreadPool(workers)
         self._guard = ForkGuard()
         self._events = 0
         self._begun: dict[int, Pending] = {}

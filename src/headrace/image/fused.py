@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context import seeds
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 from headrace.image.native_steps import IDENTITY, Chain, ChangeValues, Numbers
@@ -31,7 +31,7 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Instructions for the native extension: hashable and picklable; each process makes its own kernel of them."""
+    """Instructions for the native extension: hashable and picklable; each process makes its own pipeline of them."""
 
     steps: tuple[Numbers, ...]
     height: int
@@ -50,15 +50,15 @@ class Recipe:
 
 
 class _Kept:
-    """The place of a kernel, which each process makes for itself.
+    """The place of a pipeline, which each process makes for itself.
 
     It cannot be pickled. After a fork, threads that exist only in the parent may hold its locks for ever.
     """
 
-    __slots__ = ("kernel", "pid")
+    __slots__ = ("pid", "pipeline")
 
     def __init__(self) -> None:
-        self.kernel: Any = None
+        self.pipeline: Any = None
         self.pid = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class _Kept:
 
 
 _inherited: list[Any] = []
-"""Kernels copied by a fork: destroying one could wait for a thread that is not in this process."""
+"""Pipelines copied by a fork: destroying one could wait for a thread that is not in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ class Plan:
     _kept: _Kept = field(default_factory=_Kept, compare=False, repr=False)
 
     @property
-    def kernel(self) -> Any:
+    def pipeline(self) -> Any:
         """The extension's object for the recipe, made at first use; safe on any number of threads."""
         kept, pid = self._kept, os.getpid()
         if kept.pid != pid:
-            if kept.kernel is not None:
-                _inherited.append(kept.kernel)
-            kept.kernel, kept.pid = kernel_of(cast("Recipe", self.recipe)), pid
-        return kept.kernel
+            if kept.pipeline is not None:
+                _inherited.append(kept.pipeline)
+            kept.pipeline, kept.pid = pipeline_of(cast("Recipe", self.recipe)), pid
+        return kept.pipeline
 
     @property
     def whole(self) -> bool:
@@ -100,7 +100,7 @@ class Plan:
     @property
     def active(self) -> bool:
         """Whether the native extension is there, and has something to do."""
-        return self.recipe is not None and kernel is not None
+        return self.recipe is not None and extension is not None
 
     @property
     def rest(self) -> tuple[Callable[..., Any], ...]:
@@ -177,9 +177,9 @@ def _recipe(chain: Chain, **limits: Any) -> Recipe:
     )
 
 
-def kernel_of(recipe: Recipe) -> Any:
+def pipeline_of(recipe: Recipe) -> Any:
     """Make the extension's object for a recipe."""
-    native = cast("Any", kernel)
+    native = cast("Any", extension)
     steps = []
     for numbers in recipe.steps:
         step = native.Step(getattr(native.Kind, numbers[0][1]))
@@ -188,7 +188,7 @@ def kernel_of(recipe: Recipe) -> Any:
         steps.append(step)
     table = _table(recipe.values, recipe.channels)
     mean, std = _formula(recipe.values)
-    return native.Kernel(
+    return native.Pipeline(
         steps=steps,
         height=recipe.height,
         width=recipe.width,
@@ -211,7 +211,7 @@ def kernel_of(recipe: Recipe) -> Any:
 
 def place_of(here: seeds.Here) -> Any:
     """Return a place in the data as the native extension takes it."""
-    return cast("Any", kernel).Place(*here.key, here.epoch, here.position, int(seeds.Purpose.SAMPLE))
+    return cast("Any", extension).Place(*here.key, here.epoch, here.position, int(seeds.Purpose.SAMPLE))
 
 
 def _dtype(values: Sequence[ChangeValues]) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.context.seeds import Key, Purpose, generator
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class Permutations:
 
     def _passed(self, places: Words, bases: Words, tweak: Words) -> Words:
         """Apply the network once to each position; its domain is the square of the base."""
-        if kernel is not None:
+        if extension is not None:
             sent = places.copy()
-            kernel.permute(sent, self._rounds, bases, tweak)
+            extension.permute(sent, self._rounds, bases, tweak)
             return sent
         left = places // bases
         right = places - left * bases

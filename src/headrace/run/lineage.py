@@ -193,7 +193,7 @@ def visits(dataset: Any, key: Any) -> tuple[tuple[str, Any], ...]:
 
 
 class OneByOne(Indexed):
-    """Reads sample by sample what else is read by the native kernel, many at once; the same numbers are drawn."""
+    """Reads sample by sample what else is read by the native extension, many at once; the same numbers are drawn."""
 
     @property
     def reads_many(self) -> bool:

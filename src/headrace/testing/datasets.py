@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 
-from headrace._native import kernel
+from headrace._native import extension
 from headrace.collate.default import default_collate
 from headrace.datasets import protocol
 from headrace.datasets.combine import ConcatDataset
@@ -238,6 +238,6 @@ class FormatTests(DatasetTests):
 
     def test_the_native_extension_takes_the_whole_chain(self) -> None:
         """Explain that all steps are fused."""
-        if kernel is None:
+        if extension is None:
             pytest.skip("the native extension was not built: headrace doctor says why")
         assert "all fused" in protocol.explain(self.make().map(*self.chain))

@@ -8,7 +8,7 @@
 #define HEADRACE_TEXT_(x) #x
 #define HEADRACE_TEXT(x) HEADRACE_TEXT_(x)
 
-NB_MODULE(kernel, module) {
+NB_MODULE(extension, module) {
   // Pipelines are cached until the process ends, which nanobind would call a leak.
   nanobind::set_leak_warnings(false);
   module.doc() = "From encoded images or arrays to the rows of a batch, without the GIL.";

@@ -14,7 +14,6 @@
 
 #include "../batch_rows.hpp"
 #include "bindings.hpp"
-#include "sources.hpp"
 
 namespace headrace {
 namespace {
@@ -100,22 +99,6 @@ class Pipeline {
     if (which) rows.which = std::move(*which);
     auto task = std::make_shared<Task>(std::move(rows), drawn.value_or(std::vector<std::int32_t>()), scratch_);
     return std::make_unique<Job>(std::move(task), keep([source = held.kept, out] {}));
-  }
-
-  std::unique_ptr<Job> files(Bytes text, Begins begins, const nb::bytes& folder, Vector keys, const Place& place, Out out,
-                             Which which, const Drawn& drawn) const {
-    return rows(files_source(text, begins, folder), keys, place, out, std::move(which), drawn);
-  }
-
-  std::unique_ptr<Job> bytes(const nb::list& images, const Place& place, Out out, Which which, const Drawn& drawn) const {
-    std::vector<std::int64_t> keys(nb::len(images));
-    for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<std::int64_t>(i);
-    return rows(bytes_source(images), Vector(keys.data(), {keys.size()}, nb::handle()), place, out, std::move(which), drawn);
-  }
-
-  std::unique_ptr<Job> arrays(Bytes images, Vector keys, const Place& place, Out out, Which which, const Drawn& drawn,
-                              bool mapped) const {
-    return rows(arrays_source(images, mapped), keys, place, out, std::move(which), drawn);
   }
 
   std::string level() const { return recipe_->row.ops->name; }
@@ -205,15 +188,8 @@ void bind_pipeline(nb::module_& module) {
            nb::arg("max_bytes"), nb::arg("level") = "")
       .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
            nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
-      .def("files", &Pipeline::files, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("keys"),
-           nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none())
-      .def("bytes", &Pipeline::bytes, nb::arg("files"), nb::arg("place"), nb::arg("out"), nb::arg("which") = nb::none(),
-           nb::arg("drawn") = nb::none())
-      .def("arrays", &Pipeline::arrays, nb::arg("images"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
-           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), nb::arg("mapped") = false)
       .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")
       .def_prop_ro("computed", &Pipeline::computed, "Whether values are computed, and not looked up in a table.");
-  module.attr("Kernel") = module.attr("Pipeline");
 
   module.def("levels", &levels, "The instruction sets that this processor has, the best last.");
   module.def("draws", &draws, nb::arg("place"), nb::arg("count"), "Random numbers of a place, as NumPy draws them.");

@@ -14,10 +14,12 @@
 #include "../source/files.hpp"
 #include "../source/ranges.hpp"
 #include "bindings.hpp"
-#include "sources.hpp"
 
 namespace headrace {
 namespace {
+
+using Bytes = Array<std::uint8_t>;
+using Begins = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 Paths paths_of(const Bytes& text, const Begins& begins, const nb::bytes& folder) {
   const bool wide = begins.itemsize() == 8;
@@ -88,8 +90,6 @@ const char* kind_of(const ReadFailure& failure) {
   }
 }
 
-}  // namespace
-
 HeldSource files_source(Bytes text, Begins begins, const nb::bytes& folder) {
   return {std::make_shared<FileSource>(paths_of(text, begins, folder)), keep([text, begins] {})};
 }
@@ -114,6 +114,8 @@ HeldSource arrays_source(Bytes images, bool mapped) {
                                         mapped),
           keep([images] {})};
 }
+
+}  // namespace
 
 void bind_sources(nb::module_& module) {
   nb::class_<HeldSource>(module, "Source", "Where samples come from; safe on any number of threads.")

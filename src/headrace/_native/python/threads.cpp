@@ -88,10 +88,8 @@ void bind_threads(nb::module_& module) {
       .def("wait", &wait, nb::arg("seen"), nb::arg("seconds"),
            "Wait until the count of events (a job has finished, or `notify` was called) is not `seen`; return it.")
       .def("notify", &ThreadPool::notify, nb::call_guard<GilRelease>(), "Count an event.")
-      .def("ring", &ThreadPool::notify, nb::call_guard<GilRelease>())
       .def("close", &ThreadPool::close, nb::arg("seconds"), nb::call_guard<GilRelease>(),
            "End the threads after the rows they are at; False if that takes longer: they are left behind.");
-  module.attr("Crew") = module.attr("ThreadPool");
 }
 
 }  // namespace headrace

@@ -44,9 +44,9 @@ class BlockedSignals {
 // The name that debuggers and `top` show.
 void name_thread() {
 #if defined(__linux__)
-  pthread_setname_np(pthread_self(), "headrace-crew");
+  pthread_setname_np(pthread_self(), "headrace-pool");
 #elif defined(__APPLE__)
-  pthread_setname_np("headrace-crew");
+  pthread_setname_np("headrace-pool");
 #endif
 }
 

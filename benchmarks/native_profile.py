@@ -1,4 +1,4 @@
-"""Profile the native extension, and the error of `scaled_decode`: `python benchmarks/kernel_profile.py PHOTOS`.
+"""Profile the native extension, and the error of `scaled_decode`: `python benchmarks/native_profile.py PHOTOS`.
 
 Times are the minimum of several repeats per file, in one thread, summed over the files. The stages of decoding are
 those of libjpeg-turbo alone, on whole files (`stages.cpp`, compiled here). The extension reports its time after
@@ -30,6 +30,7 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
+from headrace._native import extension
 from headrace.context import seeds
 from headrace.image import fused
 from run import default_cache
@@ -77,13 +78,13 @@ def profile(files: list[str]) -> list[str]:
 def least(file: str, chain: list[Any]) -> tuple[float, float, float]:
     """Return the seconds of reading, decoding and the rest for an image: the minimum of several repeats."""
     plan = fused.plan(chain)
-    kernel = fused.kernel_of(plan.recipe)  # type: ignore[arg-type]
-    paths = ImageFiles([file]).paths
+    pipeline = fused.pipeline_of(plan.recipe)  # type: ignore[arg-type]
+    source = ImageFiles([file]).native_source().opened_by(extension)
     one = np.zeros(1, np.int64)
     out = np.zeros((1, *plan.shape), plan.dtype)
     found = []
     for _ in range(REPEATS):
-        job = kernel.files(paths._text, paths._ends, b"", one, fused.place_of(seeds.Here()), out)
+        job = pipeline.rows(source, one, fused.place_of(seeds.Here()), out)
         job.run()
         found.append(job.seconds)
     return tuple(min(times) for times in zip(*found, strict=True))  # type: ignore[return-value]
