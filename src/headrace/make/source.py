@@ -134,7 +134,7 @@ class Streamed:
 
     def __getstate__(self) -> dict[str, Any]:
         none: dict[str, Any] = {name: {} for name in ("_open", "_copies", "_first", "_entered")}
-        return {**vars(self), **none}  # where a replica stands is in the work
+        return {**vars(self), **none}  # the position of a replica is in the work
 
     @property
     def dataset(self) -> Any:
