@@ -142,7 +142,7 @@ class Streamed:
         return self._dataset
 
     def read(self, replica: StreamReplica) -> Iterator[Any]:
-        """Return the samples from where the replica stands, as an iterator that is read as far as the batch goes."""
+        """Return an iterator of the samples from the position of the replica, to be read for one batch."""
         samples = self._entered.pop(replica.number, None)
         if samples is None:
             samples = self._begun(replica) if self._begins(replica) else self._open[replica.number][1]
