@@ -229,7 +229,7 @@ def _weighted(batch: Any, weights: dict[int, float]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What one of Keras's loops was told beside the loader."""
+    """The arguments of one of Keras's loops beside the loader."""
 
     class_weight: dict[int, float] | None = None
     endless: bool = False
@@ -240,7 +240,7 @@ NOTE = "_headrace_asked"
 
 
 def _noted(frame: FrameType) -> _Asked:
-    """Note on Keras's loop, which asks from its constructor, what it was told: its adapter would be given it."""
+    """Note the arguments of Keras's loop on it, for the adapter, whose constructor it calls later."""
     if not frame.f_globals.get("__name__", "").startswith("keras."):
         return _Asked()
     told, iterator = frame.f_locals, frame.f_locals.get("self")
@@ -266,7 +266,7 @@ def _trains(frame: FrameType) -> bool:
 
 
 def _found(frame: FrameType | None) -> _Asked:
-    """Return what the loop that asks for batches was told."""
+    """Return the arguments of the loop that asks for batches."""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("keras."):
         asked = getattr(frame.f_locals.get("self"), NOTE, None)
         if isinstance(asked, _Asked):

@@ -346,7 +346,7 @@ class StatefulDistributedSampler(DistributedSampler[Any]):
 
 
 class _Piped(IterableDataset[Any]):
-    """A data pipe (``torch.utils.data.datapipes``): each worker's copy is told its part, and all the same seed."""
+    """A data pipe (``torch.utils.data.datapipes``): each worker's copy gets its part, and all get the same seed."""
 
     def __init__(self, pipe: IterDataPipe[Any]) -> None:
         self.pipe = pipe

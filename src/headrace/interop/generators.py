@@ -47,7 +47,7 @@ class TorchGenerator(Protocol):
         ...
 
     def get_state(self) -> Any:
-        """Return where it stands."""
+        """Return its state."""
         ...
 
     def set_state(self, new_state: Any, /) -> Any:
@@ -150,7 +150,7 @@ def taping(tape: Tape) -> Iterator[Tape]:
 
 
 def state_of(generator: Stateful) -> Any:
-    """Return where a generator stands, as what JSON can hold.
+    """Return the state of a generator as what JSON can hold.
 
     >>> one = np.random.default_rng(3)
     >>> state = state_of(one)

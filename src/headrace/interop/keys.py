@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def place(key: Any, length: int, what: str) -> int:
-    """Return the place from 0 up that a key stands for; a negative one counts from the end.
+    """Return the place, from 0 up, of a key; a negative key counts from the end.
 
     >>> place(-1, 5, "a dataset of {} rows"), place(np.int8(3), 5, "rows")
     (4, 3)

@@ -23,7 +23,7 @@ def cpus() -> int:
 
 
 def oom_kills() -> int | None:
-    """Return how many processes the kernel has killed in this control group for want of memory, where it counts."""
+    """Return how many processes of this control group the kernel killed because memory ran out; None if unknown."""
     for line in _words(CGROUP / "memory.events", "\n"):
         name, _, count = line.partition(" ")
         if name == "oom_kill":

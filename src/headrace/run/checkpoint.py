@@ -1,4 +1,4 @@
-"""Where a run stands, as a few integers: what `DataLoader.state_dict` gives, and what `load_state_dict` takes."""
+"""The place of a run, as a few integers: what `DataLoader.state_dict` gives, and `load_state_dict` takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place in a run at which the next batch stands that the consumer has not received."""
+    """The place in a run of the next batch that the consumer has not received."""
 
     epoch: int
     step: int = 0

@@ -151,7 +151,7 @@ def meaning(step: Applied) -> dict[str, Any]:
 
 
 def picture_of(sample: Any) -> Any:
-    """Return the array in a sample where transforms of pictures find one; None where there is none."""
+    """Return the array in a sample where image transforms find one; None where there is none."""
     if isinstance(sample, Mapping):
         sample = sample.get("image")
     elif isinstance(sample, tuple | list) and sample:

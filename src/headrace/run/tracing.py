@@ -90,7 +90,7 @@ class Traced(seeds.Here):
         self._fresh = True
 
     def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
-        """Go to another sample; or to the same again, as when another stands in for it."""
+        """Go to another sample; or to the same again, when another sample replaces it."""
         self._fresh = not (self.reading and position == self.position)  # what was read of a stream is then finished
         super().move(position, reading=reading, begun=begun)
 

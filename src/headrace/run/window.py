@@ -89,7 +89,7 @@ class Window:
         if not self._taken <= step < self._asked or step in self._here:
             raise RuntimeError(
                 f"an outcome of step {step} came where none was awaited: steps {self._taken} to {self._asked - 1} "
-                f"are open, of which {sorted(self._here)} are here"
+                f"are open; {sorted(self._here)} of them are here"
             )
         self._here[step] = outcome
 
