@@ -346,7 +346,7 @@ def test_an_index_is_an_integer_in_range(index: Any, tmp_path: Path) -> None:
 def test_bad_bounds_are_reported(tmp_path: Path) -> None:
     """Want numbers of bytes."""
     path = write(tmp_path / "a.h5", {"data": DATA})
-    refused(path, "cache_bytes must be a number of bytes, an integer from 0 up; got -1", cache_bytes=-1)
+    refused(path, "cache_bytes must be an integer from 0 up; got -1", cache_bytes=-1)
     refused(path, "max_bytes must be", max_bytes=1.5)
 
 

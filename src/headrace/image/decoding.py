@@ -32,8 +32,8 @@ class Decoding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", checked(self.mode))
         object.__setattr__(self, "max_pixels", integer("max_pixels", self.max_pixels, least=1))
-        object.__setattr__(self, "allow_truncated", flag("allow_truncated", self.allow_truncated))
-        object.__setattr__(self, "scaled", flag("scaled_decode", self.scaled))
+        object.__setattr__(self, "allow_truncated", flag("allow_truncated", self.allow_truncated, exact=True))
+        object.__setattr__(self, "scaled", flag("scaled_decode", self.scaled, exact=True))
 
     @property
     def max_bytes(self) -> int:
