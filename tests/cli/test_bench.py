@@ -33,14 +33,14 @@ def test_the_report_tells_rate_stages_and_memory(run: Run, photos: Path, workers
 
 def test_a_number_of_images_can_be_asked_for(run: Run, photos: Path) -> None:
     """Read so many images, beginning again as often as it takes."""
-    done = run("bench", photos, "--pictures", "30", "-b", "3", "-s", "16", "-w", "1")
+    done = run("bench", photos, "--images", "30", "-b", "3", "-s", "16", "-w", "1")
     epochs = [line.split()[:2] for line in done.stdout.splitlines() if line[:1].isdigit()]
     assert epochs == [["1", "12"], ["2", "12"], ["3", "6"]]
 
 
 def test_epochs_and_images_exclude_each_other(run: Run, photos: Path) -> None:
     """Refuse two answers to one question."""
-    done = run("bench", photos, "--pictures", "30", "--epochs", "2")
+    done = run("bench", photos, "--images", "30", "--epochs", "2")
     assert done.returncode == 2
     assert "not both" in done.stderr
 
@@ -50,12 +50,12 @@ def test_bad_images_are_replaced_and_counted(run: Run, photos: Path, tmp_path: P
     (tmp_path / "list.txt").write_text("gone.jpg 3\n" + f"{photos}/cat/0.jpg 7\n" * 7)
     done = run("bench", "list.txt", "-s", "16")
     assert done.returncode == 0
-    assert done.stdout.endswith("1 bad picture was replaced by others: headrace check list.txt\n")
+    assert done.stdout.endswith("1 bad image was replaced by others: headrace check list.txt\n")
 
 
 def test_stages_stand_in_the_order_of_the_work() -> None:
     """Put a stage of the dataset's own before what is left over."""
-    table = stage_table({"other": 1.0, "tokenize": 2.0, "collate": 1.0, "read": 4.0}, pictures=8)
+    table = stage_table({"other": 1.0, "tokenize": 2.0, "collate": 1.0, "read": 4.0}, images=8)
     names = [line.split("  ")[0] for line in table.splitlines()]
     assert names == ["stage", "reading", "collating", "tokenize", "everything else"]
 

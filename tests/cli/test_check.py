@@ -33,7 +33,7 @@ def test_good_images_are_counted_and_the_exit_status_is_0(run: Run, photos: Path
     """List nothing where nothing is wrong."""
     done = run("check", photos)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "12 pictures checked, all good\n"
+    assert done.stderr == "12 images checked, all good\n"
 
 
 @pytest.mark.parametrize("jobs", ["1", "7"])
@@ -41,7 +41,7 @@ def test_bad_files_are_listed_in_order_with_the_reason(run: Run, damaged: Path, 
     """Give one line a bad file, `path: reason`, in the order of paths, on any number of threads."""
     done = run("check", "damaged", "--jobs", jobs)
     assert done.returncode == 1
-    assert done.stderr == "17 pictures checked, 5 bad\n"
+    assert done.stderr == "17 images checked, 5 bad\n"
     lines = done.stdout.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
         "damaged/cat/0-cut.jpg",
@@ -66,10 +66,10 @@ def test_images_beside_class_folders_are_checked_too(run: Run, photos: Path, tmp
     """Read every file of a folder, also those that belong to no class."""
     root = tmp_path / "mixed"
     shutil.copytree(photos / "cat", root / "cat")
-    (root / "stray.jpg").write_text("no picture")
+    (root / "stray.jpg").write_text("no image")
     done = run("check", "mixed")
     assert done.stdout.startswith("mixed/stray.jpg: ")
-    assert done.stderr == "5 pictures checked, 1 bad\n"
+    assert done.stderr == "5 images checked, 1 bad\n"
 
 
 def test_a_list_file_is_read_by_its_columns(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_list_file_is_read_by_its_columns(run: Run, photos: Path, tmp_path: Pa
     done = run("check", "list.csv", "--root", photos, "--columns", "file,kind")
     assert done.returncode == 1
     assert done.stdout.startswith(f"{photos}/dog/9.jpg: ")
-    assert done.stderr == "2 pictures checked, 1 bad\n"
+    assert done.stderr == "2 images checked, 1 bad\n"
 
 
 def test_one_image_can_be_checked(run: Run, photos: Path) -> None:

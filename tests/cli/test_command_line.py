@@ -79,7 +79,7 @@ def test_a_folder_without_images_says_what_counts_as_one(run: Run, tmp_path: Pat
     (tmp_path / "empty" / "notes" / "a.md").write_text("hello")
     done = run("check", "empty")
     assert done.returncode == 2
-    assert done.stderr.startswith("headrace: empty: no picture in this folder; ")
+    assert done.stderr.startswith("headrace: empty: no image in this folder; ")
     assert ".jpeg" in done.stderr
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_no_image_says_what_would_do(run: Run, tmp_path: Path) ->
     done = run("show", "notes.md")
     assert done.returncode == 2
     assert done.stderr == (
-        "headrace: notes.md: neither a folder of pictures, nor a list file (.txt .csv .tsv .lst), nor a picture\n"
+        "headrace: notes.md: neither a folder of images, nor a list file (.txt .csv .tsv .lst), nor an image\n"
     )
 
 
@@ -123,11 +123,11 @@ def test_debug_shows_the_traceback(photos: Path, tmp_path: Path) -> None:
     [
         ("check", "LIST"),
         ("check", "LIST", "--jobs", "7"),
-        ("show", "LIST", "--batch-size", "100000"),
+        ("show", "LIST", "--batch-size", "100000", "--size", "32"),
         ("bench", "LIST", "--workers", "2"),
         ("bench", "LIST", "--workers", "0"),
-        ("demo", "--pictures", "300000"),
-        ("demo", "--pictures", "12", "--epochs", "300000", "--workers", "2"),
+        ("demo", "--images", "300000"),
+        ("demo", "--images", "12", "--epochs", "300000", "--workers", "2"),
     ],
     ids=" ".join,
 )
@@ -177,9 +177,9 @@ def test_a_terminal_gets_a_progress_bar_that_goes_away(photos: Path, tmp_path: P
         written = _all_of(ours)
     assert process.returncode == 0
     assert "checking" in written
-    assert "pictures/s" in written
+    assert "images/s" in written
     lines = [line.rpartition("\r")[2].strip() for line in written.replace("\r\n", "\n").split("\n")]
-    assert [line for line in lines if line] == ["12 pictures checked, all good"]
+    assert [line for line in lines if line] == ["12 images checked, all good"]
 
 
 def _all_of(terminal: int) -> str:
@@ -191,3 +191,26 @@ def _all_of(terminal: int) -> str:
         except OSError:  # how Linux says that the other end of a terminal is closed
             pass
     return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("bench", ".", "--workers", "100000"), "100000 is not an integer from 0 to 1024; give about as many"),
+        (("demo", "--workers", "9" * 30), "is not an integer from 0 to 1024"),
+        (("check", ".", "--jobs", "100000"), "100000 is not an integer from 1 to 1024"),
+        (("check", ".", "--jobs", "0"), "0 is not an integer from 1 to 1024"),
+        (("bench", ".", "--batch-size", "99999999"), "99999999 is not an integer from 1 to 1048576; give fewer"),
+        (("show", ".", "--size", "99999999"), "99999999 is not an integer from 1 to 16384"),
+        (("demo", "--images", "99999999999"), "99999999999 is not an integer from 6 to 10000000"),
+        (("bench", ".", "--epochs", "99999999999"), "99999999999 is not an integer from 1 to 1000000"),
+        (("show", ".", "--seed", "many"), "'many' is not an integer from 0 up"),
+        (("demo", "--batch-size", "1000000", "--images", "10000000", "--size", "16000"), "give a smaller --batch-size"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_at_once(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    """Say the number, the limits and what to give, before a thread or an image is made."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""

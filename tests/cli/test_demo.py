@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from headrace.cli.photographs import Recipe, make_pictures, photographs
+from headrace.cli.photographs import Recipe, make_images, photographs
 from headrace.image.sheet import sheet_size
 from tests.cli.conftest import PATIENCE_SECONDS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Run, Start
 
-SMALL = ("--pictures", "24", "--batch-size", "8", "--size", "32", "--workers", "2")
+SMALL = ("--images", "24", "--batch-size", "8", "--size", "32", "--workers", "2")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -28,15 +28,15 @@ def test_the_demo_makes_images_streams_them_and_shows_a_sheet(run: Run, tmp_path
     """Make class folders of JPEG files, read two epochs, and save the contact sheet where it says."""
     done = run("demo", *SMALL)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "24 pictures in 6 classes" in done.stdout
-    assert "epoch 1/2: 3 steps, 24 pictures" in done.stdout
-    assert "epoch 2/2: 3 steps, 24 pictures" in done.stdout
+    assert "24 images in 6 classes" in done.stdout
+    assert "epoch 1/2: 3 steps, 24 images" in done.stdout
+    assert "epoch 2/2: 3 steps, 24 images" in done.stdout
     assert "(8, 3, 32, 32)" in done.stdout
     assert "contact sheet: headrace-demo/contact-sheet.png\n" in done.stdout
     with Image.open(tmp_path / "headrace-demo" / "contact-sheet.png") as sheet:
         assert (sheet.format, sheet.size) == ("PNG", sheet_size(8))
         assert len(sheet.getcolors(1 << 24) or ()) > 1000
-    made = contents(tmp_path / "headrace-demo" / "pictures")
+    made = contents(tmp_path / "headrace-demo" / "images")
     assert len(set(made.values())) == 24
     for name in photographs():
         assert sum(path.startswith(f"{name}/") for path in made) == 4
@@ -45,32 +45,32 @@ def test_the_demo_makes_images_streams_them_and_shows_a_sheet(run: Run, tmp_path
 def test_a_second_run_uses_the_images_of_the_first(run: Run, tmp_path: Path) -> None:
     """Make the images once; make them again where another number is asked for."""
     run("demo", *SMALL)
-    cat = tmp_path / "headrace-demo" / "pictures" / "cat" / "00000.jpg"
+    cat = tmp_path / "headrace-demo" / "images" / "cat" / "00000.jpg"
     first = cat.stat().st_mtime_ns
     assert "an earlier run made" in run("demo", *SMALL).stdout
     assert cat.stat().st_mtime_ns == first
-    assert "6 pictures in 6 classes" in run("demo", *SMALL, "--pictures", "6").stdout
+    assert "6 images in 6 classes" in run("demo", *SMALL, "--images", "6").stdout
     assert len(contents(tmp_path / "headrace-demo")) == 6
 
 
 def test_a_run_that_was_killed_does_not_spoil_the_next(run: Run, start: Start, tmp_path: Path) -> None:
     """Take away what a killed run left half made, and make it whole."""
-    process = start("demo", "--pictures", "300000")
+    process = start("demo", "--images", "300000")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("making 300,000")
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=PATIENCE_SECONDS)
-    left = tmp_path / "headrace-demo" / "pictures.part"
+    left = tmp_path / "headrace-demo" / "images.part"
     (left / "cat").mkdir(parents=True, exist_ok=True)  # had it not come so far
     (left / "made-by-headrace-demo.json").write_text("{}")
     assert run("demo", *SMALL).returncode == 0
-    assert len(contents(tmp_path / "headrace-demo" / "pictures")) == 24
+    assert len(contents(tmp_path / "headrace-demo" / "images")) == 24
     assert not left.exists()
 
 
 def test_a_folder_of_somebody_elses_is_never_touched(run: Run, tmp_path: Path) -> None:
     """Refuse to write where other files are, be it the folder or the one that is used while making it."""
-    for name in ("pictures", "pictures.part"):
+    for name in ("images", "images.part"):
         mine = tmp_path / name / "home" / name / "mine.txt"
         mine.parent.mkdir(parents=True)
         mine.write_text("dear diary")
@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_reported_in_one_line(run: Run) -> Non
 def test_the_same_recipe_makes_the_same_images(tmp_path: Path) -> None:
     """Depend on the recipe alone, not on the threads."""
     for name in ("one", "two"):
-        assert len(list(make_pictures(tmp_path / name, Recipe(30)))) == 30
+        assert len(list(make_images(tmp_path / name, Recipe(30)))) == 30
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

@@ -44,8 +44,8 @@ class Hidden(importlib.abc.MetaPathFinder):
             raise ImportError(name)
 sys.meta_path.insert(0, Hidden())
 import numpy as np, headrace
-pictures = headrace.ArrayDataset(np.arange(4 * 48, dtype=np.uint8).reshape(4, 4, 4, 3))
-dataset = pictures.map(headrace.RandomHorizontalFlip(), headrace.ToFloat())
+images = headrace.ArrayDataset(np.arange(4 * 48, dtype=np.uint8).reshape(4, 4, 4, 3))
+dataset = images.map(headrace.RandomHorizontalFlip(), headrace.ToFloat())
 print(headrace.explain(dataset).splitlines()[0])
 print(next(iter(headrace.DataLoader(dataset, 4, seed=0))).tobytes().hex())
 """

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 SCRIPT = """
 from headrace import DataLoader, ImageFolder, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToCHW, ToFloat
 
-pictures = ImageFolder({photos!r}).map(
+images = ImageFolder({photos!r}).map(
     RandomResizedCrop(40), RandomHorizontalFlip(), ToFloat(), Normalize(0.5, 0.2), ToCHW()
 )
-loader = DataLoader(pictures, 5, shuffle=True, seed=3, num_workers=2)
+loader = DataLoader(images, 5, shuffle=True, seed=3, num_workers=2)
 numbers = DataLoader(range(40), 30, seed=1)
 
 def made():
@@ -81,7 +81,7 @@ def test_samples_that_are_no_images_are_reported_anyway(run: Run, script: Path, 
     done = run("replay", "train.py:numbers", "--epoch", "4", "--step", "0")
     assert done.returncode == 0
     assert "and 6 more" in done.stdout
-    assert "no picture" in done.stdout
+    assert "no image" in done.stdout
     assert not (tmp_path / "headrace-replay.png").exists()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import headrace
 from headrace.cli import preview
-from headrace.cli.pictures import Options, open_path
+from headrace.cli.image_set import Options, open_path
 from headrace.image.sheet import TILE, Pair, contact_sheet, sheet_size, thumbnail
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def test_a_batch_is_shown_in_numbers_and_as_a_sheet(run: Run, photos: Path, tmp_
     """Print shapes, dtypes, ranges and labels, and save the contact sheet of all twelve."""
     done = run("show", photos)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{photos}: 12 pictures in 3 classes" in done.stdout
+    assert f"{photos}: 12 images in 3 classes" in done.stdout
     assert "(12, 3, 224, 224)" in done.stdout
     assert "float32" in done.stdout
     labels = next(line for line in done.stdout.splitlines() if line.startswith("labels: "))
@@ -54,7 +54,7 @@ def test_the_options_choose_the_batch(run: Run, photos: Path, tmp_path: Path) ->
 def test_images_without_labels_are_shown(run: Run, photos: Path) -> None:
     """Say that there are no labels in a folder of images."""
     done = run("show", photos / "dog")
-    assert "4 pictures\n" in done.stdout
+    assert "4 images\n" in done.stdout
     assert "labels: no label (4)" in done.stdout
 
 
@@ -64,7 +64,7 @@ def test_bad_images_are_left_out_and_counted(run: Run, photos: Path, tmp_path: P
     done = run("show", "list.txt")
     assert done.returncode == 0
     assert "labels: label 7\n" in done.stdout
-    assert "1 bad picture was left out: headrace check list.txt" in done.stdout
+    assert "1 bad image was left out: headrace check list.txt" in done.stdout
 
 
 def test_a_folder_with_bad_images_alone_fails_in_one_line(run: Run, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_image_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path: 
     before = picture.read_bytes()
     done = run("show", str(picture), "-o", str(picture))
     assert done.returncode == 2
-    assert "is one of the pictures" in done.stderr
+    assert "is one of the images" in done.stderr
     assert picture.read_bytes() == before
 
 
@@ -157,12 +157,12 @@ def test_cifar_is_shown_as_it_is_in_memory(run: Run, tmp_path: Path) -> None:
     binary_cifar(tmp_path / "data")
     done = run("show", "data")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "data: 3 pictures in 2 classes" in done.stdout
-    assert "CIFAR10, test pictures, MD5 not verified: images (3, 32, 32, 3) uint8, labels (3,) int64\n" in done.stdout
+    assert "data: 3 images in 2 classes" in done.stdout
+    assert "CIFAR10, test images, MD5 not verified: images (3, 32, 32, 3) uint8, labels (3,) int64\n" in done.stdout
     assert "(3, 3, 32, 32)" in done.stdout
     assert "labels: airplane (2), automobile" in done.stdout
     assert colours(tmp_path / "headrace-show.png")[0] == sheet_size(3)
-    assert run("check", "data").stderr.endswith("3 pictures checked, all good\n")
+    assert run("check", "data").stderr.endswith("3 images checked, all good\n")
     assert "32" in run("bench", "data", "-n", "3", "-w", "0").stdout
 
 
@@ -237,10 +237,10 @@ def test_images_beside_class_folders_are_counted(run: Run, photos: Path, tmp_pat
     folder = tmp_path / "mixed"
     shutil.copytree(photos, folder)
     shutil.copy(photos / "cat" / "0.jpg", folder / "loose.jpg")
-    summary = "12 pictures in 3 classes (1 picture beside the class folders left out)"
+    summary = "12 images in 3 classes (1 image beside the class folders left out)"
     assert summary in run("show", folder).stdout
     assert summary in run("bench", folder, "--size", "32").stdout
-    assert "13 pictures checked" in run("check", folder).stderr
+    assert "13 images checked" in run("check", folder).stderr
 
 
 def test_labels_that_are_fractions_are_shown_as_they_are(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -55,10 +55,10 @@ class Commands(click.Group):
 @click.version_option(headrace.__version__, message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show an error's whole traceback instead of one line.")
 def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
-    """Real pictures in, training batches out.
+    """Real images in, training batches out.
 
-    PATH is a folder with one sub-folder a class, a folder of pictures, a list file (.txt .csv .tsv .lst), CIFAR as
-    downloaded (its folder or its .tar.gz), or one picture.
+    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), CIFAR as
+    downloaded (its folder or its .tar.gz), or one image.
     """
     with held_back():
         for module in _HEAVY:

@@ -7,61 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.cli import options
+from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import usable_cpus
-from headrace.cli.pictures import pictures_of_path
 from headrace.cli.text import count, plain, size_of, table
 
 if TYPE_CHECKING:
     from headrace import DataLoader, Statistics
-    from headrace.cli.pictures import Pictures
+    from headrace.cli.image_set import ImageSet
 
 
 @click.command(
     epilog="Example: headrace bench photos --workers 4 --epochs 2",
     short_help="Measure the rate, and where the time goes.",
 )
-@pictures_of_path()
-@click.option(
-    "--workers",
-    "-w",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Threads that make batches; 0: none but the loop's own.  [default: one a processor]",
-)
-@click.option(
-    "--batch-size",
-    "-b",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=64,
-    show_default=True,
-    help="Pictures in a batch.",
-)
-@click.option(
-    "--epochs", "-e", type=click.IntRange(min=1), metavar="N", help="How often to read all pictures.  [default: 1]"
-)
-@click.option(
-    "--pictures",
-    "-n",
-    "wanted",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Instead of whole epochs: stop after this many pictures, begin again if there are fewer.",
-)
-@click.option(
-    "--size", "-s", type=click.IntRange(min=1), metavar="N", help="Side of the crops.  [default: 224; of CIFAR, 32]"
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Fixes the order and the augmentation.",
-)
+@image_set_of_path()
+@options.workers
+@options.batch_size(64)
+@options.epochs()
+@options.images("Instead of whole epochs: stop after this many images, and start again if there are fewer.")
+@options.size()
+@options.seed
 def bench(
     *,
-    pictures: Pictures,
+    image_set: ImageSet,
     workers: int | None,
     batch_size: int,
     epochs: int | None,
@@ -71,29 +40,30 @@ def bench(
 ) -> None:
     """Stream PATH as training would, and measure it.
 
-    The pictures are shuffled and augmented (a random crop and flip, then normalised float32, channels first). The
+    The images are shuffled and augmented (a random crop and flip, then normalized float32, channels first). The
     report gives the rate, the time to the first batch, where the workers' time goes (reading, decoding, transforming,
-    collating), how long the loop waited (it does nothing else here), and the peak of memory. Bad pictures are replaced
+    collating), how long the loop waited (it does nothing else here), and the peak of memory. Bad images are replaced
     by others and counted. The first epoch also pays for a cold disk cache: compare later ones.
     """
     if epochs and wanted:
-        raise click.UsageError("give --epochs or --pictures, not both")
+        raise click.UsageError("give --epochs or --images, not both")
     from headrace import DataLoader
     from headrace.cli.preview import describe, training
 
-    transform = training(size or pictures.side)
+    options.check_memory(min(batch_size, len(image_set.dataset)), size or image_set.side)
+    transform = training(size or image_set.side)
     loader: DataLoader[Any] = DataLoader(
-        pictures.dataset.map(transform),
+        image_set.dataset.map(transform),
         batch_size,
         shuffle=True,
         num_workers=usable_cpus() if workers is None else workers,
         seed=seed,
         on_error="replace",
     )
-    click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
+    click.echo(f"{plain(image_set.name)}: {image_set.summary()}")
     click.echo(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
     with loader:
-        runs = _stream(loader, wanted or (epochs or 1) * len(pictures.dataset))
+        runs = _stream(loader, wanted or (epochs or 1) * len(image_set.dataset))
     click.echo()
     click.echo(_rates(runs))
     click.echo()
@@ -101,13 +71,13 @@ def bench(
     replaced = sum(run.replaced for run in runs)
     if replaced:
         click.echo(
-            f"{count(replaced, 'bad picture was', 'bad pictures were')} replaced by others: "
-            f"headrace check {plain(pictures.name)}"
+            f"{count(replaced, 'bad image was', 'bad images were')} replaced by others: "
+            f"headrace check {plain(image_set.name)}"
         )
 
 
 def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
-    """Read so many pictures, in one epoch or more; return the statistics of each."""
+    """Read so many images, in one epoch or more; return the statistics of each."""
     from headrace.cli.progress import Progress
 
     runs: list[Statistics] = []
@@ -128,7 +98,7 @@ def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
 
 
 def _rates(runs: list[Statistics]) -> str:
-    rows = [("epoch", "pictures", "seconds", "pictures/s", "first batch", "waiting")]
+    rows = [("epoch", "images", "seconds", "images/s", "first batch", "waiting")]
     rows += [
         (
             str(run.epoch + 1),
@@ -152,7 +122,7 @@ def _stages(runs: list[Statistics]) -> str:
             stages[stage] = stages.get(stage, 0.0) + spent
     return "\n".join(
         [
-            stage_table(stages, pictures=sum(run.samples for run in runs)),
+            stage_table(stages, images=sum(run.samples for run in runs)),
             "",
             f"peak memory {size_of(peak_memory())}",
             diagnosis(stages),

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from headrace.cli import options
+from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import in_order, usable_cpus
-from headrace.cli.pictures import pictures_of_path
 from headrace.cli.text import count, plain
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from headrace.cli.pictures import Pictures
+    from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
 
@@ -21,41 +22,39 @@ if TYPE_CHECKING:
     epilog="Example: headrace check photos > bad.txt",
     short_help="Read every file, list the bad ones.",
 )
-@pictures_of_path(by_class=False)
-@click.option(
-    "--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Threads that read.  [default: one a processor]"
-)
+@image_set_of_path(by_class=False)
+@options.jobs
 @click.pass_context
-def check(ctx: click.Context, *, pictures: Pictures, jobs: int | None) -> None:
-    """Read and decode every picture of PATH, and list the bad ones with the reason.
+def check(ctx: click.Context, *, image_set: ImageSet, jobs: int | None) -> None:
+    """Read and decode every image of PATH, and list the bad ones with the reason.
 
     The list ("path: reason", one a line, in the order of the dataset) goes to standard output; progress and summary
-    go to standard error. The exit status is 0 if every picture is good, 1 if one is bad, 2 if PATH cannot be used.
+    go to standard error. The exit status is 0 if every image is good, 1 if one is bad, 2 if PATH cannot be used.
     """
     from headrace.cli.progress import Progress
 
-    dataset = pictures.dataset
+    dataset = image_set.dataset
     examine = Examine(dataset)
     bad = 0
     with Progress(len(dataset), "checking") as progress:
         for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
             if reason is not None:
                 bad += 1
-                progress.say(f"{plain(pictures.where(index))}: {plain(reason)}")
+                progress.say(f"{plain(image_set.where(index))}: {plain(reason)}")
             progress.advance()
-    read = count(len(dataset), "picture")
+    read = count(len(dataset), "image")
     click.echo(f"{read} checked, {bad:,} bad" if bad else f"{read} checked, all good", err=True)
     ctx.exit(1 if bad else 0)
 
 
 class Examine:
-    """Reads one picture and keeps nothing of it."""
+    """Reads one image and keeps nothing of it."""
 
     def __init__(self, dataset: ImageDataset | CifarDataset) -> None:
         self._dataset = dataset
 
     def __call__(self, index: int) -> str | None:
-        """Return what is wrong with a picture; None if nothing is."""
+        """Return what is wrong with an image; None if nothing is."""
         try:
             self._dataset[index]
         except Exception as error:  # noqa: BLE001  whatever a decoder does, the other files are still to be checked

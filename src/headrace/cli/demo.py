@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.cli import options
 from headrace.cli.faults import writing
 from headrace.cli.parallel import usable_cpus
 from headrace.cli.text import count, plain, size_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: headrace demo --pictures 6000 --workers 4",
+    epilog="Example: headrace demo --images 6000 --workers 4",
     short_help="Stream real photographs as training batches.",
 )
 @click.option(
@@ -26,85 +27,46 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("headrace-demo"),
     show_default=True,
-    help="The folder for the pictures and the contact sheet.",
+    help="The folder for the images and the contact sheet.",
 )
-@click.option(
-    "--pictures",
-    "-n",
-    "wanted",
-    type=click.IntRange(min=6),
-    metavar="N",
-    default=2400,
-    show_default=True,
-    help="How many to make.",
-)
-@click.option(
-    "--epochs",
-    "-e",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=2,
-    show_default=True,
-    help="How often to read them all.",
-)
-@click.option(
-    "--batch-size",
-    "-b",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=64,
-    show_default=True,
-    help="Pictures in a batch.",
-)
-@click.option(
-    "--size", "-s", type=click.IntRange(min=1), metavar="N", default=224, show_default=True, help="Side of the crops."
-)
-@click.option(
-    "--workers",
-    "-w",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Threads that make batches; 0: none but the loop's own.  [default: one a processor]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Fixes the order and the augmentation.",
-)
+@options.images("How many to make.", least=6, default=2400)
+@options.epochs(2)
+@options.batch_size(64)
+@options.size(224)
+@options.workers
+@options.seed
 def demo(*, output: Path, wanted: int, epochs: int, batch_size: int, size: int, workers: int | None, seed: int) -> None:
     """Make a folder of JPEG files out of six photographs, stream it as training would, and show what came out.
 
-    The pictures are random crops, in one folder a photograph; a second run uses those of the first. They are streamed
+    The images are random crops, in one folder a photograph; a second run uses those of the first. They are streamed
     shuffled and augmented. At the end stand the rate, where the time went, and the path of a contact sheet, a PNG with
-    pictures before and after the augmentation.
+    images before and after the augmentation.
     """
     from headrace import DataLoader
-    from headrace.cli.pictures import open_folder
+    from headrace.cli.image_set import open_folder
     from headrace.cli.preview import describe, preview, save, training
     from headrace.cli.show import arrays
 
-    folder = output / "pictures"
+    options.check_memory(min(batch_size, wanted), size)
+    folder = output / "images"
     _make(folder, wanted)
-    pictures = open_folder(folder)
+    image_set = open_folder(folder)
     transform = training(size)
     loader: DataLoader[Any] = DataLoader(
-        pictures.dataset.map(transform),
+        image_set.dataset.map(transform),
         batch_size,
         shuffle=True,
         num_workers=usable_cpus() if workers is None else workers,
         seed=seed,
     )
-    click.echo(f"{plain(str(folder))}: {pictures.summary()}")
+    click.echo(f"{plain(str(folder))}: {image_set.summary()}")
     click.echo(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
     click.echo()
     with loader:
         for epoch in range(epochs):
             _stream(loader, epoch, epochs)
     click.echo()
-    batch = preview(pictures, transform, batch_size, shuffle=True, seed=seed)
+    batch = preview(image_set, transform, batch_size, shuffle=True, seed=seed)
     click.echo(arrays(batch))
     click.echo()
     click.echo(_where_time_went(loader))
@@ -117,20 +79,20 @@ def demo(*, output: Path, wanted: int, epochs: int, batch_size: int, size: int, 
 
 
 def _make(folder: Path, wanted: int) -> None:
-    """Make the pictures, unless an earlier run made the same ones."""
-    from headrace.cli.photographs import Recipe, make_pictures, ready
+    """Make the images, unless an earlier run made the same ones."""
+    from headrace.cli.photographs import Recipe, make_images, ready
     from headrace.cli.progress import Progress
 
     recipe = Recipe(wanted)
     with writing(folder, "choose another place with --output, or make room"):
         if ready(folder, recipe):
-            click.echo("using the pictures that an earlier run made")
+            click.echo("using the images that an earlier run made")
             return
-        click.echo(f"making {count(wanted, 'picture')} of the photographs that come with headrace")
+        click.echo(f"making {count(wanted, 'image')} of the photographs that come with headrace")
         began = perf_counter()
         nbytes = 0
         with Progress(wanted, "making") as progress:
-            for size in make_pictures(folder, recipe):
+            for size in make_images(folder, recipe):
                 nbytes += size
                 progress.advance()
     click.echo(f"made {size_of(nbytes)} in {perf_counter() - began:.1f} s")
@@ -148,8 +110,8 @@ def _stream(loader: DataLoader[Any], epoch: int, epochs: int) -> None:
             progress.advance(len(images))
     run = loader.statistics()
     click.echo(
-        f"{name}: {count(run.batches, 'step')}, {count(run.samples, 'picture')} in {run.seconds:.1f} s, "
-        f"{run.samples_per_second:,.0f} pictures/s, first batch after {run.first_batch_seconds or 0:.2f} s"
+        f"{name}: {count(run.batches, 'step')}, {count(run.samples, 'image')} in {run.seconds:.1f} s, "
+        f"{run.samples_per_second:,.0f} images/s, first batch after {run.first_batch_seconds or 0:.2f} s"
     )
 
 
@@ -157,4 +119,4 @@ def _where_time_went(loader: DataLoader[Any]) -> str:
     from headrace.cli.report import diagnosis, stage_table
 
     run = loader.statistics()
-    return f"{stage_table(run.stage_seconds, pictures=run.samples)}\n{diagnosis(run.stage_seconds)}"
+    return f"{stage_table(run.stage_seconds, images=run.samples)}\n{diagnosis(run.stage_seconds)}"

@@ -19,7 +19,7 @@ from headrace.interop import machine
 LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "ml_dtypes", "torch", "jax", "keras")
 HEADERS = "apt install g++ libjpeg62-turbo-dev; brew install jpeg-turbo"
 SMALL = 1 << 28
-"""Bytes of shared memory below which a few batches of pictures fill it: what containers have unless told otherwise."""
+"""Bytes of shared memory below which a few batches of images fill it: what containers have unless told otherwise."""
 
 
 @click.command(epilog="Example: headrace doctor", short_help="Say what is installed, and what is missing.")
@@ -50,7 +50,7 @@ def findings() -> tuple[list[tuple[str, str]], list[str]]:
     if extension is None:
         facts.append(("native extension", "none: images go step by step"))
         advice.append(
-            "The native extension is missing: pictures are read correctly, and several times slower. It needs a C++ "
+            "The native extension is missing: images are read correctly, and several times slower. It needs a C++ "
             f"compiler and libjpeg-turbo's headers ({HEADERS}); then: pip install --force-reinstall --no-deps headrace"
         )
     else:
@@ -58,7 +58,7 @@ def findings() -> tuple[list[tuple[str, str]], list[str]]:
             ("native extension", f"libjpeg-turbo {extension.LIBJPEG_TURBO}, {extension.levels()[-1]} instructions")
         )
     if _version("pillow") is None:
-        advice.append("Pillow is missing, without which no picture can be read: pip install 'headrace[images]'")
+        advice.append("Pillow is missing, without which no image can be read: pip install 'headrace[images]'")
     elif _version("simplejpeg") is None:
         advice.append(
             "simplejpeg is missing: images that go step by step are read slower: pip install 'headrace[images]'"

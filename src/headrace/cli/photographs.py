@@ -1,4 +1,4 @@
-"""Some thousand pictures for the demo: random crops of the photographs that come with headrace."""
+"""Some thousand images for the demo: random crops of the photographs that come with headrace."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SIDES = (160, 400)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that the pictures depend on: the same recipe makes the same folder."""
+    """Everything that the images depend on: the same recipe makes the same folder."""
 
-    pictures: int
+    images: int
     seed: int = 0
     version: int = 1
 
@@ -52,7 +52,7 @@ def photographs() -> dict[str, Image.Image]:
 
 
 def ready(folder: Path, recipe: Recipe) -> bool:
-    """Say whether a folder holds this recipe's pictures; raise `Fault` if it holds something that is not ours."""
+    """Say whether a folder holds this recipe's images; raise `Fault` if it holds something that is not ours."""
     mark = folder / _MARK
     if mark.is_file():
         return mark.read_text(encoding="utf-8") == _mark_of(recipe)
@@ -61,8 +61,8 @@ def ready(folder: Path, recipe: Recipe) -> bool:
     return False
 
 
-def make_pictures(folder: Path, recipe: Recipe) -> Iterator[int]:
-    """Make the recipe's pictures in class folders, and give the bytes of each; left early, nothing stays behind."""
+def make_images(folder: Path, recipe: Recipe) -> Iterator[int]:
+    """Make the recipe's images in class folders, and give the bytes of each; left early, nothing stays behind."""
     part = folder.with_name(folder.name + ".part")
     ready(part, recipe)  # what a killed run left behind is taken away, what is not ours never is
     shutil.rmtree(part, ignore_errors=True)
@@ -83,11 +83,11 @@ def _fill(folder: Path, recipe: Recipe) -> Iterator[int]:
     for name in sources:
         (folder / name).mkdir()
     make = partial(_write, folder, list(sources.items()), recipe)
-    yield from in_order(make, range(recipe.pictures), usable_cpus(), finish=True)
+    yield from in_order(make, range(recipe.images), usable_cpus(), finish=True)
 
 
 def _write(folder: Path, sources: Sequence[tuple[str, Image.Image]], recipe: Recipe, index: int) -> int:
-    """Write one picture: a crop of one photograph, scaled, perhaps mirrored, lighter or darker, and compressed."""
+    """Write one image: a crop of one photograph, scaled, perhaps mirrored, lighter or darker, and compressed."""
     name, photograph = sources[index % len(sources)]
     rng = np.random.default_rng((recipe.seed, index))
     data = _crop(photograph, rng)
@@ -104,13 +104,13 @@ def _crop(photograph: Image.Image, rng: np.random.Generator) -> bytes:
     left = rng.uniform(0, photograph.width - width * scale)
     top = rng.uniform(0, photograph.height - height * scale)
     box = (left, top, left + width * scale, top + height * scale)
-    picture = photograph.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    image = photograph.resize((width, height), Image.Resampling.BILINEAR, box=box)
     if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     light = rng.uniform(0.7, 1.2)
-    picture = picture.point([min(255, round(value * light)) for value in range(256)] * len(picture.getbands()))
+    image = image.point([min(255, round(value * light)) for value in range(256)] * len(image.getbands()))
     data = io.BytesIO()
-    picture.save(data, format="JPEG", quality=int(rng.integers(75, 95, endpoint=True)))
+    image.save(data, format="JPEG", quality=int(rng.integers(75, 95, endpoint=True)))
     return data.getvalue()
 
 

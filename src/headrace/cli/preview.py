@@ -1,4 +1,4 @@
-"""The transforms that the commands run, and a batch of pictures before and after them."""
+"""The transforms that the commands run, and a batch of images before and after them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.cli.pictures import Pictures
+    from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
 
@@ -38,16 +38,16 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 MOST_PAIRS = 24
-"""How many pictures of a batch a contact sheet shows."""
+"""How many images of a batch a contact sheet shows."""
 
 
 def training(size: int) -> Compose:
-    """Return the usual transforms of training: a random crop and flip, then float32, normalised, channels first."""
+    """Return the usual transforms of training: a random crop and flip, then float32, normalized, channels first."""
     return Compose(RandomResizedCrop(size), RandomHorizontalFlip(), ToFloat(), Normalize(_MEAN, _STD), ToCHW())
 
 
 def evaluation(size: int) -> Compose:
-    """Return the usual transforms of evaluation: the middle of the picture, and nothing random."""
+    """Return the usual transforms of evaluation: the middle of the image, and nothing random."""
     return Compose(Resize(round(size * 256 / 224)), CenterCrop(size), ToFloat(), Normalize(_MEAN, _STD), ToCHW())
 
 
@@ -65,9 +65,9 @@ def _name(transform: object) -> str:
 
 
 def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Turn a batch of normalised (N, 3, H, W) float32 back into the (N, H, W, 3) uint8 that a person can look at."""
-    colours = images.transpose(0, 2, 3, 1) * np.asarray(_STD, np.float32) + np.asarray(_MEAN, np.float32)
-    pixels: NDArray[np.uint8] = np.rint(colours.clip(0, 1) * 255).astype(np.uint8)
+    """Turn a batch of normalized (N, 3, H, W) float32 back into the (N, H, W, 3) uint8 that a person can look at."""
+    colors = images.transpose(0, 2, 3, 1) * np.asarray(_STD, np.float32) + np.asarray(_MEAN, np.float32)
+    pixels: NDArray[np.uint8] = np.rint(colors.clip(0, 1) * 255).astype(np.uint8)
     return pixels
 
 
@@ -94,7 +94,7 @@ class Traced(Dataset[tuple[Any, ...]]):
 class Preview:
     """One batch, as delivered, and what is needed to show where it came from."""
 
-    pictures: Pictures
+    image_set: ImageSet
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
     thumbnails: NDArray[np.uint8]
@@ -103,7 +103,7 @@ class Preview:
     skipped: int
 
     def shown(self) -> int:
-        """Return how many pictures the contact sheet shows."""
+        """Return how many images the contact sheet shows."""
         return min(len(self.images), MOST_PAIRS)
 
     def sheet(self, *, title: str, subtitle: str) -> bytes:
@@ -114,8 +114,8 @@ class Preview:
             Pair(
                 before=self.thumbnails[row],
                 after=after,
-                caption=plain(self.pictures.label(self.labels[row].tolist())),
-                detail=plain(f"{self.pictures.file(int(self.indices[row]))}, {w} x {h} to {width} x {height}"),
+                caption=plain(self.image_set.label(self.labels[row].tolist())),
+                detail=plain(f"{self.image_set.file(int(self.indices[row]))}, {w} x {h} to {width} x {height}"),
             )
             for row, (after, (h, w)) in enumerate(
                 zip(viewable(self.images[:shown]), self.sizes[:shown].tolist(), strict=True)
@@ -126,15 +126,15 @@ class Preview:
         return png.getvalue()
 
 
-def preview(pictures: Pictures, transform: Compose, batch_size: int, *, shuffle: bool, seed: int) -> Preview:
+def preview(image_set: ImageSet, transform: Compose, batch_size: int, *, shuffle: bool, seed: int) -> Preview:
     """Make the first batch of the first epoch: the very batch that a training run with this seed begins with."""
     loader: DataLoader[Any] = DataLoader(
-        Traced(pictures.dataset, transform), batch_size, shuffle=shuffle, seed=seed, on_error="skip"
+        Traced(image_set.dataset, transform), batch_size, shuffle=shuffle, seed=seed, on_error="skip"
     )
     with loader:
         images, labels, thumbnails, sizes, indices = next(iter(loader))
     return Preview(
-        pictures,
+        image_set,
         images,
         labels,
         thumbnails,

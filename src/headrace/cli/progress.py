@@ -28,7 +28,7 @@ class _Bar(Tqdm):
 class Progress:
     """How far a command is, on standard error; gone without a trace at the end."""
 
-    def __init__(self, total: int, label: str, *, unit: str = "pictures") -> None:
+    def __init__(self, total: int, label: str, *, unit: str = "images") -> None:
         # tqdm's own lock is one of processes too, for which Python 3.14 starts a process to keep watch.
         _Bar.set_lock(threading.RLock())
         terminal = sys.stderr.isatty()

@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from headrace.cli.faults import Failure, Fault
+from headrace.cli.options import Number
 from headrace.cli.text import count, plain, table
 from headrace.interop import floats
 from headrace.loader import DataLoader
@@ -43,12 +44,12 @@ MOST_PAIRS = 24
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What state_dict() gave, as JSON: says the epoch, and the step received last.",
 )
-@click.option("--epoch", "-e", type=click.IntRange(min=0), metavar="N", help="The epoch.  [default: the state's, or 0]")
+@click.option("--epoch", "-e", type=Number(0, 2**64 - 1), metavar="N", help="The epoch.  [default: the state's, or 0]")
 @click.option(
-    "--step", "-s", type=click.IntRange(min=0), metavar="N", help="The step.  [default: the last before the state]"
+    "--step", "-s", type=Number(0, 2**64 - 1), metavar="N", help="The step.  [default: the last before the state]"
 )
 @click.option(
-    "--index", "-i", type=click.IntRange(min=0), metavar="N", help="A sample of the batch.  [default: all, in brief]"
+    "--index", "-i", type=Number(0, 2**64 - 1), metavar="N", help="A sample of the batch.  [default: all, in brief]"
 )
 @click.option(
     "--out",
@@ -56,7 +57,7 @@ MOST_PAIRS = 24
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("headrace-replay.png"),
     show_default=True,
-    help="Where to save the pictures before and after, a PNG.",
+    help="Where to save the images before and after, a PNG.",
 )
 def replay(
     *, target: str, state: Path | None, epoch: int | None, step: int | None, index: int | None, out: Path
@@ -86,7 +87,7 @@ def replay(
         if rows > len(lineages):
             click.echo(f"and {rows - len(lineages)} more")
         click.echo("--index N tells what was done to one of them")
-    _picture(lineages, plain(target), out)
+    _save_sheet(lineages, plain(target), out)
 
 
 def _loader(target: str) -> DataLoader[Any]:
@@ -155,10 +156,10 @@ def _in_brief(lineages: Sequence[Lineage]) -> str:
     return table(rows, left=4)
 
 
-def _picture(lineages: Sequence[Lineage], title: str, out: Path) -> None:
+def _save_sheet(lineages: Sequence[Lineage], title: str, out: Path) -> None:
     pairs = [pair for one in lineages if (pair := _pair(one)) is not None]
     if not pairs:
-        click.echo("no picture: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
+        click.echo("no image: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
         return
     from headrace.cli.preview import save
     from headrace.image.sheet import contact_sheet
@@ -192,25 +193,25 @@ def _short(name: str, parameters: dict[str, Any]) -> str:
     return f"{name.partition('(')[0]} {parameters['height']} x {parameters['width']}"
 
 
-def viewable(picture: Any, lineage: Lineage | None = None) -> NDArray[np.uint8] | None:
-    """Return a picture that a person can look at, (H, W, 3) uint8, of any that a sample holds; None where none is.
+def viewable(image: Any, lineage: Lineage | None = None) -> NDArray[np.uint8] | None:
+    """Return an image that a person can look at, (H, W, 3) uint8, of any that a sample holds; None where none is.
 
     >>> viewable(np.full((1, 4, 5), 0.5, np.float32)).shape, viewable(np.zeros((4, 5), bool)).dtype
     ((4, 5, 3), dtype('uint8'))
 
-    Normalising is undone, where the lineage tells by what; other floats are stretched to their range.
+    Normalizing is undone, where the lineage tells by what; other floats are stretched to their range.
     """
-    if picture is None or not picture.size or floats.kind(picture.dtype) not in "buif":
+    if image is None or not image.size or floats.kind(image.dtype) not in "buif":
         return None
-    if picture.ndim == 3 and picture.shape[2] not in (1, 3, 4):
-        if picture.shape[0] not in (1, 3, 4):
+    if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+        if image.shape[0] not in (1, 3, 4):
             return None
-        picture = picture.transpose(1, 2, 0)
-    picture = picture[:, :, np.newaxis] if picture.ndim == 2 else picture
-    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[:, :, :3]
-    if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture)
-    values = np.nan_to_num(picture.astype(np.float64))
+        image = image.transpose(1, 2, 0)
+    image = image[:, :, np.newaxis] if image.ndim == 2 else image
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    values = np.nan_to_num(image.astype(np.float64))
     for step in reversed(lineage.steps if lineage is not None else ()):
         if type(step.transform).__name__ == "Normalize":
             values = values * np.asarray(step.transform.std) + np.asarray(step.transform.mean)

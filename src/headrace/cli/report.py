@@ -25,18 +25,18 @@ _CURES = {
 }
 
 
-def stage_table(stages: Mapping[str, float], *, pictures: int) -> str:
-    """Return seconds, share and milliseconds a picture of each stage, one a line.
+def stage_table(stages: Mapping[str, float], *, images: int) -> str:
+    """Return seconds, share and milliseconds an image of each stage, one a line.
 
-    >>> print(stage_table({"decode": 3.0, "read": 1.0}, pictures=1000))
-    stage     seconds  share  ms/picture
+    >>> print(stage_table({"decode": 3.0, "read": 1.0}, images=1000))
+    stage     seconds  share  ms/image
     reading      1.00   25 %        1.00
     decoding     3.00   75 %        3.00
     """
     whole = sum(stages.values()) or 1.0
-    rows = [("stage", "seconds", "share", "ms/picture")]
+    rows = [("stage", "seconds", "share", "ms/image")]
     rows += [
-        (doing(stage), f"{spent:.2f}", f"{spent / whole:.0%}".replace("%", " %"), f"{1000 * spent / pictures:.2f}")
+        (doing(stage), f"{spent:.2f}", f"{spent / whole:.0%}".replace("%", " %"), f"{1000 * spent / images:.2f}")
         for stage, spent in sorted(stages.items(), key=_place)
     ]
     return table(rows)

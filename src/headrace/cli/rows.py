@@ -1,4 +1,4 @@
-"""Files of rows, which are no pictures, as `headrace show` has them: arrays in .npy, HDF5 and MATLAB files."""
+"""Files of rows, which are no images, as `headrace show` has them: arrays in .npy, HDF5 and MATLAB files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_rows(path: str) -> Rows | None:
     return ArrayDataset(place) if place.suffix.lower() == ".npy" else HDF5Dataset(place)
 
 
-def show_rows(dataset: Rows, path: str, *, batch_size: int, shuffle: bool, seed: int, **_of_pictures: object) -> None:
+def show_rows(dataset: Rows, path: str, *, batch_size: int, shuffle: bool, seed: int, **_of_images: object) -> None:
     """Say what is in a file of rows, and what in a batch of them."""
     array: Any = dataset.arrays[0] if isinstance(dataset, ArrayDataset) else dataset
     shape = f"{tuple(array.shape[1:])} {array.dtype}"

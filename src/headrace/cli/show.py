@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headrace.cli.pictures import pictures_of_path
+from headrace.cli import options
+from headrace.cli.image_set import image_set_of_path
 from headrace.cli.rows import show_rows
 from headrace.cli.text import count, most_common, plain, ranges
 from headrace.datasets.cifar import CifarDataset
 
 if TYPE_CHECKING:
-    from headrace.cli.pictures import Pictures
+    from headrace.cli.image_set import ImageSet
     from headrace.cli.preview import Preview
     from headrace.datasets.images import ImageDataset
 
 
 @click.command(
     epilog="Example: headrace show photos --batch-size 24 --output batch.png",
-    short_help="Show one batch, in numbers and as a picture.",
+    short_help="Show one batch, in numbers and as an image.",
 )
-@pictures_of_path(rows=show_rows)
+@image_set_of_path(rows=show_rows)
 @click.option(
     "--output",
     "-o",
@@ -32,36 +33,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where to save the contact sheet, a PNG.",
 )
-@click.option(
-    "--batch-size",
-    "-b",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=16,
-    show_default=True,
-    help="Pictures in a batch.",
-)
-@click.option(
-    "--size", "-s", type=click.IntRange(min=1), metavar="N", help="Side of the crops.  [default: 224; of CIFAR, 32]"
-)
+@options.batch_size(16)
+@options.size()
 @click.option(
     "--augment/--no-augment",
     default=True,
     show_default=True,
-    help="Random crops and flips, as in training, or the middle of each picture, as in evaluation.",
+    help="Random crops and flips, as in training, or the middle of each image, as in evaluation.",
 )
-@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Which pictures make the batch.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Fixes the order and the augmentation.",
-)
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Which images make the batch.")
+@options.seed
 def show(
     *,
-    pictures: Pictures,
+    image_set: ImageSet,
     output: Path,
     batch_size: int,
     size: int | None,
@@ -71,32 +55,33 @@ def show(
 ) -> None:
     """Make one batch of PATH; show its shapes, dtypes, value ranges and labels, and save a contact sheet.
 
-    The contact sheet has each picture before and after the transforms, with its label; normalised values are turned
-    back into colours for it. PATH may also be a file of rows that are no pictures: .npy, .h5, .hdf5, .mat.
+    The contact sheet has each image before and after the transforms, with its label; normalized values are turned
+    back into colors for it. PATH may also be a file of rows that are no images: .npy, .h5, .hdf5, .mat.
     """
     from headrace.cli import preview
 
-    size = size or pictures.side
-    if _is_one_of(pictures.dataset, output):
-        raise click.UsageError(f"{plain(str(output))} is one of the pictures: name another file with --output")
+    size = size or image_set.side
+    options.check_memory(min(batch_size, len(image_set.dataset)), size)
+    if _is_one_of(image_set.dataset, output):
+        raise click.UsageError(f"{plain(str(output))} is one of the images: name another file with --output")
     transform = preview.training(size) if augment else preview.evaluation(size)
     steps = preview.describe(transform)
-    click.echo(f"{plain(pictures.name)}: {pictures.summary()}")
-    if isinstance(pictures.dataset, CifarDataset):
-        click.echo(_in_memory(pictures.dataset))
+    click.echo(f"{plain(image_set.name)}: {image_set.summary()}")
+    if isinstance(image_set.dataset, CifarDataset):
+        click.echo(_in_memory(image_set.dataset))
     click.echo(f"{steps}; seed {seed}")
     click.echo()
-    batch = preview.preview(pictures, transform, batch_size, shuffle=shuffle, seed=seed)
+    batch = preview.preview(image_set, transform, batch_size, shuffle=shuffle, seed=seed)
     click.echo(arrays(batch))
     click.echo()
     click.echo(f"sizes before: {_sizes(batch)}")
     click.echo(f"labels: {_labels(batch)}")
     if batch.skipped:
-        bad = count(batch.skipped, "bad picture was", "bad pictures were")
-        click.echo(f"{bad} left out: headrace check {plain(pictures.name)}")
+        bad = count(batch.skipped, "bad image was", "bad images were")
+        click.echo(f"{bad} left out: headrace check {plain(image_set.name)}")
     png = batch.sheet(
-        title=plain(pictures.title()),
-        subtitle=f"{batch.shown()} of a batch of {len(batch.images)}; {pictures.summary()}. {steps}; seed {seed}.",
+        title=plain(image_set.title()),
+        subtitle=f"{batch.shown()} of a batch of {len(batch.images)}; {image_set.summary()}. {steps}; seed {seed}.",
     )
     preview.save(png, output)
     click.echo(f"contact sheet: {plain(str(output))}")
@@ -106,12 +91,12 @@ def _in_memory(dataset: CifarDataset) -> str:
     """Say what a dataset has in memory: what there is before any transform."""
     shapes = [f"{array.shape} {array.dtype}" for array in dataset.arrays]
     checked = "MD5 as published" if dataset.verified else "MD5 not verified"
-    name = f"{type(dataset).__name__}, {dataset.split} pictures, {checked}"
+    name = f"{type(dataset).__name__}, {dataset.split} images, {checked}"
     return f"{name}: images {shapes[0]}, labels {shapes[1]}"
 
 
 def _is_one_of(dataset: ImageDataset | CifarDataset, output: Path) -> bool:
-    """Say whether saving there would overwrite a picture that is shown."""
+    """Say whether saving there would overwrite an image that is shown."""
     if isinstance(dataset, CifarDataset):
         source = Path(dataset.source)
         return output.exists() and source.resolve() in (output.resolve(), output.resolve().parent)
@@ -136,5 +121,5 @@ def _sizes(batch: Preview) -> str:
 
 
 def _labels(batch: Preview) -> str:
-    names = Counter(plain(batch.pictures.label(label)) for label in batch.labels.tolist())
+    names = Counter(plain(batch.image_set.label(label)) for label in batch.labels.tolist())
     return most_common(names, most=12)

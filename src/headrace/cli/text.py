@@ -28,8 +28,8 @@ def plain(text: str) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Write a number with its noun.
 
-    >>> count(1, "picture"), count(2400, "picture"), count(2, "batch", "batches")
-    ('1 picture', '2,400 pictures', '2 batches')
+    >>> count(1, "image"), count(2400, "image"), count(2, "batch", "batches")
+    ('1 image', '2,400 images', '2 batches')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 

@@ -1,4 +1,4 @@
-"""From a PATH on the command line to a dataset of pictures."""
+"""From a PATH on the command line to a dataset of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.faults import Fault
+from headrace.cli.options import Number
 from headrace.cli.rows import open_rows
 from headrace.cli.text import count
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
@@ -25,7 +26,7 @@ LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
 ARCHIVES = (".tar.gz", ".tgz")
 
 SIDE = 224
-"""The side of the crops where pictures are of any size."""
+"""The side of the crops where images are of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """A dataset of pictures, and how to speak of it."""
+class ImageSet:
+    """A dataset of images, and how to speak of it."""
 
     dataset: ImageDataset | CifarDataset
     name: str
@@ -60,12 +61,12 @@ class Pictures:
         return self.dataset.images.shape[1] if isinstance(self.dataset, CifarDataset) else SIDE
 
     def summary(self) -> str:
-        """Say how many pictures there are, in how many classes."""
-        pictures = count(len(self.dataset), "picture")
+        """Say how many images there are, in how many classes."""
+        images = count(len(self.dataset), "image")
         if not self.classes:
-            return pictures
-        beside = f" ({count(self.left_out, 'picture')} beside the class folders left out)" if self.left_out else ""
-        return f"{pictures} in {count(len(self.classes), 'class', 'classes')}{beside}"
+            return images
+        beside = f" ({count(self.left_out, 'image')} beside the class folders left out)" if self.left_out else ""
+        return f"{images} in {count(len(self.classes), 'class', 'classes')}{beside}"
 
     def title(self) -> str:
         """Return the last part of the PATH."""
@@ -80,17 +81,17 @@ class Pictures:
         return "no label" if label == -1 else f"label {label}"
 
     def where(self, index: int) -> str:
-        """Return where a picture is: below the current folder, where PATH is relative."""
+        """Return where an image is: below the current folder, where PATH is relative."""
         place = self.dataset.where(index)
         return place if Path(self.name).is_absolute() else place.removeprefix(f"{Path.cwd()}/")
 
     def file(self, index: int) -> str:
-        """Return the name of a picture's file, without its folders."""
+        """Return the name of an image's file, without its folders."""
         return Path(self.dataset.where(index)).name
 
 
-def open_path(path: str, options: Options) -> Pictures:
-    """Open a folder of class folders, a folder of pictures, a list file, CIFAR's files or archive, or one picture.
+def open_path(path: str, options: Options) -> ImageSet:
+    """Open a folder of class folders, a folder of images, a list file, CIFAR's files or archive, or one image.
 
     Raises `Fault` for a PATH that is none of these.
     """
@@ -112,9 +113,9 @@ def open_path(path: str, options: Options) -> Pictures:
                 columns=options.columns,
                 max_pixels=options.max_pixels,
             )
-            return Pictures(listed, path, tuple(listed.classes))
+            return ImageSet(listed, path, tuple(listed.classes))
         if place.exists() or place.is_symlink():
-            return _open_picture(place, path, options.max_pixels)
+            return _open_image(place, path, options.max_pixels)
     except HeadraceError as error:
         raise Fault(str(error).replace("verify=False", "--no-verify")) from error
     raise Fault(f"{path}: no such file or folder")
@@ -122,23 +123,23 @@ def open_path(path: str, options: Options) -> Pictures:
 
 def open_folder(
     folder: Path, name: str | None = None, *, by_class: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Pictures:
-    """Open a folder of class folders or, if no picture is in a folder of its own, a folder of pictures."""
+) -> ImageSet:
+    """Open a folder of class folders or, if no image is in a folder of its own, a folder of images."""
     shown = name or str(folder)
     if by_class and any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         classed = ImageFolder(folder, allow_empty=True, max_pixels=max_pixels)
         if len(classed):
             beside = sum(entry.is_file() and entry.suffix.lower() in DEFAULT_EXTENSIONS for entry in folder.iterdir())
-            return Pictures(classed, shown, tuple(classed.classes), beside)
+            return ImageSet(classed, shown, tuple(classed.classes), beside)
     flat = ImageFiles.under(folder, max_pixels=max_pixels)
     if not len(flat):
         endings = " ".join(DEFAULT_EXTENSIONS)
-        raise Fault(f"{shown}: no picture in this folder; names of pictures end with {endings}")
-    return Pictures(flat, shown)
+        raise Fault(f"{shown}: no image in this folder; names of images end with {endings}")
+    return ImageSet(flat, shown)
 
 
-def _open_cifar(place: Path, path: str, *, verify: bool) -> Pictures | None:
-    """Open CIFAR's files or an archive that may have them, its training pictures first; None for anything else."""
+def _open_cifar(place: Path, path: str, *, verify: bool) -> ImageSet | None:
+    """Open CIFAR's files or an archive that may have them, its training images first; None for anything else."""
     kinds = [kind for kind in (CIFAR10, CIFAR100) if kind.is_at(place)]
     if not kinds and place.is_file() and place.name.lower().endswith(ARCHIVES):
         kinds = [CIFAR10, CIFAR100]
@@ -149,30 +150,30 @@ def _open_cifar(place: Path, path: str, *, verify: bool) -> Pictures | None:
         except MissingFile as error:
             missing = missing or error
         else:
-            return Pictures(dataset, path, tuple(dataset.classes))
+            return ImageSet(dataset, path, tuple(dataset.classes))
     if missing is not None:
         raise missing
     return None
 
 
-def _open_picture(place: Path, path: str, max_pixels: int) -> Pictures:
+def _open_image(place: Path, path: str, max_pixels: int) -> ImageSet:
     one = ImageFiles([place], max_pixels=max_pixels)
     if place.suffix.lower() not in DEFAULT_EXTENSIONS:
         try:
             one[0]
         except SampleError as error:
             lists = " ".join(LIST_FILES)
-            raise Fault(f"{path}: neither a folder of pictures, nor a list file ({lists}), nor a picture") from error
-    return Pictures(one, path)
+            raise Fault(f"{path}: neither a folder of images, nor a list file ({lists}), nor an image") from error
+    return ImageSet(one, path)
 
 
-def pictures_of_path(
+def image_set_of_path(
     *, by_class: bool = True, rows: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the argument PATH, the options that go with it, and the dataset that they mean.
 
-    ``by_class``: of a folder of class folders, take the pictures of the classes; otherwise every picture below it.
-    ``rows``: what to call instead for a file of rows that are no pictures, with its dataset and the PATH.
+    ``by_class``: of a folder of class folders, take the images of the classes; otherwise every image below it.
+    ``rows``: what to call instead for a file of rows that are no images, with its dataset and the PATH.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,8 +190,8 @@ def pictures_of_path(
         ) -> Any:
             if rows is not None and (found := open_rows(path)) is not None:
                 return rows(found, path, **others)
-            pictures = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
-            return command(pictures=pictures, **others)
+            image_set = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
+            return command(image_set=image_set, **others)
 
         for parameter in reversed(_PARAMETERS):
             opened = parameter(opened)
@@ -211,7 +212,7 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 def _not_empty(_context: click.Context, _parameter: click.Parameter, path: str) -> str:
     """Refuse an empty PATH, which an unset variable of the shell gives, and which would mean the current folder."""
     if not path:
-        raise click.BadParameter("it is empty: give a folder, a list file or a picture.")
+        raise click.BadParameter("it is empty: give a folder, a list file or an image.")
     return path
 
 
@@ -231,10 +232,10 @@ _PARAMETERS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     ),
     click.option(
         "--max-pixels",
-        type=click.IntRange(min=1),
+        type=Number(1),
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
-        help="Refuse pictures of more pixels, which may be decompression bombs.  [default: half a GiB of RGB]",
+        help="Refuse images of more pixels, which may be decompression bombs.  [default: half a GiB of RGB]",
     ),
     click.option(
         "--verify/--no-verify", default=True, help="CIFAR: refuse an archive whose MD5 is not the published one."
