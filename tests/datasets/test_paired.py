@@ -188,7 +188,7 @@ def test_labels_are_found_through_what_datasets_are_made_of() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"k": 0}, "k, the rows for a sample, must be an integer from 1 up, or None; got 0"),
+        ({"k": 0}, "k must be an integer from 1 up; got 0"),
         ({"k": True}, "got True"),
         ({"k": 1.5}, "got 1.5"),
         ({"labels": [0, 1]}, "labels must be one integer for each of 10 samples; got int64 of shape"),
