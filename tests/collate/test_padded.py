@@ -181,8 +181,8 @@ def test_any_number_that_a_dtype_holds_pads_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"side": "both"}, 'side must be "right" or "left"; got \'both\''),
-        ({"multiple_of": 0}, "multiple_of must be an integer from 1 up, or None; got 0"),
+        ({"side": "both"}, "side must be one of 'right', 'left'; got 'both'"),
+        ({"multiple_of": 0}, "multiple_of must be an integer from 1 up; got 0"),
         ({"multiple_of": 2.5}, "multiple_of must be"),
         ({"multiple_of": True}, "multiple_of must be"),
         ({"value": "x"}, "value must be a number, or a mapping or sequence of numbers and None; got 'x'"),
