@@ -81,7 +81,7 @@ static void make_row_from_shard(const std::shared_ptr<Recipe>& recipe, const std
   Reading reading;
   if (source->read(0, recipe->max_bytes, reading)) {
     require(offset + length <= static_cast<std::int64_t>(size));
-    require(std::memcmp(reading.sample.data, data + offset, static_cast<std::size_t>(length)) == 0);
+    require(length == 0 || std::memcmp(reading.sample.data, data + offset, static_cast<std::size_t>(length)) == 0);
   } else if (length >= 0 && length <= recipe->max_bytes) {
     require(offset + length > static_cast<std::int64_t>(size) && reading.failure.kind == ReadFailure::cut_short);
   }
