@@ -168,16 +168,14 @@ class Progress:
                 "load_state_dict; load it into a loader of the dataset that it was saved with"
             )
         generator = settings.draws_from
-        if "generator" in state and settings.key is None:
-            if generator is None:
-                raise StateMismatch(
-                    "the state has one of a generator, but this loader was made without; make it with generator="
-                )
-            if not can_be_set(generator, state["generator"]):
-                raise StateMismatch(
-                    f"the state of the generator is {shown(state['generator'])}; that of "
-                    f"{kind_of(generator)}, as this loader's generator= is, was expected"
-                )
+        # A loader without one finishes the epoch as it was: its seed is in the state. Later epochs are its own.
+        if "generator" not in state or settings.key is not None or generator is None:
+            return
+        if not can_be_set(generator, state["generator"]):
+            raise StateMismatch(
+                f"the state of the generator is {shown(state['generator'])}; that of "
+                f"{kind_of(generator)}, as this loader's generator= is, was expected"
+            )
 
     def load(self, state: dict[str, Any]) -> None:
         """Let the next loop begin at a state."""
