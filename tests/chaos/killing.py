@@ -202,7 +202,7 @@ def _survive(case: Case, whole: list[bytes], kills: int, draws: random.Random, t
             try:
                 for step in range(STEPS + 1):
                     if step in at:
-                        killer.aim(loop._executor._workers, draws)
+                        killer.aim(loop._dispatcher.executor._workers, draws)
                     batch = next(loop, None)
                     if batch is None:
                         break
@@ -232,7 +232,7 @@ def _raise(case: Case, whole: list[bytes], kills: int, draws: random.Random, tal
         try:
             for step in range(STEPS + 1):
                 if step == at:
-                    killer.aim(loop._executor._workers, draws)
+                    killer.aim(loop._dispatcher.executor._workers, draws)
                 batch = next(loop, None)
                 if batch is None:
                     break

@@ -111,13 +111,13 @@ def hung(method: str, **more: Any) -> Any:
             first = next(loop)
     while not (said and re.search("sample 5 of batch 1.* in __getitem__", said, re.DOTALL)):
         with pytest.raises(WorkerTimeout) as caught:
-            loop._executor.next(timeout=0.1)
+            loop._dispatcher.executor.next(timeout=0.1)
         said = str(caught.value)
     return loop
 
 
 def kill(loop: Any) -> None:
-    for each in loop._executor._workers:
+    for each in loop._dispatcher.executor._workers:
         each.process.kill()
 
 
@@ -195,7 +195,7 @@ def test_want_of_memory_is_an_error_of_the_batch_and_kills_nobody(method: str) -
     with pytest.raises(MemoryError):
         for _ in loop:
             pass
-    assert loop._executor._workers[0].process.is_alive()
+    assert loop._dispatcher.executor._workers[0].process.is_alive()
     loop.close()
 
 
