@@ -138,7 +138,7 @@ class Trial:
         self.workers = THREADS if copies or draws.random() < 0.2 else {}
         self.how: dict[str, Any] = {"on_error": self.policy, "seed": 3}
         if copies:
-            self.how["shard"] = "auto"
+            self.how["read_once"] = True
         if not own:
             self.how |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
         if self.workers and self.policy != "skip":
