@@ -131,7 +131,7 @@ class Trial:
         if self.streams:
             bad = self.bad
             dataset = Stream(self.size).map(lambda key: sample(key, bad))
-            how["shard"] = "auto" if self.kind == "stream" else None
+            how["read_once"] = self.kind == "stream"
         elif self.kind in SAMPLERS:
             how["sampler"] = SAMPLERS[self.kind](self.size, self.seed)
         elif self.chosen:

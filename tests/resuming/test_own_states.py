@@ -278,16 +278,26 @@ def test_a_sampler_that_draws_from_global_generators_is_saved_between_epochs() -
     ("arguments", "entry", "words"),
     [
         ({"dataset": range(4)}, {"dataset": {"calls": 1}}, "a range has no load_state_dict"),
-        ({"dataset": range(4)}, {"generator": {}}, "make it with generator="),
         ({"dataset": range(4), "generator": 1}, {"generator": "AAAA"}, "the state of the generator is 'AAAA'"),
         ({"dataset": range(4), "generator": 1}, {"generator": {"bit_generator": "MT19937"}}, "a Generator"),
     ],
 )
 def test_a_state_of_something_else_is_refused_at_the_call(arguments: Any, entry: Any, words: str) -> None:
-    """Refuse a dataset's state for one that keeps none, and a generator's for none or another kind."""
+    """Refuse a dataset's state for one that keeps none, and a generator's for another kind."""
     first = DataLoader(**arguments, batch_size=2, shuffle=True)
     state = first.state_dict()
     generator = state.get("generator")
     with pytest.raises(StateMismatch, match=words):
         first.load_state_dict({**state, **entry})
     assert first.state_dict().get("generator") == generator
+
+
+def test_a_loader_without_a_generator_finishes_the_epoch_of_one_that_has_one() -> None:
+    """Resume from the seed in the state; the epochs after it are the loader's own."""
+    first = DataLoader(range(SIZE), 5, shuffle=True, generator=4)
+    batches = iter(first)
+    next(batches)
+    state = first.state_dict()
+    second = DataLoader(range(SIZE), 5, shuffle=True)
+    second.load_state_dict(state)
+    assert [batch.tolist() for batch in second] == [batch.tolist() for batch in batches]
