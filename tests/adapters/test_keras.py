@@ -50,7 +50,7 @@ class Recorded(DataLoader):
 
     def __iter__(self) -> Any:
         taken: list[Any] = []
-        self.passes.append((self._epoch, taken))
+        self.passes.append((self._session.progress.epoch, taken))
         for batch in super().__iter__():
             taken.append(np.array(batch[0]))
             yield batch
