@@ -101,7 +101,7 @@ def test_ranks_share_an_epoch_by_lightnings_sampler(patches: Patches, drop_last:
         made = _update_dataloader(loader, sampler, RunningStage.TRAINING)
         assert type(made) is DataLoader
         assert made.sampler is sampler
-        names = ("batch_size", "num_workers", "collate_fn", "drop_last", "seed", "on_error", "dataset", "workers")
+        names = ("batch_size", "num_workers", "collate_fn", "drop_last", "seed", "on_error", "dataset", "backend")
         assert {name: getattr(made, name) for name in names} == {name: getattr(loader, name) for name in names}
         batches = list(made)
         assert [label for labels, _ in batches for label in labels][:3] == [rank, (rank + 2) % 3, (rank + 1) % 3]
