@@ -153,7 +153,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     def _bytes(self, path: str, index: int) -> bytes:
         most = self._decoding.max_bytes
         try:
-            return read_file(path, max_bytes=most, limit=f"{RAISE} with max_pixels=, of which it is 3 times")
+            return read_file(path, max_bytes=most, limit=f"{RAISE} with max_pixels= (3 bytes for each pixel)")
         except SampleError as error:
             error.at(index)
             raise

@@ -173,7 +173,7 @@ class ChangeValues(NamedTuple):
     takes: Literal["uint8", "floats", "any"] = "uint8"
     """The values that it takes; one that takes uint8 comes before any other."""
     channels: int = 1
-    """How many channels an image must have; 1 stands for any number."""
+    """How many channels an image must have; 1 accepts any number."""
     channels_first: bool | None = None
     """Whether channels must be first; None where it makes no difference."""
     rounds: bool = False

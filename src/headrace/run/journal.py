@@ -68,7 +68,7 @@ class Journal:
         self._stays = stays
         """Whether the copies of the dataset, with what they keep of themselves, stay for the next epoch."""
         self._earlier: dict[int, dict[int, Any]] = {}
-        """Where batches are refilled: the streams' states before each step of which samples are in hand."""
+        """With refilled batches: the streams' states before each step whose samples are not all delivered yet."""
         self._record: bytes | None = None
         self._places: deque[tuple[Place, bytes | None]] | None = None
 

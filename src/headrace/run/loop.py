@@ -218,7 +218,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 self._dispatcher.forget()
         if first:
             try:
-                if state == "closed" and self._inside:  # workers that stay cannot be told to forget what is waited for
+                if state == "closed" and self._inside:  # persistent workers cannot drop an awaited batch
                     self._dispatcher.executor.close()
                 else:
                     self._dispatcher.release()
