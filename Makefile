@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
@@ -53,9 +53,9 @@ demo: $(VENV)/.demo
 # sanitize: the native extension's tests again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
 # fuzz: damaged images for the native extension, for half a minute, under the same sanitizers.
 test:
-	@echo "make test runs: lint, types, chaos, then the suite beside adapters, examples, sanitize and fuzz; coverage: about 25 minutes"
+	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about 25 minutes"
 	$(MAKE) lint types
-	$(MAKE) tests BESIDE="adapters sanitize fuzz"
+	$(MAKE) tests BESIDE="unmeasured adapters sanitize fuzz"
 
 check: lint types tests
 
@@ -81,19 +81,22 @@ $(FRAMEWORKS)/.dev: pyproject.toml
 	@touch $@
 
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
-# Chaos goes without: where memory is short on purpose, coverage itself falls over.
-# The suite runs beside everything else (BESIDE), because two cores are idle half the time otherwise.
-BESIDE ?= adapters
+# The suite runs beside everything else (BESIDE), so that two cores are busy.
+BESIDE ?= unmeasured adapters
 tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
-	$(BIN)/python -m pytest tests/chaos
 	rm -f .coverage .coverage.*
 	@mkdir -p build
 	@echo "the suite runs now; beside it $(BESIDE), whose output follows: build/beside.log"
 	@$(MAKE) $(BESIDE) > build/beside.log 2>&1 & beside=$$!; trap 'kill $$beside' INT TERM; \
-	  $(BIN)/coverage run -m pytest --ignore tests/chaos; suite=$$?; \
+	  $(BIN)/coverage run -m pytest $(UNMEASURED:%=--ignore %); suite=$$?; \
 	  wait $$beside; others=$$?; cat build/beside.log; exit $$((suite || others))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Without coverage, which fails where memory is short on purpose, and takes minutes where hundreds of workers start.
+UNMEASURED := tests/chaos tests/resuming
+unmeasured: $(VENV)/.dev
+	$(BIN)/python -m pytest $(UNMEASURED)
 
 # In an environment of their own, and in two processes: once JAX is loaded, a process should not fork, which torch's
 # loader does; and once torch is loaded, its generator is the one that seeds are drawn from.
