@@ -73,6 +73,26 @@ def test_a_registered_executor_is_found_by_its_name() -> None:
     loader.close()
 
 
+@pytest.mark.parametrize("backend", ["inline", "threads", "processes", Backwards])
+def test_persistent_workers_need_no_executor_that_can_keep_them(backend: Any) -> None:
+    """Make an executor that cannot be reused again for each epoch."""
+    loader = DataLoader(range(8), 4, num_workers=2, backend=backend, persistent_workers=True)
+    with loader:
+        assert [[batch.tolist() for batch in loader] for _ in range(2)] == [[[0, 1, 2, 3], [4, 5, 6, 7]]] * 2
+
+
+def test_a_factory_that_makes_no_executor_is_refused() -> None:
+    """Name what was made and what an executor has; let a factory's own error through."""
+
+    def broken(maker: Maker, options: registry.Options) -> Any:
+        raise OSError("the cluster is down")
+
+    with pytest.raises(ArgumentError, match=r"made an int; an executor has capacity, submit\(\), next\(\) and close"):
+        list(DataLoader(range(8), 4, backend=lambda maker, options: 3))  # type: ignore[arg-type, return-value]
+    with pytest.raises(OSError, match="the cluster is down"):
+        list(DataLoader(range(8), 4, backend=broken))
+
+
 @pytest.mark.parametrize(
     ("name", "factory", "words"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from headrace.plan.work import Outcome, Work
@@ -11,6 +11,7 @@ SCRATCH = 6
 """Pieces of memory that a worker keeps for the steps on the way to a sample: decoded, resized, flipped, as floats, …"""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Who makes the batches. `headrace.testing.ExecutorTests` says what must hold for each."""
 
@@ -30,8 +31,12 @@ class Executor(Protocol):
         ...
 
 
+@runtime_checkable
 class Reusable(Executor, Protocol):
-    """An executor whose workers can stay for the next epoch: ``persistent_workers``."""
+    """An executor whose workers can stay for the next epoch, as ``persistent_workers=True`` asks.
+
+    Any other executor is made again for each epoch.
+    """
 
     @property
     def closed(self) -> bool:

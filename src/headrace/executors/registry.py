@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import kind_of
 from headrace.context.seeds import GLOBALS
 from headrace.errors import ArgumentError, UnusableArgument
+from headrace.executors.base import Executor
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native
 from headrace.executors.threads import Threads
@@ -17,7 +19,6 @@ from headrace.executors.threads import Threads
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-    from headrace.executors.base import Executor
     from headrace.make.maker import Maker
 
 
@@ -117,9 +118,15 @@ def names() -> list[str]:
     return list(_factories)
 
 
-def factory_of(backend: str | Factory) -> Factory:
-    """Return the factory of a name; a factory is returned as it is."""
-    return backend if callable(backend) else _factories[backend]
+def made(backend: str | Factory, maker: Maker, options: Options) -> Executor:
+    """Make an executor, by its name or by a factory; raises `ArgumentError` for a factory that makes none."""
+    executor = (backend if callable(backend) else _factories[backend])(maker, options)
+    if not isinstance(executor, Executor):
+        raise ArgumentError(
+            f"backend={backend!r} made {kind_of(executor)}; an executor has capacity, submit(), next() and close(): "
+            "see headrace.executors.Executor"
+        )
+    return executor
 
 
 def check_processes(context: BaseContext) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from headrace.checks import kind_of
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
+from headrace.executors.base import Reusable
 from headrace.interop.calls import takes_empty
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from headrace.collate.default import Collate
     from headrace.context.memory import Empty
-    from headrace.executors.base import Executor, Reusable
+    from headrace.executors.base import Executor
     from headrace.run.orders import Entry
     from headrace.run.settings import Settings
 
@@ -219,7 +220,7 @@ class Session:
         kept = self._kept
         if kept is None or kept.closed:
             executor = self._executor(maker, base)
-            if not self.settings.persistent_workers:
+            if not (self.settings.persistent_workers and isinstance(executor, Reusable)):
                 return executor, executor.close
             self._kept = kept = executor
         elif self._keeper is not None and (keeper := self._keeper()) is not None and keeper.running:
@@ -228,7 +229,7 @@ class Session:
         kept.reset()
         return kept, kept.reset
 
-    def _executor(self, maker: Maker, base: int) -> Any:
+    def _executor(self, maker: Maker, base: int) -> Executor:
         settings = self.settings
         # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
         alone = settings.kind == "threads" and settings.streams and not settings.shares_stream
@@ -246,7 +247,7 @@ class Session:
             seeds_globals=settings.key is not None,
         )
         backend = settings.backend if settings.kind == "custom" else settings.kind
-        return registry.factory_of(backend)(maker, options)
+        return registry.made(backend, maker, options)
 
     def _check_start(self) -> None:
         settings = self.settings
