@@ -113,8 +113,8 @@ class Maker:
         if isinstance(self.source, Streamed):
             if work.replica is not None:
                 self.source.enter(work.replica)
-        elif work.lane is not None and work.lane.state is not None:
-            restore(self.source.dataset, *work.lane.state)
+        elif work.dataset_copy is not None and work.dataset_copy.state is not None:
+            restore(self.source.dataset, *work.dataset_copy.state)
 
     def _kept(self, work: Work, *, ended: bool = False) -> tuple[int, Any] | None:
         """Return what the dataset keeps of itself after a work, and in which copy of it."""
@@ -124,9 +124,9 @@ class Maker:
                 return None
             state = self.source.ended(replica) if ended else self.source.state(replica)
             return None if state is None else (replica.number, state)
-        if work.lane is None:
+        if work.dataset_copy is None:
             return None
-        return work.lane.number, ("dataset", copy.deepcopy(self.source.dataset.state_dict()))
+        return work.dataset_copy.number, ("dataset", copy.deepcopy(self.source.dataset.state_dict()))
 
     @property
     def begins(self) -> bool:

@@ -28,7 +28,7 @@ class Work:
     spares: Sequence[Any] = ()
     replica: StreamReplica | None = None
     """The part of a stream to read. If there are keys too, they are samples that were already read from there."""
-    lane: Lane | None = None
+    dataset_copy: DatasetCopy | None = None
     """Of a dataset with an index that keeps a state of its own: whose turn it is."""
 
     @property
@@ -60,7 +60,7 @@ class StreamReplica:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class DatasetCopy:
     """One of the copies of a dataset that take turns with the batches: each worker process has its own."""
 
     number: int

@@ -23,8 +23,8 @@ from headrace.make.shared_reader import SharedReader
 from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed
 from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
+from headrace.plan.dataset_copies import DatasetCopyPlan
 from headrace.plan.iterator_plan import IteratorPlan, after, cut
-from headrace.plan.lane_plan import LanePlan
 from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, apart, between, undisturbed
 from headrace.plan.replicas import ReplicatedStream
@@ -390,26 +390,26 @@ def kept_dataset(settings: Settings) -> Any:
     return dataset if keeps_state(dataset) and not isinstance(dataset, Iterator) else None
 
 
-def lanes_of(settings: Settings) -> int:
+def count_dataset_copies(settings: Settings) -> int:
     """Return how many copies of a dataset with an index there are: one for each worker process."""
     return settings.num_workers if settings.kind == "processes" else 1
 
 
-def lane_states(settings: Settings, saved: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
+def dataset_copy_states(settings: Settings, saved: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
     """Return the state that each copy of a dataset with an index is to take; the latest, if there are other copies."""
-    states, before, lanes = own_states(saved), saved.get("lanes", 1), lanes_of(settings)
-    if before == lanes:
+    states, before, copies = own_states(saved), saved.get("dataset_copies", 1), count_dataset_copies(settings)
+    if before == copies:
         return states
     turns = (number % before for number in range(saved["step"] - 1, saved["step"] - 1 - before, -1))
     latest = next((states[number] for number in turns if number in states), None)
-    return {} if latest is None else dict.fromkeys(range(lanes), latest)
+    return {} if latest is None else dict.fromkeys(range(copies), latest)
 
 
 def with_own_states(settings: Settings, plan: Plan, waiting: dict[int, tuple[Any, ...]]) -> Plan:
     """Let the works of a dataset with an index restore and return what it keeps of itself, if it keeps a state."""
     if settings.streams or kept_dataset(settings) is None:
         return plan
-    return LanePlan(plan, lanes_of(settings), waiting)
+    return DatasetCopyPlan(plan, count_dataset_copies(settings), waiting)
 
 
 def _read_before(

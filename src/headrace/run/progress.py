@@ -12,7 +12,7 @@ from headrace.errors import StateMismatch
 from headrace.interop.generators import can_be_set, draw_seed, set_state, state_of
 from headrace.interop.own_states import restore
 from headrace.run.checkpoint import Cursor, Place, bad_before, check, from_dict
-from headrace.run.orders import Entry, kept_dataset, lane_states, lanes_of
+from headrace.run.orders import Entry, count_dataset_copies, dataset_copy_states, kept_dataset
 from headrace.run.turns import Turn
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Progress:
         if "dataset" in saved:
             restore(dataset, "dataset", saved["dataset"])
         if saved and not self.settings.streams:
-            self.waiting = lane_states(self.settings, saved)
+            self.waiting = dataset_copy_states(self.settings, saved)
             if self.settings.kind != "processes" and 0 in self.waiting:
                 restore(dataset, *self.waiting.pop(0)[:2])
 
@@ -145,7 +145,7 @@ class Progress:
         ):
             found["dataset"] = copy.deepcopy(cursor.dataset if cursor.inside else dataset.state_dict())
         if "streams" in state and not settings.streams:
-            found["lanes"] = lanes_of(settings)
+            found["dataset_copies"] = count_dataset_copies(settings)
         return found
 
     def check(self, state: dict[str, Any], order: EpochOrder, *, strict: bool) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def validate(state: Any) -> None:
     _whole(state, "step", needed=True)
     for name in ("offset", "batches", "bad", "rank", "samples"):
         _whole(state, name)
-    _whole(state, "lanes", least=1)
+    _whole(state, "dataset_copies", least=1)
     _whole(state, "seed", most=math.inf)
     plan = state["plan"]
     for name, least in (("samples", 0), ("batch_size", 1), ("world_size", 1), ("copies", 1)):

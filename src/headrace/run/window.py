@@ -148,13 +148,13 @@ class Unordered:
     @property
     def asked(self) -> int:
         """The step that is asked for next."""
-        replica = self._next_lane()
+        replica = self._next_replica()
         return self._turns[replica] * self._replicas + replica if replica is not None else -1
 
     @property
     def room(self) -> bool:
         """Whether another step may be asked for."""
-        return self.in_flight + len(self._here) < self._size and self._next_lane() is not None
+        return self.in_flight + len(self._here) < self._size and self._next_replica() is not None
 
     @property
     def in_flight(self) -> int:
@@ -163,7 +163,7 @@ class Unordered:
 
     def ask(self) -> int:
         """Claim the next step: exactly one outcome for it must be put."""
-        replica = self._next_lane()
+        replica = self._next_replica()
         if replica is None or not self.room:
             raise RuntimeError(f"a step asked for while {self._size} steps are open")
         step = self.asked
@@ -208,7 +208,7 @@ class Unordered:
         while self._turns[replica] * self._replicas + replica in self._skip:
             self._turns[replica] += 1
 
-    def _next_lane(self) -> int | None:
+    def _next_replica(self) -> int | None:
         share = max(1, self._size // len(self._live)) if self._live else 0
         for replica in (*(n for n in self._live if n >= self._turn), *(n for n in self._live if n < self._turn)):
             if sum(step % self._replicas == replica for step in self._flying) < share:

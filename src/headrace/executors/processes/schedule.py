@@ -37,11 +37,11 @@ class RoundRobin:
         self._turn = 0
 
     def choose(self, work: Work, load: Callable[[int], int]) -> int:
-        """Return the worker whose turn it is; of a stream or a lane, the one that has its copy of the dataset."""
+        """Return the worker whose turn it is; for a stream or a dataset with a state, the one that has the copy."""
         if work.replica is not None and not work.keys:
             number = work.replica.number % self._workers
-        elif work.lane is not None:
-            number = work.lane.number % self._workers
+        elif work.dataset_copy is not None:
+            number = work.dataset_copy.number % self._workers
         else:
             number = self._free(self._turn % self._workers, load)
         self._turn = number + 1
