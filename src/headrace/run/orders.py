@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,48 +53,54 @@ class Entry:
     """Whether the loader was looped over before."""
 
 
-class EpochOrder(Protocol):
+class EpochOrder(ABC):
     """Says what comes next in an epoch, how long the epoch is, and what a saved state must agree with."""
 
-    draws_in_loop: bool
+    draws_in_loop = False
     """Whether code of the user's draws random numbers in the loop's own thread."""
-
-    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """Return what says which sample comes when, beside the loader's settings."""
-        ...
-
-    def copies(self, saved: dict[str, Any]) -> int:
-        """Return how many copies of the dataset are read side by side; 1 where it has an index."""
-        ...
-
-    def length(self, key: seeds.Key, epoch: int) -> int:
-        """Return how many batches an epoch has."""
-        ...
-
-    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
-        """Return the plan of a loop, and how many samples it has at the most, where that is known."""
-        ...
-
-    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
-        """Return the work of any step for a replay, and move nothing; None where the epoch has fewer steps."""
-        ...
-
-    def source(self, *, again: bool) -> Source:
-        """Return what workers read."""
-        ...
-
-    def between(self, cursor: Cursor) -> dict[str, Any]:
-        """Return what a state between two loops has of the sampler."""
-        ...
-
-
-class PlannedOrder:
-    """The loader's own order, or a planned sampler's: a function of key and epoch."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+
+    @abstractmethod
+    def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return what says which sample comes when, beside the loader's settings."""
+
+    @abstractmethod
+    def length(self, key: seeds.Key, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+
+    @abstractmethod
+    def plan(self, entry: Entry) -> tuple[Plan, int | None]:
+        """Return the plan of a loop, and how many samples it has at the most, where that is known."""
+
+    @abstractmethod
+    def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
+        """Return the work of any step for a replay, and move nothing; None where the epoch has fewer steps."""
+
+    def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
+        """Return how many copies of the dataset are read side by side: 1 where it has an index."""
+        return 1
+
+    def source(self, *, again: bool) -> Source:  # noqa: ARG002
+        """Return what workers read: by index, whole batches where the dataset makes them itself."""
+        dataset, settings = self._settings.dataset, self._settings
+        read_batch = batch_reader(dataset) if settings.own_collate and settings.on_error == "raise" else None
+        if read_batch is not None:
+            return Batched(dataset, read_batch, batch_beginner(dataset))
+        return Indexed(dataset, singly=settings.single)
+
+    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
+        """Return what a state between two loops has of the sampler: nothing where there is none."""
+        return {}
+
+
+class PlannedOrder(EpochOrder):
+    """The loader's own order, or a planned sampler's: a function of key and epoch."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self._planner: Any = settings.given_sampler
-        self.draws_in_loop = False
         self._counted: tuple[Any, int] | None = None
         self._recalled: tuple[Any, BatchPlan | BatchSamplerPlan] | None = None
 
@@ -106,10 +113,6 @@ class PlannedOrder:
             return {"order": "shuffled" if self._settings.shuffle else "sequential"}
         named = {f"sampler.{name}": value for name, value in self._planner.fingerprint.items()}
         return {"order": type(self._planner).__name__, **named}
-
-    def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
-        """Return 1."""
-        return 1
 
     def length(self, key: seeds.Key, epoch: int) -> int:
         """Return how many batches an epoch has."""
@@ -136,14 +139,6 @@ class PlannedOrder:
             self._recalled = what, self._whole(*place)
         return self._recalled[1].work(entry.stream, step)
 
-    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
-        """Return nothing: there is no sampler."""
-        return {}
-
-    def source(self, *, again: bool) -> Source:  # noqa: ARG002
-        """Return a reader by index."""
-        return indexed_source(self._settings)
-
     def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> BatchPlan | BatchSamplerPlan:
         """Return the plan of an epoch, from a step on that begins at a sample."""
         settings = self._settings
@@ -160,12 +155,10 @@ class PlannedOrder:
         return BatchPlan(keys, settings.share, settings.drops_short, key, SPARES if replace else 0, first, origin)
 
 
-class SampledOrder:
+class SampledOrder(EpochOrder):
     """The order of a sampler that can only be iterated."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.draws_in_loop = True
+    draws_in_loop = True
 
     @property
     def _sampler(self) -> Any:
@@ -174,10 +167,6 @@ class SampledOrder:
     def facts(self, saved: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return the sampler's class."""
         return {"order": type(self._sampler).__name__}
-
-    def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
-        """Return 1."""
-        return 1
 
     def length(self, key: seeds.Key, epoch: int) -> int:  # noqa: ARG002
         """Return what the sampler says, or the batch sampler that was made of it."""
@@ -233,17 +222,12 @@ class SampledOrder:
             again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {"sampler": drawn}, entry.again)
             return self._plan(again, sampler if copied is None else copied)[0].work(entry.stream, step)
 
-    def source(self, *, again: bool) -> Source:  # noqa: ARG002
-        """Return a reader by index."""
-        return indexed_source(self._settings)
 
-
-class ReplicatedOrder:
+class ReplicatedOrder(EpochOrder):
     """An iterable dataset that is read in copies in turn: step ``s`` reads copy ``s mod copies``."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.draws_in_loop = False
+        super().__init__(settings)
         self._copies: int | None = None
         """How many copies the run began with, in which it is read to its end."""
 
@@ -282,22 +266,16 @@ class ReplicatedOrder:
         copies = self.copies(entry.saved)
         return ReplicatedStream(copies, self._settings.batch_size or 1, entry.key).work(entry.stream, step)
 
-    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
-        """Return nothing: there is no sampler."""
-        return {}
-
     def source(self, *, again: bool) -> Source:
         """Return a reader of copies."""
         stream, function = unmapped(self._settings.dataset)
         return Streamed(self._settings.dataset, stream, function, drop_last=self._settings.drops_short, again=again)
 
 
-class SharedOrder:
+class SharedOrder(EpochOrder):
     """An iterable dataset that is read once, here; its samples are shared between ranks and finished by the workers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.draws_in_loop = True
+    draws_in_loop = True
 
     def facts(self, saved: dict[str, Any]) -> dict[str, Any]:
         """Return that there is one copy."""
@@ -339,10 +317,6 @@ class SharedOrder:
             again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {}, entry.again)
             return self.plan(again)[0].work(entry.stream, step)
 
-    def between(self, cursor: Cursor) -> dict[str, Any]:  # noqa: ARG002
-        """Return nothing: there is no sampler."""
-        return {}
-
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return what finishes the samples that were read here."""
         return SharedStream(unmapped(self._settings.dataset)[1])
@@ -358,15 +332,6 @@ def order_of(settings: Settings) -> EpochOrder:
     if settings.given_sampler is None or isinstance(settings.given_sampler, planned):
         return PlannedOrder(settings)
     return SampledOrder(settings)
-
-
-def indexed_source(settings: Settings) -> Source:
-    """Return what reads a dataset with an index: whole batches where it makes them itself, else its samples."""
-    dataset = settings.dataset
-    read_batch = batch_reader(dataset) if settings.own_collate and settings.on_error == "raise" else None
-    if read_batch is not None:
-        return Batched(dataset, read_batch, batch_beginner(dataset))
-    return Indexed(dataset, singly=settings.single)
 
 
 def stream_length(settings: Settings) -> int:
