@@ -14,7 +14,7 @@ from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
 import headrace
 from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
-from headrace.run.lineage import picture_of
+from headrace.run.lineage import image_of
 
 torch = pytest.importorskip("torch")
 lib = pytest.importorskip("headrace.torch")
@@ -81,7 +81,7 @@ def test_tensors_of_halves_are_looked_into(dtype: str) -> None:
     """Tell batches of them apart in a ledger, and show one as an image."""
     tensors = [torch.full((4, 5), value, dtype=getattr(torch, dtype)) for value in (0.5, 1)]
     assert len({of_batch([tensor]) for tensor in (*tensors, tensors[0].clone())}) == 2
-    assert set(picture_of(tensors[0].requires_grad_()).ravel().tolist()) == {0.5}
+    assert set(image_of(tensors[0].requires_grad_()).ravel().tolist()) == {0.5}
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

@@ -33,7 +33,7 @@ from headrace import (
     rng,
 )
 from headrace.errors import ArgumentError
-from headrace.run.lineage import picture_of
+from headrace.run.lineage import image_of
 from headrace.run.tracing import Recording, Trace
 from headrace.samplers import RandomSampler
 
@@ -460,6 +460,6 @@ def test_pillows_images_are_looked_at_as_arrays() -> None:
     """Find the image in a sample of any kind."""
     image = pytest.importorskip("PIL.Image")
     picture = image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
-    assert np.array_equal(picture_of((picture, 3)), np.asarray(picture))
-    assert picture_of({"image": np.zeros((2, 2))}) is not None
-    assert [picture_of(nothing) for nothing in (3, "ab", np.float64(1), [], {"x": 1}, np.zeros(4))] == [None] * 6
+    assert np.array_equal(image_of((picture, 3)), np.asarray(picture))
+    assert image_of({"image": np.zeros((2, 2))}) is not None
+    assert [image_of(nothing) for nothing in (3, "ab", np.float64(1), [], {"x": 1}, np.zeros(4))] == [None] * 6

@@ -61,7 +61,7 @@ class Progress:
         self._bar.update(steps)
 
     def label(self, text: str) -> None:
-        """Change what stands before the bar, drawn with the next advance."""
+        """Change the text before the bar; the next advance draws it."""
         self._bar.set_description_str(text, refresh=False)
 
     def say(self, line: str) -> None:

@@ -174,9 +174,9 @@ def _save_sheet(lineages: Sequence[Lineage], title: str, out: Path) -> None:
 
 def _pair(one: Lineage) -> Pair | None:
     from headrace.image.sheet import Pair, with_box
-    from headrace.run.lineage import picture_of
+    from headrace.run.lineage import image_of
 
-    before, after = viewable(picture_of(one.before)), viewable(picture_of(one.sample), one)
+    before, after = viewable(image_of(one.before)), viewable(image_of(one.sample), one)
     if before is None or after is None:
         return None
     first = one.steps[0].parameters if one.steps else {}

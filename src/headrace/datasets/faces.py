@@ -143,7 +143,7 @@ class FaceDataset(Dataset[Any]):
 
     def ellipses(self, index: int) -> NDArray[np.float64]:
         """Return the ellipses of an image, (k, 5) float64, without reading it."""
-        return self._annotated().of_picture(range(len(self))[index])
+        return self._annotated().of_image(range(len(self))[index])
 
     def cross_validation(self) -> Iterator[tuple[Subset[Any], Subset[Any]]]:
         """Yield, for each fold, the images of all others and those of the fold: ``(train, test)``.
@@ -278,7 +278,7 @@ class _Annotations:
         folds.flags.writeable = False
         return cls(ellipses, begins, folds, flag("clip", clip))
 
-    def of_picture(self, place: int) -> NDArray[np.float64]:
+    def of_image(self, place: int) -> NDArray[np.float64]:
         return self.ellipses[self.begins[place] : self.begins[place + 1]].copy()
 
 

@@ -30,7 +30,7 @@ class Step:
 
     transform: Any
     parameters: dict[str, Any]
-    """What it drew, as it means it: the box of a crop, whether a picture was flipped."""
+    """What it drew, as it means it: the box of a crop, whether an image was flipped."""
     draws: tuple[Draw, ...]
     """What it drew, as its generator gave it."""
     result: str
@@ -48,8 +48,8 @@ class Lineage:
 
     >>> import numpy as np
     >>> from headrace import ArrayDataset, DataLoader, RandomCrop
-    >>> pictures = ArrayDataset(np.zeros((10, 8, 8), np.uint8)).map(RandomCrop(6))
-    >>> loader = DataLoader(pictures, 4, shuffle=True, seed=0)
+    >>> images = ArrayDataset(np.zeros((10, 8, 8), np.uint8)).map(RandomCrop(6))
+    >>> loader = DataLoader(images, 4, shuffle=True, seed=0)
     >>> lineage = loader.lineage(epoch=2, step=1, index=3)
     >>> lineage.position, lineage.steps[0].parameters
     (7, {'top': 1, 'left': 2, 'height': 6, 'width': 6})
@@ -150,7 +150,7 @@ def meaning(step: Applied) -> dict[str, Any]:
     return transform.drawn(step.before, step.generator) if step.draws and isinstance(transform, Transform) else {}
 
 
-def picture_of(sample: Any) -> Any:
+def image_of(sample: Any) -> Any:
     """Return the array in a sample where image transforms find one; None where there is none."""
     if isinstance(sample, Mapping):
         sample = sample.get("image")
@@ -159,7 +159,7 @@ def picture_of(sample: Any) -> Any:
     if hasattr(sample, "detach"):  # a tensor
         sample = sample.detach().cpu()
         sample = (sample.float() if str(sample.dtype) == "torch.bfloat16" else sample).numpy()
-    elif hasattr(sample, "__array_interface__") and not isinstance(sample, np.generic):  # a picture of Pillow's
+    elif hasattr(sample, "__array_interface__") and not isinstance(sample, np.generic):  # an image of Pillow's
         sample = np.asarray(sample)
     return sample if isinstance(sample, np.ndarray) and sample.ndim in (2, 3) else None
 
