@@ -301,3 +301,13 @@ def test_a_loader_without_a_generator_finishes_the_epoch_of_one_that_has_one() -
     second = DataLoader(range(SIZE), 5, shuffle=True)
     second.load_state_dict(state)
     assert [batch.tolist() for batch in second] == [batch.tolist() for batch in batches]
+
+
+def test_with_strict_false_the_state_of_a_dataset_that_keeps_none_is_left_out() -> None:
+    """Resume at the place, and leave out what another dataset kept."""
+    first = DataLoader(Counted(), 4, seed=0)
+    batches = iter(first)
+    next(batches)
+    second = DataLoader(range(SIZE), 4, seed=0)
+    second.load_state_dict(first.state_dict(), strict=False)
+    assert [batch.tolist() for batch in second] == [[4, 5, 6, 7], [8, 9, 10, 11]]

@@ -151,7 +151,7 @@ class Progress:
     def check(self, state: dict[str, Any], order: EpochOrder, *, strict: bool) -> dict[str, Any]:
         """Return a state as it can be loaded here; raises `StateMismatch` for one of another run."""
         from_dict(state)
-        self._check_own_states(state)
+        self._check_own_states(state, strict=strict)
         here = fingerprint(self.settings, order, state)
         if strict:
             check(state["plan"], here, beyond=bool(state.get("beyond")))
@@ -160,12 +160,12 @@ class Progress:
             fit.pop("beyond", None)  # steps of another order, or cut otherwise: better twice than lost
         return fit
 
-    def _check_own_states(self, state: dict[str, Any]) -> None:
+    def _check_own_states(self, state: dict[str, Any], *, strict: bool) -> None:
         settings = self.settings
-        if "dataset" in state and kept_dataset(settings) is None:
+        if strict and "dataset" in state and kept_dataset(settings) is None:
             raise StateMismatch(
-                f"the state has one of the dataset, but {kind_of(settings.dataset)} has no "
-                "load_state_dict; load it into a loader of the dataset that it was saved with"
+                f"the state holds a state of the dataset, but {kind_of(settings.dataset)} has no load_state_dict; "
+                "load it into a loader of the dataset that it was saved with, or pass strict=False to leave it out"
             )
         generator = settings.draws_from
         # A loader without one finishes the epoch as it was: its seed is in the state. Later epochs are its own.
