@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import headrace
+from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +66,24 @@ WITHOUT_EXAMPLE = {
     "WorkerInfo",
 }
 """Records, and a protocol."""
+ROOMS_WITHOUT_PARTS = {
+    "collate",
+    "datasets",
+    "executors",
+    "interop",
+    "jax.py",
+    "keras.py",
+    "ledger",
+    "loader.py",
+    "make",
+    "plan",
+    "run",
+    "samplers.py",
+    "testing",
+    "torch.py",
+}
+"""Where some errors still have all they say in one string."""
+ERRORS_WITHOUT_PARTS = {"LoaderClosed": "nothing was given wrongly, and nothing is left to do"}
 LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
@@ -359,3 +378,24 @@ def test_messages_use_the_words_of_the_field() -> None:
         for line, text in _messages(path) if path.suffix == ".py" else _native_messages(path):
             wrong += [f"{name}:{line}: {found.group()!r} in {text!r}" for found in BANNED.finditer(text)]
     assert not wrong
+
+
+def _constructed(tree: ast.Module) -> Iterator[tuple[int, str, set[str | None]]]:
+    """Give the place, the class and the keywords of each error of ours that a file constructs."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in headrace.errors.__all__ and issubclass(getattr(headrace.errors, name), HeadraceError):
+                yield node.lineno, name, {keyword.arg for keyword in node.keywords}
+
+
+def test_errors_say_what_was_expected_or_what_to_do() -> None:
+    """Pass `expected` or `cure` to every error, so that a program can read them as attributes."""
+    wrong: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = path.relative_to(ROOT)
+        for line, kind, parts in _constructed(_tree(path)):
+            if kind not in ERRORS_WITHOUT_PARTS and not parts & {"expected", "cure"} and str(name) != "errors.py":
+                wrong.setdefault(name.parts[0], []).append(f"{name}:{line}: {kind}")
+    assert not {room: found for room, found in wrong.items() if room not in ROOMS_WITHOUT_PARTS}
+    assert wrong.keys() >= ROOMS_WITHOUT_PARTS  # take a room off the list once it is done
