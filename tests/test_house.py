@@ -77,7 +77,6 @@ ROOMS_WITHOUT_PARTS = {
     "loader.py",
     "make",
     "plan",
-    "run",
     "samplers.py",
     "testing",
     "torch.py",

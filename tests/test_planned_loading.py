@@ -258,7 +258,7 @@ def test_a_far_epoch_and_step_are_reached_at_once() -> None:
 def test_a_state_of_another_sampler_is_refused(name: str) -> None:
     """Name what differs: the sampler, or what it is made of."""
     state = loader_of(name, seed=1).state_dict()
-    with pytest.raises(StateMismatch, match=r"sampler\.seed=None, where this loader has sampler\.seed=2"):
+    with pytest.raises(StateMismatch, match=r"sampler\.seed=None, but this loader has sampler\.seed=2"):
         loader_of(name, own=2, seed=1).load_state_dict(state)
     other = "shards" if name != "shards" else "mixture"
     with pytest.raises(StateMismatch, match=f"order='{state['plan']['order']}'"):

@@ -20,10 +20,14 @@ import threading
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from headrace.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from numpy.typing import NDArray
 
 
 T = TypeVar("T")
@@ -79,7 +83,22 @@ def positive(name: str, value: Any) -> int:
     cure = "give 1 or more" if number is not None else _integer_cure(value)
     kind = ArgumentError if number is not None else ArgumentTypeError
     what = f"{name} should be {expected}, but got {name}={shown(value)}"
-    raise kind(what, found=_found(value), expected=expected, cure=cure)
+    raise kind(what, found=as_found(value), expected=expected, cure=cure)
+
+
+def non_negative(name: str, value: Any, cure: str) -> int:
+    """Return an integer from 0 up, or raise in torch's words, which people search for and test suites match.
+
+    >>> non_negative("num_workers", -1, "give 0 for no workers")
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: num_workers option should be non-negative; got -1; expected an integer from 0 up; ...
+    """
+    number = as_integer(value)
+    if number is None or number >= 0:
+        return integer(name, value, least=0)
+    what = f"{name} option should be non-negative; got {number}"
+    raise ArgumentError(what, found=number, expected="an integer from 0 up", cure=cure)
 
 
 def number(
@@ -123,7 +142,7 @@ def seconds(name: str, value: Any) -> float:
     if _is_real(value) and not math.isnan(value):
         if value < 0:
             what = f"{name} option should be non-negative; got {shown(value)}"
-            raise ArgumentError(what, found=_found(value), expected="seconds from 0 up", cure="give 0 for no limit")
+            raise ArgumentError(what, found=as_found(value), expected="seconds from 0 up", cure="give 0 for no limit")
         if value <= threading.TIMEOUT_MAX:
             return value if isinstance(value, int) else float(value)
         raise _refused(name, value, f"seconds from 0 to {threading.TIMEOUT_MAX:.0f}", "give 0 for no limit")
@@ -145,7 +164,7 @@ def flag(name: str, value: Any, *, exact: bool = False) -> bool:
         return bool(value)
     raise ArgumentTypeError(
         f"{name} should be a boolean value, but got {name}={shown(value)}",
-        found=_found(value),
+        found=as_found(value),
         expected="a boolean value",
         cure="give True or False, and convert text from YAML or a command line first",
     )
@@ -166,6 +185,51 @@ def one_of(name: str, value: Any, choices: Collection[T]) -> T:
         ):
             return choice
     raise _refused(name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def row(
+    name: str, values: Any, expected: str, *, kinds: str, dtype: type[np.generic] | None = None, cure: str | None = None
+) -> NDArray[Any]:
+    """Return values as an array with one dimension and at least one value.
+
+    >>> row("lengths", [3, 5], "one row of integers", kinds="iu")
+    array([3, 5])
+    >>> row("lengths", [[3], [5]], "one row of integers", kinds="iu")
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: lengths must be one row of integers; got an array of shape (2, 1) and dtype int64
+
+    ``kinds`` has the letters of the dtypes that are allowed, as in ``numpy.dtype.kind``.
+    """
+    try:
+        found = np.asarray(values, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        what = f"{name} must be {expected}; {kind_of(values)} does not convert to one: {error}"
+        raise ArgumentError(what, found=as_found(values), expected=expected, cure=cure) from error
+    if found.ndim != 1 or found.dtype.kind not in kinds:
+        what = f"{name} must be {expected}; got an array of shape {found.shape} and dtype {found.dtype}"
+        raise ArgumentError(what, found=as_found(values), expected=expected, cure=cure)
+    if not len(found):
+        raise ArgumentError(f"{name} is empty", found="[]", expected=f"{expected}, at least one of them", cure=cure)
+    return found
+
+
+def weights(values: NDArray[np.float64]) -> None:
+    """Refuse a row of weights that cannot be used for drawing.
+
+    >>> weights(np.array([1.0, -1.0]))
+    Traceback (most recent call last):
+        ...
+    headrace.errors.ArgumentError: weight 1 is -1.0; expected a finite number from 0 up
+    """
+    good = np.isfinite(values) & (values >= 0)
+    if not good.all():
+        at = int(np.argmin(good))
+        found = float(values[at])
+        raise ArgumentError(f"weight {at} is {found}", found=found, expected="a finite number from 0 up")
+    if not values.any():
+        what = f"no weight is above 0; got {len(values)} weights"
+        raise ArgumentError(what, found=shown(values.tolist()), cure="give at least one weight above 0")
 
 
 def function(name: str, value: T) -> T:
@@ -222,16 +286,22 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
+def as_found(value: Any) -> Any:
+    """Return what an error keeps of a value as ``found``: a plain value itself, the `shown` text of any other.
+
+    >>> as_found(3), as_found([3]), as_found(None)
+    (3, '[3]', None)
+
+    An error may be pickled, which a user's object need not support.
+    """
+    return value if value is None or isinstance(value, bool | int | float | str) else shown(value)
+
+
 def _refused(
     name: str, value: Any, expected: str, cure: str | None = None, kind: type[ArgumentError] = ArgumentError
 ) -> ArgumentError:
     what = f"{name} must be {expected}; got {shown(value)}"
-    return kind(what, found=_found(value), expected=expected, cure=cure)
-
-
-def _found(value: Any) -> Any:
-    """Return what an error keeps of a value: plain ones as they are, since an error may be pickled."""
-    return value if value is None or isinstance(value, bool | int | float | str) else shown(value)
+    return kind(what, found=as_found(value), expected=expected, cure=cure)
 
 
 def _integer_cure(value: Any) -> str:

@@ -22,7 +22,7 @@ The tree; each error is also the standard one that a caller would look for::
     ├── WorkerDied (RuntimeError)               a worker process exited, was killed or could not start
     ├── StateMismatch (ValueError)              a saved state belongs to another run
     ├── LoaderClosed (RuntimeError)             the loader was closed while a loop was reading from it
-    └── IterationError (RuntimeError)           an iterator was pulled from within itself, or after a fork
+    └── IterationError (RuntimeError)           an iterator was used from within itself, after a fork or out of order
 
     RandomnessWarning (UserWarning)             no seed can fix the random numbers of a dataset
 
@@ -240,8 +240,13 @@ class CollateTypeError(HeadraceError, TypeError):
 class TooManyErrors(HeadraceError, RuntimeError):
     """More samples of one epoch failed than ``max_errors`` allows.
 
-    Raised by the loop with ``on_error="skip"`` or ``"replace"``. The message names the latest bad samples.
+    Raised by the loop with ``on_error="skip"`` or ``"replace"``. ``found`` is how many failed, ``latest`` the index and
+    the error of the latest bad samples, as text.
     """
+
+    def __init__(self, what: str = "", latest: tuple[str, ...] = (), **parts: Any) -> None:
+        super().__init__(what, **parts)
+        self.latest = latest
 
 
 class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
@@ -269,7 +274,12 @@ class StateMismatch(HeadraceError, ValueError):
     """A saved state belongs to another run than the one it is loaded into.
 
     Raised by ``load_state_dict``: dataset length, batch size, seed or another argument differs, or it is not a state.
+    ``settings`` are the names of what differs, ``found`` the saved value, ``expected`` this run's value.
     """
+
+    def __init__(self, what: str = "", settings: tuple[str, ...] = (), **parts: Any) -> None:
+        super().__init__(what, **parts)
+        self.settings = settings
 
 
 class LoaderClosed(HeadraceError, RuntimeError):
@@ -280,9 +290,10 @@ class LoaderClosed(HeadraceError, RuntimeError):
 
 
 class IterationError(HeadraceError, RuntimeError):
-    """An iterator was pulled from within itself, or in a forked process.
+    """An iterator was used from within itself, in a forked process, or out of order.
 
-    Raised by `ThreadSafeIterator`, `prefetch` and a loader's loop, which would otherwise wait forever.
+    Raised by `ThreadSafeIterator`, `prefetch` and a loader's loop, which would otherwise wait forever, and where an
+    executor of your own returns a batch that it was not asked for.
     """
 
 

@@ -22,11 +22,11 @@ def test_a_hostile_state_is_refused_at_the_call_or_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("epoch", -1, "the state's epoch is -1; an integer from 0 to"),
+        ("epoch", -1, "the state's epoch is -1; expected an integer from 0 to"),
         ("step", "2", "the state's step is '2'"),
         ("samples", 10**5000, "the state's samples is a value of type int"),
-        ("seed", 1.5, "the state's seed is 1.5; an integer from 0 up was expected"),
-        ("beyond", [-1], r"the state's beyond is \[-1\]; a list of steps was expected"),
+        ("seed", 1.5, "the state's seed is 1.5; expected an integer from 0 up"),
+        ("beyond", [-1], r"the state's beyond is \[-1\]; expected a list of steps"),
         ("streams", {"0": ["other", 1]}, "the state's streams is"),
         ("sampler", {"generators": {"random": 1}}, "the state's sampler is"),
         ("plan", None, "a state of version 1"),

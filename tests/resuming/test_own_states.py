@@ -278,7 +278,7 @@ def test_a_sampler_that_draws_from_global_generators_is_saved_between_epochs() -
     ("arguments", "entry", "words"),
     [
         ({"dataset": range(4)}, {"dataset": {"calls": 1}}, "a range has no load_state_dict"),
-        ({"dataset": range(4), "generator": 1}, {"generator": "AAAA"}, "the state of the generator is 'AAAA'"),
+        ({"dataset": range(4), "generator": 1}, {"generator": "AAAA"}, "the state's generator is 'AAAA'"),
         ({"dataset": range(4), "generator": 1}, {"generator": {"bit_generator": "MT19937"}}, "a Generator"),
     ],
 )

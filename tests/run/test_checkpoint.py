@@ -366,7 +366,7 @@ def test_steps_beyond_the_place_are_refused_where_they_would_be_cut_otherwise() 
     loader = DataLoader(range(40), 2, seed=1, in_order=False, num_workers=2, backend="threads")
     state = {**loader.state_dict(), "step": 2, "samples": 4, "batches": 3, "beyond": [4]}
     other = DataLoader(range(40), 1, seed=1, rank=0, world_size=2)
-    with pytest.raises(StateMismatch, match="world_size=1, where this loader has"):
+    with pytest.raises(StateMismatch, match="world_size=1, but this loader has"):
         other.load_state_dict(state)
     other.load_state_dict(state, strict=False)
     assert [batch.item() for batch in other] == list(range(4, 40, 2))
@@ -430,12 +430,12 @@ def test_an_epoch_that_is_set_keeps_the_place_within_it() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dataset": range(13)}, "samples=12, where this loader has samples=13"),
-        ({"batch_size": 5}, "batch_size=4, where this loader has batch_size=5"),
-        ({"seed": 2}, "seed=1, where this loader has seed=2"),
-        ({"shuffle": True}, "order='sequential', where this loader has order='shuffled'"),
-        ({"drop_last": True}, "drop_last=False, where"),
-        ({"dataset": list(range(12))}, "dataset='range', where this loader has dataset='list'"),
+        ({"dataset": range(13)}, "samples=12, but this loader has samples=13"),
+        ({"batch_size": 5}, "batch_size=4, but this loader has batch_size=5"),
+        ({"seed": 2}, "seed=1, but this loader has seed=2"),
+        ({"shuffle": True}, "order='sequential', but this loader has order='shuffled'"),
+        ({"drop_last": True}, "drop_last=False, but"),
+        ({"dataset": list(range(12))}, "dataset='range', but this loader has dataset='list'"),
     ],
     ids=str,
 )
@@ -578,8 +578,8 @@ def test_ranks_are_found_where_the_environment_says_them(monkeypatch: pytest.Mon
         ({"rank": 2, "world_size": 2, "seed": 0}, "rank must be from 0 to world_size - 1"),
         ({"rank": 0, "world_size": 2}, "needs a seed"),
         ({"rank": 0, "world_size": 2, "seed": 0, "on_error": "skip"}, "different numbers of batches"),
-        ({"rank": 0, "world_size": 2, "seed": 0, "sampler": [1]}, "must do it itself"),
-        ({"rank": "auto", "world_size": 2}, "leave it out"),
+        ({"rank": 0, "world_size": 2, "seed": 0, "sampler": [1]}, "use DistributedSampler without"),
+        ({"rank": "auto", "world_size": 2}, "leave world_size out"),
         ({"uneven": "x"}, "uneven must be one of"),
     ],
     ids=str,

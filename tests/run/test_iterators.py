@@ -170,7 +170,7 @@ class TestWhatBothPromise:
         started = threading.Event()
         shared = make(snake())
         started.set()
-        assert "was just pulling from it" in next(shared)
+        assert "was reading from it" in next(shared)
         assert list(shared) == ["on"]
 
     def test_a_generator_may_close_itself(self, make: Any) -> None:

@@ -265,7 +265,7 @@ def test_a_stream_that_cannot_be_read_twice_is_refused() -> None:
         def load_state_dict(self, state: dict[str, int]) -> None: ...
 
     numbers = iter(range(9))
-    with pytest.raises(ArgumentError, match="a range_iterator is an iterator, which can be read only once"):
+    with pytest.raises(ArgumentError, match="a range_iterator, is an iterator, which can be read only once"):
         DataLoader(numbers, 2, seed=0).replay(epoch=0, step=0)
     assert next(numbers) == 0
     with pytest.raises(ArgumentError, match="keeps a state of its own"):
@@ -335,10 +335,10 @@ def test_a_run_that_went_on_with_other_ranks_is_replayed_as_it_went_on() -> None
         ({}, {"epoch": 0, "step": 5}, "step 5 is not in epoch 0"),
         ({}, {"epoch": -1, "step": 0}, "epoch must be an integer from 0 to"),
         ({}, {"epoch": 0, "step": 1.5}, "step must be an integer from 0 up"),
-        ({}, {"epoch": 0, "step": 2, "index": 4}, "index must be from 0 to 3"),
-        ({}, {"epoch": 0, "step": 2, "index": -1}, "index must be from 0 to 3"),
-        ({}, {"epoch": 0, "step": 2, "index": 1.5}, "index must be from 0 to 3"),
-        ({"on_error": "skip"}, {"epoch": 0, "step": 0}, "fills batches up"),
+        ({}, {"epoch": 0, "step": 2, "index": 4}, "index must be an integer from 0 to 3"),
+        ({}, {"epoch": 0, "step": 2, "index": -1}, "index must be an integer from 0 to 3"),
+        ({}, {"epoch": 0, "step": 2, "index": 1.5}, "index must be an integer from 0 to 3"),
+        ({"on_error": "skip"}, {"epoch": 0, "step": 0}, "refills batches"),
     ],
     ids=str,
 )

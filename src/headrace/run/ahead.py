@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from headrace.checks import integer
+from headrace.errors import IterationError
 from headrace.executors import lifecycle
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading
 from headrace.run.turns import Turn
@@ -201,7 +202,11 @@ class _Mapped(Generic[Item, Result]):
         try:
             return self._function(item)
         except StopIteration as error:  # it would end the consumer's loop without an error
-            raise RuntimeError(f"{self._function!r} raised StopIteration") from error
+            raise IterationError(
+                f"{self._function!r} raised StopIteration",
+                expected="a value",
+                cure="return from the function, or catch StopIteration where it calls next()",
+            ) from error
 
     def close(self) -> None:
         pass

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from headrace.checks import integer, one_of, positive
+from headrace.checks import as_found, as_integer, integer, kind_of, non_negative, one_of, positive, shown
 from headrace.datasets.protocol import suits_threads
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.executors import registry
@@ -37,12 +35,7 @@ MOST_THREADS = 64
 def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: Any) -> int:
     """Return how many workers there are to be; for ``"auto"`` by the rule that `DataLoader` states."""
     if value != "auto":
-        if isinstance(value, int | np.integer) and value < 0:
-            raise ArgumentError(
-                "num_workers option should be non-negative; use num_workers=0 to make batches in the loop's own "
-                f"thread; got {value}"
-            )
-        return integer("num_workers", value, least=0)
+        return non_negative("num_workers", value, "use num_workers=0 to make batches in the loop's own thread")
     if streams:
         return 1
     size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1
@@ -55,12 +48,12 @@ def prefetch_factor(value: Any, num_workers: int) -> int | None:
         return PREFETCH_FACTOR if num_workers else None
     if num_workers == 0:
         raise ArgumentError(
-            "prefetch_factor option could only be specified in multiprocessing: it needs workers that run ahead; "
-            "let num_workers > 0, or leave it None"
+            f"prefetch_factor option could only be specified in multiprocessing; got {shown(value)} with num_workers=0",
+            found=as_found(value),
+            expected="workers that run ahead",
+            cure="let num_workers > 0, or leave prefetch_factor None",
         )
-    if isinstance(value, int | np.integer) and value < 0:
-        raise ArgumentError(f"prefetch_factor option should be non-negative; got {value}")
-    return integer("prefetch_factor", value, least=0)
+    return non_negative("prefetch_factor", value, "leave it None for the default")
 
 
 def start_method(context: Any, num_workers: int) -> Any:
@@ -70,7 +63,10 @@ def start_method(context: Any, num_workers: int) -> Any:
     if num_workers == 0:
         raise ArgumentError(
             "multiprocessing_context can only be used with multi-process loading (num_workers > 0), but got "
-            f"num_workers={num_workers}"
+            f"num_workers={num_workers}",
+            found=as_found(context),
+            expected="worker processes",
+            cure="give num_workers=1 or more, or leave multiprocessing_context None",
         )
     import multiprocessing
     from multiprocessing.context import BaseContext
@@ -80,13 +76,19 @@ def start_method(context: Any, num_workers: int) -> Any:
         if context not in methods:
             raise ArgumentError(
                 f"multiprocessing_context option should specify a valid start method in {methods}, but got "
-                f"multiprocessing_context={context!r}"
+                f"multiprocessing_context={context!r}",
+                found=context,
+                expected=f"one of {', '.join(map(repr, methods))}",
+                cure="leave it None for the platform's default",
             )
         return multiprocessing.get_context(context)
     if not isinstance(context, BaseContext):
         raise ArgumentTypeError(
             "multiprocessing_context option should be a valid context object or a string specifying the start method, "
-            f"but got multiprocessing_context={context!r}"
+            f"but got multiprocessing_context={shown(context)}",
+            found=as_found(context),
+            expected="a valid context object or a string specifying the start method",
+            cure='give "fork", "spawn" or "forkserver", or what multiprocessing.get_context() returns',
         )
     return context
 
@@ -96,19 +98,35 @@ def check_order(
 ) -> None:
     """Refuse two answers to the question which samples make which batch."""
     if sampler is not None and shuffle:
-        raise ArgumentError("sampler option is mutually exclusive with shuffle: the sampler says the order")
+        raise ArgumentError(
+            f"sampler option is mutually exclusive with shuffle; got shuffle={shown(shuffle)} and {kind_of(sampler)}",
+            found=as_found(shuffle),
+            expected="either a sampler, which decides the order, or shuffle=True",
+            cure="leave shuffle out, or give a sampler that shuffles",
+        )
     if batch_sampler is not None:
         if batch_size != 1 or shuffle or sampler is not None or drop_last:
             raise ArgumentError(
-                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last; got "
+                f"{kind_of(batch_sampler)} with {_given(batch_size, shuffle, sampler, drop_last)}",
+                found=_given(batch_size, shuffle, sampler, drop_last),
+                expected="a batch_sampler alone, which decides what is in each batch",
+                cure="leave the other arguments out",
             )
         if on_error == "skip":
             raise ArgumentError(
-                'on_error="skip" refills batches of one size; a batch_sampler says itself what is in each: '
-                'use "replace", or a sampler with batch_size'
+                'on_error="skip" refills batches of one size, but batch_sampler decides what is in each batch',
+                found="skip",
+                expected="batches of one batch_size",
+                cure='use on_error="replace", or a sampler with batch_size',
             )
     elif batch_size is None and drop_last:
-        raise ArgumentError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+        raise ArgumentError(
+            "batch_size=None option disables auto-batching and is mutually exclusive with drop_last",
+            found=as_found(drop_last),
+            expected="drop_last=False, because single samples have no short last batch",
+            cure="leave drop_last out, or give a batch_size",
+        )
 
 
 def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnError) -> None:
@@ -116,11 +134,18 @@ def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnErr
     for name, value in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
         if value is not None:
             raise ArgumentError(
-                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value!r}: "
-                "an iterable dataset gives its samples in its own order"
+                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={shown(value)}",
+                found=as_found(value),
+                expected=f"unspecified {name} option",
+                cure=f"leave {name} out; an iterable dataset yields its samples in its own order",
             )
     if on_error == "replace":
-        raise ArgumentError('on_error="replace" needs a dataset with an index to draw another sample from; use "skip"')
+        raise ArgumentError(
+            'on_error="replace" needs a dataset with an index, to draw another sample from',
+            found="replace",
+            expected="a dataset with an index",
+            cure='use on_error="skip"',
+        )
 
 
 def backend(value: Any) -> None:
@@ -141,8 +166,10 @@ def threads_per_worker(value: Any, *, restarts: Any, streams: bool, read_once: b
     threads = integer("threads_per_worker", value, least=1, most=MOST_THREADS)
     if threads > 1 and streams and not read_once:
         raise ArgumentError(
-            f"threads_per_worker={threads} needs a dataset with an index, or read_once=True: a stream is read by one "
-            "thread"
+            f"threads_per_worker={threads} was given for an iterable dataset, which one thread reads",
+            found=threads,
+            expected="a dataset with an index, or read_once=True",
+            cure="use threads_per_worker=1, or pass read_once=True",
         )
     most = None if restarts is None else integer("restart_workers", restarts, least=0)
     return {"threads_per_worker": threads, "restart_workers": most}
@@ -171,10 +198,21 @@ def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
     """Return this process's rank and how many there are; ``"auto"`` asks whoever knows."""
     if rank == "auto":
         if world_size is not None:
-            raise ArgumentError('world_size is found together with the rank: leave it out with rank="auto"')
+            raise ArgumentError(
+                f'rank="auto" also sets world_size, but world_size={shown(world_size)} was given',
+                found=as_found(world_size),
+                expected='rank="auto" alone, or two numbers',
+                cure='leave world_size out with rank="auto"',
+            )
         return find_ranks.found()
     if (rank is None) != (world_size is None):
-        raise ArgumentError(f"rank and world_size must be given together; got rank={rank!r}, world_size={world_size!r}")
+        given = f"rank={shown(rank)}, world_size={shown(world_size)}"
+        raise ArgumentError(
+            f"rank and world_size must be given together; got {given}",
+            found=given,
+            expected="both rank and world_size, or neither",
+            cure='give both, or rank="auto"',
+        )
     if rank is None:
         return 0, 1
     return find_ranks.checked(integer("rank", rank, least=0), integer("world_size", world_size, least=1))
@@ -183,24 +221,36 @@ def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
 def check_ranks(seed: Any, on_error: OnError, *, planned: bool, streams: bool) -> None:
     """Refuse what would let ranks disagree about which sample is whose, or about the number of steps."""
     if seed is None:
-        raise ArgumentError("world_size above 1 needs a seed, the same for all ranks: they agree on the order by it")
+        raise ArgumentError(
+            "world_size above 1 needs a seed, so that all ranks have one order; got seed=None",
+            found=None,
+            expected="a seed, the same for all ranks",
+            cure="pass seed=0, or any other integer, to the loader of every rank",
+        )
     if on_error == "skip":
         cure = (
-            "leave bad samples out in the stream itself, before it is shared out, or yield others in their place"
+            "leave bad samples out in the dataset itself, before ranks share it, or yield others in their place"
             if streams
             else 'use on_error="replace", which keeps the number of batches, or make the dataset without the bad '
             "samples (`headrace check` lists them)"
         )
         raise ArgumentError(
-            'on_error="skip" cannot be used with world_size above 1: a rank knows its own bad samples only, so ranks '
-            "would get different numbers of batches, and the state of one could not tell where the others stand; "
-            f"{cure}"
+            'on_error="skip" cannot be used with world_size above 1: each rank skips its own bad samples, so ranks '
+            "would get different numbers of batches",
+            found="skip",
+            expected="the same number of batches for every rank",
+            cure=cure,
         )
     if not planned:
         raise ArgumentError(
-            "rank and world_size share out the loader's own order, and that of a planned sampler (ShardSampler, "
-            "BucketBatchSampler, …); any other sampler must do it itself (DistributedSampler), and an iterable dataset "
-            "too, or be read once by each rank (read_once=True)"
+            "rank and world_size cannot split an iterable dataset that every worker reads"
+            if streams
+            else "rank and world_size cannot split the order of a sampler that can only be iterated",
+            found="an iterable dataset" if streams else "a sampler",
+            expected="the loader's own order, or that of a planned sampler (ShardSampler, BucketBatchSampler, …)",
+            cure="pass read_once=True, or split the dataset by rank in its __iter__"
+            if streams
+            else "use DistributedSampler without rank and world_size, or a planned sampler",
         )
 
 
@@ -214,15 +264,35 @@ def max_errors(value: Any, on_error: OnError) -> int | float | None:
     if value is None:
         return None
     if on_error == "raise":
-        raise ArgumentError('max_errors needs on_error="skip" or "replace": with "raise" the first error ends the run')
+        raise ArgumentError(
+            f'max_errors={shown(value)} was given, but with on_error="raise" the first error ends the loop',
+            found=as_found(value),
+            expected='on_error="skip" or "replace"',
+            cure='pass on_error="skip" or "replace", or leave max_errors out',
+        )
     if isinstance(value, float) and 0 <= value < 1:
         return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
-        return int(value)
+    count = as_integer(value)
+    if count is not None and count >= 0:
+        return count
+    expected = "a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1)"
     raise ArgumentError(
-        f"max_errors must be a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1); "
-        f"got {value!r}"
+        f"max_errors must be {expected}; got {shown(value)}",
+        found=as_found(value),
+        expected=expected,
+        cure="give 0 to allow no bad sample, or None to allow any number",
     )
+
+
+def _given(batch_size: Any, shuffle: Any, sampler: Any, drop_last: Any) -> str:
+    """Name the arguments that were given."""
+    found = {
+        "batch_size": None if batch_size == 1 else batch_size,
+        "shuffle": shuffle or None,
+        "sampler": sampler,
+        "drop_last": drop_last or None,
+    }
+    return ", ".join(f"{name}={shown(value)}" for name, value in found.items() if value is not None)
 
 
 def length(dataset: Any) -> int | None:

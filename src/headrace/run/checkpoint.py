@@ -116,7 +116,7 @@ def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = F
 
     >>> check({"samples": 10, "shuffle": True}, {"samples": 12, "shuffle": True})
     Traceback (most recent call last):
-    headrace.errors.StateMismatch: the state was saved with samples=10, where this loader has samples=12; ...
+    headrace.errors.StateMismatch: the state was saved with samples=10, but this loader has samples=12; ...
 
     The number of ranks may be another, unless steps ``beyond`` the place were received already, cut as they were.
     """
@@ -129,8 +129,11 @@ def check(saved: Mapping[str, Any], here: Mapping[str, Any], *, beyond: bool = F
         then = ", ".join(f"{name}={shown(saved.get(name))}" for name in names)
         now = ", ".join(f"{name}={shown(here.get(name))}" for name in names)
         raise StateMismatch(
-            f"the state was saved with {then}, where this loader has {now}; make the loader as it was, or go on from "
-            "there all the same with load_state_dict(state, strict=False)"
+            f"the state was saved with {then}, but this loader has {now}",
+            tuple(names),
+            found=then,
+            expected=now,
+            cure="recreate the loader with the saved arguments, or pass strict=False to load_state_dict",
         )
 
 

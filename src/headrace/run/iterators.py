@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from headrace.checks import integer, kind_of
+from headrace.checks import as_found, integer, kind_of, shown
 from headrace.context.current import leave
 from headrace.errors import ArgumentTypeError, IterationError
 from headrace.executors.lifecycle import ForkGuard
@@ -30,8 +30,9 @@ P = ParamSpec("P")
 
 def _forked(what: str) -> IterationError:
     return IterationError(
-        f"this {what} was made before the process forked, and belongs to the parent, where its items go: make one in "
-        "the child"
+        f"this {what} was made before the process forked, and belongs to the parent process",
+        expected=f"a {what} made in the process that reads from it",
+        cure="make one in the child process",
     )
 
 
@@ -87,7 +88,10 @@ class ThreadSafeIterator(Iterator[T]):
 
     def _pull(self) -> T:
         if self._inside:
-            raise IterationError("a generator pulled from the ThreadSafeIterator that was just pulling from it")
+            raise IterationError(
+                "a generator asked for an item of the ThreadSafeIterator that was reading from it",
+                cure="give the generator an iterator of its own",
+            )
         if self._end is not None:
             raise self._end.with_traceback(self._trace)
         with self._note:
@@ -153,8 +157,12 @@ def threadsafe_generator(function: Callable[P, Iterable[T]]) -> Callable[P, Thre
     """
     if not callable(function) or inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
         raise ArgumentTypeError(
-            f"threadsafe_generator decorates a function that returns a generator; got {function!r}"
-            + (", which is asynchronous: it has no threads to share" if callable(function) else "")
+            f"threadsafe_generator decorates a function that returns a generator; got {shown(function)}"
+            + (", which is asynchronous" if callable(function) else ""),
+            found=as_found(function),
+            expected="a function that returns a generator",
+            cure="decorate a function with yield in it"
+            + (", and without async" if callable(function) else "; call the decorator without arguments"),
         )
 
     @functools.wraps(function)
@@ -202,7 +210,10 @@ class Prefetched(ReadAhead[T]):
     def __next__(self) -> T:
         self._guard.check(lambda: _forked("prefetch"))
         if threading.current_thread() is self._thread:
-            raise IterationError("an iterable pulled from the prefetch that was just pulling from it")
+            raise IterationError(
+                "an iterable asked for an item of the prefetch that was reading from it",
+                cure="give the iterable a prefetch of its own",
+            )
         item = self._take()
         if isinstance(item, End):
             if item.error is None:
@@ -252,7 +263,11 @@ def _can_iterate(thing: object) -> bool:
 
 
 def _not_iterable(name: str, thing: object) -> ArgumentTypeError:
-    return ArgumentTypeError(f"{name} needs what can be iterated over; got {kind_of(thing)}")
+    expected = "an object that can be iterated over"
+    what = f"{name} needs {expected}; got {kind_of(thing)}"
+    return ArgumentTypeError(
+        what, found=as_found(thing), expected=expected, cure="pass a generator, a list or a loader"
+    )
 
 
 def _iterator(iterable: Iterable[T], name: str) -> Iterator[T]:

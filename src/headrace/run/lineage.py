@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import integer
 from headrace.context import seeds
 from headrace.datasets.protocol import inner
 from headrace.errors import ArgumentError
@@ -107,8 +108,7 @@ def batch(maker: Maker, work: Work) -> Any:
 
 def traced(maker: Maker, work: Work, index: int) -> tuple[Any, Trace, BadSample | None]:
     """Make one sample of a batch again, and write down how."""
-    if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < work.rows:
-        raise ArgumentError(f"index must be from 0 to {work.rows - 1}, the last sample of the batch; got {index!r}")
+    index = integer("index", index, least=0, most=work.rows - 1, cure=f"the batch has {work.rows} samples")
     source = maker.source
     alone = isinstance(source, Batched | Indexed)
     if isinstance(source, Batched):
@@ -130,8 +130,8 @@ def _made(maker: Maker, work: Work, index: int, seeding: Sequence[str]) -> tuple
     apart = 1 if work.replica is None else work.replica.count
     here = Traced(range(work.start, work.start + work.rows * apart))
     done = _opened(maker.make(work, here=here, seeding=seeding), work)
-    if index >= len(done.batch):
-        raise ArgumentError(f"index must be from 0 to {len(done.batch) - 1}, the last of a short batch; got {index}")
+    rows = len(done.batch)  # of a stream's last batch, fewer than planned
+    integer("index", index, least=0, most=rows - 1, cure=f"the batch has {rows} samples")
     # A dataset that reads many samples and does not go from one to the next draws for all of them where they begin.
     position = work.start + index * apart
     trace = here.traces.get(position) or here.traces.get(work.start) or Trace()
@@ -210,5 +210,10 @@ def _opened(outcome: Outcome, work: Work) -> Done:
         outcome.error.add_note(f"headrace: replaying step {work.step}: {outcome.place}")
         raise outcome.error
     if not isinstance(outcome, Done):
-        raise ArgumentError(f"step {work.step} is not in the epoch: the stream ends before it")
+        raise ArgumentError(
+            f"step {work.step} is not in the epoch: the iterable dataset ends before it",
+            found=work.step,
+            expected="a step of the epoch",
+            cure="ask for an earlier step",
+        )
     return outcome

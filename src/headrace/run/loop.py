@@ -96,8 +96,9 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         with self._turn.lock:
             if self._inside:
                 raise IterationError(
-                    "the loop was asked for a batch by the code that makes one of its batches, in the same thread; "
-                    "give that code a loop of its own"
+                    "the code that makes a batch asked the same loop for another batch, in the same thread",
+                    expected="one batch at a time",
+                    cure="give that code a loop of its own",
                 )
             self._inside = True
             try:

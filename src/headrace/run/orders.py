@@ -214,9 +214,10 @@ class SampledOrder(EpochOrder):
         drawn = entry.saved.get("sampler") if pass_ is None else pass_.state() if isinstance(pass_, Pass) else None
         if drawn is None and not (entry.saved or isinstance(sampler, Sequence | np.ndarray)):
             raise ArgumentError(
-                f"the order of epoch {epoch} is not known: {kind_of(sampler)} can only be iterated, "
-                "and only the epoch begun last, or that of a loaded state, can be replayed; use a planned sampler "
-                "(ShardSampler, MixtureSampler, …), which can be asked for any place"
+                f"the order of epoch {epoch} is not known: {kind_of(sampler)} can only be iterated",
+                found=epoch,
+                expected="the epoch of the newest loop, or of a loaded state",
+                cure="use a planned sampler (ShardSampler, MixtureSampler, …) to replay any epoch",
             )
         with undisturbed(sampler):
             again = Entry(entry.key, entry.stream, Cursor(Place(epoch, step)), {"sampler": drawn}, entry.again)
@@ -396,11 +397,15 @@ def _check_repeatable(what: str, thing: Any, *, keeps_state: bool) -> None:
     name = kind_of(thing)
     if isinstance(thing, Iterator):
         raise ArgumentError(
-            f"{name} is an iterator, which can be read only once: nothing of it can be replayed; give an object "
-            "whose iter() starts again"
+            f"the {what}, {name}, is an iterator, which can be read only once",
+            found=name,
+            expected="an object whose iter() starts again",
+            cure="give the loader such an object to replay its batches",
         )
     if keeps_state:
         raise ArgumentError(
-            f"the {what}, {name}, keeps a state of its own, which replaying would move: load a state saved before the "
-            "step into another loader, and read on from there"
+            f"the {what}, {name}, keeps a state of its own, which replaying would change",
+            found=name,
+            expected=f"a {what} without load_state_dict",
+            cure="load a state saved before the step into another loader, and loop from there",
         )

@@ -24,20 +24,30 @@ def work_at(session: Session, epoch: int, step: int) -> tuple[Work, int]:
     step = integer("step", step, least=0)
     if settings.on_error == "skip":
         raise ArgumentError(
-            'on_error="skip" fills batches up from what follows, so that a step does not say which samples are in '
-            'its batch; only with "raise" or "replace" can it be replayed'
+            'on_error="skip" refills batches with the samples that follow, so a step alone does not say which samples '
+            "are in its batch",
+            found="skip",
+            expected='on_error="raise" or "replace"',
+            cure='make a loader with on_error="raise" or "replace" to replay from',
         )
     saved, cursor = progress.past(epoch)
     base: Any = settings.seed if settings.key is not None else saved.get("seed", cursor.seed)
     if base is None:
         raise ArgumentError(
-            f"the order of epoch {epoch} is not known: without a seed each loop draws one, and only that of the "
-            "loop begun last, or of a loaded state, can be replayed; make the loader with seed="
+            f"the order of epoch {epoch} is not known: without a seed, each loop draws one of its own",
+            found=epoch,
+            expected="the epoch of the newest loop, or of a loaded state",
+            cure="make the loader with seed= to replay any epoch",
         )
     entry = Entry(*progress.stream(base, epoch), cursor, saved, again=progress.looped)
     work = session.order.work_at(entry, epoch, step)
     if work is None:
-        raise ArgumentError(f"step {step} is not in epoch {epoch}, which has fewer")
+        raise ArgumentError(
+            f"step {step} is not in epoch {epoch}, which has fewer steps",
+            found=step,
+            expected="a step of the epoch",
+            cure="ask for an earlier step; len(loader) is the number of steps",
+        )
     return work, base
 
 

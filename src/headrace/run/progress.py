@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import integer, kind_of, shown
+from headrace.checks import as_found, integer, kind_of, shown
 from headrace.context import seeds
 from headrace.errors import StateMismatch
 from headrace.interop.generators import can_be_set, draw_seed, set_state, state_of
@@ -164,8 +164,11 @@ class Progress:
         settings = self.settings
         if strict and "dataset" in state and kept_dataset(settings) is None:
             raise StateMismatch(
-                f"the state holds a state of the dataset, but {kind_of(settings.dataset)} has no load_state_dict; "
-                "load it into a loader of the dataset that it was saved with, or pass strict=False to leave it out"
+                f"the state holds a state of the dataset, but {kind_of(settings.dataset)} has no load_state_dict",
+                ("dataset",),
+                found=as_found(state["dataset"]),
+                expected="a dataset with load_state_dict",
+                cure="load it into a loader of the saved dataset, or pass strict=False to leave it out",
             )
         generator = settings.draws_from
         # A loader without one finishes the epoch as it was: its seed is in the state. Later epochs are its own.
@@ -173,8 +176,11 @@ class Progress:
             return
         if not can_be_set(generator, state["generator"]):
             raise StateMismatch(
-                f"the state of the generator is {shown(state['generator'])}; that of "
-                f"{kind_of(generator)}, as this loader's generator= is, was expected"
+                f"the state's generator is {shown(state['generator'])}",
+                ("generator",),
+                found=as_found(state["generator"]),
+                expected=f"the state of {kind_of(generator)}, which is this loader's generator",
+                cure="recreate the loader with a generator of the class that the state was saved with",
             )
 
     def load(self, state: dict[str, Any]) -> None:

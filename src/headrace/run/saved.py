@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import shown
+from headrace.checks import as_found, shown
 from headrace.errors import StateMismatch
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ VERSION = 1
 MOST = 2**63 - 1
 """Of a count: what an index into data can be."""
 
-CURE = "Load a state as DataLoader.state_dict() gave it"
+CURE = "Load a state that DataLoader.state_dict() returned."
 KEEPERS = frozenset({"iterator", "sampler", "sampler.sampler"})
 STREAM_KEEPERS = ("iterator", "dataset", "ended")
 SAMPLER = frozenset({"own", "ended", "start", "seeds", "generators"})
@@ -31,11 +31,14 @@ def validate(state: Any) -> None:
     >>> validate({"version": 1, "epoch": 0, "step": 2, "batches": 2, "plan": {"samples": 10}})
     >>> validate({"version": 1, "epoch": 0, "step": -2, "plan": {}})
     Traceback (most recent call last):
-    headrace.errors.StateMismatch: the state's step is -2; an integer from 0 to 9223372036854775807 was expected. ...
+    headrace.errors.StateMismatch: the state's step is -2; expected an integer from 0 to 9223372036854775807. Load ...
     """
     if not isinstance(state, dict) or state.get("version") != VERSION or not isinstance(state.get("plan"), dict):
         raise StateMismatch(
-            f"a state of version {VERSION}, as DataLoader.state_dict() gives it, was expected; got {shown(state)}"
+            f"the state is {shown(state)}",
+            found=as_found(state),
+            expected=f"a state of version {VERSION}, a dict with a plan",
+            cure=CURE,
         )
     _whole(state, "epoch", most=2**64 - 1, needed=True)
     _whole(state, "step", needed=True)
@@ -70,12 +73,14 @@ def _whole(
         limits = f"from {least} up" if most == math.inf else f"from {least} to {most}"
         held = f"{where} has {name}={shown(found)}" if where else f"{name} is {shown(found)}"
         missing = "" if name in values else " (it is missing)"
-        raise StateMismatch(f"the state's {held}{missing}; an integer {limits} was expected. {CURE}.")
+        what = f"the state's {held}{missing}"
+        raise StateMismatch(what, (name,), found=as_found(found), expected=f"an integer {limits}", cure=CURE)
 
 
 def _check(state: Mapping[str, Any], name: str, expected: str, fits: Callable[[Any], bool]) -> None:
     if name in state and not fits(state[name]):
-        raise StateMismatch(f"the state's {name} is {shown(state[name])}; {expected} was expected. {CURE}.")
+        what = f"the state's {name} is {shown(state[name])}"
+        raise StateMismatch(what, (name,), found=as_found(state[name]), expected=expected, cure=CURE)
 
 
 def _is_count(value: Any) -> bool:

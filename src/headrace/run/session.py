@@ -72,9 +72,10 @@ class Session:
             return
         if before.world_size > 1:
             raise ArgumentError(
-                f"the sampler of a loader with world_size={before.world_size} was replaced by "
-                f"{kind_of(new)}; ranks share only the order that the loader was made with: pass "
-                "the sampler to the constructor"
+                f"the sampler of a loader with world_size={before.world_size} was replaced by {kind_of(new)}",
+                found=kind_of(new),
+                expected="the order that the loader was made with, because all ranks share it",
+                cure="pass the sampler to the constructor",
             )
         self.settings = dataclasses.replace(
             before,
@@ -253,11 +254,18 @@ class Session:
         settings = self.settings
         if settings.kind != "inline":
             if settings.prefetch_factor == 0:
-                raise UnusableArgument("prefetch_factor must be 1 or more for workers to have work; got 0")
+                raise UnusableArgument(
+                    "prefetch_factor must be 1 or more with workers; got 0",
+                    found=0,
+                    expected="1 or more",
+                    cure="leave prefetch_factor None for the default",
+                )
         elif settings.timeout:
             raise UnusableArgument(
-                f"timeout={settings.timeout:g} needs workers that can be waited for: num_workers=1 or more, or "
-                "timeout=0"
+                f"timeout={settings.timeout:g} needs workers; got num_workers=0",
+                found=settings.timeout,
+                expected="num_workers=1 or more, or timeout=0",
+                cure="leave timeout out, or give num_workers=1 or more",
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import flag, function, kind_of, one_of, seconds
+from headrace.checks import as_found, flag, function, kind_of, one_of, seconds, shown
 from headrace.context import seeds
 from headrace.datasets.protocol import is_iterable
 from headrace.errors import ArgumentError
@@ -129,8 +129,10 @@ class Settings:
         if isinstance(self.max_errors, float):
             if samples is None:
                 raise ArgumentError(
-                    f"max_errors={self.max_errors:g} is a fraction of the dataset, whose length is not known; "
-                    "give a count (an integer)"
+                    f"max_errors={self.max_errors:g} is a fraction of the dataset, but the dataset has no len()",
+                    found=self.max_errors,
+                    expected="a count, or a dataset with a length",
+                    cure="give a count (an integer)",
                 )
             return int(self.max_errors * samples)
         return self.max_errors
@@ -154,14 +156,22 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     streams = is_iterable(dataset)
     if not streams and not hasattr(dataset, "__getitem__"):
         raise ArgumentError(
-            f"dataset must have __getitem__ and __len__, or __iter__; {kind_of(dataset)} can be read neither way"
+            f"dataset is {kind_of(dataset)}, which can be neither indexed nor iterated over",
+            found=kind_of(dataset),
+            expected="an object with __getitem__ and __len__, or with __iter__",
+            cure="pass a dataset, a sequence or an iterable",
         )
     on_error, seed, generator = given["on_error"], given["seed"], given["generator"]
     one_of("on_error", on_error, arguments.POLICIES)
     arguments.backend(given["backend"])
     read_once = flag("read_once", given["read_once"])
     if seed is not None and generator is not None:
-        raise ArgumentError("seed and generator exclude each other: either fixes all loops, or each draws its own")
+        raise ArgumentError(
+            f"seed={shown(seed)} and generator= were both given",
+            found=as_found(seed),
+            expected="a seed, which fixes all epochs, or a generator, which each epoch draws its seed from",
+            cure="leave one of them out",
+        )
     if seed is not None:
         seeds.key_of(seed)
     workers = _workers(given, dataset, streams=streams, persistent=persistent_workers)
@@ -226,7 +236,12 @@ def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: 
         "prefetch_factor": arguments.prefetch_factor(given["prefetch_factor"], num_workers),
     }
     if persistent and num_workers == 0:
-        raise ArgumentError("persistent_workers option needs num_workers > 0")
+        raise ArgumentError(
+            "persistent_workers option needs num_workers > 0; got num_workers=0",
+            found=num_workers,
+            expected="num_workers > 0",
+            cure="leave persistent_workers out, or give num_workers=1 or more",
+        )
     return found | {
         "in_order": flag("in_order", given["in_order"]),
         "multiprocessing_context": arguments.start_method(given["multiprocessing_context"], num_workers),
@@ -245,7 +260,12 @@ def _order(
     if streams:
         arguments.check_stream(shuffle, sampler, batch_sampler, on_error)
     elif given["read_once"]:
-        raise ArgumentError("read_once=True is for iterable datasets; one with an index is never read twice")
+        raise ArgumentError(
+            f"read_once=True is for iterable datasets, but {kind_of(dataset)} has an index",
+            found=True,
+            expected="an iterable dataset",
+            cure="leave read_once out; each sample of a dataset with an index is read once anyway",
+        )
     check_no_mask("sampler", sampler)
     check_no_mask("the indices of a Subset", getattr(dataset, "indices", None) if _is_subset(dataset) else None)
     arguments.check_order(batch_size, shuffle, sampler, batch_sampler, drop_last, on_error)
@@ -276,8 +296,10 @@ def _default_sampler(adapter: Adapter, dataset: Any, generator: Any, *, shuffle:
         return adapter.sequential_sampler(dataset)
     if arguments.length(dataset) == 0:
         raise ArgumentError(
-            "num_samples should be a positive integer value, but got num_samples=0: a dataset without samples "
-            "cannot be shuffled"
+            "num_samples should be a positive integer value, but got num_samples=0: the dataset is empty",
+            found=0,
+            expected="a positive integer value",
+            cure="give a dataset with samples, or shuffle=False",
         )
     if not adapter.takes_generator(generator):
         return adapter.random_sampler(dataset)

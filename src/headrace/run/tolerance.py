@@ -94,9 +94,16 @@ class Budget:
         """Raise `TooManyErrors` if that many failures are too many."""
         if self.allowed is not None and failed > self.allowed:
             found = f"{failed} samples of this epoch failed, and max_errors allows {self.allowed}"
+            expected = f"at most {self.allowed} bad samples"
         elif latest and self.samples is not None and failed >= self.samples:
-            found = f"all {self.samples} samples of this epoch failed"
+            found, expected = f"all {self.samples} samples of this epoch failed", "at least one good sample"
         else:
             return
-        named = "; ".join(f"sample {bad.index!r}: {bad.error}" for bad in latest[-3:])
-        raise TooManyErrors(f"{found}. The latest: {named}")
+        named = tuple(f"sample {bad.index!r}: {bad.error}" for bad in latest[-3:])
+        raise TooManyErrors(
+            f"{found}. The latest: {'; '.join(named)}",
+            latest=named,
+            found=failed,
+            expected=expected,
+            cure="Fix or remove the bad samples, or allow more of them with max_errors.",
+        )

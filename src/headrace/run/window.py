@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.errors import IterationError
 from headrace.plan.work import Ended
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Window:
     def ask(self) -> int:
         """Claim the next step: exactly one outcome for it must be put."""
         if not self.room:
-            raise RuntimeError(f"step {self._asked} asked for while {self._size} steps are open")
+            raise _full(self._size)
         step, self._asked = self._asked, self._asked + 1
         self._pass_over()
         return step
@@ -87,10 +88,8 @@ class Window:
         """Put the outcome of a step that was asked for."""
         step = outcome.step
         if not self._taken <= step < self._asked or step in self._here:
-            raise RuntimeError(
-                f"an outcome of step {step} came where none was awaited: steps {self._taken} to {self._asked - 1} "
-                f"are open; {sorted(self._here)} of them are here"
-            )
+            open_steps = [number for number in range(self._taken, self._asked) if number not in self._here]
+            raise _unasked(step, open_steps)
         self._here[step] = outcome
 
     def take(self) -> Outcome | None:
@@ -165,7 +164,7 @@ class Unordered:
         """Claim the next step: exactly one outcome for it must be put."""
         replica = self._next_replica()
         if replica is None or not self.room:
-            raise RuntimeError(f"a step asked for while {self._size} steps are open")
+            raise _full(self._size)
         step = self.asked
         self._turns[replica] += 1
         self._pass_over(replica)
@@ -176,7 +175,7 @@ class Unordered:
     def put(self, outcome: Outcome) -> None:
         """Put the outcome of a step that was asked for."""
         if outcome.step not in self._flying:
-            raise RuntimeError(f"an outcome of step {outcome.step} came where none was awaited")
+            raise _unasked(outcome.step, list(self._flying))
         del self._flying[outcome.step]
         if not isinstance(outcome, Ended):
             self._here[outcome.step] = outcome
@@ -214,3 +213,21 @@ class Unordered:
             if sum(step % self._replicas == replica for step in self._flying) < share:
                 return replica
         return None
+
+
+def _full(size: int) -> IterationError:
+    return IterationError(
+        f"another step was begun while {size} steps are open",
+        found=size,
+        expected=f"at most {size} open steps",
+        cure="Take an outcome first.",
+    )
+
+
+def _unasked(step: int, open_steps: list[int]) -> IterationError:
+    return IterationError(
+        f"the executor returned an outcome of step {step}, which is not awaited",
+        found=step,
+        expected=f"one outcome for each submitted step; {open_steps} are open",
+        cure="Return one outcome for each work from the executor's next().",
+    )
