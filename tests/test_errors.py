@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(headrace.__file__).parent
-ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HeadraceError)]
+ERRORS = [
+    kind
+    for name, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, HeadraceError) and not name.startswith("_")
+]
 PARTS = {"path": "a.jpg", "index": 3, "found": 0, "expected": "an image", "cure": "Remove it."}
 
 

@@ -67,7 +67,6 @@ WITHOUT_EXAMPLE = {
 }
 """Records, and a protocol."""
 ROOMS_WITHOUT_PARTS = {
-    "collate",
     "datasets",
     "executors",
     "interop",
@@ -76,10 +75,7 @@ ROOMS_WITHOUT_PARTS = {
     "ledger",
     "loader.py",
     "make",
-    "plan",
-    "samplers.py",
     "testing",
-    "torch.py",
 }
 """Where some errors still have all they say in one string."""
 ERRORS_WITHOUT_PARTS = {"LoaderClosed": "nothing was given wrongly, and nothing is left to do"}

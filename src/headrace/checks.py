@@ -214,10 +214,10 @@ def row(
     return found
 
 
-def weights(values: NDArray[np.float64]) -> None:
+def check_weights(values: NDArray[np.float64]) -> None:
     """Refuse a row of weights that cannot be used for drawing.
 
-    >>> weights(np.array([1.0, -1.0]))
+    >>> check_weights(np.array([1.0, -1.0]))
     Traceback (most recent call last):
         ...
     headrace.errors.ArgumentError: weight 1 is -1.0; expected a finite number from 0 up

@@ -219,21 +219,36 @@ class ImageTooLarge(SampleError, ValueError):
     """
 
 
-class CollateError(HeadraceError, RuntimeError):
-    """Samples do not fit together in one batch.
+class _OfABatch(HeadraceError):
+    """Names the part of the samples that has the error, and the rows of the batch."""
 
-    Raised while collating: shapes, lengths or keys differ. ``rows`` are the two that disagree, where two do.
-    """
-
-    def __init__(self, what: str = "", rows: tuple[int, int] | None = None, **parts: Any) -> None:
+    def __init__(
+        self, what: str = "", rows: tuple[int, ...] | None = None, field: str | None = None, **parts: Any
+    ) -> None:
+        self.field = field or None
         super().__init__(what, **parts)
         self.rows = rows
 
+    def _place(self, path: str | None) -> str:  # noqa: ARG002  no batch comes from one file
+        return f"at {self.field}" if self.field else ""
 
-class CollateTypeError(HeadraceError, TypeError):
+
+class CollateError(_OfABatch, RuntimeError):
+    """Samples do not fit together in one batch.
+
+    Raised while collating: shapes, lengths or keys differ. ``rows`` are the two that disagree, or the one that is
+    wrong; ``field`` is the part of the samples, such as ``sample['meta'][0]``, and None for whole samples.
+
+    >>> print(CollateError("samples 0 and 2 of the batch differ in length: 3 and 4", (0, 2), "sample['boxes']"))
+    at sample['boxes']: samples 0 and 2 of the batch differ in length: 3 and 4
+    """
+
+
+class CollateTypeError(_OfABatch, TypeError):
     """No batch can be made of samples of this type.
 
-    Raised while collating, for what is neither number, string, array nor a container of them.
+    Raised while collating, for what is neither number, string, array nor a container of them. ``rows`` and ``field`` as
+    in `CollateError`.
     """
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from headrace.checks import as_integer, flag, integer, positive
+from headrace.checks import as_found, as_integer, check_weights, flag, integer, positive, row
 from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.interop import torch_state
@@ -204,7 +205,12 @@ class RandomSampler(Sampler[int]):
     def _drawn(self) -> Iterator[Numbers]:
         size, count = len(self.data_source), self.num_samples
         if not size:
-            raise ArgumentError(f"RandomSampler cannot draw {count} indices: the dataset is empty")
+            raise ArgumentError(
+                f"RandomSampler cannot draw {count} indices: the dataset is empty",
+                found=0,
+                expected="a dataset with samples",
+                cure="check the dataset's path",
+            )
         numbers = draws(self.generator, apart=True)
         yield from numbers.integers(size, count) if self.replacement else numbers.permutations(size, count)
 
@@ -283,20 +289,16 @@ class WeightedRandomSampler(Sampler[int]):
         yield from draws(self.generator).weighted(self._checked(), self.num_samples, replacement=self.replacement)
 
     def _checked(self) -> NDArray[np.float64]:
-        weights = _numbers(self.weights)
-        if weights.ndim != 1:
-            raise ArgumentError(f"weights should be a 1d sequence but given weights have shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            at = int(np.argmin(np.isfinite(weights) & (weights >= 0)))
-            raise ArgumentError(f"weights must be finite numbers from 0 up; weight {at} is {weights[at]}")
-        if not weights.any():
-            raise ArgumentError(f"at least one of the weights must be above 0; got {len(weights)} weights that are not")
-        if not self.replacement and self.num_samples > len(weights):
+        found = _numbers(self.weights)
+        check_weights(found)
+        if not self.replacement and self.num_samples > len(found):
             raise ArgumentError(
-                f"cannot draw {self.num_samples} samples by {len(weights)} weights without replacement; "
-                f"give replacement=True, or num_samples={len(weights)} at most"
+                f"cannot draw {self.num_samples} samples by {len(found)} weights without replacement",
+                found=self.num_samples,
+                expected=f"at most {len(found)} samples",
+                cure=f"give replacement=True, or num_samples={len(found)} at most",
             )
-        return weights
+        return found
 
     def __len__(self) -> int:
         return self.num_samples
@@ -427,6 +429,7 @@ class DistributedSampler(Sampler[T_co]):
             raise ArgumentError(
                 f"Invalid rank {found}, rank should be in the interval [0, {replicas - 1}]",
                 found=found,
+                expected=f"a rank in the interval [0, {replicas - 1}]",
                 cure="give each process its own rank, from 0 up",
             )
         self.dataset = dataset
@@ -542,10 +545,17 @@ def _lists(stretches: Iterator[Any]) -> Iterator[list[int]]:
 def _numbers(weights: Any) -> NDArray[np.float64]:
     if hasattr(weights, "detach"):  # a tensor, which NumPy can read where it needs no gradient and is on no device
         weights = weights.detach().cpu()
-    try:
-        return np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"weights should be a 1d sequence of numbers; {error}") from error
+    shape = None
+    with suppress(ValueError):  # rows of several lengths
+        shape = np.shape(weights)
+    if shape is not None and len(shape) != 1:
+        raise ArgumentError(
+            f"weights should be a 1d sequence but given weights have shape {shape}",
+            found=as_found(weights),
+            expected="a 1d sequence of numbers",
+            cure="give one weight for each index",
+        )
+    return row("weights", weights, "a 1d sequence of numbers", kinds="f", dtype=np.float64)
 
 
 def _from_group(question: str, variable: str, given: int | None) -> int:
@@ -559,6 +569,8 @@ def _from_group(question: str, variable: str, given: int | None) -> int:
         return int(os.environ[variable])
     except (KeyError, ValueError):
         raise ArgumentError(
-            "Default process group has not been initialized, please make sure to call init_process_group, to launch "
-            f"with torchrun (which sets {variable}), or to give num_replicas and rank"
+            "Default process group has not been initialized, please make sure to call init_process_group",
+            found=os.environ.get(variable),
+            expected=f"a process group, or an integer in the environment variable {variable}",
+            cure=f"launch with torchrun, which sets {variable}, or give num_replicas and rank",
         ) from None

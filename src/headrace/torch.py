@@ -43,6 +43,7 @@ from torch.utils.data import (
 from torch.utils.data._utils import collate as torchs
 
 from headrace import loader as numpy_loader
+from headrace.checks import article
 from headrace.collate import default as arrays
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.default import name_of
@@ -127,9 +128,9 @@ def _converted(data: Any, place: tuple[Any, ...]) -> Any:
         return like_mapping(data, {key: _converted(data[key], (*place, key)) for key in data})
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return like_sequence(data, [_converted(item, (*place, number)) for number, item in enumerate(data)])
-    check_unmasked(data, 0, arrays.at_place(place))
+    check_unmasked(data, 0, arrays.field_of(place))
     if isinstance(data, np.ndarray) and not data.dtype.isnative:
-        return _held(data, arrays.at_place(place))
+        return _held(data, arrays.field_of(place))
     return torch.utils.data.default_convert(data)
 
 
@@ -146,7 +147,7 @@ def as_tensors(batch: Any) -> Any:
 
 def _as_tensors(batch: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(batch, np.ndarray):
-        return _held(batch, arrays.at_place(place))
+        return _held(batch, arrays.field_of(place))
     if isinstance(batch, Mapping):
         return {key: _as_tensors(value, (*place, key)) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
@@ -367,41 +368,61 @@ class _Piped(IterableDataset[Any]):
 
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     first = batch[0]
-    at = collate_fn_map.at if isinstance(collate_fn_map, arrays.Registry) else ""
+    field = _field(collate_fn_map)
     for row, tensor in enumerate(batch):
         if not isinstance(tensor, torch.Tensor):
-            raise CollateTypeError(f"{at}sample 0 of the batch is a tensor, but sample {row} a {name_of(tensor)}")
+            raise CollateTypeError(
+                f"sample 0 of the batch is a tensor, but sample {row} is {article(name_of(tensor))}",
+                rows=(0, row),
+                field=field,
+                found=name_of(tensor),
+                expected="a tensor",
+                cure="give all samples one type, or pass a collate_fn",
+            )
         if tensor.is_nested or tensor.layout is not torch.strided:
             kind = "nested" if tensor.is_nested else "sparse"
             raise CollateError(
-                f"Batches of {kind} tensors are not currently supported by the default collate_fn; please provide a "
-                f"custom collate_fn to handle them appropriately ({at}sample {row} is one)"
+                f"Batches of {kind} tensors are not currently supported by the default collate_fn; sample {row} is one",
+                rows=(row,),
+                field=field,
+                found=f"a {kind} tensor",
+                expected="a dense tensor",
+                cure="please provide a custom collate_fn to handle them appropriately",
             )
     shapes = [tuple(tensor.shape) for tensor in batch]
     odd = next((row for row, shape in enumerate(shapes) if shape != shapes[0]), None)
     if odd is not None:
         raise CollateError(
-            f"{at}samples 0 and {odd} of the batch differ in shape: stack expects each tensor to be equal size, but "
-            f"got {list(shapes[0])} and {list(shapes[odd])}; bring them to one shape, or pass a collate_fn",
+            f"samples 0 and {odd} of the batch differ in shape: stack expects each tensor to be equal size, but "
+            f"got {list(shapes[0])} and {list(shapes[odd])}",
             rows=(0, odd),
+            field=field,
+            found=str(list(shapes[odd])),
+            expected=str(list(shapes[0])),
+            cure="give them one shape (Resize, a crop, padding), or pass a collate_fn",
         )
     plain = all(type(tensor) is torch.Tensor for tensor in batch) and first.device.type == "cpu" and first.numel()
     if not plain or any(tensor.requires_grad for tensor in batch):
         try:
             return torch.stack(tuple(batch))
         except (RuntimeError, TypeError) as error:
-            raise CollateError(f"{at}tensors cannot be stacked: {error}; or pass a collate_fn") from error
+            raise CollateError(
+                f"tensors cannot be stacked: {error}",
+                field=field,
+                expected="tensors that torch.stack accepts",
+                cure="give all samples tensors of one kind on one device, or pass a collate_fn",
+            ) from error
     dtype = first.dtype
     mixed = any(tensor.dtype != dtype for tensor in batch)
     if mixed:
-        dtype = _promoted(batch, at)
+        dtype = _promoted(batch, field)
     empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
     nbytes = len(batch) * first.numel() * dtype.itemsize
     out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(dtype).reshape(len(batch), *first.shape)
     return torch.stack(tuple(tensor.to(dtype) for tensor in batch), out=out)
 
 
-def _promoted(batch: Sequence[torch.Tensor], at: str) -> torch.dtype:
+def _promoted(batch: Sequence[torch.Tensor], field: str) -> torch.dtype:
     """Return the dtype that torch promotes several to, if each tensor keeps all its digits in it."""
     dtype = batch[0].dtype
     try:
@@ -409,7 +430,11 @@ def _promoted(batch: Sequence[torch.Tensor], at: str) -> torch.dtype:
             dtype = torch.promote_types(dtype, tensor.dtype)
     except RuntimeError as error:
         raise CollateTypeError(
-            f"{at}tensors of {batch[0].dtype} and others have no dtype in common: {error}; give all samples one dtype"
+            f"tensors of {batch[0].dtype} and others have no dtype in common: {error}",
+            field=field,
+            found=str(dtype),
+            expected="dtypes that torch promotes to one",
+            cure="give all samples one dtype",
         ) from error
     for row, tensor in enumerate(batch):
         if tensor.dtype.is_floating_point or tensor.dtype.is_complex or dtype == tensor.dtype:
@@ -418,9 +443,13 @@ def _promoted(batch: Sequence[torch.Tensor], at: str) -> torch.dtype:
             continue
         if any(complex(value) != number for value, number in _inexact(tensor, dtype)):
             raise CollateError(
-                f"{at}samples of several dtypes would lose digits in a batch of {dtype}: sample {row} of the batch is "
-                f"{tensor.dtype}, and has values that {dtype} cannot hold; give all samples one dtype",
+                f"samples of several dtypes would lose digits in a batch of {dtype}: sample {row} of the batch is "
+                f"{tensor.dtype}, with values that {dtype} cannot hold",
                 rows=(0, row),
+                field=field,
+                found=str(tensor.dtype),
+                expected="dtypes that fit together without loss",
+                cure="give all samples one dtype",
             )
     return dtype
 
@@ -438,14 +467,14 @@ def _inexact(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, in
 
 def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     dtype = batch[0].dtype
-    at = _at(collate_fn_map)
+    field = _field(collate_fn_map)
     if floats.kind(dtype) in "biufc" and any(getattr(array, "dtype", None) != dtype for array in batch):
         # By torch's rules of promotion, which are not NumPy's: int32 beside float32 gives float32.
         for row, array in enumerate(batch):
-            check_unmasked(array, row, at)
-        tensors = [_held(array, at) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
+            check_unmasked(array, row, field)
+        tensors = [_held(array, field) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
         return _tensors(tensors, collate_fn_map=collate_fn_map)
-    return _held(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map), at)
+    return _held(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map), field)
 
 
 def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
@@ -454,17 +483,17 @@ def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
             return torch.as_tensor(batch)
         except (TypeError, ValueError, RuntimeError):
             pass  # what is the matter with it is said below
-    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
+    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
 def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     if set(map(type, batch)) == {float}:
         return torch.tensor(batch, dtype=torch.float64)
-    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
+    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
 def _complexes(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
+    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
 def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
@@ -473,14 +502,14 @@ def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None =
             return torch.tensor(batch)
         except (RuntimeError, OverflowError, ValueError):
             pass  # beyond int64
-    return _held(numbers(batch, _at(collate_fn_map)), _at(collate_fn_map))
+    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
-def _at(registry: arrays.Functions | None) -> str:
-    return registry.at if isinstance(registry, arrays.Registry) else ""
+def _field(registry: arrays.Functions | None) -> str:
+    return registry.field if isinstance(registry, arrays.Registry) else ""
 
 
-def _held(array: Any, at: str) -> torch.Tensor:
+def _held(array: Any, field: str) -> torch.Tensor:
     """Return a tensor over the memory of an array; say where in the sample it is, if torch has no such dtype."""
     try:
         return _tensor(array)
@@ -489,7 +518,13 @@ def _held(array: Any, at: str) -> torch.Tensor:
         cure = "give numbers of a dtype that torch has, or pass a collate_fn"
         if native != array.dtype:
             cure = f"give them in this machine's byte order: array.astype({native.str!r})"
-        raise CollateTypeError(f"{at}arrays of {array.dtype.str} cannot become a tensor: {error}; {cure}") from error
+        raise CollateTypeError(
+            f"arrays of {array.dtype.str} cannot become a tensor: {error}",
+            field=field,
+            found=array.dtype.str,
+            expected="a dtype that torch has, in this machine's byte order",
+            cure=cure,
+        ) from error
 
 
 _functions: arrays.Functions = {

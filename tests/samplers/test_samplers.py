@@ -244,7 +244,7 @@ def test_a_sampler_of_ones_own_needs_an_iterator_only() -> None:
         (lambda: WeightedRandomSampler([1, math.nan], 2), ValueError, "weight 1 is nan"),
         (lambda: WeightedRandomSampler([math.inf], 2), ValueError, "weight 0 is inf"),
         (lambda: WeightedRandomSampler([0, 0], 2), ValueError, "above 0; got 2 weights"),
-        (lambda: WeightedRandomSampler([], 2), ValueError, "above 0; got 0 weights"),
+        (lambda: WeightedRandomSampler([], 2), ValueError, "weights is empty"),
         (lambda: WeightedRandomSampler([1, 1], 3, False), ValueError, "draw 3 samples by 2 weights without repl"),
         (lambda: BatchSampler(range(9), 0, False), ValueError, "positive integer value, but got batch_size=0"),
         (lambda: BatchSampler(range(9), True, False), ValueError, "but got batch_size=True"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headrace.checks import article
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.collate.register import registered
@@ -114,18 +115,18 @@ class Registry(dict[Any, CollateFn]):
         return function
 
     @property
-    def at(self) -> str:
-        """The current place in the sample, as the start of an error message."""
-        return at_place(self.place)
+    def field(self) -> str:
+        """The current place in the sample, as text for errors; empty for the whole sample."""
+        return field_of(self.place)
 
 
-def at_place(place: tuple[Any, ...]) -> str:
-    """Return a place in the sample, as the start of an error message.
+def field_of(place: tuple[Any, ...]) -> str:
+    """Return a place in the sample as text; empty for the whole sample.
 
-    >>> at_place(("meta", 0)), at_place(())
-    ("at sample['meta'][0]: ", '')
+    >>> field_of(("meta", 0)), field_of(())
+    ("sample['meta'][0]", '')
     """
-    return f"at sample{''.join(f'[{key!r}]' for key in place)}: " if place else ""
+    return f"sample{''.join(f'[{key!r}]' for key in place)}" if place else ""
 
 
 def _registry(functions: Functions | None) -> Registry:
@@ -134,7 +135,13 @@ def _registry(functions: Functions | None) -> Registry:
 
 def _collate(samples: Sequence[Any], registry: Registry) -> Any:
     if len(samples) == 0:
-        raise CollateError(f"{registry.at}no samples: a batch needs at least one")
+        raise CollateError(
+            "there are no samples to make a batch of",
+            field=registry.field,
+            found=0,
+            expected="at least one sample",
+            cure="check that the batch, or the list in each sample, is not empty",
+        )
     first = samples[0]
     function = registry.find(first)
     if function is not None:
@@ -147,8 +154,11 @@ def _collate(samples: Sequence[Any], registry: Registry) -> Any:
     if arrays is not None and hasattr(first, "__array__"):
         return _called(arrays, _as_arrays(samples, registry), registry)
     raise CollateTypeError(
-        f"{registry.at}samples of type {name_of(first)} cannot be put in a batch; give arrays, numbers, strings, "
-        "mappings or sequences of them, put a function for the type in collate_fn_map, or pass a collate_fn"
+        f"samples of type {name_of(first)} cannot be put in a batch",
+        field=registry.field,
+        found=name_of(first),
+        expected="arrays, numbers, strings, or mappings or sequences of them",
+        cure="convert the samples, put a function for the type in collate_fn_map, or pass a collate_fn",
     )
 
 
@@ -160,7 +170,7 @@ def _called(function: CollateFn, samples: Sequence[Any], registry: Registry) -> 
         raise
     except Exception as error:
         if registry.place and not any(NOTE in note for note in getattr(error, "__notes__", ())):
-            error.add_note(f"{NOTE}{registry.at.removesuffix(': ')}")
+            error.add_note(f"{NOTE}at {registry.field}")
         raise
 
 
@@ -172,8 +182,12 @@ def _as_arrays(samples: Sequence[Any], registry: Registry) -> list[npt.NDArray[A
             made.append(np.asarray(sample))
         except Exception as error:
             raise CollateTypeError(
-                f"{registry.at}sample {row} of the batch, a {name_of(sample)}, does not convert to an array: {error}; "
-                "give an array, or pass a collate_fn"
+                f"sample {row} of the batch, {article(name_of(sample))}, does not convert to an array: {error}",
+                rows=(row,),
+                field=registry.field,
+                found=name_of(sample),
+                expected="an object that numpy.asarray() converts",
+                cure="give an array, or pass a collate_fn",
             ) from error
     return made
 
@@ -191,30 +205,37 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
         if not isinstance(array, np.ndarray) or array.shape != shape:
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
             raise CollateError(
-                f"{registry.at}samples 0 and {row} of the batch differ in shape: {shape} and {found}; "
-                "give them one shape (Resize, a crop, padding), or pass a collate_fn",
+                f"samples 0 and {row} of the batch differ in shape: {shape} and {found}",
                 rows=(0, row),
+                field=registry.field,
+                found=str(found),
+                expected=str(shape),
+                cure="give them one shape (Resize, a crop, padding), or pass a collate_fn",
             )
         if type(array) is not np.ndarray:
-            check_unmasked(array, row, registry.at)
+            check_unmasked(array, row, registry.field)
         mixed = mixed or array.dtype != dtype
     if mixed:
-        dtype = common_dtype(batch, registry.at)
+        dtype = common_dtype(batch, registry.field)
     if dtype.hasobject:
         raise CollateTypeError(
-            f"{registry.at}arrays of Python objects cannot be put in a batch; give numbers, or pass a collate_fn"
+            "arrays of Python objects cannot be put in a batch",
+            field=registry.field,
+            found=str(dtype),
+            expected="arrays of numbers",
+            cure="give numbers, or pass a collate_fn",
         )
     stacked = registry.empty((len(batch), *shape), dtype)
     for row, array in enumerate(batch):
         stacked[row] = array
     if mixed:
-        check_kept(batch, stacked, registry.at)
+        check_kept(batch, stacked, registry.field)
     return stacked
 
 
 def _numbers(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
     registry = _registry(collate_fn_map)
-    values = numbers(batch, registry.at)
+    values = numbers(batch, registry.field)
     column = registry.empty(values.shape, values.dtype)
     column[...] = values
     return column
@@ -244,9 +265,12 @@ def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
         if not isinstance(sample, Mapping) or sample.keys() != first.keys():
             found = list(sample) if isinstance(sample, Mapping) else name_of(sample)
             raise CollateError(
-                f"{registry.at}samples 0 and {row} of the batch differ in their keys: {list(first)} and {found}; "
-                "give every sample the same keys, or pass a collate_fn",
+                f"samples 0 and {row} of the batch differ in their keys: {list(first)} and {found}",
                 rows=(0, row),
+                field=registry.field,
+                found=str(found),
+                expected=str(list(first)),
+                cure="give every sample the same keys, or pass a collate_fn",
             )
     columns = {}
     for key in first:
@@ -263,9 +287,12 @@ def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
         if not isinstance(sample, Sequence) or len(sample) != len(first):
             found = len(sample) if isinstance(sample, Sequence) else name_of(sample)
             raise CollateError(
-                f"{registry.at}samples 0 and {row} of the batch differ in length: {len(first)} and {found}; "
-                "pad them to one length (PaddedCollate), or pass a collate_fn",
+                f"samples 0 and {row} of the batch differ in length: {len(first)} and {found}",
                 rows=(0, row),
+                field=registry.field,
+                found=found,
+                expected=str(len(first)),
+                cure="pad them to one length (PaddedCollate), or pass a collate_fn",
             )
     columns = []
     for index, column in enumerate(zip(*samples, strict=True)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import article, as_found, shown
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats
 
@@ -22,7 +23,7 @@ LEAST, MOST = -(2**63), 2**63 - 1
 WIDEST = 2**64 - 1
 
 
-def numbers(batch: Sequence[Any], at: str) -> NDArray[Any]:
+def numbers(batch: Sequence[Any], field: str) -> NDArray[Any]:
     """Return one array of these numbers, without losing a digit.
 
     >>> numbers([1, 2**63 + 1], "").dtype, numbers([1.5, 2], "").dtype
@@ -36,95 +37,100 @@ def numbers(batch: Sequence[Any], at: str) -> NDArray[Any]:
         values = np.empty(0, object)
     kind = floats.kind(values.dtype)
     if values.shape != (len(batch),):
-        raise _no_numbers(batch, at)
+        raise _no_numbers(batch, field)
     if kind in "biu" or (kind in "fc" and not isinstance(batch[0], int) and len(set(map(type, batch))) == 1):
         return values
     if kind not in "mM" and all(_is_whole(sample) for sample in batch):
         whole = [int(sample) for sample in batch]
-        return np.array(whole, integers(min(whole), max(whole), at))
+        return np.array(whole, integers(min(whole), max(whole), field))
     if kind in "fc" and all(isinstance(sample, int | float | complex | np.generic) for sample in batch):
-        return _checked(values, batch, at)
+        return _checked(values, batch, field)
     if kind in "mM" and all(isinstance(sample, (np.datetime64, np.timedelta64)) for sample in batch):
-        check_kept([np.asarray(sample) for sample in batch], values, at)
+        check_kept([np.asarray(sample) for sample in batch], values, field)
         return values
     if kind == "V" and values.dtype.names and all(getattr(sample, "dtype", None) == values.dtype for sample in batch):
         return values
-    raise _no_numbers(batch, at)
+    raise _no_numbers(batch, field)
 
 
-def integers(least: int, most: int, at: str) -> np.dtype[Any]:
+def integers(least: int, most: int, field: str) -> np.dtype[Any]:
     """Return the 64-bit dtype for a range of integers: int64 if possible, otherwise uint64."""
     if least >= LEAST and most <= MOST:
         return np.dtype(np.int64)
     if least >= 0 and most <= WIDEST:
         return np.dtype(np.uint64)
     raise CollateTypeError(
-        f"{at}integers from {shown(least)} to {shown(most)} fit neither int64 nor uint64; give numbers that NumPy can "
-        "hold, strings, or pass a collate_fn"
+        f"integers from {shown(least)} to {shown(most)} fit neither int64 nor uint64",
+        field=field,
+        found=f"{shown(least)} to {shown(most)}",
+        expected="integers of at most 64 bits",
+        cure="give numbers that NumPy can hold, strings, or pass a collate_fn",
     )
 
 
-def common_dtype(arrays: Sequence[NDArray[Any]], at: str) -> np.dtype[Any]:
+def common_dtype(arrays: Sequence[NDArray[Any]], field: str) -> np.dtype[Any]:
     """Return the dtype for arrays of several dtypes, by NumPy's rules if the dtypes show that nothing is lost."""
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
     kinds = [floats.kind(dtype) for dtype in dtypes]
     odd = next((n for n, kind in enumerate(kinds) if _group(kind) != _group(kinds[0])), None)
     if odd is not None:
-        raise _unlike(dtypes[0], dtypes[odd], at)
+        raise _unlike(dtypes[0], dtypes[odd], field)
     try:
         dtype: np.dtype[Any] = np.result_type(*dtypes)
     except TypeError as error:
-        raise _unlike(dtypes[0], dtypes[1], at) from error
+        raise _unlike(dtypes[0], dtypes[1], field) from error
     if set(kinds) <= set("biu") and dtype.kind not in "biu":
         filled = [array for array in arrays if array.size]
         least = min((int(array.min()) for array in filled), default=0)
-        return integers(least, max((int(array.max()) for array in filled), default=0), at)
+        return integers(least, max((int(array.max()) for array in filled), default=0), field)
     if dtype.names and any(_loses(one, dtype) for one in dtypes):
-        raise _unlike(dtypes[0], dtypes[1], at)
+        raise _unlike(dtypes[0], dtypes[1], field)
     return dtype
 
 
-def check_kept(arrays: Sequence[NDArray[Any]], rows: Sequence[Any] | NDArray[Any], at: str) -> None:
+def check_kept(arrays: Sequence[NDArray[Any]], rows: Sequence[Any] | NDArray[Any], field: str) -> None:
     """Raise if a row of a batch does not have every digit of the array that was written to it."""
     for row, array in enumerate(arrays):
         kept = np.asarray(rows[row])
         if _loses(array.dtype, kept.dtype) and not _same(array, kept):
             raise CollateError(
-                f"{at}arrays of several dtypes would lose digits in a batch of {kept.dtype}: sample {row} of the batch "
-                f"is {array.dtype}, with values that {kept.dtype} cannot hold; give all samples one dtype",
+                f"arrays of several dtypes would lose digits in a batch of {kept.dtype}: sample {row} of the batch "
+                f"is {array.dtype}, with values that {kept.dtype} cannot hold",
                 rows=(0, row),
+                field=field,
+                found=str(array.dtype),
+                expected="dtypes that fit together without loss",
+                cure="give all samples one dtype",
             )
 
 
-def check_unmasked(array: Any, row: int, at: str) -> None:
+def check_unmasked(array: Any, row: int, field: str) -> None:
     """Raise for a masked array, because a batch has no mask."""
     if isinstance(array, np.ma.MaskedArray):
         raise CollateTypeError(
-            f"{at}sample {row} of the batch is a masked array, but a batch has no mask; fill it (array.filled(0)), or "
-            "give its data and its mask as two arrays"
+            f"sample {row} of the batch is a masked array, but a batch has no mask",
+            rows=(row,),
+            field=field,
+            found="a masked array",
+            expected="an array without a mask",
+            cure="fill it (array.filled(0)), or give its data and its mask as two arrays",
         )
 
 
-def shown(value: Any) -> str:
-    """Return a short text for a value in an error message."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  an integer of 5,000 digits, or a user's repr
-        bits = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
-        return f"{type(value).__name__}{bits}"
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
-
-
-def _checked(values: NDArray[Any], batch: Sequence[Any], at: str) -> NDArray[Any]:
+def _checked(values: NDArray[Any], batch: Sequence[Any], field: str) -> NDArray[Any]:
     """Return the floats, if each equals the number it was made from."""
     for row, (value, sample) in enumerate(zip(values.tolist(), batch, strict=True)):
         whole = _is_whole(sample)
         exact = value == int(sample) if whole else (value == sample or sample != sample)
         if not exact:
             raise CollateError(
-                f"{at}sample {row} of the batch is {shown(sample)}, which loses digits in an array of {values.dtype}, "
-                "as the others need; give all samples one dtype",
+                f"sample {row} of the batch is {shown(sample)}, which loses digits in an array of {values.dtype}, "
+                "as the others need",
                 rows=(0, row),
+                field=field,
+                found=as_found(sample),
+                expected=f"a number that {values.dtype} holds exactly",
+                cure="give all samples one dtype",
             )
     return values
 
@@ -171,22 +177,31 @@ def _group(kind: str) -> str:
     return "number" if kind in NUMBERS else kind
 
 
-def _unlike(first: np.dtype[Any], other: np.dtype[Any], at: str) -> CollateTypeError:
+def _unlike(first: np.dtype[Any], other: np.dtype[Any], field: str) -> CollateTypeError:
     one: Any = first
     if _group(floats.kind(first)) == "number" != _group(floats.kind(other)):
         one = "numbers"
     return CollateTypeError(
-        f"{at}arrays of {one} and of {other} cannot be put in one batch without loss; give all samples one dtype"
+        f"arrays of {one} and of {other} cannot be put in one batch without loss",
+        field=field,
+        found=str(other),
+        expected=f"arrays of {one}",
+        cure="give all samples one dtype",
     )
 
 
-def _no_numbers(batch: Sequence[Any], at: str) -> CollateTypeError:
+def _no_numbers(batch: Sequence[Any], field: str) -> CollateTypeError:
     odd = next((row for row, s in enumerate(batch) if not isinstance(s, int | float | complex | np.generic)), None)
     if odd is None:
         odd = next((row for row, s in enumerate(batch) if type(s) is not type(batch[0])), 0)
     kind = type(batch[odd])
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return CollateTypeError(
-        f"{at}numbers cannot be put in one array: sample 0 is {shown(batch[0])}, sample {odd} of the batch is a {name}"
-        "; give numbers that NumPy can hold"
+        f"numbers cannot be put in one array: sample 0 is {shown(batch[0])}, but sample {odd} of the batch is "
+        f"{article(name)}",
+        rows=(0, odd),
+        field=field,
+        found=name,
+        expected="numbers",
+        cure="give numbers that NumPy can hold",
     )

@@ -95,7 +95,11 @@ class PackedCollate:
             if not isinstance(group, list | tuple) or not group:
                 found = name_of(group) if not isinstance(group, list | tuple) else "an empty one"
                 raise CollateError(
-                    f"row {row} must be a list of samples, as GroupedDataset returns it; got {found}", rows=(0, row)
+                    f"row {row} must be a list of samples; got {found}",
+                    rows=(row,),
+                    found=found,
+                    expected="a list of samples",
+                    cure="use GroupedDataset, which returns such lists",
                 )
         layout = _Layout(self, [len(group) for group in samples])
         flat = [sample for group in samples for sample in group]
@@ -104,7 +108,12 @@ class PackedCollate:
         functions: Functions = {np.ndarray: layout.arrays, list: layout.lists}
         values = default_collate(flat, empty=empty, collate_fn_map=functions)
         if layout.lengths is None:
-            raise CollateError("samples have no array to concatenate; give arrays, or lists of numbers")
+            raise CollateError(
+                "samples have no array to concatenate",
+                found=name_of(flat[0]) if flat else None,
+                expected="arrays, or lists of numbers",
+                cure="give at least one of them in each sample",
+            )
         return Packed(values, *layout.segments(empty))
 
 
@@ -151,8 +160,13 @@ class _Layout:
             if lengths != self.lengths:
                 odd = next(n for n, (one, other) in enumerate(zip(lengths, self.lengths, strict=True)) if one != other)
                 raise CollateError(
-                    f"{registry.at}sample {odd} of the batch has length {lengths[odd]} here, but {self.lengths[odd]} "
-                    "in another array; pass value=None for arrays that are not packed"
+                    f"sample {odd} of the batch has length {lengths[odd]} here, but {self.lengths[odd]} in another "
+                    "array",
+                    rows=(odd,),
+                    field=registry.field,
+                    found=lengths[odd],
+                    expected=f"length {self.lengths[odd]} in all arrays of the sample",
+                    cure="pass value=None for arrays that are not packed",
                 )
             return
         self.lengths = lengths
@@ -161,9 +175,13 @@ class _Layout:
             mine = lengths[place : place + count]
             if sum(mine) > self.how.row_length:
                 raise CollateError(
-                    f"{registry.at}row {row} has samples of lengths {mine}, in total {sum(mine)}, more than "
-                    f"row_length={self.how.row_length}; use the row_length of the PackingBatchSampler (and "
-                    "truncate=True if it truncates)"
+                    f"row {row} has samples of lengths {mine}, in total {sum(mine)}, more than "
+                    f"row_length={self.how.row_length}",
+                    rows=(row,),
+                    field=registry.field,
+                    found=sum(mine),
+                    expected=f"at most {self.how.row_length}",
+                    cure="use the row_length of the PackingBatchSampler (and truncate=True if it truncates)",
                 )
             place += count
 

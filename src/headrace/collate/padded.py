@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.checks import flag, integer, one_of
+from headrace.checks import as_found, flag, integer, one_of, shown
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -131,9 +131,13 @@ class PaddedCollate:
         return Padded(values, counts, mask)
 
 
+def _in_row(registry: Registry, row: int) -> str:
+    return f"{registry.field}, row {row}" if registry.field else f"row {row}"
+
+
 def rows_of(batch: Sequence[list[Any]], registry: Registry) -> list[npt.NDArray[Any]]:
     """Return an array for each list of numbers."""
-    rows = [numbers(sample, f"{registry.at}row {row}: ") if sample else None for row, sample in enumerate(batch)]
+    rows = [numbers(sample, _in_row(registry, row)) if sample else None for row, sample in enumerate(batch)]
     # An empty list has no dtype; NumPy's default, float64, would turn the other rows into floats.
     none = np.empty(0, next((row.dtype for row in rows if row is not None), np.int64))
     return [none if row is None else row for row in rows]
@@ -148,19 +152,27 @@ def common(batch: Sequence[Any], registry: Registry) -> np.dtype[Any]:
         if not isinstance(array, np.ndarray) or array.ndim != first.ndim or array.shape[1:] != first.shape[1:]:
             found = array.shape if isinstance(array, np.ndarray) else name_of(array)
             raise CollateError(
-                f"{registry.at}samples 0 and {row} of the batch differ in more than their length: their shapes are "
-                f"{first.shape} and {found}, but only the first axis is padded; make the other axes equal",
+                f"samples 0 and {row} of the batch differ in more than their length: their shapes are "
+                f"{first.shape} and {found}, but only the first axis is padded",
                 rows=(0, row),
+                field=registry.field,
+                found=str(found),
+                expected=f"axes of {first.shape[1:]} after the first",
+                cure="make the other axes equal",
             )
         if type(array) is not np.ndarray:
-            check_unmasked(array, row, registry.at)
+            check_unmasked(array, row, registry.field)
         mixed = mixed or array.dtype != dtype
     if mixed:
-        dtype = common_dtype(batch, registry.at)
-        check_kept(batch, [array.astype(dtype) for array in batch], registry.at)
+        dtype = common_dtype(batch, registry.field)
+        check_kept(batch, [array.astype(dtype) for array in batch], registry.field)
     if floats.kind(dtype) not in "biufc":
         raise CollateTypeError(
-            f"{registry.at}arrays of numbers and of {dtype} cannot be put in one batch; give all samples one dtype"
+            f"arrays of numbers and of {dtype} cannot be put in one batch",
+            field=registry.field,
+            found=str(dtype),
+            expected="arrays of numbers",
+            cure="give all samples one dtype",
         )
     return dtype
 
@@ -177,7 +189,13 @@ def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
             cast = asked.astype(dtype) if fits else asked
             fits = fits and bool(cast == asked)
     if not fits:
-        raise CollateError(f"{registry.at}arrays of {dtype} cannot be padded with {value!r}; give a value that fits")
+        raise CollateError(
+            f"arrays of {dtype} cannot be padded with {shown(value)}",
+            field=registry.field,
+            found=as_found(value),
+            expected=f"a value that {dtype} holds exactly",
+            cure="give another value, or convert the arrays",
+        )
     return cast
 
 
@@ -207,7 +225,8 @@ def check_value(value: Any) -> None:
         for inner in value:
             check_value(inner)
     elif value is not None and (isinstance(value, str | bytes) or not isinstance(value, Number)):
-        raise ArgumentError(f"value must be a number, or a mapping or sequence of numbers and None; got {value!r}")
+        expected = "a number, or a mapping or sequence of numbers and None"
+        raise ArgumentError(f"value must be {expected}; got {shown(value)}", found=as_found(value), expected=expected)
 
 
 def check_names(value: Any, sample: Any, place: str) -> None:
@@ -217,14 +236,20 @@ def check_names(value: Any, sample: Any, place: str) -> None:
             if not isinstance(sample, Mapping) or key not in sample:
                 found = f"the keys {list(sample)}" if isinstance(sample, Mapping) else f"type {name_of(sample)}"
                 raise CollateError(
-                    f"value has sample{place}[{key!r}], but the samples have {found}; remove it, or correct its name"
+                    f"value has sample{place}[{key!r}], but the samples have {found}",
+                    found=f"sample{place}[{key!r}]",
+                    expected="names that every sample has",
+                    cure="remove it, or correct its name",
                 )
             check_names(inner, sample[key], f"{place}[{key!r}]")
     elif isinstance(value, Sequence):
         if not isinstance(sample, Sequence) or isinstance(sample, str | bytes) or len(sample) != len(value):
             found = f"{len(sample)} items" if isinstance(sample, Sequence) else f"type {name_of(sample)}"
             raise CollateError(
-                f"value has {len(value)} items for sample{place}, which has {found}; give one item for each"
+                f"value has {len(value)} items for sample{place}, which has {found}",
+                found=len(value),
+                expected="one item for each item of the sample",
+                cure="give one item for each",
             )
         for index, inner in enumerate(value):
             check_names(inner, sample[index], f"{place}[{index}]")

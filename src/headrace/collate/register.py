@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.errors import ArgumentError
+from headrace.checks import as_found, shown
+from headrace.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,14 +38,26 @@ def register_collate(kind: type, function: Callable[..., Any]) -> None:
     callable.
     """
     if not isinstance(kind, type):
-        raise ArgumentError(f"kind must be a type; got {kind!r}")
+        raise ArgumentTypeError(
+            f"kind must be a type; got {shown(kind)}",
+            found=as_found(kind),
+            expected="a type",
+            cure="pass the class itself",
+        )
     if issubclass(kind, BUILT_IN):
         raise ArgumentError(
-            f"{kind.__qualname__} has a default that other code relies on; pass a collate_fn_map to default_collate "
-            "in one loader, or register a class of your own"
+            f"{kind.__qualname__} has a default collate function that other code relies on",
+            found=kind.__qualname__,
+            expected="a class of your own",
+            cure="pass a collate_fn_map to default_collate in one loader, or register a class of your own",
         )
     if not callable(function):
-        raise ArgumentError(f"function must be callable as function(samples, collate_fn_map=...); got {function!r}")
+        raise ArgumentTypeError(
+            f"function must be callable; got {shown(function)}",
+            found=as_found(function),
+            expected="callable as function(samples, collate_fn_map=...)",
+            cure="pass a function, not its result",
+        )
     _registered[kind] = function
 
 

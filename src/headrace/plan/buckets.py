@@ -127,8 +127,10 @@ class TokenBatchSampler(PlannedBatchSampler[int]):
         most = self.max_tokens // self.multiple_of * self.multiple_of
         if not most:
             raise ArgumentError(
-                f"max_tokens={max_tokens} is smaller than multiple_of={multiple_of}, so that no sample fits; "
-                "increase max_tokens or decrease multiple_of"
+                f"max_tokens={max_tokens} is smaller than multiple_of={multiple_of}, so that no sample fits",
+                found=self.max_tokens,
+                expected=f"max_tokens from {self.multiple_of} up",
+                cure="increase max_tokens or decrease multiple_of",
             )
         kept, lengths = kept_lengths(found, most, self.longer, "max_tokens")
         # An empty sample takes a row of the batch too.

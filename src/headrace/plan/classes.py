@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import integer
+from headrace.checks import integer, row
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
@@ -52,24 +52,20 @@ class BalancedBatchSampler(PlannedBatchSampler[int]):
         seed: int | None = None,
     ) -> None:
         super().__init__(seed)
-        try:
-            found = np.asarray(labels)
-        except ValueError as error:
-            raise ArgumentError(f"labels must be one row of numbers or strings; {error}") from error
-        if found.ndim != 1 or found.dtype.kind not in "biufUS":
-            raise ArgumentError(
-                f"labels must be one row of numbers or strings; got shape {found.shape} of {found.dtype}"
-            )
-        if not len(found):
-            raise ArgumentError("labels is empty; give the class of each sample")
+        cure = "give the class of each sample"
+        found = row("labels", labels, "one row of numbers or strings", kinds="biufUS", cure=cure)
         if found.dtype.kind == "f" and np.isnan(found).any():
-            raise ArgumentError(f"label {int(np.isnan(found).argmax())} is NaN; give each sample a class")
+            at = int(np.isnan(found).argmax())
+            raise ArgumentError(f"label {at} is NaN", found=float("nan"), expected="a number", cure=cure)
         classes, which = np.unique(found, return_inverse=True)
         count = len(classes)
         per_batch = count if classes_per_batch is None else integer("classes_per_batch", classes_per_batch, least=1)
         if per_batch > count:
             raise ArgumentError(
-                f"classes_per_batch={classes_per_batch} is more than the {count} classes in labels; decrease it"
+                f"classes_per_batch={classes_per_batch} is more than the {count} classes in labels",
+                found=per_batch,
+                expected=f"at most {count}",
+                cure="decrease classes_per_batch",
             )
         self.classes_per_batch = per_batch
         self.samples_per_class = integer("samples_per_class", samples_per_class, least=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import IterationError
 from headrace.interop.keys import check_whole
 from headrace.plan.work import StreamReplica, Work
 
@@ -80,7 +81,12 @@ class IteratorPlan:
             if self._next() is None:
                 return None
         if step != self._step:
-            raise RuntimeError(f"step {step} was requested, but the sampler is at step {self._step}")
+            raise IterationError(
+                f"step {step} was requested, but the sampler is at step {self._step}",
+                found=step,
+                expected=f"step {self._step} or a later one",
+                cure="Begin a new pass over the sampler.",
+            )
         start = self._start
         keys = self._next()
         if keys is None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import flag, integer
+from headrace.checks import as_found, check_weights, flag, integer, row
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedSampler, shown, size_of
+from headrace.plan.planned import PlannedSampler, compact, size_of
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ class MixtureSampler(PlannedSampler[int]):
         super().__init__(seed)
         self.sizes = [size_of(f"dataset {number}", dataset) for number, dataset in enumerate(datasets)]
         if not any(self.sizes):
-            raise ArgumentError("all datasets are empty; give at least one dataset with samples")
+            raise ArgumentError(
+                "all datasets are empty",
+                found=as_found(self.sizes),
+                expected="at least one dataset with samples",
+                cure="check the paths of the datasets",
+            )
         given: Any = self.sizes if weights is None else weights
         if not isinstance(given, Mapping):
             given = {0: given}
@@ -79,7 +84,10 @@ class MixtureSampler(PlannedSampler[int]):
         }
         if 0 not in self.weights:
             raise ArgumentError(
-                f"weights must have an entry for sample 0; the first entry is for {min(given, default=None)}"
+                f"weights have no entry for sample 0; the first entry is for {min(given, default=None)}",
+                found=as_found(sorted(self.weights)),
+                expected="an entry for sample 0",
+                cure="add the weights that the run begins with, as {0: [...], ...}",
             )
         self.weights = dict(sorted(self.weights.items()))
         self.num_samples = sum(self.sizes) if num_samples is None else integer("num_samples", num_samples, least=1)
@@ -113,8 +121,8 @@ class MixtureSampler(PlannedSampler[int]):
     def fingerprint(self) -> dict[str, Any]:
         """The settings of the order, by name, with the schedule of weights."""
         return {
-            "sizes": shown(self.sizes),
-            "weights": shown([[since, *share] for since, share in self.weights.items()]),
+            "sizes": compact(self.sizes),
+            "weights": compact([[since, *share] for since, share in self.weights.items()]),
             "num_samples": self.num_samples,
             "shuffle": self.shuffle,
             "seed": self.seed,
@@ -231,21 +239,20 @@ def _floors(count: int, offset: int) -> int:
 
 
 def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
-    try:
-        weights = np.asarray(given, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ArgumentError(f"weights must be numbers, one for each dataset; {error}") from error
-    if weights.shape != (len(sizes),):
+    expected = f"one row of numbers, one for each of {len(sizes)} datasets"
+    found = row("weights", given, expected, kinds="f", dtype=np.float64)
+    if len(found) != len(sizes):
+        what = f"weights must be {expected}; got {len(found)}"
         raise ArgumentError(
-            f"weights must be one row of numbers, one for each of {len(sizes)} datasets; got shape {weights.shape}"
+            what, found=as_found(found.tolist()), expected=expected, cure="give a weight for each dataset"
         )
-    for number, (weight, size) in enumerate(zip(weights.tolist(), sizes, strict=True)):
-        if not 0 <= weight < float("inf"):
-            raise ArgumentError(f"weights must be finite numbers from 0 up; the weight of dataset {number} is {weight}")
+    check_weights(found)
+    for number, (weight, size) in enumerate(zip(found.tolist(), sizes, strict=True)):
         if weight and not size:
             raise ArgumentError(
-                f"dataset {number} is empty, but its weight is {weight}; set the weight to 0, or remove the dataset"
+                f"dataset {number} is empty, but its weight is {weight}",
+                found=weight,
+                expected="weight 0 for an empty dataset",
+                cure="set the weight to 0, or remove the dataset",
             )
-    if not weights.any():
-        raise ArgumentError("all weights are 0; at least one must be above 0")
-    return tuple(weights.tolist())
+    return tuple(found.tolist())

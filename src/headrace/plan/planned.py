@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from headrace.checks import integer
+from headrace.checks import integer, kind_of, row
 from headrace.context.seeds import Key, key_of
 from headrace.errors import ArgumentError
 
@@ -130,9 +130,12 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
         """Refuse a sampler as the first argument: Lightning passes one when it recreates batch samplers."""
         if given and any(kind.__name__ == "Sampler" for kind in type(given[0]).__mro__):
             raise ArgumentError(
-                f"{cls.__name__} plans its batches itself, but was given a {type(given[0]).__name__}, "
-                'as Lightning does for several processes: use DataLoader(..., rank="auto") with '
-                "Trainer(use_distributed_sampler=False); for `predict`, give a loader with a batch_size"
+                f"{cls.__name__} plans its batches itself, but was given {kind_of(given[0])}, as Lightning does for "
+                "several processes",
+                found=kind_of(given[0]),
+                expected="the lengths or the labels of the samples",
+                cure='Use DataLoader(..., rank="auto") with Trainer(use_distributed_sampler=False). '
+                "For `predict`, use a loader with a batch_size.",
             )
         return super().__new__(cls)
 
@@ -166,21 +169,17 @@ def size_of(name: str, value: Any) -> int:
 
 def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:
     """Return a row of integers from ``least`` up, at least one: whole floats are integers, too."""
-    try:
-        found = np.asarray(values)
-    except ValueError as error:
-        raise ArgumentError(f"{name} must be one row of integers; {error}") from error
-    if found.ndim != 1 or found.dtype.kind not in "iuf":
-        raise ArgumentError(f"{name} must be one row of integers; got shape {found.shape} of {found.dtype}")
-    if not len(found):
-        raise ArgumentError(f"{name} is empty; give one number for each sample")
+    found = row(name, values, "one row of integers", kinds="iuf")
     with np.errstate(invalid="ignore"):
         good = (found >= least) & (found < 2**63)
         if found.dtype.kind == "f":
             good &= found == np.floor(found)
     if not good.all():
         at = int(np.argmin(good))
-        raise ArgumentError(f"{name} must be integers from {least} up; number {at} is {found[at]}")
+        expected = f"integers from {least} up"
+        raise ArgumentError(
+            f"{name} must be {expected}; number {at} is {found[at]}", found=found[at].item(), expected=expected
+        )
     return found.astype(np.int64)
 
 
@@ -198,7 +197,13 @@ def kept_lengths(
         at = int(np.argmax(over))
         rest = f" (and {int(over.sum()) - 1} more)" if over.sum() > 1 else ""
         cure = f"increase {limit}" if longer == "drop" else f'increase {limit}, or pass longer="drop" or "truncate"'
-        raise ArgumentError(f"sample {at} has length {lengths[at]}{rest}, more than {limit}={most}; {cure}")
+        raise ArgumentError(
+            f"sample {at} has length {lengths[at]}{rest}, more than {limit}={most}",
+            index=at,
+            found=int(lengths[at]),
+            expected=f"at most {most}",
+            cure=cure,
+        )
     return indices[~over], lengths[~over]
 
 
@@ -208,7 +213,7 @@ def digest(array: NDArray[Any]) -> str:
     return hashlib.blake2b(row.view(np.uint8).data, digest_size=8, person=row.dtype.str.encode()).hexdigest()
 
 
-def shown(values: list[Any]) -> Any:
+def compact(values: list[Any]) -> Any:
     """Return a short list unchanged, and a long one as its length and a hash."""
     text = repr(values)
     return values if len(text) <= 200 else f"{len(values)}, {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

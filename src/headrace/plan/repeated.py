@@ -56,13 +56,17 @@ class RepeatedSampler(PlannedSampler[int]):
         self.repeats = integer("repeats", repeats, least=1)
         self.together = flag("together", together)
         if not self.size:
-            raise ArgumentError("dataset is empty; give a dataset with samples to repeat")
+            raise ArgumentError(
+                "dataset is empty", found=0, expected="samples to repeat", cure="check the dataset's path"
+            )
         most = self.size * self.repeats
         self.num_samples = most if num_samples is None else integer("num_samples", num_samples, least=1)
         if self.num_samples > most:
             raise ArgumentError(
-                f"num_samples={num_samples} is more than the {most} samples of an epoch ({self.size} x {repeats}); "
-                "decrease it, or increase repeats"
+                f"num_samples={num_samples} is more than the {most} samples of an epoch ({self.size} x {repeats})",
+                found=self.num_samples,
+                expected=f"at most {most}",
+                cure="decrease num_samples, or increase repeats",
             )
 
     def order(self, key: Key) -> RepeatedOrder:
