@@ -67,7 +67,6 @@ WITHOUT_EXAMPLE = {
 }
 """Records, and a protocol."""
 ROOMS_WITHOUT_PARTS = {
-    "datasets",
     "executors",
     "interop",
     "jax.py",

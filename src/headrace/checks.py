@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.errors import shown as shown  # noqa: PLC0414  defined there because errors use it
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,9 +49,9 @@ def integer(name: str, value: Any, *, least: int, most: int | None = None, cure:
     expected = f"an integer from {least} up" if most is None else f"an integer from {least} to {most}"
     number = as_integer(value)
     if number is None:
-        raise _refused(name, value, expected, cure or _integer_cure(value), ArgumentTypeError)
+        raise refused(name, value, expected, cure or _integer_cure(value), ArgumentTypeError)
     if number < least or (most is not None and number > most):
-        raise _refused(name, value, expected, cure)
+        raise refused(name, value, expected, cure)
     return number
 
 
@@ -83,7 +84,7 @@ def positive(name: str, value: Any) -> int:
     cure = "give 1 or more" if number is not None else _integer_cure(value)
     kind = ArgumentError if number is not None else ArgumentTypeError
     what = f"{name} should be {expected}, but got {name}={shown(value)}"
-    raise kind(what, found=as_found(value), expected=expected, cure=cure)
+    raise kind(what, found=value, expected=expected, cure=cure)
 
 
 def non_negative(name: str, value: Any, cure: str) -> int:
@@ -118,9 +119,9 @@ def number(
         limits.append(f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g} up")
     expected = " ".join(["a finite number", *limits])
     if not _is_real(value):
-        raise _refused(name, value, expected, "convert it with float() first", ArgumentTypeError)
+        raise refused(name, value, expected, "convert it with float() first", ArgumentTypeError)
     if not math.isfinite(value) or not least <= value <= most or (above is not None and value <= above):
-        raise _refused(name, value, expected)
+        raise refused(name, value, expected)
     return float(value)
 
 
@@ -142,11 +143,11 @@ def seconds(name: str, value: Any) -> float:
     if _is_real(value) and not math.isnan(value):
         if value < 0:
             what = f"{name} option should be non-negative; got {shown(value)}"
-            raise ArgumentError(what, found=as_found(value), expected="seconds from 0 up", cure="give 0 for no limit")
+            raise ArgumentError(what, found=value, expected="seconds from 0 up", cure="give 0 for no limit")
         if value <= threading.TIMEOUT_MAX:
             return value if isinstance(value, int) else float(value)
-        raise _refused(name, value, f"seconds from 0 to {threading.TIMEOUT_MAX:.0f}", "give 0 for no limit")
-    raise _refused(name, value, "seconds from 0 up", "give an int or a float", ArgumentTypeError)
+        raise refused(name, value, f"seconds from 0 to {threading.TIMEOUT_MAX:.0f}", "give 0 for no limit")
+    raise refused(name, value, "seconds from 0 up", "give an int or a float", ArgumentTypeError)
 
 
 def flag(name: str, value: Any, *, exact: bool = False) -> bool:
@@ -164,7 +165,7 @@ def flag(name: str, value: Any, *, exact: bool = False) -> bool:
         return bool(value)
     raise ArgumentTypeError(
         f"{name} should be a boolean value, but got {name}={shown(value)}",
-        found=as_found(value),
+        found=value,
         expected="a boolean value",
         cure="give True or False, and convert text from YAML or a command line first",
     )
@@ -184,7 +185,7 @@ def one_of(name: str, value: Any, choices: Collection[T]) -> T:
             isinstance(value, type(choice)) and _is_bool(value) == _is_bool(choice) and value == choice
         ):
             return choice
-    raise _refused(name, value, f"one of {', '.join(map(repr, choices))}")
+    raise refused(name, value, f"one of {', '.join(map(repr, choices))}")
 
 
 def row(
@@ -205,10 +206,10 @@ def row(
         found = np.asarray(values, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         what = f"{name} must be {expected}; {kind_of(values)} does not convert to one: {error}"
-        raise ArgumentError(what, found=as_found(values), expected=expected, cure=cure) from error
+        raise ArgumentError(what, found=values, expected=expected, cure=cure) from error
     if found.ndim != 1 or found.dtype.kind not in kinds:
         what = f"{name} must be {expected}; got an array of shape {found.shape} and dtype {found.dtype}"
-        raise ArgumentError(what, found=as_found(values), expected=expected, cure=cure)
+        raise ArgumentError(what, found=values, expected=expected, cure=cure)
     if not len(found):
         raise ArgumentError(f"{name} is empty", found="[]", expected=f"{expected}, at least one of them", cure=cure)
     return found
@@ -239,7 +240,7 @@ def function(name: str, value: T) -> T:
     (True, None)
     """
     if value is not None and not callable(value):
-        raise _refused(name, value, "callable, or None", "give a function, not its result", ArgumentTypeError)
+        raise refused(name, value, "callable, or None", "give a function, not its result", ArgumentTypeError)
     return value
 
 
@@ -252,7 +253,7 @@ def path(name: str, value: str | os.PathLike[str]) -> str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if isinstance(text, str):
         return text
-    raise _refused(name, value, "a path, str or os.PathLike", "decode bytes with os.fsdecode()", ArgumentTypeError)
+    raise refused(name, value, "a path, str or os.PathLike", "decode bytes with os.fsdecode()", ArgumentTypeError)
 
 
 def article(noun: str) -> str:
@@ -273,35 +274,26 @@ def kind_of(value: object) -> str:
     return article(type(value).__qualname__)
 
 
-def shown(value: Any) -> str:
-    """Return the ``repr`` of a value in at most 80 letters, whatever its ``repr`` does.
-
-    >>> shown([1, 2]), shown(10**5000)
-    ('[1, 2]', 'a value of type int')
-    """
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  an object of a user's, or a number of too many digits
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
 def as_found(value: Any) -> Any:
     """Return what an error keeps of a value as ``found``: a plain value itself, the `shown` text of any other.
 
     >>> as_found(3), as_found([3]), as_found(None)
     (3, '[3]', None)
 
-    An error may be pickled, which a user's object need not support.
+    `HeadraceError` does so itself.
     """
     return value if value is None or isinstance(value, bool | int | float | str) else shown(value)
 
 
-def _refused(
+def refused(
     name: str, value: Any, expected: str, cure: str | None = None, kind: type[ArgumentError] = ArgumentError
 ) -> ArgumentError:
-    what = f"{name} must be {expected}; got {shown(value)}"
-    return kind(what, found=as_found(value), expected=expected, cure=cure)
+    """Build the error for a value that cannot be used, for a check that is of one place only.
+
+    >>> print(refused("sep", "ab", "one character", "Pass sep=None to find it."))
+    sep must be one character; got 'ab'. Pass sep=None to find it.
+    """
+    return kind(f"{name} must be {expected}; got {shown(value)}", found=value, expected=expected, cure=cure)
 
 
 def _integer_cure(value: Any) -> str:

@@ -71,6 +71,10 @@ _HELD_BY_PYTHON = ("errno", "strerror", "filename", "filename2", "name", "path",
 """Attributes that OSError and ImportError keep outside their ``__dict__``."""
 
 
+MOST_FOUND = 16
+"""Items of a tuple that an error keeps as they are."""
+
+
 class HeadraceError(Exception):
     """The root of all errors: ``except HeadraceError`` catches every one of ours, and nothing else.
 
@@ -78,7 +82,7 @@ class HeadraceError(Exception):
 
     - ``path``: the file, as it was given;
     - ``index``: the sample's index in its dataset;
-    - ``found``: the value that was found, or its ``repr``;
+    - ``found``: the value that was found: a plain one as it is, any other as its ``repr``;
     - ``expected``: what was expected in its place;
     - ``cure``: what to do.
 
@@ -105,7 +109,7 @@ class HeadraceError(Exception):
     ) -> None:
         self.what = what
         self.index = index
-        self.found = found
+        self.found = found if _is_plain(found) else shown(found)
         self.expected = expected
         self.cure = cure
         super().__init__(_sentence(self._place(path), what, expected, cure))
@@ -151,8 +155,20 @@ class MissingDependency(HeadraceError, ImportError):
 class ListFileError(HeadraceError, ValueError):
     """A list file has a line that cannot be read.
 
-    Raised when the dataset is constructed. ``path`` is the list file, ``found`` the line's text.
+    Raised when the dataset is constructed. ``path`` is the list file, ``line`` the line's number from 1 and ``found``
+    its text; ``line`` is None where the file as a whole is wrong.
+
+    >>> error = ListFileError("the label is 'x'", path="a.txt", line=3, found="b.jpg x", expected="an integer")
+    >>> print(error)
+    a.txt, line 3: the label is 'x'; expected an integer
     """
+
+    def __init__(self, what: str = "", line: int | None = None, **parts: Any) -> None:
+        self.line = line
+        super().__init__(what, **parts)
+
+    def _place(self, path: str | None) -> str:
+        return path or "" if self.line is None else f"{path or 'the list'}, line {self.line}"
 
 
 class BadFile(HeadraceError, ValueError):
@@ -328,6 +344,19 @@ class RandomnessWarning(UserWarning):
     """
 
 
+def shown(value: Any) -> str:
+    """Return the ``repr`` of a value in at most 80 letters, whatever its ``repr`` does.
+
+    >>> shown([1, 2]), shown(10**5000)
+    ('[1, 2]', 'a value of type int')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  an object of a user's, or a number of too many digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:
     """Build the error for an optional library that is not installed.
 
@@ -340,10 +369,17 @@ def missing(library: str, *, extra: str, purpose: str) -> MissingDependency:
     return error
 
 
+def _is_plain(value: Any) -> bool:
+    """Say whether an error may keep a value: it is pickled, and must not keep what a user made alive."""
+    if type(value) is tuple:
+        return len(value) <= MOST_FOUND and all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
 def _sentence(place: str, what: str, expected: str | None, cure: str | None) -> str:
     said = what if what.startswith(place) else f"{place}: {what}"
     if expected and expected not in what:
-        said += f"; expected {expected}"
+        said = f"{said.removesuffix('.')}; expected {expected}"
     if cure and cure not in what:
         said = f"{said.rstrip('.')}. {cure}" if cure[0].isupper() else f"{said}; {cure}"
     return said

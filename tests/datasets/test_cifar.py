@@ -167,7 +167,7 @@ def test_an_archive_is_verified_before_it_is_read(
 ) -> None:
     """Refuse another MD5 than the published one, and accept it where the user does."""
     archive = archived(tmp_path / layout.archive, layout.folder, make())
-    with pytest.raises(BadFile, match=rf"its MD5 is [0-9a-f]{{32}}, where .*{layout.md5}.*verify=False"):
+    with pytest.raises(BadFile, match=rf"its MD5 is [0-9a-f]{{32}}: .*; expected .*{layout.md5}.*verify=False"):
         kind(tmp_path)
     assert len(kind(tmp_path, verify=False)) > 0
     published = replace(layout, md5=hashlib.md5(archive.read_bytes()).hexdigest())
@@ -181,20 +181,20 @@ def test_the_other_datasets_archive_is_named(tmp_path: Path, monkeypatch: pytest
     archive = archived(tmp_path / "it.tar.gz", "cifar-100-python", hundred_python())
     real = replace(cifar.CIFAR100_LAYOUTS[0], md5=hashlib.md5(archive.read_bytes()).hexdigest())
     monkeypatch.setattr(cifar, "CIFAR100_LAYOUTS", (real,))
-    with pytest.raises(BadFile, match=r"its MD5 is \w+ \(cifar-100-python.tar.gz\), where"):
+    with pytest.raises(BadFile, match=r"its MD5 is \w+ \(cifar-100-python.tar.gz\): it is"):
         CIFAR10(archive)
 
 
 def test_what_is_not_there_is_reported_with_what_was_looked_for(tmp_path: Path) -> None:
     """Name the places, the download page, or the split that is there."""
     with pytest.raises(
-        MissingFile, match=r"no CIFAR10 here. Looked for cifar-10-batches-py/data_batch_1, .*cs.toronto"
+        MissingFile, match=r"no CIFAR10 here; expected one of cifar-10-batches-py/data_batch_1, .*cs.toronto"
     ):
         CIFAR10(tmp_path)
     assert not CIFAR10.is_at(tmp_path)
     files = ten_python()
     extracted(tmp_path / "a", {name: files[name] for name in ("test_batch", "batches.meta")})
-    with pytest.raises(MissingFile, match="train=False would find its files"):
+    with pytest.raises(MissingFile, match="Pass train=False, whose files are there"):
         CIFAR10(tmp_path / "a")
     assert CIFAR10.is_at(tmp_path / "a")
     del files["data_batch_3"]
@@ -214,17 +214,25 @@ def test_a_folder_with_a_file_called_train_is_no_cifar_100(tmp_path: Path) -> No
     ("name", "data", "words"),
     [
         ("test_batch", pickle.dumps(print, 2), "a pickle that names __builtin__.print"),
-        ("test_batch", as_pickle(labels=[1])[:-1], "no whole pickle"),
-        ("test_batch", pickle.dumps([1], 2), "a pickle of list"),
-        ("test_batch", as_pickle(labels=[1]), "no uint8 array"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3072)), labels=[1]), "no uint8 array"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3071), np.uint8), labels=[1]), "no uint8 array"),
+        ("test_batch", as_pickle(labels=[1])[:-1], "expected a whole pickle"),
+        ("test_batch", pickle.dumps([1], 2), "a pickle of a list; expected a dict"),
+        ("test_batch", as_pickle(labels=[1]), "'data' is a NoneType; expected a uint8 array"),
+        ("test_batch", as_pickle(data=np.zeros((1, 3072)), labels=[1]), "'data' is an array of float64"),
+        ("test_batch", as_pickle(data=np.zeros((1, 3071), np.uint8), labels=[1]), r"of shape \(1, 3071\); expected"),
         ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[1, 2]), "1 images and 2 labels"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[[1]]), "no list of labels"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[2**70]), "no list of labels"),
-        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[10]), "a label is 10, .* 10 classes"),
-        ("batches.meta", as_pickle(label_names="cat"), "no list of names"),
-        ("test_batch", b"", "no whole pickle"),
+        (
+            "test_batch",
+            as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[[1]]),
+            r"the label \[1\]; expected",
+        ),
+        (
+            "test_batch",
+            as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[2**70]),
+            "expected labels from 0 to 255",
+        ),
+        ("test_batch", as_pickle(data=np.zeros((1, 3072), np.uint8), labels=[10]), "a label is 10; .* 10 classes"),
+        ("batches.meta", as_pickle(label_names="cat"), "'label_names' is a str; expected a list of class names"),
+        ("test_batch", b"", "expected a whole pickle"),
     ],
     ids=str,
 )
@@ -240,7 +248,7 @@ def test_records_that_are_cut_short_are_refused(tmp_path: Path) -> None:
     """Count in whole records."""
     files = ten_binary()
     files["test_batch.bin"] = files["test_batch.bin"][:-1]
-    with pytest.raises(BadFile, match=r"test_batch.bin: 12291 bytes, no whole number of records of 3073"):
+    with pytest.raises(BadFile, match=r"test_batch.bin: 12291 bytes; expected a whole number of records of 3073"):
         CIFAR10(extracted(tmp_path / "x", files), train=False)
 
 

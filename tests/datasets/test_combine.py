@@ -149,7 +149,7 @@ def test_many_samples_are_read_in_one_call_of_each_part() -> None:
 def test_a_part_that_gives_too_few_samples_is_named() -> None:
     """Not shift samples into one another's places."""
     for dataset in (StackDataset(Many("abcd", missing=1), [1, 2, 3, 4]), ConcatDataset([Many("abcd", missing=1)])):
-        with pytest.raises(ValueError, match=r"output size mismatch. Expected 4, got 3: Many.__getitems__"):
+        with pytest.raises(ValueError, match=r"output size mismatch. Expected 4, got 3; .*Many.__getitems__"):
             dataset.__getitems__([0, 1, 2, 3])
     with pytest.raises(IndexError):
         StackDataset(Many("abcd"), [1, 2, 3, 4]).__getitems__([0, 4])

@@ -183,7 +183,7 @@ def test_a_loader_batches_them(folder: Path) -> None:
 def test_arguments_are_read_at_the_door(folder: Path, wrong: dict[str, Any]) -> None:
     """Name the argument."""
     for source in (None, 3, [3], b"x"):
-        with pytest.raises(ArgumentError, match="paths must be"):
+        with pytest.raises(ArgumentError, match=r"paths(\[0\])? must be"):
             FaceDataset(source)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         FaceDataset(folder, **wrong)
@@ -245,7 +245,7 @@ def test_images_without_annotations_say_so(folder: Path) -> None:
 @pytest.mark.parametrize("folds", [[0], [11], [], [1, 1], ["1"], 3, [1.0]])
 def test_folds_are_numbers_from_1_to_10(fddb: tuple[Path, Path], folds: Any) -> None:
     """Refuse others at the door."""
-    with pytest.raises(ArgumentError, match="folds must be numbers from 1 to 10"):
+    with pytest.raises(ArgumentError, match=r"folds must be .*numbers from 1 to 10"):
         FaceDataset.fddb(*fddb, folds=folds)
 
 
@@ -255,23 +255,23 @@ FACE = "12.5 8.5 1.2 26.9 16.1  1"
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["a", "1", FACE, "b", "x", FACE], r"line 5: 'x': a number of faces was expected"),
-        (["a", "1", FACE, "b", "-1"], r"line 5: '-1': a number of faces"),
-        (["a", "1", FACE, "b", "9999999999"], r"line 5: '9999999999': a number of faces"),
-        (["a", "1", FACE, "b", "2", FACE], r"ends after line 6, '12.5 .*': face 2 of 2 was expected"),
-        (["a", "1", FACE, "b"], r"ends after line 4, 'b': a number of faces was expected"),
-        (["a", "1", FACE], r"ends after line 3, .*: the image b, of line 2 of FDDB-fold-01.txt"),
-        ([], r"ends after line 0, '': the image a, of line 1"),
-        (["a", "1", FACE, "c", "0"], r"line 4: 'c': the image b was expected"),
-        (["a", "2", FACE, "b", "1", FACE], r"line 4: 'b': major radius"),
-        (["a", "1", "12.5 8.5 1.2 26.9  1", "b", "0"], r"line 3: '12.5 8.5 1.2 26.9  1': .*six numbers"),
-        (["a", "1", "12.5 0 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* radii above 0"),
-        (["a", "1", "12.5 -1 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* radii above 0"),
+        (["a", "1", FACE, "b", "x", FACE], r"line 5: 'x'; expected a number of faces"),
+        (["a", "1", FACE, "b", "-1"], r"line 5: '-1'; expected a number of faces"),
+        (["a", "1", FACE, "b", "9999999999"], r"line 5: '9999999999'; expected a number of faces"),
+        (["a", "1", FACE, "b", "2", FACE], r"ends after line 6, '12.5 .*'; expected face 2 of 2"),
+        (["a", "1", FACE, "b"], r"ends after line 4, 'b'; expected a number of faces"),
+        (["a", "1", FACE], r"ends after line 3, .*; expected the image b, from line 2 of FDDB-fold-01.txt"),
+        ([], r"ends after line 0, ''; expected the image a, from line 1"),
+        (["a", "1", FACE, "c", "0"], r"line 4: 'c'; expected the image b"),
+        (["a", "2", FACE, "b", "1", FACE], r"line 4: 'b'; expected face 2 of 2"),
+        (["a", "1", "12.5 8.5 1.2 26.9  1", "b", "0"], r"line 3: '12.5 8.5 1.2 26.9  1'; expected .*six numbers"),
+        (["a", "1", "12.5 0 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* radius above 0"),
+        (["a", "1", "12.5 -1 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* radius above 0"),
         (["a", "1", "12.5 nan 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* six numbers"),
         (["a", "1", "inf 8 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* six numbers"),
-        (["a", "1", "12,5 8 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* for face 1 of 1"),
-        (["a", "1", FACE, "b", "1", FACE, "", "c"], r"line 8: 'c': no more images are in FDDB-fold-01.txt"),
-        (["a", "1", FACE, "b\udcff"], r"line 4: .*the image b was expected"),
+        (["a", "1", "12,5 8 1.2 26.9 16.1 1", "b", "0"], r"line 3: .* expected face 1 of 1"),
+        (["a", "1", FACE, "b", "1", FACE, "", "c"], r"line 8: 'c'; expected no more images than in FDDB-fold-01.txt"),
+        (["a", "1", FACE, "b\udcff"], r"line 4: .* expected the image b"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

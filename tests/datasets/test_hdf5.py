@@ -186,9 +186,9 @@ def test_nothing_leads_out_of_the_file(tmp_path: Path) -> None:
         layout[...] = h5py.VirtualSource(str(secret), "g/data", shape=DATA.shape)
         file.create_virtual_dataset("virtual", layout)
     for name in ("link", "group/data", "soft"):
-        refused(path, "a link out of the file, which is not followed", name)
+        refused(path, "a link out of the file; expected an array in this file", name)
     for name in ("raw", "virtual"):
-        refused(path, "lies in other files, which are not opened", name)
+        refused(path, "is stored in other files, which are not opened", name)
     refused(path, "which are not opened")
 
 
@@ -213,8 +213,8 @@ def test_what_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
         file.create_dataset("rows", (1 << 40, 2), "f4", chunks=(1 << 10, 2))
     assert path.stat().st_size < 1 << 16
     refused(path, "max_bytes", "wide")
-    refused(path, "chunks of 16384 rows of .* bytes, above max_bytes", "chunk")
-    refused(path, "labels take more than max_bytes", "rows", "long")
+    refused(path, "chunks of 16384 rows of .* bytes; expected at most max_bytes", "chunk")
+    refused(path, "labels take .* bytes; expected at most max_bytes", "rows", "long")
     assert HDF5Dataset(path, "rows")[1 << 39].tolist() == [0, 0]
     refused(path, "max_bytes", "rows", max_bytes=100)
 
@@ -250,12 +250,12 @@ def test_what_is_no_array_of_numbers_is_reported(tmp_path: Path) -> None:
 def test_arrays_that_cannot_be_told_apart_need_names(tmp_path: Path) -> None:
     """Say which there are, and why it is not clear."""
     three = write(tmp_path / "3.h5", {"a": DATA, "b": DATA, "c": KINDS})
-    refused(three, r"one array of numbers, or two.*'a', 'b', 'c'")
-    refused(write(tmp_path / "0.h5", {"x": 1}), "there are no arrays of numbers")
+    refused(three, r"found 'a', 'b', 'c' in the file; expected one array of numbers, or two")
+    refused(write(tmp_path / "0.h5", {"x": 1}), "found no arrays of numbers")
     refused(write(tmp_path / "2.h5", {"a": KINDS, "b": KINDS}), "both could be the labels of the other")
     refused(write(tmp_path / "n.h5", {"a": DATA, "b": DATA}), "neither could be the labels of the other")
     refused(write(tmp_path / "l.h5", {"a": DATA, "b": KINDS[:50]}), "neither")
-    refused(three, "labels has a name but data has none", labels="c")
+    refused(three, "got labels=.* without data", labels="c")
     refused(three, "names of arrays", 7)  # type: ignore[arg-type]
     many = write(tmp_path / "m.h5", {f"{n:02}": KINDS for n in range(40)})
     refused(many, "'19', …")
@@ -264,14 +264,17 @@ def test_arrays_that_cannot_be_told_apart_need_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.where(np.arange(103) == 40, 2, TAGS.T).T, "a single 1 in each row, and zeros; row 40 has 0 ones among 4"),
+        (
+            np.where(np.arange(103) == 40, 2, TAGS.T).T,
+            "row 40 has 0 ones among 4 .*; expected one-hot rows",
+        ),
         (np.zeros((103, 4)), "row 0 has 0 ones"),
-        (KINDS + 0.5, "whole numbers of 64 bits; row 0 has"),
-        (np.where(np.arange(103) == 7, np.nan, KINDS), "row 7 has nan"),
-        (np.full(103, 2**63, np.uint64), "row 0 has 9223372036854775808"),
+        (KINDS + 0.5, "the label of row 0 is .*; expected integers of 64 bits"),
+        (np.where(np.arange(103) == 7, np.nan, KINDS), "row 7 is nan"),
+        (np.full(103, 2**63, np.uint64), "row 0 is 9223372036854775808"),
         (KINDS[:-1], "cannot be the labels of 103 rows: it has 102 rows"),
         (TAGS.T, "it has 4 rows of shape"),
-        (DATA, "one number a row, or a one-hot row"),
+        (DATA, "expected one number or one one-hot row for each row"),
     ],
 )
 def test_labels_that_are_none_are_reported_with_their_row(labels: Any, words: str, tmp_path: Path) -> None:
@@ -281,11 +284,11 @@ def test_labels_that_are_none_are_reported_with_their_row(labels: Any, words: st
 
 def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     """Tell a missing file from one that is something else, an older MATLAB's, or a damaged one."""
-    refused(tmp_path / "gone.h5", "no such file", error=MissingFile)
-    refused(tmp_path / "gone.h5", "no such file", error=FileNotFoundError)
-    refused(tmp_path, "not a file", error=UnreadableFile)
+    refused(tmp_path / "gone.h5", "cannot be opened: No such file", error=MissingFile)
+    refused(tmp_path / "gone.h5", "cannot be opened: No such file", error=FileNotFoundError)
+    refused(tmp_path, "it is a folder, a pipe or a device", error=UnreadableFile)
     os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", "not a file", error=UnreadableFile)
+    refused(tmp_path / "pipe", "it is a folder, a pipe or a device", error=UnreadableFile)
     for name, data, words in [
         ("empty", b"", "not an HDF5 file"),
         ("text", b"hello" * 1000, "not an HDF5 file"),
@@ -368,7 +371,7 @@ def test_the_file_is_opened_when_it_is_read_and_never_pickled(tmp_path: Path) ->
     dataset.close()
     assert held() == 0
     write(path, {"data": DATA[:50]})
-    with pytest.raises(UnreadableFile, match="has changed since the dataset was made"):
+    with pytest.raises(UnreadableFile, match="has changed since the dataset was constructed"):
         other[0]
     assert held() == 0
 

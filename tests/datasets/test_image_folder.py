@@ -145,7 +145,7 @@ def test_many_empty_classes_are_counted_not_listed(tmp_path: Path) -> None:
 
 def test_a_root_without_classes_says_what_to_do(tmp_path: Path) -> None:
     """Point to ImageFiles.under where the images lie directly in the root."""
-    with pytest.raises(MissingFile, match="a folder for each class was expected"):
+    with pytest.raises(MissingFile, match="expected a folder for each class"):
         ImageFolder(tmp_path)
     plant(tmp_path, ["1.jpg"])
     with pytest.raises(FileNotFoundError, match=r"ImageFiles\.under\(root\)"):

@@ -179,7 +179,7 @@ def test_labels_are_found_through_what_datasets_are_made_of() -> None:
     ]
     for nothing in ([1, 2], ArrayDataset(np.zeros(3)), ConcatDataset([arrays, [1]]), Subset([1], [0])):
         assert labels_of(nothing) is None
-    with pytest.raises(ArgumentError, match=r"a list does not tell its labels.*give them: labels="):
+    with pytest.raises(ArgumentError, match=r"a list has no labels; .*Pass them as labels="):
         PairedDataset([(1, 0)], arrays)
     (value, row), label = PairedDataset([("a", "cat")], [10, 20], labels=[7], other_labels=[8, 7])[0]
     assert (value, row, label) == ("a", 20, "cat")
@@ -212,7 +212,7 @@ def test_iterable_datasets_are_refused() -> None:
 def test_samples_and_rows_that_do_not_fit_are_reported() -> None:
     """Want pairs of anything and a label, and rows of one shape."""
     for sample, words in ((7, "an int"), ((1, 2, 3), "a tuple of 3")):
-        with pytest.raises(ArgumentError, match=f"sample 0 is {words}: bring them to"):
+        with pytest.raises(ArgumentError, match=f"sample 0 is {words}; expected a pair"):
             PairedDataset([sample], [1], labels=[0], other_labels=[0])[0]
     ragged = PairedDataset([(1, 0)], [np.zeros(n) for n in range(20)], 10, labels=[0], other_labels=[0] * 20)
     with pytest.raises(ArgumentError, match="rows drawn for sample 0 differ in shape"):

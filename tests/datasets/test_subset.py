@@ -180,10 +180,10 @@ def test_a_generator_fixes_the_split() -> None:
     ("lengths", "words"),
     [
         ([1, 2], "Sum of input lengths does not equal the length of the input dataset!"),
-        ([0.1], "must be whole numbers"),
-        ([1.1], "must be whole numbers"),
+        ([0.1], "lengths must be an integer from 0 up"),
+        ([1.1], "lengths must be an integer from 0 up"),
         ([1.5, -0.5], "Fraction at index 0 is not between 0 and 1"),
-        ([2.0, 2.0], "2.0 is a float"),
+        ([2.0, 2.0], "got 2.0. Pass numbers of samples"),
         ([-1, 5], "from 0 up; got -1"),
         ([], "Sum of input lengths"),
     ],

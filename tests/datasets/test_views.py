@@ -101,14 +101,14 @@ def test_a_filtered_run_resumes() -> None:
     ("ask", "message"),
     [
         (lambda: rows().filter(3), "filter: predicate is an int"),
-        (lambda: rows().filter(bool, by="row"), "filter: by='row' is unknown"),
+        (lambda: rows().filter(bool, by="row"), "filter: by must be one of 'sample', 'label'; got 'row'"),
         (lambda: hr.ArrayDataset(np.zeros(3)).filter(bool, by="label"), "has no labels"),
         (lambda: rows().take(-1), "take: count must be an integer from 0 up; got -1"),
         (lambda: rows().skip(1.5), "skip: count must be an integer from 0 up; got 1.5"),
         (lambda: rows().repeat(0), "repeat: times must be an integer from 1 up; got 0"),
         (lambda: rows().repeat(None), "repeat: times must be an integer from 1 up; got None"),
-        (lambda: rows().shard(3, 3), "shard: index=3 with count=3"),
-        (lambda: rows().shard("1", 3), "shard: index must be an integer from 0 up; got '1'"),
+        (lambda: rows().shard(3, 3), "shard: index must be an integer from 0 to 2; got 3"),
+        (lambda: rows().shard("1", 3), "shard: index must be an integer from 0 to 2; got '1'"),
         (lambda: rows().zip([1]), "Size mismatch between datasets"),
     ],
 )

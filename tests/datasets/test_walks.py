@@ -103,7 +103,7 @@ def test_a_list_of_generators_gives_a_walk_for_each() -> None:
             assert row.tobytes() == random_walk_array(0.5, 1, 2, n, rng=rng).tobytes()
     assert random_walk_array([0, 0], [0, 0], PAIR, 30, rng=np.random.default_rng(1).spawn(3)).shape == (3, 30, 2)
     assert random_walk_array(0, 0, 1, 30, rng=[]).shape == (0, 30)
-    with pytest.raises(ArgumentError, match="one is in the list twice"):
+    with pytest.raises(ArgumentError, match="one generator is in the list twice"):
         random_walk_array(0, 0, 1, 30, rng=[np.random.default_rng(0)] * 2)
 
 
@@ -168,7 +168,7 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((0, 0, -1, 5), "sigma2 is a variance and must not be negative; got -1"),
+        ((0, 0, -1, 5), "sigma2 must be a variance, from 0 up; got -1"),
         ((0, 0, NAN, 5), "sigma2 must be a finite number; got nan"),
         ((0, 0, "1", 5), "sigma2 must be a finite number; got '1'"),
         ((NAN, 0, 1, 5), "mu must be a finite number"),
@@ -191,8 +191,8 @@ def test_bad_parameters_are_reported_before_a_step_is_made(arguments: tuple[Any,
 @pytest.mark.parametrize(
     ("covariance", "words"),
     [
-        ([[1, 2], [2, 1]], "positive semi-definite, .* smallest eigenvalue is -1"),
-        ([[1, 0.5], [0.4, 1]], r"symmetric; at \[0, 1\] it has 0.5, at \[1, 0\] 0.4"),
+        ([[1, 2], [2, 1]], "smallest eigenvalue .* is -1: .*; expected a positive semi-definite"),
+        ([[1, 0.5], [0.4, 1]], r"0.5 at \[0, 1\], but 0.4 at \[1, 0\]; expected a symmetric matrix"),
         ([[1, NAN], [NAN, 1]], "finite numbers"),
         ([[-1, 0], [0, 1]], "positive semi-definite"),
         ([[1]], "2 x 2 matrix"),
@@ -296,7 +296,7 @@ def test_a_dataset_with_a_seed_gives_the_same_walks_always() -> None:
         ({"window": 4, "horizon": 0}, "horizon"),
         ({"window": 4, "stride": -1}, "stride"),
         ({"walks": -1}, "walks must be an integer from 0 up"),
-        ({"window": 8, "horizon": 3}, "too short for a window of 8 and a horizon of 3: n must be 11 or more"),
+        ({"window": 8, "horizon": 3}, "too short for a window of 8 and a horizon of 3; expected n=11 or more"),
         ({"seed": -1}, "seed must be an integer"),
     ],
 )

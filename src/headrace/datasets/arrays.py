@@ -13,8 +13,9 @@ from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
 from headrace.datasets.memory_maps import MappedRows, Sent, mapped_rows
 from headrace.datasets.source import Arrays
-from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
+from headrace.errors import ArgumentError, BadFile, UnreadableFile
 from headrace.interop.keys import places, whole
+from headrace.storage.files import unopened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from headrace.context.memory import Empty
+
+NPY, FIX = "a .npy file", "Fix the path."
 
 
 class ArrayDataset(Dataset[Any]):
@@ -59,7 +62,12 @@ class ArrayDataset(Dataset[Any]):
 
     def __init__(self, *arrays: ArrayLike | str | os.PathLike[str]) -> None:
         if not arrays:
-            raise ArgumentError("ArrayDataset needs at least one array")
+            raise ArgumentError(
+                "ArrayDataset got no arrays",
+                found=0,
+                expected="at least one array",
+                cure="Pass an array, or the path of a .npy file.",
+            )
         self._files = {
             number: os.path.abspath(array)  # noqa: PTH100  a folder that changes its place would be another file
             for number, array in enumerate(arrays)
@@ -73,17 +81,7 @@ class ArrayDataset(Dataset[Any]):
     def _hold(self, arrays: list[NDArray[Any]]) -> None:
         self.arrays = tuple(arrays)
         for number, array in enumerate(self.arrays):
-            if isinstance(array, np.ma.MaskedArray):
-                raise ArgumentError(
-                    f"array {number} of ArrayDataset is masked, and a batch has no mask; fill it first: array.filled(0)"
-                )
-            if array.ndim == 0:
-                raise ArgumentError(f"array {number} of ArrayDataset has no rows: its shape is (); give at least 1-D")
-            if array.dtype.hasobject:
-                raise ArgumentError(f"array {number} of ArrayDataset holds Python objects; give it a number's dtype")
-            if len(array) != len(self.arrays[0]):
-                lengths = ", ".join(str(len(a)) for a in self.arrays[: number + 1])
-                raise ArgumentError(f"the arrays of ArrayDataset must have equal lengths; found {lengths}, …")
+            _check(array, number, len(self.arrays[0]) if self.arrays[0].ndim else 0)
         maps = [mapped_rows(array, self._files.get(number)) for number, array in enumerate(self.arrays)]
         self._maps: list[MappedRows | None] | None = maps if any(maps) else None
         bare = self._bare and len(self.arrays) == 1
@@ -163,23 +161,55 @@ def _array(array: Any, number: int) -> NDArray[Any]:
     try:
         return np.asanyarray(array)  # any: a memory-mapped array must stay one
     except Exception as error:  # what a framework raises for arrays on a device or in a graph
-        raise ArgumentError(f"array {number} of ArrayDataset cannot be made an array of NumPy: {error}") from error
+        raise ArgumentError(
+            f"array {number} of ArrayDataset cannot be converted to NumPy: {error}",
+            found=array,
+            expected="an array on the CPU, or nested sequences of one shape",
+            cure="Convert it to a NumPy array first.",
+        ) from error
+
+
+def _check(array: NDArray[Any], number: int, length: int) -> None:
+    name = f"array {number} of ArrayDataset"
+    if isinstance(array, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"{name} is masked",
+            found="numpy.ma.MaskedArray",
+            expected="an array without a mask, since a batch has none",
+            cure="Fill it first: array.filled(0).",
+        )
+    if array.ndim == 0:
+        raise ArgumentError(
+            f"{name} has no rows: its shape is ()",
+            found=(),
+            expected="an array of at least one axis",
+            cure="Give it an axis of rows: array[None].",
+        )
+    if array.dtype.hasobject:
+        raise ArgumentError(
+            f"{name} holds Python objects: its dtype is {array.dtype}",
+            found=str(array.dtype),
+            expected="a dtype of numbers, times or fixed-length strings",
+            cure="Convert it with array.astype(dtype).",
+        )
+    if len(array) != length:
+        raise ArgumentError(
+            f"{name} has {len(array)} rows, and array 0 has {length}",
+            found=len(array),
+            expected="arrays of equal lengths",
+            cure="Give each array one row a sample.",
+        )
 
 
 def _mapped(path: str) -> NDArray[Any]:
     """Open a ``.npy`` file; what is in it is read when its rows are."""
     if Path(path).is_fifo():  # whose other end would be waited for
-        raise UnreadableFile(f"{path}: it is a pipe; a .npy file was expected. Fix the path.")
+        raise UnreadableFile("it is a pipe", path=path, expected=NPY, cure=FIX)
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        kind = MissingFile if isinstance(error, FileNotFoundError) else UnreadableFile
-        unread = kind(f"{path}: cannot be opened: {error.strerror or error}; a .npy file was expected. Fix the path.")
-        unread.errno = error.errno
-        raise unread from error
+        raise unopened(path, error, expected=NPY, cure=FIX) from error
     except Exception as error:  # NumPy raises anything on strangers' bytes
-        said = str(error).rstrip(".")
-        raise BadFile(
-            f"{path}: no .npy file of numbers that can be mapped: {said}. Write it with numpy.save."
-        ) from error
+        what = f"cannot be memory-mapped: {str(error).rstrip('.')}"
+        raise BadFile(what, path=path, expected=f"{NPY} of numbers", cure="Write it with numpy.save.") from error
     return array

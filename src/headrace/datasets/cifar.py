@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import flag
+from headrace.checks import flag, kind_of, shown
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.images import as_folder
 from headrace.datasets.pickled_data import read_pickle
-from headrace.errors import BadFile, HeadraceError, MissingFile, UnreadableFile
-from headrace.storage.files import read_file
+from headrace.errors import BadFile, HeadraceError, MissingFile, SampleError
+from headrace.storage.files import read_file, unopened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,8 +179,8 @@ class CifarDataset(ArrayDataset):
                 return source
         looked = ", ".join(str(file.relative_to(root)) for file, _, _ in candidates)
         other = any(_is_file(file) for file, _, _ in cls._candidates(root, train=not train))
-        cure = f"train={not train} would find its files" if other else f"download it from {HOME}; headrace does not"
-        raise MissingFile(f"{root}: no {cls.__name__} here. Looked for {looked}; {cure}.")
+        cure = f"Pass train={not train}, whose files are there." if other else f"Download it from {HOME}."
+        raise MissingFile(f"no {cls.__name__} here", path=str(root), expected=f"one of {looked}", cure=cure)
 
 
 class CIFAR10(CifarDataset):
@@ -269,16 +269,21 @@ class _Archive:
             with self.place.open("rb") as file:
                 found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         except OSError as error:
-            raise UnreadableFile(f"{self.place}: cannot be read: {error.strerror}.") from error
+            raise self._unread(error) from error
         known = {layout.md5: layout.archive for layout in (*CIFAR10_LAYOUTS, *CIFAR100_LAYOUTS)}
         expected = {layout.md5: f"{layout.md5} ({layout.archive})" for layout in self.layouts}
         if found not in expected:
             called = f" ({known[found]})" if found in known else ""
             raise BadFile(
-                f"{self.place}: its MD5 is {found}{called}, where {' or '.join(expected.values())} was expected: "
-                f"it is cut short, changed, or another archive. Download it again from {HOME}, or accept it "
-                "as it is with verify=False."
+                f"its MD5 is {found}{called}: it is cut short, changed, or another archive",
+                path=str(self.place),
+                found=found,
+                expected=" or ".join(expected.values()),
+                cure=f"Download it again from {HOME}, or pass verify=False to accept it as it is.",
             )
+
+    def _unread(self, error: OSError) -> SampleError:
+        return unopened(str(self.place), error, expected="a .tar.gz", cure="Fix the path or its permissions.")
 
     def files(self, kind: str, *, train: bool) -> Iterator[tuple[Layout, str, bytes]]:
         """Yield the files that hold a split and the names of its classes, in each layout, in the archive's order."""
@@ -309,9 +314,12 @@ class _Archive:
             raise
         except Exception as error:  # gzip and tarfile raise anything on strangers' bytes
             if isinstance(error, OSError) and error.errno is not None:
-                raise UnreadableFile(f"{self.place}: cannot be read: {error.strerror}.") from error
+                raise self._unread(error) from error
             raise BadFile(
-                f"{self.place}: no whole .tar.gz ({str(error) or type(error).__name__}). Download it again from {HOME}."
+                f"cannot be unpacked: {str(error) or type(error).__name__}",
+                path=str(self.place),
+                expected="a whole .tar.gz",
+                cure=f"Download it again from {HOME}.",
             ) from error
 
 
@@ -338,7 +346,7 @@ def _read(
         _, parts = found.setdefault(layout.folder, (layout, {}))
         place = str(source.place / name)
         if name in parts:
-            raise BadFile(f"{place}: it is in the archive twice.")
+            raise _damaged(place, "it is in the archive twice", "each file once")
         parse = _classes if name == layout.names[kind][0] else _rows
         parts[name] = parse(data, layout, kind, place)
     layouts = source.layouts if isinstance(source, _Archive) else (source.layout,)
@@ -352,8 +360,10 @@ def _read(
             return *_joined([parts.pop(name) for name in needed[1:]], classes, source.place), classes
     closest: list[str] = min(lacking, key=len)
     raise MissingFile(
-        f"{source.place}: of the {'train' if train else 'test'} split, {', '.join(closest)} "
-        "not found. Download or extract it again, or choose the other split."
+        f"of the {'train' if train else 'test'} split, {', '.join(closest)} not found",
+        path=str(source.place),
+        expected="all files of the split",
+        cure="Download or extract it again, or choose the other split.",
     )
 
 
@@ -363,17 +373,20 @@ def _rows(data: bytes, layout: Layout, kind: str, place: str) -> tuple[NDArray[n
     if isinstance(where, int):
         size = len(layout.labels) + PIXELS
         if len(data) % size:
-            raise BadFile(f"{place}: {len(data)} bytes, no whole number of records of {size}. Bring back the original.")
+            raise _damaged(place, f"{len(data)} bytes", f"a whole number of records of {size} bytes")
         records = np.frombuffer(data, np.uint8).reshape(-1, size)
         return records[:, -PIXELS:], records[:, where].astype(np.int64)
     content = _content(data, place)
     pixels, labels = content.get("data"), content.get(where)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
-        raise BadFile(f"{place}: no uint8 array of shape (n, {PIXELS}) under 'data'. Bring back the original.")
-    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
-        raise BadFile(f"{place}: no list of labels under {where!r}. Bring back the original.")
+        raise _damaged(place, f"'data' is {_described(pixels)}", f"a uint8 array of shape (n, {PIXELS})")
+    if not isinstance(labels, list):
+        raise _damaged(place, f"{where!r} is {_described(labels)}", "a list of labels")
+    odd = [label for label in labels if type(label) is not int or not 0 <= label < 256]
+    if odd:
+        raise _damaged(place, f"{where!r} has the label {shown(odd[0])}", "labels from 0 to 255")
     if len(labels) != len(pixels):
-        raise BadFile(f"{place}: {len(pixels)} images and {len(labels)} labels. Bring back the original.")
+        raise _damaged(place, f"{len(pixels)} images and {len(labels)} labels", "one label an image")
     return pixels, np.array(labels, np.int64)
 
 
@@ -383,14 +396,14 @@ def _classes(data: bytes, layout: Layout, kind: str, place: str) -> list[str]:
         return data.decode("utf-8", "replace").split()
     names = _content(data, place).get(layout.names[kind][1])
     if not isinstance(names, list) or not all(isinstance(name, (str, bytes)) for name in names):
-        raise BadFile(f"{place}: no list of names under {layout.names[kind][1]!r}. Bring back the original.")
+        raise _damaged(place, f"{layout.names[kind][1]!r} is {_described(names)}", "a list of class names")
     return [_text(name) for name in names]
 
 
 def _content(data: bytes, place: str) -> dict[str, Any]:
     content = read_pickle(data, place)
     if not isinstance(content, dict):
-        raise BadFile(f"{place}: a pickle of {type(content).__name__}, where a dict was expected.")
+        raise _damaged(place, f"a pickle of {kind_of(content)}", "a dict")
     return {_text(key): value for key, value in content.items()}
 
 
@@ -403,7 +416,11 @@ def _joined(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = np.concatenate([part for _, part in parts])
     if labels.size and labels.max() >= len(classes):
-        raise BadFile(f"{place}: a label is {labels.max()}, and there are {len(classes)} classes.")
+        raise _damaged(
+            place,
+            f"a label is {labels.max()}",
+            f"labels from 0 to {len(classes) - 1}, as there are {len(classes)} classes",
+        )
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
     begin = 0
     while parts:
@@ -415,7 +432,7 @@ def _joined(
 
 def _check_count(place: Path, count: int) -> None:
     if count > MOST_MEMBERS:
-        raise BadFile(f"{place}: more than {MOST_MEMBERS} files, where ten or fewer were expected.")
+        raise _damaged(place, f"more than {MOST_MEMBERS} files", "ten or fewer")
 
 
 def _is_file(path: Path) -> bool:
@@ -425,4 +442,12 @@ def _is_file(path: Path) -> bool:
 
 def _check_size(place: Path, size: int, limit: int = MOST_OF_A_FILE) -> None:
     if size > limit:
-        raise BadFile(f"{place}: more than {limit >> 20} MiB, which nothing of CIFAR has. Bring back the original.")
+        raise _damaged(place, f"more than {limit >> 20} MiB", "a file of CIFAR, which is smaller")
+
+
+def _damaged(place: Path | str, what: str, expected: str) -> BadFile:
+    return BadFile(what, path=str(place), expected=expected, cure=f"Download it again from {HOME}.")
+
+
+def _described(value: object) -> str:
+    return f"an array of {value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else kind_of(value)

@@ -42,7 +42,12 @@ class ConcatDataset(Dataset[T_co]):
     def __init__(self, datasets: Iterable[Indexed]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
-            raise UnusableArgument("datasets should not be an empty iterable")
+            raise UnusableArgument(
+                "datasets should not be an empty iterable",
+                found=0,
+                expected="at least one dataset",
+                cure="Pass the datasets as one list: ConcatDataset([a, b]).",
+            )
         for number, dataset in enumerate(self.datasets):
             protocol.check_indexed("ConcatDataset", dataset, number, error=UnusableArgument)
         self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
@@ -138,8 +143,10 @@ class ConcatDataset(Dataset[T_co]):
             if found is None or found != columns:
                 raise CollateError(
                     f"ConcatDataset: read_batch of dataset {part} returned {found}, and that of dataset "
-                    f"{next(iter(pieces))} {columns}; the same arrays were expected of all. Let these datasets declare "
-                    "their `columns`, or leave out read_batch"
+                    f"{next(iter(pieces))} {columns}",
+                    found=str(found),
+                    expected="arrays of the same shapes and dtypes from all datasets",
+                    cure="Let these datasets declare their `columns`, or remove read_batch.",
                 )
             batch = batch or [empty((len(keys), *shape), dtype) for dtype, shape in columns.rows]
             for filled, column in zip(batch, columns.arrays(piece), strict=True):
@@ -175,7 +182,10 @@ class ConcatDataset(Dataset[T_co]):
         if index < 0:
             if -index > size:
                 raise ArgumentError(
-                    f"absolute value of index should not exceed dataset length: the index is {index}, the length {size}"
+                    f"absolute value of index should not exceed dataset length; got {index}, the length is {size}",
+                    found=index,
+                    expected=f"an index from {-size} to {size - 1}",
+                    cure="Count from -1, the last sample, down.",
                 )
             index += size
         if index >= size:
@@ -201,10 +211,18 @@ class StackDataset(Dataset[T_co]):
         if args and kwargs:
             raise ArgumentError(
                 "Supported either tuples (datasets given by position) or dicts (datasets given by name), "
-                f"but both were given: {len(args)} without a name, and {', '.join(kwargs)}"
+                f"but both were given: {len(args)} without a name, and {', '.join(kwargs)}",
+                found=tuple(kwargs),
+                expected="one of the two",
+                cure="Name all datasets, or none.",
             )
         if not args and not kwargs:
-            raise ArgumentError("At least one dataset should be passed")
+            raise ArgumentError(
+                "At least one dataset should be passed",
+                found=0,
+                expected="datasets of equal lengths",
+                cure="Pass the datasets one by one: StackDataset(a, b).",
+            )
         self.datasets: tuple[Indexed, ...] | dict[str, Indexed] = args or kwargs
         named: dict[Any, Indexed] = {**kwargs} or dict(enumerate(args))
         for name, dataset in named.items():
@@ -212,7 +230,12 @@ class StackDataset(Dataset[T_co]):
         lengths = {name: len(dataset) for name, dataset in named.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-            raise ArgumentError(f"Size mismatch between datasets; they must have one length, and have {found}")
+            raise ArgumentError(
+                f"Size mismatch between datasets: their lengths are {found}",
+                found=found,
+                expected="one length",
+                cure="Take as many samples of each: dataset.take(count).",
+            )
         self._length = next(iter(lengths.values()))
 
     @property

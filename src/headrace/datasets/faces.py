@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import flag, integer
+from headrace.checks import flag, integer, refused, shown
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
@@ -31,6 +31,8 @@ FOLDS = range(1, 11)
 
 ENDING = ".jpg"
 """The ending that FDDB's lists leave out of file names."""
+
+AGAIN = "Correct the line, or download the annotations again."
 
 ON_A_SHEET = 12
 """How many images a contact sheet has by default."""
@@ -153,7 +155,12 @@ class FaceDataset(Dataset[Any]):
         folds = self.folds
         present = np.unique(folds)
         if len(present) < 2:
-            raise ArgumentError(f"cross-validation needs images of two folds or more; here are {len(present)}")
+            raise ArgumentError(
+                f"cross-validation got images of {len(present)} folds",
+                found=len(present),
+                expected="images of two folds or more",
+                cure="Read more folds: FaceDataset.fddb(images, annotations, folds=range(1, 11)).",
+            )
         return ((Subset(self, np.flatnonzero(folds != n)), Subset(self, np.flatnonzero(folds == n))) for n in present)
 
     def save_sheet(self, path: str | os.PathLike[str], indices: Iterable[int] | None = None) -> None:
@@ -166,7 +173,12 @@ class FaceDataset(Dataset[Any]):
         output = Path(path)
         alike = (index for index, own in enumerate(self._files.paths) if own.endswith(output.name))
         if output.exists() and any(Path(own).exists() and output.samefile(own) for own in map(self.path, alike)):
-            raise ArgumentError(f"{output} is one of the images: save the sheet under another name")
+            raise ArgumentError(
+                "it is one of the images",
+                path=str(output),
+                expected="a path that no image has",
+                cure="Save the sheet under another name.",
+            )
         cards, faces = [], 0
         for index in range(min(ON_A_SHEET, len(self))) if indices is None else indices:
             image, detail, ellipses = self._read(index), "", np.empty((0, 5))
@@ -222,7 +234,11 @@ class FaceDataset(Dataset[Any]):
 
     def _annotated(self) -> _Annotations:
         if self._annotations is None:
-            raise ArgumentError("this FaceDataset has no annotations: FaceDataset.fddb(images, annotations) reads them")
+            raise ArgumentError(
+                "this FaceDataset has no annotations",
+                expected="a dataset with ellipses",
+                cure="Read them with FaceDataset.fddb(images, annotations).",
+            )
         return self._annotations
 
 
@@ -243,7 +259,12 @@ def ellipse_boxes(ellipses: ArrayLike, size: tuple[int, int] | None = None) -> N
     if given.size == 0:
         given = given.reshape(-1, 5)
     if given.ndim != 2 or given.shape[1] != 5:
-        raise ArgumentError(f"ellipses must be of shape (n, 5); got {given.shape}")
+        raise ArgumentError(
+            f"ellipses must be of shape (n, 5); got {given.shape}",
+            found=given.shape,
+            expected="shape (n, 5)",
+            cure="Give each ellipse as major radius, minor radius, angle, centre x and centre y.",
+        )
     major, minor, angle, x, y = given.T
     # The farthest point along an axis: the length of what the two radii contribute to it, which are at right angles.
     half_width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
@@ -287,15 +308,15 @@ def _records(folder: Path, fold: int) -> Iterator[_Record]:
     file = folder / f"FDDB-fold-{fold:02}-ellipseList.txt"
     lines = _Lines(file)
     for number, name in _Lines(folder / f"FDDB-fold-{fold:02}.txt"):
-        line = lines.next(f"the image {name}, of line {number} of FDDB-fold-{fold:02}.txt, was expected")
-        if line != name:
-            raise lines.unclear(f"the image {name} was expected, of line {number} of FDDB-fold-{fold:02}.txt")
-        count = lines.next("a number of faces was expected")
+        expected = f"the image {name}, from line {number} of FDDB-fold-{fold:02}.txt"
+        if lines.next(expected) != name:
+            raise lines.unclear(expected)
+        count = lines.next("a number of faces")
         if not count.isdecimal() or len(count) > 9:
-            raise lines.unclear("a number of faces was expected")
+            raise lines.unclear("a number of faces, from 0 up")
         yield _Record(name, fold, [lines.ellipse(each, int(count)) for each in range(1, int(count) + 1)])
     for _ in lines:
-        raise lines.unclear(f"no more images are in FDDB-fold-{fold:02}.txt")
+        raise lines.unclear(f"no more images than in FDDB-fold-{fold:02}.txt")
 
 
 class _Lines:
@@ -316,38 +337,37 @@ class _Lines:
         """Return the next line."""
         for _, line in self:
             return line
-        raise ListFileError(f"{self._file}: it ends after line {self._number}, {self._line[:80]!r}: {expected}.")
+        what = f"it ends after line {self._number}, {shown(self._line)}"
+        raise ListFileError(what, path=str(self._file), found=self._line, expected=expected, cure=AGAIN)
 
-    def unclear(self, reason: str) -> ListFileError:
+    def unclear(self, expected: str) -> ListFileError:
         """Return the error for the line that was read last."""
-        return unclear(self._file, self._number, self._line, reason)
+        return unclear(self._file, self._number, self._line, "", expected, AGAIN)
 
     def ellipse(self, number: int, count: int) -> list[float]:
         """Read an ellipse."""
-        expected = "major radius, minor radius, angle, centre x, centre y and 1 were expected"
-        fields = self.next(f"face {number} of {count} was expected").split()
+        fields = self.next(f"face {number} of {count}").split()
         try:
             values = [float(field) for field in fields]
         except ValueError:
             values = []
         if len(values) != 6 or not all(map(math.isfinite, values)) or min(values[:2]) <= 0:
-            raise self.unclear(f"{expected}, for face {number} of {count}: six numbers, the radii above 0")
+            raise self.unclear(
+                f"face {number} of {count} in six numbers: major and minor radius above 0, angle, centre x, centre y, 1"
+            )
         return values[:5]
 
 
 def _window(start: int, limit: int | None) -> slice:
-    for name, value in (("start", start), ("limit", limit)):
-        if value is None and name == "limit":
-            continue
-        integer(name, value, least=0)
-    return slice(start, None if limit is None else start + limit)
+    first = integer("start", start, least=0)
+    return slice(first, None if limit is None else first + integer("limit", limit, least=0))
 
 
 def _folds(folds: Iterable[int]) -> list[int]:
     try:
         chosen = [operator.index(fold) for fold in folds]
     except TypeError as error:
-        raise ArgumentError(f"folds must be numbers from 1 to 10; got {folds!r}") from error
+        raise refused("folds", folds, "a list of numbers from 1 to 10", "Pass folds=[1, 2].") from error
     if not chosen or not set(chosen) <= set(FOLDS) or len(set(chosen)) < len(chosen):
-        raise ArgumentError(f"folds must be numbers from 1 to 10, each once; got {chosen}")
+        raise refused("folds", chosen, "numbers from 1 to 10, each once", "Leave folds= out for all ten.")
     return chosen

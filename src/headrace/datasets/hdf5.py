@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import flag, integer
+from headrace.checks import flag, integer, refused, shown
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.unchanged import Unchanged
-from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
+from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, UnreadableFile, missing
 from headrace.interop.keys import places as places_of
+from headrace.storage.files import unopened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ LABELS = 1 << 22
 
 LINKS = 16
 """Links within a file that are followed, one to the next, before they are taken for a circle."""
+
+HDF5 = "an HDF5 or MATLAB v7.3 file"
 
 HEAD = 1024
 """Rows that are looked at to tell labels from data."""
@@ -96,13 +99,18 @@ class HDF5Dataset(Dataset[Any]):
         max_bytes: int = 1 << 30,
     ) -> None:
         if labels is not None and data is None:
-            raise ArgumentError("HDF5Dataset: labels has a name but data has none; name both, or neither")
+            raise ArgumentError(
+                f"HDF5Dataset got labels={shown(labels)} without data",
+                found=labels,
+                expected="names of both arrays, or of neither",
+                cure="Pass data= too.",
+            )
         self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100  workers may start in another folder
         self._cache_bytes = integer("cache_bytes", cache_bytes, least=0)
         self._max_bytes = integer("max_bytes", max_bytes, least=1)
         self._readers: dict[int, _Reader] = {}
         self._labels: NDArray[np.int64] | None = None
-        with _opened(self._path) as file, _told(self._path):
+        with _opened(self._path) as file, _located(self._path):
             names = _found(self._path, file) if data is None else [data] if labels is None else [data, labels]
             arrays = [_array(self._path, file, name, transposed, self._max_bytes) for name in names]
             if len(arrays) == 2 and data is None:
@@ -225,13 +233,16 @@ class _Array:
         values = stored[..., start:stop].T if self.turned else stored[start:stop]
         return np.ascontiguousarray(values, dtype=self.dtype)
 
-    def check_same(self, place: str, stored: Any) -> None:
+    def check_same(self, path: str, stored: Any) -> None:
         """Raise if what is in the file is no longer what was checked."""
-        _check_storage(place, stored)
+        place = f"{path}:{self.name}"
+        _check_storage(path, place, stored)
         if (stored.shape, stored.dtype.newbyteorder("=")) != (self.shape, self.dtype):
             raise UnreadableFile(
-                f"{place} has changed since the dataset was made: it was {self.dtype} of {self.shape}, and is "
-                f"{stored.dtype} of {stored.shape}; construct the dataset again"
+                f"{place} has changed since the dataset was constructed: it is {stored.dtype} of {stored.shape}",
+                path=path,
+                expected=f"{self.dtype} of {self.shape}",
+                cure="Construct the dataset again.",
             )
 
 
@@ -260,7 +271,7 @@ class _Reader:
             stop = min(start + self._array.block, self._array.rows)
             place = f"{self._path}:{self._array.name}[{row}]"
             self._facts.check(place)
-            with _told(f"{self._path}:{self._array.name}[{start}:{stop}]"):
+            with _located(self._path, f":{self._array.name}[{start}:{stop}]"):
                 block = self._array.read(self._stored, start, stop)
             self._facts.check(place)  # it may have been cut meanwhile
             if block.nbytes <= self._cache_bytes:
@@ -281,10 +292,10 @@ class _Reader:
     def _open(self) -> None:
         file = _h5py_file(self._path)
         try:
-            with _told(self._path):
+            with _located(self._path):
                 self._facts = Unchanged.of(self._path)
                 stored = _resolved(self._path, file, self._array.name)
-                self._array.check_same(f"{self._path}:{self._array.name}", stored)
+                self._array.check_same(self._path, stored)
         except BaseException:
             file.close()
             raise
@@ -310,34 +321,40 @@ def _h5py_file(path: str) -> Any:
     except ImportError:
         raise missing("h5py", extra="hdf5", purpose="reading HDF5 files") from None
     if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever
-        raise UnreadableFile(f"{path}: not a file; an HDF5 or MATLAB v7.3 file was expected")
+        raise UnreadableFile("it is a folder, a pipe or a device", path=path, expected=HDF5, cure="Fix the path.")
     try:
         with Path(path).open("rb") as raw:  # the errors that this raises are clearer than HDF5's
             begin = raw.read(128)
-    except FileNotFoundError as error:
-        raise MissingFile(f"{path}: no such file; an HDF5 or MATLAB v7.3 file was expected") from error
     except OSError as error:
-        raise UnreadableFile(f"{path}: cannot be opened: {error.strerror}") from error
+        raise unopened(path, error, expected=HDF5, cure="Fix the path or its permissions.") from error
     try:
         return h5py.File(path, "r", locking="best-effort")
     except (OSError, RuntimeError, ValueError) as error:
         if begin.startswith(b"MATLAB 5.0"):
             raise UnreadableFile(
-                f"{path}: a MATLAB file older than version 7.3, which is no HDF5; save it with '-v7.3' in MATLAB, or "
-                "read it with scipy.io.loadmat and use ArrayDataset"
+                "a MATLAB file older than version 7.3",
+                path=path,
+                expected=HDF5,
+                cure="Save it with '-v7.3' in MATLAB, or read it with scipy.io.loadmat and use ArrayDataset.",
             ) from error
-        raise UnreadableFile(f"{path}: not an HDF5 file, or a damaged one: {error}") from error
+        cure = "Check the path, or write the file again."
+        raise UnreadableFile(f"not an HDF5 file, or damaged: {error}", path=path, expected=HDF5, cure=cure) from error
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Say where, in an error of ours, what h5py raises of any kind."""
+def _located(path: str, part: str = "") -> Iterator[None]:
+    """Raise what h5py raises, of any kind, as an error of ours that names the file and the part of it."""
     try:
         yield
-    except (ArgumentError, UnreadableFile):
+    except HeadraceError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise UnreadableFile(f"{place}: cannot be read: {error}; the file may be damaged") from error
+        raise UnreadableFile(
+            f"{path}{part}: cannot be read: {error}",
+            path=path,
+            expected="a whole HDF5 file",
+            cure="The file may be damaged: write or copy it again.",
+        ) from error
 
 
 def _resolved(path: str, file: Any, name: str) -> Any:
@@ -358,27 +375,42 @@ def _resolved(path: str, file: Any, name: str) -> Any:
         elif isinstance(link, h5py.HardLink):
             node = node[part]
         elif link is None:
-            raise ArgumentError(f"{path}: no array {name!r} in it; there are {_listed(_numbers(file))}")
+            raise _refused(path, file, name, f"no array {name!r} in it")
         else:
             kind = "links in a circle" if isinstance(link, h5py.SoftLink) else "a link out of the file"
-            raise ArgumentError(f"{path}: {name!r} is {kind}, which is not followed; copy the array into this file")
+            raise ArgumentError(
+                f"{name!r} is {kind}",
+                path=path,
+                found=name,
+                expected="an array in this file",
+                cure="Copy the array into this file.",
+            )
     if not isinstance(node, h5py.Dataset):
-        raise ArgumentError(f"{path}: {name!r} is a group, no array; there are {_listed(_numbers(file))}")
+        raise _refused(path, file, name, f"{name!r} is a group")
     return node
+
+
+def _refused(path: str, file: Any, name: str, what: str) -> ArgumentError:
+    expected = f"an array of numbers: {_listed(_numbers(file))}"
+    return ArgumentError(what, path=path, found=name, expected=expected, cure="Pass data= and labels= by these names.")
 
 
 def _array(path: str, file: Any, name: str, transposed: bool | None, max_bytes: int) -> _Array:
     """Check an array of the file, and say how it is to be read."""
     if not isinstance(name, str):
-        raise ArgumentError(f"HDF5Dataset: data and labels are names of arrays in the file; got {name!r}")
+        raise refused(
+            "HDF5Dataset: data and labels",
+            name,
+            "names of arrays in the file",
+            "Pass text, such as 'group/array'.",
+            ArgumentTypeError,
+        )
     stored = _resolved(path, file, name)
     place = f"{path}:{name}"
-    _check_storage(place, stored)
+    _check_storage(path, place, stored)
     kind = _kind(stored)
     if kind is not None:
-        raise ArgumentError(
-            f"{place} holds {kind}; an array of numbers was expected. There are {_listed(_numbers(file))}"
-        )
+        raise _refused(path, file, name, f"{place} holds {kind}")
     matlab = "MATLAB_class" in stored.attrs
     turned = matlab if transposed is None else flag("transposed", transposed)
     dtype = stored.dtype.newbyteorder("=")
@@ -392,20 +424,31 @@ def _array(path: str, file: Any, name: str, transposed: bool | None, max_bytes: 
     if max(row * block, whole) > max_bytes:
         what = f"chunks of {chunk} rows" if chunks else "rows"
         raise ArgumentError(
-            f"{place}: {what} of {max(row * block, whole):,} bytes, above max_bytes={max_bytes:,}; raise it if that is "
-            "meant, or write the array in smaller chunks"
+            f"{place}: {what} of {max(row * block, whole):,} bytes",
+            path=path,
+            found=max(row * block, whole),
+            expected=f"at most max_bytes={max_bytes:,}",
+            cure="If you trust the file, raise the limit. Otherwise write the array in smaller chunks.",
         )
     return replace(array, block=block)
 
 
-def _check_storage(place: str, stored: Any) -> None:
+def _check_storage(path: str, place: str, stored: Any) -> None:
     if stored.is_virtual or stored.external:
-        raise ArgumentError(f"{place} lies in other files, which are not opened; copy the array into this one")
+        raise ArgumentError(
+            f"{place} is stored in other files, which are not opened",
+            path=path,
+            expected="an array within its file",
+            cure="Copy the array into this file.",
+        )
     for code in _filters(stored):
         if code not in BUILT_IN:
             raise ArgumentError(
-                f"{place} needs filter {code}, which HDF5 would have to load from a library; "
-                f"write it with one of {', '.join(BUILT_IN.values())} (compression='gzip' or 'lzf')"
+                f"{place} needs filter {code}, which HDF5 would have to load from a library",
+                path=path,
+                found=code,
+                expected=f"filters of HDF5 itself: {', '.join(BUILT_IN.values())}",
+                cure="Write the array with compression='gzip' or 'lzf'.",
             )
 
 
@@ -456,8 +499,11 @@ def _found(path: str, file: Any) -> list[str]:
     names = _numbers(file)
     if len(names) not in (1, 2):
         raise ArgumentError(
-            f"{path}: without names the file must have one array of numbers, or two (data and labels); "
-            f"there are {_listed(names)}. Name them: data=…, labels=…"
+            f"found {_listed(names)} in the file",
+            path=path,
+            found=tuple(names),
+            expected="one array of numbers, or two (data and labels)",
+            cure="Pass the names: data=…, labels=….",
         )
     return names
 
@@ -474,8 +520,11 @@ def _sorted(path: str, file: Any, arrays: list[_Array]) -> list[_Array]:
     if len(fits) != 1:
         named = " and ".join(f"{array.name!r} of shape {array.shape}" for array in arrays)
         raise ArgumentError(
-            f"{path}: {named}: {'both' if fits else 'neither'} could be the labels of the other; "
-            "name them: data=…, labels=…"
+            f"found {named}: {'both' if fits else 'neither'} could be the labels of the other",
+            path=path,
+            found=tuple(array.name for array in arrays),
+            expected="one array of data, and one of labels",
+            cure="Pass the names: data=…, labels=….",
         )
     return fits[0]
 
@@ -489,12 +538,19 @@ def _labels(
         array = replace(array, turned=not array.turned, block=rows)
     if array.rows != rows or len(array.row_shape) > 1:
         raise ArgumentError(
-            f"{place} cannot be the labels of {rows} rows: it has {array.rows} rows of shape {array.row_shape}; "
-            "one number a row, or a one-hot row, was expected (see `transposed`)"
+            f"{place} cannot be the labels of {rows} rows: it has {array.rows} rows of shape {array.row_shape}",
+            path=path,
+            found=array.shape,
+            expected="one number or one one-hot row for each row",
+            cure="Name another array as labels=, or pass transposed=.",
         )
     if rows * 8 > max_bytes:
         raise ArgumentError(
-            f"{place}: {rows:,} labels take more than max_bytes={max_bytes:,}; raise it if that is meant"
+            f"{place}: {rows:,} labels take {8 * rows:,} bytes",
+            path=path,
+            found=8 * rows,
+            expected=f"at most max_bytes={max_bytes:,}",
+            cure="If you trust the file, raise the limit.",
         )
     stored = _resolved(path, file, array.name)
     labels = np.empty(rows if head is None else min(head, rows), np.int64)
@@ -503,11 +559,12 @@ def _labels(
     for start in range(0, len(labels), step):
         stop = min(start + step, len(labels))
         values = array.read(stored, start, stop).reshape(stop - start, -1)
-        labels[start:stop] = _whole(place, values, start) if values.shape[1] == 1 else _hot(place, values, start)
+        convert = _whole if values.shape[1] == 1 else _hot
+        labels[start:stop] = convert(path, place, values, start)
     return labels
 
 
-def _whole(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
+def _whole(path: str, place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
     column = values[:, 0]
     if column.dtype.kind in "fc":
         fits = (column == np.rint(column)) & (np.abs(column) < 2**63) & (column.imag == 0)
@@ -515,16 +572,27 @@ def _whole(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
         fits = column <= 2**63 - 1
     if not fits.all():
         at = int(np.flatnonzero(~fits)[0])
-        raise ArgumentError(f"{place}: labels must be whole numbers of 64 bits; row {start + at} has {column[at]}")
+        raise ArgumentError(
+            f"{place}: the label of row {start + at} is {column[at]}",
+            path=path,
+            index=start + at,
+            found=column[at],
+            expected="integers of 64 bits",
+            cure="Name another array as labels=, or convert this one.",
+        )
     return column.real
 
 
-def _hot(place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
+def _hot(path: str, place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
     wrong = np.flatnonzero(((values != 0).sum(axis=1) != 1) | ((values == 1).sum(axis=1) != 1))
     if len(wrong):
         at = int(wrong[0])
         raise ArgumentError(
-            f"{place}: one-hot labels must have a single 1 in each row, and zeros; row {start + at} has "
-            f"{int((values[at] == 1).sum())} ones among {int((values[at] != 0).sum())} numbers that are not 0"
+            f"{place}: row {start + at} has {int((values[at] == 1).sum())} ones among "
+            f"{int((values[at] != 0).sum())} numbers that are not 0",
+            path=path,
+            index=start + at,
+            expected="one-hot rows: a single 1, and zeros",
+            cure="Name another array as labels=, or correct the row.",
         )
     return np.asarray(values.argmax(axis=1))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
-import operator
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,16 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headrace.checks import flag
+from headrace.checks import flag, refused
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.source import Files, label_of
-from headrace.errors import ArgumentError, MissingFile, SampleError, UnreadableFile
+from headrace.errors import ArgumentError, ArgumentTypeError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
 from headrace.image.decode import decode_as, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.files import RAISE, read_file
+from headrace.interop.keys import place as place_of
+from headrace.storage.files import RAISE, read_file, unopened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -181,15 +180,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         return os.path.join(self._base, self._paths[place])  # noqa: PTH118  a Path costs several times as much
 
     def _place(self, index: int) -> int:
-        if isinstance(index, (bool, np.bool_)):  # NumPy of old takes its own for 0 and 1
-            raise TypeError("an index must be an integer; got a bool")
-        place = operator.index(index)
-        length = len(self._paths)
-        if place < 0:
-            place += length
-        if not 0 <= place < length:
-            raise IndexError(f"index {index} is out of range for {length} images")
-        return place
+        return place_of(index, len(self._paths), "{} images")
 
 
 class ImageFiles(ImageDataset):
@@ -321,9 +312,10 @@ class ImageFolder(ImageDataset):
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         if not flag("allow_empty", allow_empty) and empty:
             raise MissingFile(
-                f"{tree.root}: no image in {len(empty)} of {len(classes)} class folders: {_some(empty)}. "
-                f"Names of images end with {' '.join(tree.endings)}. "
-                "Remove the folders, pass other extensions=, or allow_empty=True."
+                f"no image in {len(empty)} of {len(classes)} class folders: {_some(empty)}",
+                path=tree.root,
+                expected=f"files whose names end with {' '.join(tree.endings)}",
+                cure="Remove the folders, pass other extensions=, or allow_empty=True.",
             )
         labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
         super().__init__(
@@ -355,11 +347,11 @@ class _Tree:
         if classes:
             return sorted(classes)
         cure = (
-            "Its images lie directly in it: read them by ImageFiles.under(root), or put them into one folder per class."
+            "Its images are directly in it: read them with ImageFiles.under(root), or make one folder a class."
             if images
-            else "Was a folder above or below it meant?"
+            else "Pass the folder above or below it."
         )
-        raise MissingFile(f"{self.root}: no folder in it; a folder for each class was expected. {cure}")
+        raise MissingFile("no folder in it", path=self.root, expected="a folder for each class", cure=cure)
 
     def images(self, top: str) -> Iterator[str]:
         """Yield the images in and below a folder, as paths from the root.
@@ -424,14 +416,9 @@ def _identities(folders: Iterable[Path]) -> Iterator[Identity]:
             yield _identity(str(folder))
 
 
-def _unlisted(folder: str, error: OSError) -> MissingFile | UnreadableFile:
-    kind = MissingFile if error.errno == errno.ENOENT else UnreadableFile
-    unlisted = kind(
-        f"{folder}: cannot be listed: {error.strerror}; a folder of images was expected. "
-        "Fix the path, or the folder's permissions."
-    )
-    unlisted.errno = error.errno
-    return unlisted
+def _unlisted(folder: str, error: OSError) -> SampleError:
+    cure = "Fix the path, or the folder's permissions."
+    return unopened(folder, error, expected="a folder of images", cure=cure, action="listed")
 
 
 def _counted(groups: Iterable[Iterable[str]], counts: list[int]) -> Iterator[str]:
@@ -456,7 +443,7 @@ def as_folder(root: str | os.PathLike[str]) -> str:
     """Check a folder given by a user; nothing is looked up."""
     folder = os.fspath(root) if isinstance(root, (str, os.PathLike)) else None
     if not folder or not isinstance(folder, str):
-        raise ArgumentError(f"root must be the path of a folder; got {root!r}")
+        raise refused("root", root, "the path of a folder", "Pass text or a pathlib.Path.")
     return folder
 
 
@@ -464,24 +451,25 @@ def _endings(extensions: Iterable[str]) -> tuple[str, ...]:
     given = (extensions,) if isinstance(extensions, str) else tuple(extensions)
     for extension in given:
         if not isinstance(extension, str) or not extension.startswith(".") or len(extension) < 2:
-            raise ArgumentError(f"extensions must be strings such as '.jpg', dot and all; got {extension!r}")
+            raise refused("extensions", extension, "strings such as '.jpg'", "Begin each with its dot.")
     if not given:
-        raise ArgumentError("extensions is empty, so no file would be an image; pass at least one, such as '.jpg'")
+        cure = "Leave extensions= out for the usual ones."
+        raise ArgumentError("extensions is empty", found=(), expected="at least one, such as '.jpg'", cure=cure)
     return tuple(extension.lower() for extension in given)
 
 
 def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     if isinstance(paths, (str, bytes, os.PathLike)):
-        raise ArgumentError(
-            f"paths must be an iterable of paths; got one path, {paths!r}. "
-            "For a folder of images: ImageFiles.under(folder), or ImageFolder(folder) where its folders are classes."
-        )
+        cure = "For a folder of images use ImageFiles.under(folder), or ImageFolder(folder) if its folders are classes."
+        raise refused("paths", paths, "an iterable of paths", cure)
     if not hasattr(paths, "__iter__"):
-        raise ArgumentError(f"paths must be an iterable of paths; got {paths!r}")
+        raise refused("paths", paths, "an iterable of paths", "Pass a list of text or pathlib.Path.", ArgumentTypeError)
     for index, path in enumerate(paths):
         string = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if not isinstance(string, str):
-            raise ArgumentError(f"paths must be strings or os.PathLike; paths[{index}] is {path!r}")
+            raise refused(
+                f"paths[{index}]", path, "str or os.PathLike", "Decode bytes with os.fsdecode().", ArgumentTypeError
+            )
         yield string
 
 
@@ -492,16 +480,28 @@ def _labels(labels: ArrayLike | Iterable[int] | None, length: int) -> NDArray[np
     try:
         given = np.asarray(labels if hasattr(labels, "__len__") else list(labels))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ArgumentError(f"labels must be integers, one a path: {error}") from error
+        raise ArgumentError(
+            f"labels cannot be converted to an array: {error}",
+            found=labels,
+            expected="one integer a path",
+            cure="Pass a list or an array of integers.",
+        ) from error
     if given.shape != (length,):
-        raise ArgumentError(f"labels must be one a path, of shape ({length},); got shape {given.shape}")
+        raise ArgumentError(
+            f"labels must be one a path; got shape {given.shape}",
+            found=given.shape,
+            expected=f"shape ({length},)",
+            cure="Pass one integer for each path.",
+        )
     if given.dtype.kind not in "iu" and given.size:
         raise ArgumentError(
-            f"labels must be integers; got {given.dtype}, beginning {given[:3].tolist()}. "
-            "Give each class a number, or read a list file of class names with ImageList."
+            f"labels must be integers; got {given.dtype}, beginning {given[:3].tolist()}",
+            found=str(given.dtype),
+            expected="integers",
+            cure="Give each class a number, or read a list file of class names with ImageList.",
         )
     if given.dtype == np.uint64 and given.size and given.max() > np.iinfo(np.int64).max:
-        raise ArgumentError(f"labels must fit 64-bit signed integers; got {given.max()}")
+        raise refused("labels", int(given.max()), "integers of 64 bits with a sign", "Number the classes from 0.")
     return given.astype(np.int64)
 
 

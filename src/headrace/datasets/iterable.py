@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from headrace.checks import integer, kind_of
+from headrace.checks import integer, kind_of, shown
 from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import Dataset, T_co
@@ -78,8 +78,10 @@ class IterableDataset(Dataset[T_co]):
         """
         if by != "sample":
             raise ArgumentError(
-                f"filter: by={by!r} needs labels that are known before samples are read, and "
-                f"{kind_of(self)} is a stream; pass a predicate of the sample"
+                f"filter: {kind_of(self)} is a stream, which has no labels before its samples are read; got by={by!r}",
+                found=by,
+                expected="by='sample'",
+                cure="Leave by= out, and pass a predicate of the sample.",
             )
         return FilteredIterable(self, predicate)
 
@@ -133,8 +135,10 @@ class IterableDataset(Dataset[T_co]):
     def shard(self, index: int, count: int) -> Dataset[T_co]:
         """Refuse: a stream is divided where it is read."""
         raise ArgumentTypeError(
-            f"shard(index={index!r}, count={count!r}) needs an index, and {kind_of(self)} is a "
-            "stream. Let its __iter__ ask headrace.get_worker_info() for its part, or pass rank= to the loader"
+            f"shard(index={shown(index)}, count={shown(count)}): {kind_of(self)} is a stream, which has no index",
+            found=kind_of(self),
+            expected="a dataset with __getitem__ and __len__",
+            cure="Let its __iter__ ask headrace.get_worker_info() for its part, or pass rank= to the loader.",
         )
 
 
@@ -152,7 +156,12 @@ class MappedIterable(IterableDataset[T_co]):
 
     def __init__(self, base: Iterable[Any], *functions: Callable[..., Any]) -> None:
         if not hasattr(base, "__iter__"):
-            raise ArgumentTypeError(f"MappedIterable: base must be iterable; got {kind_of(base)}")
+            raise ArgumentTypeError(
+                f"MappedIterable: base must be iterable; got {kind_of(base)}",
+                found=base,
+                expected="an object with __iter__",
+                cure="Pass an IterableDataset, a generator or a list.",
+            )
         self.base = base
         self.functions = functions
         self._chain = Compose(*functions)
@@ -217,7 +226,12 @@ class FilteredIterable(_StreamView[T_co]):
 
     def __init__(self, base: Iterable[Any], predicate: Callable[[Any], Any]) -> None:
         if not callable(predicate):
-            raise ArgumentTypeError(f"filter: predicate is {kind_of(predicate)}; a function of one sample was expected")
+            raise ArgumentTypeError(
+                f"filter: predicate is {kind_of(predicate)}",
+                found=predicate,
+                expected="a function of one sample",
+                cure="Pass a function that returns True for the samples to keep.",
+            )
         super().__init__(base)
         self.predicate = predicate
 
@@ -274,8 +288,10 @@ class ZippedIterable(_StreamView[Any]):
         for number, other in enumerate(others, 1):
             if not hasattr(other, "__iter__"):
                 raise ArgumentTypeError(
-                    f"zip: dataset {number} is {kind_of(other)}, which cannot be iterated over; "
-                    "a stream or a sequence was expected"
+                    f"zip: dataset {number} is {kind_of(other)}, which cannot be iterated over",
+                    found=other,
+                    expected="a stream or a sequence",
+                    cure="Pass an IterableDataset or a list.",
                 )
         super().__init__(base)
         self.others = others
@@ -322,8 +338,10 @@ class ChainDataset(IterableDataset[T_co]):
         for number, dataset in enumerate(self._listed.read("list of datasets of ChainDataset", self.datasets)):
             if not protocol.is_iterable(dataset):
                 raise UnusableArgument(
-                    f"ChainDataset only supports IterableDataset; dataset {number} is "
-                    f"{kind_of(dataset)}: use ConcatDataset for those that have an index"
+                    f"ChainDataset only supports IterableDataset; dataset {number} is {kind_of(dataset)}",
+                    found=dataset,
+                    expected="datasets that are read by iterating",
+                    cure="Use ConcatDataset for datasets with an index.",
                 )
             yield dataset
 

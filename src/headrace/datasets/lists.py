@@ -16,10 +16,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace.checks import flag
+from headrace.checks import flag, one_of, refused
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.packed_list import PackedList
-from headrace.errors import ArgumentError, ListFileError, MissingFile, UnreadableFile
+from headrace.errors import ListFileError, MissingFile, UnreadableFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage import files
 
@@ -105,7 +105,7 @@ class ImageList(ImageDataset):
         lines = _Lines(file, _layout(file, sep, columns, header=flag("header", header)), folder, labels)
         paths, values, classes = lines.read()
         if not len(paths):
-            raise ListFileError(f"{file}: no lines; at least one line `path label` was expected.")
+            raise _unusable(file, "no lines", "at least one line `path label`", "Check the path.")
         super().__init__(
             folder,
             paths,
@@ -157,8 +157,8 @@ class _Lines:
         if len(first[2]) > 1:
             raise unclear(
                 self.file, first[0], ", ".join(first[2]),
-                f"{len(first[2])} label columns with names, where numbers were expected. Choose one label column, or "
-                "write numbers",
+                f"{len(first[2])} label columns with names", "numbers, or one label column",
+                "Choose one label column with columns=, or write numbers.",
             )  # fmt: skip
         numbers: dict[str, int] = {}
         labels = array("q")
@@ -167,9 +167,8 @@ class _Lines:
             for number, path, (name,) in self._records():
                 if self.kind is None and NUMBERS.fullmatch(name):
                     raise unclear(
-                        self.file, number, name,
-                        "several numbers in one field, where one label was expected. Separate them like the other "
-                        "fields and name their columns, as in columns=(0, 1, 2)",
+                        self.file, number, name, "several numbers in one field", "one label",
+                        "Separate them like the other fields and name their columns, as in columns=(0, 1, 2).",
                     )  # fmt: skip
                 labels.append(numbers.setdefault(name, len(numbers)))
                 yield path
@@ -182,21 +181,20 @@ class _Lines:
 
     def _integer(self, number: int, field: str, first: Record) -> int:
         if not INTEGER.fullmatch(field):
-            raise unclear(self.file, number, field, self._expected("an integer", first))
+            raise self._other_kind(number, field, "an integer", first)
         if len(field.lstrip("+-0")) > MOST_DIGITS or int(field) not in INT64:
-            raise unclear(self.file, number, field, "a label of at most 64 bits was expected")
+            raise unclear(self.file, number, field, "", "an integer of 64 bits", "Number the classes from 0.")
         return int(field)
 
     def _fraction(self, number: int, field: str, first: Record) -> float:
         if not (INTEGER.fullmatch(field) or FRACTION.fullmatch(field)) or not isfinite(value := float(field)):
-            raise unclear(self.file, number, field, self._expected("a finite number", first))
+            raise self._other_kind(number, field, "a finite number", first)
         return value
 
-    def _expected(self, what: str, first: Record) -> str:
+    def _other_kind(self, number: int, field: str, expected: str, first: Record) -> ListFileError:
         why = f"labels={self.kind!r}" if self.kind else f"the label of line {first[0]} is {first[2][0]!r}"
-        return (
-            f'{what} was expected as a label, since {why}. Correct the line, or pass labels="int", "float" or "names"'
-        )
+        cure = 'Correct the line, or pass labels="int", "float" or "names".'
+        return unclear(self.file, number, field, "", f"{expected}, since {why}", cure)
 
     def _refuse_header(self, first: Record, others: Iterator[Record]) -> None:
         """Refuse a first line of words above lines of images, or a name above nothing but numbers."""
@@ -211,10 +209,11 @@ class _Lines:
         headed = WORD.fullmatch(first[1]) and _is_image(second[1]) and not _is_image(first[1])
         numbers = self.kind is None and all(_kind(labels) != "names" for _, _, labels in chain([second], others))
         if headed or numbers:
-            raise ListFileError(
-                f"{self.file}, line {first[0]}: the path is {first[1]!r} and the label {first[2][0]!r}, and the lines "
-                "below are of another kind: the first line seems to be a header. Skip it with header=True."
-            )
+            raise unclear(
+                self.file, first[0], "",
+                f"the path is {first[1]!r} and the label {first[2][0]!r}: the first line seems to be a header",
+                "a line like those below it", "Skip it with header=True.",
+            )  # fmt: skip
 
     def _records(self) -> Generator[Record]:
         literal: bool | None = None  # whether backslashes belong to names; asked once, of the disk
@@ -239,26 +238,25 @@ class _Lines:
         columns = self.layout.columns or (0, 1)
         if self.layout.columns is None and len(fields) != 2:
             raise unclear(
-                self.file, number, line,
-                f"{len(fields)} fields, where a path and a label were expected, separated by "
-                f"{_called(self.layout.separator)}. Quote a path that has the separator in it, name another "
-                "separator with sep=, or choose the columns of the path and of the labels, as in columns=(0, 1). Paths "
-                "without labels are for ImageFiles",
+                self.file, number, line, f"{len(fields)} fields",
+                f"a path and a label, separated by {_called(self.layout.separator)}",
+                "Quote a path that has the separator in it, name another separator with sep=, or choose the columns of "
+                "the path and of the labels, as in columns=(0, 1). Use ImageFiles for paths without labels.",
             )  # fmt: skip
         if max(columns) >= len(fields):
             raise unclear(
-                self.file, number, line,
-                f"{len(fields)} fields, where columns {' and '.join(map(str, columns))} were expected",
+                self.file, number, line, f"{len(fields)} fields", f"columns {' and '.join(map(str, columns))}",
+                "Correct the line, or name other columns with columns=.",
             )  # fmt: skip
         path, *labels = (fields[column].strip() for column in columns)
         if not path or not all(labels):
-            raise unclear(self.file, number, line, "a path and a label were expected, and one is empty")
+            expected = "a path and a label, neither of them empty"
+            raise unclear(self.file, number, line, "", expected, "Correct or remove the line.")
         odd = next((label for label in labels if _is_image(label)), None)
         if odd is not None:
             raise unclear(
-                self.file, number, line,
-                f"{odd!r} was found where a label was expected, and looks like a path. Swap the two with "
-                "columns=(1, 0); paths without labels are for ImageFiles",
+                self.file, number, line, f"{odd!r} looks like a path", "a label",
+                "Swap the two with columns=(1, 0), or use ImageFiles for paths without labels.",
             )  # fmt: skip
         if (
             self.layout.columns is None
@@ -266,27 +264,27 @@ class _Lines:
             and _is_image(path.split()[0]) > _is_image(path)
         ):
             raise unclear(
-                self.file, number, line,
-                f"{path!r} was read as the path, and has words after the name of an image. Name the columns of several "
-                "labels, as in columns=(0, 1, 2), or quote the path",
+                self.file, number, line, f"the path {path!r} has words after the name of an image", "one label",
+                "Name the columns of several labels, as in columns=(0, 1, 2), or quote the path.",
             )  # fmt: skip
         return path, labels
 
 
 def _check(sep: str | None, columns: Sequence[str | int] | None, labels: str | None) -> None:
     if sep is not None and (not isinstance(sep, str) or len(sep) != 1 or sep in '"\r\n'):
-        raise ArgumentError(f"sep must be one character, or None to find it; got {sep!r}")
-    if labels not in (None, "int", "float", "names"):
-        raise ArgumentError(f'labels must be "int", "float", "names", or None to follow the first line; got {labels!r}')
+        raise refused("sep", sep, "one character, or None to find it", "Leave sep= out.")
+    one_of("labels", labels, ("int", "float", "names", None))
     if columns is None:
         return
     several = isinstance(columns, (tuple, list)) and len(columns) >= 2
     if not several or not all(
         isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool) and one >= 0) for one in columns
     ):
-        raise ArgumentError(
-            "columns must be two or more, of the path and then of the labels, by name or by number from 0; got "
-            f"{columns!r}"
+        raise refused(
+            "columns",
+            columns,
+            "two or more, by name or by number from 0",
+            "Name the column of the path, then those of the labels: columns=(0, 1).",
         )
 
 
@@ -306,7 +304,7 @@ def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *,
     with opened(file) as stream:
         first = next((line for line in stream if line.strip()), "")
         if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
-            raise ListFileError(f"{file}: UTF-16, where UTF-8 was expected. Save it as UTF-8.")
+            raise _unusable(file, "text in UTF-16", "UTF-8", "Save it as UTF-8.")
         separator = sep or _separator(first, whole=columns is None)
         if columns is None:
             return _Layout(separator, None, header)
@@ -317,8 +315,11 @@ def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *,
     for column in columns:
         if isinstance(column, str) and column not in names:
             raise ListFileError(
-                f"{file}: no column {column!r} in its header; found {', '.join(map(repr, names)) or 'nothing'}, "
-                f"separated by {_called(separator)}. Name columns that are there, or another separator with sep=."
+                f"no column {column!r} in its header",
+                path=str(file),
+                found=tuple(names),
+                expected=f"one of {', '.join(map(repr, names)) or 'nothing'}, separated by {_called(separator)}",
+                cure="Name columns that are there, or another separator with sep=.",
             )
         places.append(names.index(column) if isinstance(column, str) else column)
     named = any(isinstance(column, str) for column in columns)
@@ -384,7 +385,8 @@ def _split(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, 
         except StopIteration:
             return
         except csv.Error as error:
-            raise unclear(file, reader.line_num, "", f"not well-formed CSV: {error}") from error
+            what, cure = f"cannot be parsed as CSV: {error}", "Close the quotes, or name another separator with sep=."
+            raise unclear(file, reader.line_num, "", what, "fields as in RFC 4180", cure) from error
         if any(field.strip() for field in fields):
             yield reader.line_num, fields
 
@@ -401,12 +403,13 @@ def opened(file: Path) -> Iterator[IO[str]]:
             raw: Any = stack.enter_context(files.opened(str(file), max_bytes=MOST_BYTES))
         except (MissingFile, UnreadableFile) as error:
             reason = getattr(error.__cause__, "strerror", None) or error.__cause__
-            failed = type(error)(f"{file}: cannot be opened: {reason}; a list file was expected. Check the path.")
+            what = f"cannot be opened: {reason}"
+            failed = type(error)(what, path=str(file), expected="a list file", cure="Check the path.")
             failed.errno = error.errno
             raise failed from error
         start = raw.peek(4)
         if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ListFileError(f"{file}: it holds zero bytes; lines of text in UTF-8 were expected. Check the path.")
+            raise _unusable(file, "it contains zero bytes", "lines of text in UTF-8", "Check the path.")
         yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -414,7 +417,13 @@ def _called(separator: str) -> str:
     return {"\t": "tabs", ",": "commas", " ": "white space"}.get(separator, repr(separator))
 
 
-def unclear(file: Path, number: int, line: str, reason: str) -> ListFileError:
-    """Build the error for a line that cannot be read."""
-    shown = f" {line[:80] + ('…' if len(line) > 80 else '')!r}:" if line else ""
-    return ListFileError(f"{file}, line {number}:{shown} {reason}.")
+def unclear(file: Path, number: int, line: str, what: str, expected: str, cure: str) -> ListFileError:
+    """Build the error for a line, or a part of it, that cannot be read."""
+    begin = line if len(line) <= 80 else f"{line[:80]}…"
+    said = ": ".join(filter(None, [repr(begin) if line else "", what]))
+    return ListFileError(said, line=number, path=str(file), found=line or None, expected=expected, cure=cure)
+
+
+def _unusable(file: Path, what: str, expected: str, cure: str) -> ListFileError:
+    """Build the error for a whole list file."""
+    return ListFileError(what, path=str(file), expected=expected, cure=cure)

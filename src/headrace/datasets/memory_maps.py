@@ -15,6 +15,7 @@ import numpy as np
 
 from headrace._native import extension
 from headrace.errors import BadFile
+from headrace.interop.keys import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,17 +74,11 @@ class MappedRows:
             found = np.array(self._array[index])
             self.check(np.zeros(1, np.int64))
             return found
-        rows = np.arange(len(self._array))[index] if not _is_place(index) else self._place(index)
+        rows = np.arange(len(self._array))[index] if not _is_place(index) else place(index, len(self._array), "{} rows")
         places = np.asarray(rows, np.int64)
         out = np.empty((places.size, *self._array.shape[1:]), self._array.dtype)
         self.take(places.reshape(-1), out)
         return out[0] if places.ndim == 0 else out.reshape(*places.shape, *self._array.shape[1:])
-
-    def _place(self, index: Any) -> int:
-        length = len(self._array)
-        if not -length <= index < length:
-            raise IndexError(f"index {index} is out of range for {length} rows")
-        return int(index) % length
 
     def _read(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read rows from the file: a read past its end is short, and no crash."""
@@ -133,10 +128,13 @@ class MappedRows:
             what = f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
         else:
             what = "the operating system cannot read that part of it"
-        name = self._path or "a memory map without a file name"
+        named = "" if self._path else " of a memory map without a file name"
         return BadFile(
-            f"{name}: row {row} cannot be read: {what} while it was mapped; "
-            "a mapped file must not change while it is read. Restore the file and construct the dataset again"
+            f"row {row}{named} cannot be read: {what} while it was mapped",
+            path=self._path,
+            index=row,
+            expected="a file that does not change while it is read",
+            cure="Restore the file and construct the dataset again.",
         )
 
 

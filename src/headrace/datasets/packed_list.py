@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
-from headrace.errors import ArgumentError
+from headrace.checks import refused
+from headrace.errors import ArgumentTypeError
 from headrace.interop.keys import place as place_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class PackedList(Sequence[str]):
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         if isinstance(strings, (str, bytes)):
-            raise ArgumentError(f"PackedList takes an iterable of strings; got one string, {strings!r}")
+            raise refused("PackedList: strings", strings, "an iterable of strings", "Put it into a list.")
         if isinstance(strings, PackedList):
             self._hold(strings._text, strings._ends)
         else:
@@ -108,7 +109,13 @@ def _pack(strings: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     block, filled = bytearray(), 0
     for string in strings:
         if not isinstance(string, str):
-            raise ArgumentError(f"PackedList takes strings; item {len(ends) - 1} is {string!r}")
+            raise refused(
+                f"PackedList: item {len(ends) - 1}",
+                string,
+                "a string",
+                "Convert every item with str() first.",
+                ArgumentTypeError,
+            )
         # Not surrogateescape: two escaped bytes that make a letter together would come back as the letter.
         block += string.encode("utf-8", "surrogatepass")
         ends.append(filled + len(block))

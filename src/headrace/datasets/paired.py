@@ -82,8 +82,10 @@ class PairedDataset(View[Any]):
             told = ", ".join(f"{name} ({many} samples)" for name, many in zip(names[:8], times[:8], strict=True))
             raise ArgumentError(
                 f"PairedDataset: no row among the others for {len(names)} labels: {told}"
-                f"{', …' if len(names) > 8 else ''}; the others have rows for {_some(kinds)}. "
-                "Add rows for them, or leave these samples out (Subset)"
+                f"{', …' if len(names) > 8 else ''}; the others have rows for {_some(kinds)}",
+                found=tuple(names.tolist()),
+                expected="rows for every label",
+                cure="Add rows for these labels, or leave their samples out with Subset.",
             )
         needed = 0 if self.replacement else (self.k or 1)
         scarce = np.unique(self._kinds[counts[self._kinds] < needed]) if len(mine) else np.empty(0, np.intp)
@@ -91,7 +93,10 @@ class PairedDataset(View[Any]):
             told = ", ".join(f"{kinds[kind]} ({counts[kind]} rows)" for kind in scarce[:8])
             raise ArgumentError(
                 f"PairedDataset: fewer than k={needed} rows for {len(scarce)} labels: "
-                f"{told}{', …' if len(scarce) > 8 else ''}; give a smaller k, or replacement=True"
+                f"{told}{', …' if len(scarce) > 8 else ''}",
+                found=tuple(kinds[scarce].tolist()),
+                expected="at least k rows for every label without replacement",
+                cure="Pass a smaller k, or replacement=True.",
             )
 
     @property
@@ -151,11 +156,13 @@ class PairedDataset(View[Any]):
 
     def _joined(self, index: int, sample: Any, rows: list[Any]) -> Any:
         if not isinstance(sample, tuple | list) or len(sample) != 2:
+            size = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
             raise ArgumentError(
-                f"PairedDataset: samples must be pairs of anything and a label; sample {index} is "
-                f"{kind_of(sample)}"
-                + (f" of {len(sample)}" if isinstance(sample, tuple | list) else "")
-                + ": bring them to (inputs, label) with .map"
+                f"PairedDataset: sample {index} is {kind_of(sample)}{size}",
+                index=index,
+                found=f"{kind_of(sample)}{size}",
+                expected="a pair of anything and a label",
+                cure="Convert the samples to (inputs, label) with .map.",
             )
         first, label = sample
         bare = [row[0] if isinstance(row, tuple | list) else row for row in rows]
@@ -166,8 +173,11 @@ class PairedDataset(View[Any]):
         except ValueError as error:
             shapes = sorted({np.shape(row) for row in bare})
             raise ArgumentError(
-                f"PairedDataset: the rows drawn for sample {index} differ in shape: {', '.join(map(str, shapes))}; "
-                "bring the others to one shape with .map"
+                f"PairedDataset: the rows drawn for sample {index} differ in shape: {', '.join(map(str, shapes))}",
+                index=index,
+                found=tuple(shapes),
+                expected="rows of one shape",
+                cure="Convert the others to one shape with .map.",
             ) from error
 
 
@@ -181,12 +191,17 @@ def _labels(name: str, dataset: Indexed, given: ArrayLike | None) -> NDArray[np.
     labels = protocol.labels(dataset) if given is None else np.asarray(given)
     if labels is None:
         raise ArgumentError(
-            f"PairedDataset: {kind_of(dataset)} does not tell its labels (an attribute `labels` or "
-            f"`targets`, one integer a sample); give them: {name}="
+            f"PairedDataset: {kind_of(dataset)} has no labels",
+            found=dataset,
+            expected="an attribute `labels` or `targets`, one integer a sample",
+            cure=f"Pass them as {name}=.",
         )
     if labels.shape != (len(dataset),) or (labels.dtype.kind not in "iu" and labels.size):
         raise ArgumentError(
             f"PairedDataset: {name} must be one integer for each of {len(dataset)} samples; "
-            f"got {labels.dtype} of shape {labels.shape}"
+            f"got {labels.dtype} of shape {labels.shape}",
+            found=f"{labels.dtype} of shape {labels.shape}",
+            expected=f"integers of shape ({len(dataset)},)",
+            cure="Give each sample the number of its class.",
         )
     return labels.astype(np.int64)

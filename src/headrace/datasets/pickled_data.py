@@ -99,13 +99,17 @@ def read_pickle(data: bytes, place: str) -> Any:
         return _Machine().run(pickletools.genops(data))
     except _RefusedError as error:
         raise BadFile(
-            f"{place}: a pickle that {error}; numbers, strings, lists, dicts and arrays of numbers were expected. "
-            "Nothing of it was run. Do not use the file unless you know why."
+            f"a pickle that {error}",
+            path=place,
+            expected="numbers, strings, lists, dicts and arrays of numbers",
+            cure="Nothing of it was run. Do not use the file unless you know why.",
         ) from None
     except Exception as error:  # genops and the stack raise anything on strangers' bytes
         raise BadFile(
-            f"{place}: {len(data)} bytes that are no whole pickle ({str(error) or type(error).__name__}). "
-            "Bring back the original."
+            f"{len(data)} bytes that cannot be unpickled: {str(error) or type(error).__name__}",
+            path=place,
+            expected="a whole pickle",
+            cure="Restore the original file.",
         ) from error
 
 

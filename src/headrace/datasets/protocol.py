@@ -242,12 +242,19 @@ def check_indexed(
     kind = kind_of(dataset)
     if is_iterable(dataset):
         raise error(
-            f"{name} does not support IterableDataset; dataset {place!r} is {kind}, which has no index: "
-            "ChainDataset puts iterable ones together"
+            f"{name} does not support IterableDataset; dataset {place!r} is {kind}, which has no index",
+            found=dataset,
+            expected="datasets with __getitem__ and __len__",
+            cure="Chain streams with ChainDataset.",
         )
     needed = ["__getitem__", "__len__"] if sized else ["__getitem__"]
     if not all(hasattr(dataset, method) for method in needed):
-        raise ArgumentTypeError(f"{name} needs datasets with {' and '.join(needed)}; dataset {place!r} is {kind}")
+        raise ArgumentTypeError(
+            f"{name} needs datasets with {' and '.join(needed)}; dataset {place!r} is {kind}",
+            found=dataset,
+            expected=f"datasets with {' and '.join(needed)}",
+            cure="Pass a Dataset, a list or an array.",
+        )
 
 
 def reads_many(dataset: Any) -> bool:
@@ -279,8 +286,10 @@ def many(dataset: Any, indices: list[Any]) -> list[Any]:
     samples = list(dataset.__getitems__(indices))
     if len(samples) != len(indices):
         raise ArgumentError(
-            f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(samples)}: "
-            f"{type(dataset).__qualname__}.__getitems__ must give one sample for each index"
+            f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(samples)}",
+            found=len(samples),
+            expected="one sample for each index",
+            cure=f"Fix {type(dataset).__qualname__}.__getitems__.",
         )
     return samples
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headrace.checks import integer, kind_of
+from headrace.checks import integer, kind_of, one_of
 from headrace.context import seeds
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS
@@ -26,11 +26,12 @@ def filtered(dataset: Indexed, predicate: Callable[[Any], Any], by: By = "sample
     """Return the samples that a predicate is true of; it is called once for each sample, now."""
     if not callable(predicate):
         raise ArgumentTypeError(
-            f"filter: predicate is {kind_of(predicate)}; a function of one sample or label was "
-            "expected. To select by a mask or by indices, use headrace.Subset(dataset, mask)"
+            f"filter: predicate is {kind_of(predicate)}",
+            found=predicate,
+            expected="a function of one sample or label",
+            cure="To select by a mask or by indices, use headrace.Subset(dataset, mask).",
         )
-    if by not in ("sample", "label"):
-        raise ArgumentError(f"filter: by={by!r} is unknown; pass by='sample' or by='label'")
+    one_of("filter: by", by, ("sample", "label"))
     keep = _by_label(dataset, predicate) if by == "label" else _by_sample(dataset, predicate)
     return Subset(dataset, Indices(np.flatnonzero(keep)))
 
@@ -40,8 +41,10 @@ def _by_label(dataset: Indexed, predicate: Callable[[Any], Any]) -> list[bool]:
     if labels is None or len(labels) != len(dataset):
         found = "has no labels" if labels is None else f"has {len(labels)} labels for {len(dataset)} samples"
         raise ArgumentError(
-            f"filter: {kind_of(dataset)} {found}; one label a sample was expected. Set its "
-            "attribute `labels`, or filter by='sample'"
+            f"filter: {kind_of(dataset)} {found}",
+            found=None if labels is None else len(labels),
+            expected="one label a sample",
+            cure="Set its attribute `labels`, or filter by='sample'.",
         )
     return [bool(predicate(label)) for label in (labels.tolist() if labels.ndim == 1 else labels)]
 
@@ -79,9 +82,7 @@ def repeated(dataset: Indexed, times: int) -> Subset[Any]:
 def sharded(dataset: Indexed, index: int, count: int) -> Subset[Any]:
     """Return every ``count``-th sample, from the ``index``-th on."""
     of = integer("shard: count", count, least=1)
-    first = integer("shard: index", index, least=0)
-    if first >= of:
-        raise ArgumentError(f"shard: index={first} with count={of}; an index from 0 to {of - 1} was expected")
+    first = integer("shard: index", index, least=0, most=of - 1, cure="Shards count from 0 to count - 1.")
     return Subset(dataset, range(min(first, len(dataset)), len(dataset), of))
 
 

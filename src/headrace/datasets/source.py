@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.errors import ArgumentError
 from headrace.image.decoding import Decoding
 from headrace.storage.spans import read_span
 
@@ -33,7 +34,12 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.bare and self.beside:
-            raise ValueError("a bare sample is the image alone: give no arrays beside it")
+            raise ArgumentError(
+                f"a bare sample is the image alone, but {len(self.beside)} arrays are beside it",
+                found=len(self.beside),
+                expected="no arrays beside the images",
+                cure="Pass bare=False, or leave beside= out.",
+            )
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
-from headrace.checks import kind_of
+from headrace.checks import integer, kind_of
 from headrace.datasets import protocol
 from headrace.datasets.base import T_co, View
 from headrace.errors import ArgumentError, ArgumentTypeError
@@ -53,11 +53,21 @@ class Subset(View[T_co]):
             )
         self.dataset = dataset
         if not (hasattr(indices, "__getitem__") and hasattr(indices, "__len__")):
-            raise ArgumentTypeError(f"Subset: indices must be a sequence or an array; got {kind_of(indices)}")
+            raise ArgumentTypeError(
+                f"Subset: indices must be a sequence or an array; got {kind_of(indices)}",
+                found=indices,
+                expected="a sequence or an array",
+                cure="Pass list(indices).",
+            )
         if is_mask(indices):
             indices = Indices(selected("Subset: indices", indices, len(dataset)))
         elif isinstance(indices, np.ndarray) and indices.ndim != 1:
-            raise ArgumentTypeError(f"Subset: indices must be one row of indices; got an array of {indices.shape}")
+            raise ArgumentTypeError(
+                f"Subset: indices must have one axis; got an array of shape {indices.shape}",
+                found=indices.shape,
+                expected="an array of shape (n,)",
+                cure="Pass indices.ravel().",
+            )
         self.indices = indices
 
     def __getitem__(self, index: Any) -> Any:
@@ -187,7 +197,10 @@ def random_split(
     if sum(counts) != size:
         raise ArgumentError(
             "Sum of input lengths does not equal the length of the input dataset! "
-            f"The lengths {list(lengths)} sum to {total}, the dataset has {size}; give its length or fractions of 1"
+            f"The lengths {list(lengths)} sum to {total}, the dataset has {size}",
+            found=total,
+            expected=f"lengths that sum to {size}, or fractions that sum to 1",
+            cure="Change one of them.",
         )
     order = next(draws(generator).permutations(size, size)) if size else np.empty(0, np.int64)
     ends = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
@@ -296,19 +309,16 @@ class Repetition(Sequence[int]):
 def _shares(size: int, fractions: Sequence[float]) -> list[int]:
     for number, fraction in enumerate(fractions):
         if not 0 <= fraction <= 1:
-            raise ArgumentError(f"Fraction at index {number} is not between 0 and 1: it is {fraction!r}")
+            raise ArgumentError(
+                f"Fraction at index {number} is not between 0 and 1: it is {fraction!r}",
+                found=fraction,
+                expected="a fraction from 0 to 1",
+                cure="Pass fractions that sum to 1.",
+            )
     counts = [math.floor(size * fraction) for fraction in fractions]
     rest = size - sum(counts)
     return [count + rest // len(counts) + (number < rest % len(counts)) for number, count in enumerate(counts)]
 
 
 def _count(length: Any) -> int:
-    try:
-        count = operator.index(length)
-    except TypeError:
-        raise ArgumentTypeError(
-            f"lengths must be whole numbers of samples, or fractions that sum to 1; {length!r} is {kind_of(length)}"
-        ) from None
-    if count < 0:
-        raise ArgumentError(f"lengths must be numbers of samples from 0 up; got {length!r}")
-    return count
+    return integer("lengths", length, least=0, cure="Pass numbers of samples, or fractions that sum to 1.")

@@ -32,7 +32,10 @@ class Unchanged:
             now = Unchanged.of(self.path)
         except FileNotFoundError as error:
             raise MissingFile(
-                f"{place}: the file was removed while it was read; keep it where it is until the loop has ended"
+                f"{place}: the file was removed while it was read",
+                path=self.path,
+                expected="a file that stays where it is",
+                cure="Keep it until the loop has ended.",
             ) from error
         if now == self or (now.file == self.file and now.size > self.size):
             return
@@ -43,6 +46,8 @@ class Unchanged:
         else:
             what = "it was written to"
         raise BadFile(
-            f"{place}: {what} while it was read; a file that stays as it is was expected. Do not write to it during a "
-            "loop, and make the dataset again"
+            f"{place}: {what} while it was read",
+            path=self.path,
+            expected="a file that stays as it is",
+            cure="Do not write to it during a loop, and construct the dataset again.",
         )

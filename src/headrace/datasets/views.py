@@ -13,7 +13,7 @@ from headrace.context.timing import timed
 from headrace.datasets import native_batches as fused
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS, Dataset, T_co, View
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentTypeError
 from headrace.transforms.base import Compose, may_draw
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ class Mapped(View[T_co]):
 
     def __init__(self, base: Indexed, *functions: Callable[..., Any]) -> None:
         if not (hasattr(base, "__getitem__") and hasattr(base, "__len__")):
-            raise ArgumentError(f"Mapped: base must be a dataset, with __getitem__ and __len__; got {kind_of(base)}")
+            raise ArgumentTypeError(
+                f"Mapped: base must be a dataset, with __getitem__ and __len__; got {kind_of(base)}",
+                found=base,
+                expected="a dataset, with __getitem__ and __len__",
+                cure="Use IterableDataset.map for a stream.",
+            )
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "functions", functions)
         chain = Compose(*functions)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import article, integer
+from headrace.checks import as_integer, integer, kind_of, refused
 from headrace.context import seeds
 from headrace.context.worker_info import get_worker_info
 from headrace.datasets.iterable import IterableDataset
@@ -101,25 +101,35 @@ def random_walks(
     Raises `ArgumentError` for anything else, and for no walks at all.
     """
     if not walks:
-        raise ArgumentError("random_walks needs at least one walk")
+        raise ArgumentError(
+            "random_walks got no walks", found=0, expected="at least one walk", cure="Pass a random_walk."
+        )
     if covariance is None:
         if rng is not None:
             raise ArgumentError(
-                "rng is for the noise of a covariance; without one each walk has its own: give it there"
+                "rng was passed without a covariance, whose noise it draws",
+                found=rng,
+                expected="no rng, since each walk has its own",
+                cure="Pass rng= to each random_walk.",
             )
         return zip(*walks, strict=False)
     ours = [walk for walk in walks if isinstance(walk, random_walk)]
     if len(ours) < len(walks):
+        other = kind_of(next(walk for walk in walks if not isinstance(walk, random_walk)))
         raise ArgumentError(
-            "with a covariance, random_walks needs walks made by random_walk, whose mu and x0 it takes; "
-            f"got {article(next(type(walk).__qualname__ for walk in walks if not isinstance(walk, random_walk)))}"
+            f"with a covariance, random_walks needs walks made by random_walk; got {other}",
+            found=other,
+            expected="walks made by random_walk, whose mu and x0 are read",
+            cure="Leave covariance= out for other iterables.",
         )
     factor, matrix = _factor(covariance, len(ours))
     variances = [walk.sigma2 for walk in ours]
     if not np.allclose(matrix.diagonal(), variances, rtol=1e-9, atol=0):
         raise ArgumentError(
-            "the diagonal of covariance must be the variances of the walks; "
-            f"it is {matrix.diagonal().tolist()}, their sigma2 are {variances}"
+            f"the diagonal of covariance is {matrix.diagonal().tolist()}, the sigma2 of the walks are {variances}",
+            found=tuple(matrix.diagonal().tolist()),
+            expected="the variances of the walks in the diagonal",
+            cure="Construct the walks with sigma2 from the diagonal.",
         )
     mu, x0 = np.array([walk.mu for walk in ours]), np.array([walk.x0 for walk in ours])
     return _correlated(mu, x0, factor, min(walk.n for walk in ours), _generator(rng))
@@ -180,7 +190,12 @@ def random_walk_array(
         return walk.draw(_generator(rng), np.empty(walk.shape))
     generators = [_generator(one) for one in rng]
     if len({id(one.bit_generator) for one in generators}) < len(generators):
-        raise ArgumentError("rng: each walk needs a generator of its own, and one is in the list twice; see spawn()")
+        raise ArgumentError(
+            "rng: one generator is in the list twice",
+            found=len(generators),
+            expected="a generator of its own for each walk",
+            cure="Make them with numpy.random.default_rng(seed).spawn(count).",
+        )
     walks = np.empty((len(generators), *walk.shape))
     threads = min(_cores(), len(generators)) if walks.size >= WORTH_THREADS else 1
     if threads > 1:  # NumPy draws without Python's lock
@@ -202,7 +217,12 @@ class _Walk:
         if together:
             self.mu, self.x0 = _vector("mu", mu), _vector("x0", x0)
             if len(self.mu) != len(self.x0):
-                raise ArgumentError(f"mu and x0 must have one number a walk; they have {len(self.mu)}, {len(self.x0)}")
+                raise ArgumentError(
+                    f"mu has {len(self.mu)} numbers, and x0 has {len(self.x0)}",
+                    found=(len(self.mu), len(self.x0)),
+                    expected="one number a walk in both",
+                    cure="Pass lists of one length.",
+                )
             self.scale, _ = _factor(sigma2, len(self.mu))
         else:
             self.mu, self.x0, self.scale = _number("mu", mu), _number("x0", x0), math.sqrt(_variance(sigma2))
@@ -274,7 +294,10 @@ class RandomWalkDataset(IterableDataset[Any]):
         if self.n < self.window + self.horizon:
             raise ArgumentError(
                 f"walks of n={self.n} values are too short for a window of {self.window} and a horizon of "
-                f"{self.horizon}: n must be {self.window + self.horizon} or more"
+                f"{self.horizon}",
+                found=self.n,
+                expected=f"n={self.window + self.horizon} or more",
+                cure="Pass a larger n, or a smaller window or horizon.",
             )
         self._each = (self.n - self.window - self.horizon) // self.stride + 1
 
@@ -318,14 +341,14 @@ def _number(name: str, value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ArgumentError(f"{name} must be a finite number; got {value!r}")
+        raise refused(name, value, "a finite number", "Pass an int or a float.")
     return number
 
 
 def _variance(value: object) -> float:
     number = _number("sigma2", value)
     if number < 0:
-        raise ArgumentError(f"sigma2 is a variance and must not be negative; got {value!r}")
+        raise refused("sigma2", value, "a variance, from 0 up", "Pass the square of the standard deviation.")
     return number
 
 
@@ -335,9 +358,8 @@ def _vector(name: str, value: ArrayLike) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         vector = np.empty((0, 0))
     if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
-        raise ArgumentError(
-            f"{name} must be a list of finite numbers, one a walk, where sigma2 is a matrix; got {value!r}"
-        )
+        cure = "Pass mu, x0 and the matrix sigma2 for the same walks."
+        raise refused(name, value, "a list of finite numbers, one a walk", cure)
     return vector
 
 
@@ -352,24 +374,28 @@ def _factor(covariance: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDAr
     except (TypeError, ValueError):
         matrix = np.empty(0)
     if matrix.shape != (size, size):
-        raise ArgumentError(
-            f"the covariance of {size} walks must be a {size} x {size} matrix of numbers; got {covariance!r}"
-        )
+        cure = "Pass a row and a column for each walk."
+        raise refused("covariance", covariance, f"a {size} x {size} matrix of numbers", cure)
     if not np.isfinite(matrix).all():
-        raise ArgumentError(f"the covariance must have finite numbers; got {matrix.tolist()}")
+        raise refused("covariance", matrix.tolist(), "a matrix of finite numbers", "Remove NaN and infinity.")
     largest = float(np.abs(matrix).max())
     slack = 8 * size * np.finfo(np.float64).eps * largest
     if np.abs(matrix - matrix.T).max() > slack:
         row, column = divmod(int(np.abs(matrix - matrix.T).argmax()), size)
         raise ArgumentError(
-            f"the covariance must be symmetric; at [{row}, {column}] it has {float(matrix[row, column])!r}, "
-            f"at [{column}, {row}] {float(matrix[column, row])!r}"
+            f"the covariance has {float(matrix[row, column])!r} at [{row}, {column}], "
+            f"but {float(matrix[column, row])!r} at [{column}, {row}]",
+            found=(float(matrix[row, column]), float(matrix[column, row])),
+            expected="a symmetric matrix",
+            cure="Pass (matrix + matrix.T) / 2.",
         )
     smallest = float(np.linalg.eigvalsh(matrix)[0])
     if smallest < -slack:
         raise ArgumentError(
-            "the covariance must be positive semi-definite, or no noise can have it; "
-            f"its smallest eigenvalue is {smallest:.3g}: {matrix.tolist()}"
+            f"the smallest eigenvalue of the covariance is {smallest:.3g}: {matrix.tolist()}",
+            found=smallest,
+            expected="a positive semi-definite matrix",
+            cure="Make the covariances between walks smaller.",
         )
     factor = np.zeros_like(matrix)
     for column in range(size):
@@ -386,9 +412,11 @@ def _generator(rng: object) -> np.random.Generator:
         return seeds.rng()
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
-        return np.random.default_rng(int(rng))
-    raise ArgumentError(f"rng must be a numpy.random.Generator, a seed (an integer from 0 up) or None; got {rng!r}")
+    seed = as_integer(rng)
+    if seed is not None and seed >= 0:
+        return np.random.default_rng(seed)
+    expected = "a numpy.random.Generator, a seed (an integer from 0 up) or None"
+    raise refused("rng", rng, expected, "Pass numpy.random.default_rng(seed).")
 
 
 def _cores() -> int:

@@ -103,6 +103,18 @@ def unread(path: str, error: OSError | ValueError, cure: str = CURE) -> SampleEr
     return said
 
 
+def unopened(path: str, error: OSError, *, expected: str, cure: str, action: str = "opened") -> SampleError:
+    """Build the error for a file or a folder that a dataset is made from.
+
+    >>> print(unopened("a.npy", FileNotFoundError(2, "No such file"), expected="a .npy file", cure="Fix the path."))
+    a.npy: cannot be opened: No such file; expected a .npy file. Fix the path.
+    """
+    kind = MissingFile if error.errno == errno.ENOENT else UnreadableFile
+    said = kind(f"cannot be {action}: {error.strerror or error}", path=path, expected=expected, cure=cure)
+    said.errno = error.errno
+    return said
+
+
 class _OverLimitError(OSError):
     def __init__(self, found: str, expected: str, cure: str) -> None:
         super().__init__(errno.EFBIG, found)
