@@ -34,6 +34,7 @@ from headrace.collate.default import default_collate
 from headrace.context import seeds
 from headrace.context.seeds import key_of
 from headrace.context.timing import timed
+from headrace.datasets import StackDataset
 from headrace.datasets.protocol import batch_beginner, batch_reader
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.executors.native import Native
@@ -74,8 +75,16 @@ class InFlight:
     """A batch whose rows come from a Python dataset, after a job of the native extension has ended."""
 
     def __init__(self, job: Any, dataset: Any, keys: Sequence[int]) -> None:
-        self._begun, self.job = job, job.job
+        self._begun, self.jobs = job, job.jobs
         self._dataset, self._keys = dataset, keys
+
+    @property
+    def missing(self) -> Sequence[int]:
+        return self._begun.missing
+
+    @property
+    def underway(self) -> Sequence[int]:
+        return self._begun.underway
 
     def finish(self, stop: Callable[[], None] | None = None) -> Any:
         here = seeds.place()
@@ -153,6 +162,42 @@ def test_loaders_give_the_same_batches_on_any_number_of_threads(pictures: list[P
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("joined", ["end to end", "side by side"])
+def test_the_parts_of_a_dataset_make_their_rows_at_once(pictures: list[Path], joined: str) -> None:
+    """Give what the parts give by themselves: whole, with rows that are given up, and with an error at its batch."""
+    first, second = ImageFiles(pictures[:20], np.arange(20)), ImageFiles(pictures[20:], np.arange(20))
+    dataset: Any
+    if joined == "end to end":
+        dataset = (first + second).map(*TRAIN)
+    else:
+        dataset = StackDataset(first.map(*TRAIN), second.map(Resize((24, 24)), ToCHW()))
+    pictures[25].write_bytes(b"no image")
+    keys = [[(step * 11 + row * 3) % len(dataset) for row in range(8)] for step in range(20)]
+    works = [work_of(step, each) for step, each in enumerate(keys)]
+    assert batch_beginner(dataset) is not None
+    maker = maker_of(dataset)
+    failed = 0
+    for found, work in zip(outcomes(dataset, works), works, strict=True):
+        expected = maker.make(work)
+        assert type(found) is type(expected)
+        if isinstance(found, Failed):
+            other = cast("Failed", expected)
+            assert str(found.error) == str(other.error)
+            assert found.place.partition(", made by")[0] == other.place.partition(", made by")[0]
+            failed += 1
+        else:
+            equal_batches(cast("Done", found).batch, cast("Done", expected).batch)
+    assert 0 < failed < 20
+
+
+def equal_batches(found: Any, expected: Any) -> None:
+    if isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            equal_batches(one, other)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_arrays_alone_stay_bare() -> None:
     """Give an array, and no list of one, where a sample is an array."""
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
@@ -210,7 +255,7 @@ def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
     executor = Native(maker_of(slow(pictures)), workers=2)
     for step in range(4):
         executor.submit(work_of(step, [0] * 200))
-    jobs = [pending.begun.job for pending in executor._begun.values()]
+    jobs = [job for pending in executor._begun.values() for job in pending.begun.jobs]
     executor.close()
     executor.close()
     assert all(job.finished for job in jobs)
@@ -287,7 +332,7 @@ def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> N
 
     class Struck:
         def __init__(self, begun: Any) -> None:
-            self.job = begun.job
+            self.jobs, self.missing, self.underway = begun.jobs, begun.missing, begun.underway
 
         def finish(self, stop: Any = None) -> Any:
             os.kill(os.getpid(), signal.SIGINT)
@@ -311,16 +356,16 @@ def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> N
 def test_nobody_waits_for_what_was_left_behind() -> None:
     """Drop pool and job while a row is still being made, which closing had no time for."""
     large = ArrayDataset(np.zeros((1, 8000, 8000, 3), np.uint8)).map(Resize((4000, 4000)))
-    begun = batch_beginner(large)([0], empty=np.empty)  # type: ignore[misc]
+    [job] = batch_beginner(large)([0], empty=np.empty).jobs  # type: ignore[misc]
     pool = cast("Any", extension).ThreadPool(1)
-    pool.submit(begun.job)
-    while begun.job.left:
+    pool.submit(job)
+    while job.left:
         time.sleep(0)
     assert not pool.close(0)
-    begun.job.abandon()
+    job.abandon()
     del pool
-    assert not begun.job.finished, "dropping the pool has waited for its thread"
-    begun.job.wait()  # the suite's leak check wants the thread to have ended
+    assert not job.finished, "dropping the pool has waited for its thread"
+    job.wait()  # the suite's leak check wants the thread to have ended
 
 
 def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> None:

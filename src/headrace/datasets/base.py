@@ -102,7 +102,7 @@ class Dataset(Generic[T_co]):
     def begin_batch(self) -> Callable[..., Any] | None:
         """Begin a batch that is then made without Python: takes the arguments of `read_batch`.
 
-        Returns an object whose ``job`` the native extension runs, and whose ``finish()`` returns the batch.
+        Returns an `InFlightBatch`: its ``jobs`` are run by the native extension, its ``finish()`` returns the batch.
         """
         return None
 

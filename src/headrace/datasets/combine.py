@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from headrace.context import seeds
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS, Dataset, T_co
 from headrace.datasets.columns import Columns
+from headrace.datasets.in_flight import SharedColumns, SharedRows
 from headrace.errors import ArgumentError, CollateError, UnusableArgument
 from headrace.interop.keys import check_whole, whole
 
@@ -68,12 +69,9 @@ class ConcatDataset(Dataset[T_co]):
 
     def __getitems__(self, indices: list[int]) -> list[T_co]:
         """Read the samples at these indices, with one call for each dataset that has ``__getitems__``."""
-        rows: dict[int, list[int]] = {}
-        places = [self._place(index) for index in indices]
-        for row, (part, _) in enumerate(places):
-            rows.setdefault(part, []).append(row)
+        places, pieces = self._by_part(indices)
         samples: list[Any] = [None] * len(indices)
-        for part, mine in rows.items():
+        for part, mine in pieces.items():
             with seeds.among(mine):
                 made = protocol.many(self.datasets[part], [places[row][1] for row in mine])
             for row, sample in zip(mine, made, strict=True):
@@ -126,11 +124,33 @@ class ConcatDataset(Dataset[T_co]):
         """What reads whole batches, where all datasets read them, with rows of the same shapes and dtypes."""
         return None if self.columns is None else self._read_batch
 
-    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+    @property
+    def begin_batch(self) -> Callable[..., Any] | None:
+        """What begins whole batches, where all datasets begin them, with rows of the same shapes and dtypes."""
+        return self._begin_batch if self.columns and all(map(protocol.batch_beginner, self.datasets)) else None
+
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        places, pieces = self._by_part(keys)
+        beginners: list[Any] = [protocol.batch_beginner(self.datasets[part]) for part in pieces]
+        if len(pieces) == 1:
+            return beginners[0]([place for _, place in places], empty=empty)
+        columns = cast("Columns", self.columns)
+        begun = []
+        for begin, rows in zip(beginners, pieces.values(), strict=True):
+            with seeds.among(rows):
+                begun.append((rows, begin([places[row][1] for row in rows], empty=np.empty)))
+        return SharedRows(columns, [empty((len(keys), *shape), dtype) for dtype, shape in columns.rows], begun)
+
+    def _by_part(self, keys: Sequence[int]) -> tuple[list[tuple[int, int]], dict[int, list[int]]]:
+        """Return the place of each key, and the rows of a batch that each dataset makes."""
         places = [self._place(key) for key in keys]
         pieces: dict[int, list[int]] = {}
         for row, (part, _) in enumerate(places):
             pieces.setdefault(part, []).append(row)
+        return places, pieces
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        places, pieces = self._by_part(keys)
         if len(pieces) <= 1:  # most batches, where the order is sequential
             return self._piece(next(iter(pieces), 0), [place for _, place in places], empty)
         batch: list[Any] = []
@@ -301,7 +321,21 @@ class StackDataset(Dataset[T_co]):
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         readers: list[Any] = [protocol.batch_reader(dataset) for dataset in self._parts]
-        batch = self._joined([read(keys, empty=empty) for read in readers])
+        return self._batch([read(keys, empty=empty) for read in readers])
+
+    @property
+    def begin_batch(self) -> Callable[..., Any] | None:
+        """What begins whole batches, where all datasets begin them, and no two draw for the same sample."""
+        if self.read_batch is None or not all(map(protocol.batch_beginner, self._parts)):
+            return None
+        return self._begin_batch
+
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
+        beginners: list[Any] = [protocol.batch_beginner(dataset) for dataset in self._parts]
+        return SharedColumns(self._batch, [begin(keys, empty=empty) for begin in beginners])
+
+    def _batch(self, columns: Sequence[Any]) -> Any:
+        batch = self._joined(columns)
         return batch if isinstance(batch, dict) else list(batch)  # as tuples are collated
 
     def where(self, index: int) -> str | None:

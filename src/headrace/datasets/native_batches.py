@@ -125,10 +125,10 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
     return "\n".join([head, *(f"  {step:{width}}  {how}" for step, how in rows)])
 
 
-class InFlightBatch:
-    """A batch in lent memory whose rows the native extension makes: any thread may run its ``job``."""
+class NativeBatch:
+    """An `InFlightBatch` of one dataset, whose rows one job makes."""
 
-    __slots__ = ("_check", "_columns", "_keys", "_one", "_stripped", "job")
+    __slots__ = ("_check", "_columns", "_keys", "_one", "_stripped", "jobs")
 
     def __init__(
         self,
@@ -145,15 +145,27 @@ class InFlightBatch:
         self._one = one
         self._stripped = bare
         self._check = check
-        self.job = job
+        self.jobs = (job,)
+
+    @property
+    def missing(self) -> list[int]:
+        """The rows that are not made: not yet, or left to be read step by step."""
+        return cast("list[int]", self.jobs[0].missing)
+
+    @property
+    def underway(self) -> list[int]:
+        """The missing rows that a thread has begun: rows are begun in order."""
+        begun = len(self._keys) - self.jobs[0].left
+        return [row for row in self.missing if row < begun]
 
     def finish(self, stop: Callable[[], None] | None = None) -> Any:
-        """Return the batch, after the job has ended. ``stop`` may raise between samples that are read step by step."""
-        _count(self.job)
+        """Return the batch, after the job has ended, as `InFlightBatch.finish` does."""
+        (job,) = self.jobs
+        _count(job)
         self._check()
-        missing = set(self.job.missing)
+        missing = set(job.missing)
         if missing:
-            here, failures = seeds.place(), _failures(self.job)
+            here, failures = seeds.place(), _failures(job)
             for row in seeds.each(len(self._keys)):
                 if row in missing:
                     if stop is not None:
@@ -166,19 +178,19 @@ class InFlightBatch:
         return self._columns[0] if self._stripped else self._columns
 
 
-def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> InFlightBatch:
+def begin(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> NativeBatch:
     """Begin the batch of these keys: a column for each part of a sample; the native extension makes the first.
 
     ``one`` reads a sample step by step, where the extension cannot read its file.
     """
     source, columns, job, check = _begun(plan, base, keys, seeds.inside() or _anywhere(), empty)
-    return InFlightBatch(columns, job, keys, one, bare=source.bare, check=check)
+    return NativeBatch(columns, job, keys, one, bare=source.bare, check=check)
 
 
 def read(plan: Plan, base: Any, keys: Sequence[int], one: Callable[[int], Any], *, empty: Empty) -> Any:
     """Make the batch of these keys, as `begin` begins it."""
     begun = begin(plan, base, keys, one, empty=empty)
-    sharing.run(begun.job)
+    sharing.run(begun.jobs[0])
     return begun.finish()
 
 

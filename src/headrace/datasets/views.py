@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.context.memory import Empty
     from headrace.datasets.columns import Columns
+    from headrace.datasets.in_flight import InFlightBatch
     from headrace.datasets.protocol import Indexed
     from headrace.image.fused import Plan
     from headrace.transforms.image_transform import Scaling
@@ -108,13 +109,13 @@ class Mapped(View[T_co]):
         return fused.read(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property
-    def begin_batch(self) -> Callable[..., fused.InFlightBatch] | None:
+    def begin_batch(self) -> Callable[..., InFlightBatch] | None:
         """What begins whole batches, where `read_batch` is."""
         if self._apart is not None:
             return protocol.batch_beginner(self._apart)
         return self._begin_batch if self._is_whole else None
 
-    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> fused.InFlightBatch:
+    def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> InFlightBatch:
         return fused.begin(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)
 
     @property

@@ -66,7 +66,8 @@ class Native:
         pending = self._maker.begin(work, empty=self._batches.empty)
         if isinstance(pending, Pending):
             self._begun[id(pending)] = pending
-            self._pool.submit(pending.begun.job)
+            for job in pending.begun.jobs:
+                self._pool.submit(job)
         else:
             self._done.append(pending)
 
@@ -99,8 +100,9 @@ class Native:
             with contextlib.suppress(IndexError):
                 return self._done.popleft()
         for pending in tuple(self._begun.values()):
-            if pending.begun.job.finished and self._begun.pop(id(pending), None) is not None:
-                if not pending.begun.job.missing:
+            begun = pending.begun
+            if all(job.finished for job in begun.jobs) and self._begun.pop(id(pending), None) is not None:
+                if not begun.missing:
                     return self._maker.complete(pending)
                 self._step_by_step.complete(pending)
         return None
@@ -108,10 +110,9 @@ class Native:
     def _explain(self, timeout: float | None) -> str:
         lines = [f"no batch came within {timeout} s. What the workers are doing:"]
         for pending in [*self._begun.values(), *self._step_by_step.at]:
-            work, job = pending.work, pending.begun.job
-            begun = work.rows - job.left
-            rows = [work.name(row) for row in job.missing if row < begun]
-            lines.append(f"batch {work.step}: {', '.join(rows[:8])} of {work.rows}, {job.left} of them not begun")
+            work, left = pending.work, sum(job.left for job in pending.begun.jobs)
+            rows = [work.name(row) for row in pending.begun.underway]
+            lines.append(f"batch {work.step}: {', '.join(rows[:8])} of {work.rows}, {left} of them not begun")
         return "\n".join(lines)
 
 
@@ -182,11 +183,13 @@ def _finish(
     try:
         # The pool has forgotten jobs that one thread makes by itself: stop them too.
         for pending in list(begun.values()):
-            pending.begun.job.stop()
+            for job in pending.begun.jobs:
+                job.stop()
         if not pool.close(PATIENCE):
             late.append(still_running("the native extension", "reading a file", PATIENCE))
             for pending in list(begun.values()):
-                pending.begun.job.abandon()
+                for job in pending.begun.jobs:
+                    job.abandon()
         late += step_by_step.close()
     finally:  # Ctrl-C may come during the wait
         begun.clear()

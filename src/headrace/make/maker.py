@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.collate.default import Collate
     from headrace.context.memory import Empty
     from headrace.context.timing import Seconds
-    from headrace.datasets.native_batches import InFlightBatch
+    from headrace.datasets.in_flight import InFlightBatch
 
 OnError = Literal["raise", "skip", "replace"]
 
