@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.pictures import encoded, photo
 
-from headrace import DataLoader, Resize
-from headrace.datasets import FaceDataset, ellipse_boxes
+from headrace import CenterCrop, DataLoader, Resize
+from headrace.datasets import FaceDataset, Files, ellipse_boxes
 from headrace.errors import ArgumentError, BadImage, ListFileError, MissingFile
 
 FACES = {
@@ -371,3 +371,13 @@ def test_a_sheet_of_images_without_annotations_shows_them(folder: Path, tmp_path
     with pytest.raises(ArgumentError, match="is one of the images"):
         FaceDataset(folder).save_sheet(folder / "0.jpg")
     assert (folder / "0.jpg").read_bytes() == before
+
+
+def test_images_without_annotations_are_read_by_the_native_extension(folder: Path) -> None:
+    """Give the batches that reading image by image gives; with annotations there is no native source."""
+    faces = FaceDataset(folder)
+    resized = faces.map(CenterCrop(8))
+    [batch] = DataLoader(resized, len(faces))
+    assert isinstance(faces.native_source(), Files)
+    assert "all fused" in resized.explain()
+    assert np.array_equal(batch, np.stack([resized[index] for index in range(len(faces))]))

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 import operator
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.checks import flag, integer, refused, shown
-from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
 from headrace.datasets.subset import Subset
-from headrace.errors import ArgumentError, ListFileError, SampleError
-from headrace.image.decode import decode_as
-from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.errors import ArgumentError, ListFileError
+from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
+
+    from headrace.datasets.source import Files
 
 FOLDS = range(1, 11)
 """The numbers of FDDB's folds."""
@@ -82,10 +82,15 @@ class FaceDataset(Dataset[Any]):
             every = ImageFiles.under(source, extensions=extensions, max_pixels=max_pixels)
         else:
             every = ImageFiles(source, max_pixels=max_pixels)
-        self._decoding, self._warned = Decoding("RGB", max_pixels, allow_truncated), set[str]()
         self._window = _window(start, limit)
-        self._files = ImageFiles(every.paths[self._window], root=every.root or None, max_pixels=max_pixels)
+        self._files = ImageFiles(
+            every.paths[self._window],
+            root=every.root or None,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+        )
         self._annotations: _Annotations | None = None
+        self._images_only = replace(self._files.native_source(), beside=(), bare=True)
         self._to_come = iter(range(len(self._files)))
 
     @classmethod
@@ -213,6 +218,10 @@ class FaceDataset(Dataset[Any]):
         size = (image.shape[1], image.shape[0]) if self._annotations.clip else None
         return image, ellipses, ellipse_boxes(ellipses, size)
 
+    def native_source(self) -> Files | None:
+        """Return the files of the images; None with annotations, whose number differs from image to image."""
+        return self._images_only if self._annotations is None else None
+
     def __iter__(self) -> Iterator[Any]:
         return map(self.__getitem__, range(len(self)))  # a generator would end with the first image that is bad
 
@@ -224,13 +233,7 @@ class FaceDataset(Dataset[Any]):
         return f"<{type(self).__name__} of {len(self)} images{annotated}, {self._files.root or 'no root'}>"
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        data, path = self._files.read(index), self.path(index)
-        try:
-            with timed("decode"):
-                return decode_as(data, path, self._decoding, self._warned)
-        except SampleError as error:
-            error.at(range(len(self))[index])
-            raise
+        return self._files[index][0]
 
     def _annotated(self) -> _Annotations:
         if self._annotations is None:
