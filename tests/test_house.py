@@ -33,7 +33,7 @@ LAYERS = [
     {"make"},
     {"datasets", "collate", "samplers", "transport", "ledger"},
     {"transforms"},
-    {"image", "plan"},
+    {"formats", "image", "plan"},
     {"interop"},
     {"context", "storage"},
     {"checks"},

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
     from headrace.datasets.paired import PairedDataset
+    from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
 
 LAZY = {
@@ -42,6 +43,8 @@ LAZY = {
     "HDF5Dataset": "hdf5",
     "PairedDataset": "paired",
     "RandomWalkDataset": "walks",
+    "SpanDataset": "shards",
+    "WebDataset": "shards",
     "ellipse_boxes": "faces",
     "random_walk": "walks",
     "random_walk_array": "walks",
@@ -74,9 +77,11 @@ __all__ = [
     "RandomWalkDataset",
     "Ranges",
     "Source",
+    "SpanDataset",
     "StackDataset",
     "Subset",
     "TensorDataset",
+    "WebDataset",
     "ellipse_boxes",
     "explain",
     "random_split",

@@ -52,6 +52,17 @@ class PackedList(Sequence[str]):
         # An item of a memoryview is a Python integer or a view at once; of an array, a NumPy object first.
         self._bytes, self._begins = memoryview(cast("Any", text)), memoryview(cast("Any", ends))
 
+    @classmethod
+    def of_arrays(cls, text: NDArray[np.uint8], ends: NDArray[Any]) -> PackedList:
+        """Return the list that two arrays hold: the bytes of all strings, and where each begins and the last ends.
+
+        >>> PackedList.of_arrays(np.frombuffer(b"abc", np.uint8), np.array([0, 1, 3], np.uint32))
+        PackedList(['a', 'bc'])
+        """
+        packed = cls.__new__(cls)
+        packed._hold(text, ends)
+        return packed
+
     @property
     def nbytes(self) -> int:
         """The bytes that the strings take, all together."""
@@ -74,7 +85,7 @@ class PackedList(Sequence[str]):
         if places.step != 1 or not places:
             return PackedList(self[place] for place in places)
         begin, end = self._begins[places.start], self._begins[places.stop]
-        return _restored(self._text[begin:end].copy(), self._ends[places.start : places.stop + 1] - begin)
+        return PackedList.of_arrays(self._text[begin:end].copy(), self._ends[places.start : places.stop + 1] - begin)
 
     def __iter__(self) -> Iterator[str]:
         begin = 0
@@ -95,13 +106,7 @@ class PackedList(Sequence[str]):
         return f"PackedList([{self[0]!r}, {self[1]!r}, … {self[-1]!r}], {len(self)} strings)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._text, self._ends)
-
-
-def _restored(text: NDArray[np.uint8], ends: NDArray[Any]) -> PackedList:
-    packed = PackedList.__new__(PackedList)
-    packed._hold(text, ends)
-    return packed
+        return PackedList.of_arrays, (self._text, self._ends)
 
 
 def _pack(strings: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[Any]]:

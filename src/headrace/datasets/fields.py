@@ -1,0 +1,111 @@
+"""What becomes of the bytes of a field: a decoder for each kind, found by the last part of the field's name."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.checks import shown
+from headrace.context.timing import timed
+from headrace.errors import SampleError
+from headrace.formats.shard import INTEGER_FIELDS, integer_of
+from headrace.image.decode import decode_as
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from headrace.image.decoding import Decoding
+
+    Decoder = Callable[[bytes], Any]
+
+IMAGES = frozenset({"bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"})
+TEXTS = frozenset({"text", "transcript", "txt"})
+JSONS = frozenset({"json", "jsn"})
+
+FIX = "Fix the field, pass decoders={{{name!r}: None}} for its bytes, or leave it out with fields=."
+
+
+class Fields:
+    """The decoders of a dataset's fields.
+
+    An image (``jpg``, ``png``, …) becomes an array as the dataset's ``decoding`` says, ``cls`` and its like an int,
+    ``txt`` a str, ``json`` what `json.loads` gives, ``npy`` an array (never of Python objects, which are pickled).
+    Everything else stays bytes. ``decoders`` come first: by the whole name, then by its last part; each is a function
+    of the bytes, or None for the bytes themselves. Nothing is ever unpickled.
+    """
+
+    def __init__(self, decoding: Decoding, decoders: Mapping[str, Decoder | None]) -> None:
+        self.decoding = decoding
+        self.decoders = dict(decoders)
+        self._warned = set[str]()
+
+    def is_image(self, name: str) -> bool:
+        """Say whether a field is decoded as an image, by headrace."""
+        return self._own(name) is _NONE and _kind(name) in IMAGES
+
+    def is_integer(self, name: str) -> bool:
+        """Say whether a field is read as an integer, by headrace."""
+        return self._own(name) is _NONE and _kind(name) in INTEGER_FIELDS
+
+    def decoded(self, name: str, data: bytes, place: str) -> Any:
+        """Return the value of a field; ``place`` names the sample for errors."""
+        own, kind = self._own(name), _kind(name)
+        if own is not _NONE:
+            return data if own is None else own(data)
+        if kind in IMAGES:
+            with timed("decode"):
+                return decode_as(data, place, self.decoding, self._warned)
+        try:
+            if kind in INTEGER_FIELDS:
+                return _integer(data)
+            if kind in TEXTS:
+                return data.decode()
+            if kind in JSONS:
+                return json.loads(data)
+            if kind == "npy":
+                return array_of(data)
+        except (ValueError, EOFError, RecursionError) as error:
+            what = f"field {name!r} cannot be decoded: {str(error)[:200]}"
+            raise SampleError(what, path=place, expected=f"bytes of {kind}", cure=FIX.format(name=name)) from error
+        return data
+
+    def _own(self, name: str) -> Any:
+        return self.decoders.get(name, self.decoders.get(_kind(name), _NONE))
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def array_of(data: bytes) -> NDArray[Any]:
+    """Return the array that the bytes of a ``.npy`` file hold; nothing is allocated for a false shape.
+
+    Format: NEP 1, "A Simple File Format for NumPy Arrays". Raises ValueError for damaged bytes and for Python objects.
+    """
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the .npy format is not known")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    held = len(data) - stream.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"it claims {shape} of {dtype}, and holds {held:,} bytes of data")
+    array = np.frombuffer(data, dtype, math.prod(shape), stream.tell()).copy()
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _integer(data: bytes) -> int:
+    value = integer_of(data)
+    if value is None:
+        raise ValueError(f"{shown(data)} is no integer of 64 bits")
+    return value
+
+
+_NONE: Any = object()

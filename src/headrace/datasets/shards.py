@@ -1,0 +1,336 @@
+"""Datasets of shards: files that hold many samples each, read by the range of bytes of each field."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from itertools import chain, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.checks import path as path_of
+from headrace.checks import shown
+from headrace.context.timing import timed
+from headrace.datasets.base import Dataset
+from headrace.datasets.fields import Fields
+from headrace.datasets.source import Ranges
+from headrace.datasets.span_table import indexed
+from headrace.errors import ArgumentError, MissingFile, SampleError
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.interop.keys import place as place_of
+from headrace.storage.files import DEFAULT_MAX_BYTES
+from headrace.storage.spans import read_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.datasets.fields import Decoder
+    from headrace.datasets.span_table import SpanTable
+    from headrace.image.modes import Mode
+
+    Shards = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+MOST_EXPANDED = 1_000_000
+"""Paths that the braces of a pattern may give."""
+
+
+class SpanDataset(Dataset[dict[str, Any]]):
+    """The base of datasets of shards: a sample is a dict of its fields, each read by its range of bytes.
+
+    >>> from headrace.datasets import SpanDataset, WebDataset
+    >>> issubclass(WebDataset, SpanDataset)
+    True
+
+    Samples are in the order of the shards. ``len`` is known, so shuffling, resuming, ranks, replay and ledgers work
+    as for any dataset. ``"__key__"`` is the sample's key in its shard.
+    """
+
+    suits_threads = True
+
+    def __init__(self, table: SpanTable, fields: Fields, chosen: Iterable[str] | None) -> None:
+        self._table, self._fields = table, fields
+        self._chosen = list(table.fields) if chosen is None else _chosen(chosen, table)
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the fields that samples have; a sample may lack some."""
+        return list(self._chosen)
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the shards, in order."""
+        return list(self._table.paths)
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """How many samples each shard has: what `ShardSampler` takes."""
+        lengths: list[int] = (self._table.first[1:] - self._table.first[:-1]).tolist()
+        return lengths
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The values of the one integer field that all samples have (``cls``), known without reading; else None."""
+        known = [name for name in self._chosen if name in self._table.numbers and self._fields.is_integer(name)]
+        return self._table.numbers[known[0]] if len(known) == 1 else None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read the sample at an index: a dict of its key and its fields."""
+        row = self._row(index)
+        sample: dict[str, Any] = {"__key__": self._table.keys[row]}
+        for name in self._chosen:
+            if self._table.length[name][row] >= 0:
+                sample[name] = self._value(row, name)
+        return sample
+
+    def read(self, index: int, field: str) -> bytes:
+        """Read the bytes of one field as they are, without decoding them.
+
+        Raises `SampleError` for a sample that has no such field.
+        """
+        return self._bytes(self._row(index), self._known(field))
+
+    def tuple(self, *fields: str) -> FieldTuples:
+        """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("jpg", "cls")``.
+
+        With an image first and integers after it, the native extension reads them. Raises `ArgumentError` for a field
+        that no sample has.
+        """
+        return FieldTuples(self, [self._known(name) for name in fields])
+
+    def where(self, index: int) -> str:
+        """Return the shard and the key of a sample, for errors."""
+        return self._where(self._row(index))
+
+    def _row(self, index: int) -> int:
+        return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
+
+    def _where(self, row: int) -> str:
+        return f"{self._table.paths[int(self._table.file[row])]}: {self._table.keys[row]}"
+
+    def _known(self, field: str) -> str:
+        if field in self._chosen:
+            return field
+        raise ArgumentError(
+            f"no sample has a field {shown(field)}",
+            found=shown(field),
+            expected=f"one of {', '.join(map(repr, self._chosen))}",
+            cure="Give one of these names.",
+        )
+
+    def _value(self, row: int, name: str) -> Any:
+        numbers = self._table.numbers.get(name)
+        if numbers is not None and self._fields.is_integer(name):
+            return int(numbers[row])
+        data = self._bytes(row, name)
+        try:
+            return self._fields.decoded(name, data, self._where(row))
+        except SampleError as error:
+            error.at(row)
+            raise
+
+    def _bytes(self, row: int, name: str) -> bytes:
+        table = self._table
+        file, offset, length = int(table.file[row]), int(table.offset[name][row]), int(table.length[name][row])
+        if length < 0:
+            raise SampleError(
+                f"it has no field {name!r}",
+                path=self._where(row),
+                index=row,
+                expected=f"a field {name!r} in each sample",
+                cure="Add the field, or leave it out.",
+            )
+        if length > DEFAULT_MAX_BYTES:
+            raise SampleError(
+                f"field {name!r} has {length:,} bytes",
+                path=self._where(row),
+                index=row,
+                expected=f"at most {DEFAULT_MAX_BYTES:,} bytes",
+                cure="Write the field to a file of its own, or leave it out with fields=.",
+            )
+        with timed("read"):
+            return read_span(table.paths[file], offset, length, table.facts[file])
+
+
+class FieldTuples(Dataset[tuple[Any, ...]]):
+    """Some fields of a dataset of shards, as a tuple: what `SpanDataset.tuple` returns."""
+
+    suits_threads = True
+
+    def __init__(self, dataset: SpanDataset, names: Sequence[str]) -> None:
+        self._dataset, self._names = dataset, tuple(names)
+        self._source = self._images()
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The labels of the dataset, where they are one of these fields."""
+        numbers = self._dataset._table.numbers
+        labels = self._dataset.labels
+        return labels if any(labels is numbers.get(name) for name in self._names) else None
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """How many samples each shard has."""
+        return self._dataset.shard_lengths
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Read these fields of the sample at an index."""
+        row = self._dataset._row(index)
+        return tuple([self._dataset._value(row, name) for name in self._names])
+
+    def native_source(self) -> Ranges | None:
+        """Return the ranges of the images, with the integers beside them."""
+        return self._source
+
+    def where(self, index: int) -> str:
+        """Return the shard and the key of a sample, for errors."""
+        return self._dataset.where(index)
+
+    def _images(self) -> Ranges | None:
+        table, fields = self._dataset._table, self._dataset._fields
+        first, *others = self._names or ("",)
+        beside = [table.numbers[name] for name in others if name in table.numbers and fields.is_integer(name)]
+        if not fields.is_image(first) or len(beside) < len(others) or (table.length[first] < 0).any():
+            return None
+        offset, length = table.offset[first], table.length[first]
+        return Ranges(table.paths, table.file, offset, length, "", fields.decoding, table.facts, beside=tuple(beside))
+
+
+class WebDataset(SpanDataset):
+    """Samples in tar files, as WebDataset lays them out: members with one key follow each other.
+
+    >>> import io, tarfile, tempfile
+    >>> from headrace.datasets import WebDataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with tarfile.open(f"{folder}/0.tar", "w") as archive:
+    ...         for name, data in [("cat.txt", b"a cat"), ("cat.cls", b"3"), ("dog.txt", b"a dog"), ("dog.cls", b"5")]:
+    ...             member = tarfile.TarInfo(name)
+    ...             member.size = len(data)
+    ...             archive.addfile(member, io.BytesIO(data))
+    ...     dataset = WebDataset(f"{folder}/*.tar")
+    ...     sample, pair = dataset[1], dataset.tuple("txt", "cls")[0]
+    >>> len(dataset), sample, pair
+    (2, {'__key__': 'dog', 'txt': 'a dog', 'cls': 5}, ('a cat', 3))
+
+    ``shards``: a path, a pattern with braces (``"train-{0000..0099}.tar"``, ``"{a,b}.tar"``) or stars, a folder (its
+    ``.tar`` files, sorted), or a list of paths. A sample is a dict of ``"__key__"`` and its fields. The name of a
+    member is ``key.field``: the field begins after the first dot of the file's name, in lower case. Members without a
+    field belong to no sample. ``fields``: which fields to read; all by default. ``mode``, ``max_pixels``,
+    ``allow_truncated``: as in `ImageFolder`.
+
+    Images become arrays, ``cls`` an int, ``txt`` a str, ``json`` a value, ``npy`` an array; the rest stays bytes, and
+    nothing is unpickled. ``decoders``: functions of the bytes by field (``{"mp3": decode}``); None gives the bytes.
+
+    The archives are indexed when the dataset is constructed: the headers are read, not the data. The index is saved
+    beside the first shard, or in the user's cache folder where that cannot be written to, and built again for a shard
+    that has changed. ``index``: a folder for it, or None to save none.
+
+    Raises `BadFile` for a damaged or compressed archive, for links and sparse members in it; `MissingFile`; and
+    `ArgumentError`. A shard that changes while it is read raises `BadFile` with its path and the range of bytes.
+    Format: https://github.com/webdataset/webdataset (the tar layout), POSIX.1-2017 `pax`.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        fields: Iterable[str] | None = None,
+        decoders: Mapping[str, Decoder | None] | None = None,
+        mode: Mode = "RGB",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        allow_truncated: bool = False,
+        index: str | os.PathLike[str] | None = "auto",
+    ) -> None:
+        from headrace.formats import tar
+
+        decoding = Decoding(mode, max_pixels, allow_truncated)
+        table = indexed(shard_paths(shards, ".tar"), tar.index, "webdataset 1", index)
+        super().__init__(table, Fields(decoding, decoders or {}), fields)
+
+
+def shard_paths(shards: Shards, suffix: str) -> list[str]:
+    """Return the absolute paths of shards: of a path, a folder, a pattern, or several of these.
+
+    >>> [path.rpartition("/")[2] for path in shard_paths(["a-{08..10}.tar", "{x,y}.tar"], ".tar")]
+    ['a-08.tar', 'a-09.tar', 'a-10.tar', 'x.tar', 'y.tar']
+
+    Raises `MissingFile` for a folder or a pattern of stars that gives none, and `ArgumentError` for no shards at all.
+    """
+    given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    found = [path for each in given for path in _expanded(path_of("shards", each), suffix)]
+    if not found:
+        raise ArgumentError("shards is empty", found="[]", expected="one shard or more", cure="Give their paths.")
+    return [os.path.abspath(path) for path in found]  # noqa: PTH100  as text, a pattern may give a million
+
+
+def _expanded(pattern: str, suffix: str) -> list[str]:
+    if os.path.lexists(pattern):  # a name may have braces or stars
+        folder = Path(pattern)
+        if not folder.is_dir():
+            return [pattern]
+        inside = sorted(str(path) for path in folder.iterdir() if path.suffix == suffix)
+        return inside or _none(pattern, f"it has no {suffix} files")
+    paths = list(_braces(pattern))
+    if not glob.has_magic(pattern):
+        return paths
+    return list(chain.from_iterable(sorted(glob.glob(path)) for path in paths)) or _none(  # noqa: PTH207
+        pattern, "no file has such a name"
+    )
+
+
+def _none(pattern: str, what: str) -> list[str]:
+    raise MissingFile(what, path=pattern, expected="shards", cure="Give the path of a shard, a folder or a pattern.")
+
+
+def _braces(pattern: str) -> Iterable[str]:
+    """Yield the paths of a pattern in which braces hold numbers from one to another, or words between commas."""
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [[piece] if number % 2 == 0 else _choices(piece) for number, piece in enumerate(pieces)]
+    size = 1
+    for each in choices:
+        size *= len(each)
+    if size > MOST_EXPANDED:
+        raise ArgumentError(
+            f"the pattern {pattern!r} gives {size:,} paths",
+            found=pattern,
+            expected=f"at most {MOST_EXPANDED:,}",
+            cure="Give the shards that exist, or a folder.",
+        )
+    return map("".join, product(*choices))
+
+
+def _choices(inside: str) -> Sequence[str]:
+    numbers = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", inside)
+    if numbers is None:
+        return inside.split(",") if "," in inside else ["{" + inside + "}"]
+    first, last = numbers.groups()
+    span = range(int(first), int(last) + 1)
+    if not span or len(span) > MOST_EXPANDED:
+        raise ArgumentError(
+            f"the braces {{{inside}}} give {len(span):,} numbers",
+            found=inside,
+            expected=f"1 to {MOST_EXPANDED:,}",
+            cure="Write the smaller number first, such as {0000..0099}.",
+        )
+    return [str(number).zfill(len(first)) for number in span]
+
+
+def _chosen(names: Iterable[str], table: SpanTable) -> list[str]:
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in table.offset:
+            raise ArgumentError(
+                f"no sample has a field {shown(name)}",
+                found=shown(name),
+                expected=f"one of {', '.join(map(repr, table.fields))}",
+                cure="Give names of fields in fields=.",
+            )
+    return chosen

@@ -1,0 +1,103 @@
+"""What an indexer returns for a shard: the keys of its samples, and the range of bytes of each field."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTEGER_FIELDS = frozenset({"class", "cls", "cls2", "count", "id", "index", "inx"})
+"""Fields that hold an integer as text, by the last part of their name (WebDataset's own rule)."""
+
+MOST_DIGITS = 19
+"""An int64 has at most so many digits."""
+
+
+@dataclass(slots=True)
+class Spans:
+    """The ranges of one field, an entry for each sample of a shard; a length of -1 where a sample has no such field."""
+
+    offset: array[int] = field(default_factory=lambda: array("q"))
+    length: array[int] = field(default_factory=lambda: array("q"))
+
+    def put(self, sample: int, offset: int, length: int) -> None:
+        """Set the range of a sample's field; the samples before it that have none are filled in."""
+        self.pad(sample)
+        self.offset.append(offset)
+        self.length.append(length)
+
+    def pad(self, samples: int) -> None:
+        """Say that samples up to here have no such field."""
+        missing = samples - len(self.offset)
+        if missing > 0:
+            self.offset.extend([0] * missing)
+            self.length.extend([-1] * missing)
+
+
+@dataclass(slots=True)
+class Shard:
+    """The samples of one shard, in order.
+
+    >>> shard = Shard()
+    >>> shard.keys += ["a", "b"]
+    >>> shard.span("jpg").put(1, 512, 100)
+    >>> shard.finished().fields["jpg"].length.tolist()
+    [-1, 100]
+
+    ``numbers`` are the values of integer fields whose text was read with the index: one for each sample.
+    """
+
+    keys: list[str] = field(default_factory=list)
+    fields: dict[str, Spans] = field(default_factory=dict)
+    numbers: dict[str, array[int]] = field(default_factory=dict)
+
+    def span(self, name: str) -> Spans:
+        """Return the ranges of a field, which begin empty."""
+        if name not in self.fields:
+            self.fields[name] = Spans()
+        return self.fields[name]
+
+    def finished(self) -> Shard:
+        """Fill in the samples that lack a field."""
+        for spans in self.fields.values():
+            spans.pad(len(self.keys))
+        return self
+
+    def read_numbers(self, read: Callable[[int, int], bytes]) -> None:
+        """Read the integer fields of all samples by ``read(offset, length)``, as far as every sample has a number."""
+        for name, spans in self.fields.items():
+            if is_integer_field(name):
+                values = array("q")
+                for offset, length in zip(spans.offset, spans.length, strict=True):
+                    value = None if length < 1 or length > MOST_DIGITS + 2 else integer_of(read(offset, length))
+                    if value is None:
+                        break
+                    values.append(value)
+                else:
+                    self.numbers[name] = values
+
+
+def is_integer_field(name: str) -> bool:
+    """Say whether a field holds an integer as text, by its name.
+
+    >>> is_integer_field("cls"), is_integer_field("second.cls"), is_integer_field("jpg")
+    (True, True, False)
+    """
+    return name.rpartition(".")[2] in INTEGER_FIELDS
+
+
+def integer_of(text: bytes) -> int | None:
+    r"""Return the integer that a text is; None for anything else, and for more than 64 bits.
+
+    >>> integer_of(b"7\n"), integer_of(b"-3"), integer_of(b"7.5")
+    (7, -3, None)
+    """
+    bare = text.strip()
+    digits = bare[1:] if bare[:1] in (b"-", b"+") else bare
+    if not digits.isdigit() or len(digits) > MOST_DIGITS:
+        return None
+    value = int(bare)
+    return value if -(2**63) <= value < 2**63 else None
