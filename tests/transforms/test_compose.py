@@ -97,7 +97,7 @@ def test_compose_refuses_what_cannot_be_called():
 def test_compose_refuses_what_wants_channels_last_after_to_chw(late):
     """An image with channels first would be taken for one three pixels high."""
     name = type(late).__name__
-    with pytest.raises(ArgumentError, match=f"{name} follows ToCHW, .*expected channels last; put it before ToCHW"):
+    with pytest.raises(ArgumentError, match=f"{name} follows ToCHW, .*expected channels last. Put it before ToCHW"):
         Compose(ToCHW(), ToFloat(), late)
     assert Compose(ToCHW(), lambda image: image.transpose(1, 2, 0), late).transforms[-1] == late
 

@@ -202,7 +202,7 @@ def check_reach(length: int, before: int, after: int, mode: PadMode) -> None:
             f"{most} to mirror",
             found=max(before, after),
             expected=f"at most {most}",
-            cure="use less padding, mode='edge' or 'constant', or resize first",
+            cure="Use less padding, mode='edge' or 'constant', or resize first.",
         )
 
 
@@ -290,7 +290,7 @@ def _check_dtype(image: Image, how: str) -> None:
             f"cannot resize an image of {image.dtype} with {how}",
             found=image.dtype.name,
             expected="uint8, uint16, float16, float32 or float64",
-            cure="convert it first, or use interpolation='nearest' with antialias=True, which takes any dtype",
+            cure="Convert it first, or use interpolation='nearest' with antialias=True, which takes any dtype.",
         )
 
 
@@ -340,7 +340,7 @@ def _fill_value(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> 
             f"fill has {wanted.size} values, but the image has {math.prod(channels)} channels",
             found=fill,
             expected="one value, or one for each channel",
-            cure="pass one number",
+            cure="Pass one number.",
         )
     if dtype.kind in "biu":
         limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -349,7 +349,7 @@ def _fill_value(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> 
                 f"fill={fill!r} is not a value of an image of {dtype}",
                 found=fill,
                 expected=f"whole numbers from {limits[0]} to {limits[1]}",
-                cure="pass such a number",
+                cure="Pass such a number.",
             )
     value = wanted.astype(dtype)
     value.setflags(write=False)

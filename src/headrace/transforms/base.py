@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from headrace.checks import kind_of
+from headrace.checks import kind_of, shown
 from headrace.context import seeds
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.calls import signature
 
 if TYPE_CHECKING:
@@ -194,11 +194,11 @@ def takes_rng(function: Callable[..., Any]) -> bool:
     Raises ArgumentError for what cannot be called, and for a function that can be called in neither way.
     """
     if not callable(function):
-        raise ArgumentError(
-            f"got {function!r}, {kind_of(function)}, which cannot be called, for a transform",
+        raise ArgumentTypeError(
+            f"got {shown(function)}, {kind_of(function)}, which cannot be called, for a transform",
             found=function,
             expected="a function of one sample, or of (sample, rng)",
-            cure="pass a function or a Transform",
+            cure="Pass a function or a Transform.",
         )
     try:
         parameters = list(signature(function).parameters.values())
@@ -210,10 +210,10 @@ def takes_rng(function: Callable[..., Any]) -> bool:
     any_number = any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
     if by_name or len(required) > 2 or not (positional or any_number):
         raise ArgumentError(
-            f"{getattr(function, '__qualname__', repr(function))} takes ({', '.join(map(str, parameters))})",
+            f"{getattr(function, '__qualname__', shown(function))} takes ({', '.join(map(str, parameters))})",
             found=function,
             expected="a transform that can be called as f(sample) or f(sample, rng)",
-            cure="set its other arguments with functools.partial",
+            cure="Set its other arguments with functools.partial.",
         )
     return len(required) == 2 or (len(positional) > 1 and positional[1].name == "rng")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.checks import flag
+from headrace.checks import flag, fraction, integer, one_of, refused
 from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.image import geometry, native_steps
@@ -60,8 +60,9 @@ class Resize(ImageTransform):
         if isinstance(self.size, Iterable):
             object.__setattr__(self, "size", parameters.size_pair("Resize", self.size))
         else:
-            object.__setattr__(self, "size", parameters.whole("Resize", "size", self.size, least=1))
-        parameters.check_resizing("Resize", self.interpolation, self.antialias)
+            object.__setattr__(self, "size", integer("Resize: size", self.size, least=1))
+        antialias = parameters.check_resizing("Resize", self.interpolation, self.antialias)
+        object.__setattr__(self, "antialias", antialias)
 
     def scaling(self, rows: int, columns: int, rng: np.random.Generator | None = None) -> tuple[Box, int, int]:  # noqa: ARG002
         """Return which part of an image is scaled, all of it, and to which height and width."""
@@ -150,7 +151,7 @@ class RandomCrop(ImageTransform):
         if self.padding is not None:
             object.__setattr__(self, "padding", parameters.four_sides("RandomCrop", self.padding))
         object.__setattr__(self, "fill", parameters.fill_value("RandomCrop", self.fill))
-        parameters.one_of("RandomCrop", "mode", self.mode, PAD_MODES)
+        object.__setattr__(self, "mode", one_of("RandomCrop: mode", self.mode, PAD_MODES))
         object.__setattr__(self, "pad_if_needed", flag("pad_if_needed", self.pad_if_needed))
 
     def box(self, height: int, width: int, rng: np.random.Generator | None = None) -> Box:
@@ -168,7 +169,7 @@ class RandomCrop(ImageTransform):
                 f"RandomCrop of {rows} x {columns} pixels got an image of {height} x {width}",
                 found=(height, width),
                 expected="an image as large as the crop, padding included",
-                cure="pass pad_if_needed=True, or Resize first",
+                cure="Pass pad_if_needed=True, or Resize first.",
             )
         # Not left to the crop itself: whether an image is refused must not depend on the numbers drawn.
         geometry.check_reach(height, top, bottom, self.mode)
@@ -222,13 +223,10 @@ class RandomResizedCrop(ImageTransform):
         object.__setattr__(self, "scale", parameters.positive_range("RandomResizedCrop", "scale", self.scale))
         object.__setattr__(self, "ratio", parameters.positive_range("RandomResizedCrop", "ratio", self.ratio))
         if self.scale[1] > 1:
-            raise ArgumentError(
-                f"RandomResizedCrop got scale={self.scale!r}",
-                found=self.scale,
-                expected="fractions of the image's area, at most 1",
-                cure="pass (0.08, 1.0), or another range up to 1",
-            )
-        parameters.check_resizing("RandomResizedCrop", self.interpolation, self.antialias)
+            expected = "fractions of the image's area, at most 1"
+            raise refused("RandomResizedCrop: scale", self.scale, expected, "Pass (0.08, 1.0).")
+        antialias = parameters.check_resizing("RandomResizedCrop", self.interpolation, self.antialias)
+        object.__setattr__(self, "antialias", antialias)
 
     def box(self, height: int, width: int, rng: np.random.Generator | None = None) -> Box:
         """Draw the part (top, left, height, width) of an image that is kept; always inside it."""
@@ -291,15 +289,7 @@ class RandomHorizontalFlip(ImageTransform):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        p = parameters.number("RandomHorizontalFlip", "p", self.p)
-        if not 0 <= p <= 1:
-            raise ArgumentError(
-                f"RandomHorizontalFlip got p={self.p!r}",
-                found=self.p,
-                expected="a probability, from 0 to 1",
-                cure="pass 0.5 to mirror every other image",
-            )
-        object.__setattr__(self, "p", p)
+        object.__setattr__(self, "p", fraction("RandomHorizontalFlip: p", self.p))
 
     def flips(self, rng: np.random.Generator | None = None) -> bool:
         """Draw whether an image is mirrored."""
@@ -346,7 +336,7 @@ class Pad(ImageTransform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "padding", parameters.four_sides("Pad", self.padding))
         object.__setattr__(self, "fill", parameters.fill_value("Pad", self.fill))
-        parameters.one_of("Pad", "mode", self.mode, PAD_MODES)
+        object.__setattr__(self, "mode", one_of("Pad: mode", self.mode, PAD_MODES))
 
     def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
         """Return the image widened."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 import numpy as np
 
-from headrace.checks import article
+from headrace.checks import article, shown
 from headrace.errors import ArgumentError
 from headrace.image.targets import spatial_part
 from headrace.transforms.base import Transform
@@ -153,7 +153,7 @@ class ImageTransform(Transform):
             return
 
     def _cure_of_order(self, earlier: ImageTransform) -> str:
-        return f"put it before {earlier._name}"
+        return f"Put it before {earlier._name}."
 
     @property
     def _name(self) -> str:
@@ -168,7 +168,7 @@ class ImageTransform(Transform):
                 f"{self._name} got an array of shape {image.shape}",
                 found=image.shape,
                 expected="an image of shape (H, W) or (H, W, C), no side of length 0",
-                cure="pass one image at a time, and leave empty ones out",
+                cure="Pass one image at a time, and leave empty ones out.",
             )
         return image
 
@@ -187,7 +187,7 @@ class ImageTransform(Transform):
                 cure=(
                     f"Map a function of your own that applies the geometry to the whole sample, or leave {self._name} "
                     'out. If the part has no places in the image, give samples as {"image": image, "label": part}, or '
-                    "add it after the geometry"
+                    "add it after the geometry."
                 ),
             )
 
@@ -195,11 +195,11 @@ class ImageTransform(Transform):
         kind = type(found)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         if kind.__module__.partition(".")[0] == "PIL":
-            cure = "convert a Pillow image with np.asarray(image.convert('RGB'))"
+            cure = "Convert a Pillow image with np.asarray(image.convert('RGB'))."
         elif isinstance(found, Mapping):
-            cure = f'its keys are {list(found)}: put the image under "image"'
+            cure = f'Put the image under "image"; its keys are {shown(list(found))}.'
         else:
-            cure = "map a function before it that picks the image out of the sample"
+            cure = "Map a function before it that picks the image out of the sample."
         return ArgumentError(
             f"{self._name} got {article(name)}",
             found=name,
@@ -233,10 +233,10 @@ def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[DeviceStep, ...
         step = transform.device_step() if isinstance(transform, ImageTransform) else None
         if step is None:
             raise ArgumentError(
-                f"a device cannot do {transform!r}",
+                f"a device cannot do {shown(transform)}",
                 found=transform,
                 expected="ToFloat, Normalize, ToCHW, ToDtype, or a transform with a device_step()",
-                cure="map it over the dataset",
+                cure="Map it over the dataset.",
             )
         steps.append(step)
     return tuple(steps)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from headrace.checks import flag
+from headrace.checks import flag, refused
 from headrace.context import memory
 from headrace.errors import ArgumentError
 from headrace.image import geometry
@@ -61,7 +61,7 @@ class ToFloat(ImageTransform):
             f"ToFloat got an image of {image.dtype}",
             found=image.dtype.name,
             expected="uint8, uint16, bool or floats, whose range is known",
-            cure="map a function that scales it to 0 to 1",
+            cure="Map a function that scales it to 0 to 1.",
         )
 
     def native_step(self) -> ChangeValues:
@@ -104,16 +104,13 @@ class Normalize(ImageTransform):
         if len(mean) != len(std) and 1 not in (len(mean), len(std)):
             raise ArgumentError(
                 f"Normalize got {len(mean)} numbers in mean and {len(std)} in std",
+                found=(len(mean), len(std)),
                 expected="as many of both",
-                cure="pass one for each channel, or one for all",
+                cure="Pass one for each channel, or one for all.",
             )
         if not all(np.float32(number) for number in std):
-            raise ArgumentError(
-                f"Normalize got std={self.std!r}",
-                found=self.std,
-                expected="no 0 in float32, which it divides by",
-                cure="pass 1 for a channel that is not to be scaled",
-            )
+            cure = "Pass 1 for a channel that is not to be scaled."
+            raise refused("Normalize: std", self.std, "numbers other than 0 in float32, to divide by", cure)
         channels = max(len(mean), len(std))
         object.__setattr__(self, "mean", mean * (channels // len(mean)))
         object.__setattr__(self, "std", std * (channels // len(std)))
@@ -141,7 +138,7 @@ class Normalize(ImageTransform):
                 f"Normalize got an image with {channels} channels ({axes} = {image.shape})",
                 found=image.shape,
                 expected=f"{len(mean)} channels, as mean and std have",
-                cure="pass as many numbers as channels, or channels_first=True for (C, H, W)",
+                cure="Pass as many numbers as channels, or channels_first=True for (C, H, W).",
             )
         if image.dtype != np.float32:
             with np.errstate(all="ignore"):
@@ -186,7 +183,7 @@ class Normalize(ImageTransform):
         return None
 
     def _cure_of_order(self, earlier: ImageTransform) -> str:
-        return f"put it before {earlier._name}, or pass Normalize(..., channels_first=True)"
+        return f"Put it before {earlier._name}, or pass Normalize(..., channels_first=True)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +337,7 @@ def _channels_first(images: Any, device: Device) -> Any:
 
 
 def _whole_numbers(name: str, image: Image) -> ArgumentError:
-    cure = f"put ToFloat() before {name}"
+    cure = f"Put ToFloat() before {name}."
     return ArgumentError(f"{name} got an image of {image.dtype}", found=image.dtype.name, expected="floats", cure=cure)
 
 
@@ -353,9 +350,7 @@ def _float_name(dtype: object) -> str:
         found = None
     if found is None or (found not in (np.float16, np.float32) and not floats.is_bfloat16(found)):
         expected = '"float16", "bfloat16" or "float32"'
-        raise ArgumentError(
-            f"ToDtype got dtype={dtype!r}", found=dtype, expected=expected, cure="pass one of these names"
-        )
+        raise refused("ToDtype: dtype", dtype, expected, "Pass one of these names.")
     return found.name
 
 
