@@ -68,13 +68,10 @@ WITHOUT_EXAMPLE = {
 """Records, and a protocol."""
 ROOMS_WITHOUT_PARTS = {
     "executors",
-    "interop",
     "jax.py",
     "keras.py",
     "ledger",
     "loader.py",
-    "make",
-    "testing",
 }
 """Where some errors still have all they say in one string."""
 ERRORS_WITHOUT_PARTS = {"LoaderClosed": "nothing was given wrongly, and nothing is left to do"}

@@ -61,12 +61,27 @@ def as_integer(value: Any) -> int | None:
     >>> as_integer(3), as_integer(True), as_integer(3.0)
     (3, None, None)
     """
-    if _is_bool(value):
+    if is_bool(value):
         return None
     try:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def is_bool(value: Any) -> bool:
+    """Say whether a value is a bool, or an array or a tensor of booleans.
+
+    >>> is_bool(True), is_bool(np.zeros(2, bool)), is_bool(1)
+    (True, True, False)
+    """
+    if isinstance(value, bool):
+        return True
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return False
+    kind = getattr(dtype, "kind", None)  # torch's dtypes have none
+    return str(dtype) == "torch.bool" if kind is None else kind == "b"
 
 
 def positive(name: str, value: Any) -> int:
@@ -182,7 +197,7 @@ def one_of(name: str, value: Any, choices: Collection[T]) -> T:
     for choice in choices:
         # An array answers == with an array, and True equals 1: neither is a choice.
         if value is choice or (
-            isinstance(value, type(choice)) and _is_bool(value) == _is_bool(choice) and value == choice
+            isinstance(value, type(choice)) and is_bool(value) == is_bool(choice) and value == choice
         ):
             return choice
     raise refused(name, value, f"one of {', '.join(map(repr, choices))}")
@@ -299,12 +314,8 @@ def refused(
 def _integer_cure(value: Any) -> str:
     if isinstance(value, str):
         return "convert text with int() first"
-    return "give a whole number, and no bool" if _is_bool(value) else "give a whole number, such as int(value)"
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+    return "give a whole number, and no bool" if is_bool(value) else "give a whole number, such as int(value)"
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not _is_bool(value)
+    return isinstance(value, Real) and not is_bool(value)

@@ -324,7 +324,8 @@ class IterationError(HeadraceError, RuntimeError):
     """An iterator was used from within itself, in a forked process, or out of order.
 
     Raised by `ThreadSafeIterator`, `prefetch` and a loader's loop, which would otherwise wait forever, and where an
-    executor of your own returns a batch that it was not asked for.
+    executor of your own returns a batch that it was not asked for. Also where code of a dataset raises StopIteration,
+    which would end the epoch early.
     """
 
 

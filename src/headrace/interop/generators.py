@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from headrace.checks import refused
 from headrace.context import seeds
-from headrace.errors import ArgumentTypeError
+from headrace.errors import ArgumentTypeError, StateMismatch
 from headrace.interop import torch_state
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def resolve(generator: GeneratorLike) -> Stateful | None:
         return np.random.default_rng(seeds.key_of(int(generator)))
     if isinstance(generator, TorchGenerator) and torch_state.loaded() is not None:
         return generator
-    raise ArgumentTypeError(
-        "generator must be a numpy.random.Generator, a numpy.random.RandomState, a torch.Generator, a seed (an "
-        f"integer from 0 up) or None; got {generator!r}"
+    expected = (
+        "a numpy.random.Generator, a numpy.random.RandomState, a torch.Generator, a seed (an integer from 0 up) or None"
     )
+    raise refused("generator", generator, expected, "Pass numpy.random.default_rng(seed).", ArgumentTypeError)
 
 
 def draw_seed(generator: GeneratorLike = None) -> int:
@@ -195,7 +196,12 @@ def _inflated(data: bytes) -> bytes:
     stream = zlib.decompressobj()
     found = stream.decompress(data, MOST_STATE)
     if not stream.eof:
-        raise ValueError(f"the state of a generator was expected, of at most {MOST_STATE} bytes")
+        raise StateMismatch(
+            f"the generator's state has more than {MOST_STATE} bytes",
+            ("generator",),
+            expected="the state of a torch generator",
+            cure="Load a state that state_dict() returned.",
+        )
     return found
 
 

@@ -5,17 +5,19 @@ A boolean mask cast to integers reads rows 0 and 1 over and over.
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import as_integer, is_bool, shown
 from headrace.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+MASK = "Select by a boolean mask with numpy.flatnonzero(mask)."
 
 
 def place(key: Any, length: int, what: str) -> int:
@@ -24,7 +26,8 @@ def place(key: Any, length: int, what: str) -> int:
     >>> place(-1, 5, "a dataset of {} rows"), place(np.int8(3), 5, "rows")
     (4, 3)
 
-    Raises TypeError for what is no integer, a bool among them, and IndexError for one out of range.
+    Raises `ArgumentTypeError`, a TypeError, for what is no integer, a bool among them, and IndexError for an index out
+    of range: Python ends a loop over a sequence by it.
     """
     number = key if type(key) is int else whole(key)
     if not -length <= number < length:
@@ -41,8 +44,11 @@ def places(keys: Sequence[Any] | NDArray[Any], length: int, what: str) -> NDArra
     if isinstance(keys, np.ndarray):
         given = keys
         if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
-            raise TypeError(
-                f"indices must be integers; got an array of {given.dtype} of shape {given.shape}{_cure(given)}"
+            raise ArgumentTypeError(
+                f"indices must be integers; got an array of {given.dtype} of shape {given.shape}",
+                found=f"{given.dtype} of shape {given.shape}",
+                expected="one axis of integers",
+                cure=MASK if is_bool(given) else "Convert the array with astype(int), and ravel it.",
             )
     elif type(keys) is range:
         given = np.arange(keys.start, keys.stop, keys.step)
@@ -65,14 +71,15 @@ def places(keys: Sequence[Any] | NDArray[Any], length: int, what: str) -> NDArra
 
 def whole(key: Any) -> int:
     """Return the integer that a key is."""
-    if not isinstance(key, bool | np.bool_) and getattr(getattr(key, "dtype", None), "kind", "i") != "b":
-        try:
-            return operator.index(key)
-        except TypeError:
-            pass
-    shown = repr(key)
-    shown = shown if len(shown) <= 60 else f"{shown[:50]}…"
-    raise TypeError(f"indices must be integers; got {shown}, of type {type(key).__name__}{_cure(key)}")
+    number = as_integer(key)
+    if number is None:
+        raise ArgumentTypeError(
+            f"indices must be integers; got {shown(key)}, of type {type(key).__name__}",
+            found=key,
+            expected="an integer",
+            cure=MASK if is_bool(key) else "Convert it with int().",
+        )
+    return number
 
 
 def check_whole(keys: Sequence[Any]) -> None:
@@ -83,16 +90,14 @@ def check_whole(keys: Sequence[Any]) -> None:
 
 def is_mask(indices: Any) -> bool:
     """Say whether indices are a boolean mask: an array or a tensor of booleans, or a list with some in it."""
-    if hasattr(indices, "dtype"):
-        return str(indices.dtype) in ("bool", "torch.bool")
-    return isinstance(indices, list | tuple) and not _BOOLS.isdisjoint(map(type, indices))
+    return is_bool(indices) or (isinstance(indices, list | tuple) and not _BOOLS.isdisjoint(map(type, indices)))
 
 
 def check_no_mask(name: str, indices: Any) -> None:
     """Raise for a boolean mask where indices are expected."""
     if is_mask(indices):
         raise ArgumentTypeError(
-            f"{name} must be integers, and is a boolean mask; give the indices that it selects: numpy.flatnonzero(mask)"
+            f"{name} must be integers; got a boolean mask", found=indices, expected="integers", cure=MASK
         )
 
 
@@ -101,15 +106,12 @@ def selected(name: str, mask: Any, length: int) -> NDArray[np.intp]:
     given = np.asarray(mask)
     if given.dtype.kind != "b" or given.shape != (length,):
         raise ArgumentTypeError(
-            f"{name} is a boolean mask of shape {given.shape}, or has booleans among its integers; a mask must have "
-            f"one boolean for each of {length} samples, and indices must be integers (numpy.flatnonzero(mask))"
+            f"{name} is a boolean mask of shape {given.shape}, or has booleans among its integers",
+            found=given.shape,
+            expected=f"one boolean for each of {length} samples, or integers",
+            cure=MASK,
         )
     return np.flatnonzero(given)
-
-
-def _cure(key: Any) -> str:
-    is_bool = isinstance(key, bool) or str(getattr(key, "dtype", "")) in ("bool", "torch.bool")
-    return ": a boolean mask selects by numpy.flatnonzero(mask)" if is_bool else ""
 
 
 _PLAIN = {int}

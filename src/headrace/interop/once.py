@@ -63,9 +63,10 @@ def refusal(name: str, thing: Any) -> ArgumentTypeError:
     inner = _inner(thing)
     of = f" over {kind_of(inner)}" if inner is not thing else ""
     return ArgumentTypeError(
-        f"the {name}, {kind_of(thing)}{of}, is an iterator that can be read only once: an epoch "
-        "before has read from it, and this one would lack samples; give an object whose iter() starts again for each "
-        "epoch (a list, or a class with __iter__)"
+        f"the {name}, {kind_of(thing)}{of}, is an iterator that can be read only once; an earlier epoch read it",
+        found=thing,
+        expected="an object whose iter() starts again for each epoch",
+        cure="Pass a list, or an object of a class with __iter__.",
     )
 
 

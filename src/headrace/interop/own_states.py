@@ -22,8 +22,11 @@ def restore(thing: Any, what: str, state: Any) -> None:
     name = kind_of(thing)
     if not keeps_state(thing):
         raise StateMismatch(
-            f"the loaded state has one of the {what}, but {name} has no load_state_dict; load the state into a loader "
-            f"of the {what} that it was saved with"
+            f"the loaded state has one of the {what}, but {name} has no load_state_dict",
+            (what,),
+            found=thing,
+            expected=f"a {what} with state_dict and load_state_dict",
+            cure=f"Load the state into a loader of the {what} that it was saved with.",
         )
     try:
         thing.load_state_dict(copy.deepcopy(state))
@@ -31,6 +34,9 @@ def restore(thing: Any, what: str, state: Any) -> None:
         raise
     except Exception as error:
         raise StateMismatch(
-            f"the {what}, {name}, does not take the state that was saved of it ({type(error).__name__}: {error}); load "
-            f"the state into a loader of the {what} that it was saved with"
+            f"the {what}, {name}, does not load its saved state ({type(error).__name__}: {error})",
+            (what,),
+            found=state,
+            expected=f"a state that this {what} saved",
+            cure=f"Load the state into a loader of the {what} that it was saved with.",
         ) from error

@@ -37,8 +37,10 @@ def found() -> tuple[int, int]:
                 return checked(int(os.environ[rank]), int(os.environ[size]))
             except ValueError:
                 raise ArgumentError(
-                    f"the environment says {rank}={os.environ[rank]!r} and {size}={os.environ[size]!r}, which is no "
-                    "rank within a world: give rank= and world_size="
+                    f"the environment has {rank}={os.environ[rank]!r} and {size}={os.environ[size]!r}",
+                    found=(os.environ[rank], os.environ[size]),
+                    expected=f"a {rank} from 0 to {size} - 1",
+                    cure="Pass rank= and world_size=.",
                 ) from None
     return 0, 1
 
@@ -46,5 +48,10 @@ def found() -> tuple[int, int]:
 def checked(rank: int, world_size: int) -> tuple[int, int]:
     """Return a rank and a world size that fit together."""
     if world_size < 1 or not 0 <= rank < world_size:
-        raise ArgumentError(f"rank must be from 0 to world_size - 1; got rank={rank} and world_size={world_size}")
+        raise ArgumentError(
+            f"rank must be from 0 to world_size - 1; got rank={rank} and world_size={world_size}",
+            found=(rank, world_size),
+            expected="0 to world_size - 1",
+            cure="Ranks count from 0.",
+        )
     return rank, world_size

@@ -16,7 +16,7 @@ import numpy as np
 from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
 from headrace.context.timing import timed, timed_rest
-from headrace.errors import CollateError, LoaderClosed, MissingDependency, TooManyErrors
+from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
@@ -280,7 +280,12 @@ class Maker:
                 last = error
         raise TooManyErrors(
             f"no replacement found for sample {bad.index!r} ({bad.error}): {len(work.spares)} samples drawn at random "
-            "failed too; look at the last one's error, above, and fix the dataset"
+            "failed too",
+            (f"sample {bad.index}: {bad.error}",),
+            index=bad.index,
+            found=len(work.spares),
+            expected="one sample that can be made",
+            cure="Look at the last sample's error, above, and fix the dataset.",
         ) from last
 
     def _place(self, error: BaseException, work: Work, here: seeds.Here) -> str:
@@ -319,8 +324,13 @@ class _Exhausted(Exception):
 _END = object()
 
 
-def _unending(error: StopIteration, culprit: str) -> RuntimeError:
+def _unending(error: StopIteration, culprit: str) -> IterationError:
     """Stand in for a StopIteration, which would end the loop in silence as if the epoch were over (PEP 479)."""
-    ours = RuntimeError(f"{culprit} raised StopIteration, which would have ended the epoch in silence")
+    ours = IterationError(
+        f"{culprit} raised StopIteration, which would end the epoch",
+        found="StopIteration",
+        expected="a return value, or another error",
+        cure="Pass a default to next(), or catch StopIteration where it is raised.",
+    )
     ours.__cause__ = error
     return ours

@@ -18,7 +18,9 @@ from headrace.errors import MissingDependency
 try:
     import pytest
 except ImportError as error:
-    raise MissingDependency("headrace.testing needs pytest: install it with `pip install pytest`") from error
+    raise MissingDependency(
+        "headrace.testing needs pytest, which is not installed", expected="pytest", cure="pip install pytest"
+    ) from error
 
 # Before the suites are imported: a failed assert then shows the values that it compared.
 for _name in ("datasets", "executors", "samplers", "transforms"):
