@@ -415,7 +415,7 @@ def test_the_door_says_what_a_ledger_may_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ledger must be a Ledger"):
         DataLoader([1], ledger=3)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is a file, but a folder is expected"):
+    with pytest.raises(ValueError, match="ledger is a file; expected a folder"):
         DataLoader([1], ledger=tmp_path / "file")
     with pytest.raises(ValueError, match=r"no \*\.ledger file"):
         verify_epoch(tmp_path)

@@ -283,15 +283,36 @@ class TooManyErrors(HeadraceError, RuntimeError):
 class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
     """No batch came within ``timeout`` seconds.
 
-    Raised by the loop; a RuntimeError too, as in torch. The message says what the workers were doing.
+    Raised by the loop; a RuntimeError too, as in torch. ``found`` is the timeout in seconds, ``workers`` says what the
+    workers were doing, with their stacks.
     """
+
+    def __init__(self, what: str = "", workers: str = "", **parts: Any) -> None:
+        super().__init__(what, **parts)
+        self.workers = workers
 
 
 class WorkerDied(HeadraceError, RuntimeError):
     """A worker process exited, was killed, or could not start.
 
-    Raised by the loop. The message says which worker, how it ended, and at which sample.
+    Raised by the loop. ``worker`` is its number, ``pid`` its process, ``exit_code`` how it ended (minus the number of
+    the signal that killed it), ``at`` the sample that it was making; each is None if unknown.
     """
+
+    def __init__(
+        self,
+        what: str = "",
+        worker: int | None = None,
+        pid: int | None = None,
+        exit_code: int | None = None,
+        at: str | None = None,
+        **parts: Any,
+    ) -> None:
+        super().__init__(what, **parts)
+        self.worker = worker
+        self.pid = pid
+        self.exit_code = exit_code
+        self.at = at
 
 
 class RemoteTraceback(Exception):

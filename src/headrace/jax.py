@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from headrace import loader
-from headrace.errors import ArgumentError, missing
+from headrace.checks import as_found, shown
+from headrace.errors import ArgumentError, ArgumentTypeError, missing
 from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
 from headrace.transforms.image_transform import finishing
@@ -31,6 +32,9 @@ def _placing(loader: Any) -> Callable[[Any], Any]:
     if loader.pin_memory:
         warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=3)
     return _Place(loader.device if loader.sharding is None else loader.sharding, loader.world_size)
+
+
+CURES = {"device": "pass one of jax.devices()", "sharding": "pass a jax.sharding.NamedSharding, or another sharding"}
 
 
 class DataLoader(loader.DataLoader[T_co]):
@@ -71,10 +75,17 @@ class DataLoader(loader.DataLoader[T_co]):
         **arguments: Any,
     ) -> None:
         if device is not None and sharding is not None:
-            raise ArgumentError("device and sharding exclude each other: a sharding says on which devices it is")
+            raise ArgumentError(
+                "device and sharding were both given",
+                found=shown(device),
+                expected="one of them, because a sharding names its devices",
+                cure="leave device out",
+            )
         for name, value, kind in (("device", device, jax.Device), ("sharding", sharding, jax.sharding.Sharding)):
             if value is not None and not isinstance(value, kind):
-                raise ArgumentError(f"{name} must be a jax {kind.__name__}, or None; got {value!r}")
+                expected = f"a jax {kind.__name__}, or None"
+                what = f"{name} must be {expected}; got {shown(value)}"
+                raise ArgumentTypeError(what, found=as_found(value), expected=expected, cure=CURES[name])
         super().__init__(dataset, *args, **arguments)
         self.device = device
         self.sharding = sharding

@@ -18,7 +18,7 @@ import numpy as np
 
 from headrace import loader
 from headrace.checks import kind_of
-from headrace.errors import ArgumentError, missing
+from headrace.errors import ArgumentError, ArgumentTypeError, missing
 from headrace.run.adapter import Adapter
 
 try:
@@ -180,7 +180,12 @@ class DataLoader(loader.DataLoader[T_co], keras.utils.PyDataset, DataAdapter):
                 self._looked_at = place
             raise
         if not taken and not before:
-            raise ValueError(f"{self!r} gave Keras no batch: its epoch is empty")
+            raise ArgumentError(
+                f"{self!r} gave Keras no batch: its epoch is empty",
+                found=0,
+                expected="at least one batch in each epoch",
+                cure="check the dataset, or use drop_last=False",
+            )
         if not taken:
             yield from self._pass()  # the state was that of the epoch's end
 
@@ -200,9 +205,12 @@ def _arranged(batch: Any) -> Any:
         batch = (batch,)
     if not isinstance(batch, dict) and not (isinstance(batch, tuple) and 1 <= len(batch) <= 3):
         what = f"a tuple of {len(batch)}" if isinstance(batch, tuple) else kind_of(batch)
-        raise ValueError(
-            f"Keras takes batches that are x, (x, y), (x, y, sample_weight) or a dictionary; got {what}: "
-            "bring the samples into that form, or the batches with collate_fn"
+        expected = "x, (x, y), (x, y, sample_weight) or a dictionary"
+        raise ArgumentTypeError(
+            f"Keras takes batches that are {expected}; got {what}",
+            found=what,
+            expected=expected,
+            cure="change the samples to that form, or the batches with collate_fn",
         )
     return batch
 
@@ -221,8 +229,10 @@ def _weighted(batch: Any, weights: dict[int, float]) -> Any:
     """Give each sample the weight of its class, as Keras does for its own data sets."""
     if not isinstance(batch, tuple) or len(batch) != 2 or not isinstance(batch[1], np.ndarray):
         raise ArgumentError(
-            "class_weight needs batches (x, y) with one array of targets; these have another form: "
-            "give each sample its weight, (x, y, sample_weight)"
+            f"class_weight needs batches (x, y) with one array of targets; got {kind_of(batch)}",
+            found=kind_of(batch),
+            expected="batches (x, y) with one array of targets",
+            cure="give each sample its weight, (x, y, sample_weight)",
         )
     return (*batch, convert.class_weight_to_sample_weights(batch[1], weights))
 
@@ -244,9 +254,14 @@ def _noted(frame: FrameType) -> _Asked:
     if not frame.f_globals.get("__name__", "").startswith("keras."):
         return _Asked()
     told, iterator = frame.f_locals, frame.f_locals.get("self")
-    for name, cure in BESIDE.items():
+    for name, reason in BESIDE.items():
         if told.get(name) is not None:
-            raise ArgumentError(f"{name} cannot be given beside a loader: {cure}")
+            raise ArgumentError(
+                f"{name} cannot be given together with a loader: {reason}",
+                found=kind_of(told[name]),
+                expected=f"{name} in the batches",
+                cure=f"leave {name} out",
+            )
     if "steps_per_epoch" in told and "class_weight" in told and iterator is not None:
         endless = bool(told["steps_per_epoch"]) and _trains(frame)
         setattr(iterator, NOTE, _Asked(told["class_weight"], endless))

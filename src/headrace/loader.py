@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from headrace.checks import as_found
 from headrace.context import seeds
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, IterationError
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
@@ -191,8 +192,10 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             open_lock = not vars(self).get("_DataLoader__initialized", True)
             if not (open_lock and name in ("sampler", "batch_sampler")):
                 raise ArgumentError(
-                    f"{name} attribute should not be set after {type(self).__name__} is initialized: "
-                    f"make another loader, with {name}="
+                    f"{name} attribute should not be set after {type(self).__name__} is initialized",
+                    found=as_found(value),
+                    expected=f"{name} as an argument of the constructor",
+                    cure=f"make another loader, with {name}=",
                 )
         object.__setattr__(self, name, value)
 
@@ -230,7 +233,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
         [[1, 2], [3], [1, 2]]
         >>> steps.close()
 
-        Closing it ends its workers. Raises RuntimeError where an epoch is empty, which would never end.
+        Closing it ends its workers. Raises `IterationError` if an epoch is empty, because the loop would never end.
         """
         while True:
             batch: Any = _NONE
@@ -244,7 +247,12 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             if not endless:
                 return
             if batch is _NONE:
-                raise RuntimeError("an endless generator of batches needs a dataset that has some; an epoch gave none")
+                raise IterationError(
+                    "an endless generator of batches needs batches, but an epoch gave none",
+                    found=0,
+                    expected="at least one batch in each epoch",
+                    cure="check the dataset, or use drop_last=False",
+                )
             del batch
 
     def set_epoch(self, epoch: int) -> None:

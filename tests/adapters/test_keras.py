@@ -282,7 +282,7 @@ def test_sample_weights_come_with_the_batches() -> None:
 @pytest.mark.parametrize("name", ["y", "sample_weight"])
 def test_what_keras_would_drop_is_refused(name: str) -> None:
     """Say where targets and weights belong, rather than train without them."""
-    with pytest.raises(ArgumentError, match=f"{name} cannot be given beside a loader"):
+    with pytest.raises(ArgumentError, match=f"{name} cannot be given together with a loader"):
         linear().fit(DataLoader(Rows(), 4), verbose=0, **{name: np.zeros(20)})
 
 

@@ -87,7 +87,9 @@ def test_a_factory_that_makes_no_executor_is_refused() -> None:
     def broken(maker: Maker, options: registry.Options) -> Any:
         raise OSError("the cluster is down")
 
-    with pytest.raises(ArgumentError, match=r"made an int; an executor has capacity, submit\(\), next\(\) and close"):
+    with pytest.raises(
+        ArgumentError, match=r"made an int; expected an executor, with capacity, submit\(\), next\(\) and close"
+    ):
         list(DataLoader(range(8), 4, backend=lambda maker, options: 3))  # type: ignore[arg-type, return-value]
     with pytest.raises(OSError, match="the cluster is down"):
         list(DataLoader(range(8), 4, backend=broken))

@@ -8,7 +8,7 @@ import warnings
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from headrace.errors import LoaderClosed
+from headrace.errors import LoaderClosed, WorkerTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,20 +19,34 @@ PATIENCE = 10.0
 
 def closed_while_reading() -> LoaderClosed:
     """Return the error for whoever still waits for a batch, or asks for one, after closing."""
-    return LoaderClosed("the loader was closed while a loop was still reading from it")
+    return LoaderClosed("the loader was closed while a loop was still reading from it", cure="Begin a new loop.")
 
 
 def submitted_after_closing() -> LoaderClosed:
     """Return the error for a work that comes after closing."""
-    return LoaderClosed("a work was submitted to a closed executor")
+    return LoaderClosed("a work was submitted to a closed executor", cure="Make a new executor.")
 
 
 def made_before_the_fork() -> LoaderClosed:
     """Return the error for a forked child that uses its parent's loop."""
     return LoaderClosed(
-        "this loop was begun before the process forked, and its workers belong to the parent: begin a new loop in the "
-        "child"
+        "this loop was begun before the process forked, and its workers belong to the parent process",
+        expected="a loop that was begun in this process",
+        cure="begin a new loop in the child process",
     )
+
+
+def timed_out(timeout: float, workers: str) -> WorkerTimeout:
+    """Return the error for whoever waited too long for a batch; ``workers`` says what the workers are doing.
+
+    >>> print(timed_out(2, "worker 0: at sample 3"))
+    DataLoader timed out after 2 seconds; increase timeout, or fix what is slow. What the workers are doing:
+    worker 0: at sample 3
+    """
+    cure = "increase timeout, or fix what is slow"
+    # torch's words to begin with: people search for them, and test suites match them.
+    what = f"DataLoader timed out after {timeout:g} seconds; {cure}. What the workers are doing:\n{workers}"
+    return WorkerTimeout(what, workers, found=timeout, cure=cure)
 
 
 class ForkGuard:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace._native import extension
 from headrace.context.memory import Recycler, recycling
-from headrace.errors import WorkerTimeout
 from headrace.executors import lifecycle
 from headrace.executors.base import SCRATCH
 from headrace.executors.lifecycle import (
@@ -30,6 +29,7 @@ from headrace.executors.lifecycle import (
     closed_while_reading,
     still_running,
     submitted_after_closing,
+    timed_out,
 )
 from headrace.make.maker import Maker, Pending, Stop
 
@@ -83,7 +83,7 @@ class Native:
                 return outcome
             left = EVER if ends is None else ends - monotonic()
             if left <= 0:
-                raise WorkerTimeout(self._explain(timeout))
+                raise timed_out(timeout or 0, self._explain())
             self._events = self._pool.wait(self._events, left)
 
     def close(self) -> None:
@@ -107,8 +107,8 @@ class Native:
                 self._step_by_step.complete(pending)
         return None
 
-    def _explain(self, timeout: float | None) -> str:
-        lines = [f"no batch came within {timeout} s. What the workers are doing:"]
+    def _explain(self) -> str:
+        lines = []
         for pending in [*self._begun.values(), *self._step_by_step.at]:
             work, left = pending.work, sum(job.left for job in pending.begun.jobs)
             rows = [work.name(row) for row in pending.begun.underway]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import kind_of
+from headrace.checks import as_found, kind_of, shown
 from headrace.context.seeds import GLOBALS
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors.base import Executor
@@ -105,11 +105,23 @@ def register(name: str, factory: Factory) -> None:
     that is taken by another factory, or is no text, and for a factory that cannot be called.
     """
     if not isinstance(name, str) or not name or name == "auto":
-        raise ArgumentError(f"name must be a text other than 'auto'; got {name!r}")
+        expected = "a text other than 'auto'"
+        what = f"name must be {expected}; got {shown(name)}"
+        raise ArgumentError(what, found=as_found(name), expected=expected, cure="give a short name, such as 'ray'")
     if not callable(factory):
-        raise ArgumentError(f"factory must be callable as factory(maker, options); got {factory!r}")
+        raise ArgumentError(
+            f"factory must be callable as factory(maker, options); got {shown(factory)}",
+            found=as_found(factory),
+            expected="callable as factory(maker, options)",
+            cure="pass the class or the function that makes the executor",
+        )
     if _factories.get(name, factory) is not factory:
-        raise ArgumentError(f"an executor named {name!r} is registered already; choose another name")
+        raise ArgumentError(
+            f"an executor named {name!r} is registered already",
+            found=name,
+            expected=f"a name other than {', '.join(map(repr, _factories))}",
+            cure="choose another name",
+        )
     _factories[name] = factory
 
 
@@ -123,8 +135,10 @@ def made(backend: str | Factory, maker: Maker, options: Options) -> Executor:
     executor = (backend if callable(backend) else _factories[backend])(maker, options)
     if not isinstance(executor, Executor):
         raise ArgumentError(
-            f"backend={backend!r} made {kind_of(executor)}; an executor has capacity, submit(), next() and close(): "
-            "see headrace.executors.Executor"
+            f"backend={shown(backend)} made {kind_of(executor)}",
+            found=kind_of(executor),
+            expected="an executor, with capacity, submit(), next() and close()",
+            cure="see headrace.executors.Executor",
         )
     return executor
 
@@ -135,13 +149,18 @@ def check_processes(context: BaseContext) -> None:
 
     if multiprocessing.current_process().daemon:
         raise UnusableArgument(
-            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), "
-            'and daemonic processes are not allowed to have children; use threads: backend="threads", or num_workers=0'
+            "worker processes cannot be started here: this process is daemonic (as in multiprocessing.Pool), and "
+            "daemonic processes are not allowed to have children",
+            found="a daemonic process",
+            expected="a process that may start others",
+            cure='use threads: backend="threads", or num_workers=0',
         )
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script is not None and context.get_start_method() != "fork" and not os.path.exists(script):  # noqa: PTH110
         raise UnusableArgument(
             f"worker processes cannot be started by {context.get_start_method()!r} here: each imports the main script "
-            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone); save "
-            'it as a file, use multiprocessing_context="fork", or use threads: backend="threads"'
+            f"again, and there is no file {script!r} (the script came from standard input, or the file is gone)",
+            found=script,
+            expected="the file of the main script",
+            cure='save it as a file, use multiprocessing_context="fork", or use threads: backend="threads"',
         )

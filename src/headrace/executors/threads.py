@@ -29,10 +29,9 @@ from typing import TYPE_CHECKING
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import Here
 from headrace.context.sharing import Job, sharing
-from headrace.errors import WorkerTimeout
 from headrace.executors import lifecycle
 from headrace.executors.base import SCRATCH
-from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing
+from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
 from headrace.make.maker import Maker, Stop
 from headrace.plan.work import Work
 
@@ -173,7 +172,7 @@ class Threads:
         try:
             outcome = self._outcomes.get(timeout=timeout)
         except queue.Empty:
-            raise WorkerTimeout(self._explain(timeout)) from None
+            raise timed_out(timeout or 0, self._explain()) from None
         if outcome is None:
             self._outcomes.put(None)  # for the next thread that waits here
             raise closed_while_reading()
@@ -186,9 +185,9 @@ class Threads:
         else:
             self._finish()
 
-    def _explain(self, timeout: float | None) -> str:
+    def _explain(self) -> str:
         frames = sys._current_frames()  # the only way to see another thread's stack
-        lines = [f"no batch came within {timeout} s. What the workers are doing:"]
+        lines = []
         for thread, state in zip(self._threads, self._states, strict=True):
             lines.append(f"{thread.name}: {state.sample()}")
             frame = frames.get(thread.ident or 0)

@@ -196,6 +196,7 @@ def _damaged(name: str, at: int, what: str) -> BadFile:
     return BadFile(
         f"damaged at byte {at}: {what}",
         path=name,
+        expected="records that match their checksums",
         cure="leave the file out of the proof, or truncate it there to keep the records before",
     )
 

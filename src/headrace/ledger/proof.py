@@ -107,7 +107,10 @@ def verify_epoch(*ledgers: Ledger | str | os.PathLike[str], epoch: int | None = 
     if not epochs or epoch not in {None, *epochs}:
         what = f"epoch {epoch}" if epoch is not None else "an epoch"
         raise ArgumentError(
-            f"the {len(contents)} ledgers given have no batch of {what}; their epochs are {sorted(epochs)}"
+            f"the {len(contents)} ledgers given have no batch of {what}",
+            found=epoch,
+            expected=f"one of their epochs, {sorted(epochs)}",
+            cure="give an epoch that was recorded, or the ledgers of that run",
         )
     chosen = max(epochs, key=lambda number: epochs[number]) if epoch is None else epoch
     return _proof(history(contents, chosen))

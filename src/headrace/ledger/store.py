@@ -7,6 +7,7 @@ names. Only the entries of a session that later sessions did not undo count.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -14,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import flag
-from headrace.errors import ArgumentError, BadFile
+from headrace.checks import as_found, flag, shown
+from headrace.errors import ArgumentError, ArgumentTypeError, BadFile
 from headrace.ledger.format import MAGIC, Entry, Session, framed, read, records
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Ledger:
                     record = MAGIC + record
             written = self._file.write(record)  # one write, so that a kill leaves all of a record or none
             if written != len(record):
-                raise OSError(28, f"only {written} of {len(record)} bytes could be written", str(self.path))
+                raise OSError(errno.ENOSPC, f"only {written} of {len(record)} bytes could be written", str(self.path))
 
 
 def open_ledger(ledger: Any, rank: int) -> Ledger | None:
@@ -104,10 +105,16 @@ def open_ledger(ledger: Any, rank: int) -> Ledger | None:
     if ledger is None or isinstance(ledger, Ledger):
         return ledger
     if not isinstance(ledger, str | os.PathLike):
-        raise ArgumentError(f"ledger must be a Ledger, or the path of a folder; got {ledger!r}")
+        expected = "a Ledger, or the path of a folder"
+        what = f"ledger must be {expected}; got {shown(ledger)}"
+        raise ArgumentTypeError(what, found=as_found(ledger), expected=expected, cure="pass ledger='folder'")
     if Path(ledger).is_file():
         raise ArgumentError(
-            f"ledger={str(ledger)!r} is a file, but a folder is expected; for a file, pass Ledger(path)"
+            "ledger is a file",
+            path=str(ledger),
+            found="a file",
+            expected="a folder",
+            cure="pass Ledger(path) to use one file",
         )
     return Ledger(Path(ledger) / f"rank{rank}{SUFFIX}")
 
@@ -131,7 +138,8 @@ def _opened(path: Path) -> io.FileIO:
 def _regular(path: Path) -> BinaryIO:
     """Open a regular file to read; refuse a device or a pipe, which may have no end or wait for a writer."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise BadFile("not a ledger: a device, a pipe or a folder", path=str(path), cure="give a regular file")
+        what = "not a ledger: a device, a pipe or a folder"
+        raise BadFile(what, path=str(path), expected="a regular file", cure="correct the path")
     return path.open("rb")
 
 
@@ -147,6 +155,7 @@ def find_ledgers(where: Any) -> Iterator[Ledger]:
     paths = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path] if path.exists() else []
     if not paths:
         what = f"no *{SUFFIX} file in this folder" if path.is_dir() else "no such file or folder"
-        raise ArgumentError(f"{path}: {what}; to record a run there, pass ledger={str(path)!r} to the loader")
+        cure = f"to record a run there, pass ledger={str(path)!r} to the loader"
+        raise ArgumentError(what, path=str(path), expected="a ledger, or a folder with ledgers", cure=cure)
     for each in paths:
         yield Ledger(each)

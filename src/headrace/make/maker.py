@@ -47,7 +47,7 @@ class Stop:
     def check(self) -> None:
         """Raise `LoaderClosed` if the end was asked for."""
         if self.is_set:
-            raise LoaderClosed("the loader was closed while this batch was being made")
+            raise LoaderClosed("the loader was closed while this batch was being made", cure="Begin a new loop.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ DEADLY = 3
 AT_ONCE = (0, DESCRIPTORS_CLOSED)
 """Exit codes that only the user's code can cause: if one batch was being made, it is blamed for the first one."""
 
-FEWER = "use fewer workers or smaller batches"
+FEWER = "Use fewer workers or smaller batches, which need less memory."
 
 
 @dataclass(slots=True)
@@ -55,6 +55,18 @@ class Death:
     def __str__(self) -> str:
         # torch's words to begin with: people search for them, and test suites match them.
         return f"DataLoader worker (pid {self.pid}) {ended(self.code)} (worker process {self.number}, at {self.at})"
+
+    def error(self, more: str, *, cure: str) -> WorkerDied:
+        """Return the error for this death; ``more`` is what else is known of it."""
+        return WorkerDied(
+            f"{self}{more}",
+            worker=self.number,
+            pid=self.pid,
+            exit_code=self.code,
+            at=self.at,
+            found=ended(self.code),
+            cure=cure,
+        )
 
 
 class Deaths:
@@ -90,9 +102,15 @@ class Deaths:
         """
         if death.code == UNGUARDED and not death.ready:
             raise WorkerDied(
-                f"a worker process re-imported the main script, which tried to start more workers: {GUARD}"
+                "a worker process re-imported the main script, which tried to start more workers",
+                worker=death.number,
+                pid=death.pid,
+                exit_code=death.code,
+                expected="a main script that starts workers only when it is run",
+                cure=GUARD,
             )
-        hint = self._hint(death.code)
+        cause, cure = self._cause_and_cure(death.code)
+        cause = cause and f". {cause}"
         self._by_batch.update(death.suspects)
         self._before_ready += not death.ready
         if self._restarts is not None:
@@ -100,19 +118,19 @@ class Deaths:
         spent = self._restarts is not None and self._restarts < 0
         if spent or self._before_ready >= DEADLY or (death.code in AT_ONCE and not death.suspects):
             in_hand = f"; it had the batches {[work.step for work in death.works]} in hand" if death.works else ""
-            raise WorkerDied(f"{death}{in_hand}. {hint}")
+            raise death.error(in_hand + cause, cure=cure)
         for step in death.suspects:
             if (death.code in AT_ONCE and len(death.suspects) == 1) or self._by_batch[step] >= DEADLY:
                 times = self._by_batch.pop(step)
-                cause = f"; batch {step} has ended {times} workers" if times > 1 else ""
-                return step, WorkerDied(f"{death}{cause}. {hint}")
+                blamed = f"; batch {step} has ended {times} workers" if times > 1 else ""
+                return step, death.error(blamed + cause, cure=cure)
         return None
 
-    def _hint(self, code: int | None) -> str:
+    def _cause_and_cure(self, code: int | None) -> tuple[str, str]:
         kills = oom_kills()
         if code == -signal.SIGKILL and kills is not None and self._oom_kills is not None and kills > self._oom_kills:
-            return f"The operating system killed it: out of memory (oom_kill has risen). To need less, {FEWER}."
-        return hint(code)
+            return "The operating system killed it: out of memory (oom_kill has risen).", FEWER
+        return cause_and_cure(code)
 
 
 def ended(code: int | None) -> str:
@@ -125,22 +143,19 @@ def ended(code: int | None) -> str:
     return f"exited unexpectedly with exit code {code}"
 
 
-def hint(code: int | None) -> str:
-    """Say what probably ended it, and what to do."""
+def cause_and_cure(code: int | None) -> tuple[str, str]:
+    """Return what probably ended it, empty if that is not known, and what to do."""
     if code == -signal.SIGKILL:
-        return f"The operating system probably killed it: out of memory. To need less, {FEWER}."
+        return "The operating system probably killed it: out of memory.", FEWER
     if code == -signal.SIGBUS:  # which would end the trainer as well
-        return (
-            "A file was cut short while it was memory-mapped, or /dev/shm is full. Leave files as they are while they "
-            "are read; pass arrays as ArrayDataset(path), which raises an error that names the file."
-        )
+        cause = "A file was cut short while it was memory-mapped, or /dev/shm is full."
+        return cause, "Do not change files while they are read. ArrayDataset(path) raises an error that names the file."
     if code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL):
-        return "A C extension crashed: read that sample with num_workers=0 to see where."
+        return "A C extension crashed.", "Read that sample with num_workers=0 to see where."
     if code == 0:
-        return "Something in the dataset ended the process without an error (os._exit, exec)."
+        cause = "Something in the dataset ended the process without an error (os._exit, exec)."
+        return cause, "Raise an error there instead."
     if code == DESCRIPTORS_CLOSED:
-        return (
-            "Something in the dataset closed file descriptors that belong to the worker (os.closerange). Close only "
-            "what the dataset has opened."
-        )
-    return f"Its own output may say more. If it re-imported the main script, {GUARD}."
+        cause = "Something in the dataset closed file descriptors that belong to the worker (os.closerange)."
+        return cause, "Close only what the dataset has opened."
+    return "", f"Its own output may say more. If it re-imported the main script, {GUARD}."

@@ -14,7 +14,7 @@ import traceback
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headrace.errors import RemoteTraceback
+from headrace.errors import RemoteTraceback, WorkerDied
 from headrace.transport import shared
 from headrace.transport.channel import LOST, Channel, close_quietly
 
@@ -124,7 +124,11 @@ def receive_order(channel: Channel) -> Order:
     """Wait for an order, in the worker; raises EOFError at the end."""
     message, descriptor = channel.receive()
     if descriptor == LOST:
-        raise RuntimeError("a worker process has too many files open to receive an order: raise the limit (ulimit -n)")
+        raise WorkerDied(
+            "a worker process has too many files open to receive an order",
+            expected="a free file descriptor",
+            cure="raise the limit (ulimit -n)",
+        )
     order: Order = pickle.loads(message if descriptor is None else shared.load(descriptor))  # noqa: S301  from our own parent
     return order
 

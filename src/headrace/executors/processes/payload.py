@@ -116,9 +116,11 @@ def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
     path = path.replace(".maker.source._dataset", "dataset").replace(".maker.collate._function", "collate_fn")
     path = path.replace(".init", "worker_init_fn").replace(".maker.", "")
     return ArgumentTypeError(
-        f"{path or 'the dataset'} ({kind_of(part)}) cannot be sent to a worker process: {error}. "
-        "Leave it out of what is pickled (__getstate__) and make it where it is used, start workers by fork, or use "
-        "threads"
+        f"{path or 'the dataset'} ({kind_of(part)}) cannot be sent to a worker process: {error}",
+        found=kind_of(part),
+        expected="an object that can be pickled",
+        cure="Leave it out of what is pickled (__getstate__) and make it where it is used, start workers by fork, or "
+        "use threads.",
     )
 
 

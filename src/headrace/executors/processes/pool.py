@@ -26,8 +26,8 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import WorkerDied, WorkerTimeout
-from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing
+from headrace.errors import CollateTypeError
+from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
 from headrace.executors.processes import messages, start
 from headrace.executors.processes.deaths import Death, Deaths
 from headrace.executors.processes.main_guard import exit_where_unguarded
@@ -147,10 +147,10 @@ class Processes:
                 events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
                 self._check_open()
                 if not events and timeout is not None:
-                    raise WorkerTimeout(f"DataLoader timed out after {timeout:g} seconds. {explain(self._workers)}")
+                    raise timed_out(timeout, explain(self._workers))
                 if not events:
                     warned = True
-                    said = f"no batch came within {STUCK:g} s. {explain(self._workers)}"
+                    said = f"no batch came within {STUCK:g} s. What the workers are doing:\n{explain(self._workers)}"
                     warnings.warn(said, RuntimeWarning, stacklevel=2)
                 self._handle(events)
             return self._ready.popleft()
@@ -253,7 +253,8 @@ class Processes:
             try:
                 successor = self._start(dead.number)
             except OSError as error:
-                raise WorkerDied(f"{death}, and no other could be started: {error}") from error
+                more = f", and no other could be started: {error}"
+                raise death.error(more, cure="Stop other programs, or use fewer workers.") from error
             self._workers.insert(dead.number, successor)
             successor.waiting.extend(death.works)
             self._send(successor)
@@ -277,10 +278,11 @@ def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | N
     return Done(work.step, batch, answer.bad, answer.seconds, answer.stream)
 
 
-def _not_sent(error: Exception) -> TypeError:
-    ours = TypeError(
-        f"a batch's keys, or the samples that were read for it, cannot be sent to a worker process: {error}; give "
-        "what pickle can carry, or use threads"
+def _not_sent(error: Exception) -> CollateTypeError:
+    ours = CollateTypeError(
+        f"a batch's keys, or the samples that were read for it, cannot be sent to a worker process: {error}",
+        expected="what pickle can send: numbers, strings, arrays and containers of them",
+        cure="change what the sampler or the iterable dataset yields, or use threads",
     )
     ours.__cause__ = error
     return ours

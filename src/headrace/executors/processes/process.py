@@ -141,7 +141,7 @@ class WorkerProcess:
 
 def explain(workers: Sequence[WorkerProcess]) -> str:
     """Say what each worker is doing, with its Python stack if it has work."""
-    lines = ["What the workers are doing:"]
+    lines = []
     for each in workers:
         lines.append(f"worker process {each.number} (pid {each.process.pid}): {each.doing()}")
         if each.in_flight and each.ready:

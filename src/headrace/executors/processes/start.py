@@ -55,7 +55,7 @@ def start_worker(context: Any, startup: Startup | Payload, number: int, threads:
             with _without_ctrl_c(context.get_start_method()):
                 process.start()
         except (ConnectionError, EOFError):  # from Python 3.13 on, the fork server imports the script too
-            raise WorkerDied(f"a worker process could not be started. {deaths.hint(None)}") from None
+            raise WorkerDied("a worker process could not be started", cure=deaths.cause_and_cure(None)[1]) from None
         descriptors.disown_in_children(process)
         ours.callback(_kill, process)
         ended = descriptors.end_of(process)

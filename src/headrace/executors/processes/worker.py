@@ -25,6 +25,7 @@ import numpy as np
 
 from headrace.context import seeds, worker_info
 from headrace.context.memory import Recycler, recycling
+from headrace.errors import CollateTypeError
 from headrace.executors.base import SCRATCH
 from headrace.executors.processes import messages, progress
 from headrace.executors.processes.messages import (
@@ -203,9 +204,10 @@ def _answered(ticket: int, outcome: Outcome, writer: SlotWriter) -> tuple[bytes,
 def _not_sent(error: Exception) -> Exception:
     if isinstance(error, MemoryError):
         return error
-    ours = TypeError(
-        f"the batch cannot be sent from a worker process: {error}; give samples and batches that pickle can "
-        "carry (arrays, numbers, strings, containers of them), or use threads"
+    ours = CollateTypeError(
+        f"the batch cannot be sent from a worker process: {error}",
+        expected="what pickle can send: arrays, numbers, strings and containers of them",
+        cure="convert the samples or the batches, or use threads",
     )
     ours.__cause__ = error
     return ours
