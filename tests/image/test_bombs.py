@@ -11,7 +11,7 @@ from tests.pictures import encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge, SampleError
 from headrace.image.budget import check_pixels, check_scans
-from headrace.image.decode import decode, decode_with_pillow, jpeg_size
+from headrace.image.decoder import decode, decode_with_pillow, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:

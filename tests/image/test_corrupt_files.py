@@ -13,7 +13,7 @@ from tests.pictures import by_pillow, encoded, photo
 import headrace
 from headrace.datasets.images import ImageFiles
 from headrace.errors import BadImage, SampleError
-from headrace.image.decode import decode, decode_with_pillow
+from headrace.image.decoder import decode, decode_with_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

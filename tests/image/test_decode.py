@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from tests.pictures import by_pillow, encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge
-from headrace.image.decode import decode, decode_with_pillow
+from headrace.image.decoder import decode, decode_with_pillow
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* (palette|bits|values) .*:UserWarning")
@@ -238,7 +238,7 @@ def test_without_simplejpeg_everything_goes_through_pillow() -> None:
     program = """
         import sys, hashlib
         sys.modules["simplejpeg"] = None
-        from headrace.image.decode import decode
+        from headrace.image import decode
         print(hashlib.sha256(decode(sys.stdin.buffer.read()).tobytes()).hexdigest())
     """
     said = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], input=data, capture_output=True, check=True)
@@ -250,7 +250,7 @@ def test_without_pillow_the_error_says_what_to_install() -> None:
     program = """
         import sys
         sys.modules["PIL"] = None
-        from headrace.image.decode import decode
+        from headrace.image import decode
         from headrace.errors import MissingDependency
         try:
             decode(sys.stdin.buffer.read())
@@ -344,7 +344,7 @@ def test_an_image_that_memory_does_not_hold_is_refused(form: str) -> None:
     program = """
         import resource, sys
         from headrace.errors import ImageTooLarge
-        from headrace.image.decode import decode, decode_with_pillow
+        from headrace.image.decoder import decode, decode_with_pillow
         data, small = (bytes.fromhex(part) for part in sys.stdin.read().split())
         decode(small), decode_with_pillow(small)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -15,8 +15,7 @@ from PIL import GifImagePlugin, Image, ImageFile
 from tests.pictures import encoded, photo
 
 from headrace.errors import BadImage
-from headrace.image import formats
-from headrace.image.decode import decode
+from headrace.image import decode, formats
 from headrace.image.pillow import undisturbed
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tests.pictures import encoded, photo
 
 from headrace import DataLoader, ImageFiles, Normalize, RandomHorizontalFlip, Resize, ToFloat
 from headrace.errors import ArgumentError, BadImage
-from headrace.image.decode import decode, decode_with_pillow
+from headrace.image.decoder import decode, decode_with_pillow
 from headrace.image.modes import MODES
 
 if TYPE_CHECKING:

@@ -294,7 +294,7 @@ def test_any_image_any_crop(
     if row is None:
         assert mode == "CMYK"
         return
-    expected = headrace.image.decode.decode(data)
+    expected = headrace.image.decode(data)
     rng = generator(key_of(seed), Purpose.SAMPLE, 2, 5)
     for step in chain:
         expected = step(expected, rng)

@@ -32,8 +32,7 @@ from headrace.context.seeds import Here, key_of
 from headrace.datasets import PackedList
 from headrace.datasets.source import Bytes, Ranges
 from headrace.errors import BadFile, MissingFile, UnreadableFile
-from headrace.image import fused
-from headrace.image.decode import decode
+from headrace.image import decode, fused
 from headrace.storage.spans import read_span
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
 from tests.pictures import encoded, photo

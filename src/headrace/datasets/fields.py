@@ -13,7 +13,7 @@ from headrace.checks import shown
 from headrace.context.timing import timed
 from headrace.errors import SampleError
 from headrace.formats.shard import INTEGER_FIELDS, integer_of
-from headrace.image.decode import decode_as
+from headrace.image.decoder import decode_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

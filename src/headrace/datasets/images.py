@@ -18,7 +18,7 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.source import Files, label_of
 from headrace.errors import ArgumentError, ArgumentTypeError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
-from headrace.image.decode import decode_as, jpeg_size
+from headrace.image.decoder import decode_as, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.keys import place as place_of
 from headrace.storage.files import RAISE, read_file, unopened
@@ -73,7 +73,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
 
     @property
     def mode(self) -> Mode:
-        """The mode of the pixels, which decides dtype and shape: see `headrace.image.decode.decode`."""
+        """The mode of the pixels, which decides dtype and shape: see `headrace.image.decode`."""
         return self._decoding.mode
 
     @property
@@ -201,7 +201,7 @@ class ImageFiles(ImageDataset):
     relative paths begin in. No file is touched before it is asked for. An image above ``max_pixels`` is refused.
 
     ``mode``, ``"RGB"``, ``"L"``, ``"P"``, ``"I;16"`` or ``"unchanged"``, decides dtype and shape: masks with a palette
-    need ``"P"``, 16-bit depth images ``"I;16"`` (`headrace.image.decode.decode` describes each). Relative paths and
+    need ``"P"``, 16-bit depth images ``"I;16"`` (`headrace.image.decode` describes each). Relative paths and
     roots begin at the folder that was current when the dataset was made.
 
     ``allow_truncated``: a file that is cut short is decoded as far as it goes; the missing part is gray in a JPEG and

@@ -20,7 +20,7 @@ class Decoding:
 
     ``mode`` decides dtype and shape of the pixels, ``max_pixels`` is the most that an image may have,
     ``allow_truncated`` keeps what can be read of a file that ends early, and ``scaled`` lets a JPEG be decoded at a
-    smaller size where a transform scales it down. `headrace.image.decode.decode` describes each of them. Raises
+    smaller size where a transform scales it down. `headrace.image.decode` describes each of them. Raises
     `ArgumentError` for values that cannot be used.
     """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 Mode = Literal["RGB", "L", "P", "I;16", "unchanged"]
-"""What an image becomes: see `headrace.image.decode.decode`."""
+"""What an image becomes: see `headrace.image.decode`."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -63,7 +63,7 @@ def decode(
 
     >>> import io
     >>> from PIL import Image
-    >>> from headrace.image.decode import decode
+    >>> from headrace.image import decode
     >>> file = io.BytesIO()
     >>> Image.new("L", (4, 3), 200).save(file, "PNG")
     >>> decode(file.getvalue()).shape
