@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 import shutil
 import tarfile
@@ -21,6 +22,7 @@ DEMO_PICTURES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
 DEMO_PHOTOS = 250
 CLASSES = 10
 LARGE_PHOTOS = 8
+SHARDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +182,24 @@ def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
     # A short set is listed several times over, never copied: the file system's cache holds it once for everyone.
     lines = [f"{files[number % len(files)].resolve()}\t{number % len(files) % CLASSES}\n" for number in range(total)]
     (folder / "list.tsv").write_text("".join(lines))
+    _cached(folder / "shards", lambda target: _write_shards(target, files, total))
     used = files[:total]
     kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
     about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
     return Prepared(folder, f"{total:,} images per epoch from {about}")
+
+
+def _write_shards(target: Path, files: list[Path], total: int) -> None:
+    """Write the same images as tar files, as WebDataset lays them out."""
+    for shard in range(SHARDS):
+        with tarfile.open(target / f"{shard:02}.tar", "w") as archive:
+            for number in range(total * shard // SHARDS, total * (shard + 1) // SHARDS):
+                place = number % len(files)
+                archive.add(files[place], f"{number:06}.jpg")
+                label = str(place % CLASSES).encode()
+                member = tarfile.TarInfo(f"{number:06}.cls")
+                member.size = len(label)
+                archive.addfile(member, io.BytesIO(label))
 
 
 def _arrays(cache: Path, total: int, size: int) -> Prepared:

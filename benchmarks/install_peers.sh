@@ -15,7 +15,8 @@ describe() {
     # cloudpickle: what headrace itself needs, which runs in there too (process_workers.py).
     torch) packages="torch==2.13.0 numpy pillow opencv-python-headless cloudpickle" imports="torch, numpy, PIL, cv2, cloudpickle" ;;
     # Apart from torch: it loads only beside the very build of torch it was made for, which may be the one with CUDA.
-    torchvision) packages="torchvision numpy" imports="torchvision.io, torchvision.transforms.v2, numpy" ;;
+    # webdataset reads shards, with the transforms of torchvision.
+    torchvision) packages="torchvision webdataset numpy" imports="torchvision.io, torchvision.transforms.v2, webdataset, numpy" ;;
     tensorflow) packages="tensorflow-cpu numpy" imports="tensorflow, numpy" ;;
     # Made for CUDA, and runs on a machine without it when every operator is on the CPU.
     dali) packages="nvidia-dali-cuda120 numpy" imports="nvidia.dali, numpy" ;;

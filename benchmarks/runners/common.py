@@ -40,7 +40,10 @@ BIAS = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.f
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The work to do. Files: ``paths`` and ``labels``; arrays: ``images`` (N, H, W, 3) uint8 and ``labels``."""
+    """The work to do. Files: ``paths`` and ``labels``; arrays: ``images`` (N, H, W, 3) uint8 and ``labels``.
+
+    ``shards``: the folder of the same images and labels as tar files.
+    """
 
     workload: str
     paths: list[str]
@@ -50,6 +53,7 @@ class Job:
     batch: int
     workers: int
     antialias: bool
+    shards: str = ""
 
     @property
     def batches(self) -> int:
@@ -134,6 +138,7 @@ def load(args: argparse.Namespace) -> Job:
         args.batch,
         args.workers,
         antialias=args.resize == "antialiased",
+        shards=str(args.data / "shards"),
     )
 
 

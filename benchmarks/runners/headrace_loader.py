@@ -14,11 +14,16 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
+from headrace.datasets import WebDataset
 
 
-def make(job: Job, *, scaled_decode: bool = False) -> DataLoader:
+def make(job: Job, *, scaled_decode: bool = False, shards: bool = False) -> DataLoader:
     if job.images is None:
-        dataset = ImageFiles(job.paths, job.labels, scaled_decode=scaled_decode).map(
+        if shards:
+            files = WebDataset(job.shards).tuple("jpg", "cls")
+        else:
+            files = ImageFiles(job.paths, job.labels, scaled_decode=scaled_decode)
+        dataset = files.map(
             RandomResizedCrop(job.size, antialias=job.antialias),
             RandomHorizontalFlip(),
             ToFloat(),
