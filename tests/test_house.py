@@ -173,6 +173,31 @@ def _public() -> list[tuple[str, str]]:
     return [(module.__name__, name) for module in modules for name in module.__all__ if not name.startswith("_")]
 
 
+def _pages() -> Iterator[tuple[str, str]]:
+    """Yield each page with Python code for users and contributors, and its code."""
+    for path in [
+        PROJECT / "README.md",
+        *(PROJECT / "docs" / "guide").glob("*.md"),
+        *(PROJECT / "docs").glob("con*/*.md"),
+    ]:
+        blocks = re.findall(r"```(?:python|pycon).*?\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+        yield str(path.relative_to(PROJECT)), "\n".join(blocks)
+    for path in (PROJECT / "examples").rglob("*.py"):
+        yield str(path.relative_to(PROJECT)), path.read_text(encoding="utf-8")
+
+
+def test_pages_and_examples_import_public_modules_only() -> None:
+    """Show users no module that may change in any version (docs/decisions/0013)."""
+    public = {"headrace", *(f"headrace.{name}" for name in (*SUBMODULES, "jax", "keras", "torch"))}
+    found = {
+        (page, name)
+        for page, code in _pages()
+        for name in re.findall(r"^\s*(?:>>> |\.\.\. )?(?:from|import) (headrace[\w.]*)", code, re.MULTILINE)
+    }
+    assert len(found) > 40
+    assert {(page, name) for page, name in found if name not in public} == set()
+
+
 @pytest.mark.parametrize("module", ["headrace", *(f"headrace.{name}" for name in SUBMODULES)])
 def test_public_names_are_sorted_and_exist(module: str) -> None:
     """Keep __all__ sorted, complete and true, in the package and in its public submodules."""
