@@ -8,7 +8,7 @@ NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_nati
 .PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
 
 help:
-	@echo "make demo         install into $(VENV) and stream real pictures as training batches"
+	@echo "make demo         install into $(VENV) and stream real images as training batches"
 	@echo "make test         everything that must hold, about 25 minutes: what CI runs"
 	@echo "make quick        lint, types and the unit tests that start no process: a minute or two, for between two edits"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
@@ -35,7 +35,7 @@ $(VENV)/.headers: | $(BIN)/python
 	       && echo "installing the system package libjpeg62-turbo-dev (headers of libjpeg-turbo) with apt-get" >&2 \
 	       && { apt-get install -qq -y libjpeg62-turbo-dev || { apt-get update -qq && { \
 	            apt-get install -qq -y libjpeg62-turbo-dev || apt-get install -qq -y libjpeg-dev; }; }; }; } >/dev/null 2>&1 \
-	  || echo "libjpeg-turbo's headers are not here: without them pictures go step by step, and slower (headrace doctor)"
+	  || echo "libjpeg-turbo's headers are not here: without them images go step by step, and slower (headrace doctor)"
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml $(NATIVE) | $(VENV)/.headers
@@ -134,7 +134,7 @@ SECONDS ?= 30
 CXX_HERE := $(shell command -v clang++ || command -v g++ || command -v c++)
 JPEG_HERE := $(wildcard /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h)
 
-# With clang, libFuzzer; else the same entry on pictures spoiled at random.
+# With clang, libFuzzer; else the same entry on images spoiled at random.
 fuzz: $(VENV)/.cmake $(VENV)/.dev
 ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
 	$(BIN)/python -m tests.native.corpus build/corpus

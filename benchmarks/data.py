@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEMO_PICTURES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
+DEMO_IMAGES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
 DEMO_PHOTOS = 250
 CLASSES = 10
 LARGE_PHOTOS = 8
@@ -127,7 +127,7 @@ def _unpack(tar: Path, target: Path) -> None:
 def _write_demo_photos(target: Path) -> None:
     from PIL import Image
 
-    sources = sorted(DEMO_PICTURES.glob("*.jpg"))
+    sources = sorted(DEMO_IMAGES.glob("*.jpg"))
     if not sources:
         raise SystemExit("headrace has no bundled photographs here; give your own with --photos DIR")
     rng = random.Random(0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from headrace.datasets import random_walk_array
 
-PICTURE = Path(__file__).parent.parent / "docs" / "guide" / "walks.png"
+PLOT = Path(__file__).parent.parent / "docs" / "guide" / "walks.png"
 MU, SIGMA2, N = 0.05, 1.0, 501
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     right.legend(loc="upper right", fontsize=8)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())
-    Image.fromarray(pixels).convert("RGB").quantize(64).save(PICTURE, optimize=True)  # a third of the bytes
+    Image.fromarray(pixels).convert("RGB").quantize(64).save(PLOT, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":

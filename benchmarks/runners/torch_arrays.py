@@ -10,7 +10,7 @@ SCALES = torch.from_numpy(SCALE)[:, None, None]
 BIASES = torch.from_numpy(BIAS)[:, None, None]
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, job: Job) -> None:
         self.images = torch.from_numpy(job.images).permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(job.labels)
@@ -24,7 +24,7 @@ class Pictures(Dataset):
 
 def make(job: Job) -> DataLoader:
     return DataLoader(
-        Pictures(job),
+        Images(job),
         batch_size=job.batch,
         shuffle=True,
         num_workers=job.workers,

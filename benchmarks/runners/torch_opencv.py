@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 MEAN32, STD32 = np.array(MEAN, np.float32), np.array(STD, np.float32)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, job: Job) -> None:
         self.paths, self.labels, self.size = job.paths, job.labels, job.size
 
@@ -38,7 +38,7 @@ def one_thread_each(_worker: int) -> None:
 
 def make(job: Job) -> DataLoader:
     return DataLoader(
-        Pictures(job),
+        Images(job),
         batch_size=job.batch,
         shuffle=True,
         num_workers=job.workers,

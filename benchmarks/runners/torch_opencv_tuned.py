@@ -9,7 +9,7 @@ from opencv_by_hand import load_into
 from torch.utils.data import DataLoader, Dataset
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, job: Job) -> None:
         self.paths, self.labels, self.size = job.paths, job.labels, job.size
 
@@ -29,7 +29,7 @@ def one_thread_each(_worker: int) -> None:
 
 def make(job: Job) -> DataLoader:
     return DataLoader(
-        Pictures(job),
+        Images(job),
         batch_size=job.batch,
         shuffle=True,
         num_workers=job.workers,

@@ -14,7 +14,7 @@ SCALES = torch.from_numpy(SCALE)[:, None, None]
 BIASES = torch.from_numpy(BIAS)[:, None, None]
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, job: Job) -> None:
         self.paths, self.labels, self.size = job.paths, job.labels, job.size
 
@@ -37,7 +37,7 @@ class Pictures(Dataset):
 
 def make(job: Job) -> DataLoader:
     return DataLoader(
-        Pictures(job),
+        Images(job),
         batch_size=job.batch,
         shuffle=True,
         num_workers=job.workers,

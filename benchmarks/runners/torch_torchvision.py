@@ -9,7 +9,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, job: Job) -> None:
         self.paths, self.labels = job.paths, job.labels
         self.transform = v2.Compose(
@@ -31,7 +31,7 @@ class Pictures(Dataset):
 
 def make(job: Job) -> DataLoader:
     return DataLoader(
-        Pictures(job),
+        Images(job),
         batch_size=job.batch,
         shuffle=True,
         num_workers=job.workers,

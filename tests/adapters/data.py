@@ -89,7 +89,7 @@ class Endless(headrace.IterableDataset[Any]):
             index += 1
 
 
-class Pictures(headrace.Dataset[Any]):
+class Images(headrace.Dataset[Any]):
     """Arrays of 64 KiB, each filled with its index."""
 
     def __init__(self, count: int = 40) -> None:
@@ -102,7 +102,7 @@ class Pictures(headrace.Dataset[Any]):
         return np.full((64, 1024), index, np.uint8)
 
 
-class BrokenPictures(Pictures):
+class BrokenImages(Images):
     def __getitem__(self, index: int) -> Any:
         if index == 5:
             raise KeyError("five")

@@ -34,8 +34,8 @@ def run(name: str, folder: Path, *arguments: str, needs: tuple[str, ...] = ()) -
 def shows_something(file: Path) -> None:
     """Look for shapes in every third of an image, from left to right."""
     image = pytest.importorskip("PIL.Image")
-    with image.open(file) as picture:
-        pixels = np.asarray(picture.convert("L"), dtype=float)
+    with image.open(file) as opened:
+        pixels = np.asarray(opened.convert("L"), dtype=float)
     assert pixels.shape[0] >= 300
     assert pixels.shape[1] >= 800
     assert all(third.std() > 10 for third in np.array_split(pixels, 3, axis=1))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.adapters.data import FINISHES, HALVES, BrokenPictures, Pictures, batches_to_finish, by_the_steps, halves
+from tests.adapters.data import FINISHES, HALVES, BrokenImages, Images, batches_to_finish, by_the_steps, halves
 
 import headrace
 from headrace.errors import ArgumentError, LoaderClosed
@@ -45,11 +45,11 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
     for _ in range(2):
         seen = list(ours)
         assert len(seen) == len(ours) == 10
-        for (pictures, labels), (expected, names) in zip(seen, plain, strict=True):
-            assert isinstance(pictures, jax.Array)
-            assert pictures.dtype == np.uint8
+        for (images, labels), (expected, names) in zip(seen, plain, strict=True):
+            assert isinstance(images, jax.Array)
+            assert images.dtype == np.uint8
             assert labels.dtype == np.int32
-            np.testing.assert_array_equal(pictures, expected)
+            np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, names)
 
 
@@ -59,25 +59,25 @@ def test_halves_stay_halves(dtype: str, how: dict[str, Any]) -> None:
     """Deliver float16 and bfloat16 as they are, bit for bit."""
     ours = DataLoader(halves(dtype), 8, shuffle=True, seed=3, **how)
     plain = headrace.DataLoader(halves(dtype), 8, shuffle=True, seed=3)
-    for (pictures, _), (expected, _) in zip(ours, plain, strict=True):
-        assert isinstance(pictures, jax.Array)
-        assert pictures.dtype.name == dtype
-        assert np.asarray(pictures).tobytes() == expected.tobytes()
+    for (images, _), (expected, _) in zip(ours, plain, strict=True):
+        assert isinstance(images, jax.Array)
+        assert images.dtype.name == dtype
+        assert np.asarray(images).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
     """Train a small network on patches of photographs to less than half of its first loss."""
 
-    def loss(weights: Any, pictures: Any, labels: Any) -> Any:
-        values = pictures.reshape(len(pictures), -1).astype(jnp.float32) / 128 - 1
+    def loss(weights: Any, images: Any, labels: Any) -> Any:
+        values = images.reshape(len(images), -1).astype(jnp.float32) / 128 - 1
         hidden = jnp.maximum(values @ weights["in"], 0)
         scores = jax.nn.log_softmax(hidden @ weights["out"])
         return -jnp.take_along_axis(scores, labels[:, None], axis=1).mean()
 
     @jax.jit
-    def step(weights: Any, pictures: Any, labels: Any) -> Any:
-        value, slopes = jax.value_and_grad(loss)(weights, pictures, labels)
+    def step(weights: Any, images: Any, labels: Any) -> Any:
+        value, slopes = jax.value_and_grad(loss)(weights, images, labels)
         return jax.tree.map(lambda weight, slope: weight - 0.1 * slope, weights, slopes), value
 
     one, two = jax.random.split(jax.random.key(0))
@@ -86,8 +86,8 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
     with DataLoader(patches, 50, shuffle=True, seed=0, **how) as loader:
         for _ in range(8):
             values = []
-            for pictures, labels in loader:
-                weights, value = step(weights, pictures, labels)
+            for images, labels in loader:
+                weights, value = step(weights, images, labels)
                 values.append(float(value))
             losses.append(np.mean(values))
     assert losses[-1] < losses[0] / 2
@@ -96,7 +96,7 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
     """Keep every batch: what JAX took without a copy is never written to again."""
-    kept = list(DataLoader(Pictures(), 2, **how))
+    kept = list(DataLoader(Images(), 2, **how))
     for number, batch in enumerate(kept):
         assert set(np.unique(batch[0])) == {2 * number}
         assert set(np.unique(batch[1])) == {2 * number + 1}
@@ -105,7 +105,7 @@ def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_views_of_dropped_batches_stay_as_they_were(how: dict[str, Any]) -> None:
     """Keep results that were computed of batches and views of them, and no batch itself, while memory is reused."""
-    kept = [(np.asarray(batch), batch + 1) for batch in DataLoader(Pictures(), 2, **how)]
+    kept = [(np.asarray(batch), batch + 1) for batch in DataLoader(Images(), 2, **how)]
     for number, (view, sums) in enumerate(kept):
         assert set(np.unique(view)) == {2 * number, 2 * number + 1}
         assert set(np.unique(sums)) == {2 * number + 1, 2 * number + 2}
@@ -161,7 +161,7 @@ def test_a_device_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_an_error_comes_at_its_step(how: dict[str, Any]) -> None:
     """Raise what a dataset raises at its batch, with the place in a note, and continue after it."""
-    batches = iter(DataLoader(BrokenPictures(8), 2, **how))
+    batches = iter(DataLoader(BrokenImages(8), 2, **how))
     assert [int(next(batches)[0, 0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(KeyError, match="five") as caught:
         next(batches)
@@ -174,7 +174,7 @@ def test_an_error_comes_at_its_step(how: dict[str, Any]) -> None:
 def test_a_loop_left_early_leaves_nothing(how: dict[str, Any]) -> None:
     """End thread and workers when the iterator is dropped, and when the loader is closed."""
     before = threading.active_count()
-    loader = DataLoader(Pictures(), 2, **how)
+    loader = DataLoader(Images(), 2, **how)
     for _ in loader:
         break
     batches = iter(loader)
@@ -193,7 +193,7 @@ def test_a_loop_left_early_leaves_nothing(how: dict[str, Any]) -> None:
 
 def test_workers_that_stay_serve_the_next_loop() -> None:
     """Leave loops early, again and again, with the same worker processes; the next loop gets its own batches."""
-    with DataLoader(Pictures(), 2, num_workers=2, backend="processes", persistent_workers=True) as loader:
+    with DataLoader(Images(), 2, num_workers=2, backend="processes", persistent_workers=True) as loader:
         for taken in (0, 1, 3):
             batches = iter(loader)
             for step in range(taken):
@@ -207,14 +207,14 @@ def test_workers_that_stay_serve_the_next_loop() -> None:
 
 def test_the_state_is_that_of_the_consumer() -> None:
     """Name the place behind the last batch received, not behind those on their way to the device."""
-    loader = DataLoader(Pictures(), 2, shuffle=True, seed=4, num_workers=2, backend="threads")
+    loader = DataLoader(Images(), 2, shuffle=True, seed=4, num_workers=2, backend="threads")
     batches = iter(loader)
     for _ in range(3):
         next(batches)
     state = loader.state_dict()
     assert (state["epoch"], state["step"]) == (0, 3)
     rest = [int(batch[0, 0, 0]) for batch in batches]
-    resumed = DataLoader(Pictures(), 2, shuffle=True, seed=4)
+    resumed = DataLoader(Images(), 2, shuffle=True, seed=4)
     resumed.load_state_dict(state)
     assert [int(batch[0, 0, 0]) for batch in resumed] == rest
 
@@ -235,7 +235,7 @@ def test_no_more_is_held_than_two_batches_beside_the_users() -> None:
 
 def test_waiting_is_counted_in_front_of_the_thread() -> None:
     """Count batches once, and as waiting only what the consumer waited."""
-    loader = DataLoader(Pictures(), 2, num_workers=2, backend="threads")
+    loader = DataLoader(Images(), 2, num_workers=2, backend="threads")
     for _ in loader:
         pass
     statistics = loader.statistics()
@@ -318,7 +318,7 @@ def test_a_device_rounds_to_halves(dtype: str) -> None:
     batch = batches_to_finish()["uint8"]
     found = np.asarray(pytest.importorskip("headrace.jax").on_device(*steps)(jnp.asarray(batch)))
     assert found.dtype.name == dtype
-    expected = np.stack([headrace.Compose(*steps)(picture) for picture in batch]).astype(np.float32)
+    expected = np.stack([headrace.Compose(*steps)(image) for image in batch]).astype(np.float32)
     np.testing.assert_allclose(found.astype(np.float32), expected, rtol=HALVES[dtype], atol=1e-6)
 
 

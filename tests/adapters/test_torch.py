@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from tests.adapters.data import HALVES, BrokenPictures, Pictures, halves
+from tests.adapters.data import HALVES, BrokenImages, Images, halves
 
 import headrace
 from headrace.errors import CollateError, CollateTypeError
@@ -43,9 +43,9 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
     for _ in range(2):
         seen = list(ours)
         assert len(seen) == len(ours) == 10
-        for (pictures, labels), (expected, names) in zip(seen, plain, strict=True):
-            assert (pictures.dtype, labels.dtype) == (torch.uint8, torch.int64)
-            np.testing.assert_array_equal(pictures, expected)
+        for (images, labels), (expected, names) in zip(seen, plain, strict=True):
+            assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+            np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, names)
 
 
@@ -53,11 +53,11 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
 @pytest.mark.parametrize("dtype", HALVES)
 def test_halves_are_torchs_halves(dtype: str, how: dict[str, Any]) -> None:
     """Deliver float16 and bfloat16 as torch has them, bit for bit, made at once or sample by sample."""
-    plain = [pictures.tobytes() for pictures, _ in headrace.DataLoader(halves(dtype), 8, shuffle=True, seed=3)]
+    plain = [images.tobytes() for images, _ in headrace.DataLoader(halves(dtype), 8, shuffle=True, seed=3)]
     for dataset in (halves(dtype), halves(dtype).map(lambda sample: sample)):
-        seen = [pictures for pictures, _ in DataLoader(dataset, 8, shuffle=True, seed=3, **how)]
-        assert {pictures.dtype for pictures in seen} == {getattr(torch, dtype)}
-        assert [pictures.view(torch.int16).numpy().tobytes() for pictures in seen] == plain
+        seen = [images for images, _ in DataLoader(dataset, 8, shuffle=True, seed=3, **how)]
+        assert {images.dtype for images in seen} == {getattr(torch, dtype)}
+        assert [images.view(torch.int16).numpy().tobytes() for images in seen] == plain
 
 
 def test_bfloat16_becomes_a_tensor_wherever_it_stands() -> None:
@@ -94,8 +94,8 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
     with DataLoader(patches, 50, shuffle=True, **how) as loader:
         for _ in range(8):
             values = []
-            for pictures, labels in loader:
-                loss = torch.nn.functional.cross_entropy(model(pictures.flatten(1) / 128 - 1), labels)
+            for images, labels in loader:
+                loss = torch.nn.functional.cross_entropy(model(images.flatten(1) / 128 - 1), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -107,7 +107,7 @@ def test_a_model_learns_photographs(how: dict[str, Any], patches: Any) -> None:
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
     """Keep every batch, or a view of it: the memory of neither is reused."""
-    kept = [batch[1] if number % 2 else batch for number, batch in enumerate(DataLoader(Pictures(), 2, **how))]
+    kept = [batch[1] if number % 2 else batch for number, batch in enumerate(DataLoader(Images(), 2, **how))]
     for number, tensor in enumerate(kept):
         assert tensor.unique().tolist() == [2 * number + 1] if number % 2 else [2 * number, 2 * number + 1]
 
@@ -115,7 +115,7 @@ def test_kept_batches_stay_as_they_were(how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", WORKERS[1:3], ids=NAMES[1:3])
 def test_memory_is_reused_once_a_batch_is_dropped(how: dict[str, Any]) -> None:
     """Write later batches where earlier ones were: tensors share the memory that the workers fill."""
-    places = [batch.data_ptr() for batch in DataLoader(Pictures(200), 2, **how)]
+    places = [batch.data_ptr() for batch in DataLoader(Images(200), 2, **how)]
     assert len(places) == 100
     assert len(set(places)) < 20
 
@@ -123,7 +123,7 @@ def test_memory_is_reused_once_a_batch_is_dropped(how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", WORKERS[:3], ids=NAMES[:3])
 def test_a_batch_may_be_changed_in_place(how: dict[str, Any]) -> None:
     """Give tensors that can be written to, as torch does; nothing else sees it."""
-    loader = DataLoader(Pictures(8), 2, **how)
+    loader = DataLoader(Images(8), 2, **how)
     for _ in range(2):
         for number, batch in enumerate(loader):
             assert batch[0].unique().tolist() == [2 * number]
@@ -133,7 +133,7 @@ def test_a_batch_may_be_changed_in_place(how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)
 def test_an_error_has_its_type_and_place(how: dict[str, Any]) -> None:
     """Raise the dataset's own error at its step, continue after it, and leave no worker."""
-    iterator = iter(DataLoader(BrokenPictures(8), 2, **how))
+    iterator = iter(DataLoader(BrokenImages(8), 2, **how))
     assert [int(next(iterator)[0, 0, 0]) for _ in range(2)] == [0, 2]
     with pytest.raises(KeyError, match="five") as caught:
         next(iterator)
@@ -147,7 +147,7 @@ def test_pinning_without_an_accelerator_warns_and_continues(how: dict[str, Any])
     """Say it in torch's words, once for each loop, and give the same batches."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        batches = list(DataLoader(Pictures(4), 2, pin_memory=True, **how))
+        batches = list(DataLoader(Images(4), 2, pin_memory=True, **how))
     assert len(batches) == 2
     assert len([each for each in said if "'pin_memory' argument is set as true but no acc" in str(each.message)]) == 1
 

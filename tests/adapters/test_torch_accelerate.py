@@ -40,8 +40,8 @@ def test_a_model_learns_photographs(how: dict[str, Any] | None, patches: Patches
     losses = []
     for _ in range(8):
         values = []
-        for pictures, labels in loader:
-            loss = torch.nn.functional.cross_entropy(model(pictures.flatten(1) / 128 - 1), labels)
+        for images, labels in loader:
+            loss = torch.nn.functional.cross_entropy(model(images.flatten(1) / 128 - 1), labels)
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()

@@ -30,7 +30,7 @@ def test_a_device_rounds_to_halves(dtype: str) -> None:
     batch = batches_to_finish()["uint8"]
     found = lib.on_device(*steps)(torch.from_numpy(batch))
     assert found.dtype == getattr(torch, dtype)
-    expected = np.stack([headrace.Compose(*steps)(picture) for picture in batch]).astype(np.float32)
+    expected = np.stack([headrace.Compose(*steps)(image) for image in batch]).astype(np.float32)
     np.testing.assert_allclose(found.float().numpy(), expected, rtol=HALVES[dtype], atol=1e-6)
 
 
@@ -53,9 +53,9 @@ def test_it_goes_with_a_model_and_leaves_nothing_in_its_state() -> None:
 
 def test_a_loader_of_bytes_and_a_device_make_what_a_loader_of_floats_makes() -> None:
     """Give the same batches, but for rounding, whoever finishes them."""
-    pictures = headrace.ArrayDataset(batches_to_finish()["uint8"])
-    bytes_only = lib.DataLoader(pictures.map(RandomHorizontalFlip()), 2, seed=0)
-    floats = lib.DataLoader(pictures.map(RandomHorizontalFlip(), *FINISHES["normalised"]), 2, seed=0)
+    images = headrace.ArrayDataset(batches_to_finish()["uint8"])
+    bytes_only = lib.DataLoader(images.map(RandomHorizontalFlip()), 2, seed=0)
+    floats = lib.DataLoader(images.map(RandomHorizontalFlip(), *FINISHES["normalised"]), 2, seed=0)
     finish = lib.on_device(*FINISHES["normalised"])
     for small, whole in zip(bytes_only, floats, strict=True):
         assert small.dtype == torch.uint8

@@ -30,12 +30,12 @@ class Model(lightning.LightningModule):  # type: ignore[misc,name-defined]
         self.layers = torch.nn.Sequential(torch.nn.Linear(768, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
         self.losses: dict[int, list[float]] = {}
 
-    def forward(self, pictures: Any) -> Any:
-        return self.layers(pictures.flatten(1) / 128 - 1)
+    def forward(self, images: Any) -> Any:
+        return self.layers(images.flatten(1) / 128 - 1)
 
     def training_step(self, batch: Any, index: int) -> Any:
-        pictures, labels = batch
-        loss = torch.nn.functional.cross_entropy(self(pictures), labels)
+        images, labels = batch
+        loss = torch.nn.functional.cross_entropy(self(images), labels)
         self.losses.setdefault(self.current_epoch, []).append(loss.item())
         return loss
 

@@ -128,7 +128,7 @@ def exit_of(executor: str, situation: str, seed: int, folder: str) -> tuple[int 
 
 def images(folder: Path) -> str:
     """Write two images for the native extension, and one that it gives up."""
-    from tests.pictures import encoded, photo
+    from tests.image_files import encoded, photo
 
     folder.mkdir(exist_ok=True)
     for number, form in enumerate(("JPEG", "PNG", "JPEG")):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,8 +75,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, name in enumerate(("cat", "dog", "émeu")):
         (root / name).mkdir()
         for number in range(4):
-            picture = photo(seed=10 * label + number, height=120 + 20 * label, width=160)
-            (root / name / f"{number}.jpg").write_bytes(encoded(picture))
+            image = photo(seed=10 * label + number, height=120 + 20 * label, width=160)
+            (root / name / f"{number}.jpg").write_bytes(encoded(image))
     return root
 
 

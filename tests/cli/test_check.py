@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 if TYPE_CHECKING:
     from pathlib import Path

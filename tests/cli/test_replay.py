@@ -130,8 +130,8 @@ def test_images_of_any_kind_can_be_looked_at() -> None:
         np.full((3, 4, 5), np.nan, np.float32),
         np.ones((3, 4, 5), ml_dtypes.bfloat16),
     ]
-    for picture in kinds:
-        seen = viewable(picture)
+    for image in kinds:
+        seen = viewable(image)
         assert seen is not None
         assert (seen.shape, seen.dtype) == ((4, 5, 3), np.uint8)
     for nothing in (None, np.zeros((0, 5)), np.zeros((7, 9, 9)), np.array([["a"]])):
@@ -140,11 +140,11 @@ def test_images_of_any_kind_can_be_looked_at() -> None:
 
 def test_the_pixels_shown_are_those_of_the_batch() -> None:
     """Undo what was normalized, exactly enough to see no difference."""
-    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), np.uint8)
-    loader = DataLoader(ArrayDataset(pictures).map(ToFloat()), 2, shuffle=True, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), np.uint8)
+    loader = DataLoader(ArrayDataset(images).map(ToFloat()), 2, shuffle=True, seed=0)
     for step, batch in enumerate(islice(loader, 3)):
         for index in range(2):
             lineage = loader.lineage(epoch=0, step=step, index=index)
             seen = viewable(batch[index], lineage)
             assert seen is not None
-            assert np.array_equal(seen, pictures[lineage.key])
+            assert np.array_equal(seen, images[lineage.key])

@@ -88,19 +88,19 @@ def test_a_sheet_that_cannot_be_saved_is_reported(run: Run, photos: Path, output
 
 def test_the_preview_is_the_batch_that_training_begins_with(photos: Path) -> None:
     """Give the same pixels as a loader over the mapped dataset with the same seed, on threads."""
-    pictures = open_path(str(photos), Options())
+    opened = open_path(str(photos), Options())
     transform = preview.training(40)
-    shown = preview.preview(pictures, transform, 5, shuffle=True, seed=3)
+    shown = preview.preview(opened, transform, 5, shuffle=True, seed=3)
     loader: headrace.DataLoader[list[np.ndarray]] = headrace.DataLoader(
-        pictures.dataset.map(transform), 5, shuffle=True, seed=3, num_workers=2
+        opened.dataset.map(transform), 5, shuffle=True, seed=3, num_workers=2
     )
     images, labels = next(iter(loader))
     loader.close()
     np.testing.assert_array_equal(shown.images, images)
     np.testing.assert_array_equal(shown.labels, labels)
     for index, size, label in zip(shown.indices, shown.sizes, shown.labels, strict=True):
-        picture, expected = pictures.dataset[index]
-        assert picture.shape[:2] == tuple(size)
+        image, expected = opened.dataset[index]
+        assert image.shape[:2] == tuple(size)
         assert label == expected
 
 
@@ -108,7 +108,7 @@ def test_normalised_values_are_turned_back_into_colors() -> None:
     """Recover the very pixels that went in."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
     normalise = headrace.Compose(preview.training(8).transforms[2:])
-    batch = np.stack([normalise(picture) for picture in pixels])
+    batch = np.stack([normalise(image) for image in pixels])
     assert batch.shape == (2, 3, 8, 9)
     np.testing.assert_array_equal(preview.viewable(batch), pixels)
 
@@ -135,13 +135,13 @@ def test_texts_that_are_too_long_stay_on_their_card() -> None:
 
 def test_an_image_is_never_overwritten_by_its_contact_sheet(run: Run, tmp_path: Path) -> None:
     """Refuse an output that is one of the images shown, and leave it as it was."""
-    picture = tmp_path / "one.png"
-    Image.new("RGB", (40, 30), "red").save(picture)
-    before = picture.read_bytes()
-    done = run("show", str(picture), "-o", str(picture))
+    image = tmp_path / "one.png"
+    Image.new("RGB", (40, 30), "red").save(image)
+    before = image.read_bytes()
+    done = run("show", str(image), "-o", str(image))
     assert done.returncode == 2
     assert "is one of the images" in done.stderr
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
 
 
 def binary_cifar(folder: Path, split: str = "test_batch") -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.pictures import photo
+from tests.image_files import photo
 
 from headrace import DataLoader
 from headrace.datasets import CIFAR10, CIFAR100, cifar
@@ -26,7 +26,7 @@ FINE, COARSE = [f"fine_{n}" for n in range(100)], [f"coarse_{n}" for n in range(
 Files = dict[str, bytes]
 
 
-def pictures(seed: int) -> tuple[np.ndarray[Any, Any], list[int], list[int]]:
+def made(seed: int) -> tuple[np.ndarray[Any, Any], list[int], list[int]]:
     """Make (n, 32, 32, 3) images, with labels below 10, which also do for fine ones, and coarse ones."""
     images = np.stack([photo(100 * seed + n, 32, 32) for n in range(ROWS)])
     return images, [(seed + 3 * n) % 10 for n in range(ROWS)], [(seed + n) % 20 for n in range(ROWS)]
@@ -48,7 +48,7 @@ def ten_python() -> Files:
     names = [*cifar.CIFAR10_LAYOUTS[0].train, "test_batch"]
     files = {"batches.meta": as_pickle(num_cases_per_batch=ROWS, label_names=TEN, num_vis=3072)}
     for seed, name in enumerate(names):
-        images, labels, _ = pictures(seed)
+        images, labels, _ = made(seed)
         files[name] = as_pickle(batch_label=name, labels=labels, data=planes(images), filenames=["a.png"] * ROWS)
     return files
 
@@ -56,14 +56,14 @@ def ten_python() -> Files:
 def ten_binary() -> Files:
     names = [*cifar.CIFAR10_LAYOUTS[1].train, "test_batch.bin"]
     return {"batches.meta.txt": ("\n".join(TEN) + "\n\n").encode()} | {
-        name: records(images, labels) for name, (images, labels, _) in zip(names, map(pictures, range(6)), strict=True)
+        name: records(images, labels) for name, (images, labels, _) in zip(names, map(made, range(6)), strict=True)
     }
 
 
 def hundred_python() -> Files:
     files = {"meta": as_pickle(fine_label_names=FINE, coarse_label_names=COARSE)}
     for seed, name in enumerate(("train", "test")):
-        images, fine, coarse = pictures(seed)
+        images, fine, coarse = made(seed)
         files[name] = as_pickle(data=planes(images), fine_labels=fine, coarse_labels=coarse, filenames=["a"] * ROWS)
     return files
 
@@ -71,7 +71,7 @@ def hundred_python() -> Files:
 def hundred_binary() -> Files:
     files = {"fine_label_names.txt": "\n".join(FINE).encode(), "coarse_label_names.txt": "\n".join(COARSE).encode()}
     for seed, name in enumerate(("train.bin", "test.bin")):
-        images, fine, coarse = pictures(seed)
+        images, fine, coarse = made(seed)
         files[name] = records(images, coarse, fine)
     return files
 
@@ -105,7 +105,7 @@ def archived(path: Path, folder: str, files: Files, *others: tarfile.TarInfo) ->
 
 def expected(kind: type, *, train: bool) -> tuple[np.ndarray[Any, Any], list[int], list[int]]:
     seeds = ([*range(5)] if train else [5]) if kind is CIFAR10 else ([0] if train else [1])
-    parts = [pictures(seed) for seed in seeds]
+    parts = [made(seed) for seed in seeds]
     fine, coarse = ([label for part in parts for label in part[column]] for column in (1, 2))
     return np.concatenate([part[0] for part in parts]), fine, coarse
 
@@ -254,7 +254,7 @@ def test_records_that_are_cut_short_are_refused(tmp_path: Path) -> None:
 
 def test_bytes_for_keys_are_keys(tmp_path: Path) -> None:
     """Read what Python 3 wrote again after reading it with encoding="bytes"."""
-    images, labels, _ = pictures(0)
+    images, labels, _ = made(0)
     content = {b"data": planes(images), b"labels": labels}
     meta = pickle.dumps({b"label_names": [name.encode() for name in TEN]}, 4)
     folder = extracted(tmp_path / "x", {"test_batch": pickle.dumps(content, 4), "batches.meta": meta})

@@ -154,7 +154,7 @@ class TestCIFAR(FormatTests):
         return hr.datasets.CIFAR10(self.folder, train=False)
 
 
-class Pictures(FormatTests):
+class OfImages(FormatTests):
     """Files of images: PNG, which the native extension gives back, so that both ways are taken."""
 
     collates = False
@@ -166,17 +166,17 @@ class Pictures(FormatTests):
         self.paths = images(tmp_path)
 
 
-class TestImageFiles(Pictures):
+class TestImageFiles(OfImages):
     def make(self) -> Any:
         return hr.ImageFiles(self.paths, LABELS)
 
 
-class TestImageFolder(Pictures):
+class TestImageFolder(OfImages):
     def make(self) -> Any:
         return hr.ImageFolder(self.folder)
 
 
-class TestImageList(Pictures):
+class TestImageList(OfImages):
     def make(self) -> Any:
         lines = [f"{path} {number % 4}\n" for number, path in enumerate(self.paths)]
         (self.folder / "list.txt").write_text("".join(lines))
@@ -185,14 +185,14 @@ class TestImageList(Pictures):
 
 class TestImagesOfAnotherMode(DatasetTests):
     collates = False
-    files = Pictures.files
+    files = OfImages.files
 
     def make(self) -> Any:
         return hr.ImageFiles(self.paths, LABELS, mode="L")
 
 
 class TestOwnFunctionOnImages(DatasetTests):
-    files = Pictures.files
+    files = OfImages.files
 
     def make(self) -> Any:
         return hr.ImageFiles(self.paths, LABELS).map(hr.CenterCrop(20), doubled_images)
@@ -200,7 +200,7 @@ class TestOwnFunctionOnImages(DatasetTests):
 
 class TestFaces(DatasetTests):
     collates = False
-    files = Pictures.files
+    files = OfImages.files
 
     def make(self) -> Any:
         return hr.datasets.FaceDataset(self.folder)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 from headrace import CenterCrop, DataLoader, Resize
 from headrace.datasets import FaceDataset, Files, ellipse_boxes
@@ -31,23 +31,23 @@ FACES = {
 def folder(tmp_path: Path) -> Path:
     """Six images, two of them in folders below, of different widths."""
     for number, name in enumerate(("0.jpg", "1.jpg", "2.jpg", "3.jpg", "a/4.jpg", "a/b/5.jpg")):
-        file = tmp_path / "pictures" / name
+        file = tmp_path / "images" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded(photo(number, 40, 50 + number)))
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
-def widths(pictures: Any) -> list[int]:
-    return [picture.shape[1] for picture in pictures]
+def widths(images: Any) -> list[int]:
+    return [image.shape[1] for image in images]
 
 
-def fold(folder: Path, number: int, pictures: dict[str, list[tuple[float, ...]]] | None = None) -> Path:
+def fold(folder: Path, number: int, images: dict[str, list[tuple[float, ...]]] | None = None) -> Path:
     """Write the two lists of a fold as FDDB has them."""
-    pictures = FACES if pictures is None else pictures
+    images = FACES if images is None else images
     folder.mkdir(exist_ok=True)
-    (folder / f"FDDB-fold-{number:02}.txt").write_text("\n".join(pictures) + "\n")
+    (folder / f"FDDB-fold-{number:02}.txt").write_text("\n".join(images) + "\n")
     lines = []
-    for name, faces in pictures.items():
+    for name, faces in images.items():
         lines += [name, str(len(faces))]
         lines += [" ".join(f"{value:f}" for value in face) + "  1" for face in faces]
     (folder / f"FDDB-fold-{number:02}-ellipseList.txt").write_text("\n".join(lines) + "\n")
@@ -58,9 +58,9 @@ def fold(folder: Path, number: int, pictures: dict[str, list[tuple[float, ...]]]
 def fddb(tmp_path: Path) -> tuple[Path, Path]:
     """Three folds of three images each: the folder of the images, and that of the annotations."""
     for number in (1, 2, 3):
-        pictures = {name.replace("img", f"img_{number}"): faces for name, faces in FACES.items()}
-        fold(tmp_path / "folds", number, pictures)
-        for seed, name in enumerate(pictures):
+        images = {name.replace("img", f"img_{number}"): faces for name, faces in FACES.items()}
+        fold(tmp_path / "folds", number, images)
+        for seed, name in enumerate(images):
             file = tmp_path / "originalPics" / f"{name}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encoded(photo(10 * number + seed, 48, 60 + seed)))
@@ -119,8 +119,8 @@ def test_threads_that_share_next_get_each_image_once(folder: Path) -> None:
     got: list[int] = []
 
     def take() -> None:
-        while (picture := next(faces, None)) is not None:
-            got.append(picture.shape[1])
+        while (image := next(faces, None)) is not None:
+            got.append(image.shape[1])
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
@@ -135,9 +135,9 @@ def test_no_image_is_kept(folder: Path) -> None:
     faces = FaceDataset(folder)
     iterator = iter(faces)
     for take in (lambda: next(iterator), lambda: next(faces), lambda: faces[0]):
-        picture = take()
-        alive = weakref.ref(picture)
-        del picture
+        image = take()
+        alive = weakref.ref(image)
+        del image
         assert alive() is None
 
 
@@ -193,8 +193,8 @@ def test_fddb_gives_images_with_their_faces(fddb: tuple[Path, Path]) -> None:
     """Read image, ellipses and boxes, fold by fold."""
     faces = FaceDataset.fddb(*fddb, folds=[1, 2, 3])
     assert (len(faces), faces.faces, faces.folds.tolist()) == (9, 12, [1] * 3 + [2] * 3 + [3] * 3)
-    picture, ellipses, boxes = faces[4]
-    assert (picture.shape, ellipses.shape, boxes.shape) == ((48, 61, 3), (2, 5), (2, 4))
+    image, ellipses, boxes = faces[4]
+    assert (image.shape, ellipses.shape, boxes.shape) == ((48, 61, 3), (2, 5), (2, 4))
     np.testing.assert_allclose(ellipses, FACES["2002/08/26/big/img_265"], atol=1e-6)
     np.testing.assert_array_equal(faces.ellipses(-5), ellipses)
     assert repr(faces) == "<FaceDataset of 9 images with 12 faces, no root>"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.pictures import encoded, photo, plant
+from tests.image_files import encoded, photo, plant
 
 from headrace.context.timing import counting
 from headrace.datasets.images import ImageFiles

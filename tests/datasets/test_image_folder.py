@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.pictures import plant
+from tests.image_files import plant
 
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFolder
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pictures import plant
+from tests.image_files import plant
 
 from headrace import CenterCrop, DataLoader
 from headrace.datasets.lists import ImageList

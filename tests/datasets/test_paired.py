@@ -220,7 +220,7 @@ def test_samples_and_rows_that_do_not_fit_are_reported() -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A list file of images, and sounds in an HDF5 file with one-hot tags."""
     image, h5py = pytest.importorskip("PIL.Image"), pytest.importorskip("h5py")
     lines = []
@@ -235,10 +235,10 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}], ids=str)
-def test_images_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: dict[str, Any]) -> None:
+def test_images_of_a_list_file_with_sounds_of_an_hdf5_file(folder: Path, how: dict[str, Any]) -> None:
     """Give ([images, audio], labels), the same for every kind of worker, and survive a bad image."""
-    images = ImageList(pictures / "train.txt").map(Resize((8, 8)))
-    dataset = PairedDataset(images, headrace.datasets.HDF5Dataset(pictures / "audio.h5"), k=2)
+    images = ImageList(folder / "train.txt").map(Resize((8, 8)))
+    dataset = PairedDataset(images, headrace.datasets.HDF5Dataset(folder / "audio.h5"), k=2)
     if "workers" in how:
         how = {**how, "multiprocessing_context": "spawn"}
     (batch, audio), labels = next(iter(DataLoader(dataset, 10, shuffle=True, seed=5, **how)))
@@ -247,12 +247,12 @@ def test_images_of_a_list_file_with_sounds_of_an_hdf5_file(pictures: Path, how: 
     (other, sounds), _ = next(iter(DataLoader(dataset, 10, shuffle=True, seed=5)))
     assert np.array_equal(batch, other)
     assert np.array_equal(audio, sounds)
-    assert pickle.loads(pickle.dumps(dataset)).where(3) == str(pictures / "3.png")
+    assert pickle.loads(pickle.dumps(dataset)).where(3) == str(folder / "3.png")
 
-    (pictures / "3.png").write_bytes(b"no picture")
+    (folder / "3.png").write_bytes(b"no image")
     loader = DataLoader(dataset, 4, seed=5, on_error="skip", **how)
     assert [len(labels) for _, labels in loader] == [4, 4, 1]
-    assert loader.statistics().bad[0].where == str(pictures / "3.png")
+    assert loader.statistics().bad[0].where == str(folder / "3.png")
     with pytest.raises(headrace.errors.BadImage) as info:
         list(DataLoader(dataset, 4, seed=5, **how))
     assert "batch 0: sample 3 (" in info.value.__notes__[0]

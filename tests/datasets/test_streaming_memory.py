@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 CLASSES, FILES, SOURCES = 808, 28_204, 24
 MIB = 1 << 20

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 from headrace import DataLoader, RandomResizedCrop, ToCHW, ToFloat
 from headrace._native import extension

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY
-from tests.pictures import encoded, photo
 
 from headrace import (
     ArrayDataset,
@@ -130,7 +130,7 @@ class TestGivenUpRows(TestArrays):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     """Make 40 images, every seventh of which is no JPEG, which the native extension gives up."""
     files = [tmp_path / f"{number}.img" for number in range(40)]
     for number, file in enumerate(files):
@@ -140,9 +140,9 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_every_work_gets_the_batch_that_is_made_of_it_elsewhere(pictures: list[Path], workers: int) -> None:
+def test_every_work_gets_the_batch_that_is_made_of_it_elsewhere(images: list[Path], workers: int) -> None:
     """Make images of several formats; their bytes are those of a batch that is read by itself."""
-    dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
+    dataset = ImageFiles(images, np.arange(40)).map(*TRAIN)
     works = [work_of(step, [(step * 11 + row * 3) % 40 for row in range(8)]) for step in range(20)]
     maker = maker_of(dataset)
     for found, work in zip(outcomes(dataset, works, workers), works, strict=True):
@@ -152,9 +152,9 @@ def test_every_work_gets_the_batch_that_is_made_of_it_elsewhere(pictures: list[P
         assert all(map(np.array_equal, found.batch, expected.batch))
 
 
-def test_loaders_give_the_same_batches_on_any_number_of_threads(pictures: list[Path]) -> None:
+def test_loaders_give_the_same_batches_on_any_number_of_threads(images: list[Path]) -> None:
     """Deliver in order, over views of views and several epochs, what is delivered inline."""
-    views = Subset(ImageFiles(pictures, np.arange(40)).map(*TRAIN), [*range(39, 0, -1)])
+    views = Subset(ImageFiles(images, np.arange(40)).map(*TRAIN), [*range(39, 0, -1)])
     found = []
     for workers in (0, 1, 3):
         loader = DataLoader(views, 4, shuffle=True, seed=3, num_workers=workers)
@@ -163,15 +163,15 @@ def test_loaders_give_the_same_batches_on_any_number_of_threads(pictures: list[P
 
 
 @pytest.mark.parametrize("joined", ["end to end", "side by side"])
-def test_the_parts_of_a_dataset_make_their_rows_at_once(pictures: list[Path], joined: str) -> None:
+def test_the_parts_of_a_dataset_make_their_rows_at_once(images: list[Path], joined: str) -> None:
     """Give what the parts give by themselves: whole, with rows that are given up, and with an error at its batch."""
-    first, second = ImageFiles(pictures[:20], np.arange(20)), ImageFiles(pictures[20:], np.arange(20))
+    first, second = ImageFiles(images[:20], np.arange(20)), ImageFiles(images[20:], np.arange(20))
     dataset: Any
     if joined == "end to end":
         dataset = (first + second).map(*TRAIN)
     else:
         dataset = StackDataset(first.map(*TRAIN), second.map(Resize((24, 24)), ToCHW()))
-    pictures[25].write_bytes(b"no image")
+    images[25].write_bytes(b"no image")
     keys = [[(step * 11 + row * 3) % len(dataset) for row in range(8)] for step in range(20)]
     works = [work_of(step, each) for step, each in enumerate(keys)]
     assert batch_beginner(dataset) is not None
@@ -205,28 +205,28 @@ def test_arrays_alone_stay_bare() -> None:
     np.testing.assert_array_equal(np.concatenate(found), images / np.float32(255))
 
 
-def test_an_error_takes_the_place_of_its_batch(pictures: list[Path]) -> None:
+def test_an_error_takes_the_place_of_its_batch(images: list[Path]) -> None:
     """Tell of a missing file, a file that is no image and an index that is none, each at its own step."""
-    pictures[5].unlink()
-    pictures[12].write_bytes(b"no picture at all")
-    dataset = ImageFiles(pictures).map(*TRAIN)
+    images[5].unlink()
+    images[12].write_bytes(b"no image at all")
+    dataset = ImageFiles(images).map(*TRAIN)
     missing, broken, beyond, good = outcomes(
         dataset, [work_of(0, [4, 5]), work_of(1, [12, 13]), work_of(2, [1, 40]), work_of(3, [0, 1])]
     )
     assert isinstance(missing, Failed)
     assert isinstance(missing.error, FileNotFoundError)
-    assert missing.place.startswith(f"sample 5 ({pictures[5]}), made by headrace-")
+    assert missing.place.startswith(f"sample 5 ({images[5]}), made by headrace-")
     assert isinstance(broken, Failed)
-    assert str(pictures[12]) in str(broken.error)
+    assert str(images[12]) in str(broken.error)
     assert isinstance(beyond, Failed)
     assert isinstance(beyond.error, IndexError)
     assert isinstance(good, Done)
 
 
-def test_time_is_reported_by_stage(pictures: list[Path]) -> None:
+def test_time_is_reported_by_stage(images: list[Path]) -> None:
     """Report what the native extension's threads did, and what Python did."""
     for dataset, stages in (
-        (ImageFiles(pictures[:3]).map(*TRAIN), {"read", "decode", "transform", "collate", "other"}),
+        (ImageFiles(images[:3]).map(*TRAIN), {"read", "decode", "transform", "collate", "other"}),
         (ArrayDataset(np.ones((3, 8, 8, 3), np.uint8)).map(ToFloat()), {"transform", "collate", "other"}),
     ):
         (outcome,) = outcomes(dataset, [work_of(0, [0, 1, 2])])
@@ -240,9 +240,9 @@ def slow(files: list[Path]) -> Any:
     return ImageFiles(files).map(RandomResizedCrop((1500, 1500), interpolation="lanczos"))
 
 
-def test_a_timeout_says_which_samples_are_at_hand(pictures: list[Path]) -> None:
+def test_a_timeout_says_which_samples_are_at_hand(images: list[Path]) -> None:
     """Name the batch, and the samples that were started and are not made."""
-    executor = Native(maker_of(slow(pictures)), workers=1)
+    executor = Native(maker_of(slow(images)), workers=1)
     executor.submit(work_of(0, [0] * 100))
     # A moment later, so that the first is begun.
     with pytest.raises(WorkerTimeout, match=r"batch 0: sample 0 of 100, \d+ of them not begun"):
@@ -250,9 +250,9 @@ def test_a_timeout_says_which_samples_are_at_hand(pictures: list[Path]) -> None:
     executor.close()
 
 
-def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
+def test_closing_ends_a_batch_between_two_rows(images: list[Path]) -> None:
     """Leave the rows that were not started, whatever was submitted; closing twice is allowed."""
-    executor = Native(maker_of(slow(pictures)), workers=2)
+    executor = Native(maker_of(slow(images)), workers=2)
     for step in range(4):
         executor.submit(work_of(step, [0] * 200))
     jobs = [job for pending in executor._begun.values() for job in pending.begun.jobs]
@@ -266,9 +266,9 @@ def test_closing_ends_a_batch_between_two_rows(pictures: list[Path]) -> None:
         executor.next()
 
 
-def test_closing_wakes_a_consumer_that_waits(pictures: list[Path]) -> None:
+def test_closing_wakes_a_consumer_that_waits(images: list[Path]) -> None:
     """Raise LoaderClosed in a thread that stands in next while another closes."""
-    executor = Native(maker_of(ImageFiles(pictures).map(*TRAIN)), workers=1)
+    executor = Native(maker_of(ImageFiles(images).map(*TRAIN)), workers=1)
     caught: list[BaseException] = []
 
     def wait() -> None:
@@ -368,9 +368,9 @@ def test_nobody_waits_for_what_was_left_behind() -> None:
     job.wait()  # the suite's leak check wants the thread to have ended
 
 
-def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> None:
+def test_a_dropped_executor_takes_its_threads_with_it(images: list[Path]) -> None:
     """End threads and let go of batches where nobody closes: the leak check of the suite sees to it."""
-    executor = Native(maker_of(ImageFiles(pictures).map(*TRAIN)), workers=3)
+    executor = Native(maker_of(ImageFiles(images).map(*TRAIN)), workers=3)
     for step in range(6):
         executor.submit(work_of(step, [*range(8)]))
     del executor
@@ -378,9 +378,9 @@ def test_a_dropped_executor_takes_its_threads_with_it(pictures: list[Path]) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forking with threads: the very case
-def test_a_forked_child_gets_an_error_and_can_begin_again(pictures: list[Path]) -> None:
+def test_a_forked_child_gets_an_error_and_can_begin_again(images: list[Path]) -> None:
     """Raise in a child that continues with its parent's loop; let it read the same dataset on threads of its own."""
-    dataset = ImageFiles(pictures, np.arange(40)).map(*TRAIN)
+    dataset = ImageFiles(images, np.arange(40)).map(*TRAIN)
     executor = Native(maker_of(dataset), workers=2)
     for step in range(4):
         executor.submit(work_of(step, [*range(40)]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.chaos import bombs
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge, SampleError
 from headrace.image.budget import check_pixels, check_scans

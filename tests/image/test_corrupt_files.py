@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from tests.pictures import by_pillow, encoded, photo
+from tests.image_files import by_pillow, encoded, photo
 
 import headrace
 from headrace.datasets.images import ImageFiles
@@ -27,8 +27,8 @@ def originals() -> list[tuple[str, bytes]]:
     files = sorted(DEMO.glob("*.jpg"))
     kept = [("jpg", file.read_bytes()) for file in files]
     for file in files:
-        with Image.open(file) as picture:
-            small = picture.convert("RGB").resize((160, 120))
+        with Image.open(file) as image:
+            small = image.convert("RGB").resize((160, 120))
         kept += [
             ("png", encoded(small, "PNG")),
             ("jpg", encoded(small, progressive=True)),
@@ -77,8 +77,8 @@ def the_beginning_again(data: bytearray, rng: np.random.Generator) -> None:
     data[place:] = data[: len(data) - place]
 
 
-def no_picture_at_all(data: bytearray, rng: np.random.Generator) -> None:
-    data[:] = (b"", bytes(4000), b"this is text, not a picture\n" * 9, rng.bytes(3000))[rng.integers(4)]
+def not_an_image(data: bytearray, rng: np.random.Generator) -> None:
+    data[:] = (b"", bytes(4000), b"this is text, not an image\n" * 9, rng.bytes(3000))[rng.integers(4)]
 
 
 def the_name_lies(data: bytearray, rng: np.random.Generator) -> None:
@@ -94,7 +94,7 @@ WAYS = (
     a_piece_lost,
     junk_after_the_end,
     the_beginning_again,
-    no_picture_at_all,
+    not_an_image,
     the_name_lies,
 )
 

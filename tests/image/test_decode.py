@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
-from tests.pictures import by_pillow, encoded, photo
+from tests.image_files import by_pillow, encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge
 from headrace.image.decoder import decode, decode_with_pillow
@@ -96,9 +96,9 @@ def test_formats_and_modes_become_rgb_as_pillow_makes_them(mode: str, form: str)
 @pytest.mark.parametrize("transparency", [3, bytes(range(256))], ids=["one colour", "a table"])
 def test_a_palette_with_transparency_is_looked_up_without_a_warning(transparency: object) -> None:
     """Drop the alpha of a palette, which Pillow would warn of, and a warning here is an error."""
-    picture = PHOTO.quantize(256)
-    data = encoded(picture, "PNG", transparency=transparency)
-    assert np.array_equal(decode(data), np.asarray(picture.convert("RGB")))
+    image = PHOTO.quantize(256)
+    data = encoded(image, "PNG", transparency=transparency)
+    assert np.array_equal(decode(data), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_of_many_images_the_first_is_read(form: str) -> None:
 def test_the_exif_orientation_is_applied(orientation: int, form: str) -> None:
     """Turn and mirror as EXIF says, in both routes, to what Pillow's exif_transpose gives."""
     data = encoded(photo(2, 16, 24), form, exif=exif(orientation))
-    with Image.open(io.BytesIO(data)) as picture:
-        expected = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     for pixels in (decode(data), decode_with_pillow(data)):
         check(pixels)
         assert np.array_equal(pixels, expected)
@@ -428,7 +428,7 @@ def test_eps_is_refused_by_name() -> None:
     ("data", "found"),
     [
         (b"", r"empty \(0 bytes\)"),
-        (b"hello, this is no picture", "25 bytes of text, beginning 'hello, this is no picture'"),
+        (b"hello, this is no image", "23 bytes of text, beginning 'hello, this is no image'"),
         ("ein Märchen ".encode() * 9, "of text, beginning 'ein Märchen "),
         (bytes(300), "300 bytes, all of them zero"),
         (b"\x93\x12\xfe\xfe" * 9, "36 bytes, beginning 93 12 fe fe"),

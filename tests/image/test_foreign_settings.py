@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import GifImagePlugin, Image, ImageFile
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 from headrace.errors import BadImage
 from headrace.image import decode, formats

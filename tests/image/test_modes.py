@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 from headrace import DataLoader, ImageFiles, Normalize, RandomHorizontalFlip, Resize, ToFloat
 from headrace.errors import ArgumentError, BadImage
@@ -225,9 +225,9 @@ def test_strict_arithmetic_of_the_user_breaks_no_transform() -> None:
     floats = encoded(np.array([[-np.inf, np.nan, 3e38, -3e38]], np.float32), "TIFF")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture = decode(floats)
+        image = decode(floats)
         with np.errstate(all="raise"):
             found = [step(values) for step in steps] + [ToFloat()(photo())]
-            np.testing.assert_array_equal(decode(floats), picture)
+            np.testing.assert_array_equal(decode(floats), image)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.image_files import encoded, photo
 from tests.native.stepwise import assert_equal, batches, both
-from tests.pictures import encoded, photo
 
 import headrace
 from headrace import (
@@ -86,7 +86,7 @@ def test_files_are_the_same_halves_whoever_makes_them(dtype: str, how: str, tmp_
 
 @settings(deadline=None)
 @given(
-    picture=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4)),
+    image=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4)),
     steps=st.lists(
         st.sampled_from(
             [ToFloat(), ToCHW(), ToDtype("float16"), ToDtype("bfloat16"), ToDtype("float32"), Normalize(0.1, 1e-4)]
@@ -99,10 +99,10 @@ def test_files_are_the_same_halves_whoever_makes_them(dtype: str, how: str, tmp_
     last=st.booleans(),
 )
 def test_whatever_is_fused_gives_the_bits_of_the_steps(
-    picture: tuple[int, int, int], steps: list[Any], mean: float, std: float, dtype: str, last: bool
+    image: tuple[int, int, int], steps: list[Any], mean: float, std: float, dtype: str, last: bool
 ) -> None:
     """Put the steps in any order that Compose allows: one dtype, one shape, the same bits, or the same error."""
-    height, width, channels = picture
+    height, width, channels = image
     shape = (3, height, width, channels) if channels else (3, height, width)
     base = ArrayDataset(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
     end = (ToCHW(), ToDtype(dtype)) if last else (ToDtype(dtype), ToCHW())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 
 CHOICES = 8
 """Bytes before each file that choose what is done to it: see fuzz.cpp."""
@@ -37,8 +37,8 @@ def write(folder: Path) -> int:
             for height, width in SIZES:
                 exif = Image.Exif()
                 exif[0x0112] = count % 8 + 1
-                picture = Image.fromarray(photo(count, height, width)).convert(mode)
-                data = encoded(picture, exif=exif, **options)
+                image = Image.fromarray(photo(count, height, width)).convert(mode)
+                data = encoded(image, exif=exif, **options)
                 (folder / f"{kind}-{mode}-{height}x{width}").write_bytes(rng.bytes(CHOICES) + data)
                 count += 1
     return count

@@ -28,7 +28,7 @@ from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 
 
-def pictures(*shape: int) -> np.ndarray:
+def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -55,7 +55,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("chain", CHAINS)
 def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> None:
     """Give the same batches to the last bit, for one to four channels or none, inline and on threads."""
-    base = ArrayDataset(pictures(*shape), np.arange(shape[0]), np.random.default_rng(0).random((shape[0], 2, 3)))
+    base = ArrayDataset(images(*shape), np.arange(shape[0]), np.random.default_rng(0).random((shape[0], 2, 3)))
     quick, slow = both(base, *CHAINS[chain])
     assert headrace.explain(quick).startswith("Mapped: all fused")
     expected = batches(slow)
@@ -65,7 +65,7 @@ def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> N
 
 def test_bare_arrays_stay_bare_and_tensors_tuples() -> None:
     """Give what collating gives: an array for bare rows, a list for tuples of one."""
-    array = pictures(9, 8, 8, 3)
+    array = images(9, 8, 8, 3)
     for kind in (ArrayDataset, TensorDataset):
         quick, slow = both(kind(array), ToFloat())
         assert_equal(batches(quick), batches(slow))
@@ -78,9 +78,9 @@ def test_bare_arrays_stay_bare_and_tensors_tuples() -> None:
 
 def test_other_arrays_go_step_by_step() -> None:
     """Leave floats, arrays with gaps, and images that cannot be had, to the steps."""
-    for array in (np.zeros((4, 8, 8, 3)), pictures(4, 8, 8, 6)[..., ::2], pictures(4, 5), pictures(4, 8, 8, 5)):
+    for array in (np.zeros((4, 8, 8, 3)), images(4, 8, 8, 6)[..., ::2], images(4, 5), images(4, 8, 8, 5)):
         assert "sample by sample" in headrace.explain(ArrayDataset(array).map(RandomHorizontalFlip()))
-    quick, slow = both(ArrayDataset(pictures(4, 8, 8, 3)), RandomCrop(20))
+    quick, slow = both(ArrayDataset(images(4, 8, 8, 3)), RandomCrop(20))
     for dataset in (quick, slow):
         with pytest.raises(headrace.errors.ArgumentError, match="an image as large as the crop"):
             batches(dataset)
@@ -88,8 +88,8 @@ def test_other_arrays_go_step_by_step() -> None:
 
 def test_memory_mapped_arrays_stay_on_disk(tmp_path: Path) -> None:
     """Read images from a file that is mapped, read-only."""
-    np.save(tmp_path / "pictures.npy", pictures(30, 16, 16, 3))
-    mapped = np.load(tmp_path / "pictures.npy", mmap_mode="r")
+    np.save(tmp_path / "images.npy", images(30, 16, 16, 3))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     quick, slow = both(ArrayDataset(mapped, np.arange(30)), *CHAINS["floats"])
     assert headrace.explain(quick).startswith("Mapped: all fused")
     assert_equal(batches(quick), batches(slow))
@@ -97,7 +97,7 @@ def test_memory_mapped_arrays_stay_on_disk(tmp_path: Path) -> None:
 
 def test_keys_out_of_range_are_refused() -> None:
     """Raise IndexError, as the array does."""
-    quick, _ = both(ArrayDataset(pictures(4, 8, 8, 3)), ToFloat())
+    quick, _ = both(ArrayDataset(images(4, 8, 8, 3)), ToFloat())
     for key in (4, -5):
         with pytest.raises(IndexError):
             quick.read_batch([0, key])
@@ -107,7 +107,7 @@ def test_keys_out_of_range_are_refused() -> None:
 @pytest.mark.parametrize("key", [-1, np.int64(3)], ids=repr)
 def test_keys_of_other_kinds_mean_what_they_mean_step_by_step(key: Any) -> None:
     """Count from the end, and take NumPy's numbers, alone and among ordinary ones."""
-    quick, slow = both(ArrayDataset(pictures(4, 8, 8, 3)), ToFloat())
+    quick, slow = both(ArrayDataset(images(4, 8, 8, 3)), ToFloat())
     for keys in ([key], [2, key, 0]):
         assert np.array_equal(quick.read_batch(keys), [slow[one] for one in keys])
 
@@ -115,6 +115,6 @@ def test_keys_of_other_kinds_mean_what_they_mean_step_by_step(key: Any) -> None:
 @pytest.mark.parametrize("key", [2**63, -(2**70), None, "1"], ids=repr)
 def test_keys_that_are_none_are_refused(key: Any) -> None:
     """Raise what an array raises for such an index, and never read beside it."""
-    quick, _ = both(ArrayDataset(pictures(4, 8, 8, 3)), ToFloat())
+    quick, _ = both(ArrayDataset(images(4, 8, 8, 3)), ToFloat())
     with pytest.raises((IndexError, OverflowError, TypeError, ValueError)):
         quick.read_batch([1, key])

@@ -23,8 +23,8 @@ from headrace import (
     ToFloat,
 )
 from headrace.errors import BadImage
+from tests.image_files import encoded, photo
 from tests.native.stepwise import batches, both, far_off
-from tests.pictures import encoded, photo
 
 KINDS: tuple[dict[str, Any], ...] = (
     {"subsampling": "4:4:4"},

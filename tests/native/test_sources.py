@@ -34,8 +34,8 @@ from headrace.datasets.source import Bytes, Ranges
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.image import decode, fused
 from headrace.storage.spans import read_span
+from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
-from tests.pictures import encoded, photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable

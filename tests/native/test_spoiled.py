@@ -14,9 +14,9 @@ from headrace._native import extension
 from headrace.errors import ImageTooLarge, MissingFile
 from headrace.image.fused import plan
 from tests.image.test_corrupt_files import VARIANTS, files  # noqa: F401  a fixture
+from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both, far_off
-from tests.native.test_pictures import TRAIN, by_extension
-from tests.pictures import encoded, photo
+from tests.native.test_images import TRAIN, by_extension
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.pictures import encoded, photo
+from tests.image_files import encoded, photo
 from tests.test_planned_loading import KINDS, NAMES, loader_of, plain
 
 import headrace
@@ -131,12 +131,12 @@ def test_images_are_augmented_as_they_were(folder: Path, transforms: list[Any], 
     """Give the pixels of the batch, whether the native extension made it or not; name crop and flip."""
     dataset = wrap(ImageFolder(folder).map(*transforms))
     loader = DataLoader(dataset, 5, shuffle=True, seed=2, num_workers=2)
-    for step, (pictures, labels) in enumerate(loader):
+    for step, (images, labels) in enumerate(loader):
         again = loader.replay(epoch=0, step=step)
-        assert np.array_equal(again[0], pictures)
-        for index in range(len(pictures)):
+        assert np.array_equal(again[0], images)
+        for index in range(len(images)):
             lineage = loader.lineage(epoch=0, step=step, index=index)
-            assert np.array_equal(lineage.sample[0], pictures[index])
+            assert np.array_equal(lineage.sample[0], images[index])
             assert lineage.sample[1] == labels[index]
             assert lineage.where is not None
             assert Path(lineage.where).parent.name == "ab"[labels[index]]
@@ -153,8 +153,8 @@ def test_images_are_augmented_as_they_were(folder: Path, transforms: list[Any], 
 
 def test_the_parameters_are_those_that_made_the_image() -> None:
     """Cut the box out of the sample before, and mirror it as told: the sample after."""
-    pictures = ArrayDataset(np.random.default_rng(0).integers(0, 255, (9, 20, 30), np.uint8))
-    loader = DataLoader(pictures.map(RandomCrop(12), RandomHorizontalFlip()), 3, seed=1)
+    images = ArrayDataset(np.random.default_rng(0).integers(0, 255, (9, 20, 30), np.uint8))
+    loader = DataLoader(images.map(RandomCrop(12), RandomHorizontalFlip()), 3, seed=1)
     for index in range(3):
         lineage = loader.lineage(epoch=4, step=1, index=index)
         box = lineage.steps[0].parameters
@@ -405,9 +405,9 @@ def test_a_transform_of_a_users_own_tells_what_it_drew() -> None:
 def test_a_changing_transform_does_not_change_what_was_before() -> None:
     """Keep the sample as it was, though a function works in place."""
 
-    def blacken(picture: Any) -> Any:
-        picture[:] = 0
-        return picture
+    def blacken(image: Any) -> Any:
+        image[:] = 0
+        return image
 
     numbers = np.arange(12).reshape(3, 4)
     loader = DataLoader(ArrayDataset(numbers.copy()).map(np.copy, blacken), 1, seed=0)
@@ -459,7 +459,7 @@ def test_an_epoch_is_worked_out_once_for_all_that_is_asked_of_it() -> None:
 def test_pillows_images_are_looked_at_as_arrays() -> None:
     """Find the image in a sample of any kind."""
     image = pytest.importorskip("PIL.Image")
-    picture = image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
-    assert np.array_equal(image_of((picture, 3)), np.asarray(picture))
+    opened = image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    assert np.array_equal(image_of((opened, 3)), np.asarray(opened))
     assert image_of({"image": np.zeros((2, 2))}) is not None
     assert [image_of(nothing) for nothing in (3, "ab", np.float64(1), [], {"x": 1}, np.zeros(4))] == [None] * 6

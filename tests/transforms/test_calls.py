@@ -93,7 +93,7 @@ def test_outside_a_loader_random_transforms_work_too():
         ((), "a tuple"),
         (("a.jpg", 3), "a str"),
         ([3, image_of_noise()], "an int"),
-        ({"picture": 3}, r"a dict; .*its keys are \['picture'\]"),
+        ({"photo": 3}, r"a dict; .*its keys are \['photo'\]"),
         ({"image": None}, "a NoneType"),
         (Image.new("RGB", (4, 4)), r"a PIL\.Image\.Image; .*np\.asarray\(image\.convert\('RGB'\)\)"),
     ],

@@ -34,8 +34,8 @@ from headrace._native import extension
 from headrace.context.seeds import Here, Purpose, generator, key_of
 from headrace.datasets import PairedDataset, StackDataset
 from headrace.image import fused
+from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY, Stepwise, assert_equal, batches, both, far_off
-from tests.pictures import encoded, photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +64,9 @@ def the_resource_tracker_is_there_already() -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Images of all kinds that JPEG has, some of no JPEG, each of its own size."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     forms: list[dict[str, Any]] = [
         {"subsampling": "4:4:4"},
         {"subsampling": "4:2:2", "quality": 95},
@@ -115,19 +115,19 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_batches_are_those_of_the_steps(pictures: list[str], chain: str) -> None:
+def test_batches_are_those_of_the_steps(images: list[str], chain: str) -> None:
     """Give the same batches, random crops and all, to the last bit."""
-    quick, slow = both(ImageFiles(pictures, range(len(pictures))), *CHAINS[chain])
+    quick, slow = both(ImageFiles(images, range(len(images))), *CHAINS[chain])
     assert headrace.explain(quick).startswith("Mapped: all fused")
     assert_equal(batches(quick), batches(slow))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_plain_resizing_is_within_a_gray_level(pictures: list[str], interpolation: Any) -> None:
+def test_plain_resizing_is_within_a_gray_level(images: list[str], interpolation: Any) -> None:
     """Come within one gray level of OpenCV's, for 999 values of a thousand."""
     pytest.importorskip("cv2")
     quick, slow = both(
-        ImageFiles(pictures),
+        ImageFiles(images),
         RandomResizedCrop(60, antialias=False, interpolation=interpolation),
         RandomHorizontalFlip(),
     )
@@ -146,28 +146,28 @@ def test_plain_resizing_is_within_a_gray_level(pictures: list[str], interpolatio
     ],
     ids=str,
 )
-def test_batches_do_not_depend_on_who_makes_them(pictures: list[str], how: dict[str, Any]) -> None:
+def test_batches_do_not_depend_on_who_makes_them(images: list[str], how: dict[str, Any]) -> None:
     """Give the same bytes inline, on threads, in processes, and under each policy for errors."""
-    quick, slow = both(ImageFiles(pictures, range(len(pictures))), *TRAIN)
+    quick, slow = both(ImageFiles(images, range(len(images))), *TRAIN)
     assert_equal(batches(quick, **how), batches(slow))
 
 
-def test_a_users_function_sees_the_same_random_numbers(pictures: list[str]) -> None:
+def test_a_users_function_sees_the_same_random_numbers(images: list[str]) -> None:
     """Continue, after the fused steps, where the sample's own generator stands."""
 
     def noisy(sample: Any, rng: np.random.Generator) -> Any:
         return sample[0] ^ rng.integers(0, 256, sample[0].shape, np.uint8), sample[1], headrace.rng().random()
 
     functions = (RandomResizedCrop(32), RandomHorizontalFlip(), noisy, ToFloat())
-    quick, slow = both(ImageFiles(pictures, range(len(pictures))), *functions)
+    quick, slow = both(ImageFiles(images, range(len(images))), *functions)
     expected = batches(slow)
     assert_equal(batches(quick), expected)
     assert_equal(batches(quick, num_workers=2, on_error="skip"), expected)
 
 
-def test_views_of_views_are_seen_through(pictures: list[str]) -> None:
+def test_views_of_views_are_seen_through(images: list[str]) -> None:
     """Read parts, and parts of parts, as the steps do."""
-    base = ImageFiles(pictures, range(len(pictures)))
+    base = ImageFiles(images, range(len(images)))
     part = Subset(Subset(base, range(30)), range(29, -1, -1))
     quick, slow = both(part, *TRAIN)
     assert headrace.explain(quick).startswith("Mapped: all fused")
@@ -182,10 +182,10 @@ def noisy(sample: Any, rng: np.random.Generator) -> Any:
 @pytest.mark.parametrize("behind", [(), (noisy,)], ids=["all fused", "a function behind"])
 @pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"on_error": "skip"}], ids=str)
 def test_datasets_put_together_are_those_of_the_steps(
-    pictures: list[str], how: dict[str, Any], behind: tuple[Any, ...]
+    images: list[str], how: dict[str, Any], behind: tuple[Any, ...]
 ) -> None:
     """Draw each sample's own numbers wherever a dataset stands: behind another, beside it, or joined to it."""
-    base = ImageFiles(pictures, range(len(pictures)))
+    base = ImageFiles(images, range(len(images)))
     quick, slow = both(base, *TRAIN, *behind)
     other, _ = both(base, Resize((48, 48)), *TRAIN[2:])
     short, _ = both(Subset(base, range(7)), *TRAIN, *behind)
@@ -211,13 +211,13 @@ def leaves(tree: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("how", [{}, {"num_workers": 2}, {"on_error": "skip"}], ids=str)
-def test_pairs_are_those_of_the_steps(pictures: list[str], how: dict[str, Any]) -> None:
+def test_pairs_are_those_of_the_steps(images: list[str], how: dict[str, Any]) -> None:
     """Draw the rows first, then what the image draws, then what the rows do, from one generator."""
-    labels = [number % 4 for number in range(len(pictures))]
-    base = ImageFiles(pictures, labels)
+    labels = [number % 4 for number in range(len(images))]
+    base = ImageFiles(images, labels)
     plain = headrace.ArrayDataset(np.arange(20.0)[:, None], np.arange(20) % 4)
     jitter = plain.map(lambda row, rng: (row[0] + rng.random(), row[1]))
-    cropped = ImageFiles(pictures, labels).map(RandomResizedCrop(20), RandomHorizontalFlip())
+    cropped = ImageFiles(images, labels).map(RandomResizedCrop(20), RandomHorizontalFlip())
     for functions in (TRAIN, (*TRAIN, noisy), (Resize((30, 20)),)):
         quick, slow = both(base, *functions)
         for others in (plain, jitter, cropped):
@@ -227,7 +227,7 @@ def test_pairs_are_those_of_the_steps(pictures: list[str], how: dict[str, Any]) 
             assert_equal(flat(ConcatDataset([ours, ours]), **how), flat(ConcatDataset([theirs, theirs]), **how))
 
 
-def test_a_dataset_with_a_way_of_its_own_is_left_alone(pictures: list[str]) -> None:
+def test_a_dataset_with_a_way_of_its_own_is_left_alone(images: list[str]) -> None:
     """Read no files behind the back of a subclass that says what a sample is."""
 
     class Inverted(ImageFiles):
@@ -235,19 +235,19 @@ def test_a_dataset_with_a_way_of_its_own_is_left_alone(pictures: list[str]) -> N
             image, label = super().__getitem__(index)
             return 255 - image, label
 
-    quick, slow = both(Inverted(pictures), *TRAIN)
+    quick, slow = both(Inverted(images), *TRAIN)
     assert "a way of its own" in headrace.explain(quick)
     assert_equal(batches(quick), batches(slow))
 
 
-def test_keys_mean_what_indices_mean(pictures: list[str]) -> None:
+def test_keys_mean_what_indices_mean(images: list[str]) -> None:
     """Count negative keys from the end, and refuse what lies outside."""
-    quick, slow = both(ImageFiles(pictures, range(len(pictures))), *TRAIN)
-    keys = [-1, 0, -len(pictures)]
+    quick, slow = both(ImageFiles(images, range(len(images))), *TRAIN)
+    keys = [-1, 0, -len(images)]
     options: dict[str, Any] = {"shuffle": False, "sampler": keys}
     assert_equal(batches(quick, 3, **options), batches(slow, 3, **options))
     with pytest.raises(IndexError, match="out of range"):
-        batches(quick, shuffle=False, sampler=[0, len(pictures)])
+        batches(quick, shuffle=False, sampler=[0, len(images)])
 
 
 def test_folders_and_odd_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,13 +359,13 @@ def test_odd_files_are_read_as_the_steps_read_them(oddity: Callable[[bytes], byt
     assert_equal(batches(quick), batches(slow))
 
 
-def test_an_image_in_memory_is_not_written_past(pictures: list[str]) -> None:
+def test_an_image_in_memory_is_not_written_past(images: list[str]) -> None:
     """Leave the neighbours of a row of the batch alone."""
     chain = fused.plan([RandomResizedCrop((31, 17))])
     native = fused.pipeline_of(chain.recipe)  # type: ignore[arg-type]
     one = np.zeros(1, np.int64)
     around = np.full((3, *chain.shape), 77, np.uint8)
-    for path in pictures:
+    for path in images:
         source = native_source([Path(path).read_bytes()])
         native.rows(source, one, fused.place_of(Here()), around[1:2]).run()
         assert (around[[0, 2]] == 77).all()

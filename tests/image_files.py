@@ -28,18 +28,18 @@ def photo(seed: int = 0, height: int = 48, width: int = 64) -> NDArray[np.uint8]
     return (pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
-def encoded(picture: NDArray[Any] | Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+def encoded(pixels: NDArray[Any] | Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     """Write an image as the bytes of a file."""
     file = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, form, **options)
     return file.getvalue()
 
 
 def by_pillow(data: bytes) -> NDArray[np.uint8]:
     """Read an image as Pillow's users do."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def plant(root: Path, names: Iterable[str], data: bytes | None = None) -> Path:
