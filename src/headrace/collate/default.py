@@ -22,6 +22,7 @@ from headrace.collate.exact import check_kept, check_unmasked, common_dtype, num
 from headrace.collate.register import registered
 from headrace.collate.row_writer import column_of
 from headrace.errors import CollateError, CollateTypeError
+from headrace.storage.mapped_samples import in_memory, write_row
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -216,6 +217,7 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
             check_unmasked(array, row, registry.field)
         mixed = mixed or array.dtype != dtype
     if mixed:
+        batch = [in_memory(array) for array in batch]
         dtype = common_dtype(batch, registry.field)
     if dtype.hasobject:
         raise CollateTypeError(
@@ -227,7 +229,7 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
         )
     stacked = registry.empty((len(batch), *shape), dtype)
     for row, array in enumerate(batch):
-        stacked[row] = array
+        write_row(stacked, row, array)
     if mixed:
         check_kept(batch, stacked, registry.field)
     return stacked
@@ -316,6 +318,8 @@ def default_convert(data: Any) -> Any:
         return data
     if isinstance(data, np.generic):
         return np.asarray(data)
+    if isinstance(data, np.ndarray):
+        return in_memory(data)
     if isinstance(data, Mapping):
         return like_mapping(data, {key: default_convert(data[key]) for key in data})
     if isinstance(data, Sequence):

@@ -22,6 +22,7 @@ from headrace.collate.padded import (
 )
 from headrace.errors import CollateError
 from headrace.interop import floats
+from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +140,7 @@ class _Layout:
         return self._rows(rows_of(batch, collate_fn_map), value, collate_fn_map)
 
     def _rows(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
+        batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
         padding = filler(value, dtype, registry)
         if self.how.truncate:

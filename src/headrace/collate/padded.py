@@ -20,6 +20,7 @@ from headrace.collate.default import (
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 from headrace.interop import floats
+from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -108,6 +109,7 @@ class PaddedCollate:
         return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map)
 
     def _padded(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
+        batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
         padding = filler(value, dtype, registry)
         lengths = [len(array) for array in batch]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.storage.mapped_samples import in_memory, write_row
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,13 +65,13 @@ class RowWriter:
 
     def _place(self, row: int, array: npt.NDArray[Any], place: tuple[Any, ...]) -> npt.NDArray[Any]:
         if array.nbytes < SMALLEST or array.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
-            return array
+            return in_memory(array)
         if row == 0:  # as in collate, the first sample defines the columns
             self._columns[place] = self._empty((self._rows, *array.shape), array.dtype)
         column = self._columns.get(place)
         if column is None or column.shape[1:] != array.shape or column.dtype != array.dtype:
-            return array
-        column[row] = array
+            return in_memory(array)
+        write_row(column, row, array)
         written: WrittenRow = column[row].view(WrittenRow)
         written.column, written.row = column, row
         return written

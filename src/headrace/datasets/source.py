@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.image.decoding import Decoding
+from headrace.storage.mapped_samples import check, gather, in_memory, mapped_file
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.datasets.memory_maps import MappedRows
     from headrace.datasets.packed_list import PackedList
+    from headrace.storage.memory_maps import MappedRows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,8 +57,7 @@ class Source:
 
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of one of the arrays beside the images, counted from 0, into an array."""
-        # "clip", as NumPy would write "raise" through a buffer; and not np.take, which takes longer to begin.
-        self.beside[number].take(rows, axis=0, out=out, mode="clip")
+        gather(self.beside[number], rows, out)
 
     def check(self, rows: NDArray[np.int64]) -> None:
         """Raise `BadFile` where a file that the rows came from has changed since it was opened."""
@@ -145,11 +145,16 @@ class Bytes(Source):
 
     def opened_by(self, extension: Any) -> Any:
         """Hand over the buffer; a memory-mapped one is read under guard."""
-        return extension.Source.packed(self.buffer, _int64(self.begins), isinstance(self.buffer, np.memmap))
+        return extension.Source.packed(self.buffer, _int64(self.begins), mapped_file(self.buffer) is not None)
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Raise `BadFile` if the buffer lies in a file that was cut short."""
+        file = mapped_file(self.buffer)
+        check(() if file is None else (file,), f"image {rows[0] if rows.size else 0}")
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one image."""
-        return self.buffer[int(self.begins[row]) : int(self.begins[row + 1])].tobytes()
+        return in_memory(self.buffer[int(self.begins[row]) : int(self.begins[row + 1])]).tobytes()
 
 
 @dataclass(frozen=True, eq=False)

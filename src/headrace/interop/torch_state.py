@@ -12,6 +12,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from headrace.storage.mapped_samples import copy_guarded
+
 
 def loaded() -> Any:
     """Return torch if this program has loaded it; None also while it is still being imported."""
@@ -40,6 +42,25 @@ def is_generator(thing: object) -> bool:
 def is_bfloat16(thing: object) -> bool:
     """Say whether a thing is a tensor of bfloat16, which torch cannot convert to NumPy."""
     return is_tensor(thing) and str(getattr(thing, "dtype", "")) == "torch.bfloat16"
+
+
+def in_memory(thing: Any) -> Any:
+    """Return a tensor that may lie in a memory-mapped file copied; anything else as it is.
+
+    A tensor over the memory of an array does not name it, but its storage cannot be resized. Raises `BadFile` if the
+    memory cannot be read.
+    """
+    torch = loaded()
+    if torch is None or type(thing) is not torch.Tensor or thing.layout is not torch.strided or thing.requires_grad:
+        return thing
+    if thing.device.type != "cpu" or thing.untyped_storage().resizable() or thing.is_conj() or thing.is_neg():
+        return thing
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(thing.element_size())
+    if bits is None:
+        return thing
+    copy = torch.empty(thing.shape, dtype=thing.dtype, device="cpu")
+    copy_guarded(copy.view(bits).numpy(), thing.view(bits).numpy())
+    return copy
 
 
 def iterable_dataset() -> type | None:

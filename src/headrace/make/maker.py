@@ -20,6 +20,7 @@ from headrace.errors import CollateError, IterationError, LoaderClosed, MissingD
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
+from headrace.storage.mapped_samples import parts_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -177,7 +178,8 @@ class Maker:
         """Collate samples into a batch."""
         try:
             with timed("collate"):
-                return self.collate(samples, empty=empty)
+                batch = self.collate(samples, empty=empty)
+                return batch if self.writes_rows else parts_in_memory(batch)
         except StopIteration as error:
             raise _unending(error, "collate_fn") from error
 
@@ -201,9 +203,10 @@ class Maker:
     def _samples(
         self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writer: RowWriter | None
     ) -> tuple[Sequence[Any], list[BadSample]]:
+        source.maps.look(work.epoch)
         if source.reads_many:
             try:
-                return source.read_many(work.keys), []
+                return source.read_many(work.keys, arrays=not self.writes_rows), []
             except Exception:
                 if self.on_error == "raise":
                     raise
@@ -215,7 +218,7 @@ class Maker:
                 stop.check()
             here.move(position)
             try:
-                sample = source.read(key)
+                sample = source.maps.settle(source.read(key), arrays=writer is None)
             except MissingDependency:
                 raise  # no fault of the sample's: every one that needs the library would be passed over
             except Exception as error:
@@ -229,6 +232,7 @@ class Maker:
                 with timed("collate"):
                     sample = writer.write(len(samples), sample)
             samples.append(sample)
+        source.maps.check(*work.keys[-1:])
         return samples, bad
 
     def _stream(
@@ -243,18 +247,20 @@ class Maker:
         samples: list[Any] = []
         bad: list[BadSample] = []
         stream = source.read(replica)
+        source.maps.look(work.epoch)
         for row in range(replica.size):
             if stop is not None:
                 stop.check()
             here.move(work.start + row * replica.count, reading=True)
             try:
+                source.maps.check(replica.start + row)
                 with timed("read"):
                     sample = next(stream, _END)
                 if sample is _END:
                     source.end(replica)
                     break
                 here.move(here.position)
-                sample = source.finished(sample)
+                sample = source.maps.settle(source.finished(sample), arrays=writer is None)
             except Exception as error:
                 if self.on_error == "raise":
                     raise
@@ -264,6 +270,7 @@ class Maker:
                 with timed("collate"):
                     sample = writer.write(len(samples), sample)
             samples.append(sample)
+        source.maps.check(replica.start + len(samples))
         if source.is_short(len(samples) + len(bad), replica):
             raise _Exhausted
         return samples, bad

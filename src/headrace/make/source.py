@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from headrace.context import seeds
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
+from headrace.make.map_guard import MapGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ class Indexed:
         many = getattr(dataset, "__getitems__", None)
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
         self._many: Any = many if not singly and getattr(dataset, "reads_many", True) else None
+        self.maps = MapGuard(dataset)
 
     @property
     def dataset(self) -> Any:
@@ -48,11 +50,16 @@ class Indexed:
 
     def read(self, key: Any) -> Any:
         """Make one sample."""
+        self.maps.check(key)
         return self._dataset[key]
 
-    def read_many(self, keys: Sequence[Any]) -> list[Any]:
-        """Make the samples of these keys in one call of the dataset's."""
-        return list(self._many(list(keys)))
+    def read_many(self, keys: Sequence[Any], *, arrays: bool = True) -> list[Any]:
+        """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
+        keys = list(keys)
+        self.maps.check(*keys[:1])
+        samples = [self.maps.settle(sample, arrays=arrays) for sample in self._many(keys)]
+        self.maps.check(*keys[:1])
+        return samples
 
     def where(self, key: Any) -> str | None:
         """Say where a sample comes from, if the dataset can."""
@@ -90,6 +97,7 @@ class Batched:
         self._dataset = dataset
         self._read_batch = read_batch
         self.begin = begin_batch
+        self._maps: MapGuard | None = None
 
     @property
     def dataset(self) -> Any:
@@ -98,7 +106,13 @@ class Batched:
 
     def read(self, keys: Sequence[int], *, empty: Empty) -> Any:
         """Make the batch of these keys."""
-        return self._read_batch(keys, empty=empty)
+        if self._maps is None:
+            self._maps = MapGuard(self._dataset)
+            self._maps.look()
+        self._maps.check(*keys[:1])
+        batch = self._read_batch(keys, empty=empty)
+        self._maps.check(*keys[:1])
+        return batch
 
     def where(self, key: Any) -> str | None:
         """Say where a sample comes from, if the dataset can."""
@@ -125,6 +139,7 @@ class Streamed:
         self._stream = stream
         self._function = function
         self._drop_last = drop_last
+        self.maps = MapGuard(dataset)
         self._again = again
         """Whether it was read before: then an iterator may be at its end for good."""
         self._open: dict[int, tuple[int, Iterator[Any]]] = {}

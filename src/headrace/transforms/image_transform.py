@@ -11,6 +11,7 @@ import numpy as np
 from headrace.checks import article, shown
 from headrace.errors import ArgumentError
 from headrace.image.targets import spatial_part
+from headrace.storage.mapped_samples import in_memory
 from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class ImageTransform(Transform):
                 expected="an image of shape (H, W) or (H, W, C), no side of length 0",
                 cure="Pass one image at a time, and leave empty ones out.",
             )
-        return image
+        return in_memory(image)
 
     def _check_targets(self, sample: Any) -> None:
         """Refuse a sample whose other parts have places in its image, which would stay where they are."""

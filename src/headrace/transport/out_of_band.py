@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.interop import floats, torch_state
+from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +38,24 @@ def dumped(thing: Any, apart: Callable[[pickle.PickleBuffer], Any]) -> bytes:
 
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
-    """Return our own ways of pickling, by type: for tensors and bfloat16, whose memory then stays outside.
+    """Return our own ways of pickling, by type.
+
+    They are for memory maps, read under a guard, and for tensors and bfloat16, whose memory then stays outside.
 
     torch's own way, and NumPy's for a dtype that exports no buffer, put it into the pickle. A subclass keeps its own
     way. A library that is not loaded has made no tensor and no such array.
     """
-    own: dict[type, Callable[[Any], Any]] = {}
+    own: dict[type, Callable[[Any], Any]] = {np.memmap: _reduce_memmap}
     torch = torch_state.loaded()
     if torch is not None:
         own[torch.Tensor] = _reduce_tensor
     if torch_state.has_ml_dtypes():
         own[np.ndarray] = _reduce_array
     return own
+
+
+def _reduce_memmap(array: NDArray[Any]) -> Any:
+    return in_memory(array).__reduce_ex__(5)  # its own way reads the file without a guard
 
 
 def _reduce_array(array: NDArray[Any]) -> Any:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.storage.mapped_samples import copy_guarded
 from headrace.transport import shared
 from headrace.transport.channel import LOST
 from headrace.transport.out_of_band import dumped
@@ -130,7 +131,7 @@ class SlotWriter:
             start = self._used if place is None else place
             if place is None:
                 assert piece is not None  # noqa: S101  for the type checker: made above if it was not there
-                piece[start : start + len(buffer)] = buffer
+                copy_guarded(piece[start : start + len(buffer)], buffer)  # of a user's own collate_fn, maybe mapped
                 self._used = _aligned(start + len(buffer))
             spans.append((start, len(buffer)))
         return Message(self._slot, size, head, tuple(spans)), descriptor

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import kind_of
-from headrace.errors import ArgumentTypeError
+from headrace.errors import ArgumentTypeError, BadFile
 from headrace.executors.processes import inherited
 from headrace.executors.processes.inherited import Inherited
+from headrace.storage import mapped_samples
+from headrace.storage.mapped_samples import OwnMemory
 from headrace.transport import shared
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ class Payload:
         buffers: list[pickle.PickleBuffer] = []
         try:
             head = self._inherited.dumps(thing, buffers.append)
+        except BadFile:  # a memory-mapped file, cut short
+            self._inherited.close()
+            raise
         except Exception as error:
             self._inherited.close()
             raise _unpicklable(thing, error) from error
@@ -67,8 +72,12 @@ class Payload:
             self.close()
             raise
         self._spans = [(start, start + piece.nbytes) for start, piece in zip(starts, pieces, strict=False)]
-        for (start, stop), piece in zip(self._spans, pieces, strict=True):
-            memory[start:stop] = np.frombuffer(piece, np.uint8)
+        try:
+            for (start, stop), piece in zip(self._spans, pieces, strict=True):
+                mapped_samples.copy_guarded(memory[start:stop], np.frombuffer(piece, np.uint8))
+        except BaseException:
+            self.close()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         handed = [reduction.DupFd(fd) for fd in self._inherited.fds]
@@ -76,7 +85,7 @@ class Payload:
 
     def open(self) -> Startup:
         """Unpickle it, in the worker."""
-        memory = mmap.mmap(self._fd, self._size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        memory = OwnMemory(self._fd, self._size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         os.close(self._fd)
         self._fd = -1
         view = memoryview(memory)

@@ -1,0 +1,54 @@
+"""Keeps samples of a user's dataset from being read out of a memory-mapped file that was cut short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace.interop import torch_state
+from headrace.storage import mapped_samples
+
+if TYPE_CHECKING:
+    from headrace.storage.mapped_samples import MappedFile
+
+
+LOOKS = 3
+"""How many batches of an epoch the files are looked for in; for all of them it would take too long."""
+
+
+class MapGuard:
+    """Checks the memory-mapped files among a dataset's attributes before and after samples are made.
+
+    Code of the dataset's that reads the map itself, and not only returns a row of it, can be protected in no other way.
+    """
+
+    __slots__ = ("_dataset", "_epoch", "_files", "_looks")
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._files: list[MappedFile] = []
+        self._epoch, self._looks = -1, 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MapGuard, (self._dataset,)
+
+    def look(self, epoch: int = 0) -> None:
+        """Look for the files, before the first batches of an epoch: a dataset may open them late."""
+        if epoch != self._epoch:
+            self._epoch, self._looks = epoch, 0
+        if self._looks < LOOKS:
+            self._looks += 1
+            self._files = mapped_samples.files_of(self._dataset)
+
+    def check(self, *keys: Any) -> None:
+        """Raise `BadFile` if one of the files was cut short; the first key is that of the sample at hand."""
+        if self._files and keys:
+            mapped_samples.check(self._files, f"sample {str(keys[0])[:40]}")
+
+    def settle(self, sample: Any, *, arrays: bool) -> Any:
+        """Return a sample whose tensors lie in memory, and its arrays too; raise `BadFile` if they cannot be read.
+
+        Not ``arrays``: they are copied when they are written to their rows of a batch.
+        """
+        if self._files:
+            sample = mapped_samples.parts_in_memory(sample, torch_state.in_memory)
+        return mapped_samples.parts_in_memory(sample) if arrays else sample

@@ -1,0 +1,251 @@
+"""Parts of samples that lie in memory-mapped files: a user's dataset may return rows of a ``numpy.memmap``.
+
+Such a row is read from disk when it is first touched, which may be long after the dataset returned it. To touch a part
+of the file that was cut off raises SIGBUS, which ends the interpreter, or gives zeros. So headrace copies mapped arrays
+under a guard, and compares the size of the file before and after.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from headrace._native import extension
+from headrace.errors import BadFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+ONE = np.zeros(1, np.int64)
+PLAIN = (np.ndarray, np.memmap)
+"""Another class of arrays may have more to it than its values."""
+
+LONGEST_BASES = 64
+"""How many bases of an array are followed."""
+
+VIEWED = ("base", "dataset", "datasets")
+"""The attributes in which a view has what it reads, in torch's datasets and in ours."""
+
+DEEPEST = 4
+"""How many datasets within each other are searched for memory maps."""
+
+
+class OwnMemory(mmap.mmap):
+    """A map of memory that headrace itself has allocated, which nobody can cut short."""
+
+
+class MappedFile(NamedTuple):
+    """A file in memory: Python's map, and the array of NumPy's that was made with it, if one was."""
+
+    map: mmap.mmap
+    owner: Any
+
+    @property
+    def size(self) -> int | None:
+        """The size of the file now; None if there is no file, or no descriptor of it."""
+        try:
+            return self.map.size()
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def needed(self) -> int:
+        """The size that the file had at least when it was mapped."""
+        if self.owner is None:
+            return len(self.map)
+        return len(self.map) + int(self.owner.offset) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file is shorter than what is mapped of it."""
+        size = self.size
+        return size is not None and size < self.needed
+
+    def error(self, what: str, address: int | None) -> BadFile:
+        """Return the error for something in it that cannot be read; ``address`` is where that begins in memory."""
+        name = getattr(self.owner, "filename", None) or _file_at(address) or "a memory map without a file name"
+        if self.is_cut:
+            why = f"the file was cut short from {self.needed} to {self.size} bytes"
+        else:
+            why = "the operating system cannot read that part of the file"
+        return BadFile(
+            f"{os.fspath(name)}: {what} cannot be read: {why} while it was mapped; a mapped file must not change while "
+            "it is read. Restore the file and construct the dataset again"
+        )
+
+    def row_error(self, array: NDArray[Any]) -> BadFile:
+        """Return the error for an array that lies in it."""
+        at = _address(array)
+        if self.owner is None or not self.owner.ndim or self.owner.strides[0] <= 0:
+            return self.error(f"an array of {array.nbytes} bytes", at)
+        return self.error(f"row {(at - _address(self.owner)) // self.owner.strides[0]}", at)
+
+
+def mapped_file(array: Any) -> MappedFile | None:
+    """Return the file that an array is mapped from; None for an array in memory.
+
+    >>> mapped_file(np.zeros(3)) is None
+    True
+    """
+    at, owner = array, None
+    for _ in range(LONGEST_BASES):
+        if at is None or isinstance(at, OwnMemory):
+            return None
+        if isinstance(at, mmap.mmap):
+            return MappedFile(at, owner)
+        base = at.obj if isinstance(at, memoryview) else getattr(at, "base", None)
+        if isinstance(at, np.memmap) and isinstance(base, mmap.mmap):
+            owner = at
+        at = base
+    return None
+
+
+def in_memory(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as it is, or a copy of it if it lies in a memory-mapped file.
+
+    >>> array = np.arange(3)
+    >>> in_memory(array) is array
+    True
+
+    Raises `BadFile` if the file was cut short.
+    """
+    if type(array) not in PLAIN or array.base is None or (file := mapped_file(array)) is None:
+        return array
+    copy = np.empty(array.shape, array.dtype)
+    _copy(file, array, copy)
+    return copy
+
+
+def write_row(column: NDArray[Any], row: int, array: NDArray[Any]) -> None:
+    """Do ``column[row] = array``; raise `BadFile` if the array lies in a file that was cut short."""
+    if array.base is None or type(array) not in PLAIN or (file := mapped_file(array)) is None:
+        column[row] = array
+        return
+    out = column[row : row + 1]
+    if out.dtype == array.dtype and out.shape[1:] == array.shape and out.flags.c_contiguous:
+        _copy(file, array, out[0, ...])
+    else:
+        column[row] = in_memory(array)
+
+
+def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> Any:
+    """Return a sample, or a batch, whose mapped arrays are copied; in lists, tuples and dictionaries too.
+
+    ``part`` is what copies a part that is none of these containers, in place of `in_memory`.
+
+    >>> sample = (np.arange(3), {"label": 7})
+    >>> parts_in_memory(sample) is sample
+    True
+    """
+    kind: Any = type(sample)
+    if kind is list or isinstance(sample, tuple):
+        items = [parts_in_memory(item, part) for item in sample]
+        if all(new is old for new, old in zip(items, sample, strict=True)):
+            return sample
+        return items if kind is list else tuple(items) if kind is tuple else getattr(kind, "_make", kind)(items)
+    if kind is dict:
+        values = [parts_in_memory(value, part) for value in sample.values()]
+        same = all(new is old for new, old in zip(values, sample.values(), strict=True))
+        return sample if same else dict(zip(sample, values, strict=True))
+    if part is not None:
+        return part(sample)
+    return in_memory(sample) if isinstance(sample, np.ndarray) else sample
+
+
+def gather(array: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Copy rows of an array, from 0 up and in range; raise `BadFile` if it lies in a file that was cut short."""
+    file = mapped_file(array)
+    if file is None:
+        # "clip", as NumPy would write "raise" through a buffer; and not np.take, which takes longer to begin.
+        array.take(rows, axis=0, out=out, mode="clip")
+        return
+    if rows.size and out.size:
+        _gather(file, np.asarray(array), np.ascontiguousarray(rows, np.int64), out)
+
+
+def copy_guarded(out: NDArray[Any], array: NDArray[Any]) -> None:
+    """Copy between arrays of one shape and dtype, the first C-contiguous, whatever memory the second lies in.
+
+    For memory that a framework has mapped: no base of its arrays is a file. Raises `BadFile` if it cannot be read.
+    """
+    if array.size and extension is not None:
+        lost = cast("Any", extension).gather(np.asarray(array)[None], ONE, out[None])
+        if lost >= 0:
+            at = _address(array)
+            raise BadFile(
+                f"{_file_at(at) or 'a memory map without a file name'}: an array of {array.nbytes} bytes cannot be "
+                "read: the file was cut short while it was mapped; a mapped file must not change while it is read. "
+                "Restore the file and construct the dataset again"
+            )
+    else:
+        out[...] = array
+
+
+def files_of(dataset: Any) -> list[MappedFile]:
+    """Return the files that arrays among the attributes of a dataset are mapped from, and of those it is a view of."""
+    return list({id(file.map): file for file in _files(dataset, 0)}.values())
+
+
+def check(files: Iterable[MappedFile], what: str) -> None:
+    """Raise `BadFile` if one of these files was cut short; ``what`` was to be read."""
+    for file in files:
+        if file.is_cut:
+            raise file.error(what, None)
+
+
+def _files(thing: Any, depth: int) -> Iterator[MappedFile]:
+    for value in list(getattr(thing, "__dict__", {}).values()):
+        kind = type(value)
+        for array in value.values() if kind is dict else value if kind in (list, tuple) else (value,):
+            if type(array) not in PLAIN:
+                break
+            if array.base is not None and (file := mapped_file(array)) is not None:
+                yield file
+    if depth < DEEPEST:
+        for name in VIEWED:
+            inner = getattr(thing, name, None)
+            for one in inner if isinstance(inner, list | tuple) else (inner,):
+                if one is not None and not isinstance(one, np.ndarray):
+                    yield from _files(one, depth + 1)
+
+
+def _copy(file: MappedFile, array: NDArray[Any], out: NDArray[Any]) -> None:
+    if array.size:
+        _gather(file, array.view(np.ndarray)[None], ONE, out[None])
+
+
+def _gather(file: MappedFile, array: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    lost = 0 if file.is_cut else -1
+    if lost < 0 and extension is not None:
+        lost = cast("Any", extension).gather(array, rows, out)
+    elif lost < 0:
+        array.take(rows, axis=0, out=out, mode="clip")
+    if lost >= 0 or file.is_cut:
+        row = int(rows[max(lost, 0)])
+        raise file.row_error(array[row : row + 1])
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _file_at(address: int | None) -> str | None:
+    """Return the name of the file that is mapped at an address, where the operating system says it."""
+    if address is None:
+        return None
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        begin, _, end = line.partition(" ")[0].partition("-")
+        if int(begin, 16) <= address < int(end, 16):
+            fields = line.split(maxsplit=5)
+            return fields[5] if len(fields) == 6 else None
+    return None
