@@ -288,7 +288,7 @@ def test_a_mapped_file_that_changes_is_an_error_without_the_extension(
     spoil: Any, words: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read from the file, or look at it first, and raise the same error."""
-    monkeypatch.setattr("headrace.storage.memory_maps.extension", None)
+    monkeypatch.setattr("headrace.datasets.memory_maps.extension", None)
     path = npy(tmp_path / "x.npy", np.arange(400_000, dtype=np.uint8).reshape(4000, 100))
     rows = ArrayDataset(given_as(kind, path))
     np.testing.assert_array_equal(rows.read_batch([7, -1]), rows.arrays[0][[7, -1]])

@@ -11,11 +11,11 @@ import numpy as np
 
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
+from headrace.datasets.memory_maps import MappedRows, Sent, mapped_rows
 from headrace.datasets.source import Arrays
 from headrace.errors import ArgumentError, BadFile, UnreadableFile
 from headrace.interop.keys import places, whole
 from headrace.storage.files import unopened
-from headrace.storage.memory_maps import MappedRows, Sent, mapped_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,8 @@ class ArrayDataset(Dataset[Any]):
     """
 
     suits_threads = True
+    checks_maps = True
+    """Whether it checks its own memory-mapped files, so that a loader need not."""
     _bare = True
     """Whether the sample of a single array is the row itself, and no tuple of it."""
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headrace.datasets.memory_maps import MappedRows
     from headrace.datasets.packed_list import PackedList
-    from headrace.storage.memory_maps import MappedRows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

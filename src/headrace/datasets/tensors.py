@@ -31,6 +31,7 @@ class TensorDataset(ArrayDataset):
     Takes arrays, and what turns into one. Raises `ArgumentError` as `ArrayDataset` does.
     """
 
+    checks_maps = True
     _bare = False
 
     @property

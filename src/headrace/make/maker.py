@@ -20,6 +20,7 @@ from headrace.errors import CollateError, IterationError, LoaderClosed, MissingD
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
+from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Maker:
         began = perf_counter()
         try:
             seconds: Seconds = {}
-            with seeds.at(here, seconds):
+            with seeds.at(here, seconds), page_faults.surviving():
                 self._restore(work)
                 if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, empty, stop)
@@ -101,6 +102,7 @@ class Maker:
                     with seeds.seeded(work.seed, work.epoch, work.start, seeding):
                         batch, bad = self._make(work, here, empty, stop)
                 stream = self._kept(work)
+                page_faults.check_faults("the batch")
             seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
             return Done(work.step, batch, bad, seconds, stream)
         except _Exhausted:
@@ -166,6 +168,7 @@ class Maker:
             return self._failed(error, work, here)
 
     def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
+        error = page_faults.cause_of(error)
         if isinstance(error, StopIteration):
             error = _unending(error, "a sample")
         try:
@@ -218,7 +221,7 @@ class Maker:
                 stop.check()
             here.move(position)
             try:
-                sample = source.maps.settle(source.read(key), arrays=writer is None)
+                sample = source.maps.settle(source.read(key), key, arrays=writer is None)
             except MissingDependency:
                 raise  # no fault of the sample's: every one that needs the library would be passed over
             except Exception as error:
@@ -260,7 +263,7 @@ class Maker:
                     source.end(replica)
                     break
                 here.move(here.position)
-                sample = source.maps.settle(source.finished(sample), arrays=writer is None)
+                sample = source.maps.settle(source.finished(sample), replica.start + row, arrays=writer is None)
             except Exception as error:
                 if self.on_error == "raise":
                     raise

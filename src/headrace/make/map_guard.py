@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.interop import torch_state
 from headrace.storage import mapped_samples
+from headrace.storage.page_faults import check_faults
 
 if TYPE_CHECKING:
     from headrace.storage.mapped_samples import MappedFile
@@ -18,7 +19,8 @@ LOOKS = 3
 class MapGuard:
     """Checks the memory-mapped files among a dataset's attributes before and after samples are made.
 
-    Code of the dataset's that reads the map itself, and not only returns a row of it, can be protected in no other way.
+    Code of the dataset's that reads the map itself, and not only returns a row of it, gets zeros for what was cut off;
+    `settle` then raises.
     """
 
     __slots__ = ("_dataset", "_epoch", "_files", "_looks")
@@ -44,11 +46,12 @@ class MapGuard:
         if self._files and keys:
             mapped_samples.check(self._files, f"sample {str(keys[0])[:40]}")
 
-    def settle(self, sample: Any, *, arrays: bool) -> Any:
+    def settle(self, sample: Any, key: Any, *, arrays: bool = True) -> Any:
         """Return a sample whose tensors lie in memory, and its arrays too; raise `BadFile` if they cannot be read.
 
         Not ``arrays``: they are copied when they are written to their rows of a batch.
         """
+        check_faults("sample ", key)
         if self._files:
             sample = mapped_samples.parts_in_memory(sample, torch_state.in_memory)
         return mapped_samples.parts_in_memory(sample) if arrays else sample

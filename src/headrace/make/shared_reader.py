@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from headrace.context import seeds
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
+from headrace.make.map_guard import MapGuard
+from headrace.storage.page_faults import surviving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -49,6 +51,7 @@ class SharedReader(Iterator[list[Any]]):
         self._drop_last = drop_last
         self._seeding = seeding
         self._again = again
+        self._maps = MapGuard(stream)
         self._items: Iterator[Any] | None = None
         self._position = 0
         self._over = False
@@ -83,11 +86,13 @@ class SharedReader(Iterator[list[Any]]):
         found: list[Any] = []
         over, self._over = self._over, True  # where the stream raises, there is no more of it
         here.move(self._position)
-        with seeds.seeded(here.key, here.epoch, self._position, self._seeding), seeds.at(here):
+        self._maps.look(here.epoch)
+        with seeds.seeded(here.key, here.epoch, self._position, self._seeding), seeds.at(here), surviving():
             if self._items is None:
                 self._items = iter(self._stream)
             while len(found) < size:
                 here.move(self._position, reading=True)
+                self._maps.check(self._position)
                 sample = next(self._items, _END)
                 kept = keeps_state(self._stream) and not isinstance(self._stream, Iterator)
                 if sample is _END and self._position == 0 and kept:
@@ -98,8 +103,9 @@ class SharedReader(Iterator[list[Any]]):
                     if self._again and is_spent(self._stream, self._items, empty=self._position == 0):
                         raise refusal("dataset", self._stream)
                     return found
-                found.append(sample)
+                found.append(self._maps.settle(sample, self._position))
                 self._position += 1
+            self._maps.check(self._position)
         self._over = over
         return found
 

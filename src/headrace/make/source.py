@@ -57,7 +57,7 @@ class Indexed:
         """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
         keys = list(keys)
         self.maps.check(*keys[:1])
-        samples = [self.maps.settle(sample, arrays=arrays) for sample in self._many(keys)]
+        samples = [self.maps.settle(sample, keys[0], arrays=arrays) for sample in self._many(keys)]
         self.maps.check(*keys[:1])
         return samples
 

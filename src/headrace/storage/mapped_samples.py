@@ -69,15 +69,12 @@ class MappedFile(NamedTuple):
 
     def error(self, what: str, address: int | None) -> BadFile:
         """Return the error for something in it that cannot be read; ``address`` is where that begins in memory."""
-        name = getattr(self.owner, "filename", None) or _file_at(address) or "a memory map without a file name"
+        name = getattr(self.owner, "filename", None) or file_at(address)
         if self.is_cut:
             why = f"the file was cut short from {self.needed} to {self.size} bytes"
         else:
             why = "the operating system cannot read that part of the file"
-        return BadFile(
-            f"{os.fspath(name)}: {what} cannot be read: {why} while it was mapped; a mapped file must not change while "
-            "it is read. Restore the file and construct the dataset again"
-        )
+        return lost(name, what, why)
 
     def row_error(self, array: NDArray[Any]) -> BadFile:
         """Return the error for an array that lies in it."""
@@ -85,6 +82,20 @@ class MappedFile(NamedTuple):
         if self.owner is None or not self.owner.ndim or self.owner.strides[0] <= 0:
             return self.error(f"an array of {array.nbytes} bytes", at)
         return self.error(f"row {(at - _address(self.owner)) // self.owner.strides[0]}", at)
+
+
+def lost(
+    name: str | os.PathLike[str] | None, what: str, why: str = "the file was cut short", index: int | None = None
+) -> BadFile:
+    """Return the error for a part of a mapped file that is gone."""
+    named = "" if name is not None else " of a memory map without a file name"
+    return BadFile(
+        f"{what}{named} cannot be read: {why} while it was mapped",
+        path=os.fspath(name) if name is not None else None,
+        index=index,
+        expected="a file that does not change while it is read",
+        cure="Restore the file and construct the dataset again.",
+    )
 
 
 def mapped_file(array: Any) -> MappedFile | None:
@@ -175,14 +186,8 @@ def copy_guarded(out: NDArray[Any], array: NDArray[Any]) -> None:
     For memory that a framework has mapped: no base of its arrays is a file. Raises `BadFile` if it cannot be read.
     """
     if array.size and extension is not None:
-        lost = cast("Any", extension).gather(np.asarray(array)[None], ONE, out[None])
-        if lost >= 0:
-            at = _address(array)
-            raise BadFile(
-                f"{_file_at(at) or 'a memory map without a file name'}: an array of {array.nbytes} bytes cannot be "
-                "read: the file was cut short while it was mapped; a mapped file must not change while it is read. "
-                "Restore the file and construct the dataset again"
-            )
+        if cast("Any", extension).gather(np.asarray(array)[None], ONE, out[None]) >= 0:
+            raise lost(file_at(_address(array)), f"an array of {array.nbytes} bytes")
     else:
         out[...] = array
 
@@ -200,6 +205,8 @@ def check(files: Iterable[MappedFile], what: str) -> None:
 
 
 def _files(thing: Any, depth: int) -> Iterator[MappedFile]:
+    if "checks_maps" in vars(type(thing)):  # not in a subclass, whose own methods may read the maps
+        return
     for value in list(getattr(thing, "__dict__", {}).values()):
         kind = type(value)
         for array in value.values() if kind is dict else value if kind in (list, tuple) else (value,):
@@ -221,13 +228,13 @@ def _copy(file: MappedFile, array: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 def _gather(file: MappedFile, array: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-    lost = 0 if file.is_cut else -1
-    if lost < 0 and extension is not None:
-        lost = cast("Any", extension).gather(array, rows, out)
-    elif lost < 0:
+    missing = 0 if file.is_cut else -1
+    if missing < 0 and extension is not None:
+        missing = cast("Any", extension).gather(array, rows, out)
+    elif missing < 0:
         array.take(rows, axis=0, out=out, mode="clip")
-    if lost >= 0 or file.is_cut:
-        row = int(rows[max(lost, 0)])
+    if missing >= 0 or file.is_cut:
+        row = int(rows[max(missing, 0)])
         raise file.row_error(array[row : row + 1])
 
 
@@ -235,7 +242,7 @@ def _address(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _file_at(address: int | None) -> str | None:
+def file_at(address: int | None) -> str | None:
     """Return the name of the file that is mapped at an address, where the operating system says it."""
     if address is None:
         return None

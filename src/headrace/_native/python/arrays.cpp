@@ -104,6 +104,10 @@ void bind_arrays(nb::module_& module) {
              "Write the indices in a list; False unless all of them are numbers from 0 up to `length`.");
   module.def("gather", &gather, nb::arg("array"), nb::arg("keys"), nb::arg("out"),
              "Copy rows of a memory-mapped array; -1, or the index of the first key whose row cannot be read.");
+  module.def("survive_faults", &survive_faults, nb::arg("on"),
+             "Let this thread live through reads of mapped files that were cut short; return what was set before.");
+  module.def("take_fault", [] { return reinterpret_cast<std::uintptr_t>(take_fault()); },
+             "The address of a read since the last call, by any thread, that gave zeros for what was cut off; or 0.");
   module.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
              "Permute places, in place.");
 }

@@ -2,10 +2,22 @@
 
 #include <setjmp.h>
 #include <signal.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "../buffer.hpp"
 
@@ -18,6 +30,101 @@ thread_local sigjmp_buf* volatile escape = nullptr;
 struct sigaction before;
 std::atomic<bool> dying{false};
 
+// A page that could not be read is exchanged for one of zeros, so that the instruction can end; the mapping of the file
+// is kept elsewhere, and put back when the sample is given up.
+#ifdef __linux__
+struct Exchange {
+  enum State { free, busy, held };
+  std::atomic<int> state{free};
+  void* page;
+  void* kept;
+};
+
+constexpr std::size_t most_pages = 4096;
+constexpr int most_tries = 10000;
+const std::size_t page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+Exchange exchanges[most_pages];
+// Counts pages exchanged, and pages put back: whoever made a sample while it moved may have read zeros.
+std::atomic<std::uint64_t> moved{0};
+std::atomic<int> held{0};
+std::atomic<const void*> last_fault{nullptr};
+thread_local bool surviving = false;
+thread_local std::uint64_t seen = 0;
+thread_local const void* stuck_page = nullptr;
+thread_local int stuck = 0;
+
+// Called in the handler: system calls only.
+bool exchange_page(void* address) {
+  const std::size_t size = page_size;
+  void* const page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(address) / size * size);
+  for (Exchange& one : exchanges) {
+    int expected = Exchange::free;
+    if (!one.state.compare_exchange_strong(expected, Exchange::busy)) continue;
+    one.page = page;
+    one.kept = mremap(page, 0, size, MREMAP_MAYMOVE);  // size 0: a second mapping of the same page of the file
+    if (one.kept == MAP_FAILED) {
+      // Another thread has exchanged the page, or puts it back, just now: try again. Or it can have no second mapping.
+      one.state = Exchange::free;
+      if (stuck_page != page) stuck_page = page, stuck = 0;
+      sched_yield();
+      return ++stuck < most_tries;
+    }
+    stuck_page = nullptr;
+    last_fault = address;
+    ++held, ++moved;  // before anybody can read zeros
+    const bool mapped =
+        mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    if (mapped) {
+      madvise(page, size, MADV_WIPEONFORK);  // both together mark the page as ours
+      madvise(page, size, MADV_DONTDUMP);
+      one.state = Exchange::held;
+    } else {
+      --held;
+      munmap(one.kept, size);
+      one.state = Exchange::free;
+    }
+    return mapped;
+  }
+  return false;
+}
+
+using Range = std::pair<std::uintptr_t, std::uintptr_t>;
+
+// Where pages lie that were put in place of others: Linux lists the flags that mark them.
+std::vector<Range> exchanged_ranges() {
+  std::vector<Range> found;
+  std::ifstream smaps("/proc/self/smaps");
+  Range range;
+  for (std::string line; std::getline(smaps, line);) {
+    unsigned long begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
+      range = {begin, end};
+    else if (line.rfind("VmFlags:", 0) == 0 && line.find(" dd") != std::string::npos &&
+             line.find(" wf") != std::string::npos)
+      found.push_back(range);
+  }
+  return found;
+}
+
+void put_back_pages() {
+  static std::mutex lock;
+  const std::lock_guard<std::mutex> alone(lock);
+  const std::vector<Range> ours = exchanged_ranges();
+  for (Exchange& one : exchanges) {
+    int expected = Exchange::held;
+    if (!one.state.compare_exchange_strong(expected, Exchange::busy)) continue;
+    const auto page = reinterpret_cast<std::uintptr_t>(one.page);
+    if (std::any_of(ours.begin(), ours.end(), [&](const Range& r) { return r.first <= page && page < r.second; })) {
+      mremap(one.kept, page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED, one.page);
+    } else {
+      munmap(one.kept, page_size);  // the map was closed meanwhile, and its memory may be somebody's
+    }
+    ++moved, --held;
+    one.state = Exchange::free;
+  }
+}
+#endif
+
 void restore_default() {
   struct sigaction none{};
   none.sa_handler = SIG_DFL;
@@ -26,6 +133,14 @@ void restore_default() {
 
 void on_fault(int number, siginfo_t* info, void* context) {
   if (escape != nullptr) siglongjmp(*escape, 1);
+#ifdef __linux__
+  if (surviving && info->si_code == BUS_ADRERR) {
+    const int before_call = errno;
+    const bool exchanged = exchange_page(info->si_addr);
+    errno = before_call;
+    if (exchanged) return;
+  }
+#endif
   // Not ours: the handler before us gets it, and after that the default. If that handler calls us back, end here.
   if (dying.exchange(true)) {
     restore_default();
@@ -111,6 +226,29 @@ std::size_t gather_guarded(std::uint8_t* to, const Layout& from, const std::int6
   }
   FaultScope::end();
   return at;
+}
+
+bool survive_faults(bool on) {
+#ifdef __linux__
+  const bool was = surviving;
+  if (on) guard_faults();
+  if (on && !was) seen = moved;
+  surviving = on;
+  return was;
+#else
+  return on && false;
+#endif
+}
+
+const void* take_fault() {
+#ifdef __linux__
+  if (held == 0 && moved == seen) return nullptr;
+  put_back_pages();
+  seen = moved;
+  return last_fault;
+#else
+  return nullptr;
+#endif
 }
 
 void guard_faults() {

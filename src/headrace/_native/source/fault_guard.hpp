@@ -23,6 +23,13 @@ bool copy_guarded(std::uint8_t* to, const std::uint8_t* from, std::size_t size);
 // Copy rows side by side; return the index into `keys` of the first row that cannot be read, else `count`.
 std::size_t gather_guarded(std::uint8_t* to, const Layout& from, const std::int64_t* keys, std::size_t count);
 
+// Let this thread live through reads of mapped files that were cut short, or no longer; return what was set before. It
+// reads zeros, and `take_fault` says so.
+bool survive_faults(bool on);
+
+// Return an address in a mapped file that could not be read since this thread asked last, by any thread; else null.
+const void* take_fault();
+
 // Install the handler of SIGBUS, above any that took its place. Call it before each batch: it takes less than 1 µs.
 void guard_faults();
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headrace._native import extension
-from headrace.errors import BadFile
 from headrace.interop.keys import place
+from headrace.storage.mapped_samples import lost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headrace.errors import BadFile
 
     Facts = tuple[int, ...]
 
@@ -51,9 +53,9 @@ class MappedRows:
         if rows.dtype != np.int64 or not rows.flags.c_contiguous:
             rows = np.ascontiguousarray(rows, np.int64)
         if extension is not None:
-            lost = cast("Any", extension).gather(self._array, rows, out)
-            if lost >= 0:
-                raise self._error(int(rows[lost]), self._look())
+            missing = cast("Any", extension).gather(self._array, rows, out)
+            if missing >= 0:
+                raise self._error(int(rows[missing]), self._look())
         elif self._path is not None and self._offset is not None and self._array.flags.c_contiguous:
             self._read(rows, out)
         else:
@@ -128,14 +130,7 @@ class MappedRows:
             what = f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
         else:
             what = "the operating system cannot read that part of it"
-        named = "" if self._path else " of a memory map without a file name"
-        return BadFile(
-            f"row {row}{named} cannot be read: {what} while it was mapped",
-            path=self._path,
-            index=row,
-            expected="a file that does not change while it is read",
-            cure="Restore the file and construct the dataset again.",
-        )
+        return lost(self._path, f"row {row}", what, row)
 
 
 class Sent:
