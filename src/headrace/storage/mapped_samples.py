@@ -250,9 +250,14 @@ def file_at(address: int | None) -> str | None:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
+    spans = []
     for line in lines:
-        begin, _, end = line.partition(" ")[0].partition("-")
-        if int(begin, 16) <= address < int(end, 16):
-            fields = line.split(maxsplit=5)
-            return fields[5] if len(fields) == 6 else None
+        fields = line.split(maxsplit=5)
+        begin, _, end = fields[0].partition("-")
+        spans.append((int(begin, 16), int(end, 16), fields[5] if len(fields) == 6 else None))
+    at = next((n for n, (begin, end, _) in enumerate(spans) if begin <= address < end), None)
+    # A page without a name may be one that another thread put in place of the file's, in the middle of the file.
+    for number in () if at is None else (at, at - 1, at + 1):
+        if 0 <= number < len(spans) and spans[number][2] is not None:
+            return spans[number][2]
     return None
