@@ -20,7 +20,7 @@ from headrace import DataLoader, RandomResizedCrop, ToCHW, ToFloat
 from headrace._native import extension
 from headrace.datasets import WebDataset, span_table
 from headrace.datasets.shards import shard_paths
-from headrace.errors import ArgumentError, BadFile, BadImage, MissingFile, SampleError
+from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, BadImage, MissingFile, SampleError
 from headrace.testing import DatasetTests, FormatTests
 
 
@@ -139,6 +139,19 @@ def test_each_kind_of_field_has_its_decoder(tmp_path: Path) -> None:
     assert (own[0]["mp3"], own[0]["second.cls"], own[1]["txt"]) == (6, b" 12\n", b"")
     assert list(own[1]) == ["__key__", "txt", "mp3"]
     assert own.labels is None
+
+
+def test_a_decoder_may_be_the_name_of_a_kind(shards: Path) -> None:
+    """Read a field as another kind, on the native path too; refuse names of no kind."""
+    write(shards / "odd.tar", {"0": {"data": encoded(photo(1, 40, 50)), "cls": b"1", "pixels": b"2"}})
+    dataset = WebDataset(shards / "odd.tar", decoders={"data": "jpg", "pixels": "cls"})
+    assert dataset[0]["data"].shape == (40, 50, 3)
+    assert dataset[0]["pixels"] == 2
+    assert WebDataset(shards / "odd.tar")[0]["pixels"] == b"2"
+    assert dataset.tuple("data", "cls").native_source() is not None
+    assert dataset.tuple("data", "pixels").native_source() is None
+    with pytest.raises(ArgumentTypeError, match=r"decoders\['data'\] must be a function of the bytes, None, or one of"):
+        WebDataset(shards / "odd.tar", decoders={"data": "jpgg"})
 
 
 @pytest.mark.parametrize(

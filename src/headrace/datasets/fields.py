@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import shown
+from headrace.checks import refused, shown
 from headrace.context.timing import timed
-from headrace.errors import SampleError
+from headrace.datasets.raw_images import IMAGE_KINDS, images_of
+from headrace.errors import ArgumentTypeError, SampleError
 from headrace.formats.shard import INTEGER_FIELDS, integer_of
 from headrace.image.decoder import decode_as
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 IMAGES = frozenset({"bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"})
 TEXTS = frozenset({"text", "transcript", "txt"})
 JSONS = frozenset({"json", "jsn"})
+NAMED = IMAGES | TEXTS | JSONS | INTEGER_FIELDS | {"npy"}
+"""Names of kinds that a decoder may be given by."""
 
 FIX = "Fix the field, pass decoders={{{name!r}: None}} for its bytes, or leave it out with fields=."
 
@@ -36,47 +40,87 @@ class Fields:
 
     An image (``jpg``, ``png``, …) becomes an array as the dataset's ``decoding`` says, ``cls`` and its like an int,
     ``txt`` a str, ``json`` what `json.loads` gives, ``npy`` an array (never of Python objects, which are pickled).
-    Everything else stays bytes. ``decoders`` come first: by the whole name, then by its last part; each is a function
-    of the bytes, or None for the bytes themselves. Nothing is ever unpickled.
+    Everything else stays bytes. Nothing is ever unpickled.
+
+    ``decoders`` come first: by the whole name, then by its last part; each is a function of the bytes, the name of one
+    of these kinds, or None for the bytes themselves. ``kinds`` say what fields hold whose format declares it; elsewhere
+    the last part of the name says it. ``readers``: what reads the format's own kinds.
     """
 
-    def __init__(self, decoding: Decoding, decoders: Mapping[str, Decoder | None]) -> None:
+    def __init__(
+        self,
+        decoding: Decoding,
+        decoders: Mapping[str, Decoder | str | None],
+        kinds: Mapping[str, str] | None = None,
+        readers: Mapping[str, Decoder] | None = None,
+    ) -> None:
         self.decoding = decoding
-        self.decoders = dict(decoders)
+        self.decoders = {name: _checked(name, decoder) for name, decoder in decoders.items()}
+        self.kinds, self.readers = dict(kinds or {}), dict(readers or {})
         self._warned = set[str]()
 
     def is_image(self, name: str) -> bool:
         """Say whether a field is decoded as an image, by headrace."""
-        return self._own(name) is _NONE and _kind(name) in IMAGES
+        return self.kind(name) in IMAGES
 
     def is_integer(self, name: str) -> bool:
-        """Say whether a field is read as an integer, by headrace."""
-        return self._own(name) is _NONE and _kind(name) in INTEGER_FIELDS
+        """Say whether a field whose integers are in the index is read as these."""
+        own = self._own(name)
+        return own is _NONE or own in INTEGER_FIELDS
+
+    def kind(self, name: str) -> str | None:
+        """Return what the bytes of a field are read as; None where a function of the user reads them."""
+        own = self._own(name)
+        if own is _NONE:
+            named = _kind(name)
+            return self.kinds.get(name) or (named if named in NAMED else "bytes")
+        return own if isinstance(own, str) else None
 
     def decoded(self, name: str, data: bytes, place: str) -> Any:
         """Return the value of a field; ``place`` names the sample for errors."""
-        own, kind = self._own(name), _kind(name)
-        if own is not _NONE:
+        kind = self.kind(name)
+        if kind is None:
+            own = self._own(name)
             return data if own is None else own(data)
         if kind in IMAGES:
             with timed("decode"):
                 return decode_as(data, place, self.decoding, self._warned)
         try:
-            if kind in INTEGER_FIELDS:
-                return _integer(data)
-            if kind in TEXTS:
-                return data.decode()
-            if kind in JSONS:
-                return json.loads(data)
-            if kind == "npy":
-                return array_of(data)
-        except (ValueError, EOFError, RecursionError) as error:
+            return self._value(kind, data, place)
+        except (ValueError, EOFError, RecursionError, struct.error) as error:
+            if isinstance(error, SampleError):
+                raise
             what = f"field {name!r} cannot be decoded: {str(error)[:200]}"
             raise SampleError(what, path=place, expected=f"bytes of {kind}", cure=FIX.format(name=name)) from error
-        return data
+
+    def _value(self, kind: str, data: bytes, place: str) -> Any:
+        if kind in self.readers:
+            return self.readers[kind](data)
+        if kind in IMAGE_KINDS:
+            with timed("decode"):
+                return images_of(kind, data, place, self.decoding, self._warned)
+        if kind in INTEGER_FIELDS:
+            return _integer(data)
+        if kind in TEXTS:
+            return data.decode()
+        if kind in JSONS:
+            return json.loads(data)
+        return array_of(data) if kind == "npy" else data
 
     def _own(self, name: str) -> Any:
         return self.decoders.get(name, self.decoders.get(_kind(name), _NONE))
+
+
+def _checked(name: str, decoder: Decoder | str | None) -> Decoder | str | None:
+    if decoder is None or callable(decoder) or (isinstance(decoder, str) and decoder in NAMED):
+        return decoder
+    raise refused(
+        f"decoders[{name!r}]",
+        decoder,
+        f"a function of the bytes, None, or one of {', '.join(sorted(NAMED))}",
+        "Pass a function that takes the bytes of the field.",
+        ArgumentTypeError,
+    )
 
 
 def _kind(name: str) -> str:

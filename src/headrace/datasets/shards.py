@@ -17,6 +17,7 @@ from headrace.datasets.fields import Fields
 from headrace.datasets.source import Ranges
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
+from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.keys import place as place_of
 from headrace.storage.files import DEFAULT_MAX_BYTES
@@ -73,8 +74,7 @@ class SpanDataset(Dataset[dict[str, Any]]):
     @property
     def labels(self) -> NDArray[Any] | None:
         """The values of the one integer field that all samples have (``cls``), known without reading; else None."""
-        known = [name for name in self._chosen if name in self._table.numbers and self._fields.is_integer(name)]
-        return self._table.numbers[known[0]] if len(known) == 1 else None
+        return self._labels(self._chosen)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -84,7 +84,7 @@ class SpanDataset(Dataset[dict[str, Any]]):
         row = self._row(index)
         sample: dict[str, Any] = {"__key__": self._table.keys[row]}
         for name in self._chosen:
-            if self._table.length[name][row] >= 0:
+            if self._has(row, name):
                 sample[name] = self._value(row, name)
         return sample
 
@@ -107,6 +107,10 @@ class SpanDataset(Dataset[dict[str, Any]]):
         """Return the shard and the key of a sample, for errors."""
         return self._where(self._row(index))
 
+    def _labels(self, names: Sequence[str]) -> NDArray[Any] | None:
+        known = {name for name in names if name in self._table.numbers and self._fields.is_integer(name)}
+        return self._table.numbers[known.pop()] if len(known) == 1 else None
+
     def _row(self, index: int) -> int:
         return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
 
@@ -123,6 +127,10 @@ class SpanDataset(Dataset[dict[str, Any]]):
             cure="Give one of these names.",
         )
 
+    def _has(self, row: int, name: str) -> bool:
+        """Say whether a sample has a field."""
+        return bool(self._table.length[name][row] >= 0)
+
     def _value(self, row: int, name: str) -> Any:
         numbers = self._table.numbers.get(name)
         if numbers is not None and self._fields.is_integer(name):
@@ -135,9 +143,7 @@ class SpanDataset(Dataset[dict[str, Any]]):
             raise
 
     def _bytes(self, row: int, name: str) -> bytes:
-        table = self._table
-        file, offset, length = int(table.file[row]), int(table.offset[name][row]), int(table.length[name][row])
-        if length < 0:
+        if not self._has(row, name):
             raise SampleError(
                 f"it has no field {name!r}",
                 path=self._where(row),
@@ -145,16 +151,25 @@ class SpanDataset(Dataset[dict[str, Any]]):
                 expected=f"a field {name!r} in each sample",
                 cure="Add the field, or leave it out.",
             )
+        return self._span(row, name)
+
+    def _span(self, row: int, name: str) -> bytes:
+        """Read a range of the index."""
+        table = self._table
+        file, offset, length = int(table.file[row]), int(table.offset[name][row]), int(table.length[name][row])
+        self._refuse_large(row, name, length)
+        with timed("read"):
+            return read_span(table.paths[file], offset, length, table.facts[file])
+
+    def _refuse_large(self, row: int, name: str, length: int) -> None:
         if length > DEFAULT_MAX_BYTES:
             raise SampleError(
-                f"field {name!r} has {length:,} bytes",
+                f"field {name.partition(HIDDEN)[0]!r} has {length:,} bytes",
                 path=self._where(row),
                 index=row,
                 expected=f"at most {DEFAULT_MAX_BYTES:,} bytes",
                 cure="Write the field to a file of its own, or leave it out with fields=.",
             )
-        with timed("read"):
-            return read_span(table.paths[file], offset, length, table.facts[file])
 
 
 class FieldTuples(Dataset[tuple[Any, ...]]):
@@ -168,10 +183,8 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """The labels of the dataset, where they are one of these fields."""
-        numbers = self._dataset._table.numbers
-        labels = self._dataset.labels
-        return labels if any(labels is numbers.get(name) for name in self._names) else None
+        """The values of the one integer field among these, known without reading; else None."""
+        return self._dataset._labels(self._names)
 
     @property
     def shard_lengths(self) -> list[int]:
@@ -227,7 +240,8 @@ class WebDataset(SpanDataset):
     ``allow_truncated``: as in `ImageFolder`.
 
     Images become arrays, ``cls`` an int, ``txt`` a str, ``json`` a value, ``npy`` an array; the rest stays bytes, and
-    nothing is unpickled. ``decoders``: functions of the bytes by field (``{"mp3": decode}``); None gives the bytes.
+    nothing is unpickled. ``decoders`` by field: a function of the bytes (``{"mp3": decode}``), None for the bytes, or
+    the name of a kind (``{"image": "jpg"}``).
 
     The archives are indexed when the dataset is constructed: the headers are read, not the data. The index is saved
     beside the first shard, or in the user's cache folder where that cannot be written to, and built again for a shard
@@ -243,7 +257,7 @@ class WebDataset(SpanDataset):
         shards: Shards,
         *,
         fields: Iterable[str] | None = None,
-        decoders: Mapping[str, Decoder | None] | None = None,
+        decoders: Mapping[str, Decoder | str | None] | None = None,
         mode: Mode = "RGB",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,

@@ -16,6 +16,7 @@ import numpy as np
 
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import BadFile, SampleError
+from headrace.formats.shard import HIDDEN
 from headrace.storage.files import unread
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SpanTable:
     ``paths``: the shards. ``facts``: of each, its size in bytes and time of modification (ns) when it was indexed, (n,
     2) int64. ``first``: the number of each shard's first sample, and of all samples at the end. ``offset``, ``length``:
     by field, in bytes; the length is -1 where a sample has no such field. ``numbers``: the values of integer fields.
+    ``kinds``: what the bytes of a field are, where the format declares it.
     """
 
     paths: PackedList
@@ -53,6 +55,7 @@ class SpanTable:
     offset: Mapping[str, NDArray[np.int64]]
     length: Mapping[str, NDArray[np.int64]]
     numbers: Mapping[str, NDArray[np.int64]]
+    kinds: Mapping[str, str]
     saved: str | None = None
 
     def __len__(self) -> int:
@@ -61,7 +64,7 @@ class SpanTable:
     @property
     def fields(self) -> list[str]:
         """The names of the fields, in the order in which they were first met."""
-        return list(self.offset)
+        return list(dict.fromkeys(name.partition(HIDDEN)[0] for name in self.offset))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a saved index as its path: each process maps or reads it itself."""
@@ -119,6 +122,7 @@ class _Part:
     offset: Mapping[str, NDArray[np.int64]]
     length: Mapping[str, NDArray[np.int64]]
     numbers: Mapping[str, NDArray[np.int64]]
+    kinds: Mapping[str, str]
 
 
 def _part(table: SpanTable | None, number: int) -> _Part:
@@ -128,12 +132,14 @@ def _part(table: SpanTable | None, number: int) -> _Part:
     offset, length, numbers = (
         {name: array[rows] for name, array in arrays.items()} for arrays in (table.offset, table.length, table.numbers)
     )
-    held = {name for name in length if (length[name] >= 0).any()}
+    fields = {name.partition(HIDDEN)[0] for name in length if (length[name] >= 0).any()}
+    held = {name for name in length if name.partition(HIDDEN)[0] in fields}
     return _Part(
         table.keys[rows],
         {name: offset[name] for name in offset if name in held},
         {name: length[name] for name in length if name in held},
         numbers,
+        {name: kind for name, kind in table.kinds.items() if name in held},
     )
 
 
@@ -145,6 +151,7 @@ def _as_part(shard: Shard | _Part) -> _Part:
         {name: np.asarray(spans.offset, np.int64) for name, spans in shard.fields.items()},
         {name: np.asarray(spans.length, np.int64) for name, spans in shard.fields.items()},
         {name: np.asarray(values, np.int64) for name, values in shard.numbers.items()},
+        shard.kinds,
     )
 
 
@@ -174,7 +181,23 @@ def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | _Part, tuple[int
         {name: joined([shard.offset for shard in shards], name, 0) for name in names},
         {name: joined([shard.length for shard in shards], name, -1) for name in names},
         {name: joined([shard.numbers for shard in shards], name, 0) for name in known},
+        _kinds(paths, shards),
     )
+
+
+def _kinds(paths: Sequence[str], shards: Sequence[_Part]) -> dict[str, str]:
+    """Return what the fields hold; all shards must agree."""
+    kinds = dict[str, str]()
+    for path, shard in zip(paths, shards, strict=True):
+        for name, kind in shard.kinds.items():
+            if kinds.setdefault(name, kind) != kind:
+                raise BadFile(
+                    f"field {name!r} holds {kind}, and {kinds[name]} in shards before this one",
+                    path=path,
+                    expected="each field of one kind in all shards",
+                    cure="Read these shards as two datasets, or write one of them again.",
+                )
+    return kinds
 
 
 def load(place: str, paths: Sequence[str]) -> SpanTable | None:
@@ -196,7 +219,8 @@ def load(place: str, paths: Sequence[str]) -> SpanTable | None:
         )
         keys = PackedList.of_arrays(held["text"], held["ends"])
         facts, first, of_shard = held["facts"].reshape(-1, 2), held["first"], held["file"]
-        table = SpanTable(PackedList(paths), facts, first, of_shard, keys, offset, length, numbers, place)
+        kinds = {str(name): str(kind) for name, kind in header["kinds"].items()}
+        table = SpanTable(PackedList(paths), facts, first, of_shard, keys, offset, length, numbers, kinds, place)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return table if _fits(table) else None
@@ -246,6 +270,7 @@ def _save(table: SpanTable, place: Path) -> bool:
         crc = zlib.crc32(piece, crc)
     header = {"paths": _names(list(table.paths)), "crc": crc, "arrays": told}
     header |= {"offset": list(table.offset), "length": list(table.length), "numbers": list(table.numbers)}
+    header["kinds"] = dict(table.kinds)
     text = json.dumps(header).encode()
     text += b" " * (-(len(MAGIC) + 8 + len(text)) % _ALIGNED)
     passing = place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}")

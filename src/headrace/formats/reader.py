@@ -6,14 +6,21 @@ import os
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from headrace.errors import BadFile
 from headrace.storage.files import unread
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
 BLOCK = 1 << 14
 """Bytes that are read ahead where the last two reads were near each other."""
+
+WINDOW, MOST_ROWS, SPARSE = 1 << 20, 1 << 15, 1 << 14
+"""What `ShardReader.gather` reads at once: bytes and rows; and the distance of rows above which it reads each alone."""
 
 COPY = "Copy the shard again, or write it again."
 """The cure for a shard whose layout is damaged."""
@@ -65,12 +72,41 @@ class ShardReader:
             self._block = self._pread(offset, max(length, BLOCK) if near else length)
             self._start, self._last, begin = offset, offset, 0
             if len(self._block) < length:
-                raise self.damaged("it was cut short while it was indexed", f"{self.size:,} bytes")
+                raise self._shrunk()
         return self._block[begin : begin + length]
+
+    def gather(self, offsets: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+        """Return ``width`` bytes from each of many offsets on, as the rows of an array; the offsets must ascend."""
+        rows = np.empty((len(offsets), width), np.uint8)
+        if width and len(offsets) and int(offsets[-1]) + width > self.size:
+            raise self.damaged(f"it ends before byte {int(offsets[-1]) + width:,}", "a whole file")
+        begin = 0 if width else len(offsets)
+        while begin < len(offsets):
+            start = int(offsets[begin])
+            near = np.searchsorted(offsets[begin : begin + MOST_ROWS], start + WINDOW, "right")
+            end = begin + max(1, int(near))
+            reach = int(offsets[end - 1]) - start
+            if reach > SPARSE * (end - begin):
+                for row in range(begin, end):
+                    rows[row] = np.frombuffer(self._whole(int(offsets[row]), width), np.uint8)
+            else:
+                block = np.frombuffer(self._whole(start, reach + width), np.uint8)
+                rows[begin:end] = np.lib.stride_tricks.sliding_window_view(block, width)[offsets[begin:end] - start]
+            begin = end
+        return rows
 
     def damaged(self, what: str, expected: str) -> BadFile:
         """Build the error for a shard whose layout is damaged."""
         return BadFile(what, path=self.path, expected=expected, cure=COPY)
+
+    def _whole(self, offset: int, length: int) -> bytes:
+        data = self._pread(offset, length)
+        if len(data) < length:
+            raise self._shrunk()
+        return data
+
+    def _shrunk(self) -> BadFile:
+        return self.damaged("it was cut short while it was indexed", f"{self.size:,} bytes")
 
     def _pread(self, offset: int, length: int) -> bytes:
         try:

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+HIDDEN = "\0"
+"""Begins the second part of the name of a column that helps to read a field, and is no field itself."""
+
 INTEGER_FIELDS = frozenset({"class", "cls", "cls2", "count", "id", "index", "inx"})
 """Fields that hold an integer as text, by the last part of their name (WebDataset's own rule)."""
 
@@ -22,6 +28,14 @@ class Spans:
 
     offset: array[int] = field(default_factory=lambda: array("q"))
     length: array[int] = field(default_factory=lambda: array("q"))
+
+    @classmethod
+    def of(cls, offset: NDArray[np.int64], length: NDArray[np.int64]) -> Spans:
+        """Return the ranges that two arrays hold."""
+        spans = cls()
+        spans.offset.frombytes(offset.astype("=i8", copy=False).tobytes())
+        spans.length.frombytes(length.astype("=i8", copy=False).tobytes())
+        return spans
 
     def put(self, sample: int, offset: int, length: int) -> None:
         """Set the range of a sample's field; the samples before it that have none are filled in."""
@@ -47,12 +61,14 @@ class Shard:
     >>> shard.finished().fields["jpg"].length.tolist()
     [-1, 100]
 
-    ``numbers`` are the values of integer fields whose text was read with the index: one for each sample.
+    ``numbers`` are the values of integer fields that were read with the index: one for each sample. ``kinds`` say what
+    the bytes of a field are, by its name, in formats that declare it; elsewhere the name says it.
     """
 
     keys: list[str] = field(default_factory=list)
     fields: dict[str, Spans] = field(default_factory=dict)
     numbers: dict[str, array[int]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def span(self, name: str) -> Spans:
         """Return the ranges of a field, which begin empty."""
