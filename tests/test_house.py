@@ -66,6 +66,16 @@ WITHOUT_EXAMPLE = {
     "WorkerInfo",
 }
 """Records, and a protocol."""
+COMMAND_ERRORS = {"CommandError", "Failure"}
+"""The errors of the command line, which are not in `headrace.errors`."""
+SAME_NAMES = {
+    "base": "the protocol of its package, which has no better name",
+    "datasets": "headrace.testing has a suite for each public module, under the name of that module",
+    "executors": "as datasets",
+    "samplers": "as datasets",
+    "transforms": "as datasets",
+}
+"""The base names that several modules may have, each with its reason."""
 LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
 
 
@@ -136,6 +146,12 @@ def test_every_module_has_a_layer() -> None:
         if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())
     }
     assert rooms == set().union(*LAYERS)
+
+
+def test_no_two_modules_have_one_base_name() -> None:
+    """Find each file and package by its base name alone, but for the listed ones."""
+    names = [_module(path).rpartition(".")[2] for path in ROOT.rglob("*.py")]
+    assert {name for name in names if names.count(name) > 1} == SAME_NAMES.keys()
 
 
 def test_each_layer_imports_only_what_stands_below_it() -> None:
@@ -394,7 +410,8 @@ def _constructed(tree: ast.Module) -> Iterator[tuple[int, str, set[str | None]]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func).rpartition(".")[2]
-            if name in headrace.errors.__all__ and issubclass(getattr(headrace.errors, name), HeadraceError):
+            ours = name in headrace.errors.__all__ and issubclass(getattr(headrace.errors, name), HeadraceError)
+            if ours or name in COMMAND_ERRORS:
                 yield node.lineno, name, {keyword.arg for keyword in node.keywords}
 
 

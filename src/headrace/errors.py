@@ -115,6 +115,11 @@ class HeadraceError(Exception):
         super().__init__(_sentence(self._place(path), what, expected, cure))
         self.path = path  # after ImportError.__init__, which has a `path` of its own
 
+    @property
+    def place(self) -> str:
+        """Where it happened, as the message begins: the path, the line, the sample or the field; empty if unknown."""
+        return self._place(self.path)
+
     def _place(self, path: str | None) -> str:
         return path or ""
 

@@ -29,7 +29,7 @@ from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.passes import Pass, apart, between
 from headrace.plan.planned import PlannedBatchSampler, PlannedSampler
 from headrace.plan.repeated import RepeatedSampler
-from headrace.plan.shards import ShardSampler
+from headrace.plan.shard_sampler import ShardSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized

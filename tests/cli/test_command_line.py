@@ -70,7 +70,7 @@ def test_a_path_that_is_not_there_is_one_line_and_exit_status_2(run: Run, comman
     """Name the path and what is wrong with it, without a traceback."""
     done = run(command, "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "headrace: nowhere: no such file or folder\n"
+    assert done.stderr == "headrace: nowhere: no such file or folder; expected a folder, a list file or an image\n"
 
 
 def test_a_folder_without_images_says_what_counts_as_one(run: Run, tmp_path: Path) -> None:
@@ -89,7 +89,8 @@ def test_a_file_that_is_no_image_says_what_would_do(run: Run, tmp_path: Path) ->
     done = run("show", "notes.md")
     assert done.returncode == 2
     assert done.stderr == (
-        "headrace: notes.md: neither a folder of images, nor a list file (.txt .csv .tsv .lst), nor an image\n"
+        "headrace: notes.md: not an image; expected a folder of images, "
+        "a list file (.txt .csv .tsv .lst), or an image\n"
     )
 
 
@@ -97,7 +98,7 @@ def test_options_of_list_files_are_refused_for_a_folder(run: Run, photos: Path) 
     """Tell an option that would be ignored."""
     done = run("check", photos, "--columns", "0,1")
     assert done.returncode == 2
-    assert "--root, --header and --columns are for list files" in done.stderr
+    assert "expected a list file (.txt .csv .tsv .lst); leave these options out" in done.stderr
 
 
 def test_a_list_file_that_cannot_be_read_names_the_line(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from headrace.cli.photographs import Recipe, make_images, photographs
+from headrace.cli.demo_images import Recipe, make_images, photographs
 from headrace.image.sheet import sheet_size
 from tests.cli.conftest import PATIENCE_SECONDS
 

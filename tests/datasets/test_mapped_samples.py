@@ -16,7 +16,7 @@ import pytest
 
 from headrace import DataLoader, IterableDataset, Resize, Subset, default_collate
 from headrace.collate import PackedCollate, PaddedCollate
-from headrace.datasets.source import Bytes
+from headrace.datasets.image_sources import Bytes
 from headrace.errors import BadFile
 from headrace.storage import mapped_samples
 from headrace.storage.mapped_samples import in_memory, mapped_file, parts_in_memory, write_row

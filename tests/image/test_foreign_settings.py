@@ -15,7 +15,7 @@ from PIL import GifImagePlugin, Image, ImageFile
 from tests.image_files import encoded, photo
 
 from headrace.errors import BadImage
-from headrace.image import decode, formats
+from headrace.image import decode, image_formats
 from headrace.image.pillow import undisturbed
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def test_broken_files_of_formats_that_pillow_reads_are_reported_as_broken() -> N
             with pytest.raises(BadImage) as caught:
                 decode(encoded(photo(), form)[:40])
             assert "does not read" not in str(caught.value)
-    assert formats.foreign(b"\x89PNG\r\n\x1a\n") is None
+    assert image_formats.foreign(b"\x89PNG\r\n\x1a\n") is None
 
 
 def test_variants_that_pillow_does_not_read_are_reported_as_unsupported() -> None:

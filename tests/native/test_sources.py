@@ -30,7 +30,7 @@ from headrace import (
 from headrace._native import extension
 from headrace.context.seeds import Here, key_of
 from headrace.datasets import PackedList
-from headrace.datasets.source import Bytes, Ranges
+from headrace.datasets.image_sources import Bytes, Ranges
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.image import decode, fused
 from headrace.storage.spans import read_span
@@ -40,7 +40,7 @@ from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.datasets.source import Source
+    from headrace.datasets.image_sources import Source
 
 pytestmark = [
     pytest.mark.skipif(MISSING, reason=WHY),

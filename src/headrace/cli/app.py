@@ -14,10 +14,10 @@ import click
 import headrace
 from headrace.cli.bench import bench
 from headrace.cli.check import check
+from headrace.cli.command_errors import CommandError, Failure
 from headrace.cli.demo import demo
 from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
-from headrace.cli.faults import Failure, Fault
 from headrace.cli.interrupt import held_back
 from headrace.cli.replay_command import replay
 from headrace.cli.show import show
@@ -41,10 +41,10 @@ class Commands(click.Group):
         except BrokenPipeError:
             _mute()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
-        except (Fault, HeadraceError, OSError) as error:
+        except (HeadraceError, OSError) as error:
             if ctx.params["debug"]:
                 raise (error.__cause__ or error) from None
-            raise _fault(error) from error
+            raise _command_error(error) from error
 
 
 @click.group(
@@ -86,13 +86,13 @@ def run() -> int:
         raise KeyboardInterrupt from None
 
 
-def _fault(error: Fault | HeadraceError | OSError) -> Fault:
-    if isinstance(error, Fault):
+def _command_error(error: HeadraceError | OSError) -> CommandError:
+    if isinstance(error, CommandError):
         return error
     if isinstance(error, HeadraceError):
         wrong_use = isinstance(error, ArgumentError | ListFileError | MissingDependency)
-        return (Fault if wrong_use else Failure)(str(error))
-    return Failure.of(error)
+        return (CommandError if wrong_use else Failure).of(error)
+    return Failure.of_system(error)
 
 
 def _mute() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
+from headrace.cli.formatting import count, plain, size_of, table
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import usable_cpus
-from headrace.cli.text import count, plain, size_of, table
 
 if TYPE_CHECKING:
     from headrace import DataLoader, Statistics
@@ -78,11 +78,11 @@ def bench(
 
 def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
     """Read so many images, in one epoch or more; return the statistics of each."""
-    from headrace.cli.progress import Progress
+    from headrace.cli.progress_bar import ProgressBar
 
     runs: list[Statistics] = []
     left = wanted
-    with Progress(wanted, "epoch 1") as progress:
+    with ProgressBar(wanted, "epoch 1") as progress:
         while left > 0:
             progress.label(f"epoch {len(runs) + 1}")
             for batch in loader:

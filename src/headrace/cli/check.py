@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
+from headrace.cli.formatting import count, plain
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import in_order, usable_cpus
-from headrace.cli.text import count, plain
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def check(ctx: click.Context, *, image_set: ImageSet, jobs: int | None) -> None:
     The list ("path: reason", one a line, in the order of the dataset) goes to standard output; progress and summary
     go to standard error. The exit status is 0 if every image is good, 1 if one is bad, 2 if PATH cannot be used.
     """
-    from headrace.cli.progress import Progress
+    from headrace.cli.progress_bar import ProgressBar
 
     dataset = image_set.dataset
     examine = Examine(dataset)
     bad = 0
-    with Progress(len(dataset), "checking") as progress:
+    with ProgressBar(len(dataset), "checking") as progress:
         for index, reason in enumerate(in_order(examine, range(len(dataset)), jobs or usable_cpus(), finish=False)):
             if reason is not None:
                 bad += 1

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
-from headrace.cli.faults import writing
+from headrace.cli.command_errors import writing
+from headrace.cli.formatting import count, plain, size_of
 from headrace.cli.parallel import usable_cpus
-from headrace.cli.text import count, plain, size_of
 
 if TYPE_CHECKING:
     from headrace import DataLoader
@@ -80,8 +80,8 @@ def demo(*, output: Path, wanted: int, epochs: int, batch_size: int, size: int, 
 
 def _make(folder: Path, wanted: int) -> None:
     """Make the images, unless an earlier run made the same ones."""
-    from headrace.cli.photographs import Recipe, make_images, ready
-    from headrace.cli.progress import Progress
+    from headrace.cli.demo_images import Recipe, make_images, ready
+    from headrace.cli.progress_bar import ProgressBar
 
     recipe = Recipe(wanted)
     with writing(folder, "choose another place with --output, or make room"):
@@ -91,7 +91,7 @@ def _make(folder: Path, wanted: int) -> None:
         click.echo(f"making {count(wanted, 'image')} of the photographs that come with headrace")
         began = perf_counter()
         nbytes = 0
-        with Progress(wanted, "making") as progress:
+        with ProgressBar(wanted, "making") as progress:
             for size in make_images(folder, recipe):
                 nbytes += size
                 progress.advance()
@@ -100,11 +100,11 @@ def _make(folder: Path, wanted: int) -> None:
 
 def _stream(loader: DataLoader[Any], epoch: int, epochs: int) -> None:
     """Read one epoch, as a training loop would; keep one line of it."""
-    from headrace.cli.progress import Progress
+    from headrace.cli.progress_bar import ProgressBar
 
     name = f"epoch {epoch + 1}/{epochs}"
     steps = len(loader)
-    with Progress(len(loader.dataset), name) as progress:
+    with ProgressBar(len(loader.dataset), name) as progress:
         for step, (images, _labels) in enumerate(loader, start=1):
             progress.label(f"{name}, step {step}/{steps}")
             progress.advance(len(images))

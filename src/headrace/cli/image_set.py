@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.cli.faults import Fault
+from headrace.cli.command_errors import CommandError
+from headrace.cli.formatting import count
 from headrace.cli.options import Number
 from headrace.cli.rows import open_rows
-from headrace.cli.text import count
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
@@ -93,12 +93,17 @@ class ImageSet:
 def open_path(path: str, options: Options) -> ImageSet:
     """Open a folder of class folders, a folder of images, a list file, CIFAR's files or archive, or one image.
 
-    Raises `Fault` for a PATH that is none of these.
+    Raises `CommandError` for a PATH that is none of these.
     """
     place = Path(path)
     is_list = place.is_file() and place.suffix.lower() in LIST_FILES
     if options.of_lists() and not is_list:
-        raise Fault(f"{path}: --root, --header and --columns are for list files ({' '.join(LIST_FILES)})")
+        raise CommandError(
+            "--root, --header and --columns were given, but this is no list file",
+            path=path,
+            expected=f"a list file ({' '.join(LIST_FILES)})",
+            cure="leave these options out",
+        )
     try:
         cifar = _open_cifar(place, path, verify=options.verify)
         if cifar is not None:
@@ -117,8 +122,9 @@ def open_path(path: str, options: Options) -> ImageSet:
         if place.exists() or place.is_symlink():
             return _open_image(place, path, options.max_pixels)
     except HeadraceError as error:
-        raise Fault(str(error).replace("verify=False", "--no-verify")) from error
-    raise Fault(f"{path}: no such file or folder")
+        cure = error.cure and error.cure.replace("verify=False", "--no-verify")
+        raise CommandError.of(error, cure) from error
+    raise CommandError("no such file or folder", path=path, expected="a folder, a list file or an image")
 
 
 def open_folder(
@@ -134,7 +140,7 @@ def open_folder(
     flat = ImageFiles.under(folder, max_pixels=max_pixels)
     if not len(flat):
         endings = " ".join(DEFAULT_EXTENSIONS)
-        raise Fault(f"{shown}: no image in this folder; names of images end with {endings}")
+        raise CommandError("no image in this folder", path=shown, expected=f"files whose names end with {endings}")
     return ImageSet(flat, shown)
 
 
@@ -163,7 +169,11 @@ def _open_image(place: Path, path: str, max_pixels: int) -> ImageSet:
             one[0]
         except SampleError as error:
             lists = " ".join(LIST_FILES)
-            raise Fault(f"{path}: neither a folder of images, nor a list file ({lists}), nor an image") from error
+            raise CommandError(
+                "not an image",
+                path=path,
+                expected=f"a folder of images, a list file ({lists}), or an image",
+            ) from error
     return ImageSet(one, path)
 
 

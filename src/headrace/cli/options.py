@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from headrace.checks import shown
-from headrace.cli.faults import Fault
-from headrace.cli.text import size_of
+from headrace.cli.command_errors import CommandError
+from headrace.cli.formatting import size_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -122,12 +122,15 @@ def images(about: str, *, least: int = 1, default: int | None = None) -> Decorat
 def check_memory(batch_size: int, size: int) -> None:
     """Refuse batches that cannot be in memory, before any is made.
 
-    Raises `Fault`. A batch is float32 with three channels, and two of them are in memory at the same time.
+    Raises `CommandError`. A batch is float32 with three channels, and two of them are in memory at the same time.
     """
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     wanted = batch_size * size * size * 3 * 4
     if 2 * wanted > most:
-        raise Fault(
+        raise CommandError(
             f"a batch of {batch_size:,} images of {size} x {size} takes {size_of(wanted)}, and two must fit into the "
-            f"{size_of(most)} of this machine: give a smaller --batch-size or --size"
+            f"{size_of(most)} of this machine",
+            found=2 * wanted,
+            expected=f"two batches of at most {size_of(most)}",
+            cure="give a smaller --batch-size or --size",
         )

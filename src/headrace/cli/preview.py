@@ -20,8 +20,8 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
-from headrace.cli.faults import writing
-from headrace.cli.text import plain
+from headrace.cli.command_errors import writing
+from headrace.cli.formatting import plain
 from headrace.image.sheet import Pair, contact_sheet, thumbnail
 
 if TYPE_CHECKING:

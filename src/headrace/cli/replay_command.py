@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from headrace.cli.faults import Failure, Fault
+from headrace.checks import kind_of
+from headrace.cli.command_errors import CommandError, Failure
+from headrace.cli.formatting import count, plain, table
 from headrace.cli.options import Number
-from headrace.cli.text import count, plain, table
 from headrace.interop import floats
 from headrace.loader import DataLoader
 from headrace.run import past
@@ -32,6 +33,8 @@ MOST_BYTES = 1 << 26
 """A state is less than 1 KB, and a few hundred with a sampler that keeps generators of its own."""
 
 MOST_PAIRS = 24
+
+SAVE = "Save json.dumps(loader.state_dict())."
 
 
 @click.command(
@@ -93,21 +96,28 @@ def replay(
 def _loader(target: str) -> DataLoader[Any]:
     script, colon, name = target.rpartition(":")
     if not colon or not script or not name.isidentifier():
-        raise Fault(f"{target}: give a script and a name in it, as in train.py:loader")
+        raise CommandError(
+            f"{target} names no loader", found=target, expected="a script and a name in it, as in train.py:loader"
+        )
     path = Path(script)
     if not path.is_file():
-        raise Fault(f"{script}: there is no such file")
+        raise CommandError("there is no such file", path=script, cure="correct the path of the script")
     module = _imported(path)
     found = getattr(module, name, None)
     if not isinstance(found, DataLoader) and callable(found):
         try:
             found = found()
         except Exception as error:
-            raise Failure(_told(path, error)) from error
+            raise _failed(path, error) from error
     if not isinstance(found, DataLoader):
         there = [known for known, thing in vars(module).items() if isinstance(thing, DataLoader)]
-        cure = f"it has {', '.join(there)}" if there else "it has none outside of functions"
-        raise Fault(f"{script} has no loader of headrace named {name}: {cure}")
+        raise CommandError(
+            f"no loader of headrace is named {name}",
+            path=script,
+            found=name,
+            expected=f"one of {', '.join(there)}" if there else "a loader outside of functions; there is none",
+            cure="give the name of a loader, or of a function that returns one",
+        )
     return found
 
 
@@ -115,7 +125,7 @@ def _imported(path: Path) -> Any:
     """Run a script as an import does: its folder is where it finds its own modules."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise Fault(f"{path}: not a Python script; its name should end with .py")
+        raise CommandError("not a Python script", path=str(path), expected="a name that ends with .py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     sys.argv = [str(path)]
@@ -123,28 +133,31 @@ def _imported(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise Failure(_told(path, error)) from error
+        raise _failed(path, error) from error
     return module
 
 
-def _told(path: Path, error: BaseException) -> str:
+def _failed(path: Path, error: BaseException) -> Failure:
+    """Return the error for a script that raised one, with the line of the script."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     if isinstance(error, SyntaxError):
         lines.append(error.lineno)
-    line = f", line {lines[-1]}" if lines else ""
-    return f"{path}{line}: {type(error).__name__}: {error}"
+    place = f"{path}, line {lines[-1]}" if lines else str(path)
+    return Failure(f"{type(error).__name__}: {error}", path=place, cure="Fix the script.")
 
 
 def _state(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_BYTES:
-        raise Fault(f"{path}: {path.stat().st_size:,} bytes are no state: give what state_dict() returned, as JSON")
+        raise CommandError(f"{path.stat().st_size:,} bytes are too many for a state", path=str(path), cure=SAVE)
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Fault(f"{path}: not JSON ({error}): save json.dumps(loader.state_dict())") from error
+        raise CommandError(f"not JSON ({error})", path=str(path), expected="a state as JSON", cure=SAVE) from error
     if not isinstance(state, dict):
-        raise Fault(f"{path}: give what state_dict() returned, an object; it is {type(state).__name__}")
+        raise CommandError(
+            f"this is {kind_of(state)}, not a state", path=str(path), expected="a JSON object", cure=SAVE
+        )
     return state
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.cli.text import table
+from headrace.cli.formatting import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.text import count, most_common, plain, ranges
+from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.loader import DataLoader

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
+from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.rows import show_rows
-from headrace.cli.text import count, most_common, plain, ranges
 from headrace.datasets.cifar import CifarDataset
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.explain import explain
+from headrace.datasets.image_sources import Arrays, Bytes, Files, Ranges, Source
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.iterable import ChainDataset, IterableDataset
 from headrace.datasets.lists import ImageList
 from headrace.datasets.packed_list import PackedList
-from headrace.datasets.source import Arrays, Bytes, Files, Ranges, Source
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped

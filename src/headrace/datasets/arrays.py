@@ -11,8 +11,8 @@ import numpy as np
 
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
+from headrace.datasets.image_sources import Arrays
 from headrace.datasets.memory_maps import MappedRows, Sent, mapped_rows
-from headrace.datasets.source import Arrays
 from headrace.errors import ArgumentError, BadFile, UnreadableFile
 from headrace.interop.keys import places, whole
 from headrace.storage.files import unopened

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.datasets.columns import Columns
+    from headrace.datasets.image_sources import Source
     from headrace.datasets.protocol import Indexed
-    from headrace.datasets.source import Source
 else:
 
     class default:  # noqa: N801  is used as property is

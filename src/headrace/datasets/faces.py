@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headrace.datasets.source import Files
+    from headrace.datasets.image_sources import Files
 
 FOLDS = range(1, 11)
 """The numbers of FDDB's folds."""

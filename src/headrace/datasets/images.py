@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.checks import flag, refused
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
+from headrace.datasets.image_sources import Files, label_of
 from headrace.datasets.packed_list import PackedList
-from headrace.datasets.source import Files, label_of
 from headrace.errors import ArgumentError, ArgumentTypeError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
 from headrace.image.decoder import decode_as, jpeg_size

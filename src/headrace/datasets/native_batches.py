@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
-    from headrace.datasets.source import Source
+    from headrace.datasets.image_sources import Source
     from headrace.errors import HeadraceError
     from headrace.image.fused import Plan
     from headrace.transforms.base import Step

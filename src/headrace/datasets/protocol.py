@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.datasets.source import Source
+    from headrace.datasets.image_sources import Source
 
 
 class Indexed(Protocol):

@@ -14,7 +14,7 @@ from headrace.checks import shown
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.fields import Fields
-from headrace.datasets.source import Ranges
+from headrace.datasets.image_sources import Ranges
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
 from headrace.formats.shard import HIDDEN

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from headrace.context.memory import Empty
     from headrace.datasets.columns import Columns
+    from headrace.datasets.image_sources import Source
     from headrace.datasets.protocol import Indexed
-    from headrace.datasets.source import Source
 
 
 class Subset(View[T_co]):

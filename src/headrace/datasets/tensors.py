@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
-    from headrace.datasets.source import Arrays
+    from headrace.datasets.image_sources import Arrays
 
 
 class TensorDataset(ArrayDataset):

@@ -24,7 +24,7 @@ import numpy as np
 
 from headrace.context import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
-from headrace.image import formats
+from headrace.image import image_formats
 from headrace.image.budget import check_header, check_pixels, check_scans
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.modes import LOSSES, converted, gray, loss
@@ -196,9 +196,9 @@ def _judged(
         raise ImageTooLarge(found, path=path, expected="an image that fits", cure=CURE) from error
     except Exception as error:  # readers of strangers' bytes raise anything: struct.error, zlib.error, SystemError, …
         why = _said(error) + (f"; libtiff says: {'; '.join(said)}" if said else "")
-        if formats.jpeg_2000(data) is not None:
+        if image_formats.jpeg_2000(data) is not None:
             raise _bad(data, path, why) from error
-        if not said and formats.unsupported(error):
+        if not said and image_formats.unsupported(error):
             raise _unsupported(data, path, why) from error
         raise _bad(data, path, f"cut short or corrupt ({why})") from error
     if said:
@@ -303,7 +303,7 @@ def _open(data: bytes, path: str | None) -> ImageFile:
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # "not mine", as Pillow's readers say it
             if accept is not None:
                 said.append(f"{name}: {_said(error)}")
-    named = formats.foreign(data)
+    named = image_formats.foreign(data)
     reason = "; ".join(said) or "of no format that Pillow knows"
     # Pillow reads these two unless it was built without them, and says so.
     if named is not None and (named[0] not in ("AVIF", "WebP") or "not installed" in reason):
@@ -313,7 +313,7 @@ def _open(data: bytes, path: str | None) -> ImageFile:
             expected="an image of a format that Pillow reads",
             cure=named[1],
         )
-    raise _unsupported(data, path, reason) if formats.unsupported(OSError(reason)) else _bad(data, path, reason)
+    raise _unsupported(data, path, reason) if image_formats.unsupported(OSError(reason)) else _bad(data, path, reason)
 
 
 def _orientation(image: ImageFile) -> int:
@@ -378,12 +378,12 @@ def _raised_limit(image: Any, max_pixels: int) -> Iterator[None]:
 
 def _bad(data: bytes, path: str | None, reason: str) -> BadImage:
     found, cure = f"{_found(data)}, {reason}", CURE
-    jpeg_2000 = formats.jpeg_2000(data)
+    jpeg_2000 = image_formats.jpeg_2000(data)
     if jpeg_2000 is not None:
         why, cure = jpeg_2000
         if "not available" in reason:
             why = "which this Pillow was built without"
-            cure = f"Install a Pillow with JPEG 2000 (its own wheels have it), or {formats.CONVERT}"
+            cure = f"Install a Pillow with JPEG 2000 (its own wheels have it), or {image_formats.CONVERT}"
         found = f"{len(data)} bytes of JPEG 2000, {why} ({reason})"
     return BadImage(found, path=path, expected="a whole image", cure=cure)
 
@@ -393,7 +393,7 @@ def _unsupported(data: bytes, path: str | None, reason: str) -> BadImage:
         f"{_found(data)}, in a variant that Pillow does not read ({reason}); the file may be whole",
         path=path,
         expected="a variant that Pillow reads",
-        cure=f"{formats.CONVERT[:1].upper()}{formats.CONVERT[1:]}",
+        cure=f"{image_formats.CONVERT[:1].upper()}{image_formats.CONVERT[1:]}",
     )
 
 

@@ -11,7 +11,8 @@ and functions together, as ``dataset.map(...)`` does.
 
 from headrace.image.native_steps import ChangeValues, NativeStep
 from headrace.transforms.base import Compose, Transform
-from headrace.transforms.geometry import (
+from headrace.transforms.image_transform import DeviceStep, ImageTransform
+from headrace.transforms.spatial import (
     CenterCrop,
     Pad,
     RandomCrop,
@@ -19,7 +20,6 @@ from headrace.transforms.geometry import (
     RandomResizedCrop,
     Resize,
 )
-from headrace.transforms.image_transform import DeviceStep, ImageTransform
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headrace.executors.processes import progress
+from headrace.executors.processes import current_sample
 from headrace.executors.processes.messages import STACK_SIGNAL
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WorkerProcess:
             return []
         found = []
         for thread in range(self.threads):
-            step, row = progress.read(self.memory, thread)
+            step, row = current_sample.read(self.memory, thread)
             found += [(work, row) for work in self.works() if work.step == step]
         return found or [(work, -1) for work in self.works()[: self.threads]]
 

@@ -11,7 +11,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import WorkerDied
-from headrace.executors.processes import deaths, descriptors, progress, worker
+from headrace.executors.processes import current_sample, deaths, descriptors, worker
 from headrace.executors.processes.descriptors import Descriptor
 from headrace.executors.processes.main_guard import WORKER_NAME
 from headrace.executors.processes.process import PATIENCE, WorkerProcess
@@ -39,11 +39,11 @@ def start_worker(context: Any, startup: Startup | Payload, number: int, threads:
         life, alive = descriptors.split(descriptors.pipe(), theirs, ours)
         stack, writer = descriptors.split(descriptors.pipe(), ours, theirs)
         descriptors.keep_from_children(channel, alive, stack)
-        board = Descriptor(shared.create(progress.SIZE))
+        board = Descriptor(shared.create(current_sample.SIZE))
         theirs.callback(board.close)
-        memory = mmap(board.fd, progress.SIZE)
+        memory = mmap(board.fd, current_sample.SIZE)
         ours.callback(memory.close)
-        progress.clear(memory)
+        current_sample.clear(memory)
         by_main_thread = threading.current_thread() is threading.main_thread()
         process = context.Process(
             target=worker.main,

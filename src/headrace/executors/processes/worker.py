@@ -27,7 +27,8 @@ from headrace.context import seeds, worker_info
 from headrace.context.memory import Recycler, recycling
 from headrace.errors import CollateTypeError
 from headrace.executors.base import SCRATCH
-from headrace.executors.processes import messages, progress
+from headrace.executors.processes import current_sample, messages
+from headrace.executors.processes.current_sample import ReportedHere
 from headrace.executors.processes.messages import (
     DESCRIPTORS_CLOSED,
     STACK_SIGNAL,
@@ -43,7 +44,6 @@ from headrace.executors.processes.messages import (
 )
 from headrace.executors.processes.parent_death import die_with_the_loader, die_with_the_starting_thread
 from headrace.executors.processes.payload import Payload, Startup
-from headrace.executors.processes.progress import ReportedHere
 from headrace.interop import torch_state
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
@@ -97,7 +97,7 @@ def main(
         except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises
             channel.send(packed(Broken(RemoteError.of(error))))
             return
-        memory = mmap.mmap(board.fd, progress.SIZE)
+        memory = mmap.mmap(board.fd, current_sample.SIZE)
         board.close()
         places = [ReportedHere(memory, thread) for thread in range(ready.threads)]
         channel.send(packed(Ready()))

@@ -25,7 +25,7 @@ class _Bar(Tqdm):
     monitor_interval = 0  # no thread that outlives the bar; miniters=1 makes it needless
 
 
-class Progress:
+class ProgressBar:
     """How far a command is, on standard error; gone without a trace at the end."""
 
     def __init__(self, total: int, label: str, *, unit: str = "images") -> None:
@@ -48,7 +48,7 @@ class Progress:
             unit=f" {unit}",
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(

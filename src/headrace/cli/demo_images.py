@@ -1,4 +1,4 @@
-"""Some thousand images for the demo: random crops of the photographs that come with headrace."""
+"""Makes the images of ``headrace demo``: random crops of the photographs that come with headrace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.cli.faults import Fault
+from headrace.cli.command_errors import CommandError
 from headrace.cli.parallel import in_order, usable_cpus
 
 if TYPE_CHECKING:
@@ -52,12 +52,17 @@ def photographs() -> dict[str, Image.Image]:
 
 
 def ready(folder: Path, recipe: Recipe) -> bool:
-    """Say whether a folder holds this recipe's images; raise `Fault` if it holds something that is not ours."""
+    """Say whether a folder holds this recipe's images; raise `CommandError` if it holds something that is not ours."""
     mark = folder / _MARK
     if mark.is_file():
         return mark.read_text(encoding="utf-8") == _mark_of(recipe)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise Fault(f"{folder} exists and was not made by headrace demo: choose another place with --output")
+        raise CommandError(
+            "this folder was not made by headrace demo",
+            path=str(folder),
+            expected="an empty folder, or one that headrace demo made",
+            cure="choose another place with --output",
+        )
     return False
 
 
