@@ -14,7 +14,7 @@ import pytest
 
 from headrace import DataLoader
 from headrace.datasets import HDF5Dataset, hdf5
-from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
+from headrace.errors import ArgumentError, MissingFile, UnreadableFile
 
 h5py = pytest.importorskip("h5py")
 
@@ -422,33 +422,6 @@ def test_a_child_reads_on_while_its_parent_does(tmp_path: Path) -> None:
                     os._exit(status)
             assert os.waitpid(child, 0)[1] == 0
         assert reading.result()
-
-
-@pytest.mark.parametrize("layout", [{}, {"chunks": (10, 1000)}, {"chunks": (10, 1000), "compression": "gzip"}], ids=str)
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("change", ["cut", "replaced", "removed", "written"])
-def test_a_file_that_changes_while_it_is_read_is_an_error(
-    tmp_path: Path, layout: dict[str, Any], workers: int, change: str
-) -> None:
-    """Name the file and the row, and give no zeros for what was cut off."""
-    path = tmp_path / "t.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=np.ones((2000, 1000), "f4"), **layout)
-    (tmp_path / "other.h5").write_bytes(path.read_bytes())
-    dataset = HDF5Dataset(path, "x", cache_bytes=0)
-    with pytest.raises((BadFile, MissingFile), match=r"t\.h5:x\[\d+\]: "):  # noqa: PT012
-        for number, batch in enumerate(DataLoader(dataset, 10, num_workers=workers)):
-            assert batch.all()
-            if number == 2:
-                if change == "cut":
-                    os.truncate(path, 5000)
-                elif change == "replaced":
-                    (tmp_path / "other.h5").replace(path)
-                elif change == "removed":
-                    path.unlink()
-                else:
-                    os.utime(path, ns=(1, 1))
-    dataset.close()
 
 
 def test_a_file_that_grows_is_read_on(tmp_path: Path) -> None:

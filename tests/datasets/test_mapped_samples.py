@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from headrace import DataLoader, IterableDataset, Resize, Subset, default_collate
+from headrace._native import extension
 from headrace.collate import PackedCollate, PaddedCollate
 from headrace.datasets.image_sources import Bytes
 from headrace.errors import BadFile
@@ -152,6 +153,8 @@ def test_a_cut_is_an_error_for_every_kind_of_dataset(dataset: Any, how: str, pat
 )
 def test_a_cut_is_an_error_for_every_kind_of_sample(kind: str, size: int, how: str, path: Path) -> None:
     """Look into containers; read nothing but whole files, so that no row of zeros comes."""
+    if kind in ("scalar", "copied") and not hasattr(extension, "survive_faults"):
+        pytest.skip("the dataset itself reads the map, and nothing answers SIGBUS")
     with pytest.raises(BadFile, match=CUT):
         until_cut(DataLoader(Rows(path, kind), 10, **HOW[how]), path, size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
 from headrace.datasets.image_sources import Arrays
 from headrace.datasets.memory_maps import MappedRows, Sent, mapped_rows
+from headrace.datasets.unchanged import is_worker_of
 from headrace.errors import ArgumentError, BadFile, UnreadableFile
 from headrace.interop.keys import places, whole
 from headrace.storage.files import unopened
@@ -106,8 +106,7 @@ class ArrayDataset(Dataset[Any]):
             _mapped(self._files[number]) if array is None else array.array if isinstance(array, Sent) else array
             for number, array in enumerate(state["arrays"])
         ])  # fmt: skip
-        parent = multiprocessing.parent_process()
-        if self._maps is not None and parent is not None and parent.pid == pid:
+        if self._maps is not None and is_worker_of(pid):
             for number, rows in enumerate(self._maps):
                 if rows is not None and number in facts:
                     rows.facts = facts[number]  # a worker reads the file that its loader began with, or none

@@ -21,7 +21,8 @@ import numpy as np
 from headrace.checks import flag, integer, refused, shown
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
-from headrace.datasets.unchanged import Unchanged
+from headrace.datasets.label_rows import one_hot, whole_numbers
+from headrace.datasets.unchanged import Unchanged, is_worker_of
 from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, UnreadableFile, missing
 from headrace.interop.keys import places as places_of
 from headrace.storage.files import unopened
@@ -111,6 +112,7 @@ class HDF5Dataset(Dataset[Any]):
         self._readers: dict[int, _Reader] = {}
         self._labels: NDArray[np.int64] | None = None
         with _opened(self._path) as file, _located(self._path):
+            self._facts: Unchanged | None = Unchanged.of(self._path)
             names = _found(self._path, file) if data is None else [data] if labels is None else [data, labels]
             arrays = [_array(self._path, file, name, transposed, self._max_bytes) for name in names]
             if len(arrays) == 2 and data is None:
@@ -119,6 +121,7 @@ class HDF5Dataset(Dataset[Any]):
             if len(arrays) == 2:
                 self._labels = _labels(self._path, file, arrays[1], self._array.rows, self._max_bytes)
                 self._labels.flags.writeable = False
+            self._facts.check(self._path)
 
     @property
     def path(self) -> str:
@@ -168,7 +171,11 @@ class HDF5Dataset(Dataset[Any]):
             reader.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_readers": {}}
+        return {**vars(self), "_readers": {}, "_sender": os.getpid()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        facts = state["_facts"] if is_worker_of(state.pop("_sender", 0)) else None
+        vars(self).update({**state, "_facts": facts})
 
     def __repr__(self) -> str:
         labelled = "" if self._labels is None else " with labels"
@@ -203,7 +210,7 @@ class HDF5Dataset(Dataset[Any]):
         if reader is None:
             _inherited.extend(theirs for owner, theirs in self._readers.items() if owner != pid)
             # Of two threads that come first, both make a reader, one of which is never used and so opens nothing.
-            reader = self._readers.setdefault(pid, _Reader(self._path, self._array, self._cache_bytes))
+            reader = self._readers.setdefault(pid, _Reader(self._path, self._array, self._cache_bytes, self._facts))
         return reader
 
 
@@ -249,12 +256,11 @@ class _Array:
 class _Reader:
     """One process's open file, and the blocks of rows read last."""
 
-    def __init__(self, path: str, array: _Array, cache_bytes: int) -> None:
-        self._path, self._array, self._cache_bytes = path, array, cache_bytes
+    def __init__(self, path: str, array: _Array, cache_bytes: int, facts: Unchanged | None) -> None:
+        self._path, self._array, self._cache_bytes, self._facts = path, array, cache_bytes, facts
         self._lock = threading.Lock()
         self._file: Any = None
         self._stored: Any = None
-        self._facts: Any = None
         self._blocks: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._held = 0
 
@@ -265,15 +271,16 @@ class _Reader:
             if block is not None:
                 self._blocks.move_to_end(number)
                 return block
-            if self._stored is None:
-                self._open()
             start = number * self._array.block
             stop = min(start + self._array.block, self._array.rows)
             place = f"{self._path}:{self._array.name}[{row}]"
-            self._facts.check(place)
-            with _located(self._path, f":{self._array.name}[{start}:{stop}]"):
-                block = self._array.read(self._stored, start, stop)
-            self._facts.check(place)  # it may have been cut meanwhile
+            facts = self._facts if self._facts is not None and self._stored is not None else self._open()
+            facts.check(place)
+            try:
+                with _located(self._path, f":{self._array.name}[{start}:{stop}]"):
+                    block = self._array.read(self._stored, start, stop)
+            finally:
+                facts.check(place)  # it may have been cut meanwhile
             if block.nbytes <= self._cache_bytes:
                 self._blocks[number] = block
                 self._held += block.nbytes
@@ -289,17 +296,21 @@ class _Reader:
             if file is not None:
                 file.close()
 
-    def _open(self) -> None:
+    def _open(self) -> Unchanged:
+        facts = self._facts
+        if facts is not None:
+            facts.check(f"{self._path}:{self._array.name}")
         file = _h5py_file(self._path)
         try:
             with _located(self._path):
-                self._facts = Unchanged.of(self._path)
+                facts = facts or Unchanged.of(self._path)
                 stored = _resolved(self._path, file, self._array.name)
                 self._array.check_same(self._path, stored)
         except BaseException:
             file.close()
             raise
-        self._file, self._stored = file, stored
+        self._file, self._stored, self._facts = file, stored, facts
+        return facts
 
 
 _inherited: list[_Reader] = []
@@ -559,40 +570,6 @@ def _labels(
     for start in range(0, len(labels), step):
         stop = min(start + step, len(labels))
         values = array.read(stored, start, stop).reshape(stop - start, -1)
-        convert = _whole if values.shape[1] == 1 else _hot
+        convert = whole_numbers if values.shape[1] == 1 else one_hot
         labels[start:stop] = convert(path, place, values, start)
     return labels
-
-
-def _whole(path: str, place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
-    column = values[:, 0]
-    if column.dtype.kind in "fc":
-        fits = (column == np.rint(column)) & (np.abs(column) < 2**63) & (column.imag == 0)
-    else:
-        fits = column <= 2**63 - 1
-    if not fits.all():
-        at = int(np.flatnonzero(~fits)[0])
-        raise ArgumentError(
-            f"{place}: the label of row {start + at} is {column[at]}",
-            path=path,
-            index=start + at,
-            found=column[at],
-            expected="integers of 64 bits",
-            cure="Name another array as labels=, or convert this one.",
-        )
-    return column.real
-
-
-def _hot(path: str, place: str, values: NDArray[Any], start: int) -> NDArray[Any]:
-    wrong = np.flatnonzero(((values != 0).sum(axis=1) != 1) | ((values == 1).sum(axis=1) != 1))
-    if len(wrong):
-        at = int(wrong[0])
-        raise ArgumentError(
-            f"{place}: row {start + at} has {int((values[at] == 1).sum())} ones among "
-            f"{int((values[at] != 0).sum())} numbers that are not 0",
-            path=path,
-            index=start + at,
-            expected="one-hot rows: a single 1, and zeros",
-            cure="Name another array as labels=, or correct the row.",
-        )
-    return np.asarray(values.argmax(axis=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from dataclasses import dataclass
 
@@ -51,3 +52,13 @@ class Unchanged:
             expected="a file that stays as it is",
             cure="Do not write to it during a loop, and construct the dataset again.",
         )
+
+
+def is_worker_of(pid: int) -> bool:
+    """Say whether the process of this number has started this one: a worker reads the file that its loader began with.
+
+    >>> is_worker_of(0)
+    False
+    """
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.pid == pid
