@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.datasets.faces import FaceDataset, ellipse_boxes
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
+    from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
@@ -41,6 +42,7 @@ LAZY = {
     "FaceDataset": "faces",
     "GroupedDataset": "grouped",
     "HDF5Dataset": "hdf5",
+    "MDSDataset": "mds_dataset",
     "PairedDataset": "paired",
     "RandomWalkDataset": "walks",
     "SpanDataset": "shards",
@@ -71,6 +73,7 @@ __all__ = [
     "ImageFolder",
     "ImageList",
     "IterableDataset",
+    "MDSDataset",
     "Mapped",
     "PackedList",
     "PairedDataset",

@@ -111,6 +111,18 @@ class SpanDataset(Dataset[dict[str, Any]]):
         known = {name for name in names if name in self._table.numbers and self._fields.is_integer(name)}
         return self._table.numbers[known.pop()] if len(known) == 1 else None
 
+    def _refuse(self, *kinds: str) -> None:
+        """Raise `ArgumentError` for a field of a kind that nothing safe reads."""
+        for name in self._chosen:
+            kind = self._fields.kind(name)
+            if kind in kinds:
+                raise ArgumentError(
+                    f"field {name!r} holds {kind}, and reading that can run any code",
+                    found=kind,
+                    expected="fields that are data",
+                    cure=f"Leave it out with fields=, or pass decoders={{{name!r}: None}} for its bytes.",
+                )
+
     def _row(self, index: int) -> int:
         return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
 

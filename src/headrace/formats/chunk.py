@@ -1,0 +1,134 @@
+"""What MDS and LitData share: an `index.json`, shards that begin with offsets, samples that begin with sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from headrace.errors import BadFile
+from headrace.formats.shard import HIDDEN, Shard, Spans
+from headrace.storage.files import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.formats.reader import ShardReader
+
+MOST_LISTED = 1 << 28
+"""Bytes that an `index.json` may have: that of 100,000 shards has some 100 MB."""
+
+AGAIN = "Copy the dataset again, or write it again."
+
+T = TypeVar("T")
+
+
+class Listing:
+    """The `index.json` of a folder of shards.
+
+    ``digest`` changes with its content. Raises `MissingFile` and `UnreadableFile` for a file that cannot be read, and
+    `BadFile` for one that is no JSON object.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.path = folder, os.path.join(folder, "index.json")  # noqa: PTH118
+        data = read_file(self.path, max_bytes=MOST_LISTED, cure=AGAIN)
+        self.digest = hashlib.sha256(data).hexdigest()[:16]
+        try:
+            self.value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self.damaged(f"it is no JSON: {str(error)[:100]}", "a JSON object") from error
+
+    def get(self, holder: Any, key: str, kind: type[T], default: T | None = None) -> T:
+        """Return a value of an object; raise `BadFile` unless it is of a kind, or missing where there is a default."""
+        if not isinstance(holder, dict):
+            raise self.damaged(f"{str(holder)[:40]!r} is where an object with {key!r} belongs", "a JSON object")
+        value = holder.get(key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.damaged(f"{key!r} is {str(value)[:40]!r}", f"a {kind.__name__}")
+        return value
+
+    def names(self, holder: Any, key: str) -> list[str]:
+        """Return a list of strings."""
+        value = self.get(holder, key, list)
+        if not all(isinstance(each, str) for each in value):
+            raise self.damaged(f"{key!r} holds what is no string", "a list of strings")
+        return value
+
+    def shard(self, name: str) -> str:
+        """Return the path of a shard; raise `BadFile` for a name that leads out of the folder."""
+        if not name or os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or "\0" in name:  # noqa: PTH117
+            raise self.damaged(f"the shard {name[:80]!r} is outside of the folder", "shards in the folder")
+        return os.path.join(self.folder, name)  # noqa: PTH118
+
+    def fields(self, names: list[str]) -> list[str]:
+        """Return the names of fields; raise `BadFile` unless each is there once."""
+        if len(set(names)) < len(names) or any(HIDDEN in name for name in names):
+            raise self.damaged(f"its fields are {str(names)[:80]}", "different names, without zero bytes")
+        return names
+
+    def damaged(self, what: str, expected: str, cure: str = AGAIN) -> BadFile:
+        """Build the error for what it says."""
+        return BadFile(what, path=self.path, expected=expected, cure=cure)
+
+
+def offsets_of(reader: ShardReader, samples: int) -> NDArray[np.int64]:
+    """Return where the samples of a shard begin and the last ends: ``u32 n, u32 offsets[n + 1]``, then the samples."""
+    if 4 * (samples + 2) > reader.size:
+        found = f"it has {reader.size:,} bytes, and {samples:,} samples by index.json"
+        raise reader.damaged(found, f"{4 * (samples + 2):,} bytes or more")
+    count = int.from_bytes(reader.read(0, 4), "little")
+    if count != samples:
+        raise reader.damaged(f"it begins with a count of {count:,} samples", f"{samples:,}, as index.json says")
+    offsets = np.frombuffer(reader.read(4, 4 * (samples + 1)), "<u4").astype(np.int64)
+    if offsets[0] < 4 * (samples + 2) or offsets[-1] > reader.size or (np.diff(offsets) < 0).any():
+        raise reader.damaged("the offsets of its samples do not ascend within the file", "whole offsets")
+    return offsets
+
+
+def add_columns(
+    shard: Shard, reader: ShardReader, offsets: NDArray[np.int64], sizes: Sequence[tuple[str, int | None]]
+) -> None:
+    """Add the fields of all samples: first their sizes as u32, where they have no fixed one, then their bytes."""
+    begin, end = offsets[:-1], offsets[1:]
+    width = 4 * sum(size is None for _, size in sizes)
+    at = begin + width
+    _fits(reader, at, end)
+    heads = reader.gather(begin, width).view("<u4").astype(np.int64) if width else np.empty((len(begin), 0), np.int64)
+    given = 0
+    for name, size in sizes:
+        length = np.full(len(begin), size, np.int64) if size is not None else heads[:, given]
+        given += size is None
+        shard.fields[name] = Spans.of(at, length)
+        at = at + length
+    _fits(reader, at, end)
+
+
+def _fits(reader: ShardReader, at: NDArray[np.int64], end: NDArray[np.int64]) -> None:
+    wrong = np.flatnonzero(at > end)
+    if len(wrong):
+        row = int(wrong[0])
+        what = f"sample {row} ends at byte {end[row]:,}, and its fields end at byte {at[row]:,}"
+        raise reader.damaged(what, "fields within their sample")
+
+
+def add_numbers(shard: Shard, reader: ShardReader, name: str, dtype: str) -> None:
+    """Read the integers of a field with the index, where all are of their size and fit into 64 bits with a sign."""
+    spans = shard.fields[name]
+    width = np.dtype(dtype).itemsize
+    if any(length != width for length in spans.length):
+        return
+    values = reader.gather(np.frombuffer(spans.offset, np.int64), width).view(dtype)[:, 0]
+    if dtype == "<u8" and (values > np.iinfo(np.int64).max).any():
+        return
+    numbers = array("q")
+    numbers.frombytes(values.astype(np.int64).tobytes())
+    shard.numbers[name] = numbers
