@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,10 @@ from headrace.errors import (
     HeadraceError,
     MissingFile,
     SampleError,
+    StateMismatch,
+    TooManyErrors,
     UnreadableFile,
+    WorkerDied,
     missing,
 )
 from headrace.storage.files import read_file
@@ -174,3 +178,56 @@ def test_errors_of_files_carry_the_path(tmp_path: Path) -> None:
         assert isinstance(error, OSError)
         assert error.errno
         assert str(error) == f"{path}: {found}; expected {error.expected}. {error.cure}"
+
+
+def test_a_batch_that_does_not_fit_names_the_rows_and_the_field() -> None:
+    """Say which part of which samples differs, for a program as well."""
+    samples = [{"boxes": [1, 2]}, {"boxes": [1, 2]}, {"boxes": [1]}]
+    with pytest.raises(CollateError) as caught:
+        next(iter(DataLoader(samples, 3)))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.rows, error.field, error.found, error.expected) == ((0, 2), "sample['boxes']", 1, "2")
+    assert str(error).startswith("at sample['boxes']: samples 0 and 2")
+
+
+def test_a_state_of_another_run_names_the_settings() -> None:
+    """Give the saved values and those of this run."""
+    state = DataLoader(range(8), 2, seed=0).state_dict()
+    with pytest.raises(StateMismatch) as caught:
+        DataLoader(range(8), 4, seed=1).load_state_dict(state)
+    error = caught.value
+    assert error.settings == ("batch_size", "seed")
+    assert (error.found, error.expected) == ("batch_size=2, seed=0", "batch_size=4, seed=1")
+
+
+def test_too_many_bad_samples_are_counted_and_the_latest_named() -> None:
+    """Count those that failed, and keep what was wrong with the latest."""
+    with pytest.raises(TooManyErrors) as caught:
+        list(DataLoader(Refusing(), 2, on_error="skip", max_errors=0))
+    assert caught.value.found == 1
+    assert [text.partition(":")[0] for text in caught.value.latest] == ["sample 3"]
+
+
+class Ending:
+    """A dataset whose third sample ends its process."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if index == 2:
+            os._exit(7)
+        return index
+
+
+def test_a_dead_worker_is_known_by_number_process_and_exit_code() -> None:
+    """Say which worker it was, how it ended, and at which sample."""
+    loader = DataLoader(Ending(), 1, num_workers=1, backend="processes", restart_workers=0)
+    with pytest.raises(WorkerDied) as caught:
+        list(loader)
+    error = caught.value
+    assert (error.worker, error.exit_code, error.found) == (0, 7, "exited unexpectedly with exit code 7")
+    assert error.pid
+    assert error.at
+    assert error.cure
+    assert "sample 2" in error.at
