@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tarfile
 from typing import TYPE_CHECKING
@@ -49,6 +50,42 @@ def test_the_options_choose_the_batch(run: Run, photos: Path, tmp_path: Path) ->
     assert "CenterCrop(32)" in done.stdout
     assert "labels: cat (2)" in done.stdout
     assert colours(tmp_path / "sheet.png")[0] == sheet_size(2)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("path", ["shards", "shards/0.tar", "shards/{0..0}.tar"])
+def test_tar_shards_are_shown_timed_and_checked(
+    run: Run, photos: Path, tmp_path: Path, path: str, *, labels: bool
+) -> None:
+    """Take a folder of shards, one shard or a pattern; say how many images, and name a bad one by shard and key."""
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as archive:
+        for number, file in enumerate(sorted(photos.rglob("*.jpg"))):
+            archive.add(file, f"{number}.jpg")
+            if labels:
+                member = tarfile.TarInfo(f"{number}.cls")
+                member.size = 1
+                archive.addfile(member, io.BytesIO(b"7"))
+        member = tarfile.TarInfo("bad.jpg")
+        archive.addfile(member, io.BytesIO(b""))
+    done = run("show", path, "-b", "4", "-s", "32", "--no-shuffle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(4, 3, 32, 32)" in done.stdout
+    found = run("check", path)
+    assert found.returncode == 1
+    assert "0.tar: bad: " in found.stdout
+    assert found.stdout.count("\n") == 1
+    timed = run("bench", path, "-b", "2", "-n", "6", "-s", "32", "-w", "0")
+    assert (timed.returncode, "images/s" in timed.stdout) == (0, True)
+
+
+def test_shards_without_an_image_are_an_error(run: Run, tmp_path: Path) -> None:
+    """Name the fields that there are."""
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("0.txt"), io.BytesIO(b""))
+    done = run("show", "0.tar")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no field of these samples is an image; they have txt; expected a field such as jpg or png" in done.stderr
 
 
 def test_images_without_labels_are_shown(run: Run, photos: Path) -> None:

@@ -57,8 +57,9 @@ class Commands(click.Group):
 def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
     """Real images in, training batches out.
 
-    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), CIFAR as
-    downloaded (its folder or its .tar.gz), or one image.
+    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), tar shards
+    (one .tar, their folder, or a pattern such as "{00..99}.tar"), CIFAR as downloaded (its folder or its .tar.gz), or
+    one image.
     """
     with held_back():
         for module in _HEAVY:

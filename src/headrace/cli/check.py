@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
+    from headrace.datasets.shards import FieldTuples
 
 
 @click.command(
@@ -50,7 +51,7 @@ def check(ctx: click.Context, *, image_set: ImageSet, jobs: int | None) -> None:
 class Examine:
     """Reads one image and keeps nothing of it."""
 
-    def __init__(self, dataset: ImageDataset | CifarDataset) -> None:
+    def __init__(self, dataset: ImageDataset | CifarDataset | FieldTuples) -> None:
         self._dataset = dataset
 
     def __call__(self, index: int) -> str | None:

@@ -16,6 +16,7 @@ from headrace.cli.rows import open_rows
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
+from headrace.datasets.shards import FieldTuples, WebDataset
 from headrace.errors import HeadraceError, MissingFile, SampleError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
 ARCHIVES = (".tar.gz", ".tgz")
+SHARDS = ".tar"
 
 SIDE = 224
 """The side of the crops where images are of any size."""
@@ -49,7 +51,7 @@ class Options:
 class ImageSet:
     """A dataset of images, and how to speak of it."""
 
-    dataset: ImageDataset | CifarDataset
+    dataset: ImageDataset | CifarDataset | FieldTuples
     name: str
     classes: tuple[str, ...] = ()
     left_out: int = 0
@@ -91,7 +93,7 @@ class ImageSet:
 
 
 def open_path(path: str, options: Options) -> ImageSet:
-    """Open a folder of class folders, a folder of images, a list file, CIFAR's files or archive, or one image.
+    """Open a folder of class folders or images, a list file, tar shards, CIFAR's files or archive, or one image.
 
     Raises `CommandError` for a PATH that is none of these.
     """
@@ -108,6 +110,9 @@ def open_path(path: str, options: Options) -> ImageSet:
         cifar = _open_cifar(place, path, verify=options.verify)
         if cifar is not None:
             return cifar
+        shards = _open_shards(place, path, options.max_pixels)
+        if shards is not None:
+            return shards
         if place.is_dir():
             return open_folder(place, path, by_class=options.by_class, max_pixels=options.max_pixels)
         if is_list:
@@ -135,7 +140,7 @@ def open_folder(
     if by_class and any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         classed = ImageFolder(folder, allow_empty=True, max_pixels=max_pixels)
         if len(classed):
-            beside = sum(entry.is_file() and entry.suffix.lower() in DEFAULT_EXTENSIONS for entry in folder.iterdir())
+            beside = sum(entry.is_file() and is_image_name(entry) for entry in folder.iterdir())
             return ImageSet(classed, shown, tuple(classed.classes), beside)
     flat = ImageFiles.under(folder, max_pixels=max_pixels)
     if not len(flat):
@@ -160,6 +165,29 @@ def _open_cifar(place: Path, path: str, *, verify: bool) -> ImageSet | None:
     if missing is not None:
         raise missing
     return None
+
+
+def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
+    """Open tar shards: one, a folder of them, or a pattern; None for anything else."""
+    is_folder = place.is_dir() and any(place.glob(f"*{SHARDS}")) and not any(map(is_image_name, place.iterdir()))
+    is_pattern = not place.exists() and path.endswith(SHARDS) and any(letter in path for letter in "*?[{")
+    if not is_folder and not is_pattern and not (place.is_file() and place.suffix.lower() == SHARDS):
+        return None
+    dataset = WebDataset(path, max_pixels=max_pixels)
+    image = next(filter(dataset.is_image, dataset.fields), None)
+    if image is None:
+        raise CommandError(
+            f"no field of these samples is an image; they have {', '.join(dataset.fields) or 'none'}",
+            path=path,
+            expected="a field such as jpg or png",
+        )
+    label = next(filter(dataset.is_integer, dataset.fields), None)
+    return ImageSet(dataset.tuple(image) if label is None else dataset.tuple(image, label), path)
+
+
+def is_image_name(path: Path) -> bool:
+    """Say whether a file is an image, by its name."""
+    return path.suffix.lower() in DEFAULT_EXTENSIONS
 
 
 def _open_image(place: Path, path: str, max_pixels: int) -> ImageSet:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
     from headrace.datasets.images import ImageDataset
+    from headrace.datasets.shards import FieldTuples
 
 # ImageNet's, which most published models were trained with.
 _MEAN = (0.485, 0.456, 0.406)
@@ -74,13 +75,13 @@ def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 class Traced(Dataset[tuple[Any, ...]]):
     """A dataset's samples after the transforms, each with its label, what it was before, its size and its index."""
 
-    def __init__(self, dataset: ImageDataset | CifarDataset, transform: Compose) -> None:
+    def __init__(self, dataset: ImageDataset | CifarDataset | FieldTuples, transform: Compose) -> None:
         self._dataset = dataset
         self._transform = transform
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        image, label = self._dataset[index]
-        return self._transform(image), label, thumbnail(image), image.shape[:2], index
+        image, *labels = self._dataset[index]
+        return self._transform(image), labels[0] if labels else -1, thumbnail(image), image.shape[:2], index
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -13,6 +13,7 @@ from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.rows import show_rows
 from headrace.datasets.cifar import CifarDataset
+from headrace.datasets.shards import FieldTuples
 
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet
@@ -95,11 +96,13 @@ def _in_memory(dataset: CifarDataset) -> str:
     return f"{name}: images {shapes[0]}, labels {shapes[1]}"
 
 
-def _is_one_of(dataset: ImageDataset | CifarDataset, output: Path) -> bool:
+def _is_one_of(dataset: ImageDataset | CifarDataset | FieldTuples, output: Path) -> bool:
     """Say whether saving there would overwrite an image that is shown."""
     if isinstance(dataset, CifarDataset):
         source = Path(dataset.source)
         return output.exists() and source.resolve() in (output.resolve(), output.resolve().parent)
+    if isinstance(dataset, FieldTuples):
+        return output.exists() and any(output.samefile(shard) for shard in dataset.shards if Path(shard).exists())
     if not output.exists() or not output.resolve().is_relative_to(
         Path(dataset.root).resolve() if dataset.root else "/"
     ):

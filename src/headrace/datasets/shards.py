@@ -103,6 +103,14 @@ class SpanDataset(Dataset[dict[str, Any]]):
         """
         return FieldTuples(self, [self._known(name) for name in fields])
 
+    def is_image(self, field: str) -> bool:
+        """Say whether a field is decoded as an image."""
+        return self._fields.is_image(field)
+
+    def is_integer(self, field: str) -> bool:
+        """Say whether a field is an integer that all samples have, known without reading them."""
+        return field in self._table.numbers and self._fields.is_integer(field)
+
     def where(self, index: int) -> str:
         """Return the shard and the key of a sample, for errors."""
         return self._where(self._row(index))
@@ -210,6 +218,11 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
         """Read these fields of the sample at an index."""
         row = self._dataset._row(index)
         return tuple([self._dataset._value(row, name) for name in self._names])
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the shards, in order."""
+        return self._dataset.shards
 
     def native_source(self) -> Ranges | None:
         """Return the ranges of the images, with the integers beside them."""
