@@ -289,17 +289,6 @@ def kind_of(value: object) -> str:
     return article(type(value).__qualname__)
 
 
-def as_found(value: Any) -> Any:
-    """Return what an error keeps of a value as ``found``: a plain value itself, the `shown` text of any other.
-
-    >>> as_found(3), as_found([3]), as_found(None)
-    (3, '[3]', None)
-
-    `HeadraceError` does so itself.
-    """
-    return value if value is None or isinstance(value, bool | int | float | str) else shown(value)
-
-
 def refused(
     name: str, value: Any, expected: str, cure: str | None = None, kind: type[ArgumentError] = ArgumentError
 ) -> ArgumentError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from headrace import loader
-from headrace.checks import as_found, shown
+from headrace.checks import shown
 from headrace.errors import ArgumentError, ArgumentTypeError, missing
 from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
@@ -85,7 +85,7 @@ class DataLoader(loader.DataLoader[T_co]):
             if value is not None and not isinstance(value, kind):
                 expected = f"a jax {kind.__name__}, or None"
                 what = f"{name} must be {expected}; got {shown(value)}"
-                raise ArgumentTypeError(what, found=as_found(value), expected=expected, cure=CURES[name])
+                raise ArgumentTypeError(what, found=value, expected=expected, cure=CURES[name])
         super().__init__(dataset, *args, **arguments)
         self.device = device
         self.sharding = sharding

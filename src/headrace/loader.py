@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from headrace.checks import as_found
 from headrace.context import seeds
 from headrace.errors import ArgumentError, IterationError
 from headrace.interop.keras_advice import AdvisesKeras
@@ -193,7 +192,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
             if not (open_lock and name in ("sampler", "batch_sampler")):
                 raise ArgumentError(
                     f"{name} attribute should not be set after {type(self).__name__} is initialized",
-                    found=as_found(value),
+                    found=value,
                     expected=f"{name} as an argument of the constructor",
                     cure=f"make another loader, with {name}=",
                 )

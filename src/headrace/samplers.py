@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from headrace.checks import as_found, as_integer, check_weights, flag, integer, positive, row
+from headrace.checks import as_integer, check_weights, flag, integer, positive, row
 from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.interop import torch_state
@@ -551,7 +551,7 @@ def _numbers(weights: Any) -> NDArray[np.float64]:
     if shape is not None and len(shape) != 1:
         raise ArgumentError(
             f"weights should be a 1d sequence but given weights have shape {shape}",
-            found=as_found(weights),
+            found=weights,
             expected="a 1d sequence of numbers",
             cure="give one weight for each index",
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import article, as_found, shown
+from headrace.checks import article, shown
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats
 
@@ -128,7 +128,7 @@ def _checked(values: NDArray[Any], batch: Sequence[Any], field: str) -> NDArray[
                 "as the others need",
                 rows=(0, row),
                 field=field,
-                found=as_found(sample),
+                found=sample,
                 expected=f"a number that {values.dtype} holds exactly",
                 cure="give all samples one dtype",
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.checks import as_found, flag, integer, one_of, shown
+from headrace.checks import flag, integer, one_of, shown
 from headrace.collate.default import (
     Registry,
     collate_arrays,
@@ -194,7 +194,7 @@ def filler(value: Any, dtype: np.dtype[Any], registry: Registry) -> Any:
         raise CollateError(
             f"arrays of {dtype} cannot be padded with {shown(value)}",
             field=registry.field,
-            found=as_found(value),
+            found=value,
             expected=f"a value that {dtype} holds exactly",
             cure="give another value, or convert the arrays",
         )
@@ -228,7 +228,7 @@ def check_value(value: Any) -> None:
             check_value(inner)
     elif value is not None and (isinstance(value, str | bytes) or not isinstance(value, Number)):
         expected = "a number, or a mapping or sequence of numbers and None"
-        raise ArgumentError(f"value must be {expected}; got {shown(value)}", found=as_found(value), expected=expected)
+        raise ArgumentError(f"value must be {expected}; got {shown(value)}", found=value, expected=expected)
 
 
 def check_names(value: Any, sample: Any, place: str) -> None:

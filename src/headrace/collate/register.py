@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import as_found, shown
+from headrace.checks import shown
 from headrace.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def register_collate(kind: type, function: Callable[..., Any]) -> None:
     if not isinstance(kind, type):
         raise ArgumentTypeError(
             f"kind must be a type; got {shown(kind)}",
-            found=as_found(kind),
+            found=kind,
             expected="a type",
             cure="pass the class itself",
         )
@@ -54,7 +54,7 @@ def register_collate(kind: type, function: Callable[..., Any]) -> None:
     if not callable(function):
         raise ArgumentTypeError(
             f"function must be callable; got {shown(function)}",
-            found=as_found(function),
+            found=function,
             expected="callable as function(samples, collate_fn_map=...)",
             cure="pass a function, not its result",
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import as_found, kind_of, shown
+from headrace.checks import kind_of, shown
 from headrace.context.seeds import GLOBALS
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors.base import Executor
@@ -107,11 +107,11 @@ def register(name: str, factory: Factory) -> None:
     if not isinstance(name, str) or not name or name == "auto":
         expected = "a text other than 'auto'"
         what = f"name must be {expected}; got {shown(name)}"
-        raise ArgumentError(what, found=as_found(name), expected=expected, cure="give a short name, such as 'ray'")
+        raise ArgumentError(what, found=name, expected=expected, cure="give a short name, such as 'ray'")
     if not callable(factory):
         raise ArgumentError(
             f"factory must be callable as factory(maker, options); got {shown(factory)}",
-            found=as_found(factory),
+            found=factory,
             expected="callable as factory(maker, options)",
             cure="pass the class or the function that makes the executor",
         )

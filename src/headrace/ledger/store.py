@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import as_found, flag, shown
+from headrace.checks import flag, shown
 from headrace.errors import ArgumentError, ArgumentTypeError, BadFile
 from headrace.ledger.format import MAGIC, Entry, Session, framed, read, records
 
@@ -107,7 +107,7 @@ def open_ledger(ledger: Any, rank: int) -> Ledger | None:
     if not isinstance(ledger, str | os.PathLike):
         expected = "a Ledger, or the path of a folder"
         what = f"ledger must be {expected}; got {shown(ledger)}"
-        raise ArgumentTypeError(what, found=as_found(ledger), expected=expected, cure="pass ledger='folder'")
+        raise ArgumentTypeError(what, found=ledger, expected=expected, cure="pass ledger='folder'")
     if Path(ledger).is_file():
         raise ArgumentError(
             "ledger is a file",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import as_found, check_weights, flag, integer, row
+from headrace.checks import check_weights, flag, integer, row
 from headrace.context.seeds import Purpose, generator
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
@@ -71,7 +71,7 @@ class MixtureSampler(PlannedSampler[int]):
         if not any(self.sizes):
             raise ArgumentError(
                 "all datasets are empty",
-                found=as_found(self.sizes),
+                found=self.sizes,
                 expected="at least one dataset with samples",
                 cure="check the paths of the datasets",
             )
@@ -85,7 +85,7 @@ class MixtureSampler(PlannedSampler[int]):
         if 0 not in self.weights:
             raise ArgumentError(
                 f"weights have no entry for sample 0; the first entry is for {min(given, default=None)}",
-                found=as_found(sorted(self.weights)),
+                found=sorted(self.weights),
                 expected="an entry for sample 0",
                 cure="add the weights that the run begins with, as {0: [...], ...}",
             )
@@ -243,9 +243,7 @@ def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
     found = row("weights", given, expected, kinds="f", dtype=np.float64)
     if len(found) != len(sizes):
         what = f"weights must be {expected}; got {len(found)}"
-        raise ArgumentError(
-            what, found=as_found(found.tolist()), expected=expected, cure="give a weight for each dataset"
-        )
+        raise ArgumentError(what, found=found.tolist(), expected=expected, cure="give a weight for each dataset")
     check_weights(found)
     for number, (weight, size) in enumerate(zip(found.tolist(), sizes, strict=True)):
         if weight and not size:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import as_found, as_integer, integer, kind_of, non_negative, one_of, positive, shown
+from headrace.checks import as_integer, integer, kind_of, non_negative, one_of, positive, shown
 from headrace.datasets.protocol import suits_threads
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.executors import registry
@@ -49,7 +49,7 @@ def prefetch_factor(value: Any, num_workers: int) -> int | None:
     if num_workers == 0:
         raise ArgumentError(
             f"prefetch_factor option could only be specified in multiprocessing; got {shown(value)} with num_workers=0",
-            found=as_found(value),
+            found=value,
             expected="workers that run ahead",
             cure="let num_workers > 0, or leave prefetch_factor None",
         )
@@ -64,7 +64,7 @@ def start_method(context: Any, num_workers: int) -> Any:
         raise ArgumentError(
             "multiprocessing_context can only be used with multi-process loading (num_workers > 0), but got "
             f"num_workers={num_workers}",
-            found=as_found(context),
+            found=context,
             expected="worker processes",
             cure="give num_workers=1 or more, or leave multiprocessing_context None",
         )
@@ -86,7 +86,7 @@ def start_method(context: Any, num_workers: int) -> Any:
         raise ArgumentTypeError(
             "multiprocessing_context option should be a valid context object or a string specifying the start method, "
             f"but got multiprocessing_context={shown(context)}",
-            found=as_found(context),
+            found=context,
             expected="a valid context object or a string specifying the start method",
             cure='give "fork", "spawn" or "forkserver", or what multiprocessing.get_context() returns',
         )
@@ -100,7 +100,7 @@ def check_order(
     if sampler is not None and shuffle:
         raise ArgumentError(
             f"sampler option is mutually exclusive with shuffle; got shuffle={shown(shuffle)} and {kind_of(sampler)}",
-            found=as_found(shuffle),
+            found=shuffle,
             expected="either a sampler, which decides the order, or shuffle=True",
             cure="leave shuffle out, or give a sampler that shuffles",
         )
@@ -123,7 +123,7 @@ def check_order(
     elif batch_size is None and drop_last:
         raise ArgumentError(
             "batch_size=None option disables auto-batching and is mutually exclusive with drop_last",
-            found=as_found(drop_last),
+            found=drop_last,
             expected="drop_last=False, because single samples have no short last batch",
             cure="leave drop_last out, or give a batch_size",
         )
@@ -135,7 +135,7 @@ def check_stream(shuffle: Any, sampler: Any, batch_sampler: Any, on_error: OnErr
         if value is not None:
             raise ArgumentError(
                 f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={shown(value)}",
-                found=as_found(value),
+                found=value,
                 expected=f"unspecified {name} option",
                 cure=f"leave {name} out; an iterable dataset yields its samples in its own order",
             )
@@ -200,7 +200,7 @@ def ranks(rank: Any, world_size: Any) -> tuple[int, int]:
         if world_size is not None:
             raise ArgumentError(
                 f'rank="auto" also sets world_size, but world_size={shown(world_size)} was given',
-                found=as_found(world_size),
+                found=world_size,
                 expected='rank="auto" alone, or two numbers',
                 cure='leave world_size out with rank="auto"',
             )
@@ -266,7 +266,7 @@ def max_errors(value: Any, on_error: OnError) -> int | float | None:
     if on_error == "raise":
         raise ArgumentError(
             f'max_errors={shown(value)} was given, but with on_error="raise" the first error ends the loop',
-            found=as_found(value),
+            found=value,
             expected='on_error="skip" or "replace"',
             cure='pass on_error="skip" or "replace", or leave max_errors out',
         )
@@ -278,7 +278,7 @@ def max_errors(value: Any, on_error: OnError) -> int | float | None:
     expected = "a count (an integer from 0 up) or a fraction of the dataset (a float from 0 up, under 1)"
     raise ArgumentError(
         f"max_errors must be {expected}; got {shown(value)}",
-        found=as_found(value),
+        found=value,
         expected=expected,
         cure="give 0 to allow no bad sample, or None to allow any number",
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from headrace.checks import as_found, integer, kind_of, shown
+from headrace.checks import integer, kind_of, shown
 from headrace.context.current import leave
 from headrace.errors import ArgumentTypeError, IterationError
 from headrace.executors.lifecycle import ForkGuard
@@ -159,7 +159,7 @@ def threadsafe_generator(function: Callable[P, Iterable[T]]) -> Callable[P, Thre
         raise ArgumentTypeError(
             f"threadsafe_generator decorates a function that returns a generator; got {shown(function)}"
             + (", which is asynchronous" if callable(function) else ""),
-            found=as_found(function),
+            found=function,
             expected="a function that returns a generator",
             cure="decorate a function with yield in it"
             + (", and without async" if callable(function) else "; call the decorator without arguments"),
@@ -265,9 +265,7 @@ def _can_iterate(thing: object) -> bool:
 def _not_iterable(name: str, thing: object) -> ArgumentTypeError:
     expected = "an object that can be iterated over"
     what = f"{name} needs {expected}; got {kind_of(thing)}"
-    return ArgumentTypeError(
-        what, found=as_found(thing), expected=expected, cure="pass a generator, a list or a loader"
-    )
+    return ArgumentTypeError(what, found=thing, expected=expected, cure="pass a generator, a list or a loader")
 
 
 def _iterator(iterable: Iterable[T], name: str) -> Iterator[T]:

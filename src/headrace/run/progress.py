@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import as_found, integer, kind_of, shown
+from headrace.checks import integer, kind_of, shown
 from headrace.context import seeds
 from headrace.errors import StateMismatch
 from headrace.interop.generators import can_be_set, draw_seed, set_state, state_of
@@ -166,7 +166,7 @@ class Progress:
             raise StateMismatch(
                 f"the state holds a state of the dataset, but {kind_of(settings.dataset)} has no load_state_dict",
                 ("dataset",),
-                found=as_found(state["dataset"]),
+                found=state["dataset"],
                 expected="a dataset with load_state_dict",
                 cure="load it into a loader of the saved dataset, or pass strict=False to leave it out",
             )
@@ -178,7 +178,7 @@ class Progress:
             raise StateMismatch(
                 f"the state's generator is {shown(state['generator'])}",
                 ("generator",),
-                found=as_found(state["generator"]),
+                found=state["generator"],
                 expected=f"the state of {kind_of(generator)}, which is this loader's generator",
                 cure="recreate the loader with a generator of the class that the state was saved with",
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import as_found, shown
+from headrace.checks import shown
 from headrace.errors import StateMismatch
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def validate(state: Any) -> None:
     if not isinstance(state, dict) or state.get("version") != VERSION or not isinstance(state.get("plan"), dict):
         raise StateMismatch(
             f"the state is {shown(state)}",
-            found=as_found(state),
+            found=state,
             expected=f"a state of version {VERSION}, a dict with a plan",
             cure=CURE,
         )
@@ -74,13 +74,13 @@ def _whole(
         held = f"{where} has {name}={shown(found)}" if where else f"{name} is {shown(found)}"
         missing = "" if name in values else " (it is missing)"
         what = f"the state's {held}{missing}"
-        raise StateMismatch(what, (name,), found=as_found(found), expected=f"an integer {limits}", cure=CURE)
+        raise StateMismatch(what, (name,), found=found, expected=f"an integer {limits}", cure=CURE)
 
 
 def _check(state: Mapping[str, Any], name: str, expected: str, fits: Callable[[Any], bool]) -> None:
     if name in state and not fits(state[name]):
         what = f"the state's {name} is {shown(state[name])}"
-        raise StateMismatch(what, (name,), found=as_found(state[name]), expected=expected, cure=CURE)
+        raise StateMismatch(what, (name,), found=state[name], expected=expected, cure=CURE)
 
 
 def _is_count(value: Any) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headrace.checks import as_found, flag, function, kind_of, one_of, seconds, shown
+from headrace.checks import flag, function, kind_of, one_of, seconds, shown
 from headrace.context import seeds
 from headrace.datasets.protocol import is_iterable
 from headrace.errors import ArgumentError
@@ -168,7 +168,7 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     if seed is not None and generator is not None:
         raise ArgumentError(
             f"seed={shown(seed)} and generator= were both given",
-            found=as_found(seed),
+            found=seed,
             expected="a seed, which fixes all epochs, or a generator, which each epoch draws its seed from",
             cure="leave one of them out",
         )
