@@ -97,6 +97,7 @@ EXACT_TYPES = {
     "image/targets.py": "looks at every sample: exact types of plain values are skipped first, for speed",
     "interop/keys.py": "looks at every index: exact types are the fast path",
     "interop/torch_state.py": "a subclass of Tensor may have behavior of its own",
+    "run/stats.py": "looks at every batch: exact types of plain values are skipped first, for speed",
     "storage/mapped_samples.py": "looks at every array: exact types are the fast path, and a subclass may hold more",
     "testing/transforms.py": "compares results, whose types must agree",
     "torch.py": "a subclass of Tensor may have behavior of its own",

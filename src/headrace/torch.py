@@ -47,7 +47,8 @@ from headrace.checks import article
 from headrace.collate import default as arrays
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.default import name_of
-from headrace.collate.exact import check_unmasked, numbers
+from headrace.collate.exact import check_unmasked, numbers, of_one_type
+from headrace.collate.register import registered
 from headrace.context import seeds
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats
@@ -103,11 +104,8 @@ def default_collate(
     error, and a key that only some of them have is an error, where torch drops it. Raises as
     `headrace.default_collate` does; the errors are RuntimeError and TypeError, as in torch.
     """
-    # What others have put into torch's registry stands there to be used; its own functions are replaced by ours.
-    theirs = {kind: f for kind, f in torchs.default_collate_fn_map.items() if f.__module__ != torchs.__name__}
-    given = {**theirs, **(collate_fn_map or {})}
-    own = {**given, **{kind: f for kind, f in _functions.items() if kind not in given}}
-    return arrays.default_collate(samples, empty=empty, collate_fn_map=own)
+    found = _functions(collate_fn_map or {}, torchs.default_collate_fn_map, registered())
+    return arrays.collated(samples, found, empty)
 
 
 def default_convert(data: Any) -> Any:
@@ -122,6 +120,8 @@ def default_convert(data: Any) -> Any:
 
 
 def _converted(data: Any, place: tuple[Any, ...]) -> Any:
+    if type(data) in _AS_THEY_ARE:
+        return data
     if isinstance(data, np.ndarray | np.generic) and floats.is_bfloat16(data.dtype):
         return _tensor(np.asarray(data))
     if isinstance(data, Mapping):
@@ -132,6 +132,9 @@ def _converted(data: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(data, np.ndarray) and not data.dtype.isnative:
         return _held(data, arrays.field_of(place))
     return torch.utils.data.default_convert(data)
+
+
+_AS_THEY_ARE = frozenset({torch.Tensor, int, float, bool, str, bytes})
 
 
 def as_tensors(batch: Any) -> Any:
@@ -368,6 +371,12 @@ class _Piped(IterableDataset[Any]):
 
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     first = batch[0]
+    empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
+    if set(map(type, batch)) == {torch.Tensor} and first.is_cpu and len({tensor.dtype for tensor in batch}) == 1:
+        try:
+            return _stacked(batch, empty)
+        except (RuntimeError, TypeError):
+            pass  # why they cannot be stacked in lent memory is found out below
     field = _field(collate_fn_map)
     for row, tensor in enumerate(batch):
         if not isinstance(tensor, torch.Tensor):
@@ -401,25 +410,44 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
             expected=str(list(shapes[0])),
             cure="give them one shape (Resize, a crop, padding), or pass a collate_fn",
         )
-    plain = all(type(tensor) is torch.Tensor for tensor in batch) and first.device.type == "cpu" and first.numel()
-    if not plain or any(tensor.requires_grad for tensor in batch):
-        try:
-            return torch.stack(tuple(batch))
-        except (RuntimeError, TypeError) as error:
-            raise CollateError(
-                f"tensors cannot be stacked: {error}",
-                field=field,
-                expected="tensors that torch.stack accepts",
-                cure="give all samples tensors of one kind on one device, or pass a collate_fn",
-            ) from error
-    dtype = first.dtype
-    mixed = any(tensor.dtype != dtype for tensor in batch)
-    if mixed:
+    plain = all(type(tensor) is torch.Tensor and not tensor.requires_grad for tensor in batch) and first.is_cpu
+    if plain and any(tensor.dtype != first.dtype for tensor in batch):
         dtype = _promoted(batch, field)
-    empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
-    nbytes = len(batch) * first.numel() * dtype.itemsize
-    out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(dtype).reshape(len(batch), *first.shape)
-    return torch.stack(tuple(tensor.to(dtype) for tensor in batch), out=out)
+        return _stacked([tensor.to(dtype) for tensor in batch], empty)
+    try:
+        return torch.stack(tuple(batch))
+    except (RuntimeError, TypeError) as error:
+        raise CollateError(
+            f"tensors cannot be stacked: {error}",
+            field=field,
+            expected="tensors that torch.stack accepts",
+            cure="give all samples tensors of one kind on one device, or pass a collate_fn",
+        ) from error
+
+
+def _stacked(batch: Sequence[torch.Tensor], empty: Empty) -> torch.Tensor:
+    """Stack tensors of one dtype in lent memory; raises RuntimeError for those that must not share it."""
+    first = batch[0]
+    nbytes = len(batch) * first.nbytes
+    if nbytes < SMALLEST:
+        made = torch.stack(batch)
+        if made.is_nested or made.layout is not torch.strided:
+            raise RuntimeError("nested and sparse tensors have a layout of their own")
+        return made
+    shape, dtype = (len(batch), *first.shape), _DTYPES.get(first.dtype)
+    if dtype is not None:
+        out = torch.from_numpy(empty(shape, dtype))
+    else:
+        out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(first.dtype).reshape(shape)
+    return torch.stack(batch, out=out)
+
+
+SMALLEST = 4096
+"""Bytes; smaller batches of tensors are made in memory of torch's own, in less time than it takes to lend some."""
+
+_DTYPES = {torch.from_numpy(np.empty(0, code)).dtype: np.dtype(code) for code in "?bhilqefdFDB"}
+"""Those of torch's dtypes that NumPy has."""
+_KNOWN = frozenset(_DTYPES.values())
 
 
 def _promoted(batch: Sequence[torch.Tensor], field: str) -> torch.dtype:
@@ -477,31 +505,10 @@ def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = N
     return _held(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map), field)
 
 
-def _scalars(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    if len(set(map(type, batch))) == 1 and not floats.is_bfloat16(batch[0].dtype):
-        try:
-            return torch.as_tensor(batch)
-        except (TypeError, ValueError, RuntimeError):
-            pass  # what is the matter with it is said below
-    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
-
-
-def _floats(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    if set(map(type, batch)) == {float}:
-        return torch.tensor(batch, dtype=torch.float64)
-    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
-
-
-def _complexes(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
-
-
-def _integers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    if set(map(type, batch)) == {int}:
-        try:
-            return torch.tensor(batch)
-        except (RuntimeError, OverflowError, ValueError):
-            pass  # beyond int64
+def _numbers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
+    values = of_one_type(batch)
+    if values is not None and values.dtype in _KNOWN:
+        return torch.from_numpy(values)
     return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
@@ -527,15 +534,19 @@ def _held(array: Any, field: str) -> torch.Tensor:
         ) from error
 
 
-_functions: arrays.Functions = {
-    torch.Tensor: _tensors,
-    np.ndarray: _arrays,
-    np.str_: arrays.default_collate_fn_map[str],
-    np.bytes_: arrays.default_collate_fn_map[bytes],
-    np.generic: _scalars,
-    complex: _complexes,
-    float: _floats,
-    int: _integers,
-    str: arrays.default_collate_fn_map[str],
-    bytes: arrays.default_collate_fn_map[bytes],
-}
+# What others have put into torch's registry is used as it is; its own functions are replaced by ours.
+_functions = arrays.Merged(
+    {
+        torch.Tensor: _tensors,
+        np.ndarray: _arrays,
+        np.str_: arrays.default_collate_fn_map[str],
+        np.bytes_: arrays.default_collate_fn_map[bytes],
+        np.generic: _numbers,
+        complex: _numbers,
+        float: _numbers,
+        int: _numbers,
+        str: arrays.default_collate_fn_map[str],
+        bytes: arrays.default_collate_fn_map[bytes],
+    },
+    without=lambda function: function.__module__ == torchs.__name__,
+)

@@ -122,8 +122,8 @@ def test_whatever_turns_into_an_array_is_stacked() -> None:
     assert default_collate([Tensor(), Tensor()]).shape == (2, 3)
 
 
-def test_rows_are_written_into_lent_memory() -> None:
-    """Ask for the memory of every array of the batch."""
+def test_arrays_are_written_into_lent_memory() -> None:
+    """Ask for the memory of every column of arrays; a column of numbers is made in one call, in memory of its own."""
     lent: list[np.ndarray] = []
 
     def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -131,7 +131,8 @@ def test_rows_are_written_into_lent_memory() -> None:
         return lent[-1]
 
     batch = default_collate([(np.zeros((2, 2)), 1), (np.ones((2, 2)), 2)], empty=empty)
-    assert [array is column for array, column in zip(lent, batch, strict=True)] == [True, True]
+    assert len(lent) == 1
+    assert lent[0] is batch[0]
 
 
 @pytest.mark.parametrize(

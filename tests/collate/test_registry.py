@@ -23,7 +23,7 @@ Point = namedtuple("Point", "x y")
 @dataclass
 class Box:
     corner: np.ndarray
-    label: int
+    label: Any
 
 
 class SmallBox(Box):
@@ -162,7 +162,7 @@ def test_lent_memory_reaches_through_ones_own_functions() -> None:
         lent.append(np.empty(shape, dtype))
         return lent[-1]
 
-    batch = default_collate([(Box(np.zeros(3), 1),)] * 2, empty=empty, collate_fn_map={Box: boxes})
+    batch = default_collate([(Box(np.zeros(3), np.ones(2)),)] * 2, empty=empty, collate_fn_map={Box: boxes})
     assert batch[0].corner is lent[0]
     assert batch[0].label is lent[1]
 

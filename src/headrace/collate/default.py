@@ -10,19 +10,20 @@ The function for a leaf is looked up by type, in a mapping that users can extend
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.checks import article
 from headrace.collate.containers import like_mapping, like_sequence
-from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
+from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers, of_one_type
 from headrace.collate.register import registered
 from headrace.collate.row_writer import column_of
 from headrace.errors import CollateError, CollateTypeError
-from headrace.storage.mapped_samples import in_memory, write_row
+from headrace.storage.mapped_samples import in_memory, mapped_file, write_row
 
 if TYPE_CHECKING:
     from headrace.context.memory import Empty
@@ -73,12 +74,14 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     digits. Raises `CollateTypeError` for types that cannot be in a batch: None, arrays of Python objects, masked arrays
     and others. The message says where in the sample: ``sample['meta']['v']``.
     """
-    functions: Functions = default_collate_fn_map
-    if collate_fn_map or registered():
-        functions = dict(collate_fn_map or {})
-        for others in (registered(), default_collate_fn_map):  # looked up in this order
-            functions |= {key: function for key, function in others.items() if key not in functions}
-    return _collate(samples, Registry(functions, empty))
+    return collated(samples, _by_default(collate_fn_map or {}, registered()), empty)
+
+
+def collated(samples: Sequence[Any], found: Found, empty: Empty = np.empty) -> Any:
+    """Make one batch from samples with the functions of `Merged`."""
+    registry = Registry(found.functions, empty)
+    registry.plain = found.plain
+    return _collate(samples, registry)
 
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
@@ -98,20 +101,66 @@ def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) ->
     return _collate(batch, _registry(collate_fn_map))
 
 
+class Found(NamedTuple):
+    """The functions for a batch, and whether none of them is for plain tuples, lists or dicts."""
+
+    functions: Functions
+    plain: bool
+
+
+class Merged:
+    """The functions of several mappings in one, those of the first before the others; put together once.
+
+    ``without`` says which functions of the mappings are left out.
+
+    >>> merged = Merged()
+    >>> found = merged({int: sum}, {int: max, str: min})
+    >>> found.functions[int] is sum, found.plain, merged({int: sum}, {int: max, str: min}) is found
+    (True, True, True)
+    """
+
+    __slots__ = ("_base", "_last", "_without")
+
+    def __init__(self, base: Functions | None = None, without: Callable[[CollateFn], bool] | None = None) -> None:
+        self._base = base or {}
+        self._without = without
+        self._last: tuple[Any, Found] | None = None
+
+    def __call__(self, *mappings: Mapping[Any, CollateFn]) -> Found:
+        """Return the functions of these mappings, and then of the base; again, if they are as they were."""
+        items = [tuple(mapping.items()) for mapping in mappings]
+        last = self._last  # read once: other threads may set it meanwhile
+        if last is not None and last[0] == items:
+            return last[1]
+        functions: dict[Any, CollateFn] = {}
+        for key, function in chain.from_iterable(items):
+            if self._without is None or not self._without(function):
+                functions.setdefault(key, function)
+        for key, function in self._base.items():
+            functions.setdefault(key, function)
+        containers: tuple[Any, ...] = ((), [], {})
+        plain = not any(isinstance(container, types) for types in functions for container in containers)
+        self._last = items, Found(functions, plain)
+        return self._last[1]
+
+
 class Registry(dict[Any, CollateFn]):
     """The functions for one batch, by type, with the memory to use and the current place in the sample."""
 
-    __slots__ = ("empty", "place")
+    __slots__ = ("empty", "place", "plain")
 
     def __init__(self, functions: Functions, empty: Empty = np.empty) -> None:
         super().__init__(functions)
         self.empty = empty
         self.place: tuple[Any, ...] = ()
+        self.plain = False
+        """Whether plain containers are known to have no function."""
 
     def find(self, sample: Any) -> CollateFn | None:
         """Return the function for a sample: by its exact type, then by the first matching key."""
-        function = self.get(type(sample))
-        if function is None:
+        kind = type(sample)
+        function = self.get(kind)
+        if function is None and not (self.plain and kind in _CONTAINERS):
             function = next((function for types, function in self.items() if isinstance(sample, types)), None)
         return function
 
@@ -128,6 +177,10 @@ def field_of(place: tuple[Any, ...]) -> str:
     ("sample['meta'][0]", '')
     """
     return f"sample{''.join(f'[{key!r}]' for key in place)}" if place else ""
+
+
+_SEQUENCES = frozenset({tuple, list})
+_CONTAINERS = _SEQUENCES | {dict}
 
 
 def _registry(functions: Functions | None) -> Registry:
@@ -201,6 +254,10 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
     registry = _registry(collate_fn_map)
     first = batch[0]
     shape, dtype = first.shape, first.dtype
+    if shape and _alike(batch) and not dtype.hasobject:
+        stacked = registry.empty((len(batch), *shape), dtype)
+        np.concatenate(batch, out=stacked.reshape(len(batch) * shape[0], *shape[1:]))
+        return stacked
     mixed = False
     for row, array in enumerate(batch):
         if not isinstance(array, np.ndarray) or array.shape != shape:
@@ -235,12 +292,20 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
     return stacked
 
 
+def _alike(arrays: Sequence[Any]) -> bool:
+    """Say whether these are plain arrays of one shape and dtype, none of them in a mapped file."""
+    first = arrays[0]
+    return (
+        set(map(type, arrays)) == {np.ndarray}
+        and len({array.shape for array in arrays}) == 1
+        and all(array.dtype == first.dtype for array in arrays)
+        and all(mapped_file(base) is None for base in {id(array.base): array.base for array in arrays}.values())
+    )
+
+
 def _numbers(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> npt.NDArray[Any]:
-    registry = _registry(collate_fn_map)
-    values = numbers(batch, registry.field)
-    column = registry.empty(values.shape, values.dtype)
-    column[...] = values
-    return column
+    values = of_one_type(batch)
+    return numbers(batch, _registry(collate_fn_map).field) if values is None else values
 
 
 def _text(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Sequence[Any]:  # noqa: ARG001
@@ -260,12 +325,16 @@ default_collate_fn_map: Functions = MappingProxyType(
 )
 """The functions of `default_collate`, by type of leaf; read-only."""
 
+_by_default = Merged(default_collate_fn_map)
+
 
 def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
     first, place = samples[0], registry.place
+    keys = first.keys()
     for row, sample in enumerate(samples):
-        if not isinstance(sample, Mapping) or sample.keys() != first.keys():
-            found = list(sample) if isinstance(sample, Mapping) else name_of(sample)
+        mapping = type(sample) is dict or isinstance(sample, Mapping)  # the second takes ten times as long
+        if not mapping or sample.keys() != keys:
+            found = list(sample) if mapping else name_of(sample)
             raise CollateError(
                 f"samples 0 and {row} of the batch differ in their keys: {list(first)} and {found}",
                 rows=(0, row),
@@ -285,17 +354,18 @@ def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:
 def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
     """Collate sequences of one length, item by item."""
     first, place = samples[0], registry.place
-    for row, sample in enumerate(samples):
-        if not isinstance(sample, Sequence) or len(sample) != len(first):
-            found = len(sample) if isinstance(sample, Sequence) else name_of(sample)
-            raise CollateError(
-                f"samples 0 and {row} of the batch differ in length: {len(first)} and {found}",
-                rows=(0, row),
-                field=registry.field,
-                found=found,
-                expected=str(len(first)),
-                cure="pad them to one length (PaddedCollate), or pass a collate_fn",
-            )
+    if not set(map(type, samples)) <= _SEQUENCES or set(map(len, samples)) != {len(first)}:
+        for row, sample in enumerate(samples):
+            if not isinstance(sample, Sequence) or len(sample) != len(first):
+                found = len(sample) if isinstance(sample, Sequence) else name_of(sample)
+                raise CollateError(
+                    f"samples 0 and {row} of the batch differ in length: {len(first)} and {found}",
+                    rows=(0, row),
+                    field=registry.field,
+                    found=found,
+                    expected=str(len(first)),
+                    cure="pad them to one length (PaddedCollate), or pass a collate_fn",
+                )
     columns = []
     for index, column in enumerate(zip(*samples, strict=True)):
         registry.place = (*place, index)

@@ -32,7 +32,7 @@ def numbers(batch: Sequence[Any], field: str) -> NDArray[Any]:
     Raises `CollateError` if no dtype holds them all, and `CollateTypeError` for values that are not numbers.
     """
     try:
-        values = np.asarray(batch)
+        values = np.array(batch)
     except (ValueError, TypeError, OverflowError):  # numbers mixed with arrays or lists
         values = np.empty(0, object)
     kind = floats.kind(values.dtype)
@@ -51,6 +51,22 @@ def numbers(batch: Sequence[Any], field: str) -> NDArray[Any]:
     if kind == "V" and values.dtype.names and all(getattr(sample, "dtype", None) == values.dtype for sample in batch):
         return values
     raise _no_numbers(batch, field)
+
+
+def of_one_type(batch: Sequence[Any]) -> NDArray[Any] | None:
+    """Return an array of numbers of one type, which is quick; None for others, and for integers beyond int64."""
+    if len(kinds := set(map(type, batch))) != 1:
+        return None
+    dtype: np.dtype[Any] | None = _DTYPES.get(kinds.pop())
+    if dtype is None and (not isinstance(batch[0], np.generic) or (dtype := batch[0].dtype).kind not in NUMBERS):
+        return None
+    try:
+        return np.fromiter(batch, dtype, len(batch))
+    except OverflowError:
+        return None
+
+
+_DTYPES: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, float, complex)} | {int: np.dtype("i8")}
 
 
 def integers(least: int, most: int, field: str) -> np.dtype[Any]:

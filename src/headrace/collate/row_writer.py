@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.context.timing import timed
 from headrace.storage.mapped_samples import in_memory, write_row
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class RowWriter:
         self._empty = empty
         self._columns: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
 
+    @property
+    def writes(self) -> bool:
+        """Whether there are columns to write to: after the first sample, which defines them, that is settled."""
+        return bool(self._columns)
+
     def write(self, row: int, sample: Any) -> Any:
         """Return the sample with its larger arrays replaced by their rows of the batch."""
         return self._write(row, sample, ())
@@ -71,7 +77,8 @@ class RowWriter:
         column = self._columns.get(place)
         if column is None or column.shape[1:] != array.shape or column.dtype != array.dtype:
             return in_memory(array)
-        write_row(column, row, array)
+        with timed("collate"):
+            write_row(column, row, array)
         written: WrittenRow = column[row].view(WrittenRow)
         written.column, written.row = column, row
         return written

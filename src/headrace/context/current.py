@@ -51,6 +51,10 @@ put = _variable.set
 """Let this thread work on something else; returns a token for `setting`."""
 
 
+reset = _variable.reset
+"""Let this thread work on what it worked on before, by the token of `put`."""
+
+
 class setting:  # noqa: N801  a context manager, named as its subclasses are
     """Gives this thread its last context back at the end of a block; a subclass says what changes at the beginning."""
 
@@ -58,7 +62,7 @@ class setting:  # noqa: N801  a context manager, named as its subclasses are
     _token: Token[Context]
 
     def __exit__(self, *_: object) -> None:
-        _variable.reset(self._token)
+        reset(self._token)
 
 
 def leave() -> None:

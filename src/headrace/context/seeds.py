@@ -26,8 +26,11 @@ from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from contextvars import Token
 
     from numpy.typing import NDArray
+
+    from headrace.context.memory import Recycler
 
 Key = tuple[int, int]
 """Philox's 128-bit key, as two words."""
@@ -75,7 +78,11 @@ def generator(key: Key, purpose: Purpose, epoch: int, position: int) -> np.rando
 
 @dataclass(slots=True)
 class Here:
-    """Where in the data this thread is working; `rng` reads it, the maker moves it from sample to sample."""
+    """Where in the data this thread is working; `rng` reads it, the maker moves it from sample to sample.
+
+    Setting ``position`` or ``reading`` is enough to go to another sample, and costs next to nothing: what belongs to a
+    sample, such as its generator, is looked at when it is asked for.
+    """
 
     key: Key = (0, 0)
     epoch: int = 0
@@ -93,14 +100,23 @@ class Here:
     begun: Sequence[np.random.Generator] | None = None
     """The generators of those samples, where numbers were drawn from them before that call."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
+    _owner: int = field(default=-1, repr=False)
+    """Which sample, and whether it is being read, ``_generator`` and ``skipped`` belong to."""
 
     def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
-        """Go to another sample, whose generator is made if and when something asks for it, unless it has ``begun``."""
+        """Go to a sample, or to the same one again; its generator is made when asked for, unless it has ``begun``."""
         self.position = position
         self.collating = self.alone = False
         self.skipped = 0
         self.reading = reading
         self._generator = begun
+        self._owner = 2 * position + reading
+
+    def _arrive(self) -> None:
+        """Forget what belongs to another sample."""
+        owner = 2 * self.position + self.reading
+        if owner != self._owner:
+            self._owner, self._generator, self.skipped = owner, None, 0
 
     @property
     def traced(self) -> bool:
@@ -113,7 +129,8 @@ class Here:
         return None
 
     def generator(self) -> np.random.Generator:
-        """Return the generator of the sample at hand: the same object until the next `move`."""
+        """Return the generator of the sample at hand: the same object until the next one."""
+        self._arrive()
         if self._generator is None:
             purpose = Purpose.STREAM if self.reading else Purpose.SAMPLE
             self._generator = generator(self.key, purpose, self.epoch, self.position)
@@ -123,10 +140,15 @@ class Here:
 
     def skip(self, count: int) -> None:
         """Let the sample's generator continue after the numbers that the native extension has drawn."""
+        self._arrive()
         if self._generator is None:
             self.skipped += count
         else:
             self._generator.random(count)
+
+
+POSITION: Any = vars(Here)["position"]
+"""Where a place keeps its position, for subclasses that do something each time it is set."""
 
 
 def inside() -> Here | None:
@@ -153,10 +175,15 @@ class at(setting):  # noqa: N801  a context manager, named for how it reads
         self._seconds = seconds
 
     def __enter__(self) -> Here:
-        now = current()
-        seconds = now.seconds if self._seconds is None else self._seconds
-        self._token = put(Context(self._here, seconds, now.recycler, now.share, now.worker, now.generator))
+        self._token = enter(self._here, self._seconds)
         return self._here
+
+
+def enter(here: Here, seconds: dict[str, float] | None, recycler: Recycler | None = None) -> Token[Context]:
+    """Begin what `at` is a block of, and lend memory from a recycler, if there is one; `current.reset` ends it."""
+    now = current()
+    seconds = now.seconds if seconds is None else seconds
+    return put(Context(here, seconds, recycler or now.recycler, now.share, now.worker, now.generator))
 
 
 def rng() -> np.random.Generator:

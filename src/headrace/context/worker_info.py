@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from headrace.interop import torch_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,20 @@ def set_current(info: WorkerInfo) -> None:
     tell_torch()
 
 
-@contextmanager
-def serving(number: int, count: int, dataset: Any) -> Iterator[None]:
+def serving(number: int, count: int, dataset: Any) -> AbstractContextManager[None]:
     """For the length of a block, be worker ``number`` of ``count``: for reading a copy of a stream in another's stead.
 
     A run may resume with another number of workers; a stream shards itself by the number that it began with.
     """
     same = count == 1 if _current is None else (_current.id, _current.num_workers) == (number, count)
-    if same:
-        yield
-        return
+    return _itself if same else _serving(number, count, dataset)
+
+
+_itself = nullcontext()
+
+
+@contextmanager
+def _serving(number: int, count: int, dataset: Any) -> Iterator[None]:
     theirs = torch_state.worker_module()
     told = getattr(theirs, "_worker_info", None)
     info = WorkerInfo(number, count, 0 if _current is None else _current.seed, dataset)

@@ -212,6 +212,15 @@ def unmapped(dataset: Iterable[Any]) -> tuple[Iterable[Any], Callable[[Any], Any
     return stages() if callable(stages) else (dataset, None)
 
 
+def in_memory(dataset: Any) -> bool:
+    """Say whether samples are there already: in a list, a range, an array or the like, whose own indexing gives them.
+
+    >>> in_memory([1, 2]), in_memory(range(2)), in_memory(object())
+    (True, True, False)
+    """
+    return getattr(type(dataset), "__getitem__", None) in _BUILT_IN
+
+
 def suits_threads(dataset: Any, *, collates: bool = False) -> bool:
     """Say whether reading a dataset on several threads at once is worth it, and what its user expects.
 
@@ -223,7 +232,7 @@ def suits_threads(dataset: Any, *, collates: bool = False) -> bool:
     >>> suits_threads([1, 2]), suits_threads([1, 2], collates=True), suits_threads(ArrayDataset([1, 2]).map(abs))
     (True, False, True)
     """
-    if getattr(type(dataset), "__getitem__", None) in _BUILT_IN:
+    if in_memory(dataset):
         return not collates
     if is_iterable(dataset) and not hasattr(dataset, "suits_threads"):
         return not _is_stream(dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from headrace.context.memory import Recycler, recycling
+from headrace.context.memory import Recycler
 from headrace.context.seeds import GLOBALS, Here
 from headrace.executors.base import SCRATCH
 from headrace.executors.lifecycle import closed_while_reading, submitted_after_closing
@@ -48,8 +48,9 @@ class Inline:
             work = self._works.popleft()
         except IndexError:  # another thread has closed it meanwhile
             raise closed_while_reading() from None
-        with recycling(self._scratch):
-            return self._maker.make(work, here=self._here, empty=self._batches.empty, seeding=self._seeding)
+        return self._maker.make(
+            work, here=self._here, empty=self._batches.empty, seeding=self._seeding, scratch=self._scratch
+        )
 
     def close(self) -> None:
         """Forget what was submitted."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
-from headrace.context.timing import timed, timed_rest
+from headrace.context.current import reset
+from headrace.context.timing import timed_rest
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from headrace.collate.default import Collate
-    from headrace.context.memory import Empty
+    from headrace.context.memory import Empty, Recycler
     from headrace.context.timing import Seconds
     from headrace.datasets.in_flight import InFlightBatch
 
@@ -82,34 +83,42 @@ class Maker:
         empty: Empty = np.empty,
         stop: Stop | None = None,
         seeding: Collection[str] = (),
+        scratch: Recycler | None = None,
     ) -> Outcome:
         """Make a work's batch; never raises: an error of any kind becomes the outcome.
 
         ``here`` is where the caller may watch the position move; ``seeding`` names the global generators that no other
-        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does.
+        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does. ``scratch`` lends
+        memory for the steps on the way to a sample.
         """
         here = here or seeds.Here()
         here.key, here.epoch = work.seed, work.epoch
         here.move(work.start)
         began = perf_counter()
+        own_state = work.replica is not None or work.dataset_copy is not None
+        seconds: Seconds = {}
+        token = seeds.enter(here, seconds, scratch)
+        survived = page_faults.survive(on=True)
         try:
-            seconds: Seconds = {}
-            with seeds.at(here, seconds), page_faults.surviving():
+            if own_state:
                 self._restore(work)
-                if isinstance(self.source, Batched) or not seeding:
-                    batch, bad = self._make(work, here, empty, stop)
-                else:
-                    with seeds.seeded(work.seed, work.epoch, work.start, seeding):
-                        batch, bad = self._make(work, here, empty, stop)
-                stream = self._kept(work)
-                page_faults.check_faults("the batch")
-            seconds["other"] = max(0.0, perf_counter() - began - sum(seconds.values()))
+            if isinstance(self.source, Batched) or not seeding:
+                batch, bad = self._make(work, here, seconds, empty, stop)
+            else:
+                with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+                    batch, bad = self._make(work, here, seconds, empty, stop)
+            stream = self._kept(work) if own_state else None
+            page_faults.check_faults("the batch")
+            seconds["other"] = _rest(seconds, began)
             return Done(work.step, batch, bad, seconds, stream)
         except _Exhausted:
             return Ended(work.step, self._kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
             return self._failed(error, work, here)
+        finally:
+            page_faults.survive(on=survived)
+            reset(token)
 
     def _restore(self, work: Work) -> None:
         """Give the dataset the state of its own that a work has: before random numbers are seeded for the batch."""
@@ -180,13 +189,14 @@ class Maker:
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
         try:
-            with timed("collate"):
-                batch = self.collate(samples, empty=empty)
-                return batch if self.writes_rows else parts_in_memory(batch)
+            batch = self.collate(samples, empty=empty)
+            return batch if self.writes_rows else parts_in_memory(batch)
         except StopIteration as error:
             raise _unending(error, "collate_fn") from error
 
-    def _make(self, work: Work, here: seeds.Here, empty: Empty, stop: Stop | None) -> tuple[Any, tuple[BadSample, ...]]:
+    def _make(
+        self, work: Work, here: seeds.Here, seconds: Seconds, empty: Empty, stop: Stop | None
+    ) -> tuple[Any, tuple[BadSample, ...]]:
         if isinstance(self.source, Batched):
             with timed_rest("read"):
                 batch = self.source.read(work.keys, empty=empty)
@@ -194,34 +204,39 @@ class Maker:
         writer = RowWriter(work.rows, empty) if self.writes_rows and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):
             assert work.replica is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
+            began = perf_counter()
             with worker_info.serving(work.replica.number, work.replica.count, self.source.dataset):
                 samples, bad = self._stream(self.source, work.replica, work, here, stop, writer)
+            seconds["read"] = _rest(seconds, began)
         else:
             samples, bad = self._samples(self.source, work, here, stop, writer)
         if self.on_error == "skip":
             return samples, tuple(bad)
         here.collating = True
-        return self.join(samples, empty=empty), tuple(bad)
+        began = perf_counter()
+        batch = self.join(samples, empty=empty)
+        seconds["collate"] = seconds.get("collate", 0.0) + perf_counter() - began
+        return batch, tuple(bad)
 
     def _samples(
         self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writer: RowWriter | None
     ) -> tuple[Sequence[Any], list[BadSample]]:
         source.maps.look(work.epoch)
-        if source.reads_many:
-            try:
-                return source.read_many(work.keys, arrays=not self.writes_rows), []
-            except Exception:
-                if self.on_error == "raise":
-                    raise
-                # One of them is bad: read them one by one to learn which.
+        if source.reads_many and (found := self._at_once(source, work, here)) is not None:
+            return found, []
         samples: list[Any] = []
         bad: list[BadSample] = []
+        read, maps = source.read, source.maps
+        arrays = writer is None
+        settles = arrays or bool(maps.files)
         for position, key in enumerate(work.keys, work.start):
             if stop is not None:
                 stop.check()
-            here.move(position)
+            here.position = position
             try:
-                sample = source.maps.settle(source.read(key), key, arrays=writer is None)
+                sample = read(key)
+                if (fault := page_faults.take()) or settles:
+                    sample = maps.settle(sample, key, fault, arrays=arrays)
             except MissingDependency:
                 raise  # no fault of the sample's: every one that needs the library would be passed over
             except Exception as error:
@@ -232,11 +247,24 @@ class Maker:
                     continue
                 sample = self._replacement(source, work, here, bad[-1])
             if writer is not None:
-                with timed("collate"):
-                    sample = writer.write(len(samples), sample)
+                sample = writer.write(len(samples), sample)
+                if not writer.writes:
+                    writer = None
             samples.append(sample)
-        source.maps.check(*work.keys[-1:])
+        maps.check(*work.keys[-1:])
         return samples, bad
+
+    def _at_once(self, source: Indexed, work: Work, here: seeds.Here) -> list[Any] | None:
+        """Read all samples in one call; None where one is bad, and they are read one by one to learn which."""
+        try:
+            samples = source.read_many(work.keys, arrays=not self.writes_rows)
+        except Exception:
+            if self.on_error == "raise" and not source.in_memory:
+                raise
+            return None
+        if source.in_memory:
+            here.position += len(samples) - 1  # for what collate draws, as one by one
+        return samples
 
     def _stream(
         self,
@@ -249,31 +277,38 @@ class Maker:
     ) -> tuple[Sequence[Any], list[BadSample]]:
         samples: list[Any] = []
         bad: list[BadSample] = []
-        stream = source.read(replica)
-        source.maps.look(work.epoch)
-        for row in range(replica.size):
+        stream, function, maps = source.read(replica), source.function, source.maps
+        maps.look(work.epoch)
+        arrays = writer is None
+        settles = arrays or bool(maps.files)
+        for position in range(work.start, work.start + replica.size * replica.count, replica.count):
             if stop is not None:
                 stop.check()
-            here.move(work.start + row * replica.count, reading=True)
+            here.position, here.reading = position, True
             try:
-                source.maps.check(replica.start + row)
-                with timed("read"):
-                    sample = next(stream, _END)
+                if maps.files:
+                    maps.check(replica.start + len(samples) + len(bad))
+                sample = next(stream, _END)
                 if sample is _END:
                     source.end(replica)
                     break
-                here.move(here.position)
-                sample = source.maps.settle(source.finished(sample), replica.start + row, arrays=writer is None)
+                here.reading = False
+                if function is not None:
+                    sample = function(sample)
+                if (fault := page_faults.take()) or settles:
+                    row = replica.start + len(samples) + len(bad)
+                    sample = maps.settle(sample, row, fault, arrays=arrays)
             except Exception as error:
                 if self.on_error == "raise":
                     raise
-                bad.append(BadSample(replica.start + row, None, _told(error)))
+                bad.append(BadSample(replica.start + len(samples) + len(bad), None, _told(error)))
                 continue
             if writer is not None:
-                with timed("collate"):
-                    sample = writer.write(len(samples), sample)
+                sample = writer.write(len(samples), sample)
+                if not writer.writes:
+                    writer = None
             samples.append(sample)
-        source.maps.check(replica.start + len(samples))
+        maps.check(replica.start + len(samples))
         if source.is_short(len(samples) + len(bad), replica):
             raise _Exhausted
         return samples, bad
@@ -317,6 +352,11 @@ class Maker:
     def _sample(self, source: Source, work: Work, row: int) -> str:
         where = None if isinstance(source, Streamed) else source.where(work.keys[row])
         return f"{work.name(row)} ({where})" if where else work.name(row)
+
+
+def _rest(seconds: Seconds, began: float) -> float:
+    """Return the seconds that have passed and are not counted under any stage yet."""
+    return max(0.0, perf_counter() - began - sum(seconds.values()))
 
 
 def _told(error: BaseException) -> str:

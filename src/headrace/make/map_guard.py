@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.interop import torch_state
 from headrace.storage import mapped_samples
-from headrace.storage.page_faults import check_faults
+from headrace.storage.page_faults import take, unread
 
 if TYPE_CHECKING:
     from headrace.storage.mapped_samples import MappedFile
@@ -23,11 +23,11 @@ class MapGuard:
     `settle` then raises.
     """
 
-    __slots__ = ("_dataset", "_epoch", "_files", "_looks")
+    __slots__ = ("_dataset", "_epoch", "_looks", "files")
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        self._files: list[MappedFile] = []
+        self.files: list[MappedFile] = []
         self._epoch, self._looks = -1, 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -39,19 +39,21 @@ class MapGuard:
             self._epoch, self._looks = epoch, 0
         if self._looks < LOOKS:
             self._looks += 1
-            self._files = mapped_samples.files_of(self._dataset)
+            self.files = mapped_samples.files_of(self._dataset)
 
     def check(self, *keys: Any) -> None:
         """Raise `BadFile` if one of the files was cut short; the first key is that of the sample at hand."""
-        if self._files and keys:
-            mapped_samples.check(self._files, f"sample {str(keys[0])[:40]}")
+        if self.files and keys:
+            mapped_samples.check(self.files, f"sample {str(keys[0])[:40]}")
 
-    def settle(self, sample: Any, key: Any, *, arrays: bool = True) -> Any:
+    def settle(self, sample: Any, key: Any, fault: int | None = None, *, arrays: bool = True) -> Any:
         """Return a sample whose tensors lie in memory, and its arrays too; raise `BadFile` if they cannot be read.
 
-        Not ``arrays``: they are copied when they are written to their rows of a batch.
+        ``fault`` is what `page_faults.take` has given for it. Not ``arrays``: they are copied when they are written to
+        their rows of a batch.
         """
-        check_faults("sample ", key)
-        if self._files:
+        if address := take() if fault is None else fault:
+            raise unread(address, "sample ", key)
+        if self.files:
             sample = mapped_samples.parts_in_memory(sample, torch_state.in_memory)
         return mapped_samples.parts_in_memory(sample) if arrays else sample

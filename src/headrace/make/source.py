@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace.context import seeds
+from headrace.datasets.protocol import in_memory
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
 from headrace.make.map_guard import MapGuard
@@ -37,6 +38,8 @@ class Indexed:
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
         self._many: Any = many if not singly and getattr(dataset, "reads_many", True) else None
         self.maps = MapGuard(dataset)
+        self.in_memory = many is None and in_memory(dataset)
+        """Whether no code of anybody's runs where a sample is read."""
 
     @property
     def dataset(self) -> Any:
@@ -46,15 +49,19 @@ class Indexed:
     @property
     def reads_many(self) -> bool:
         """Whether a whole list of keys can be read in one call."""
-        return self._many is not None
+        return self.in_memory or self._many is not None
 
     def read(self, key: Any) -> Any:
         """Make one sample."""
-        self.maps.check(key)
+        if self.maps.files:
+            self.maps.check(key)
         return self._dataset[key]
 
     def read_many(self, keys: Sequence[Any], *, arrays: bool = True) -> list[Any]:
         """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
+        if self.in_memory:
+            samples = list(map(self._dataset.__getitem__, keys))
+            return [self.maps.settle(sample, keys[0]) for sample in samples] if arrays else samples
         keys = list(keys)
         self.maps.check(*keys[:1])
         samples = [self.maps.settle(sample, keys[0], arrays=arrays) for sample in self._many(keys)]
@@ -137,7 +144,8 @@ class Streamed:
     ) -> None:
         self._dataset = dataset
         self._stream = stream
-        self._function = function
+        self.function = function
+        """Makes a sample of what was read; None: it is one."""
         self._drop_last = drop_last
         self.maps = MapGuard(dataset)
         self._again = again
@@ -250,10 +258,6 @@ class Streamed:
         if stream is None or isinstance(stream, Iterator) or not keeps_state(stream):
             return None
         return "dataset", copy.deepcopy(stream.state_dict())  # type: ignore[attr-defined]
-
-    def finished(self, sample: Any) -> Any:
-        """Make a sample of what was read."""
-        return sample if self._function is None else self._function(sample)
 
     def is_short(self, found: int, replica: StreamReplica) -> bool:
         """Say whether a batch of so many samples is none: it is empty, or short and short ones are dropped."""

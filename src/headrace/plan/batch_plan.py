@@ -10,6 +10,8 @@ from headrace.plan.order import FixedEpoch, Shuffled
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.plan.order import Order
 
 Uneven = Literal["pad", "drop", "repeat"]
@@ -109,22 +111,32 @@ class BatchPlan:
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step, or None after the last one."""
-        if step >= len(self):
+        share, size = self.share, len(self.order)
+        whole = share.batch_size * share.world_size
+        position = self.origin + (step - self.first) * whole
+        if position + whole <= size:  # nearly always, and quickly
+            start = position + share.rank * share.batch_size
+            keys = self.order.keys(epoch, start, start + share.batch_size)
+        elif step < len(self):
+            start, keys = self._last(epoch, position)
+        else:
             return None
-        position, size = self.position(step), len(self.order)
-        offset, count = self.share.of(min(self.share.global_batch_size, size - position))
+        return Work(self.seed, epoch, step, start, keys, self._spares(epoch, position) if self.spares else ())
+
+    def _last(self, epoch: int, position: int) -> tuple[int, Sequence[Any]]:
+        """Return the start and the keys of this rank's part of the last, smaller global batch."""
+        size = len(self.order)
+        offset, count = self.share.of(size - position)
         start = position + offset
         keys = self.order.keys(epoch, start, min(start + count, size)) if start < size else []
         if len(keys) < count:
             keys = [*keys, *self._from_the_beginning(epoch, max(start, size) - size, count - len(keys))]
-        return Work(self.seed, epoch, step, start, keys, self._spares(epoch, position))
+        return start, keys
 
     def _from_the_beginning(self, epoch: int, start: int, count: int) -> list[Any]:
         return [self.order.keys(epoch, p, p + 1)[0] for p in (n % len(self.order) for n in range(start, start + count))]
 
     def _spares(self, epoch: int, position: int) -> list[Any]:
-        if not self.spares:
-            return []
         positions = generator(self.seed, Purpose.SPARES, epoch, position).integers(len(self.order), size=self.spares)
         if isinstance(self.order, Shuffled):
             keys: list[Any] = self.order.at(epoch, positions).tolist()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from headrace.plan.passes import Pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """The place in a run of the next batch that the consumer has not received."""
+    """The place in a run of the next batch that the consumer has not received; never changed (see `plan.work`)."""
 
     epoch: int
     step: int = 0

@@ -63,9 +63,6 @@ class Dispatcher:
         """Submit works until the window is full or the plan has no more."""
         window = self.window
         while self._asking and window.room:
-            if window.over:
-                self._asking = False
-                break
             try:
                 work = self._plan.work(self._stream, window.asked)
             except Exception as error:  # noqa: BLE001  raised when the batches before it have been delivered

@@ -112,12 +112,15 @@ class Journal:
             self._record = self._recorder.end_record(self._window.place[0])
         self.over = True
 
-    def delivered(self, batch: Any, rows: int, waited: float) -> None:
-        """Take note of a batch on its way to the consumer; ``rows`` is its size, where it was refilled."""
+    def delivered(self, batch: Any, rows: int, asked: float) -> None:
+        """Take note of a batch on its way to the consumer, who asked for it at that time.
+
+        ``rows`` is its size, where it was refilled.
+        """
         if self._recorder is not None:
             rows = rows if self._refill is not None else measure(batch)[0]
             self._record = self._recorder.entry_record(batch, self.batches, rows, self._place().step)
-        self.meter.delivered(batch, waited=waited)
+        self.meter.delivered(batch, asked)
 
     def move(self) -> None:
         """Move to the place after what was delivered; where batches are fetched ahead, note it for later."""
@@ -151,11 +154,11 @@ class Journal:
     def _place(self) -> Place:
         if self.broken:
             return self._latest
+        first, meter, streams = self._first, self.meter, self._streams
         if self.over:
-            return Place(self._first.epoch + 1, streams=self._streams)
+            return Place(first.epoch + 1, streams=streams)
         step, beyond = self._window.place
-        streams = self._streams
-        offset, bad = 0, self._first.bad + self.meter.skipped + self.meter.replaced
+        offset, bad = 0, first.bad + meter.skipped + meter.replaced
         if self._refill is not None and (place := self._refill.place) is not None:
             step, offset, again = place
             bad -= again
@@ -164,4 +167,4 @@ class Journal:
                 del self._earlier[old]
             streams = self._earlier.get(step, streams)
         session = None if self._recorder is None else self._recorder.session.name
-        return Place(self._first.epoch, step, beyond, offset, self.batches, bad, streams, session)
+        return Place(first.epoch, step, beyond, offset, first.batches + meter.batches, bad, streams, session)

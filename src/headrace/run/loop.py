@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace.context import seeds
 from headrace.context.memory import Recycler
+from headrace.context.timing import timed
 from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.executors.lifecycle import PATIENCE, closed_while_reading
 from headrace.interop.keras_advice import AdvisesKeras
@@ -113,9 +114,9 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 self._inside = False
 
     def _deliver(self) -> T_co:
-        if self._state == "over":
+        if self._state != "open":
+            self._check_open()
             raise StopIteration
-        self._check_open()
         began = perf_counter()
         if self._meter.started is None:
             self._meter.started = began
@@ -126,7 +127,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
             batch: T_co = self._next_batch() if self._refill is None else self._next_filled(self._refill)
             if watch is not None:
                 watch.end()
-            self._journal.delivered(batch, self._rows, perf_counter() - began)
+            self._journal.delivered(batch, self._rows, began)
         finally:
             self._journal.move()
         if self._check is not None:
@@ -174,7 +175,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         here = seeds.Here(self._key, self._stream, self._journal.batches)
         try:
             seconds: dict[str, float] = {}
-            with seeds.at(here, seconds):
+            with seeds.at(here, seconds), timed("collate"):
                 batch = self._maker.join(samples, empty=self._joined.empty)
         except Exception as error:
             error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")

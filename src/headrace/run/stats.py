@@ -92,14 +92,14 @@ class Meter:
                 self.replaced += len(bad)
             self.bad.extend(bad[: MOST_BAD_SAMPLES - len(self.bad)])
 
-    def delivered(self, batch: Any, waited: float) -> None:
-        """Count a batch on its way to the loop."""
-        self.ended = perf_counter()
+    def delivered(self, batch: Any, asked: float) -> None:
+        """Count a batch on its way to the loop, which asked for it at that time."""
+        self.ended = now = perf_counter()
         if self.first is None:
-            self.first = self.ended - self.created
+            self.first = now - self.created
         self.batches += 1
         if not self.ahead:
-            self.waited += waited
+            self.waited += now - asked
         samples, nbytes = measure(batch)
         self.samples += samples
         self.nbytes += nbytes
@@ -126,15 +126,21 @@ class Meter:
         )
 
 
+_WITHOUT_ROWS = frozenset({int, float, bool, str, bytes, type(None)})
+_COLUMNS = (list, tuple)
+
+
 def measure(batch: Any) -> tuple[int, int]:
     """Return how many samples a batch holds, by its first array or list, and how many bytes its arrays have.
 
     >>> measure([np.zeros((4, 2)), {"label": np.zeros(4)}])
     (4, 96)
     """
+    if type(batch) in _WITHOUT_ROWS:
+        return 0, 0
     if isinstance(batch, np.ndarray):
         return (len(batch) if batch.ndim else 0), batch.nbytes
-    if isinstance(batch, list | tuple):  # before mappings: whether it is one takes longer to say
+    if isinstance(batch, _COLUMNS):  # before mappings: whether it is one takes longer to say
         parts: Sequence[Any] = batch
     elif isinstance(batch, Mapping):
         parts = list(batch.values())

@@ -84,15 +84,20 @@ class Traced(seeds.Here):
     __slots__ = ("_fresh", "positions", "traces")
 
     def __init__(self, positions: range) -> None:
+        self._fresh = True
         super().__init__()
         self.positions = positions
         self.traces: dict[int, Trace] = {}
-        self._fresh = True
 
-    def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
-        """Go to another sample; or to the same again, when another sample replaces it."""
-        self._fresh = not (self.reading and position == self.position)  # what was read of a stream is then finished
-        super().move(position, reading=reading, begun=begun)
+    @property
+    def position(self) -> int:
+        """The sample at hand; set for another one, or for the same again when another sample replaces it."""
+        return int(seeds.POSITION.__get__(self))
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._fresh = True
+        seeds.POSITION.__set__(self, position)
 
     @property
     def traced(self) -> bool:
@@ -112,6 +117,7 @@ class Traced(seeds.Here):
     def generator(self) -> np.random.Generator:
         """Return the generator of the sample at hand, which gives the same numbers and writes them down."""
         trace = self.trace
+        self._arrive()
         if self._generator is None and trace is not None:
             self._generator = Recording(super().generator().bit_generator, trace)
         return super().generator()

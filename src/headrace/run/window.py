@@ -54,6 +54,8 @@ class Window:
     @property
     def place(self) -> tuple[int, tuple[int, ...]]:
         """The first step that was not taken, and those beyond it that were."""
+        if not self._beyond:
+            return self._taken, ()
         return self._taken, tuple(sorted(step for step in self._beyond if step >= self._taken))
 
     @property
@@ -64,7 +66,7 @@ class Window:
     @property
     def room(self) -> bool:
         """Whether another step may be asked for."""
-        return self._asked - self._taken < self._size
+        return self._asked - self._taken < self._size and len(self._ended) < self._replicas
 
     @property
     def in_flight(self) -> int:

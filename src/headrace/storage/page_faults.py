@@ -13,11 +13,15 @@ from headrace.errors import BadFile
 from headrace.storage.mapped_samples import file_at, lost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
-_take: Any = getattr(extension, "take_fault", None)
-_survive: Any = getattr(extension, "survive_faults", None)
+take: Callable[[], int] = getattr(extension, "take_fault", int)
+"""Return where this thread, or one beside it, could not read a mapped file since the last call; 0 for nowhere."""
+
+survive: Any = getattr(extension, "survive_faults", lambda *, on: on)
+"""Let this thread live through such reads, or not any longer; return whether it did."""
 
 
 class surviving:  # noqa: N801  a context manager, named for how it reads
@@ -30,20 +34,23 @@ class surviving:  # noqa: N801  a context manager, named for how it reads
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
-        self._before = _survive is not None and _survive(on=True)
+        self._before = survive(on=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if _survive is not None:
-            _survive(on=self._before)
+        survive(on=self._before)
 
 
 def check_faults(what: str, key: Any = "") -> None:
     """Raise `BadFile` if this thread, or one beside it, could not read a mapped file while ``what`` was made."""
-    address = 0 if _take is None else _take()
-    if address:
-        raise lost(file_at(address), f"{what}{str(key)[:40]}")
+    if address := take():
+        raise unread(address, what, key)
+
+
+def unread(address: int, what: str, key: Any = "") -> BadFile:
+    """Return the error for what was made when the memory at an address could not be read."""
+    return lost(file_at(address), f"{what}{str(key)[:40]}")
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import TYPE_CHECKING
 
-from headrace.context.seeds import Here
-
-if TYPE_CHECKING:
-    import numpy as np
+from headrace.context.seeds import POSITION, Here
 
 SIZE = mmap.PAGESIZE
 """Bytes for all threads of a worker."""
@@ -24,16 +20,22 @@ class ReportedHere(Here):
     __slots__ = ("_memory", "_offset", "_start", "_step")
 
     def __init__(self, memory: mmap.mmap, thread: int) -> None:
+        self._memory, self._offset = memory, thread * _ENTRY.size
+        self._step, self._start = -1, 1  # no batch is begun: position 0 is row -1
         super().__init__()
-        self._memory, self._offset, self._start, self._step = memory, thread * _ENTRY.size, 0, 0
 
     def begin(self, step: int, start: int) -> None:
         """Begin the batch of a step, whose first sample is at position ``start``."""
         self._step, self._start = step, start
 
-    def move(self, position: int, *, reading: bool = False, begun: np.random.Generator | None = None) -> None:
-        """Go to another sample."""
-        Here.move(self, position, reading=reading, begun=begun)
+    @property
+    def position(self) -> int:
+        """The sample at hand."""
+        return int(POSITION.__get__(self))
+
+    @position.setter
+    def position(self, position: int) -> None:
+        POSITION.__set__(self, position)
         _ENTRY.pack_into(self._memory, self._offset, self._step, position - self._start)
 
 
