@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../checksum/crc32c.hpp"
 #include "../source/fault_guard.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
@@ -97,6 +98,15 @@ void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bas
   }
 }
 
+// The CRC-32C of bytes; `tables`: without the processor's instruction.
+std::uint32_t checksum(const nb::bytes& data, bool tables) {
+  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(data.c_str());
+  const std::size_t size = data.size();
+  if (size < 4096) return tables ? crc32c_by_tables(bytes, size) : crc32c(bytes, size);
+  const GilRelease released;
+  return tables ? crc32c_by_tables(bytes, size) : crc32c(bytes, size);
+}
+
 }  // namespace
 
 void bind_arrays(nb::module_& module) {
@@ -110,6 +120,8 @@ void bind_arrays(nb::module_& module) {
              "The address of a read since the last call, by any thread, that gave zeros for what was cut off; or 0.");
   module.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
              "Permute places, in place.");
+  module.def("crc32c", &checksum, nb::arg("data"), nb::arg("tables") = false,
+             "The CRC-32C of bytes, as TFRecord files have it.");
 }
 
 }  // namespace headrace
