@@ -148,6 +148,15 @@ def test_two_fields_of_one_name_are_an_error(tmp_path: Path) -> None:
         tar.index(str(path))
 
 
+def test_far_more_fields_than_samples_have_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound the memory of an index by the size of the archive: each missing field has an entry."""
+    monkeypatch.setattr("headrace.formats.shard.LEAST_ENTRIES", 1000)
+    parts = [header(b"%d.field-%d" % (row, row), b"0\0") for row in range(999)]
+    (tmp_path / "a.tar").write_bytes(b"".join(parts))
+    with pytest.raises(BadFile, match=r"a\.tar: its \d+ samples have \d+ different fields, and most lack most"):
+        tar.index(str(tmp_path / "a.tar"))
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -101,7 +101,7 @@ def add_columns(
     begin, end = offsets[:-1], offsets[1:]
     width = 4 * sum(size is None for _, size in sizes)
     at = begin + width
-    _fits(reader, at, end)
+    _fits(reader, at + sum(size or 0 for _, size in sizes), end)  # before any memory is taken for the fields
     heads = reader.gather(begin, width).view("<u4").astype(np.int64) if width else np.empty((len(begin), 0), np.int64)
     given = 0
     for name, size in sizes:

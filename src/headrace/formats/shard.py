@@ -6,6 +6,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from headrace.errors import BadFile
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,6 +19,9 @@ HIDDEN = "\0"
 
 INTEGER_FIELDS = frozenset({"class", "cls", "cls2", "count", "id", "index", "inx"})
 """Fields that hold an integer as text, by the last part of their name (WebDataset's own rule)."""
+
+LEAST_ENTRIES = 1 << 22
+"""Entries that an index may have for a shard of any size; above them, one for each byte of the shard."""
 
 MOST_DIGITS = 19
 """An int64 has at most so many digits."""
@@ -62,8 +67,12 @@ class Shard:
     [-1, 100]
 
     ``numbers`` are the values of integer fields that were read with the index: one for each sample. ``kinds`` say what
-    the bytes of a field are, by its name, in formats that declare it; elsewhere the name says it.
+    the bytes of a field are, by its name, in formats that declare it; elsewhere the name says it. ``path`` and ``size``
+    are those of the shard: the size bounds the memory of the index, which has an entry for each missing field too.
     """
+
+    path: str | None = None
+    size: int = 0
 
     keys: list[str] = field(default_factory=list)
     fields: dict[str, Spans] = field(default_factory=dict)
@@ -71,7 +80,14 @@ class Shard:
     kinds: dict[str, str] = field(default_factory=dict)
 
     def span(self, name: str) -> Spans:
-        """Return the ranges of a field, which begin empty."""
+        """Return the ranges of a field, which begin empty; raise `BadFile` for far more fields than samples have."""
+        if len(self.fields) * len(self.keys) > max(LEAST_ENTRIES, self.size):
+            raise BadFile(
+                f"its {len(self.keys):,} samples have {len(self.fields):,} different fields, and most lack most",
+                path=self.path,
+                expected="fields that most samples have",
+                cure="Give the members names such as key.jpg, without numbers after the first dot.",
+            )
         if name not in self.fields:
             self.fields[name] = Spans()
         return self.fields[name]

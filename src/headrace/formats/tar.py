@@ -48,8 +48,8 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
     Raises `BadFile` for an archive that is damaged or compressed, for links and sparse members, and for a sample with
     two fields of one name; `MissingFile` and `UnreadableFile` for a file that cannot be read.
     """
-    shard = Shard()
     with ShardReader(path) as reader:
+        shard = Shard(path, reader.size)
         last = None
         for name, offset, length in members(reader):
             key, found = split(name)
