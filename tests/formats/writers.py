@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.formats.tfrecord import masked
+
 Column = tuple[str, str, int | None]
 
 
@@ -48,3 +50,44 @@ def write_mds(
         listed.append({"compression": None, "hashes": [], "size_limit": 1 << 26, "zip_data": None} | about)
     (folder / "index.json").write_text(json.dumps({"version": 2, "shards": listed}))
     return folder
+
+
+def varint(value: int) -> bytes:
+    """Write an integer as protobuf does, seven bits a byte."""
+    value &= (1 << 64) - 1
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def part(number: int, data: bytes) -> bytes:
+    """Write a field of a message: one with a length."""
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def feature(values: Sequence[bytes] | Sequence[float] | Sequence[int], packed: bool = True) -> bytes:
+    """Write a `Feature` of bytes, floats or integers."""
+    if any(isinstance(value, bytes) for value in values):
+        return part(1, b"".join(part(1, value) for value in values if isinstance(value, bytes)))
+    if any(isinstance(value, float) for value in values):
+        floats = [struct.pack("<f", value) for value in values]
+        return part(2, part(1, b"".join(floats)) if packed else b"".join(b"\x0d" + value for value in floats))
+    numbers = [varint(int(value)) for value in values]
+    return part(3, part(1, b"".join(numbers)) if packed else b"".join(b"\x08" + value for value in numbers))
+
+
+def example(features: dict[str, bytes]) -> bytes:
+    """Write a `tf.train.Example`."""
+    entries = [part(1, part(1, name.encode()) + part(2, value)) for name, value in features.items()]
+    return part(1, b"".join(entries))
+
+
+def write_tfrecord(path: Path, records: Sequence[bytes]) -> Path:
+    """Write a TFRecord file."""
+    with path.open("wb") as file:
+        for record in records:
+            size = struct.pack("<Q", len(record))
+            file.write(size + struct.pack("<I", masked(size)) + record + struct.pack("<I", masked(record)))
+    return path

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.shards import SpanDataset, WebDataset
+    from headrace.datasets.tfrecord_dataset import TFRecordDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
 
 LAZY = {
@@ -46,6 +47,7 @@ LAZY = {
     "PairedDataset": "paired",
     "RandomWalkDataset": "walks",
     "SpanDataset": "shards",
+    "TFRecordDataset": "tfrecord_dataset",
     "WebDataset": "shards",
     "ellipse_boxes": "faces",
     "random_walk": "walks",
@@ -83,6 +85,7 @@ __all__ = [
     "SpanDataset",
     "StackDataset",
     "Subset",
+    "TFRecordDataset",
     "TensorDataset",
     "WebDataset",
     "ellipse_boxes",

@@ -76,12 +76,12 @@ class Fields:
             return self.kinds.get(name) or (named if named in NAMED else "bytes")
         return own if isinstance(own, str) else None
 
-    def decoded(self, name: str, data: bytes, place: str) -> Any:
-        """Return the value of a field; ``place`` names the sample for errors."""
-        kind = self.kind(name)
-        if kind is None:
-            own = self._own(name)
+    def decoded(self, name: str, data: bytes, place: str, kind: str | None = None) -> Any:
+        """Return the value of a field; ``place`` names the sample for errors, ``kind`` comes before its own kind."""
+        own = self._own(name)
+        if own is None or callable(own):
             return data if own is None else own(data)
+        kind = kind if kind is not None and own is _NONE else self.kind(name) or "bytes"
         if kind in IMAGES:
             with timed("decode"):
                 return decode_as(data, place, self.decoding, self._warned)

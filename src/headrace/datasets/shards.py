@@ -38,6 +38,9 @@ MOST_EXPANDED = 1_000_000
 """Paths that the braces of a pattern may give."""
 
 
+_NUMBERED = re.compile(r"-\d+-of-\d+$")
+
+
 class SpanDataset(Dataset[dict[str, Any]]):
     """The base of datasets of shards: a sample is a dict of its fields, each read by its range of bytes.
 
@@ -155,9 +158,12 @@ class SpanDataset(Dataset[dict[str, Any]]):
         numbers = self._table.numbers.get(name)
         if numbers is not None and self._fields.is_integer(name):
             return int(numbers[row])
-        data = self._bytes(row, name)
+        return self._decoded(row, name, self._bytes(row, name))
+
+    def _decoded(self, row: int, name: str, data: bytes, kind: str | None = None) -> Any:
+        """Return the value of a field; ``kind`` for one that the format does not declare for the whole field."""
         try:
-            return self._fields.decoded(name, data, self._where(row))
+            return self._fields.decoded(name, data, self._where(row), kind)
         except SampleError as error:
             error.at(row)
             raise
@@ -295,8 +301,10 @@ class WebDataset(SpanDataset):
         super().__init__(table, Fields(decoding, decoders or {}), fields)
 
 
-def shard_paths(shards: Shards, suffix: str) -> list[str]:
+def shard_paths(shards: Shards, *suffixes: str) -> list[str]:
     """Return the absolute paths of shards: of a path, a folder, a pattern, or several of these.
+
+    ``suffixes`` end the names of those in a folder; ``-00000-of-00008`` may follow.
 
     >>> [path.rpartition("/")[2] for path in shard_paths(["a-{08..10}.tar", "{x,y}.tar"], ".tar")]
     ['a-08.tar', 'a-09.tar', 'a-10.tar', 'x.tar', 'y.tar']
@@ -304,19 +312,19 @@ def shard_paths(shards: Shards, suffix: str) -> list[str]:
     Raises `MissingFile` for a folder or a pattern of stars that gives none, and `ArgumentError` for no shards at all.
     """
     given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
-    found = [path for each in given for path in _expanded(path_of("shards", each), suffix)]
+    found = [path for each in given for path in _expanded(path_of("shards", each), suffixes)]
     if not found:
         raise ArgumentError("shards is empty", found="[]", expected="one shard or more", cure="Give their paths.")
     return [os.path.abspath(path) for path in found]  # noqa: PTH100  as text, a pattern may give a million
 
 
-def _expanded(pattern: str, suffix: str) -> list[str]:
+def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     if os.path.lexists(pattern):  # a name may have braces or stars
         folder = Path(pattern)
         if not folder.is_dir():
             return [pattern]
-        inside = sorted(str(path) for path in folder.iterdir() if path.suffix == suffix)
-        return inside or _none(pattern, f"it has no {suffix} files")
+        inside = sorted(str(path) for path in folder.iterdir() if _NUMBERED.sub("", path.name).endswith(suffixes))
+        return inside or _none(pattern, f"it has no {' or '.join(suffixes)} files")
     paths = list(_braces(pattern))
     if not glob.has_magic(pattern):
         return paths

@@ -60,7 +60,7 @@ def crc32c_by_numpy(data: bytes) -> int:
 def _table() -> Words:
     values = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        values = values >> 1 ^ np.where(values & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        values = (values >> 1 ^ np.where(values & 1, _POLYNOMIAL, 0)).astype(np.uint32)
     return values
 
 
@@ -80,9 +80,10 @@ def _applied(columns: Words, sums: Words) -> Words:
 @lru_cache(256)
 def _zeros(count: int) -> Words:
     """Return the matrix that gives the sum after ``count`` more zero bytes."""
-    basis = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    basis: Words = np.uint32(1) << np.arange(32, dtype=np.uint32)
     if count == 1:
-        return basis >> 8 ^ _table()[basis & 255]
+        one: Words = basis >> 8 ^ _table()[basis & 255]
+        return one
     half = _zeros(count // 2)
     both = _applied(half, half)
     return _applied(_zeros(1), both) if count % 2 else both
