@@ -52,6 +52,23 @@ def write_mds(
     return folder
 
 
+def write_litdata(
+    folder: Path, fields: dict[str, str], chunks: Sequence[Sequence[Sequence[bytes]]], **config: Any
+) -> Path:
+    """Write a LitData folder of chunks, each of items, each of the values of the fields."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number, items in enumerate(chunks):
+        data = chunk([sized(item, [None] * len(fields)) for item in items])
+        (folder / f"chunk-0-{number}.bin").write_bytes(data)
+        listed.append({"filename": f"chunk-0-{number}.bin", "chunk_size": len(items), "chunk_bytes": len(data)})
+    leaf = {"type": None, "context": None, "children_spec": []}
+    spec = {"type": "builtins.dict", "context": json.dumps(list(fields)), "children_spec": [leaf] * len(fields)}
+    about = {"data_format": list(fields.values()), "data_spec": json.dumps([1, spec]), "compression": None} | config
+    (folder / "index.json").write_text(json.dumps({"chunks": listed, "config": about}))
+    return folder
+
+
 def varint(value: int) -> bytes:
     """Write an integer as protobuf does, seven bits a byte."""
     value &= (1 << 64) - 1

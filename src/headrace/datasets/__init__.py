@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.datasets.faces import FaceDataset, ellipse_boxes
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
+    from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.shards import SpanDataset, WebDataset
@@ -43,6 +44,7 @@ LAZY = {
     "FaceDataset": "faces",
     "GroupedDataset": "grouped",
     "HDF5Dataset": "hdf5",
+    "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
     "PairedDataset": "paired",
     "RandomWalkDataset": "walks",
@@ -75,6 +77,7 @@ __all__ = [
     "ImageFolder",
     "ImageList",
     "IterableDataset",
+    "LitDataset",
     "MDSDataset",
     "Mapped",
     "PackedList",

@@ -100,4 +100,4 @@ def _ready(shard: ShardInfo, verify: bool, cache: str | os.PathLike[str] | None)
         if verify:
             verified(shard.path, shard.hashes)
         return shard.path
-    return unpacked(shard.packed, shard.algorithm, shard.size, shard.hashes, cache)
+    return unpacked(shard.packed, shard.algorithm, (shard.size, shard.size), shard.hashes, cache)

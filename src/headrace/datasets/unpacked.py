@@ -29,16 +29,20 @@ _BLOCK = 1 << 20
 
 
 def unpacked(
-    path: str, algorithm: str, size: int, hashes: Mapping[str, str], folder: str | os.PathLike[str] | None
+    path: str,
+    algorithm: str,
+    sizes: tuple[int, int],
+    hashes: Mapping[str, str],
+    folder: str | os.PathLike[str] | None,
 ) -> str:
     """Return the path of a compressed shard's decompressed copy, which is made unless it is there.
 
-    ``size`` is what it must have, ``hashes`` what it must give; ``folder`` is for copies, None the user's cache. Two
-    processes may do this at once. Raises `BadFile` for a shard that is damaged or gives anything else,
-    `MissingDependency` for zstd without its library, and `MissingFile`.
+    ``sizes`` are the least and the most bytes it may have, ``hashes`` what it must give; ``folder`` is for copies, None
+    the user's cache. Two processes may do this at once. Raises `BadFile` for a shard that is damaged or gives anything
+    else, `MissingDependency` for zstd without its library, and `MissingFile`.
     """
-    if size > MOST_BYTES:
-        raise _damaged(path, f"it has {size:,} bytes decompressed, by index.json", f"at most {MOST_BYTES:,}")
+    if sizes[1] > MOST_BYTES:
+        raise _damaged(path, f"it has {sizes[1]:,} bytes decompressed, by index.json", f"at most {MOST_BYTES:,}")
     try:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError) as error:
@@ -48,14 +52,14 @@ def unpacked(
     name = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     place = root / name / Path(path).name.removesuffix(Path(path).suffix)
     with contextlib.suppress(OSError):
-        if place.stat().st_size == size:
+        if sizes[0] <= place.stat().st_size <= sizes[1]:
             return str(place)
     passing = place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with opened(path, max_bytes=1 << 62, cure=COPY) as source, _decompressor(path, source, algorithm) as packed:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with passing.open("xb") as file:
-                _copied(path, packed, file, size, hashes)
+                _copied(path, packed, file, sizes, hashes)
             passing.replace(place)
         except OSError as error:
             cure = "Pass cache= a folder on a disk with room for the decompressed shards."
@@ -66,24 +70,24 @@ def unpacked(
     return str(place)
 
 
-def _copied(path: str, packed: Any, file: BinaryIO, size: int, hashes: Mapping[str, str]) -> None:
+def _copied(path: str, packed: Any, file: BinaryIO, sizes: tuple[int, int], hashes: Mapping[str, str]) -> None:
     sums = {name: hashlib.new(name) for name in known(hashes)}
-    left = size
+    least, left = sizes
     while True:
         try:
             block = packed.read(min(_BLOCK, left + 1))
         except (EOFError, OSError, ValueError, zlib.error, _zstd_error()) as error:
-            raise _damaged(path, f"it cannot be decompressed: {error}", f"{size:,} bytes") from error
+            raise _damaged(path, f"it cannot be decompressed: {error}", f"{least:,} bytes") from error
         if not block:
             break
         left -= len(block)
         if left < 0:
-            raise _damaged(path, f"it has more bytes decompressed than {size:,}", "as many as index.json says")
+            raise _damaged(path, f"it has more bytes decompressed than {sizes[1]:,}", "as many as index.json says")
         file.write(block)
         for each in sums.values():
             each.update(block)
-    if left:
-        raise _damaged(path, f"it has {size - left:,} bytes decompressed", f"{size:,}, as index.json says")
+    if sizes[1] - left < least:
+        raise _damaged(path, f"it has {sizes[1] - left:,} bytes decompressed", f"{least:,}, as index.json says")
     compared(path, {name: each.hexdigest() for name, each in sums.items()}, hashes)
 
 

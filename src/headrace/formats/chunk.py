@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,3 +133,27 @@ def add_numbers(shard: Shard, reader: ShardReader, name: str, dtype: str) -> Non
     numbers = array("q")
     numbers.frombytes(values.astype(np.int64).tobytes())
     shard.numbers[name] = numbers
+
+
+def scalar(dtype: str, data: bytes) -> Any:
+    """Return the number that bytes are, as NumPy has it.
+
+    >>> scalar("<f2", bytes([0, 60]))
+    np.float16(1.0)
+    """
+    if len(data) != np.dtype(dtype).itemsize:
+        raise ValueError(f"{len(data)} bytes are no {np.dtype(dtype)}")
+    return np.frombuffer(data, dtype)[0]
+
+
+def array_from(data: bytes, at: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the array of a shape that bytes hold from an offset on, as a copy of its own.
+
+    >>> array_from(bytes([9, 1, 2]), 1, "|u1", (2,))
+    array([1, 2], dtype=uint8)
+    """
+    if len(shape) > 64 or math.prod(shape) * np.dtype(dtype).itemsize != len(data) - at:
+        raise ValueError(
+            f"it claims the shape {str(shape)[:60]} of {np.dtype(dtype)}, and has {len(data) - at:,} bytes"
+        )
+    return np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape).copy()

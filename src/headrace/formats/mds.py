@@ -5,7 +5,6 @@ Format: https://github.com/mosaicml/streaming (streaming/base/format/mds), versi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.formats.chunk import Listing, add_columns, add_numbers, offsets_of
+from headrace.formats.chunk import Listing, add_columns, add_numbers, array_from, offsets_of, scalar
 from headrace.formats.reader import ShardReader
 from headrace.formats.shard import Shard
 
@@ -154,17 +153,6 @@ def readers(kinds: Iterable[str]) -> dict[str, Callable[[bytes], Any]]:
     return found
 
 
-def scalar(dtype: str, data: bytes) -> Any:
-    """Return the number that bytes are, as NumPy has it.
-
-    >>> scalar("<f2", bytes([0, 60]))
-    np.float16(1.0)
-    """
-    if len(data) != np.dtype(dtype).itemsize:
-        raise ValueError(f"{len(data)} bytes are no {np.dtype(dtype)}")
-    return np.frombuffer(data, dtype)[0]
-
-
 def integer(dtype: str, data: bytes) -> int:
     """Return the integer that bytes are."""
     return int(scalar(dtype, data))
@@ -194,16 +182,3 @@ def _array(dtype: str, shape: tuple[int, ...] | None, data: bytes) -> NDArray[An
             raise ValueError(f"it ends within its shape of {count} axes")
         shape = tuple(np.frombuffer(sizes, f"<u{width}").tolist())
     return array_from(data, at, dtype, shape)
-
-
-def array_from(data: bytes, at: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the array of a shape that bytes hold from an offset on, as a copy of its own.
-
-    >>> array_from(bytes([9, 1, 2]), 1, "|u1", (2,))
-    array([1, 2], dtype=uint8)
-    """
-    if len(shape) > 64 or math.prod(shape) * np.dtype(dtype).itemsize != len(data) - at:
-        raise ValueError(
-            f"it claims the shape {str(shape)[:60]} of {np.dtype(dtype)}, and has {len(data) - at:,} bytes"
-        )
-    return np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape).copy()
