@@ -54,8 +54,7 @@ demo: $(VENV)/.demo
 # fuzz: damaged images for the native extension, for half a minute, under the same sanitizers.
 test:
 	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about 25 minutes"
-	$(MAKE) lint types
-	$(MAKE) tests BESIDE="unmeasured adapters sanitize fuzz"
+	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz"
 
 check: lint types tests
 
@@ -81,13 +80,16 @@ $(FRAMEWORKS)/.dev: pyproject.toml
 	@touch $@
 
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
-# The suite runs beside everything else (BESIDE), so that two cores are busy.
+# The suite, and what comes FIRST, runs beside everything else (BESIDE, which installs the frameworks), so that two
+# cores are busy.
+FIRST ?=
 BESIDE ?= unmeasured adapters
-tests: $(VENV)/.dev $(FRAMEWORKS)/.dev
+tests: $(VENV)/.dev
 	rm -f .coverage .coverage.*
 	@mkdir -p build
 	@echo "the suite runs now; beside it $(BESIDE), whose output follows: build/beside.log"
 	@$(MAKE) $(BESIDE) > build/beside.log 2>&1 & beside=$$!; trap 'kill $$beside' INT TERM; \
+	  [ -z "$(FIRST)" ] || $(MAKE) $(FIRST) || { kill $$beside; exit 1; }; \
 	  $(BIN)/coverage run -m pytest $(UNMEASURED:%=--ignore %); suite=$$?; \
 	  wait $$beside; others=$$?; cat build/beside.log; exit $$((suite || others))
 	$(BIN)/coverage combine --quiet
