@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.tfrecord_dataset import TFRecordDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
+    from headrace.datasets.zip_dataset import ZipDataset
 
 LAZY = {
     "CIFAR10": "cifar",
@@ -51,6 +52,7 @@ LAZY = {
     "SpanDataset": "shards",
     "TFRecordDataset": "tfrecord_dataset",
     "WebDataset": "shards",
+    "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
     "random_walk": "walks",
     "random_walk_array": "walks",
@@ -91,6 +93,7 @@ __all__ = [
     "TFRecordDataset",
     "TensorDataset",
     "WebDataset",
+    "ZipDataset",
     "ellipse_boxes",
     "explain",
     "random_split",
