@@ -131,6 +131,9 @@ def _converted(data: Any, place: tuple[Any, ...]) -> Any:
     check_unmasked(data, 0, arrays.field_of(place))
     if isinstance(data, np.ndarray) and not data.dtype.isnative:
         return _held(data, arrays.field_of(place))
+    if isinstance(data, np.ndarray | np.generic):
+        with torch.device("cpu"):  # whatever the user's default device is
+            return torch.utils.data.default_convert(data)
     return torch.utils.data.default_convert(data)
 
 
@@ -500,9 +503,13 @@ def _arrays(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = N
         # By torch's rules of promotion, which are not NumPy's: int32 beside float32 gives float32.
         for row, array in enumerate(batch):
             check_unmasked(array, row, field)
-        tensors = [_held(array, field) if isinstance(array, np.ndarray) else torch.as_tensor(array) for array in batch]
+        tensors = [_held(array, field) if isinstance(array, np.ndarray) else _as_tensor(array) for array in batch]
         return _tensors(tensors, collate_fn_map=collate_fn_map)
     return _held(arrays.collate_arrays(batch, collate_fn_map=collate_fn_map), field)
+
+
+def _as_tensor(array: Any) -> torch.Tensor:
+    return array if isinstance(array, torch.Tensor) else torch.as_tensor(array, device="cpu")
 
 
 def _numbers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -15,7 +16,7 @@ from PIL import GifImagePlugin, Image, ImageFile
 from tests.image_files import encoded, photo
 
 from headrace.errors import BadImage
-from headrace.image import decode, image_formats
+from headrace.image import decode, geometry, image_formats
 from headrace.image.pillow import undisturbed
 
 if TYPE_CHECKING:
@@ -243,3 +244,62 @@ def test_variants_that_pillow_does_not_read_are_reported_as_unsupported() -> Non
             decode(bytes(data), path="/x")
         assert "may be whole" in str(caught.value)
         assert "convert the file" in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
+def test_flags_of_opencv_change_no_pixel(interpolation: Any, dtype: str) -> None:
+    """Scale without antialiasing under flags that OpenCV keeps for each thread, and leave them as they were."""
+    cv2 = pytest.importorskip("cv2")
+    images = [
+        (255 * np.random.default_rng(number).random(shape)).astype(dtype)
+        for number, shape in enumerate([(50, 61, 3), (64, 64), (64, 64, 4), (7, 9), (224, 200, 3)])
+    ]
+
+    def scaled() -> list[bytes]:
+        return [
+            geometry.resize(image, *size, antialias=False, interpolation=interpolation).tobytes()
+            for image in images
+            for size in ((31, 24), (32, 32), (128, 130), (97, 301))
+        ]
+
+    expected = scaled()
+    for name, value, back in (
+        ("ipp.setUseIPP_NotExact", True, False),
+        ("ipp.setUseIPP", False, True),
+        ("setUseOptimized", False, True),
+        ("setNumThreads", 0, -1),
+    ):
+        change: Any = cv2
+        for part in name.split("."):
+            change = getattr(change, part)
+        change(value)
+        before = cv2.ipp.useIPP(), cv2.ipp.useIPP_NotExact()
+        try:
+            assert scaled() == expected, name
+            assert (cv2.ipp.useIPP(), cv2.ipp.useIPP_NotExact()) == before
+        finally:
+            change(back)
+
+
+def test_a_reader_of_another_library_does_not_replace_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read common formats by Pillow's own readers, and others by those that were registered for them."""
+
+    class Black(ImageFile.ImageFile):
+        format = "PNG"
+
+        def _open(self) -> None:
+            self._size, self._mode, self.tile = (8, 8), "RGB", []
+
+        def load(self) -> Any:
+            self.im = Image.new("RGB", (8, 8)).im
+
+    Image.init()
+    black: Any = (Black, lambda head: True)
+    monkeypatch.setattr(Image, "OPEN", {"BLACK": black, **Image.OPEN, "PNG": black})
+    monkeypatch.setattr(Image, "ID", [])
+    image = Image.new("RGB", (5, 4), (10, 20, 30))
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    assert decode(data.getvalue()).shape == (4, 5, 3)
+    assert decode(b"of no other format").shape == (8, 8, 3)

@@ -205,6 +205,7 @@ def _serve(
     batches: Recycler,
     stop: Stop,
 ) -> None:
+    maker.ambient.enter_thread()
     with recycling(Recycler(keep=SCRATCH)), sharing(tasks.share):
         while (work := tasks.next()) is not None:
             if not isinstance(work, Work):

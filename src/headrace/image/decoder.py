@@ -28,7 +28,7 @@ from headrace.image import image_formats
 from headrace.image.budget import check_header, check_pixels, check_scans
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.modes import LOSSES, converted, gray, loss
-from headrace.image.pillow import heard, undisturbed
+from headrace.image.pillow import heard, openers, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from headrace.image.modes import Mode
-
-    Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
 
 # Reading EPS runs Ghostscript. Pillow's IPTC reader opens whatever the file wraps by Pillow's own open, EPS included.
 RUNS_PROGRAMS = frozenset({"EPS", "IPTC"})
@@ -289,9 +287,8 @@ def _open(data: bytes, path: str | None) -> ImageFile:
     Not `PIL.Image.open`, which would judge the size by a limit that is Pillow's, hide what each reader said, and let
     formats without a signature answer before those that have one.
     """
-    openers: list[tuple[str, Opener]] = sorted(_pillow().OPEN.copy().items(), key=lambda item: item[1][1] is None)
     said = []
-    for name, (factory, accept) in openers:
+    for name, (factory, accept) in openers(_pillow().OPEN.copy()):
         try:
             accepted = accept is None or accept(data[:16])
             if isinstance(accepted, str):

@@ -6,6 +6,7 @@ The result may share memory with the argument (a crop is a view), so write into 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from headrace.context import memory
 from headrace.errors import ArgumentError, MissingDependency, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     import numpy.typing as npt
@@ -275,13 +276,35 @@ def _opencv_resize(image: Image, height: int, width: int, interpolation: str) ->
         return _by_channel(image, lambda plane: _opencv_resize(plane, height, width, interpolation))
     half = image.dtype == np.float16
     plane = image.ndim == 2 or image.shape[2] == 1
-    resized = library.resize(
-        image.astype(np.float32) if half else image,
-        (width, height),
-        dst=None if half else memory.empty((height, width) if plane else (height, width, image.shape[2]), image.dtype),
-        interpolation=getattr(library, _OPENCV_FLAGS[interpolation]),
-    )
+    shape = (height, width) if plane else (height, width, image.shape[2])
+    with _own_flags(library):
+        resized = library.resize(
+            image.astype(np.float32) if half else image,
+            (width, height),
+            dst=None if half else memory.empty(shape, image.dtype),
+            interpolation=getattr(library, _OPENCV_FLAGS[interpolation]),
+        )
     return _back(resized.reshape(height, width, *image.shape[2:]), image.dtype)
+
+
+@contextmanager
+def _own_flags(library: Any) -> Iterator[None]:
+    """Set OpenCV's flags of this thread that change pixels to their defaults, for the length of a block.
+
+    ``cv2.setUseOptimized`` sets one of them too, for the thread that calls it alone.
+    """
+    ipp = getattr(library, "ipp", None)
+    if ipp is None or not hasattr(ipp, "useIPP_NotExact"):
+        yield
+        return
+    used, inexact = ipp.useIPP(), ipp.useIPP_NotExact()
+    ipp.setUseIPP(True)
+    ipp.setUseIPP_NotExact(False)
+    try:
+        yield
+    finally:
+        ipp.setUseIPP(used)
+        ipp.setUseIPP_NotExact(inexact)
 
 
 def _check_dtype(image: Image, how: str) -> None:

@@ -8,12 +8,16 @@ import platform
 import sys
 import threading
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from PIL.ImageFile import ImageFile
 
     Setting = tuple[Any, str, Any]
+    Opener = tuple[Callable[..., ImageFile], Callable[[bytes], bool | str] | None]
 
 Result = TypeVar("Result")
 
@@ -24,6 +28,19 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+OWN = {
+    "JPEG": ("JpegImagePlugin", "jpeg_factory"),
+    "PNG": ("PngImagePlugin", "PngImageFile"),
+    "WEBP": ("WebPImagePlugin", "WebPImageFile"),
+    "GIF": ("GifImagePlugin", "GifImageFile"),
+    "TIFF": ("TiffImagePlugin", "TiffImageFile"),
+    "BMP": ("BmpImagePlugin", "BmpImageFile"),
+    "JPEG2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "AVIF": ("AvifImagePlugin", "AvifImageFile"),
+    "PPM": ("PpmImagePlugin", "PpmImageFile"),
+}
+"""Module and name of Pillow's own reader of each common format."""
 
 
 class _Split:
@@ -95,6 +112,26 @@ class _Settings:
 _settings = _Settings()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_settings.forked)
+
+
+def openers(registered: Mapping[str, Opener]) -> list[tuple[str, Opener]]:
+    """Return how images of each format are opened, in the order in which formats are tried.
+
+    Pillow's own readers of common formats come first, also where another library has put its own in their place. What
+    needs no signature comes last.
+    """
+    own = {name: kept for name, (module, reader) in OWN.items() if (kept := _own(module, reader)) is not None}
+    rest = [(name, opener) for name, opener in registered.items() if opener != own.get(name)]
+    return [*own.items(), *sorted(rest, key=lambda item: item[1][1] is None)]
+
+
+@cache
+def _own(module: str, reader: str) -> Opener | None:
+    try:
+        plugin = import_module(f"PIL.{module}")
+        return getattr(plugin, reader), plugin._accept
+    except (ImportError, AttributeError):  # a Pillow without it
+        return None
 
 
 def undisturbed(read: Callable[[], Result]) -> Result:

@@ -10,6 +10,7 @@ so that asking `sys.modules` is enough, and a program without torch pays nothing
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from headrace.storage.mapped_samples import copy_guarded
@@ -42,6 +43,24 @@ def is_generator(thing: object) -> bool:
 def is_bfloat16(thing: object) -> bool:
     """Say whether a thing is a tensor of bfloat16, which torch cannot convert to NumPy."""
     return is_tensor(thing) and str(getattr(thing, "dtype", "")) == "torch.bfloat16"
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """Let tensors be made on the CPU in a block, whatever the default device of this thread is.
+
+    Other threads have a default device of their own, so that a batch would depend on who makes it.
+    """
+    torch = loaded()
+    if torch is None or not _function_modes(torch):
+        return _NOTHING
+    device: AbstractContextManager[Any] = torch.device("cpu")
+    return device
+
+
+def _function_modes(torch: Any) -> int:
+    """Return how many modes are in force that may change functions of torch, as a default device does."""
+    count = getattr(torch._C, "_len_torch_function_stack", None)
+    return 1 if count is None else int(count())
 
 
 def in_memory(thing: Any) -> Any:
@@ -92,3 +111,6 @@ def jax_processes() -> tuple[int, int] | None:
 def has_ml_dtypes() -> bool:
     """Say whether ml_dtypes is loaded: without it no array of bfloat16 exists."""
     return "ml_dtypes" in sys.modules
+
+
+_NOTHING: AbstractContextManager[Any] = nullcontext()

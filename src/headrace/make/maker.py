@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,6 +18,8 @@ from headrace.context import seeds, worker_info
 from headrace.context.current import reset
 from headrace.context.timing import timed_rest
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
+from headrace.interop import torch_state
+from headrace.interop.ambient import Ambient
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
 from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
@@ -74,6 +76,8 @@ class Maker:
     """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
     finish: Callable[[Any], Any] | None = None
     """What is done to a batch that the dataset has made itself, to be what collating gives: tensors, say."""
+    ambient: Ambient = field(default_factory=Ambient.here)
+    """The settings of the thread that begins the loop, which its workers take over."""
 
     def make(
         self,
@@ -100,13 +104,14 @@ class Maker:
         token = seeds.enter(here, seconds, scratch)
         survived = page_faults.survive(on=True)
         try:
-            if own_state:
-                self._restore(work)
-            if isinstance(self.source, Batched) or not seeding:
-                batch, bad = self._make(work, here, seconds, empty, stop)
-            else:
-                with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+            with torch_state.on_cpu():
+                if own_state:
+                    self._restore(work)
+                if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, seconds, empty, stop)
+                else:
+                    with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+                        batch, bad = self._make(work, here, seconds, empty, stop)
             stream = self._kept(work) if own_state else None
             page_faults.check_faults("the batch")
             seconds["other"] = _rest(seconds, began)
@@ -189,7 +194,8 @@ class Maker:
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
         try:
-            batch = self.collate(samples, empty=empty)
+            with torch_state.on_cpu():
+                batch = self.collate(samples, empty=empty)
             return batch if self.writes_rows else parts_in_memory(batch)
         except StopIteration as error:
             raise _unending(error, "collate_fn") from error

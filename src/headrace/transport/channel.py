@@ -35,6 +35,7 @@ class Channel:
     __slots__ = ("__weakref__", "socket")
 
     def __init__(self, end: socket.socket) -> None:
+        end.settimeout(None)  # a program may have set a default for all sockets
         self.socket = end
 
     @classmethod

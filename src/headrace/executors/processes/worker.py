@@ -93,6 +93,7 @@ def main(
                 worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
             )
             _one_thread_each()
+            ready.maker.ambient.enter_process()
             seeding = _prepare(ready, number)
         except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises
             channel.send(packed(Broken(RemoteError.of(error))))
@@ -148,6 +149,7 @@ class _Service:
         stop = Stop()
 
         def serve(here: ReportedHere) -> None:
+            self._maker.ambient.enter_thread()
             with recycling(Recycler(keep=SCRATCH)), _ending_with_the_channel():
                 while (order := orders.get()) is not None:
                     self._make(order, here, (), stop)
