@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +36,12 @@ GEOMETRY = [
 ]  # fmt: skip
 Detection = namedtuple("Detection", "image boxes")
 
+
+@dataclass
+class Annotation:
+    found: Any
+
+
 SPATIAL: list[Any] = [
     (IMAGE, np.zeros((12, 16), np.int64)),
     [IMAGE, np.zeros((12, 16, 1), bool)],
@@ -50,15 +61,47 @@ SPATIAL: list[Any] = [
     {"image": IMAGE, "label": np.zeros((12, 16))},
     {"image": IMAGE, "target": {"segmentation": {"counts": b"", "size": [12, 16]}}},
     {"image": IMAGE, "depth": np.zeros((6, 8), np.float32)},
+    # Keypoints and matrices of labels, bare or under a name that says nothing
+    (IMAGE, np.zeros((17, 2), np.float32)),
+    (IMAGE, np.zeros((17, 3))),
+    (IMAGE, 5, np.zeros((1, 2), np.int64)),
+    (IMAGE, np.zeros((8000, 2), np.float32)),
+    (IMAGE, np.zeros((3, 6))),
+    (IMAGE, np.zeros((2, 17, 3))),
+    (IMAGE, [(1.0, 2.0), (3.0, 4.0)]),
+    (IMAGE, [[1, 2, 3, 4, 5, 6], [1, 2]]),
+    (IMAGE, [np.zeros(4), np.zeros(4)]),
+    (IMAGE, ([1, 2], [3, 4])),
+    (IMAGE, {"pts": np.zeros((17, 2))}),
+    (IMAGE, np.zeros(3, [("x", "f4"), ("y", "f4")])),
+    (IMAGE, Annotation(np.zeros((2, 4)))),
+    (IMAGE, SimpleNamespace(corners=[1, 2, 3, 4])),
+    {"image": IMAGE, "labels": np.zeros((3, 5))},
+    {"image": IMAGE, "target": np.zeros((3, 4))},
+    {"image": IMAGE, "pts": [[1, 2], [3, 4]]},
+    {"image": IMAGE, "xyxy": np.zeros(4)},
+    {"image": IMAGE, "rect": (1, 2, 3, 4)},
+    {"image": IMAGE, "second": np.zeros((5, 5, 3))},
+    {"image": IMAGE, "label": {"boxes": [[1, 2, 3, 4]]}},
+    {"image": IMAGE, "label": {"map": np.zeros((12, 16))}},
 ]
 PLAIN: list[Any] = [
     (IMAGE, 7),
     (IMAGE, np.int64(7)),
     (IMAGE, np.eye(10)[3]),
     (IMAGE, np.zeros(4)),
-    (IMAGE, np.zeros((2, 3))),
+    (IMAGE, np.full(10, 0.1, np.float32)),
+    (IMAGE, np.array([1, 0, 1], bool)),
+    (IMAGE, np.zeros(())),
     (IMAGE, np.zeros((8000, 1), np.float32)),
-    (IMAGE, np.zeros((8000, 2), np.float32)),
+    (IMAGE, ["a cat", "on a mat"]),
+    (IMAGE, [["a", "cat"], ["on", "a", "mat"]]),
+    (IMAGE, np.array([["a", "b"], ["c", "d"]])),
+    (IMAGE, [7], (8, "x")),
+    (IMAGE, []),
+    (IMAGE, {"age": 3, "name": "a", "score": 0.5, "when": datetime(2026, 1, 1, tzinfo=UTC), "vector": np.zeros(8)}),
+    (IMAGE, Path("a.jpg"), Enum("Kind", "A B").A, {1, 2}),  # type: ignore[attr-defined]
+    (IMAGE, SimpleNamespace(label=3, path="a.jpg")),
     (IMAGE, "a cat", b"raw", None, 0.5),
     (IMAGE, [1, 2, 3, 4]),
     (IMAGE, {"label": 3, "id": "a", "size": (12, 16)}),
@@ -66,6 +109,8 @@ PLAIN: list[Any] = [
     {"image": IMAGE, "input_ids": np.zeros(16), "attention_mask": np.ones(16)},
     {"image": IMAGE, "attention_mask": [1, 1, 0]},
     {"image": IMAGE, "label": np.zeros((3, 4))},
+    {"image": IMAGE, "label": {"sound": np.zeros((8000, 2)), "tokens": [[1, 2], [3, 4]]}},
+    {"image": IMAGE, "region": "Bavaria", "pose": 3, "center": "Munich", "annotations": ["a", "b"]},
     (IMAGE,),
     IMAGE,
 ]

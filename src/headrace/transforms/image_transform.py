@@ -78,8 +78,9 @@ class ImageTransform(Transform):
     of length 0, and not to be changed in place. A sample is an image; or a tuple or list whose first item is one; or
     a mapping with one under "image". The rest of the sample passes through.
 
-    Raises ArgumentError for a sample without an image; and, where ``geometric``, for one with masks, boxes or other
-    parts that have places in the image, which would no longer fit it.
+    Raises ArgumentError for a sample without an image; and, where ``geometric``, for one with parts that may have
+    places in the image, which would no longer fit it: all but numbers, text, vectors of numbers and containers of
+    these, and what has a name like "boxes". What is under the key "label" is declared to have no such places.
     """
 
     __slots__ = ()
