@@ -96,6 +96,7 @@ EXACT_TYPES = {
     "executors/processes/messages.py": "an error that pickles into another class is sent as text instead",
     "image/targets.py": "looks at every sample: exact types of plain values are skipped first, for speed",
     "interop/keys.py": "looks at every index: exact types are the fast path",
+    "interop/torch_rows.py": "a subclass may change what a sample, or a row of a tensor, is",
     "interop/torch_state.py": "a subclass of Tensor may have behavior of its own",
     "run/stats.py": "looks at every batch: exact types of plain values are skipped first, for speed",
     "storage/mapped_samples.py": "looks at every array: exact types are the fast path, and a subclass may hold more",

@@ -51,7 +51,7 @@ from headrace.collate.exact import check_unmasked, numbers, of_one_type
 from headrace.collate.register import registered
 from headrace.context import seeds
 from headrace.errors import CollateError, CollateTypeError
-from headrace.interop import floats
+from headrace.interop import floats, torch_rows
 from headrace.interop.sampler_states import check_count
 from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
@@ -104,7 +104,7 @@ def default_collate(
     error, and a key that only some of them have is an error, where torch drops it. Raises as
     `headrace.default_collate` does; the errors are RuntimeError and TypeError, as in torch.
     """
-    found = _functions(collate_fn_map or {}, torchs.default_collate_fn_map, registered())
+    found = _functions(collate_fn_map or arrays.NO_FUNCTIONS, torchs.default_collate_fn_map, registered())
     return arrays.collated(samples, found, empty)
 
 
@@ -152,6 +152,10 @@ def as_tensors(batch: Any) -> Any:
 
 
 def _as_tensors(batch: Any, place: tuple[Any, ...]) -> Any:
+    if type(batch) is torch.Tensor:
+        return batch
+    if type(batch) is list:
+        return [_as_tensors(value, (*place, number)) for number, value in enumerate(batch)]
     if isinstance(batch, np.ndarray):
         return _held(batch, arrays.field_of(place))
     if isinstance(batch, Mapping):
@@ -235,6 +239,13 @@ def _takes_generator(generator: Any) -> bool:
     return generator is None or isinstance(generator, torch.Generator)
 
 
+def _reader(dataset: Any) -> Callable[..., Any] | None:
+    """Return what reads whole batches of torch's datasets over tensors, unless somebody collates these differently."""
+    found = _functions(arrays.NO_FUNCTIONS, torchs.default_collate_fn_map, registered())
+    ours = found.plain and found.functions[torch.Tensor] is _tensors
+    return torch_rows.reader(dataset, default_collate) if ours else None
+
+
 def _received(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
     """Return a data pipe, which shuffles itself, as a stream; any other dataset as it is."""
     if isinstance(dataset, IterDataPipe):
@@ -273,6 +284,7 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
         collate=default_collate,
         convert=default_convert,
         finish=as_tensors,
+        reader=_reader,
         random_sampler=RandomSampler,
         sequential_sampler=SequentialSampler,
         batch_sampler=BatchSampler,
@@ -431,26 +443,12 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
 def _stacked(batch: Sequence[torch.Tensor], empty: Empty) -> torch.Tensor:
     """Stack tensors of one dtype in lent memory; raises RuntimeError for those that must not share it."""
     first = batch[0]
-    nbytes = len(batch) * first.nbytes
-    if nbytes < SMALLEST:
+    if len(batch) * first.nbytes < torch_rows.SMALLEST:
         made = torch.stack(batch)
         if made.is_nested or made.layout is not torch.strided:
             raise RuntimeError("nested and sparse tensors have a layout of their own")
         return made
-    shape, dtype = (len(batch), *first.shape), _DTYPES.get(first.dtype)
-    if dtype is not None:
-        out = torch.from_numpy(empty(shape, dtype))
-    else:
-        out = torch.from_numpy(empty((nbytes,), np.dtype(np.uint8))).view(first.dtype).reshape(shape)
-    return torch.stack(batch, out=out)
-
-
-SMALLEST = 4096
-"""Bytes; smaller batches of tensors are made in memory of torch's own, in less time than it takes to lend some."""
-
-_DTYPES = {torch.from_numpy(np.empty(0, code)).dtype: np.dtype(code) for code in "?bhilqefdFDB"}
-"""Those of torch's dtypes that NumPy has."""
-_KNOWN = frozenset(_DTYPES.values())
+    return torch.stack(batch, out=torch_rows.lent((len(batch), *first.shape), first.dtype, empty))
 
 
 def _promoted(batch: Sequence[torch.Tensor], field: str) -> torch.dtype:
@@ -513,10 +511,10 @@ def _as_tensor(array: Any) -> torch.Tensor:
 
 
 def _numbers(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
-    values = of_one_type(batch)
-    if values is not None and values.dtype in _KNOWN:
-        return torch.from_numpy(values)
-    return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
+    try:
+        return torch.from_numpy(of_one_type(batch))
+    except TypeError:  # None, or a dtype that torch has not
+        return _held(numbers(batch, _field(collate_fn_map)), _field(collate_fn_map))
 
 
 def _field(registry: arrays.Functions | None) -> str:

@@ -10,7 +10,6 @@ The function for a leaf is looked up by type, in a mapping that users can extend
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -74,7 +73,7 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
     digits. Raises `CollateTypeError` for types that cannot be in a batch: None, arrays of Python objects, masked arrays
     and others. The message says where in the sample: ``sample['meta']['v']``.
     """
-    return collated(samples, _by_default(collate_fn_map or {}, registered()), empty)
+    return collated(samples, _by_default(collate_fn_map or NO_FUNCTIONS, registered()), empty)
 
 
 def collated(samples: Sequence[Any], found: Found, empty: Empty = np.empty) -> Any:
@@ -101,6 +100,9 @@ def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) ->
     return _collate(batch, _registry(collate_fn_map))
 
 
+NO_FUNCTIONS: Functions = MappingProxyType({})
+
+
 class Found(NamedTuple):
     """The functions for a batch, and whether none of them is for plain tuples, lists or dicts."""
 
@@ -113,9 +115,9 @@ class Merged:
 
     ``without`` says which functions of the mappings are left out.
 
-    >>> merged = Merged()
-    >>> found = merged({int: sum}, {int: max, str: min})
-    >>> found.functions[int] is sum, found.plain, merged({int: sum}, {int: max, str: min}) is found
+    >>> merged, mine, default = Merged(), {int: sum}, {int: max, str: min}
+    >>> found = merged(mine, default)
+    >>> found.functions[int] is sum, found.plain, merged(mine, default) is found
     (True, True, True)
     """
 
@@ -124,24 +126,28 @@ class Merged:
     def __init__(self, base: Functions | None = None, without: Callable[[CollateFn], bool] | None = None) -> None:
         self._base = base or {}
         self._without = without
-        self._last: tuple[Any, Found] | None = None
+        self._last: tuple[list[Any], Found] = [], Found({}, plain=False)
 
     def __call__(self, *mappings: Mapping[Any, CollateFn]) -> Found:
         """Return the functions of these mappings, and then of the base; again, if they are as they were."""
-        items = [tuple(mapping.items()) for mapping in mappings]
-        last = self._last  # read once: other threads may set it meanwhile
-        if last is not None and last[0] == items:
-            return last[1]
+        seen, found = self._last  # read once: other threads may set it meanwhile
+        if len(seen) == len(mappings) and all(map(_is_unchanged, mappings, seen)):
+            return found
         functions: dict[Any, CollateFn] = {}
-        for key, function in chain.from_iterable(items):
-            if self._without is None or not self._without(function):
-                functions.setdefault(key, function)
+        for mapping in mappings:
+            for key, function in mapping.items():
+                if self._without is None or not self._without(function):
+                    functions.setdefault(key, function)
         for key, function in self._base.items():
             functions.setdefault(key, function)
         containers: tuple[Any, ...] = ((), [], {})
-        plain = not any(isinstance(container, types) for types in functions for container in containers)
-        self._last = items, Found(functions, plain)
-        return self._last[1]
+        found = Found(functions, not any(isinstance(one, types) for types in functions for one in containers))
+        self._last = [(mapping, dict(mapping)) for mapping in mappings], found
+        return found
+
+
+def _is_unchanged(mapping: Mapping[Any, CollateFn], before: tuple[Any, dict[Any, CollateFn]]) -> bool:
+    return mapping is before[0] and mapping == before[1]
 
 
 class Registry(dict[Any, CollateFn]):

@@ -17,6 +17,7 @@ BUILT_IN = (np.ndarray, np.generic, str, bytes, int, float, complex)
 """Types whose default cannot be replaced for all loaders."""
 
 _registered: dict[type, Callable[..., Any]] = {}
+_shown = MappingProxyType(_registered)
 
 
 def register_collate(kind: type, function: Callable[..., Any]) -> None:
@@ -67,4 +68,4 @@ def registered() -> Mapping[type, Callable[..., Any]]:
     >>> isinstance(registered(), MappingProxyType)
     True
     """
-    return MappingProxyType(_registered)
+    return _shown

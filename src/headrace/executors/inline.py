@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.context.memory import Recycler
@@ -11,7 +12,7 @@ from headrace.executors.base import SCRATCH
 from headrace.executors.lifecycle import closed_while_reading, submitted_after_closing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
@@ -27,12 +28,14 @@ class Inline:
     capacity = 1
 
     def __init__(self, maker: Maker, seeding: Collection[str] = GLOBALS) -> None:
-        self._maker = maker
-        self._seeding = seeding
-        self._here = Here()
         self._batches, self._scratch = Recycler(keep=2), Recycler(keep=SCRATCH)
         self._works: deque[Work] = deque()
         self._closed = False
+        empty = self._batches.empty
+        self.make: Callable[[Work], Outcome] = partial(
+            maker.make, here=Here(), empty=empty, seeding=seeding, scratch=self._scratch
+        )
+        """Makes a work at once."""
 
     def submit(self, work: Work) -> None:
         """Take a work."""
@@ -48,13 +51,16 @@ class Inline:
             work = self._works.popleft()
         except IndexError:  # another thread has closed it meanwhile
             raise closed_while_reading() from None
-        return self._maker.make(
-            work, here=self._here, empty=self._batches.empty, seeding=self._seeding, scratch=self._scratch
-        )
+        return self.make(work)
 
     def close(self) -> None:
         """Forget what was submitted."""
         self._closed = True
+        self.make = _closed
         self._works.clear()
         self._batches.close()
         self._scratch.close()
+
+
+def _closed(work: Work) -> Outcome:  # noqa: ARG001
+    raise closed_while_reading()

@@ -84,7 +84,12 @@ def in_memory(thing: Any) -> Any:
 
 def iterable_dataset() -> type | None:
     """Return torch's ``IterableDataset``; None where ``torch.utils.data`` is not loaded."""
-    return getattr(sys.modules.get("torch.utils.data"), "IterableDataset", None)
+    return getattr(data_module(), "IterableDataset", None)
+
+
+def data_module() -> Any:
+    """Return ``torch.utils.data``; None where it is not loaded."""
+    return sys.modules.get("torch.utils.data")
 
 
 def worker_module() -> Any:

@@ -99,20 +99,20 @@ class Maker:
         here.key, here.epoch = work.seed, work.epoch
         here.move(work.start)
         began = perf_counter()
-        own_state = work.replica is not None or work.dataset_copy is not None
+        keeper = work.replica or work.dataset_copy
         seconds: Seconds = {}
         token = seeds.enter(here, seconds, scratch)
         survived = page_faults.survive(on=True)
         try:
             with torch_state.on_cpu():
-                if own_state:
+                if keeper is not None and keeper.state is not None:
                     self._restore(work)
                 if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, seconds, empty, stop)
                 else:
                     with seeds.seeded(work.seed, work.epoch, work.start, seeding):
                         batch, bad = self._make(work, here, seconds, empty, stop)
-            stream = self._kept(work) if own_state else None
+            stream = None if keeper is None else self._kept(work)
             page_faults.check_faults("the batch")
             seconds["other"] = _rest(seconds, began)
             return Done(work.step, batch, bad, seconds, stream)
@@ -204,8 +204,9 @@ class Maker:
         self, work: Work, here: seeds.Here, seconds: Seconds, empty: Empty, stop: Stop | None
     ) -> tuple[Any, tuple[BadSample, ...]]:
         if isinstance(self.source, Batched):
-            with timed_rest("read"):
-                batch = self.source.read(work.keys, empty=empty)
+            began = perf_counter()
+            batch = self.source.read(work.keys, empty=empty)
+            seconds["read"] = seconds.get("read", 0.0) + _rest(seconds, began)
             return (batch if self.finish is None else self.finish(batch)), ()
         writer = RowWriter(work.rows, empty) if self.writes_rows and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):

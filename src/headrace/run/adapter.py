@@ -21,6 +21,10 @@ def _takes_any(generator: Any) -> bool:  # noqa: ARG001
     return True
 
 
+def _no_reader(dataset: Any) -> None:
+    pass
+
+
 def _no_placement(loader: Any) -> None:
     if loader.pin_memory:
         warnings.warn(
@@ -42,6 +46,8 @@ class Adapter:
     """Makes a batch of a list of samples, where the user gives no ``collate_fn``."""
     convert: Callable[..., Any] = default_convert
     """Converts a sample, where samples come one by one."""
+    reader: Callable[[Any], Callable[..., Any] | None] = _no_reader
+    """Returns what reads whole batches of a dataset of the framework's own, as ``read_batch`` does; None: nothing."""
     finish: Callable[[Any], Any] | None = None
     """Converts a batch that the dataset made itself."""
     random_sampler: Callable[..., Any] = RandomSampler

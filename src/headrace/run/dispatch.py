@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.executors.base import Executor
+    from headrace.executors.inline import Inline
     from headrace.ledger.recorder import Recorder
     from headrace.plan.batch_plan import Plan
     from headrace.plan.work import Done, Failed
@@ -107,3 +108,57 @@ class Dispatcher:
                 raise error
         finally:
             del error  # what an error's own frames still name is a cycle, and keeps the workers alive
+
+
+class Direct:
+    """A dispatcher where there are no workers: a batch is made when it is asked for, so none waits to be put in order.
+
+    It gives what a `Dispatcher` with a window of one gives, and exists because small batches are made faster than that
+    one asks for them (docs/decisions/0014-small-batches.md).
+    """
+
+    __slots__ = ("_plan", "_recorder", "_step", "_stream", "ended", "executor", "release")
+
+    def __init__(
+        self,
+        plan: Plan,
+        stream: int,
+        executor: Inline,
+        first: int,
+        release: Callable[[], None],
+        recorder: Recorder | None,
+    ) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._step = first
+        self._recorder = recorder
+        self.ended: dict[int, Any] = {}
+        """As a `Dispatcher` has it."""
+        self.executor = executor
+        self.release = release
+
+    @property
+    def place(self) -> tuple[int, tuple[int, ...]]:
+        """The first step that was not taken; none beyond it was."""
+        return self._step, ()
+
+    def submit(self) -> None:
+        """Do nothing: what is asked for is made at once."""
+
+    def next(self) -> Done | Failed | None:
+        """Make the next batch and return its outcome, or None at the end of the epoch."""
+        work = self._plan.work(self._stream, self._step)
+        if work is None:
+            return None
+        if self._recorder is not None:
+            self._recorder.submitted(work)
+        outcome = self.executor.make(work)
+        self._step += 1
+        if not isinstance(outcome, Ended):
+            return outcome
+        if outcome.stream is not None:
+            self.ended[outcome.stream[0]] = outcome.stream[1]
+        return None
+
+    def forget(self) -> None:
+        """Do nothing: what the plan raises is raised at once."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.ledger.recorder import Recorder
     from headrace.plan.work import Done
     from headrace.run.checkpoint import Cursor
+    from headrace.run.dispatch import Direct
     from headrace.run.stats import Meter
     from headrace.run.tolerance import Budget, Refill
     from headrace.run.window import Unordered, Window
@@ -25,6 +26,7 @@ class Journal:
     """Moves the cursor, writes the ledger and counts, each time that the consumer takes a batch."""
 
     __slots__ = (
+        "_bad",
         "_budget",
         "_cursor",
         "_earlier",
@@ -34,6 +36,8 @@ class Journal:
         "_record",
         "_recorder",
         "_refill",
+        "_session",
+        "_settles",
         "_stays",
         "_streams",
         "_window",
@@ -47,7 +51,7 @@ class Journal:
         cursor: Cursor,
         meter: Meter,
         budget: Budget,
-        window: Window | Unordered,
+        window: Window | Unordered | Direct,
         refill: Refill | None,
         recorder: Recorder | None,
         *,
@@ -65,6 +69,10 @@ class Journal:
         self._recorder = recorder
         self._first = self._latest = cursor.place
         self._streams = dict(cursor.place.streams)
+        self._bad = cursor.place.bad
+        self._session = None if recorder is None else recorder.session.name
+        self._settles = recorder is not None or cursor.sampler is not None
+        """Whether more than the cursor is to be moved."""
         self._stays = stays
         """Whether the copies of the dataset, with what they keep of themselves, stay for the next epoch."""
         self._earlier: dict[int, dict[int, Any]] = {}
@@ -89,8 +97,9 @@ class Journal:
                 self._earlier[outcome.step] = self._streams
             self._streams = {**self._streams, replica: state}
         if outcome.bad:
+            self._bad = self._first.bad + meter.skipped + meter.replaced
             try:
-                self._budget.check(self._first.bad + meter.skipped + meter.replaced, outcome.bad)
+                self._budget.check(self._bad, outcome.bad)
             except TooManyErrors:
                 self.broken = True
                 raise
@@ -128,8 +137,10 @@ class Journal:
         self._latest = place = self._place()
         if self._places is not None:
             self._places.append((place, record))
-        else:
+        elif self._settles:
             self._settle(place, record)
+        else:
+            self._cursor.place = place
 
     def fetched_ahead(self) -> Callable[[], None]:
         """Return what to call for each batch that is handed to the consumer, where somebody fetches them ahead."""
@@ -154,11 +165,11 @@ class Journal:
     def _place(self) -> Place:
         if self.broken:
             return self._latest
-        first, meter, streams = self._first, self.meter, self._streams
+        first, streams = self._first, self._streams
         if self.over:
             return Place(first.epoch + 1, streams=streams)
         step, beyond = self._window.place
-        offset, bad = 0, first.bad + meter.skipped + meter.replaced
+        offset, bad = 0, self._bad
         if self._refill is not None and (place := self._refill.place) is not None:
             step, offset, again = place
             bad -= again
@@ -166,5 +177,5 @@ class Journal:
             for old in [each for each in self._earlier if each < step]:
                 del self._earlier[old]
             streams = self._earlier.get(step, streams)
-        session = None if self._recorder is None else self._recorder.session.name
-        return Place(first.epoch, step, beyond, offset, first.batches + meter.batches, bad, streams, session)
+        batches = first.batches + self.meter.batches
+        return Place(first.epoch, step, beyond, offset, batches, bad, streams, self._session)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.make.maker import Maker
     from headrace.plan.work import Done
     from headrace.run.detector import Watch
-    from headrace.run.dispatch import Dispatcher
+    from headrace.run.dispatch import Direct, Dispatcher
     from headrace.run.journal import Journal
     from headrace.run.orders import Entry
     from headrace.run.tolerance import Refill
@@ -39,7 +39,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     def __init__(
         self,
         entry: Entry,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | Direct,
         journal: Journal,
         maker: Maker,
         *,

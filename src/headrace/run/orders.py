@@ -85,7 +85,9 @@ class EpochOrder(ABC):
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return what workers read: by index, whole batches where the dataset makes them itself."""
         dataset, settings = self._settings.dataset, self._settings
-        read_batch = batch_reader(dataset) if settings.own_collate and settings.on_error == "raise" else None
+        read_batch = None
+        if settings.own_collate and settings.on_error == "raise":
+            read_batch = batch_reader(dataset) or settings.adapter.reader(dataset)
         if read_batch is not None:
             return Batched(dataset, read_batch, batch_beginner(dataset))
         return Indexed(dataset, singly=settings.single)

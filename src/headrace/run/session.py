@@ -13,13 +13,14 @@ from headrace.checks import kind_of
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
+from headrace.executors.inline import Inline
 from headrace.interop.calls import takes_empty
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
 from headrace.run import arguments
 from headrace.run.ahead import Ahead
 from headrace.run.detector import Watch, warn_of_held
-from headrace.run.dispatch import Dispatcher
+from headrace.run.dispatch import Direct, Dispatcher
 from headrace.run.journal import Journal
 from headrace.run.loop import Loop
 from headrace.run.orders import SampledOrder, order_of, with_own_states
@@ -141,15 +142,22 @@ class Session:
         executor, release = self._staff(maker, base)
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
-        kind = Window if settings.ordered else Unordered
-        window = kind(executor.capacity, copies, place.step, place.beyond)
+        window: Window | Unordered | Direct
+        dispatcher: Dispatcher | Direct
+        if isinstance(executor, Inline) and copies == 1 and not place.beyond:
+            window = dispatcher = Direct(plan, entry.stream, executor, place.step, release, recorder)
+        else:
+            kind = Window if settings.ordered else Unordered
+            window = kind(executor.capacity, copies, place.step, place.beyond)
+            timeout = settings.timeout or None
+            dispatcher = Dispatcher(plan, entry.stream, executor, window, release, timeout, recorder)
         refill = None
         if settings.on_error == "skip":
             refill = Refill(settings.batch_size or 1, drop_last=settings.drop_last, offset=place.offset)
         budget = Budget(samples, settings.allowed(samples))
         loop: Loop[Any] = Loop(
             entry,
-            Dispatcher(plan, entry.stream, executor, window, release, settings.timeout or None, recorder),
+            dispatcher,
             Journal(entry.cursor, self.meter, budget, window, refill, recorder, stays=settings.workers_stay),
             maker,
             refill=refill,

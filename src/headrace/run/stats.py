@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -76,15 +77,16 @@ class Meter:
     ahead: bool = False
     """Whether batches are fetched ahead of the loop, by a thread whose waiting is not the loop's."""
     first: float | None = None
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     skipped: int = 0
     replaced: int = 0
     bad: list[BadSample] = field(default_factory=list)
 
     def made(self, seconds: Mapping[str, float], bad: Sequence[BadSample], *, skip: bool) -> None:
         """Count what a worker reports with its batch."""
+        stages = self.stages
         for stage, spent in seconds.items():
-            self.stages[stage] = self.stages.get(stage, 0.0) + spent
+            stages[stage] += spent
         if bad:
             if skip:
                 self.skipped += len(bad)
@@ -142,7 +144,7 @@ def measure(batch: Any) -> tuple[int, int]:
         return (len(batch) if batch.ndim else 0), batch.nbytes
     if isinstance(batch, _COLUMNS):  # before mappings: whether it is one takes longer to say
         parts: Sequence[Any] = batch
-    elif isinstance(batch, Mapping):
+    elif hasattr(type(batch), "keys") and isinstance(batch, Mapping):  # the second takes five times as long
         parts = list(batch.values())
     elif hasattr(type(batch), "shape"):  # another library's array
         try:
@@ -151,7 +153,10 @@ def measure(batch: Any) -> tuple[int, int]:
             return 0, 0
     else:
         return 0, 0
-    measured = [measure(part) for part in parts]
-    counts = [count for count, _ in measured if count]
+    rows = total = 0
+    for part in parts:
+        count, nbytes = measure(part)
+        rows = rows or count
+        total += nbytes
     # A list without arrays is a column of strings, or what a user's own collate function made: one item a sample.
-    return (counts[0] if counts else len(parts)), sum(nbytes for _, nbytes in measured)
+    return rows or len(parts), total

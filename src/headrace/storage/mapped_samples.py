@@ -145,6 +145,9 @@ def write_row(column: NDArray[Any], row: int, array: NDArray[Any]) -> None:
         column[row] = in_memory(array)
 
 
+_NEVER_MAPPED = frozenset({int, float, bool, str, bytes, type(None)})
+
+
 def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> Any:
     """Return a sample, or a batch, whose mapped arrays are copied; in lists, tuples and dictionaries too.
 
@@ -155,6 +158,8 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     True
     """
     kind: Any = type(sample)
+    if kind in _NEVER_MAPPED:
+        return sample
     if kind is list or isinstance(sample, tuple):
         items = [parts_in_memory(item, part) for item in sample]
         if all(new is old for new, old in zip(items, sample, strict=True)):
