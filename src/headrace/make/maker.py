@@ -87,13 +87,14 @@ class Maker:
         empty: Empty = np.empty,
         stop: Stop | None = None,
         seeding: Collection[str] = (),
+        gives_back: bool = True,
         scratch: Recycler | None = None,
     ) -> Outcome:
         """Make a work's batch; never raises: an error of any kind becomes the outcome.
 
         ``here`` is where the caller may watch the position move; ``seeding`` names the global generators that no other
-        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does. ``scratch`` lends
-        memory for the steps on the way to a sample.
+        thread draws from (`seeds.GLOBALS`), so that they can be seeded for user code that does. Not ``gives_back``:
+        nobody draws from them between two batches. ``scratch`` lends memory for the steps on the way to a sample.
         """
         here = here or seeds.Here()
         here.key, here.epoch = work.seed, work.epoch
@@ -110,7 +111,9 @@ class Maker:
                 if isinstance(self.source, Batched) or not seeding:
                     batch, bad = self._make(work, here, seconds, empty, stop)
                 else:
-                    with seeds.seeded(work.seed, work.epoch, work.start, seeding):
+                    # A dataset with a state of its own may keep that of a global generator, between batches too.
+                    back = gives_back or keeper is not None
+                    with seeds.seeded(work.seed, work.epoch, work.start, seeding, back=back):
                         batch, bad = self._make(work, here, seconds, empty, stop)
             stream = None if keeper is None else self._kept(work)
             page_faults.check_faults("the batch")

@@ -176,7 +176,8 @@ class _Service:
         worker_info.tell_torch()  # a dataset may load it with its first sample
         writer = self._slots.begin(slot, fresh=fresh)
         here.begin(work.step, work.start)
-        outcome = self._maker.make(work, here=here, empty=writer.empty, stop=stop, seeding=seeding)
+        # Nothing but batches runs in this process.
+        outcome = self._maker.make(work, here=here, empty=writer.empty, stop=stop, seeding=seeding, gives_back=False)
         message, descriptor = _answered(ticket, outcome, writer)
         del outcome
         try:
