@@ -53,7 +53,7 @@ class WindowHistories(RuleBasedStateMachine):
     @rule(step=st.integers(-1, 50))
     def put_what_nobody_asked_for(self, step: int) -> None:
         if step not in self.away:
-            with pytest.raises(RuntimeError, match="none was awaited"):
+            with pytest.raises(RuntimeError, match="which is not awaited"):
                 self.window.put(Done(step, None))
 
     @invariant()
