@@ -55,7 +55,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("chain", CHAINS)
 def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> None:
     """Give the same batches to the last bit, for one to four channels or none, inline and on threads."""
-    base = ArrayDataset(images(*shape), np.arange(shape[0]), np.random.default_rng(0).random((shape[0], 2, 3)))
+    base = ArrayDataset(images(*shape), np.arange(shape[0]), np.random.default_rng(0).random((shape[0], 6)))
     quick, slow = both(base, *CHAINS[chain])
     assert headrace.explain(quick).startswith("Mapped: all fused")
     expected = batches(slow)
