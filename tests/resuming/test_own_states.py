@@ -311,3 +311,67 @@ def test_with_strict_false_the_state_of_a_dataset_that_keeps_none_is_left_out() 
     second = DataLoader(range(SIZE), 4, seed=0)
     second.load_state_dict(first.state_dict(), strict=False)
     assert [batch.tolist() for batch in second] == [[4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+class Place(IterableDataset[int]):
+    """A stream that is its own iterator, and keeps its place."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self.at == SIZE:
+            raise StopIteration
+        self.at += 1
+        return self.at
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+class DrawnPlace(Place):
+    """An iterator that draws from the global generator, whose state it keeps."""
+
+    def __next__(self) -> int:
+        return super().__next__() * 100 + random.randrange(100)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at, "drawn": random.getstate()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at = state["at"]
+        version, words, last = state["drawn"]
+        random.setstate((version, tuple(words), last))
+
+
+class OfIterators(IterableDataset[int]):
+    """A stream whose iterators alone keep a state."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(DrawnPlace())
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("how", ["inline", "threads"])
+@pytest.mark.parametrize("kind", [Place, DrawnPlace, OfIterators])
+def test_a_stream_of_this_process_is_saved_before_its_first_sample(kind: Any, how: str, seed: int | None) -> None:
+    """Take the state after ``iter()`` and before the first batch, and load it when the stream is at its end."""
+    if how == "threads" and kind is not Place:
+        pytest.skip("threads share the global generators, which a stream cannot restore for them")
+    seed_globals(1)
+    stream = kind()
+    with DataLoader(stream, 5, seed=seed, **HOW[how]) as first:
+        loop = iter(first)
+        state = json.loads(json.dumps(first.state_dict()))
+        expected = epoch(loop)
+        assert sum(map(len, expected)) == SIZE
+    seed_globals(7)
+    with DataLoader(stream, 5, seed=seed, **HOW[how]) as second:
+        second.load_state_dict(state)
+        assert epoch(second) == expected

@@ -11,12 +11,12 @@ from headrace.datasets.protocol import in_memory
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
 from headrace.make.map_guard import MapGuard
+from headrace.plan.work import StreamReplica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from headrace.context.memory import Empty
-    from headrace.plan.work import StreamReplica
 
 
 @runtime_checkable
@@ -171,6 +171,28 @@ class Streamed:
             samples = self._begun(replica) if self._begins(replica) else self._open[replica.number][1]
         self._open[replica.number] = replica.start + replica.size, samples
         return samples
+
+    def begin(self, *, seeded: bool) -> tuple[Any, ...] | None:
+        """Return what the only copy of the stream keeps of itself before its first sample; None if it keeps nothing.
+
+        Without a seed it is asked for its iterator here, as torch asks when a loop begins: the iterator's state may
+        hold that of a global generator. ``seeded``: that belongs to the first batch. So does an error.
+        """
+        stream = self._copy(0)
+        try:
+            if isinstance(stream, Iterator) and keeps_state(stream):
+                return "iterator", copy.deepcopy(stream.state_dict())  # type: ignore[attr-defined]
+            if seeded:
+                return None
+            samples = self._first[0] = iter(stream)
+            samples = self._whole(0, stream, samples)
+            self._open[0] = 0, samples
+            state = self.state(StreamReplica(0, 1, 0, 0))
+        except Exception:  # noqa: BLE001  an iterator may have no state before it is read
+            self._open.clear()
+            return None
+        self._entered[0] = samples
+        return state
 
     def enter(self, replica: StreamReplica) -> None:
         """Restore what the stream keeps of itself, where the replica has it.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import kind_of
+from headrace.context import seeds
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
@@ -17,6 +18,7 @@ from headrace.executors.inline import Inline
 from headrace.interop.calls import takes_empty
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
+from headrace.make.source import Streamed
 from headrace.run import arguments
 from headrace.run.ahead import Ahead
 from headrace.run.detector import Watch, warn_of_held
@@ -139,6 +141,7 @@ class Session:
         watch = self._watch()
         maker = self.maker(again=entry.again)
         progress.looped = True
+        self._settle_stream(maker, entry, copies)
         executor, release = self._staff(maker, base)
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
@@ -169,6 +172,17 @@ class Session:
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
         return loop
+
+    def _settle_stream(self, maker: Maker, entry: Entry, copies: int) -> None:
+        """Note what a stream that this process reads keeps of itself, for a state before the first batch."""
+        settings, place, source = self.settings, entry.cursor.place, maker.source
+        mine = settings.kind in ("inline", "threads") and not settings.persistent_workers and copies == 1
+        if not mine or not isinstance(source, Streamed) or place.step or place.streams:
+            return
+        with seeds.at(seeds.Here(entry.key, entry.stream)):
+            state = source.begin(seeded=settings.key is not None)
+        if state is not None:
+            entry.cursor.place = dataclasses.replace(place, streams={0: state})
 
     def _ahead(self, loop: Loop[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
         """Move batches one ahead of the consumer: in a thread, or where there are no workers in the loop's own."""
