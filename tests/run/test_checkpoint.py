@@ -365,11 +365,15 @@ def test_steps_beyond_the_place_are_refused_where_they_would_be_cut_otherwise() 
     """Refuse another world for a state that was saved out of order; or let those steps come again."""
     loader = DataLoader(range(40), 2, seed=1, in_order=False, num_workers=2, backend="threads")
     state = {**loader.state_dict(), "step": 2, "samples": 4, "batches": 3, "beyond": [4]}
-    other = DataLoader(range(40), 1, seed=1, rank=0, world_size=2)
-    with pytest.raises(StateMismatch, match="world_size=1, but this loader has"):
-        other.load_state_dict(state)
-    other.load_state_dict(state, strict=False)
-    assert [batch.item() for batch in other] == list(range(4, 40, 2))
+    for how, words, step in (
+        ({"batch_size": 1, "rank": 0, "world_size": 2}, "world_size=1, but this loader has", 2),
+        ({"batch_size": 3}, "batch_size=2, but this loader has", 1),
+    ):
+        other = DataLoader(range(40), seed=1, **how)  # type: ignore[arg-type]
+        with pytest.raises(StateMismatch, match=words):
+            other.load_state_dict(state)
+        other.load_state_dict(state, strict=False)
+        assert [index for batch in other for index in batch.tolist()] == list(range(4, 40, step))
 
 
 def test_out_of_order_nothing_is_lost_and_nothing_comes_twice() -> None:
