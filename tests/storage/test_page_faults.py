@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from headrace import DataLoader, IterableDataset
+from headrace import DataLoader, IterableDataset, Resize
 from headrace._native import extension
-from headrace.errors import BadFile, TooManyErrors
+from headrace.datasets import ImageFiles
+from headrace.errors import BadFile, BadImage, TooManyErrors
 from headrace.storage.page_faults import check_faults, surviving
 
 if TYPE_CHECKING:
@@ -169,6 +170,18 @@ def test_a_map_that_is_closed_meanwhile_is_not_put_back(path: Path) -> None:
             with pytest.raises(BadFile):
                 check_faults("row ", 1)
             assert all((other == 7).all() for other in others)
+
+
+@pytest.mark.parametrize("how", ["inline", "native"])
+def test_a_later_error_of_another_kind_stays_what_it_is(how: str, path: Path, tmp_path: Path) -> None:
+    """Blame no file that was cut before, in threads that have met no cut either."""
+    with pytest.raises(BadFile, match=CUT):
+        until_cut(DataLoader(Sums(path), 5), path)
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    dataset = ImageFiles([str(tmp_path / "bad.jpg")] * 4).map(Resize((8, 8)))
+    options: dict[str, Any] = {} if how == "inline" else {"num_workers": 2}
+    with DataLoader(dataset, 2, **options) as loader, pytest.raises(BadImage, match=r"bad\.jpg"):
+        list(loader)
 
 
 def test_threads_that_meet_the_same_cut_all_raise(path: Path) -> None:

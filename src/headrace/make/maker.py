@@ -123,7 +123,8 @@ class Maker:
             return Ended(work.step, self._kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
-            return self._failed(error, work, here)
+            # Only here: a thread that survives no faults has not counted those that others have met.
+            return self._failed(page_faults.cause_of(error), work, here)
         finally:
             page_faults.survive(on=survived)
             reset(token)
@@ -185,7 +186,6 @@ class Maker:
             return self._failed(error, work, here)
 
     def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
-        error = page_faults.cause_of(error)
         if isinstance(error, StopIteration):
             error = _unending(error, "a sample")
         try:
