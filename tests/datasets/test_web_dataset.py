@@ -1,4 +1,4 @@
-"""Samples in tar shards: the suite of formats, patterns of shards, decoders, and the index that is saved."""
+"""Samples in tar shards: patterns of shards, decoders, and the index that is saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from headrace._native import extension
 from headrace.datasets import WebDataset, span_table
 from headrace.datasets.shards import shard_paths
 from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, BadImage, MissingFile, SampleError
-from headrace.testing import DatasetTests, FormatTests
 
 
 def npy(array: Any, *, allow_pickle: bool = False) -> bytes:
@@ -56,35 +55,6 @@ def shards(tmp_path: Path) -> Path:
             },
         )
     return tmp_path
-
-
-class TestPairs(FormatTests):
-    """Images with labels, which the native extension reads."""
-
-    collates = False
-
-    @pytest.fixture(autouse=True)
-    def files(self, shards: Path) -> None:
-        self.folder = shards
-
-    def make(self) -> Any:
-        return WebDataset(self.folder).tuple("jpg", "cls")
-
-
-class TestDicts(DatasetTests):
-    """Samples with all their fields."""
-
-    collates = False
-
-    @pytest.fixture(autouse=True)
-    def files(self, shards: Path) -> None:
-        self.folder = shards
-
-    def make(self) -> Any:
-        return WebDataset(self.folder, fields=["cls", "json"])
-
-    def label(self, sample: Any) -> Any:
-        return sample["cls"]
 
 
 def test_a_sample_is_a_dict_of_its_fields(shards: Path) -> None:
