@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
 from headrace.datasets.shards import SpanDataset
-from headrace.datasets.span_table import indexed
+from headrace.datasets.span_table import at_once, indexed
 from headrace.formats import litdata
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
@@ -75,8 +74,7 @@ class LitDataset(SpanDataset):
         found = litdata.chunks_of(listing)
         if not found.chunks:
             raise listing.damaged("it names no chunks", "one chunk or more")
-        with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-            paths = list(pool.map(lambda chunk: _ready(chunk, found.compressed, cache), found.chunks))
+        paths = at_once(lambda chunk: _ready(chunk, found.compressed, cache), found.chunks)
         items = {path: chunk[1] for path, chunk in zip(paths, found.chunks, strict=True)}
         table = indexed(
             paths,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
 from headrace.datasets.shards import SpanDataset
-from headrace.datasets.span_table import indexed
+from headrace.datasets.span_table import at_once, indexed
 from headrace.errors import ArgumentError
 from headrace.formats import mds
 from headrace.formats.chunk import Listing
@@ -76,8 +75,7 @@ class MDSDataset(SpanDataset):
         shards = mds.shards_of(listing)
         if not shards:
             raise listing.damaged("it names no shards", "one shard or more")
-        with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-            paths = list(pool.map(lambda shard: _ready(shard, verify, cache), shards))
+        paths = at_once(lambda shard: _ready(shard, verify, cache), shards)
         known = dict(zip(paths, shards, strict=True))
         table = indexed(paths, lambda path: mds.index(path, known[path]), f"mds 1 {listing.digest}", index)
         read = Fields(decoding, decoders or {}, table.kinds, mds.readers(set(table.kinds.values())))

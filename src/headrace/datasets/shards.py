@@ -275,8 +275,8 @@ class WebDataset(SpanDataset):
     the name of a kind (``{"image": "jpg"}``).
 
     The archives are indexed when the dataset is constructed: the headers are read, not the data. The index is saved
-    beside the first shard, or in the user's cache folder where that cannot be written to, and built again for a shard
-    that has changed. ``index``: a folder for it, or None to save none.
+    beside the first shard, or in the user's cache folder if that folder is read-only. A shard that has changed is
+    indexed again. ``index``: a folder for the index, or None to save none.
 
     Raises `BadFile` for a damaged or compressed archive, for links and sparse members in it; `MissingFile`; and
     `ArgumentError`. A shard that changes while it is read raises `BadFile` with its path and the range of bytes.

@@ -48,8 +48,8 @@ class TFRecordDataset(SpanDataset):
     ``features=False``: records are anything else, such as a SequenceExample. A sample has one field, ``"record"``,
     whose bytes ``decoders={"record": function}`` reads.
 
-    The files are indexed when the dataset is constructed, and the checksums of lengths and data are checked then, once:
-    a file that is not changed afterwards stays as checked. ``verify=False`` checks those of lengths only.
+    The files are indexed when the dataset is constructed. The checksums of lengths and data are checked then, once; a
+    file that changes later raises `BadFile`. ``verify=False`` checks the checksums of lengths only.
 
     Raises `BadFile` for files that are damaged or compressed (decompress them first) and for records that are no
     Example; `MissingFile`; `ArgumentError`. Format: https://www.tensorflow.org/tutorials/load_data/tfrecord.

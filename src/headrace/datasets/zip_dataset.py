@@ -41,7 +41,7 @@ class ZipDataset(SpanDataset):
     the key. ``fields``, ``decoders``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in `WebDataset`.
 
     Stored members are read by one read, and images by the native extension. Deflated members are inflated when they are
-    read, up to the size that the directory claims, and their CRC-32 is checked; images that all are stored are faster.
+    read, up to the size that the directory claims, and their CRC-32 is checked. Store images for speed (``zip -0``).
     Archives above 4 GiB (zip64) are read.
 
     Raises `BadFile` for damaged archives, and for members that are encrypted, links, or compressed by another method

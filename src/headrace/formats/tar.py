@@ -22,7 +22,7 @@ MOST_EXTENDED = 1 << 20
 """Bytes that a long name or an extended header may have; real ones have some hundred."""
 
 _DESCRIBES = (b"L", b"K", b"x", b"X", b"g")
-"""Types of entries that describe the members after them: long names and extended headers."""
+"""Types of entries that describe the next member: long names and extended headers."""
 
 _REFUSED = {
     b"1": "a hard link",
@@ -33,7 +33,7 @@ _REFUSED = {
     b"S": "a sparse file",
 }
 _BLANK = b" " * 8
-"""What stands in the place of the checksum while it is counted."""
+"""Blanks, which replace the checksum while the sum of a header is computed."""
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 """How compressed files begin."""
@@ -87,7 +87,7 @@ def split(name: str) -> tuple[str, str]:
 
 def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
     """Yield the name, the offset and the length of each regular member of an archive."""
-    at, told = 0, _Told()
+    at, extended = 0, _Extended()
     while at < reader.size:
         header = reader.read(at, min(BLOCK, reader.size - at))
         if header.count(0) == len(header):
@@ -96,11 +96,11 @@ def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
             raise _no_header(reader, at, header)
         kind, size, body = header[156:157], _size(reader, header, at), at + BLOCK
         if kind in _DESCRIBES:
-            told.add(reader, kind, at, size)
+            extended.add(reader, kind, at, size)
         else:
-            name = told.records.get("path") or told.name or _name(header)
-            size = told.size(reader, size, at)
-            if kind in _REFUSED or told.sparse:
+            name = extended.records.get("path") or extended.name or _name(header)
+            size = extended.size(reader, size, at)
+            if kind in _REFUSED or extended.sparse:
                 raise _refused(reader, name, _REFUSED.get(kind, "a sparse file"))
             if kind == b"5" or name.endswith("/"):
                 size = 0  # a folder has no data, whatever its size says
@@ -109,12 +109,12 @@ def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
                     found = f"member {name!r} at byte {at:,} has {size:,} bytes by its header"
                     raise reader.damaged(f"{found}; {max(0, reader.size - body):,} are left", "a whole archive")
                 yield name, body, size
-            told = _Told()
+            extended = _Extended()
         at = body + -(-size // BLOCK) * BLOCK
 
 
-class _Told:
-    """What long names and extended headers say of the member that follows them."""
+class _Extended:
+    """The long name and the extended header of the next member."""
 
     __slots__ = ("name", "records")
 
@@ -137,7 +137,7 @@ class _Told:
             self.records |= _records(reader, text, at)
 
     def size(self, reader: ShardReader, size: int, at: int) -> int:
-        """Return the size of the member: an extended header counts more than the header."""
+        """Return the size of the member: an extended header overrides the header."""
         text = self.records.get("size")
         if text is None:
             return size
@@ -148,12 +148,12 @@ class _Told:
 
 def _sums_up(header: bytes) -> bool:
     """Say whether the checksum is that of the header: of unsigned bytes, or (in old programs) of signed ones."""
-    told = _octal(header[148:156])
+    saved = _octal(header[148:156])
     counted = header[:148] + _BLANK + header[156:]
     # Adler-32 holds 1 + the sum of all bytes, modulo 65521: fifteen times as fast as `sum`, for each header.
-    if told is None or (told + 1) % 65521 == zlib.adler32(counted) & 0xFFFF:
-        return told is not None
-    return told == sum(counted) - 256 * sum(byte > 127 for byte in counted)
+    if saved is None or (saved + 1) % 65521 == zlib.adler32(counted) & 0xFFFF:
+        return saved is not None
+    return saved == sum(counted) - 256 * sum(byte > 127 for byte in counted)
 
 
 def _size(reader: ShardReader, header: bytes, at: int) -> int:
