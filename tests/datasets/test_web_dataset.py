@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -277,6 +278,20 @@ def test_a_damaged_index_is_built_again(shards: Path) -> None:
         file.write_bytes(damaged if place % 2 else damaged[:place])
         dataset = WebDataset(shards)
         assert [sample["json"]["row"] for sample in dataset] == list(range(21))
+
+
+@pytest.mark.parametrize(
+    ("array", "value"), [("file", 9), ("file", -1), ("offset", -7), ("offset", 1 << 62), ("length", 1 << 40)]
+)
+def test_a_forged_index_is_built_again(shards: Path, array: str, value: int) -> None:
+    """Check each range against its shard, where the checksum of the index is that of the forgery."""
+    table = WebDataset(shards)._table
+    forged: Any = np.full(21, value)
+    if array != "file":
+        forged = dict.fromkeys(table.offset, forged)
+    [file] = saved(shards)
+    assert span_table._save(dataclasses.replace(table, **{array: forged}), file)
+    assert [sample["json"]["row"] for sample in WebDataset(shards)] == list(range(21))
 
 
 def test_a_large_index_is_mapped_and_pickles_as_its_path(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

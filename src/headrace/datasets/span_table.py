@@ -236,7 +236,7 @@ def load(place: str, paths: Sequence[str]) -> SpanTable | None:
         table = SpanTable(PackedList(paths), facts, first, of_shard, keys, offset, length, numbers, kinds, place)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return table if _fits(table) else None
+    return table if _fits(table) and (data is None or _in_shards(table)) else None
 
 
 def _array(place: str, data: bytes | None, start: int, size: int, dtype: str, count: int, at: int) -> NDArray[Any]:
@@ -260,6 +260,18 @@ def _fits(table: SpanTable) -> bool:
         and all(len(array) == size for array in arrays)
         and set(table.offset) == set(table.length)
         and set(table.numbers) <= set(table.offset)
+    )
+
+
+def _in_shards(table: SpanTable) -> bool:
+    """Say whether every range lies in its shard: a forged index may have a true checksum."""
+    if not np.array_equal(table.file, np.repeat(np.arange(len(table.paths)), np.diff(table.first))):
+        return False
+    sizes = table.facts[:, 0][table.file]
+    return all(
+        bool(((table.length[name] < 0) | ((offset >= 0) & (offset <= sizes - table.length[name]))).all())
+        for name, offset in table.offset.items()
+        if HIDDEN not in name
     )
 
 
