@@ -128,7 +128,7 @@ def test_a_decoder_may_be_the_name_of_a_kind(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("cls", b"cat", "b'cat' is no integer of 64 bits"),
+        ("cls", b"cat", "b'cat' is not an integer of 64 bits"),
         ("json", b"{", "field 'json' cannot be decoded"),
         ("json", b"[" * 100_000, "field 'json' cannot be decoded"),
         ("txt", b"\xff", "field 'txt' cannot be decoded"),

@@ -80,7 +80,7 @@ def test_chunks_that_have_no_leaves_are_refused_with_the_cure(tmp_path: Path) ->
         ({"data_format": ["int", "other"]}, "field 'text' has the format 'other'"),
         ({"data_format": ["int", "no_header_numpy:14"]}, "'no_header_numpy:14'"),
         ({"data_format": ["int", "no_header_tensor:10"]}, "'no_header_tensor:10'"),
-        ({"data_format": ["int", 3]}, "'data_format' holds what is no string"),
+        ({"data_format": ["int", 3]}, "'data_format' has an item that is not a string"),
         ({"data_spec": "[1, 3]"}, "its data_spec is"),
         ({"data_spec": "[" * 100_000}, "its data_spec is"),
     ):
@@ -122,9 +122,9 @@ def test_an_index_json_that_is_wrong_is_an_error(tmp_path: Path, change: dict[st
 @pytest.mark.parametrize(
     ("form", "data", "words"),
     [
-        ("int", b"7", "1 bytes are no int64"),
-        ("float", b"", "0 bytes are no float64"),
-        ("bool", b"12", "2 bytes are no uint8"),
+        ("int", b"7", "int64 has 8 bytes, not 1"),
+        ("float", b"", "float64 has 8 bytes, not 0"),
+        ("bool", b"12", "uint8 has 1 bytes, not 2"),
         ("numpy", b"", "cannot be decoded"),
         ("numpy", struct.pack("<3I", 3, 1, 10**9), "it claims the shape"),
         ("numpy", struct.pack("<2I", 3, 10**9), "it claims 1,000,000,000 axes"),

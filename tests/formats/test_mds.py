@@ -145,11 +145,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "data", "words"),
     [
-        ("int8", b"12", "2 bytes are no int8"),
-        ("float32", b"", "0 bytes are no float32"),
+        ("int8", b"12", "int8 has 1 bytes, not 2"),
+        ("float32", b"", "float32 has 4 bytes, not 0"),
         ("str_int", b"x", "cannot be decoded"),
         ("str_int", b"9" * 5000, "a number of 5,000 characters"),
-        ("str_decimal", b"x", "is no decimal number"),
+        ("str_decimal", b"x", "is not a decimal number"),
         ("ndarray", b"", "no dtype has the code -1"),
         ("ndarray", b"\x07", "no dtype has the code 7"),
         ("ndarray", b"\x08\xff\0", "it ends within its shape of 63 axes"),

@@ -154,7 +154,7 @@ def huge(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"no record at all", "it is no TFRecord file: byte 0 begins no record"),
+        (b"no record at all", "it is not a TFRecord file: no record begins at byte 0"),
         (b"short", "it ends in the middle of an entry"),
         (huge(10**9), "has 1,000,000,000 bytes; 96 are left"),
         (huge(2**64 - 1), "bytes; 96 are left"),
@@ -174,16 +174,16 @@ ENTRY = part(1, b"x") + part(2, feature([1]))
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (part(3, b""), "it is no tf.train.Example"),
-        (part(1, part(2, b"")), "it is no tf.train.Example"),
-        (part(1, part(1, part(3, b""))), "it is no tf.train.Example"),
+        (part(3, b""), "it is not a tf.train.Example"),
+        (part(1, part(2, b"")), "it is not a tf.train.Example"),
+        (part(1, part(1, part(3, b""))), "it is not a tf.train.Example"),
         (part(1, part(1, ENTRY) * 2), "it has two features 'x'"),
-        (part(1, part(1, ENTRY + part(2, feature([2])))), "it is no tf.train.Example"),
-        (example({"x": feature([1]) * 2}), "no list of bytes, floats or integers"),
-        (example({"x": part(4, b"")}), "no list of bytes, floats or integers"),
+        (part(1, part(1, ENTRY + part(2, feature([2])))), "it is not a tf.train.Example"),
+        (example({"x": feature([1]) * 2}), "not a list of bytes, floats or integers"),
+        (example({"x": part(4, b"")}), "not a list of bytes, floats or integers"),
         (example({"x": part(2, part(1, b"abc"))}), "a float_list of 3 bytes"),
         (example({"x": part(3, part(1, b"\xff"))}), "ends within a number"),
-        (example({"x": part(1, b"\x08\x01")}), "it has a value in its bytes that is none"),
+        (example({"x": part(1, b"\x08\x01")}), "it has a value in its bytes of another type"),
         (example({"x\0y": feature([1])}), "zero byte"),
         (b"\x0a\x7f", "ends after its message"),
         (b"\xff" * 12, "a number without an end"),

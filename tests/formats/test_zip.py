@@ -201,7 +201,7 @@ def test_members_that_cannot_be_read_are_named(tmp_path: Path, place: int, data:
         (8, b"\xfe\xff\xfe\xff", "its directory claims 65,534 members"),
         (12, b"\xfe\xff\xff\xff", "its directory claims"),
         (16, b"\xfe\xff\xff\xff", "its directory claims"),
-        (0, b"XX", "it is no zip archive, or its end is missing"),
+        (0, b"XX", "it is not a zip archive, or its end is missing"),
     ],
 )
 def test_an_end_that_is_wrong_is_an_error(tmp_path: Path, place: int, data: bytes, words: str) -> None:
@@ -228,7 +228,7 @@ def test_two_fields_of_one_name_are_an_error(tmp_path: Path) -> None:
         (24, struct.pack("<I", 10**9), "it claims 1,000,000,000 bytes, and 12 deflated bytes give no more"),
         (24, struct.pack("<I", 99), "it claims 99 bytes, and gives more"),
         (24, struct.pack("<I", 101), "it claims 101 bytes, and gives others"),
-        (16, b"\0\0\0\0", "its CRC-32 is another"),
+        (16, b"\0\0\0\0", "its CRC-32 does not match"),
     ],
 )
 def test_a_bomb_is_an_error_of_its_sample(tmp_path: Path, place: int, data: bytes, words: str) -> None:

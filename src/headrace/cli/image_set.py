@@ -101,7 +101,7 @@ def open_path(path: str, options: Options) -> ImageSet:
     is_list = place.is_file() and place.suffix.lower() in LIST_FILES
     if options.of_lists() and not is_list:
         raise CommandError(
-            "--root, --header and --columns were given, but this is no list file",
+            "--root, --header and --columns were given, but this is not a list file",
             path=path,
             expected=f"a list file ({' '.join(LIST_FILES)})",
             cure="leave these options out",

@@ -129,7 +129,7 @@ class Merged:
         self._last: tuple[list[Any], Found] = [], Found({}, plain=False)
 
     def __call__(self, *mappings: Mapping[Any, CollateFn]) -> Found:
-        """Return the functions of these mappings, and then of the base; again, if they are as they were."""
+        """Return the functions of these mappings, then of the base: the last answer, if no mapping has changed."""
         seen, found = self._last  # read once: other threads may set it meanwhile
         if len(seen) == len(mappings) and all(map(_is_unchanged, mappings, seen)):
             return found

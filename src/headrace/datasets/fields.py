@@ -148,7 +148,7 @@ def array_of(data: bytes) -> NDArray[Any]:
 def _integer(data: bytes) -> int:
     value = integer_of(data)
     if value is None:
-        raise ValueError(f"{shown(data)} is no integer of 64 bits")
+        raise ValueError(f"{shown(data)} is not an integer of 64 bits")
     return value
 
 

@@ -100,7 +100,7 @@ def resolve(dataset: Any, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
     >>> root, rows
     ('abcdef', array([5, 1]))
 
-    Raises TypeError for keys that are no integers, and IndexError for those out of range.
+    Raises TypeError for keys that are not integers, and IndexError for those out of range.
     """
     method = getattr(dataset, "resolve", None)
     return method(keys) if callable(method) else (dataset, rows_of(keys, len(dataset)))

@@ -111,7 +111,7 @@ def known(hashes: Mapping[str, str]) -> list[str]:
 
 
 def compared(path: str, found: Mapping[str, str], hashes: Mapping[str, str]) -> None:
-    """Raise `BadFile` where a hash is another one."""
+    """Raise `BadFile` if a hash differs."""
     for name, value in found.items():
         if value != hashes[name]:
             raise _damaged(path, f"its {name} is {value}", f"{hashes[name]}, as index.json says")

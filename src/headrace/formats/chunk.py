@@ -44,7 +44,7 @@ class Listing:
         try:
             self.value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise self.damaged(f"it is no JSON: {str(error)[:100]}", "a JSON object") from error
+            raise self.damaged(f"it is not JSON: {str(error)[:100]}", "a JSON object") from error
 
     def get(self, holder: Any, key: str, kind: type[T], default: T | None = None) -> T:
         """Return a value of an object; raise `BadFile` unless it is of a kind, or missing where there is a default."""
@@ -61,7 +61,7 @@ class Listing:
         """Return a list of strings."""
         value = self.get(holder, key, list)
         if not all(isinstance(each, str) for each in value):
-            raise self.damaged(f"{key!r} holds what is no string", "a list of strings")
+            raise self.damaged(f"{key!r} has an item that is not a string", "a list of strings")
         return value
 
     def shard(self, name: str) -> str:
@@ -77,7 +77,7 @@ class Listing:
         return names
 
     def damaged(self, what: str, expected: str, cure: str = AGAIN) -> BadFile:
-        """Build the error for what it says."""
+        """Build the error for a damaged file."""
         return BadFile(what, path=self.path, expected=expected, cure=cure)
 
 
@@ -142,7 +142,7 @@ def scalar(dtype: str, data: bytes) -> Any:
     np.float16(1.0)
     """
     if len(data) != np.dtype(dtype).itemsize:
-        raise ValueError(f"{len(data)} bytes are no {np.dtype(dtype)}")
+        raise ValueError(f"{np.dtype(dtype)} has {np.dtype(dtype).itemsize} bytes, not {len(data)}")
     return np.frombuffer(data, dtype)[0]
 
 

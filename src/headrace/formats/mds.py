@@ -164,7 +164,7 @@ def _number(kind: str, data: bytes) -> Any:
     try:
         return _TEXTS[kind](data.decode())
     except InvalidOperation as error:
-        raise ValueError(f"{data[:40]!r} is no decimal number") from error
+        raise ValueError(f"{data[:40]!r} is not a decimal number") from error
 
 
 def _array(dtype: str, shape: tuple[int, ...] | None, data: bytes) -> NDArray[Any]:

@@ -32,7 +32,7 @@ def nested(data: bytes) -> Any:
 
 
 class _Reader:
-    """Bytes, and the place in them; nothing is taken for a count that they cannot hold."""
+    """A position in bytes; a count that the bytes cannot hold raises before memory is allocated for it."""
 
     __slots__ = ("at", "data")
 

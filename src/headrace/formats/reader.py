@@ -50,7 +50,7 @@ class ShardReader:
         found = os.fstat(self._file)
         if not S_ISREG(found.st_mode):
             os.close(self._file)
-            raise unread(path, OSError(0, "it is no regular file"), "Give the path of a shard.")
+            raise unread(path, OSError(0, "it is not a regular file"), "Give the path of a shard.")
         self.size, self.facts = found.st_size, (found.st_size, found.st_mtime_ns)
         self._block, self._start, self._last = b"", 0, -BLOCK
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HIDDEN = "\0"
-"""Begins the second part of the name of a column that helps to read a field, and is no field itself."""
+"""Separates the name of a field from that of a helper column, which is not a field itself."""
 
 INTEGER_FIELDS = frozenset({"class", "cls", "cls2", "count", "id", "index", "inx"})
 """Fields that hold an integer as text, by the last part of their name (WebDataset's own rule)."""

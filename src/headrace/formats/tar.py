@@ -218,7 +218,7 @@ def _no_header(reader: ShardReader, at: int, header: bytes) -> BadFile:
                     cure=f"Decompress it first; images in it are compressed already ({name} saves almost nothing).",
                 )
         return BadFile(
-            "it is no tar archive: byte 0 begins no tar header",
+            "it is not a tar archive: no tar header begins at byte 0",
             path=reader.path,
             expected="a tar archive",
             cure="Take the file out of the list of shards.",

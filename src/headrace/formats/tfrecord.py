@@ -57,7 +57,7 @@ def index(path: str, *, verify: bool = True, features: bool = True) -> tuple[Sha
             data = reader.read(at, size + 4)
             record = data[:size]
             if verify and masked(record) != int.from_bytes(data[size:], "little"):
-                raise reader.damaged(f"the checksum of record {row} at byte {at:,} is another", "whole records")
+                raise reader.damaged(f"the checksum of record {row} at byte {at:,} does not match", "whole records")
             if features:
                 try:
                     _add(shard, numbers, row, at, record)
@@ -117,10 +117,10 @@ def features_of(record: bytes) -> dict[str, Found]:
         if (number, wire) == (2, 2):
             raise ValueError("it is a SequenceExample")
         if (number, wire) != (1, 2):
-            raise ValueError("it is no tf.train.Example")
+            raise ValueError("it is not a tf.train.Example")
         for inner, kind, at, stop in _parts(record, begin, end):
             if (inner, kind) != (1, 2):
-                raise ValueError("it is no tf.train.Example")
+                raise ValueError("it is not a tf.train.Example")
             name, feature = _entry(record, at, stop)
             if name in found:
                 raise ValueError(f"it has two features {name!r}")
@@ -137,7 +137,7 @@ def _entry(record: bytes, begin: int, end: int) -> tuple[str, Found | None]:
         elif (number, wire) == (2, 2) and feature is None:
             feature = _feature(record, at, stop)
         else:
-            raise ValueError("it is no tf.train.Example")
+            raise ValueError("it is not a tf.train.Example")
     if HIDDEN in name:
         raise ValueError(f"it has a feature {name!r}, whose name has a zero byte")
     return name, feature
@@ -150,7 +150,7 @@ def _feature(record: bytes, begin: int, end: int) -> Found | None:
         return None
     number, wire, at, stop = lists[0]
     if len(lists) > 1 or wire != 2 or number not in _KINDS:
-        raise ValueError("it has a feature that is no list of bytes, floats or integers")
+        raise ValueError("it has a feature that is not a list of bytes, floats or integers")
     kind, first, count = _KINDS[number], None, 0
     for value in _values(kind, record, at, stop):  # a record may have half a billion: they are not kept
         first, count = value, count + 1
@@ -163,7 +163,7 @@ def _values(kind: str, record: bytes, begin: int, end: int) -> Iterator[tuple[in
     """Yield where each value of a list is, and None for several in one run."""
     for number, wire, at, stop in _parts(record, begin, end):
         if number != 1 or wire not in {BYTES: (2,), FLOAT: (2, 5), INT: (2, 0)}[kind]:
-            raise ValueError(f"it has a value in its {kind} that is none")
+            raise ValueError(f"it has a value in its {kind} of another type")
         if kind == BYTES or wire != 2:
             yield at, stop
         elif kind == FLOAT:
@@ -218,7 +218,7 @@ def integer(data: bytes) -> int:
     """
     value, stop = _varint(data, 0, len(data))
     if stop != len(data):
-        raise ValueError(f"{data[:20]!r} is no integer")
+        raise ValueError(f"{data[:20]!r} is not an integer")
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
@@ -226,7 +226,7 @@ def integer(data: bytes) -> int:
 def number(data: bytes) -> np.float32:
     """Return the float32 that four bytes are."""
     if len(data) != 4:
-        raise ValueError(f"{len(data)} bytes are no float32")
+        raise ValueError(f"float32 has 4 bytes, not {len(data)}")
     return np.float32(np.frombuffer(data, "<f4")[0])
 
 
@@ -294,8 +294,8 @@ def _no_record(reader: ShardReader, at: int, head: bytes) -> BadFile:
             expected="records that can be read one by one",
             cure="Decompress it first; images in it are compressed already.",
         )
-    what = "it is no TFRecord file: byte 0 begins no record" if at == 0 else f"no record begins at byte {at:,}"
-    return reader.damaged(f"{what} (the checksum of its length is another)", "a record")
+    what = "it is not a TFRecord file: no record begins at byte 0" if at == 0 else f"no record begins at byte {at:,}"
+    return reader.damaged(f"{what} (the checksum of its length does not match)", "a record")
 
 
 def _no_example(path: str, row: int, at: int, why: str) -> BadFile:

@@ -27,7 +27,7 @@ DEFLATED, SIZES = HIDDEN + "deflated", HIDDEN + "sizes"
 """End the names of two columns of a field: ranges of deflated members; their CRC-32 and size, as offset and length."""
 
 MOST_RATIO = 1032
-"""Deflate makes no more of a byte (zlib's technical details)."""
+"""The most bytes that one deflated byte becomes (zlib's technical details)."""
 
 _END, _END64, _LOCATOR, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
 _MOST_COMMENT = 0xFFFF
@@ -95,12 +95,12 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
 
 
 def directory(reader: ShardReader) -> tuple[int, int, int, int]:
-    """Return where the central directory begins and ends, by how much all offsets are moved, and its entries."""
+    """Return begin and end of the central directory, what to add to all offsets, and its number of entries."""
     tail = max(0, reader.size - 22 - _MOST_COMMENT)
     text = reader.read(tail, reader.size - tail)
     at = text.rfind(_END)
     if at < 0 or len(text) < at + 22:
-        raise reader.damaged("it is no zip archive, or its end is missing", "the directory of an archive at its end")
+        raise reader.damaged("it is not a zip archive, or its end is missing", "the directory of an archive at its end")
     disk, first, here, count, size, offset = struct.unpack_from("<4H2I", text, at + 4)
     end = tail + at
     locator = reader.read(end - 20, 20) if end >= 20 else b""
@@ -272,5 +272,5 @@ def inflated(data: bytes, size: int, total: int) -> bytes:
     if len(whole) != size or not reader.eof:
         raise ValueError(f"it claims {size:,} bytes, and gives {'more' if len(whole) > size else 'others'}")
     if zlib.crc32(whole) != total:
-        raise ValueError("its CRC-32 is another")
+        raise ValueError("its CRC-32 does not match")
     return whole

@@ -109,7 +109,7 @@ def _rows(keys: Any) -> Rows:
     elif INTEGERS.issuperset(map(type, keys)):
         rows = np.fromiter(keys, np.int64, len(keys))
     else:
-        raise IndexError("keys that are no integers")
+        raise IndexError("keys that are not integers")
     if len(rows) and rows.min() < 0:
         raise IndexError("keys that count from the end")
     return rows

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 LOOKS = 3
-"""How many batches of an epoch the files are looked for in; for all of them it would take too long."""
+"""Batches at the beginning of an epoch in which files are looked for: looking in each batch would take too long."""
 
 
 class MapGuard:
