@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from dataclasses import dataclass
 
@@ -60,5 +59,7 @@ def is_worker_of(pid: int) -> bool:
     >>> is_worker_of(0)
     False
     """
+    import multiprocessing  # only where a file stays open: it brings sockets, and every import of headrace would wait
+
     parent = multiprocessing.parent_process()
     return parent is not None and parent.pid == pid

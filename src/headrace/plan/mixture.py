@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +154,8 @@ class MixtureOrder:
     def __init__(
         self, sizes: list[int], weights: dict[int, tuple[float, ...]], count: int, key: Key, *, shuffle: bool
     ) -> None:
+        from fractions import Fraction  # only where it is used
+
         self._sizes = np.array(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._count = count
