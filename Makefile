@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
+
+# Tests start thousands of processes; without its cache each of them would compile headrace again.
+unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
 .PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
