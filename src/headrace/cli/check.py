@@ -15,8 +15,8 @@ from headrace.errors import HeadraceError
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
+    from headrace.datasets.field_samples import FieldTuples
     from headrace.datasets.images import ImageDataset
-    from headrace.datasets.shards import FieldTuples
 
 
 @click.command(

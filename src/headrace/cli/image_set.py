@@ -16,12 +16,14 @@ from headrace.cli.rows import open_rows
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
-from headrace.datasets.shards import FieldTuples, WebDataset
+from headrace.datasets.shards import WebDataset
 from headrace.errors import HeadraceError, MissingFile, SampleError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headrace.datasets.field_samples import FieldTuples
 
 LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
 ARCHIVES = (".tar.gz", ".tgz")

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from headrace.cli.image_set import ImageSet
     from headrace.datasets.cifar import CifarDataset
+    from headrace.datasets.field_samples import FieldTuples
     from headrace.datasets.images import ImageDataset
-    from headrace.datasets.shards import FieldTuples
 
 # ImageNet's, which most published models were trained with.
 _MEAN = (0.485, 0.456, 0.406)

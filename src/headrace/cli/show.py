@@ -13,7 +13,7 @@ from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.rows import show_rows
 from headrace.datasets.cifar import CifarDataset
-from headrace.datasets.shards import FieldTuples
+from headrace.datasets.field_samples import FieldTuples
 
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.checks import path as path_of
-from headrace.checks import shown
 from headrace.context.timing import timed
-from headrace.datasets.base import Dataset
+from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
 from headrace.datasets.image_sources import Ranges
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
-from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.interop.keys import place as place_of
-from headrace.storage.files import DEFAULT_MAX_BYTES
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.datasets.fields import Decoder
+    from headrace.datasets.image_sources import Source
     from headrace.datasets.span_table import SpanTable
     from headrace.image.modes import Mode
 
@@ -41,7 +38,7 @@ MOST_EXPANDED = 1_000_000
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
-class SpanDataset(Dataset[dict[str, Any]]):
+class SpanDataset(FieldDataset):
     """The base of datasets of shards: a sample is a dict of its fields, each read by its range of bytes.
 
     >>> from headrace.datasets import SpanDataset, WebDataset
@@ -52,16 +49,9 @@ class SpanDataset(Dataset[dict[str, Any]]):
     as for any dataset. ``"__key__"`` is the sample's key in its shard.
     """
 
-    suits_threads = True
-
     def __init__(self, table: SpanTable, fields: Fields, chosen: Iterable[str] | None) -> None:
-        self._table, self._fields = table, fields
-        self._chosen = list(table.fields) if chosen is None else _chosen(chosen, table)
-
-    @property
-    def fields(self) -> list[str]:
-        """The names of the fields that samples have; a sample may lack some."""
-        return list(self._chosen)
+        self._table = table
+        super().__init__(table.fields, fields, chosen)
 
     @property
     def shards(self) -> list[str]:
@@ -74,22 +64,8 @@ class SpanDataset(Dataset[dict[str, Any]]):
         lengths: list[int] = (self._table.first[1:] - self._table.first[:-1]).tolist()
         return lengths
 
-    @property
-    def labels(self) -> NDArray[Any] | None:
-        """The values of the one integer field that all samples have (``cls``), known without reading; else None."""
-        return self._labels(self._chosen)
-
     def __len__(self) -> int:
         return len(self._table)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read the sample at an index: a dict of its key and its fields."""
-        row = self._row(index)
-        sample: dict[str, Any] = {"__key__": self._table.keys[row]}
-        for name in self._chosen:
-            if self._has(row, name):
-                sample[name] = self._value(row, name)
-        return sample
 
     def read(self, index: int, field: str) -> bytes:
         """Read the bytes of one field as they are, without decoding them.
@@ -98,75 +74,30 @@ class SpanDataset(Dataset[dict[str, Any]]):
         """
         return self._bytes(self._row(index), self._known(field))
 
-    def tuple(self, *fields: str) -> FieldTuples:
-        """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("jpg", "cls")``.
-
-        With an image first and integers after it, the native extension reads them. Raises `ArgumentError` for a field
-        that no sample has.
-        """
-        return FieldTuples(self, [self._known(name) for name in fields])
-
-    def is_image(self, field: str) -> bool:
-        """Say whether a field is decoded as an image."""
-        return self._fields.is_image(field)
-
-    def is_integer(self, field: str) -> bool:
-        """Say whether a field is an integer that all samples have, known without reading them."""
-        return field in self._table.numbers and self._fields.is_integer(field)
-
-    def where(self, index: int) -> str:
-        """Return the shard and the key of a sample, for errors."""
-        return self._where(self._row(index))
-
-    def _labels(self, names: Sequence[str]) -> NDArray[Any] | None:
-        known = {name for name in names if name in self._table.numbers and self._fields.is_integer(name)}
-        return self._table.numbers[known.pop()] if len(known) == 1 else None
-
-    def _refuse(self, *kinds: str) -> None:
-        """Raise `ArgumentError` for a field of a kind that nothing safe reads."""
-        for name in self._chosen:
-            kind = self._fields.kind(name)
-            if kind in kinds:
-                raise ArgumentError(
-                    f"field {name!r} holds {kind}, and reading that can run any code",
-                    found=kind,
-                    expected="fields that are data",
-                    cure=f"Leave it out with fields=, or pass decoders={{{name!r}: None}} for its bytes.",
-                )
-
-    def _row(self, index: int) -> int:
-        return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
+    def _key(self, row: int) -> str:
+        return self._table.keys[row]
 
     def _where(self, row: int) -> str:
         return f"{self._table.paths[int(self._table.file[row])]}: {self._table.keys[row]}"
-
-    def _known(self, field: str) -> str:
-        if field in self._chosen:
-            return field
-        raise ArgumentError(
-            f"no sample has a field {shown(field)}",
-            found=shown(field),
-            expected=f"one of {', '.join(map(repr, self._chosen))}",
-            cure="Give one of these names.",
-        )
 
     def _has(self, row: int, name: str) -> bool:
         """Say whether a sample has a field."""
         return bool(self._table.length[name][row] >= 0)
 
-    def _value(self, row: int, name: str) -> Any:
-        numbers = self._table.numbers.get(name)
-        if numbers is not None and self._fields.is_integer(name):
-            return int(numbers[row])
-        return self._decoded(row, name, self._bytes(row, name))
+    def _numbers(self, name: str) -> NDArray[Any] | None:
+        return self._table.numbers.get(name) if self._fields.is_integer(name) else None
 
-    def _decoded(self, row: int, name: str, data: bytes, kind: str | None = None) -> Any:
-        """Return the value of a field; ``kind`` for one that the format does not declare for the whole field."""
-        try:
-            return self._fields.decoded(name, data, self._where(row), kind)
-        except SampleError as error:
-            error.at(row)
-            raise
+    def _value(self, row: int, name: str) -> Any:
+        numbers = self._numbers(name)
+        return self._decoded(row, name, self._bytes(row, name)) if numbers is None else int(numbers[row])
+
+    def _source(self, image: str, beside: Sequence[NDArray[Any]]) -> Source | None:
+        table = self._table
+        offset, length = table.offset[image], table.length[image]
+        if (length < 0).any():
+            return None
+        decoding = self._fields.decoding
+        return Ranges(table.paths, table.file, offset, length, "", decoding, table.facts, beside=tuple(beside))
 
     def _bytes(self, row: int, name: str) -> bytes:
         if not self._has(row, name):
@@ -186,66 +117,6 @@ class SpanDataset(Dataset[dict[str, Any]]):
         self._refuse_large(row, name, length)
         with timed("read"):
             return read_span(table.paths[file], offset, length, table.facts[file])
-
-    def _refuse_large(self, row: int, name: str, length: int) -> None:
-        if length > DEFAULT_MAX_BYTES:
-            raise SampleError(
-                f"field {name.partition(HIDDEN)[0]!r} has {length:,} bytes",
-                path=self._where(row),
-                index=row,
-                expected=f"at most {DEFAULT_MAX_BYTES:,} bytes",
-                cure="Write the field to a file of its own, or leave it out with fields=.",
-            )
-
-
-class FieldTuples(Dataset[tuple[Any, ...]]):
-    """Some fields of a dataset of shards, as a tuple: what `SpanDataset.tuple` returns."""
-
-    suits_threads = True
-
-    def __init__(self, dataset: SpanDataset, names: Sequence[str]) -> None:
-        self._dataset, self._names = dataset, tuple(names)
-        self._source = self._images()
-
-    @property
-    def labels(self) -> NDArray[Any] | None:
-        """The values of the one integer field among these, known without reading; else None."""
-        return self._dataset._labels(self._names)
-
-    @property
-    def shard_lengths(self) -> list[int]:
-        """How many samples each shard has."""
-        return self._dataset.shard_lengths
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Read these fields of the sample at an index."""
-        row = self._dataset._row(index)
-        return tuple([self._dataset._value(row, name) for name in self._names])
-
-    @property
-    def shards(self) -> list[str]:
-        """The paths of the shards, in order."""
-        return self._dataset.shards
-
-    def native_source(self) -> Ranges | None:
-        """Return the ranges of the images, with the integers beside them."""
-        return self._source
-
-    def where(self, index: int) -> str:
-        """Return the shard and the key of a sample, for errors."""
-        return self._dataset.where(index)
-
-    def _images(self) -> Ranges | None:
-        table, fields = self._dataset._table, self._dataset._fields
-        first, *others = self._names or ("",)
-        beside = [table.numbers[name] for name in others if name in table.numbers and fields.is_integer(name)]
-        if not fields.is_image(first) or len(beside) < len(others) or (table.length[first] < 0).any():
-            return None
-        offset, length = table.offset[first], table.length[first]
-        return Ranges(table.paths, table.file, offset, length, "", fields.decoding, table.facts, beside=tuple(beside))
 
 
 class WebDataset(SpanDataset):
@@ -368,16 +239,3 @@ def _choices(inside: str) -> Sequence[str]:
             cure="Write the smaller number first, such as {0000..0099}.",
         )
     return [str(number).zfill(len(first)) for number in span]
-
-
-def _chosen(names: Iterable[str], table: SpanTable) -> list[str]:
-    chosen = [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in table.offset:
-            raise ArgumentError(
-                f"no sample has a field {shown(name)}",
-                found=shown(name),
-                expected=f"one of {', '.join(map(repr, table.fields))}",
-                cure="Give names of fields in fields=.",
-            )
-    return chosen

@@ -1,0 +1,221 @@
+"""Samples that are dicts of named fields, whatever file format they come from, and tuples of some fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace.checks import shown
+from headrace.datasets.base import Dataset
+from headrace.errors import ArgumentError, SampleError
+from headrace.formats.shard import HIDDEN
+from headrace.interop.keys import place as place_of
+from headrace.storage.files import DEFAULT_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.datasets.fields import Fields
+    from headrace.datasets.image_sources import Source
+
+
+class FieldDataset(Dataset[dict[str, Any]]):
+    """The base of datasets whose sample is a dict of its fields, by name.
+
+    >>> from headrace.datasets import WebDataset
+    >>> issubclass(WebDataset, FieldDataset)
+    True
+
+    A format defines ``__len__``, ``shards``, ``shard_lengths``, and what begins with an underscore at the end of this
+    class: the key of a row, its place, one value, and where the images are. ``names``: all fields that samples have;
+    ``chosen``: those to read, None for all.
+    """
+
+    suits_threads = True
+
+    def __init__(self, names: Sequence[str], fields: Fields, chosen: Iterable[str] | None) -> None:
+        self._fields = fields
+        self._chosen = list(names) if chosen is None else _chosen(chosen, names)
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the fields that samples have; a sample may lack some."""
+        return list(self._chosen)
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the shards, in order."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define shards")
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """How many samples each shard has: what `ShardSampler` takes."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define shard_lengths")
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The values of the one integer field that all samples have (``cls``), known without reading; else None."""
+        return self._labels(self._chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read the sample at an index: a dict of its key and its fields."""
+        row = self._row(index)
+        sample: dict[str, Any] = {"__key__": self._key(row)}
+        for name in self._chosen:
+            if self._has(row, name):
+                sample[name] = self._value(row, name)
+        return sample
+
+    def tuple(self, *fields: str) -> FieldTuples:
+        """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("jpg", "cls")``.
+
+        With an image first and integers after it, the native extension reads them. Raises `ArgumentError` for a field
+        that no sample has.
+        """
+        return FieldTuples(self, [self._known(name) for name in fields])
+
+    def is_image(self, field: str) -> bool:
+        """Say whether a field is decoded as an image."""
+        return self._fields.is_image(field)
+
+    def is_integer(self, field: str) -> bool:
+        """Say whether a field is an integer that all samples have, known without reading them."""
+        return self._numbers(field) is not None
+
+    def where(self, index: int) -> str:
+        """Return the shard and the key of a sample, for errors."""
+        return self._where(self._row(index))
+
+    def _labels(self, names: Iterable[str]) -> NDArray[Any] | None:
+        known = [name for name in dict.fromkeys(names) if self.is_integer(name)]
+        return self._numbers(known[0]) if len(known) == 1 else None
+
+    def _native(self, names: Sequence[str]) -> Source | None:
+        """Return where the images of a tuple are, with the integers beside them; None for any other tuple."""
+        if not names or not self.is_image(names[0]):
+            return None
+        beside = [self._numbers(name) for name in names[1:]]
+        found = [numbers for numbers in beside if numbers is not None]
+        return self._source(names[0], found) if len(found) == len(beside) else None
+
+    def _refuse(self, *kinds: str) -> None:
+        """Raise `ArgumentError` for a field of a kind that nothing safe reads."""
+        for name in self._chosen:
+            kind = self._fields.kind(name)
+            if kind in kinds:
+                raise ArgumentError(
+                    f"field {name!r} holds {kind}, and reading that can run any code",
+                    found=kind,
+                    expected="fields that are data",
+                    cure=f"Leave it out with fields=, or pass decoders={{{name!r}: None}} for its bytes.",
+                )
+
+    def _refuse_large(self, row: int, name: str, length: int) -> None:
+        if length > DEFAULT_MAX_BYTES:
+            raise SampleError(
+                f"field {name.partition(HIDDEN)[0]!r} has {length:,} bytes",
+                path=self._where(row),
+                index=row,
+                expected=f"at most {DEFAULT_MAX_BYTES:,} bytes",
+                cure="Write the field to a file of its own, or leave it out with fields=.",
+            )
+
+    def _row(self, index: int) -> int:
+        return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
+
+    def _known(self, field: str) -> str:
+        if field in self._chosen:
+            return field
+        raise ArgumentError(
+            f"no sample has a field {shown(field)}",
+            found=shown(field),
+            expected=f"one of {', '.join(map(repr, self._chosen))}",
+            cure="Give one of these names.",
+        )
+
+    def _decoded(self, row: int, name: str, data: bytes, kind: str | None = None) -> Any:
+        """Return the value of a field; ``kind`` for one that the format does not declare for the whole field."""
+        try:
+            return self._fields.decoded(name, data, self._where(row), kind)
+        except SampleError as error:
+            error.at(row)
+            raise
+
+    def _key(self, row: int) -> str:
+        """Return the key of a sample in its shard."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define _key")
+
+    def _where(self, row: int) -> str:
+        """Return the shard and the key of a sample."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define _where")
+
+    def _has(self, row: int, name: str) -> bool:  # noqa: ARG002  for formats whose samples lack fields
+        """Say whether a sample has a field."""
+        return True
+
+    def _value(self, row: int, name: str) -> Any:
+        """Return the value of a field that a sample has."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define _value")
+
+    def _numbers(self, name: str) -> NDArray[Any] | None:  # noqa: ARG002
+        """Return the values of an integer field that all samples have, known without reading; else None."""
+        return None
+
+    def _source(self, image: str, beside: Sequence[NDArray[Any]]) -> Source | None:  # noqa: ARG002
+        """Return where the images of a field are, for the native extension; None if they are in no file as such."""
+        return None
+
+
+class FieldTuples(Dataset[tuple[Any, ...]]):
+    """Some fields of a dataset of shards, as a tuple: what `FieldDataset.tuple` returns."""
+
+    suits_threads = True
+
+    def __init__(self, dataset: FieldDataset, names: Sequence[str]) -> None:
+        self._dataset, self._names = dataset, tuple(names)
+        self._source = dataset._native(self._names)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The values of the one integer field among these, known without reading; else None."""
+        return self._dataset._labels(self._names)
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """How many samples each shard has."""
+        return self._dataset.shard_lengths
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Read these fields of the sample at an index."""
+        row = self._dataset._row(index)
+        return tuple([self._dataset._value(row, name) for name in self._names])
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the shards, in order."""
+        return self._dataset.shards
+
+    def native_source(self) -> Source | None:
+        """Return the ranges of the images, with the integers beside them."""
+        return self._source
+
+    def where(self, index: int) -> str:
+        """Return the shard and the key of a sample, for errors."""
+        return self._dataset.where(index)
+
+
+def _chosen(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in known:
+            raise ArgumentError(
+                f"no sample has a field {shown(name)}",
+                found=shown(name),
+                expected=f"one of {', '.join(map(repr, known))}",
+                cure="Give names of fields in fields=.",
+            )
+    return chosen
