@@ -109,7 +109,7 @@ adapters: $(FRAMEWORKS)/.dev
 	KERAS_BACKEND=jax $(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_jax*.py tests/adapters/test_keras.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
-	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch.py -k 'parity or torch'
+	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
 
 # The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
