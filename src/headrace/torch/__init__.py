@@ -6,13 +6,16 @@
 [tensor([0, 1, 2, 3]), tensor([4, 5])]
 
 Datasets and samplers are torch's own, so that what asks ``isinstance`` finds what it looks for; those of `headrace` can
-be used beside them. This is the only package that imports torch.
+be used beside them. Submodules and all other names are there too: where ``torch.utils.data`` is replaced by
+``headrace.torch`` in a source file, every import works. This is the only package that imports torch.
 """
 
 from __future__ import annotations
 
-import numpy as np  # noqa: F401  for the examples in docstrings, as the next
-import torch  # noqa: F401
+from typing import Any
+
+import numpy as np  # noqa: F401  for the examples in docstrings, as torch is
+import torch.utils.data
 from torch.utils.data import (
     BatchSampler,
     ChainDataset,
@@ -32,6 +35,7 @@ from torch.utils.data import (
     random_split,
 )
 
+from headrace.torch import namespace
 from headrace.torch.device import on_device, pinned
 from headrace.torch.from_numpy import as_tensors
 from headrace.torch.stateful_sampler import StatefulDistributedSampler
@@ -64,6 +68,19 @@ __all__ = [
     "pinned",
     "random_split",
 ]
+
+__all__ += [name for name in torch.utils.data.__all__ if name not in __all__]
+namespace.install()
+
+
+def __getattr__(name: str) -> Any:
+    """Return what else torch.utils.data has: its submodules, data pipes, and names that are not public."""
+    return namespace.found(torch.utils.data, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(torch.utils.data)})
+
 
 # Pickles, error messages and documentation name them where users import them.
 for _ours in (

@@ -1,0 +1,2 @@
+# The module is made where it is imported (see namespace.py); this says what it has.
+from torch.utils.data.dataset import *  # noqa: F403
