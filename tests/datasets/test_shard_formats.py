@@ -16,7 +16,7 @@ import pytest
 from tests.formats.writers import example, feature, write_litdata, write_mds, write_tfrecord
 from tests.image_files import encoded, photo
 
-from headrace.datasets import LitDataset, MDSDataset, TFRecordDataset, WebDataset, ZipDataset
+from headrace.datasets import ArrowDataset, LitDataset, MDSDataset, TFRecordDataset, WebDataset, ZipDataset
 from headrace.testing import DatasetTests, FormatTests
 
 SHARDS = [range(7), range(7, 14), range(14, 21)]
@@ -81,11 +81,30 @@ def lit(folder: Path) -> None:
     write_litdata(folder, {"image": "jpeg", "label": "int", "text": "str"}, _columns())
 
 
+def arrow(folder: Path) -> None:
+    """Write streams as Hugging Face's `datasets` lays out images, in batches of three rows."""
+    pa = pytest.importorskip("pyarrow")
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    for number, rows in enumerate(SHARDS):
+        images = [{"bytes": image(row), "path": None} for row in rows]
+        columns = [images, [row % 3 for row in rows], ["x" * row for row in rows], [[row] * (row % 4) for row in rows]]
+        file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        types = zip(
+            ("image", "label", "text", "ids"), (file, pa.int64(), pa.string(), pa.list_(pa.int32())), strict=True
+        )
+        schema = pa.schema(list(types), metadata=about)
+        table = pa.table([pa.array(each, kind) for each, kind in zip(columns, schema.types, strict=True)], schema)
+        with pa.OSFile(str(folder / f"{number}.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+
+
 FORMATS: dict[str, tuple[Callable[[Path], None], Any, tuple[str, str], list[str]]] = {
     "tar": (web, WebDataset, ("jpg", "cls"), ["cls", "json"]),
     "zip": (zips, ZipDataset, ("jpg", "cls"), ["cls", "json"]),
     "tfrecord": (tfrecords, TFRecordDataset, ("image/encoded", "label"), ["label", "ids", "score"]),
     "mds": (mds, MDSDataset, ("image", "label"), ["label", "text"]),
+    "arrow": (arrow, ArrowDataset, ("image", "label"), ["label", "text", "ids"]),
     "lit": (lit, LitDataset, ("image", "label"), ["label", "text"]),
 }
 """What writes shards, the dataset that reads them, the fields of a pair, and fields without images."""

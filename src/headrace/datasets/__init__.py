@@ -27,10 +27,12 @@ from headrace.datasets.views import Mapped
 from headrace.image.decoding import Decoding
 
 if TYPE_CHECKING:
+    from headrace.datasets.arrow_dataset import ArrowDataset
     from headrace.datasets.cifar import CIFAR10, CIFAR100
     from headrace.datasets.faces import FaceDataset, ellipse_boxes
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
+    from headrace.datasets.huggingface import from_huggingface
     from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.datasets.zip_dataset import ZipDataset
 
 LAZY = {
+    "ArrowDataset": "arrow_dataset",
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
     "FaceDataset": "faces",
@@ -54,6 +57,7 @@ LAZY = {
     "WebDataset": "shards",
     "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
+    "from_huggingface": "huggingface",
     "random_walk": "walks",
     "random_walk_array": "walks",
     "random_walks": "walks",
@@ -63,6 +67,7 @@ LAZY = {
 __all__ = [
     "ArrayDataset",
     "Arrays",
+    "ArrowDataset",
     "Bytes",
     "CIFAR10",
     "CIFAR100",
@@ -96,6 +101,7 @@ __all__ = [
     "ZipDataset",
     "ellipse_boxes",
     "explain",
+    "from_huggingface",
     "random_split",
     "random_walk",
     "random_walk_array",

@@ -63,6 +63,10 @@ class Fields:
         """Say whether a field is decoded as an image, by headrace."""
         return self.kind(name) in IMAGES
 
+    def has_own(self, name: str) -> bool:
+        """Say whether a decoder was given for a field."""
+        return self._own(name) is not _NONE
+
     def is_integer(self, name: str) -> bool:
         """Say whether a field whose integers are in the index is read as these."""
         own = self._own(name)

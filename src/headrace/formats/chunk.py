@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 class Listing:
-    """The `index.json` of a folder of shards.
+    """The `index.json` of a folder of shards, or another file of JSON that lists them.
 
     ``digest`` changes with its content. Raises `MissingFile` and `UnreadableFile` for a file that cannot be read, and
     `BadFile` for one that is no JSON object.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.path = folder, os.path.join(folder, "index.json")  # noqa: PTH118
+    def __init__(self, folder: str, name: str = "index.json") -> None:
+        self.folder, self.path = folder, os.path.join(folder, name)  # noqa: PTH118
         data = read_file(self.path, max_bytes=MOST_LISTED, cure=AGAIN)
         self.digest = hashlib.sha256(data).hexdigest()[:16]
         try:
