@@ -78,9 +78,7 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
 
 def collated(samples: Sequence[Any], found: Found, empty: Empty = np.empty) -> Any:
     """Make one batch from samples with the functions of `Merged`."""
-    registry = Registry(found.functions, empty)
-    registry.plain = found.plain
-    return _collate(samples, registry)
+    return _collate(samples, Registry(found, empty))
 
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
@@ -108,6 +106,8 @@ class Found(NamedTuple):
 
     functions: Functions
     plain: bool
+    kinds: dict[type, CollateFn]
+    """The answers so far for types that are no key themselves: asking ``isinstance`` of every key takes long."""
 
 
 class Merged:
@@ -126,13 +126,17 @@ class Merged:
     def __init__(self, base: Functions | None = None, without: Callable[[CollateFn], bool] | None = None) -> None:
         self._base = base or {}
         self._without = without
-        self._last: tuple[list[Any], Found] = [], Found({}, plain=False)
+        self._last: tuple[list[Any], Found] = [], Found({}, plain=False, kinds={})
 
     def __call__(self, *mappings: Mapping[Any, CollateFn]) -> Found:
         """Return the functions of these mappings, then of the base: the last answer, if no mapping has changed."""
         seen, found = self._last  # read once: other threads may set it meanwhile
-        if len(seen) == len(mappings) and all(map(_is_unchanged, mappings, seen)):
-            return found
+        if len(seen) == len(mappings):
+            for mapping, (same, before) in zip(mappings, seen, strict=True):
+                if mapping is not same or mapping != before:
+                    break
+            else:
+                return found
         functions: dict[Any, CollateFn] = {}
         for mapping in mappings:
             for key, function in mapping.items():
@@ -141,33 +145,33 @@ class Merged:
         for key, function in self._base.items():
             functions.setdefault(key, function)
         containers: tuple[Any, ...] = ((), [], {})
-        found = Found(functions, not any(isinstance(one, types) for types in functions for one in containers))
+        found = Found(functions, not any(isinstance(one, types) for types in functions for one in containers), {})
         self._last = [(mapping, dict(mapping)) for mapping in mappings], found
         return found
-
-
-def _is_unchanged(mapping: Mapping[Any, CollateFn], before: tuple[Any, dict[Any, CollateFn]]) -> bool:
-    return mapping is before[0] and mapping == before[1]
 
 
 class Registry(dict[Any, CollateFn]):
     """The functions for one batch, by type, with the memory to use and the current place in the sample."""
 
-    __slots__ = ("empty", "place", "plain")
+    __slots__ = ("_kinds", "_plain", "empty", "place")
 
-    def __init__(self, functions: Functions, empty: Empty = np.empty) -> None:
-        super().__init__(functions)
+    def __init__(self, found: Found, empty: Empty = np.empty) -> None:
+        super().__init__(found.functions)
         self.empty = empty
         self.place: tuple[Any, ...] = ()
-        self.plain = False
-        """Whether plain containers are known to have no function."""
+        self._plain, self._kinds = found.plain, found.kinds
 
     def find(self, sample: Any) -> CollateFn | None:
         """Return the function for a sample: by its exact type, then by the first matching key."""
         kind = type(sample)
         function = self.get(kind)
-        if function is None and not (self.plain and kind in _CONTAINERS):
-            function = next((function for types, function in self.items() if isinstance(sample, types)), None)
+        if function is not None or (self._plain and kind in _CONTAINERS):
+            return function
+        function = self._kinds.get(kind)
+        if function is None:
+            function = next((one for types, one in self.items() if isinstance(sample, types)), None)
+            if function is not None and sample.__class__ is kind:  # a proxy has the class of what it stands for
+                self._kinds[kind] = function
         return function
 
     @property
@@ -190,7 +194,7 @@ _CONTAINERS = _SEQUENCES | {dict}
 
 
 def _registry(functions: Functions | None) -> Registry:
-    return functions if isinstance(functions, Registry) else Registry(functions or {})
+    return functions if isinstance(functions, Registry) else Registry(Found(functions or {}, plain=False, kinds={}))
 
 
 def _collate(samples: Sequence[Any], registry: Registry) -> Any:

@@ -50,17 +50,15 @@ def on_cpu() -> AbstractContextManager[Any]:
 
     Other threads have a default device of their own, so that a batch would depend on who makes it.
     """
-    torch = loaded()
-    if torch is None or not _function_modes(torch):
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return _NOTHING
+    # How many modes are in force that may change functions of torch, as a default device does.
+    modes = getattr(getattr(torch, "_C", None), "_len_torch_function_stack", None)
+    if (modes is not None and not modes()) or loaded() is None:
         return _NOTHING
     device: AbstractContextManager[Any] = torch.device("cpu")
     return device
-
-
-def _function_modes(torch: Any) -> int:
-    """Return how many modes are in force that may change functions of torch, as a default device does."""
-    count = getattr(torch._C, "_len_torch_function_stack", None)
-    return 1 if count is None else int(count())
 
 
 def in_memory(thing: Any) -> Any:

@@ -196,12 +196,15 @@ class Maker:
 
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
+        with torch_state.on_cpu():
+            return self._joined(samples, empty)
+
+    def _joined(self, samples: Sequence[Any], empty: Empty) -> Any:
         try:
-            with torch_state.on_cpu():
-                batch = self.collate(samples, empty=empty)
-            return batch if self.writes_rows else parts_in_memory(batch)
+            batch = self.collate(samples, empty=empty)
         except StopIteration as error:
             raise _unending(error, "collate_fn") from error
+        return batch if self.writes_rows else parts_in_memory(batch)
 
     def _make(
         self, work: Work, here: seeds.Here, seconds: Seconds, empty: Empty, stop: Stop | None
@@ -211,31 +214,32 @@ class Maker:
             batch = self.source.read(work.keys, empty=empty)
             seconds["read"] = seconds.get("read", 0.0) + _rest(seconds, began)
             return (batch if self.finish is None else self.finish(batch)), ()
-        writer = RowWriter(work.rows, empty) if self.writes_rows and self.on_error != "skip" else None
+        writes = empty if self.writes_rows and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):
             assert work.replica is not None  # noqa: S101  for the type checker: the plan of a stream gives nothing else
             began = perf_counter()
             with worker_info.serving(work.replica.number, work.replica.count, self.source.dataset):
-                samples, bad = self._stream(self.source, work.replica, work, here, stop, writer)
+                samples, bad = self._stream(self.source, work.replica, work, here, stop, writes)
             seconds["read"] = _rest(seconds, began)
         else:
-            samples, bad = self._samples(self.source, work, here, stop, writer)
+            samples, bad = self._samples(self.source, work, here, stop, writes)
         if self.on_error == "skip":
             return samples, tuple(bad)
         here.collating = True
         began = perf_counter()
-        batch = self.join(samples, empty=empty)
+        batch = self._joined(samples, empty)
         seconds["collate"] = seconds.get("collate", 0.0) + perf_counter() - began
         return batch, tuple(bad)
 
     def _samples(
-        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writer: RowWriter | None
+        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writes: Empty | None
     ) -> tuple[Sequence[Any], list[BadSample]]:
         source.maps.look(work.epoch)
         if source.reads_many and (found := self._at_once(source, work, here)) is not None:
             return found, []
         samples: list[Any] = []
         bad: list[BadSample] = []
+        writer = None if writes is None else RowWriter(work.rows, writes)
         read, maps = source.read, source.maps
         arrays = writer is None
         settles = arrays or bool(maps.files)
@@ -283,10 +287,11 @@ class Maker:
         work: Work,
         here: seeds.Here,
         stop: Stop | None,
-        writer: RowWriter | None,
+        writes: Empty | None,
     ) -> tuple[Sequence[Any], list[BadSample]]:
         samples: list[Any] = []
         bad: list[BadSample] = []
+        writer = None if writes is None else RowWriter(work.rows, writes)
         stream, function, maps = source.read(replica), source.function, source.maps
         maps.look(work.epoch)
         arrays = writer is None
