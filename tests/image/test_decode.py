@@ -22,8 +22,8 @@ from PIL import Image, ImageOps, PngImagePlugin
 from tests.image_files import by_pillow, encoded, photo
 
 from headrace.errors import BadImage, ImageTooLarge
-from headrace.image.decoder import decode, decode_with_pillow
-from headrace.image.decoding import DEFAULT_MAX_PIXELS
+from headrace.image.decoder import decode, decode_as, decode_with_pillow, jpeg_size
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* (palette|bits|values) .*:UserWarning")
 PHOTO = Image.fromarray(photo())
@@ -173,6 +173,16 @@ def test_the_exif_orientation_is_applied(orientation: int, form: str) -> None:
     for pixels in (decode(data), decode_with_pillow(data)):
         check(pixels)
         assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_pixels_can_stay_as_the_file_has_them(form: str) -> None:
+    """Apply no EXIF orientation without `oriented`, in both routes, as Pillow's users get the image."""
+    data = encoded(photo(2, 16, 24), form, exif=exif(6))
+    for simple in (True, False):
+        how = Decoding(oriented=False, mode="RGB" if simple else "unchanged")
+        assert np.array_equal(decode_as(data, None, how, set()), by_pillow(data))
+    assert jpeg_size(encoded(photo(2, 16, 24), exif=exif(6)), oriented=False) == (16, 24)
 
 
 def test_an_orientation_in_xmp_alone_is_applied() -> None:

@@ -33,7 +33,8 @@ from headrace import (
 from headrace._native import extension
 from headrace.context.seeds import Here, Purpose, generator, key_of
 from headrace.datasets import PairedDataset, StackDataset
-from headrace.image import fused
+from headrace.image import Decoding, fused
+from headrace.image.decoder import decode_as
 from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY, Stepwise, assert_equal, batches, both, far_off
 
@@ -277,24 +278,25 @@ def test_folders_and_odd_names_are_found(tmp_path: Path, monkeypatch: pytest.Mon
         }
     ),
     orientation=st.integers(1, 8),
+    oriented=st.booleans(),
     scale=st.sampled_from([(0.01, 0.05), (0.08, 1.0), (1.0, 1.0)]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box"]),
     seed=st.integers(0, 10**6),
 )
 def test_any_image_any_crop(
-    height: int, width: int, out: tuple[int, int], mode: str, options: Any, orientation: int, scale: Any,
-    interpolation: Any, seed: int,
+    height: int, width: int, out: tuple[int, int], mode: str, options: Any, orientation: int, oriented: bool,
+    scale: Any, interpolation: Any, seed: int,
 ) -> None:  # fmt: skip
     """Agree with the steps on images of any size and kind, however little of them is wanted."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(photo(seed % 7, height, width)).convert(mode), exif=exif, **options)
     chain = [RandomResizedCrop(out, scale=scale, interpolation=interpolation), RandomHorizontalFlip()]
-    row = by_extension(data, chain, seed)
+    row = by_extension(data, chain, seed, oriented=oriented)
     if row is None:
         assert mode == "CMYK"
         return
-    expected = headrace.image.decode(data)
+    expected = decode_as(data, None, Decoding(oriented=oriented), set())
     rng = generator(key_of(seed), Purpose.SAMPLE, 2, 5)
     for step in chain:
         expected = step(expected, rng)

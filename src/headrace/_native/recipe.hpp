@@ -17,6 +17,7 @@ struct Recipe {
   Filter filter = Filter::bilinear;
   bool antialias = true;
   bool shrink = false;         // decode JPEG files at 1/2, 1/4 or 1/8 of their size where that is still large enough
+  bool oriented = true;        // turn JPEG files upright by their EXIF orientation
   std::uint8_t fill[4] = {0, 0, 0, 0};
   Edge edge = Edge::constant;  // what lies outside the image; JPEG files know `constant` only
   RowFormat row;

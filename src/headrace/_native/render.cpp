@@ -41,7 +41,8 @@ bool render_jpeg(const Recipe& recipe, const Sample& sample, Philox& random, Scr
   if (!jpeg.open(sample.data, sample.size)) return false;
   if (static_cast<std::int64_t>(jpeg.width()) * jpeg.height() > recipe.max_pixels) return false;
   seconds.decode += since(then);
-  const Orientation how(jpeg.orientation());
+  const int orientation = recipe.oriented ? jpeg.orientation() : 1;
+  const Orientation how(orientation);
   const int height = how.swapped ? jpeg.width() : jpeg.height(), width = how.swapped ? jpeg.height() : jpeg.width();
   Geometry geometry;
   if (!place(recipe.steps, height, width, random, geometry) || !fits(recipe, geometry)) return false;
@@ -52,7 +53,7 @@ bool render_jpeg(const Recipe& recipe, const Sample& sample, Philox& random, Scr
   UprightLines upright(stored, how, rows, columns, s.upright);
   LineWriter writer(recipe.row, s.planes, row);
   Scaler scaler(recipe, geometry, view, s.scale, writer);
-  const bool good = jpeg.orientation() == 1 ? scaler.run(stored) : scaler.run(upright);
+  const bool good = orientation == 1 ? scaler.run(stored) : scaler.run(upright);
   seconds.transform += since(then);
   const bool whole = good && jpeg.finish(s.strip);
   seconds.decode += since(then);

@@ -123,7 +123,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         with timed("read"):
             data = self._bytes(path, place)
         with timed("decode"):
-            size = jpeg_size(data)
+            size = jpeg_size(data, oriented=self._decoding.oriented)
             if size is None:
                 sample = self._decode(data, path, place), label_of(self._labels[place])
                 return cast("tuple[NDArray[Any], Any]", transform(sample))

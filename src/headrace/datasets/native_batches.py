@@ -46,7 +46,8 @@ def plan_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Plan | None:
     decoding = getattr(source, "decoding", None)
     if decoding is not None:
         shrink = scaling_of(base, transforms) is not None
-        return fused.plan(transforms, max_pixels=decoding.max_pixels, shrink=shrink)
+        oriented = decoding.oriented
+        return fused.plan(transforms, max_pixels=decoding.max_pixels, shrink=shrink, oriented=oriented)
     shape = cast("tuple[int, ...]", source.image_shape)
     plan = fused.plan(transforms, image_shape=shape)
     moved = any(getattr(transform, "geometric", False) for transform in plan.transforms[: plan.fused])

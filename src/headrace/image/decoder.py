@@ -114,8 +114,8 @@ _warned: set[str] = set()
 """The losses that `decode` warned of in this process."""
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width of an upright JPEG image, from its header; None for any other bytes.
+def jpeg_size(data: bytes, *, oriented: bool = True) -> tuple[int, int] | None:
+    """Return height and width of a JPEG image as it is decoded, from its header; None for any other bytes.
 
     >>> jpeg_size(b"GIF89a") is None
     True
@@ -131,7 +131,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         if image.format != "JPEG":
             return None
         width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return (width, height) if oriented and _orientation(image) >= 5 else (height, width)
 
 
 def decode_with_pillow(
@@ -231,7 +231,7 @@ def _decode_jpeg(data: bytes, path: str | None, how: Decoding, shrink: int) -> N
         return None
     except MemoryError:
         return None
-    if not has_notes:
+    if not (has_notes and how.oriented):
         return pixels
     with _unheard():
         return _turned(pixels, _orientation(_open(data, path)))
@@ -278,7 +278,8 @@ def _read(data: bytes, path: str | None, how: Decoding, lost: list[str], shrink:
             raise
         image.tile = []  # nothing is left to load: what there was is in the image
     check_pixels(image.size, path, how.max_pixels, len(data))  # an icon's true size is known once it is loaded
-    return _turned(converted(image, how.mode, path, deep=found == "deep"), _orientation(image))
+    pixels = converted(image, how.mode, path, deep=found == "deep")
+    return _turned(pixels, _orientation(image)) if how.oriented else pixels
 
 
 def _open(data: bytes, path: str | None) -> ImageFile:

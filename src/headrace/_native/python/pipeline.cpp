@@ -62,12 +62,12 @@ class Pipeline {
   Pipeline(const std::vector<Step>& steps, int height, int width, int channels, const std::string& filter, bool antialias,
            bool shrink, const std::vector<int>& fill, const std::string& edge, bool channels_first, int itemsize,
            const std::optional<Array<std::uint8_t>>& table, const std::vector<float>& mean, const std::vector<float>& std,
-           std::int64_t max_pixels, std::int64_t max_bytes, const std::string& level) {
+           std::int64_t max_pixels, std::int64_t max_bytes, const std::string& level, bool oriented) {
     if (height < 1 || width < 1 || channels < 1 || channels > 4)
       throw std::invalid_argument("a row must have a height and a width of at least 1, and 1 to 4 channels");
     recipe_->steps = steps;
     recipe_->filter = named<Filter>(filters, filter, "filter");
-    recipe_->antialias = antialias, recipe_->shrink = shrink;
+    recipe_->antialias = antialias, recipe_->shrink = shrink, recipe_->oriented = oriented;
     recipe_->edge = named<Edge>(edges, edge, "edge");
     for (std::size_t c = 0; c < 4; ++c)
       recipe_->fill[c] = static_cast<std::uint8_t>(fill.empty() ? 0 : fill[c % fill.size()]);
@@ -181,11 +181,11 @@ void bind_pipeline(nb::module_& module) {
   nb::class_<Pipeline>(module, "Pipeline", "What is done to every image of a dataset; safe on any number of threads.")
       .def(nb::init<const std::vector<Step>&, int, int, int, const std::string&, bool, bool, const std::vector<int>&,
                     const std::string&, bool, int, const std::optional<Array<std::uint8_t>>&, const std::vector<float>&,
-                    const std::vector<float>&, std::int64_t, std::int64_t, const std::string&>(),
+                    const std::vector<float>&, std::int64_t, std::int64_t, const std::string&, bool>(),
            nb::kw_only(), nb::arg("steps"), nb::arg("height"), nb::arg("width"), nb::arg("channels"), nb::arg("filter"),
            nb::arg("antialias"), nb::arg("shrink"), nb::arg("fill"), nb::arg("edge"), nb::arg("channels_first"),
            nb::arg("itemsize"), nb::arg("table") = nb::none(), nb::arg("mean"), nb::arg("std"), nb::arg("max_pixels"),
-           nb::arg("max_bytes"), nb::arg("level") = "")
+           nb::arg("max_bytes"), nb::arg("level") = "", nb::arg("oriented") = true)
       .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
            nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
       .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")
