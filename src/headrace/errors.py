@@ -25,6 +25,7 @@ The tree; each error is also the standard one that a caller would look for::
     └── IterationError (RuntimeError)           an iterator was used from within itself, after a fork or out of order
 
     RandomnessWarning (UserWarning)             no seed can fix the random numbers of a dataset
+    NotNativeWarning (UserWarning)              native=True was passed, and the native extension cannot read the dataset
 
 Beside the tree stands `RemoteTraceback`, the cause of an error that came from a worker process.
 
@@ -57,6 +58,7 @@ __all__ = [
     "LoaderClosed",
     "MissingDependency",
     "MissingFile",
+    "NotNativeWarning",
     "RandomnessWarning",
     "SampleError",
     "StateMismatch",
@@ -368,6 +370,19 @@ class RandomnessWarning(UserWarning):
     ...     batches = list(DataLoader(noisy, 2, seed=0))
     >>> print(str(caught[0].message)[:62])
     Mapped.functions[0]: rng: numpy's Generator, held by the data.
+    """
+
+
+class NotNativeWarning(UserWarning):
+    """A loader with ``native=True`` makes samples one by one: the message names the transform, or what else, and why.
+
+    >>> import warnings
+    >>> from headrace import DataLoader
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     batches = list(DataLoader([1, 2, 3], native=True))
+    >>> print(str(caught[0].message)[:60])
+    native=True, but samples are made one by one, as on torch: a
     """
 
 

@@ -81,6 +81,8 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
     fraction of the dataset) limits them in one epoch. ``timeout``: seconds to wait for a batch, else `WorkerTimeout`;
     0: no limit. ``pin_memory`` is for tensors: see `headrace.torch`. ``ledger``: a `Ledger`, or a folder in which each
     rank keeps one: it records each batch that the loop received, and `verify_epoch` proves that each sample came once.
+    ``native=True``: the native extension reads a dataset of torchvision's (`headrace.explain` says which it recognizes)
+    and draws other random numbers, of the same distributions; where it cannot, `NotNativeWarning` says why.
 
     A loop may be left at any time, and several may run at once. Workers end with the loop, with `close`, and when the
     iterator is dropped. Raises `ArgumentError` for arguments that cannot be used.
@@ -115,6 +117,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
     on_error: OnError
     max_errors: int | float | None
     ledger: Ledger | None
+    native: bool
 
     def __init__(
         self,
@@ -147,6 +150,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
         on_error: OnError = "raise",
         max_errors: int | float | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
+        native: bool = False,
     ) -> None:
         found = settings.read(
             self._adapter,
@@ -179,6 +183,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
                 "on_error": on_error,
                 "max_errors": max_errors,
                 "ledger": ledger,
+                "native": native,
             },
         )
         vars(self).update(found.shown())
@@ -334,7 +339,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
 
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
-        return self._session.meter.snapshot()
+        return self._session.statistics()
 
     def close(self) -> None:
         """End all running loops and their workers; a new loop may begin afterwards."""

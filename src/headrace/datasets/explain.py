@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.datasets import protocol
+from headrace.datasets.torchvision_datasets import examined
 
 
 def explain(dataset: Any) -> str:
@@ -24,5 +25,8 @@ def explain(dataset: Any) -> str:
     fused if the extension knows the transform, all steps before it are fused, and images have one size after the last
     of them: crops and resizing come first, then flips, then `ToFloat`, `Normalize`, `ToCHW`, `ToDtype`. Selections such
     as `Subset`, and `ConcatDataset`, make no difference. `headrace doctor` says whether the extension was built.
+
+    Of a dataset of torchvision's, it says what ``DataLoader(dataset, native=True)`` recognizes.
     """
-    return protocol.explain(dataset)
+    found = examined(dataset)
+    return protocol.explain(dataset) if found is None else str(found)

@@ -90,6 +90,11 @@ def data_module() -> Any:
     return sys.modules.get("torch.utils.data")
 
 
+def torchvision_module(name: str = "") -> Any:
+    """Return torchvision, or a module of its by the name there ("datasets.folder"); None where it is not loaded."""
+    return sys.modules.get(f"torchvision.{name}" if name else "torchvision")
+
+
 def worker_module() -> Any:
     """Return the module in which torch's workers keep their ``WorkerInfo``; None where it is not loaded."""
     module = sys.modules.get("torch.utils.data._utils.worker")

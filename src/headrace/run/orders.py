@@ -84,7 +84,7 @@ class EpochOrder(ABC):
 
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return what workers read: by index, whole batches where the dataset makes them itself."""
-        dataset, settings = self._settings.dataset, self._settings
+        dataset, settings = self._settings.readable(), self._settings
         read_batch = None
         if settings.own_collate and settings.on_error == "raise":
             read_batch = batch_reader(dataset) or settings.adapter.reader(dataset)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.checks import kind_of
 from headrace.context import seeds
+from headrace.datasets.torchvision_datasets import examined
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.executors.base import Executor
     from headrace.run.orders import Entry
     from headrace.run.settings import Settings
+    from headrace.run.stats import Statistics
 
 
 class Session:
@@ -114,6 +117,17 @@ class Session:
             kept.close()
         if self.settings.ledger is not None:
             self.settings.ledger.close()
+
+    def statistics(self) -> Statistics:
+        """Return what the newest loop has done, and what would make it faster."""
+        return dataclasses.replace(self.meter.snapshot(), hint=self._hint)
+
+    @cached_property
+    def _hint(self) -> str:
+        found = None if self.settings.native else examined(self.settings.dataset)
+        if found is None or found.refusal:
+            return ""
+        return f"{found.name}: the native extension can make these batches: pass native=True"
 
     def maker(self, *, again: bool = False) -> Maker:
         """Return what makes the batches."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from headrace.checks import flag, function, kind_of, one_of, seconds, shown
 from headrace.context import seeds
-from headrace.datasets.protocol import is_iterable
-from headrace.errors import ArgumentError
+from headrace.datasets.protocol import batch_reader, is_iterable
+from headrace.datasets.torchvision_datasets import NativeReading
+from headrace.errors import ArgumentError, NotNativeWarning
 from headrace.interop.generators import GeneratorLike, Stateful, resolve
 from headrace.interop.keys import check_no_mask
 from headrace.ledger.store import Ledger, open_ledger
@@ -69,6 +71,9 @@ class Settings:
     on_error: OnError
     max_errors: int | float | None
     ledger: Ledger | None
+    native: bool
+    reading: NativeReading | None
+    """What the native extension reads in place of ``dataset``; None without ``native``, or where it needs none."""
 
     @cached_property
     def key(self) -> seeds.Key | None:
@@ -119,6 +124,10 @@ class Settings:
         """How many copies of a stream are read: one for each process, as in torch, else one."""
         return self.num_workers if self.streams and not self.shares_stream and self.kind == "processes" else 1
 
+    def readable(self) -> Any:
+        """Return what a loop reads: the dataset, or what the native extension reads in its place."""
+        return _read(self.dataset, self.reading)
+
     @property
     def samples(self) -> int | None:
         """How many samples the dataset says it has now; None if it cannot say."""
@@ -142,7 +151,7 @@ class Settings:
         return {name: getattr(self, name) for name in SHOWN}
 
 
-HIDDEN = {"adapter", "streams", "shuffle", "given_sampler", "given_batches", "draws_from", "kind"}
+HIDDEN = {"adapter", "streams", "shuffle", "given_sampler", "given_batches", "draws_from", "kind", "reading"}
 SHOWN = frozenset(one.name for one in fields(Settings)) - HIDDEN
 """The settings that a loader shows as attributes."""
 
@@ -208,21 +217,55 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     )
 
 
+def _native(adapter: Adapter, given: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """Return the settings about the native extension: what it reads in place of a dataset; warn where it cannot."""
+    native = flag("native", given["native"])
+    # Where whole batches are made at once anyway, nothing is put in the dataset's place.
+    if not native or batch_reader(dataset) is not None or adapter.reader(dataset) is not None:
+        return {"native": native, "reading": None}
+    reading = NativeReading(dataset, adapter.collate)
+    _, refusal = reading.current()
+    if refusal:
+        _warn(refusal, 6)
+    return {"native": native, "reading": None if refusal else reading}
+
+
+def _read(dataset: Any, reading: NativeReading | None) -> Any:
+    """Return the dataset that samples are read from: it may have changed since the loader was made."""
+    if reading is None:
+        return dataset
+    made, refusal = reading.current()
+    if made is None:
+        _warn(refusal, 2)
+        return dataset
+    return made
+
+
+def _warn(refusal: str, depth: int) -> None:
+    warnings.warn(
+        f"native=True, but samples are made one by one, as on torch: {refusal}. print(headrace.explain(dataset)) shows "
+        "each step; leave native=True out to silence this",
+        NotNativeWarning,
+        stacklevel=depth,
+    )
+
+
 def _collating(
     adapter: Adapter, given: dict[str, Any], dataset: Any, order: dict[str, Any], num_workers: int
 ) -> dict[str, Any]:
-    """Return who puts batches together, and on which backend."""
+    """Return who puts batches together, on which backend, and what the native extension reads."""
+    native = _native(adapter, given, dataset)
     collate_fn = function("collate_fn", given["collate_fn"])
     single = order["batch_size"] is None and order["batch_sampler"] is None
     kind = arguments.kind_of_workers(
         given["backend"],
         num_workers,
-        dataset,
+        _read(dataset, native["reading"]),
         processes_only=arguments.processes_only(given),
         collates=collate_fn not in (None, adapter.collate, adapter.convert),
     )
     default = adapter.convert if single else adapter.collate
-    return {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind}
+    return {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind, **native}
 
 
 def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: bool) -> dict[str, Any]:

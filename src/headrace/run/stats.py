@@ -54,6 +54,8 @@ class Statistics:
     """Bad samples in whose place another one was put (``on_error="replace"``)."""
     bad: tuple[BadSample, ...] = ()
     """The bad samples by name, the first 1,000 of them."""
+    hint: str = ""
+    """What would make the loop faster; empty where nothing is known."""
 
     @property
     def samples_per_second(self) -> float:
