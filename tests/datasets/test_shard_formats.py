@@ -16,7 +16,15 @@ import pytest
 from tests.formats.writers import example, feature, write_litdata, write_mds, write_tfrecord
 from tests.image_files import encoded, photo
 
-from headrace.datasets import ArrowDataset, LitDataset, MDSDataset, TFRecordDataset, WebDataset, ZipDataset
+from headrace.datasets import (
+    ArrowDataset,
+    LitDataset,
+    MDSDataset,
+    ParquetDataset,
+    TFRecordDataset,
+    WebDataset,
+    ZipDataset,
+)
 from headrace.testing import DatasetTests, FormatTests
 
 SHARDS = [range(7), range(7, 14), range(14, 21)]
@@ -81,22 +89,34 @@ def lit(folder: Path) -> None:
     write_litdata(folder, {"image": "jpeg", "label": "int", "text": "str"}, _columns())
 
 
-def arrow(folder: Path) -> None:
-    """Write streams as Hugging Face's `datasets` lays out images, in batches of three rows."""
+def tables() -> list[Any]:
+    """Return a table for each shard, with images as Hugging Face's `datasets` lays them out."""
     pa = pytest.importorskip("pyarrow")
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
     about = {"huggingface": json.dumps({"info": {"features": features}})}
-    for number, rows in enumerate(SHARDS):
+    file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    types = zip(("image", "label", "text", "ids"), (file, pa.int64(), pa.string(), pa.list_(pa.int32())), strict=True)
+    schema = pa.schema(list(types), metadata=about)
+    found = []
+    for rows in SHARDS:
         images = [{"bytes": image(row), "path": None} for row in rows]
         columns = [images, [row % 3 for row in rows], ["x" * row for row in rows], [[row] * (row % 4) for row in rows]]
-        file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        types = zip(
-            ("image", "label", "text", "ids"), (file, pa.int64(), pa.string(), pa.list_(pa.int32())), strict=True
-        )
-        schema = pa.schema(list(types), metadata=about)
-        table = pa.table([pa.array(each, kind) for each, kind in zip(columns, schema.types, strict=True)], schema)
-        with pa.OSFile(str(folder / f"{number}.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        arrays = [pa.array(each, kind) for each, kind in zip(columns, schema.types, strict=True)]
+        found.append(pa.table(arrays, schema))
+    return found
+
+
+def arrow(folder: Path) -> None:
+    """Write streams in batches of three rows."""
+    for number, table in enumerate(tables()):
+        ipc = pytest.importorskip("pyarrow").ipc
+        with ipc.new_stream(str(folder / f"{number}.arrow"), table.schema) as writer:
             writer.write_table(table, max_chunksize=3)
+
+
+def parquet(folder: Path) -> None:
+    for number, table in enumerate(tables()):
+        pytest.importorskip("pyarrow.parquet").write_table(table, folder / f"{number}.parquet")
 
 
 FORMATS: dict[str, tuple[Callable[[Path], None], Any, tuple[str, str], list[str]]] = {
@@ -108,6 +128,8 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Any, tuple[str, str], list[str]
     "lit": (lit, LitDataset, ("image", "label"), ["label", "text"]),
 }
 """What writes shards, the dataset that reads them, the fields of a pair, and fields without images."""
+WITHOUT_RANGES: Any = {"parquet": (parquet, ParquetDataset, ("image", "label"), ["label", "text", "ids"])}
+"""Formats whose images are in no file as such, so that the native extension cannot read them."""
 
 
 class Shards:
@@ -117,9 +139,12 @@ class Shards:
 
     @pytest.fixture(autouse=True, params=FORMATS)
     def shards(self, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-        write, self.dataset, self.pair, self.plain = FORMATS[request.param]
-        write(tmp_path)
-        self.folder = tmp_path
+        self.write(request.param, tmp_path)
+
+    def write(self, name: str, folder: Path) -> None:
+        write, self.dataset, self.pair, self.plain = (FORMATS | WITHOUT_RANGES)[name]
+        write(folder)
+        self.folder = folder
 
 
 class TestPairs(Shards, FormatTests):
@@ -131,6 +156,10 @@ class TestPairs(Shards, FormatTests):
 
 class TestSamples(Shards, DatasetTests):
     """Samples with some of their fields, as dicts."""
+
+    @pytest.fixture(autouse=True, params=[*FORMATS, *WITHOUT_RANGES])
+    def shards(self, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+        self.write(request.param, tmp_path)
 
     def make(self) -> Any:
         return self.dataset(self.folder, fields=self.plain)
@@ -145,3 +174,14 @@ class TestSamples(Shards, DatasetTests):
         assert dataset.shard_lengths == [7, 7, 7]
         assert dataset.where(7).startswith(f"{dataset.shards[1]}: ")
         assert dataset[7]["__key__"] == dataset.where(7).rpartition(": ")[2]
+
+
+class TestImagesWithoutRanges(Shards, DatasetTests):
+    """Pairs of formats whose images are decoded one by one."""
+
+    @pytest.fixture(autouse=True, params=WITHOUT_RANGES)
+    def shards(self, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+        self.write(request.param, tmp_path)
+
+    def make(self) -> Any:
+        return self.dataset(self.folder).tuple(*self.pair)

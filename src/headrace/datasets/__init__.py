@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
+    from headrace.datasets.parquet_dataset import ParquetDataset
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.tfrecord_dataset import TFRecordDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
@@ -51,6 +52,7 @@ LAZY = {
     "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
     "PairedDataset": "paired",
+    "ParquetDataset": "parquet_dataset",
     "RandomWalkDataset": "walks",
     "SpanDataset": "shards",
     "TFRecordDataset": "tfrecord_dataset",
@@ -89,6 +91,7 @@ __all__ = [
     "Mapped",
     "PackedList",
     "PairedDataset",
+    "ParquetDataset",
     "RandomWalkDataset",
     "Ranges",
     "Source",

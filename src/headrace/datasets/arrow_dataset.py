@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag
-from headrace.context.timing import timed
-from headrace.datasets.field_samples import FieldDataset
-from headrace.datasets.fields import Fields
+from headrace.datasets.arrow_rows import ArrowRows, agreed
 from headrace.datasets.image_sources import Files, Ranges
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
-from headrace.errors import ArgumentError, BadFile, HeadraceError, SampleError
 from headrace.formats import arrow
-from headrace.formats.arrow_values import Batch, spans, value, values
+from headrace.formats.arrow_values import Batch, spans, values
 from headrace.formats.chunk import Listing
-from headrace.formats.features import is_file, kind_of, shaped
+from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +38,7 @@ STATE = "state.json"
 """What `datasets` writes beside the files of a dataset that it saves."""
 
 
-class ArrowDataset(FieldDataset):
+class ArrowDataset(ArrowRows):
     """Rows of Arrow IPC files and streams: those of Hugging Face's `datasets`, Feather version 2, and pyarrow.
 
     >>> import pathlib, tempfile
@@ -90,8 +86,11 @@ class ArrowDataset(FieldDataset):
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
         paths = _saved(shards) or shard_paths(shards, *SUFFIXES)
-        self._hold(at_once(arrow.index, paths), decoding, decoders or {}, fields)
-        self._follow, self._plain = flag("follow_paths", follow_paths), False
+        follow = flag("follow_paths", follow_paths)
+        self._hold(at_once(arrow.index, paths))
+        super().__init__(
+            _types(self._files), self._files[0].features, decoding, decoders or {}, fields, follow_paths=follow
+        )
 
     @classmethod
     def _of(
@@ -105,35 +104,17 @@ class ArrowDataset(FieldDataset):
     ) -> ArrowDataset:
         """Return a dataset of indexed files, from someone who is trusted with the paths in them."""
         dataset = cls.__new__(cls)
-        dataset._hold(files, decoding, decoders, None, features)
-        dataset._follow, dataset._plain = True, plain
+        dataset._hold(files)
+        ArrowRows.__init__(dataset, _types(files), features, decoding, decoders, None, follow_paths=True, plain=plain)
         return dataset
 
-    def _hold(
-        self,
-        files: list[ArrowFile],
-        decoding: Decoding,
-        decoders: Mapping[str, Decoder | str | None],
-        chosen: Iterable[str] | None,
-        features: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _hold(self, files: list[ArrowFile]) -> None:
         self._files = files
-        self._types = _types(files)
-        self._features = dict(features if features is not None else files[0].features)
-        kinds = {name: kind_of(kind, self._features.get(name)) for name, kind in self._types.items()}
-        read = Fields(decoding, decoders, {name: kind for name, kind in kinds.items() if kind})
-        super().__init__(list(self._types), read, chosen)
-        for name in self._chosen:
-            _refuse(name, self._types[name], read, kinds[name])
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
         rows = np.concatenate([file.rows for file in files])
         self._first: list[int] = np.concatenate([[0], np.cumsum(rows)]).tolist()
         self._file_first: list[int] = np.cumsum([0, *(int(file.rows.sum()) for file in files)]).tolist()
-        self._read_numbers: dict[str, NDArray[np.int64]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_read_numbers": {}}
 
     @property
     def shards(self) -> list[str]:
@@ -147,33 +128,6 @@ class ArrowDataset(FieldDataset):
 
     def __len__(self) -> int:
         return self._first[-1]
-
-    def is_integer(self, field: str) -> bool:
-        """Say whether a field is an integer that all samples have."""
-        kind = self._types.get(field)
-        if kind is None or not kind.is_integer or not self._fields.is_integer(field):
-            return False
-        return not any(file.nodes[:, file.columns[field].node, 1].any() for file in self._files)
-
-    def read(self, index: int, field: str) -> bytes:
-        """Read the bytes of a field of text, bytes, or an image, without decoding them.
-
-        Raises `SampleError` for null, and `ArgumentError` for a field of another type.
-        """
-        row, name = self._row(index), self._known(field)
-        if not _has_bytes(self._types[name]):
-            raise ArgumentError(
-                f"field {name!r} holds {self._types[name].name}, which is no bytes",
-                found=self._types[name].name,
-                expected="a field of text, bytes or images",
-                cure="Read its value: dataset[index].",
-            )
-        data = self._bytes(row, name)
-        if data is None:
-            raise SampleError(
-                f"field {name!r} is null", path=self._where(row), index=row, expected="bytes", cure="Leave the row out."
-            )
-        return data
 
     def _key(self, row: int) -> str:
         return str(row - self._file_first[self._file_of(row)])
@@ -191,64 +145,13 @@ class ArrowDataset(FieldDataset):
         file = self._files[number]
         return Batch(file, batch), file.columns[name], row - self._first[place]
 
-    def _value(self, row: int, name: str) -> Any:
-        if name in self._read_numbers:
-            return int(self._read_numbers[name][row])
-        kind = self._types[name]
-        if _has_bytes(kind):
-            data = self._bytes(row, name)
-            return None if data is None else self._decoded(row, name, data)
-        batch, column, place = self._place(row, name)
-        with timed("read"):
-            try:
-                found = value(batch, column, place, plain=self._plain)
-            except ValueError as error:
-                raise self._damaged(row, name, error) from error
-        return shaped(found, self._features.get(name), plain=self._plain)
-
-    def _bytes(self, row: int, name: str) -> bytes | None:
-        """Return the bytes of a field; None for null."""
-        batch, column, place = self._place(row, name)
-        try:
-            data, path = _stored(batch, column, place)
-        except ValueError as error:
-            raise self._damaged(row, name, error) from error
-        if data is not None or path is None:
-            return data
-        if not self._follow:
-            raise _elsewhere(name, self._where(row), path)
-        try:
-            with timed("read"):
-                return read_file(path)
-        except SampleError as error:
-            error.at(row)
-            raise
-
-    def _damaged(self, row: int, name: str, error: ValueError) -> HeadraceError:
-        if isinstance(error, HeadraceError):
-            return error
-        return BadFile(
-            f"field {name!r} cannot be read: {error}",
-            path=self._where(row),
-            expected="an undamaged Arrow file",
-            cure="Copy the file again, or write it again.",
-        )
-
     def _each_batch(self, name: str) -> Iterable[tuple[int, Batch, Column, int]]:
         for place, (number, batch) in enumerate(self._batches):
             file = self._files[number]
             yield self._first[place], Batch(file, batch), file.columns[name], int(file.rows[batch])
 
-    def _numbers(self, name: str) -> NDArray[Any] | None:
-        if name not in self._read_numbers and self.is_integer(name):
-            found = np.empty(len(self), np.int64)
-            for first, batch, column, count in self._each_batch(name):
-                try:
-                    found[first : first + count] = values(batch, column, 0, count, plain=False)
-                except ValueError as error:
-                    raise self._damaged(first, name, error) from error
-            self._read_numbers[name] = found
-        return self._read_numbers.get(name)
+    def _has_nulls(self, name: str) -> bool:
+        return any(file.nodes[:, file.columns[name].node, 1].any() for file in self._files)
 
     def _source(self, image: str, beside: Sequence[NDArray[Any]]) -> Source | None:
         return self._images(image, beside, None)
@@ -286,24 +189,6 @@ class ArrowDataset(FieldDataset):
         return None if None in named else PackedList(map(os.path.abspath, named))
 
 
-def _has_bytes(kind: Type) -> bool:
-    return kind.layout == "binary" or is_file(kind)
-
-
-def _stored(batch: Batch, column: Column, row: int) -> tuple[bytes | None, str | None]:
-    """Return the bytes of a row; of an image in a file of its own, the path."""
-    whole = column
-    if column.type.layout == "struct":
-        if batch.valid(column, row, row + 1) is not None:
-            return None, None
-        column = column.child("bytes")
-    if batch.valid(column, row, row + 1) is None:
-        begin, end = batch.offsets(column, row, row + 1).tolist()
-        with timed("read"):
-            return batch.read(column.buffer + 2, begin, end - begin), None
-    return None, value(batch, whole.child("path"), row, plain=False) if whole is not column else None
-
-
 def _spans(batch: Batch, column: Column, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if column.type.layout != "struct":
         return spans(batch, column, 0, count)
@@ -313,44 +198,7 @@ def _spans(batch: Batch, column: Column, count: int) -> tuple[NDArray[np.int64],
 
 
 def _types(files: Sequence[ArrowFile]) -> dict[str, Type]:
-    """Return the types of the columns; all files must have the same, in any order."""
-    types = {name: column.type for name, column in files[0].columns.items()}
-    for file in files[1:]:
-        found = {name: column.type.name for name, column in file.columns.items()}
-        for name in [*types, *found]:
-            ours = types[name].name if name in types else "no such column"
-            if ours != found.get(name, "no such column"):
-                raise BadFile(
-                    f"column {name!r} holds {found.get(name, 'no such column')}, and {ours} in files before this one",
-                    path=file.path,
-                    expected="the same columns in all files",
-                    cure="Read these files as two datasets, or write one of them again.",
-                )
-    return types
-
-
-def _refuse(name: str, kind: Type, fields: Fields, known: str | None) -> None:
-    """Raise `ArgumentError` for a column of a type that is not read, and for decoders of what is no bytes."""
-    if any(each.layout == "other" for each in _inside(kind)):
-        raise ArgumentError(
-            f"column {name!r} holds {kind.name}, which is not read",
-            found=kind.name,
-            expected="numbers, text, bytes, times, lists and structs",
-            cure="Leave it out with fields=, or write it as another type.",
-        )
-    if known is None and not kind.is_integer and fields.has_own(name):
-        raise ArgumentError(
-            f"decoders has {name!r}, which holds {kind.name}",
-            found=kind.name,
-            expected="decoders of columns of bytes, text or images",
-            cure="Take it out of decoders=, and pass a function to .map() instead.",
-        )
-
-
-def _inside(kind: Type) -> Iterable[Type]:
-    yield kind
-    for _, child in kind.children:
-        yield from _inside(child)
+    return agreed((file.path, {name: column.type for name, column in file.columns.items()}) for file in files)
 
 
 def _saved(shards: Shards) -> list[str]:
@@ -361,12 +209,3 @@ def _saved(shards: Shards) -> list[str]:
     return [
         listing.shard(listing.get(each, "filename", str)) for each in listing.get(listing.value, "_data_files", list)
     ]
-
-
-def _elsewhere(name: str, place: str, path: str) -> SampleError:
-    return SampleError(
-        f"field {name!r} has no bytes, only the path {path[:200]!r}",
-        path=place,
-        expected="images in the Arrow file",
-        cure="Pass follow_paths=True if you trust whoever wrote the file to name files of yours.",
-    )

@@ -6,14 +6,14 @@ Format: https://arrow.apache.org/docs/format/Columnar.html. Only metadata is rea
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.errors import BadFile
 from headrace.formats.flatbuffer import Table
-from headrace.formats.reader import ShardReader
+from headrace.formats.reader import MemoryReader, ShardReader
 from headrace.formats.shard import LEAST_ENTRIES
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class ArrowFile:
     rows: NDArray[np.int64]
     nodes: NDArray[np.int64]
     buffers: NDArray[np.int64]
+    data: bytes | memoryview | None = None
+    """All bytes of a file that is in memory."""
 
 
 def index(path: str) -> ArrowFile:
@@ -113,7 +115,12 @@ def index(path: str) -> ArrowFile:
             ) from error
 
 
-def _indexed(reader: ShardReader) -> ArrowFile:
+def in_memory(path: str, data: memoryview, facts: tuple[int, int]) -> ArrowFile:
+    """Index a stream in memory that was made from a file; raise ValueError for one that cannot be read."""
+    return replace(_indexed(MemoryReader(path, data, facts)), data=data)
+
+
+def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
     schema: Table | None = None
     rows, nodes, buffers = list[int](), list[Any](), list[Any]()
     for kind, head, body, size, data in _messages(reader):
@@ -132,15 +139,14 @@ def _indexed(reader: ShardReader) -> ArrowFile:
         raise ValueError("it has no schema")
     columns = _columns(reader, schema)
     counts = [sum(getattr(column.type, what) for column in columns.values()) for what in ("nodes", "buffers")]
-    stacked = [_stacked(each, count) for each, count in zip((nodes, buffers), counts, strict=True)]
-    file = ArrowFile(
-        reader.path, reader.facts, columns, _features(schema), np.array(rows, np.int64).reshape(-1), *stacked
-    )
+    of_nodes, of_buffers = _stacked(nodes, counts[0]), _stacked(buffers, counts[1])
+    of_rows = np.array(rows, np.int64).reshape(-1)
+    file = ArrowFile(reader.path, reader.facts, columns, _features(schema), of_rows, of_nodes, of_buffers)
     _check(reader, file)
     return file
 
 
-def _messages(reader: ShardReader) -> Iterator[tuple[int, Table, int, int, bytes]]:
+def _messages(reader: ShardReader | MemoryReader) -> Iterator[tuple[int, Table, int, int, bytes]]:
     """Yield the messages: kind, header, where the body begins, its bytes, and the metadata."""
     if reader.size >= 8 and reader.read(0, 6) == MAGIC:
         yield from _of_file(reader)
@@ -155,7 +161,7 @@ def _messages(reader: ShardReader) -> Iterator[tuple[int, Table, int, int, bytes
     raise reader.damaged("it has no end-of-stream marker, so batches may be missing", "a whole Arrow stream")
 
 
-def _of_file(reader: ShardReader) -> Iterator[tuple[int, Table, int, int, bytes]]:
+def _of_file(reader: ShardReader | MemoryReader) -> Iterator[tuple[int, Table, int, int, bytes]]:
     tail = reader.read(reader.size - 10, 10) if reader.size >= 18 else b""
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or not 0 < length <= min(_MOST_METADATA, reader.size - 18):
@@ -174,7 +180,7 @@ def _of_file(reader: ShardReader) -> Iterator[tuple[int, Table, int, int, bytes]
         yield message
 
 
-def _message(reader: ShardReader, at: int) -> tuple[int, Table, int, int, bytes] | None:
+def _message(reader: ShardReader | MemoryReader, at: int) -> tuple[int, Table, int, int, bytes] | None:
     """Return the message at an offset; None at the end of the stream."""
     length, begin = int.from_bytes(reader.read(at, 4), "little"), at + 4
     if length == _CONTINUED:
@@ -204,7 +210,7 @@ def _stacked(each: list[Any], count: int) -> NDArray[np.int64]:
     return np.stack(each).astype(np.int64, copy=False) if each else np.empty((0, count, 2), np.int64)
 
 
-def _check(reader: ShardReader, file: ArrowFile) -> None:
+def _check(reader: ShardReader | MemoryReader, file: ArrowFile) -> None:
     """Check the counts of all batches: no more rows than bits, as many in each column, no more nulls than rows."""
     lengths, nulls = file.nodes[:, :, 0], file.nodes[:, :, 1]
     most = max(LEAST_ENTRIES, 8 * reader.size)
@@ -216,7 +222,7 @@ def _check(reader: ShardReader, file: ArrowFile) -> None:
         raise ValueError("its record batches claim more rows than they can have")
 
 
-def _columns(reader: ShardReader, schema: Table) -> dict[str, Column]:
+def _columns(reader: ShardReader | MemoryReader, schema: Table) -> dict[str, Column]:
     if schema.integer(0, 2):
         raise reader.damaged("its numbers are big-endian", "little-endian numbers")
     left, node, buffer = [MOST_FIELDS], 0, 0

@@ -116,3 +116,26 @@ class ShardReader:
         except OSError as error:
             raise unread(self.path, error, COPY) from error
         return data
+
+
+class MemoryReader:
+    """Bytes in memory, read as a shard is.
+
+    >>> MemoryReader("a", memoryview(b"abc"), (3, 0)).read(1, 2)
+    b'bc'
+
+    ``path`` and ``facts`` are those of the file that the bytes were made from.
+    """
+
+    def __init__(self, path: str, data: memoryview, facts: tuple[int, int]) -> None:
+        self.path, self.facts, self.size, self._data = path, facts, len(data), data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from an offset on."""
+        if not 0 <= offset <= self.size - length:
+            raise self.damaged(f"it ends in the middle of an entry at byte {offset:,}", f"{length} bytes there")
+        return bytes(self._data[offset : offset + length])
+
+    def damaged(self, what: str, expected: str) -> BadFile:
+        """Build the error for data whose layout is damaged."""
+        return BadFile(what, path=self.path, expected=expected, cure=COPY)

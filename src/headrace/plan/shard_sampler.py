@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import integer
+from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
 from headrace.plan.planned import PlannedSampler, counts, digest
@@ -47,6 +48,27 @@ class ShardSampler(PlannedSampler[int]):
         self.shard_sizes = counts("shard_sizes", shard_sizes)
         self.window = integer("window", window, least=1)
         self._size = int(self.shard_sizes.sum())
+
+    @classmethod
+    def of(cls, dataset: Any, *, window: int = 16, seed: int | None = None) -> ShardSampler:
+        """Return a sampler for a dataset that knows its ``shard_lengths``.
+
+        >>> class Rows:
+        ...     shard_lengths = [2, 3]
+        >>> len(ShardSampler.of(Rows(), window=1))
+        5
+
+        Raises `ArgumentError` for a dataset without them.
+        """
+        sizes = getattr(dataset, "shard_lengths", None)
+        if sizes is None:
+            raise ArgumentError(
+                f"{type(dataset).__name__} has no shard_lengths",
+                found=type(dataset).__name__,
+                expected="a dataset of shards, such as ParquetDataset or WebDataset",
+                cure="Pass the number of samples of each shard: ShardSampler([1000, 1000]).",
+            )
+        return cls(sizes, window=window, seed=seed)
 
     def order(self, key: Key) -> ShardOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
