@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from headrace.context import seeds
 from headrace.errors import ArgumentError, IterationError
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
-from headrace.run.session import Session
+from headrace.run.session import Session, batches_of
 
 if TYPE_CHECKING:
     import os
@@ -186,9 +185,15 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
                 "native": native,
             },
         )
-        vars(self).update(found.shown())
+        self._show(found.shown())
         self._session = Session(found)
-        arguments.check_count(found.kind, found.num_workers)
+        self._check_count()
+
+    def _show(self, shown: dict[str, Any]) -> None:
+        vars(self).update(shown)
+
+    def _check_count(self) -> None:
+        arguments.check_count(self._session.settings.kind, self.num_workers, stacklevel=4)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in settings.SHOWN and "_session" in vars(self):
@@ -213,7 +218,7 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
         all its copies together; a loop that gives more then warns.
         """
         session = self._current()
-        batches = session.order.length(session.settings.key or seeds.key_of(0), session.progress.epoch)
+        batches = batches_of(session.order, session.settings, session.progress.epoch)
         if session.settings.streams:
             session.promise.made(batches)
         return batches

@@ -321,3 +321,19 @@ def test_augmentation_is_the_same_however_it_is_made(many: bool) -> None:
                 draws = [draw for step in zip(*ranks, strict=True) for batch in step for draw in batch[1].tolist()][:24]
                 expected = expected or draws
                 assert draws == expected
+
+
+class Shuffling:
+    """Holds a generator as the streams of Hugging Face's ``datasets`` do: seeded for each epoch, copied to draw."""
+
+    __module__ = "datasets.iterable_dataset"
+
+    def __init__(self, transform: Any = None) -> None:
+        self.generator = np.random.default_rng(1)
+        self.transform = transform
+
+
+def test_a_library_that_seeds_its_own_generators_may_hold_them() -> None:
+    """Say nothing of the shuffling of a stream of Hugging Face's, but of a transform in it."""
+    assert list(held(Shuffling(), "stream")) == []
+    assert [path for path, _ in held(Shuffling(Own()), "stream")] == ["stream.transform.generator"]

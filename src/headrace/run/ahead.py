@@ -142,8 +142,9 @@ class Ahead(ReadAhead[Result]):
     ``close`` (a function) is called to end the items, from another thread than the one that may be waiting for them at
     that moment, which it must wake. ``then`` is for items that cannot be ended while somebody waits for them: it is
     called when the thread has ended, after the item at hand. ``waited`` is called with the seconds that each ``next``
-    waited, and ``handed_on`` when one has its answer: a result, an error or the end. Raises `ArgumentError` for a depth
-    that cannot be used, and `LoaderClosed` after closing, or in a forked process.
+    waited, and ``handed_on`` when one has its answer: a result, an error or the end. ``length`` says how many results
+    there are in all, for ``len``. Raises `ArgumentError` for a depth that cannot be used, and `LoaderClosed` after
+    closing, or in a forked process.
     """
 
     def __init__(
@@ -156,14 +157,21 @@ class Ahead(ReadAhead[Result]):
         then: Callable[[], Any] | None = None,
         waited: Callable[[float], Any] | None = None,
         handed_on: Callable[[], Any] | None = None,
+        length: Callable[[], int] | None = None,
     ) -> None:
         integer("depth", depth, least=1)
         self._over = False
         self._waited = waited
         self._handed_on = handed_on
+        self._length = length
         self._turn = Turn()
-        supply = _Mapped(items, function)
+        supply = _MappedSupply(items, function)
         super().__init__(supply, depth, name="headrace-ahead", doing="making a batch", close=close, then=then)
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise no_length()
+        return self._length()
 
     def __next__(self) -> Result:
         self._guard.check()
@@ -190,7 +198,30 @@ class Ahead(ReadAhead[Result]):
             del error, outcome  # what an error's own frames still name is a cycle
 
 
-class _Mapped(Generic[Item, Result]):
+class Mapped(Iterator[Result]):
+    """Results of a function over the items of a loop, made when they are asked for."""
+
+    def __init__(
+        self, items: Iterator[Item], function: Callable[[Item], Result], length: Callable[[], int] | None
+    ) -> None:
+        self._results = map(function, items)
+        self._length = length
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise no_length()
+        return self._length()
+
+    def __next__(self) -> Result:
+        return next(self._results)
+
+
+def no_length() -> TypeError:
+    """Build the error for a loop whose number of batches nobody knows."""
+    return TypeError("a loop over an iterable dataset has no len(): its end is known when it comes")
+
+
+class _MappedSupply(Generic[Item, Result]):
     ends_on_error = False
 
     def __init__(self, items: Iterator[Item], function: Callable[[Item], Result]) -> None:

@@ -32,13 +32,14 @@ PREFETCH_FACTOR = 2
 MOST_THREADS = 64
 
 
-def worker_count(value: Any, *, streams: bool, samples: int | None, batch_size: Any) -> int:
+def worker_count(value: Any, *, streams: bool, dataset: Any, batch_size: Any) -> int:
     """Return how many workers there are to be; for ``"auto"`` by the rule that `DataLoader` states."""
     if value != "auto":
         return non_negative("num_workers", value, "use num_workers=0 to make batches in the loop's own thread")
     if streams:
         return 1
     size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1
+    samples = length(dataset)
     return min(cpus(), cpus() if samples is None else ceil(samples / size))
 
 
@@ -303,7 +304,7 @@ def length(dataset: Any) -> int | None:
         return None
 
 
-def check_count(kind: Kind, num_workers: int) -> None:
+def check_count(kind: Kind, num_workers: int, *, stacklevel: int) -> None:
     """Warn of more worker processes than there are CPUs."""
     most = cpus()
     if kind == "processes" and num_workers > most:
@@ -311,5 +312,5 @@ def check_count(kind: Kind, num_workers: int) -> None:
             f"This DataLoader will create {num_workers} worker processes in total, more than the {most} CPUs "
             "that this process may use: excessive worker creation might get DataLoader running slow or even freeze",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

@@ -33,6 +33,9 @@ FEW = 64
 FOREIGN = ("threading", "logging", "multiprocessing", "weakref", "_thread", "PIL", "h5py", "pandas", "pyarrow")
 """Libraries whose objects hold much, and none of a sample's randomness."""
 
+OWNERS = ("datasets.iterable_dataset",)
+"""Modules whose objects seed the generators that they hold for each epoch, and copy them before they draw."""
+
 MAKING = ("__getitem__", "__getitems__", "__iter__", "__call__", "read_batch")
 """The methods of a user's class that make samples; others may draw when data is made up, once."""
 
@@ -57,7 +60,9 @@ def held(thing: Any, name: str) -> Iterator[tuple[str, Any]]:
         if _is_generator(one):
             yield path, one
         elif depth < DEEP and len(waiting) < MOST and not _is_foreign(one):
-            waiting += [(path + suffix, part, depth + 1) for suffix, part in islice(_parts(one), FEW)]
+            found = [(path + suffix, part, depth + 1) for suffix, part in islice(_parts(one), FEW)]
+            owner = str(type(one).__module__).startswith(OWNERS)
+            waiting += [each for each in found if not (owner and _is_generator(each[1]))]
 
 
 def _parts(one: Any) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from headrace.errors import IterationError, LoaderClosed, TooManyErrors
 from headrace.executors.lifecycle import PATIENCE, closed_while_reading
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.plan.work import Failed
+from headrace.run.ahead import no_length
 from headrace.run.turns import Turn
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         refill: Refill | None = None,
         watch: Watch | None = None,
         check: Callable[[int, int], None] | None = None,
+        length: Callable[[], int] | None = None,
     ) -> None:
         self._key, self._stream = entry.key, entry.stream
         self._dispatcher = dispatcher
@@ -55,6 +57,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         self._refill = refill
         self._watch = watch
         self._check = check
+        self.length = length
         self._joined = Recycler(keep=2)  # for the batches that are joined here, out of pieces with holes
         self._rows = 0
         self._state: Literal["open", "over", "closed"] = "open"
@@ -74,6 +77,12 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     def _workers(self) -> list[Any]:
         # torch's name: test suites and profilers look at its iterator's worker processes by it.
         return getattr(self._dispatcher.executor, "processes", [])
+
+    def __len__(self) -> int:
+        """Return how many batches the whole epoch has, as torch's iterators do; raises TypeError for streams."""
+        if self.length is None:
+            raise no_length()
+        return self.length()
 
     def start(self) -> None:
         """Let the workers begin, before the first batch is asked for."""
@@ -145,6 +154,9 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     def close(self) -> None:
         """End the loop and its workers; a thread that waits for a batch gets `LoaderClosed`."""
         self._end("closed")
+
+    # torch's name, for subclasses that end its iterator's workers by it.
+    _shutdown_workers = close
 
     def _next_batch(self) -> Any:
         outcome = self._next_outcome()

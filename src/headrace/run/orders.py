@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ class PlannedOrder(EpochOrder):
         """Return the plan, which remembers where it was entered."""
         place = entry.cursor.place
         plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, entry.saved.get("samples", 0))
-        return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.samples
+        return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.most_samples()
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of any step."""
@@ -197,15 +197,14 @@ class SampledOrder(EpochOrder):
             "mark": cursor.sampler.mark,
         }
         if settings.given_batches:
-            return IteratorPlan(cursor.sampler, entry.key, **how), settings.samples
+            return IteratorPlan(cursor.sampler, entry.key, **how), settings.most_samples()
         keys: Iterator[Any] = cursor.sampler
         size = settings.batch_size or 1
         read = _read_before(settings, cursor, saved, size, start)
         if start is None:
             keys, how["entered"] = after(keys, read), (step, read)
         batches = cut(keys, size, drop_last=settings.drops_short)
-        most = len(sampler) if isinstance(sampler, Sized) else settings.samples
-        return IteratorPlan(batches, entry.key, **how), most
+        return IteratorPlan(batches, entry.key, **how), settings.most_samples(sampler) or settings.most_samples()
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of a step, by a pass of its own over the sampler."""
@@ -260,7 +259,7 @@ class ReplicatedOrder(EpochOrder):
         plan = ReplicatedStream(copies, size, entry.key, place.step, own_states(saved), starts)
         if starts:
             cursor.position = plan.at
-        return plan, self._settings.samples
+        return plan, self._settings.most_samples()
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:  # noqa: ARG002
         """Return the work of a step; making it reads its copy up to there."""
@@ -310,7 +309,7 @@ class SharedOrder(EpochOrder):
             again=entry.again,
         )
         how: dict[str, Any] = {"entered": (cursor.place.step, read), "mark": batches.mark}
-        return IteratorPlan(batches, entry.key, stream=True, share=settings.share, **how), settings.samples
+        return IteratorPlan(batches, entry.key, stream=True, share=settings.share, **how), settings.most_samples()
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of a step, by reading the dataset up to there."""

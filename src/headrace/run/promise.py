@@ -15,6 +15,15 @@ class Promise:
         self._dataset = dataset
         self._promised: tuple[int, int] | None = None
 
+    @property
+    def reported(self) -> int | None:
+        """How many samples the dataset promised; None if nobody asked."""
+        return None if self._promised is None else self._promised[1]
+
+    def forget(self) -> None:
+        """Hold no loop to what was promised before."""
+        self._promised = None
+
     def made(self, batches: int) -> None:
         """Note how many batches were promised."""
         self._promised = batches, len(self._dataset)

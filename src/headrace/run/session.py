@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
 from headrace.make.source import Streamed
 from headrace.run import arguments
-from headrace.run.ahead import Ahead
+from headrace.run.ahead import Ahead, Mapped
 from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Direct, Dispatcher
 from headrace.run.journal import Journal
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headrace.collate.default import Collate
     from headrace.context.memory import Empty
     from headrace.executors.base import Executor
-    from headrace.run.orders import Entry
+    from headrace.run.orders import Entry, EpochOrder
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
 
@@ -76,6 +76,13 @@ class Session:
         new = sampler if batch_sampler is None else batch_sampler
         if new is old:
             return
+        if before.streams:
+            raise ArgumentError(
+                f"the sampler of a loader over an iterable dataset was replaced by {kind_of(new)}",
+                found=kind_of(new),
+                expected="no sampler: an iterable dataset gives its samples in its own order",
+                cure="leave the sampler as it is, or give a dataset with an index",
+            )
         if before.world_size > 1:
             raise ArgumentError(
                 f"the sampler of a loader with world_size={before.world_size} was replaced by {kind_of(new)}",
@@ -180,6 +187,7 @@ class Session:
             refill=refill,
             watch=watch,
             check=self.promise.check if settings.streams else None,
+            length=None if settings.streams else partial(batches_of, order, settings, place.epoch),
         )
         progress.begin(entry.cursor)
         self._loops.add(loop)
@@ -201,7 +209,7 @@ class Session:
     def _ahead(self, loop: Loop[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
         """Move batches one ahead of the consumer: in a thread, or where there are no workers in the loop's own."""
         if self.settings.kind == "inline":
-            return map(function, loop)
+            return Mapped(loop, function, loop.length)
         self.meter.ahead = True
         # Workers that stay are given to the next loop when nobody waits for a batch of this one any more.
         stay = self._keeper is not None and self._keeper() is loop
@@ -213,6 +221,7 @@ class Session:
             then=loop.close if stay else None,
             waited=self.meter.stood,
             handed_on=loop.fetched_ahead(),
+            length=loop.length,
         )
         with self.progress.turn.lock:
             self._loops.discard(loop)
@@ -303,6 +312,11 @@ class Session:
                 expected="num_workers=1 or more, or timeout=0",
                 cure="leave timeout out, or give num_workers=1 or more",
             )
+
+
+def batches_of(order: EpochOrder, settings: Settings, epoch: int) -> int:
+    """Return how many batches an epoch has."""
+    return order.length(settings.key or seeds.key_of(0), epoch)
 
 
 class Plain:

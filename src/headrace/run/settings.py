@@ -133,6 +133,12 @@ class Settings:
         """How many samples the dataset says it has now; None if it cannot say."""
         return arguments.length(self.dataset)
 
+    def most_samples(self, sampler: Any = None) -> int | None:
+        """Return how many samples an epoch has at most; None if nobody says, or nobody counts bad samples."""
+        if self.on_error == "raise":  # a dataset's length may be slow to find out, or unknown
+            return None
+        return arguments.length(self.dataset if sampler is None else sampler)
+
     def allowed(self, samples: int | None) -> int | None:
         """Return how many bad samples an epoch of so many samples may have; None for any number."""
         if isinstance(self.max_errors, float):
@@ -271,7 +277,7 @@ def _collating(
 def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: bool) -> dict[str, Any]:
     """Return the settings about workers."""
     num_workers = arguments.worker_count(
-        given["num_workers"], streams=streams, samples=arguments.length(dataset), batch_size=given["batch_size"]
+        given["num_workers"], streams=streams, dataset=dataset, batch_size=given["batch_size"]
     )
     found = {
         "num_workers": num_workers,

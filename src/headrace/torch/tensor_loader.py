@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from headrace import loader as numpy_loader
+from headrace.errors import ArgumentError
+from headrace.run import arguments
 from headrace.run.adapter import Adapter
+from headrace.torch import overrides
 from headrace.torch.device import pinning
 from headrace.torch.from_numpy import as_tensors
 from headrace.torch.pipes import received
 from headrace.torch.tensor_collate import default_collate, default_convert, reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.run.session import Session
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,11 +62,47 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     _iterator = None
     """torch's name for the iterator that persistent workers share; Lightning asks for it. Ours share none."""
 
+    def __iter__(self) -> Iterator[T_co]:
+        """Begin a loop over the next epoch, by way of the method ``_get_iterator`` that subclasses override."""
+        return self._get_iterator()
+
+    def _get_iterator(self) -> Iterator[T_co]:
+        return super().__iter__()
+
+    def check_worker_number_rationality(self) -> None:
+        """Warn of more worker processes than there are CPUs, as the loader is made."""
+        arguments.check_count(self._session.settings.kind, self.num_workers, stacklevel=5)
+
+    def _check_count(self) -> None:
+        self.check_worker_number_rationality()
+
+    def _show(self, shown: dict[str, Any]) -> None:
+        overrides.show(self, shown)
+
+    def _current(self) -> Session:
+        self._session.adopt(*overrides.samplers(self, self._session.settings))
+        return self._session
+
     @property
     def _dataset_kind(self) -> int:
         # torch's name too: libraries tell by it how the dataset is read.
-        kinds = torch.utils.data.dataloader._DatasetKind
-        return int(kinds.Iterable if self._session.settings.streams else kinds.Map)
+        return overrides.kind_of_dataset(self._session.settings)
+
+    @property
+    def _IterableDataset_len_called(self) -> int | None:  # noqa: N802  torch's name
+        return self._session.promise.reported
+
+    @_IterableDataset_len_called.setter
+    def _IterableDataset_len_called(self, value: int | None) -> None:  # noqa: N802
+        if value is None:
+            self._session.promise.forget()
+        elif value != self._session.promise.reported:
+            raise ArgumentError(
+                f"_IterableDataset_len_called was set to {value}",
+                found=value,
+                expected="None, to hold no loop to what len() said before",
+                cure="let len(dataset) say how many samples there are",
+            )
 
 
 class StatefulDataLoader(DataLoader[T_co]):
