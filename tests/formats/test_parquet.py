@@ -53,14 +53,16 @@ def test_rows_are_those_that_pyarrow_gives(tmp_path: Path, packed: str) -> None:
     ]
     assert dataset.shard_lengths == [6, 6, 6, 2, 4]
     assert dataset.where(21) == f"{tmp_path / 'b.parquet'}: 1"
-    assert ParquetDataset(tmp_path, fields=["n", "null", "text"]).labels.tolist() == [*range(20), *range(4)]  # type: ignore[union-attr]
+    assert ParquetDataset(tmp_path, fields=["n", "text"]).labels.tolist() == [*range(20), *range(4)]  # type: ignore[union-attr]
 
 
-def test_integers_without_statistics_are_no_labels(tmp_path: Path) -> None:
-    """Trust no count of nulls that is not there; the values are read all the same."""
-    dataset = ParquetDataset(write(tmp_path / "a.parquet", write_statistics=False), fields=["n", "text"])
-    assert dataset.labels is None
-    assert dataset[7]["n"] == 7
+def test_labels_are_the_only_integers_and_have_no_null(tmp_path: Path) -> None:
+    """Decode one column of integers for labels, with or without statistics of nulls."""
+    path = write(tmp_path / "a.parquet", write_statistics=False)
+    assert ParquetDataset(path, fields=["n", "text"]).labels.tolist() == list(range(20))  # type: ignore[union-attr]
+    assert ParquetDataset(path, fields=["null", "text"]).labels is None
+    assert ParquetDataset(path, fields=["n", "null"]).labels is None
+    assert ParquetDataset(path, fields=["null"])[7]["null"] is None
 
 
 def test_a_window_of_row_groups_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from headrace.datasets.fields import Decoder
     from headrace.datasets.image_sources import Source
@@ -110,8 +112,11 @@ class ParquetDataset(ArrowRows):
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         place = bisect_right(self._first, row) - 1
         with timed("read"):
-            found = self._cache.get((place, name), lambda: self._decoded_column(place, name))
+            found = self._column(place, name)
         return _in_batch(found, name, row - self._first[place])
+
+    def _column(self, place: int, name: str) -> ArrowFile:
+        return self._cache.get((place, name), lambda: self._decoded_column(place, name))
 
     def _decoded_column(self, place: int, name: str) -> tuple[ArrowFile, int]:
         file, group = self._groups[place]
@@ -119,14 +124,19 @@ class ParquetDataset(ArrowRows):
         return found, len(found.data or b"")
 
     def _each_batch(self, name: str) -> Iterable[tuple[int, Batch, Column, int]]:
-        for place, (number, group) in enumerate(self._groups):
-            found, first = parquet.decoded(self._files[number], group, name), self._first[place]
+        for place, first in enumerate(self._first[:-1]):
+            found = self._column(place, name)
             for batch, rows in enumerate(found.rows.tolist()):
                 yield first, Batch(found, batch), found.columns[name], rows
                 first += rows
 
     def _has_nulls(self, name: str) -> bool:
-        return any(name in file.nulls for file in self._files)
+        columns = (self._column(place, name) for place in range(len(self._groups)))
+        return any(found.nodes[:, found.columns[name].node, 1].any() for found in columns)
+
+    def _labels(self, names: Iterable[str]) -> NDArray[Any] | None:
+        candidates = [name for name in dict.fromkeys(names) if self._types[name].is_integer]
+        return self._numbers(candidates[0]) if len(candidates) == 1 else None  # else all of them would be decoded
 
     def _native(self, names: Sequence[str]) -> Source | None:  # noqa: ARG002  its images are in no file as such
         return None

@@ -12,7 +12,7 @@ from headrace.formats.reader import COPY, ShardReader
 from headrace.storage.spans import span_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from headrace.formats.arrow import ArrowFile, Type
 
@@ -22,7 +22,7 @@ MOST_ROWS, MOST_BYTES = 1 << 27, 1 << 33
 
 @dataclass(frozen=True, eq=False)
 class ParquetFile:
-    """A file: its size and time of modification (ns), its columns, the rows of its row groups, columns with nulls.
+    """A file: its size and time of modification (ns), its columns, and the rows of its row groups.
 
     ``features`` are those of Hugging Face's `datasets`, if the schema has them.
     """
@@ -32,7 +32,6 @@ class ParquetFile:
     types: dict[str, Type]
     features: dict[str, Any]
     rows: list[int]
-    nulls: frozenset[str]
 
 
 def index(path: str) -> ParquetFile:
@@ -41,6 +40,7 @@ def index(path: str) -> ParquetFile:
         facts = reader.facts
     with _opened(path) as file:
         about = file.metadata
+        # Not their columns: pyarrow 26 ends the process for damaged statistics there (a C++ exception), not here.
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         for number, group in enumerate(groups):
             if not 0 <= group.num_rows <= MOST_ROWS or not 0 <= group.total_byte_size <= MOST_BYTES:
@@ -48,8 +48,7 @@ def index(path: str) -> ParquetFile:
         schema = file.schema_arrow
         empty = _streamed(schema.empty_table(), path, facts)
         types = {name: column.type for name, column in empty.columns.items()}
-        nulls = frozenset(name for name, kind in types.items() if kind.is_integer and not _is_full(groups, name))
-        return ParquetFile(path, facts, types, empty.features, [group.num_rows for group in groups], nulls)
+        return ParquetFile(path, facts, types, empty.features, [group.num_rows for group in groups])
 
 
 def decoded(file: ParquetFile, group: int, column: str) -> ArrowFile:
@@ -110,13 +109,3 @@ def _simple(pa: Any, kind: Any) -> Any:
     if str(kind) in ("string_view", "binary_view"):
         return pa.large_string() if str(kind) == "string_view" else pa.large_binary()
     return None
-
-
-def _is_full(groups: Sequence[Any], name: str) -> bool:
-    """Say whether the statistics of all row groups say that a column has no nulls."""
-    for group in groups:
-        found = [group.column(number) for number in range(group.num_columns)]
-        stats = [column.statistics for column in found if column.path_in_schema == name]
-        if group.num_rows and (len(stats) != 1 or stats[0] is None or stats[0].null_count != 0):
-            return False
-    return True
