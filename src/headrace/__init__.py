@@ -28,6 +28,7 @@ from headrace.datasets import (
 )
 from headrace.datasets.explain import explain
 from headrace.errors import HeadraceError, SampleError, StateMismatch
+from headrace.image.decoder import decode
 from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.ledger.store import Ledger
 from headrace.loader import DataLoader
@@ -86,6 +87,7 @@ __all__ = [
     "Transform",
     "WorkerInfo",
     "__version__",
+    "decode",
     "default_collate",
     "explain",
     "get_worker_info",

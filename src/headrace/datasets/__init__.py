@@ -29,6 +29,7 @@ from headrace.image.decoding import Decoding
 if TYPE_CHECKING:
     from headrace.datasets.arrow_dataset import ArrowDataset
     from headrace.datasets.cifar import CIFAR10, CIFAR100
+    from headrace.datasets.encoded_images import EncodedImages
     from headrace.datasets.faces import FaceDataset, ellipse_boxes
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
@@ -46,6 +47,7 @@ LAZY = {
     "ArrowDataset": "arrow_dataset",
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
+    "EncodedImages": "encoded_images",
     "FaceDataset": "faces",
     "GroupedDataset": "grouped",
     "HDF5Dataset": "hdf5",
@@ -78,6 +80,7 @@ __all__ = [
     "ConcatDataset",
     "Dataset",
     "Decoding",
+    "EncodedImages",
     "FaceDataset",
     "Files",
     "GroupedDataset",

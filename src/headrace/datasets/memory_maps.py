@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.errors import BadFile
 
     Facts = tuple[int, ...]
+    Mode = Literal["r", "r+"]
 
 
 class MappedRows:
@@ -62,6 +63,17 @@ class MappedRows:
             self.check(rows)
             self._array.take(rows, axis=0, out=out, mode="clip")
         self.check(rows)
+
+    def place(self) -> tuple[str, int, np.dtype[Any], tuple[int, ...]] | None:
+        """Return path, offset, dtype and shape of the array in its file; None if another process would see another."""
+        if self._path is None or self._offset is None or not self._array.flags.c_contiguous or not self._array.size:
+            return None
+        return os.path.abspath(self._path), self._offset, self._array.dtype, self._array.shape  # noqa: PTH100
+
+    @property
+    def mode(self) -> Mode:
+        """How another process is to map the file: for reading only, unless it is written to."""
+        return "r" if self._strict else "r+"
 
     def check(self, rows: NDArray[np.int64]) -> None:
         """Raise `BadFile` unless the file is what it was when the dataset was made."""
@@ -134,7 +146,11 @@ class MappedRows:
 
 
 class Sent:
-    """A mapped array on its way to a copy of its dataset: the same one here, and what is in it in another process."""
+    """A mapped array on its way to a copy of its dataset: the same one here, and in another process a map of its file.
+
+    A map whose file has no name any longer, or whose changes stay in this process (``mode="c"``), is sent as its
+    contents.
+    """
 
     __slots__ = ("array", "rows")
 
@@ -143,7 +159,24 @@ class Sent:
         self.rows = rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return np.asarray, (self.rows.row(slice(None)),)
+        place = self.rows.place()
+        if place is None:
+            return np.asarray, (self.rows.row(slice(None)),)
+        return _reopened, (*place, self.rows.mode, self.rows.facts)
+
+
+def _reopened(
+    path: str, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], mode: Mode, facts: Facts
+) -> NDArray[Any]:
+    """Map an array of another process; raise `BadFile` if the file is another one, or too short for the array."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        if facts[1:3] in ((), (found.st_dev, found.st_ino)) and found.st_size >= facts[0]:
+            return np.memmap(path, dtype, mode, offset, shape)
+        why = "the file was cut short, or another one was put in its place"
+    except OSError as error:
+        why = f"the file cannot be opened: {error.strerror}"
+    raise lost(path, "an array", why)
 
 
 def mapped_rows(array: NDArray[Any], path: str | None = None) -> MappedRows | None:
