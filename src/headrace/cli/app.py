@@ -18,6 +18,7 @@ from headrace.cli.command_errors import CommandError, Failure
 from headrace.cli.demo import demo
 from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
+from headrace.cli.index_command import index
 from headrace.cli.interrupt import held_back
 from headrace.cli.replay_command import replay
 from headrace.cli.show import show
@@ -57,9 +58,9 @@ class Commands(click.Group):
 def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
     """Real images in, training batches out.
 
-    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), tar shards
-    (one .tar, their folder, or a pattern such as "{00..99}.tar"), CIFAR as downloaded (its folder or its .tar.gz), or
-    one image.
+    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), shards (tar,
+    zip, TFRecord, Arrow, Parquet, MDS, LitData: one, their folder, or a pattern such as "{00..99}.tar"), CIFAR as
+    downloaded (its folder or its .tar.gz), or one image.
     """
     with held_back():
         for module in _HEAVY:
@@ -67,7 +68,7 @@ def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
                 import_module(module)
 
 
-for command in (demo, show, bench, check, diff, doctor, replay):
+for command in (demo, show, bench, check, index, diff, doctor, replay):
     commands.add_command(command)
 
 

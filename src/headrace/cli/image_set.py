@@ -16,7 +16,7 @@ from headrace.cli.rows import open_rows
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
-from headrace.datasets.shards import WebDataset
+from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.errors import HeadraceError, MissingFile, SampleError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
 ARCHIVES = (".tar.gz", ".tgz")
-SHARDS = ".tar"
 
 SIDE = 224
 """The side of the crops where images are of any size."""
@@ -95,7 +94,7 @@ class ImageSet:
 
 
 def open_path(path: str, options: Options) -> ImageSet:
-    """Open a folder of class folders or images, a list file, tar shards, CIFAR's files or archive, or one image.
+    """Open a folder of class folders or images, a list file, shards, CIFAR's files or archive, or one image.
 
     Raises `CommandError` for a PATH that is none of these.
     """
@@ -170,12 +169,14 @@ def _open_cifar(place: Path, path: str, *, verify: bool) -> ImageSet | None:
 
 
 def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
-    """Open tar shards: one, a folder of them, or a pattern; None for anything else."""
-    is_folder = place.is_dir() and any(place.glob(f"*{SHARDS}")) and not any(map(is_image_name, place.iterdir()))
-    is_pattern = not place.exists() and path.endswith(SHARDS) and any(letter in path for letter in "*?[{")
-    if not is_folder and not is_pattern and not (place.is_file() and place.suffix.lower() == SHARDS):
+    """Open shards of any format: one, a folder of them, or a pattern; None for anything else."""
+    if place.is_dir() and any(map(is_image_name, place.iterdir())):
         return None
-    dataset = WebDataset(path, max_pixels=max_pixels)
+    if place.is_file() and (is_image_name(place) or place.suffix.lower() in LIST_FILES):
+        return None
+    if shard_kind(path) is None:
+        return None
+    dataset = open_shards(path, max_pixels=max_pixels)
     image = next(filter(dataset.is_image, dataset.fields), None)
     if image is None:
         raise CommandError(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
+    from headrace.datasets.shard_kinds import open_shards
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.tfrecord_dataset import TFRecordDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
@@ -62,6 +63,7 @@ LAZY = {
     "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
     "from_huggingface": "huggingface",
+    "open_shards": "shard_kinds",
     "random_walk": "walks",
     "random_walk_array": "walks",
     "random_walks": "walks",
@@ -108,6 +110,7 @@ __all__ = [
     "ellipse_boxes",
     "explain",
     "from_huggingface",
+    "open_shards",
     "random_split",
     "random_walk",
     "random_walk_array",

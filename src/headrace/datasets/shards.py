@@ -59,6 +59,11 @@ class SpanDataset(FieldDataset):
         return list(self._table.paths)
 
     @property
+    def index_path(self) -> str | None:
+        """The path of the saved index; None where none could be saved, or was to be."""
+        return self._table.saved
+
+    @property
     def shard_lengths(self) -> list[int]:
         """How many samples each shard has: what `ShardSampler` takes."""
         lengths: list[int] = (self._table.first[1:] - self._table.first[:-1]).tolist()
@@ -194,7 +199,7 @@ def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
         folder = Path(pattern)
         if not folder.is_dir():
             return [pattern]
-        inside = sorted(str(path) for path in folder.iterdir() if _NUMBERED.sub("", path.name).endswith(suffixes))
+        inside = sorted(str(path) for path in folder.iterdir() if has_suffix(path.name, suffixes))
         return inside or _none(pattern, f"it has no {' or '.join(suffixes)} files")
     paths = list(_braces(pattern))
     if not glob.has_magic(pattern):
@@ -202,6 +207,15 @@ def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     return list(chain.from_iterable(sorted(glob.glob(path)) for path in paths)) or _none(  # noqa: PTH207
         pattern, "no file has such a name"
     )
+
+
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Say whether the name of a shard ends with one of these, a number of shards left out.
+
+    >>> has_suffix("train.tfrecord-00000-of-00008", (".tfrecord",))
+    True
+    """
+    return _NUMBERED.sub("", name).endswith(suffixes)
 
 
 def _none(pattern: str, what: str) -> list[str]:

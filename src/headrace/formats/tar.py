@@ -92,7 +92,7 @@ def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
         header = reader.read(at, min(BLOCK, reader.size - at))
         if header.count(0) == len(header):
             return  # the end of the archive: what follows is padding
-        if len(header) < BLOCK or not _sums_up(header):
+        if len(header) < BLOCK or not is_header(header):
             raise _no_header(reader, at, header)
         kind, size, body = header[156:157], _size(reader, header, at), at + BLOCK
         if kind in _DESCRIBES:
@@ -146,8 +146,8 @@ class _Extended:
         raise reader.damaged(f"the size of the member at byte {at:,} is {text[:40]!r}", "decimal digits")
 
 
-def _sums_up(header: bytes) -> bool:
-    """Say whether the checksum is that of the header: of unsigned bytes, or (in old programs) of signed ones."""
+def is_header(header: bytes) -> bool:
+    """Say whether a block is a header, by its checksum: of unsigned bytes, or (in old programs) of signed ones."""
     saved = _octal(header[148:156])
     counted = header[:148] + _BLANK + header[156:]
     # Adler-32 holds 1 + the sum of all bytes, modulo 65521: fifteen times as fast as `sum`, for each header.

@@ -1,0 +1,137 @@
+"""Shards of any format: which one it is, told by their bytes and not by their names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headrace.checks import path as path_of
+from headrace.datasets.arrow_dataset import SUFFIXES as ARROW
+from headrace.datasets.arrow_dataset import ArrowDataset
+from headrace.datasets.lit_dataset import LitDataset
+from headrace.datasets.mds_dataset import MDSDataset
+from headrace.datasets.parquet_dataset import SUFFIXES as PARQUET
+from headrace.datasets.parquet_dataset import ParquetDataset
+from headrace.datasets.shards import WebDataset, has_suffix, shard_paths
+from headrace.datasets.tfrecord_dataset import SUFFIXES as TFRECORD
+from headrace.datasets.tfrecord_dataset import TFRecordDataset
+from headrace.datasets.zip_dataset import ZipDataset
+from headrace.errors import BadFile
+from headrace.formats import tar, tfrecord
+from headrace.formats.chunk import Listing
+from headrace.formats.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headrace.datasets.field_samples import FieldDataset
+
+HEAD = 512
+"""Bytes that tell the format: a header of tar."""
+
+
+class ShardKind(NamedTuple):
+    """A format of shards: its name, what opens it, how its files end and begin."""
+
+    name: str
+    dataset: Callable[..., FieldDataset]
+    suffixes: tuple[str, ...] = ()
+    begins: Callable[[bytes], bool] = lambda _head: False
+    indexed: bool = True
+    """Whether an index is saved for it."""
+
+
+def _tfrecord(head: bytes) -> bool:
+    return len(head) >= 12 and tfrecord.masked(head[:8]) == int.from_bytes(head[8:12], "little")
+
+
+def _arrow(head: bytes) -> bool:
+    # A file, or a stream, which begins with the size of its schema.
+    return head.startswith(b"ARROW1") or (
+        head[:4] == b"\xff\xff\xff\xff" and int.from_bytes(head[4:8], "little", signed=True) > 0
+    )
+
+
+MDS = ShardKind("MDS", MDSDataset)
+LITDATA = ShardKind("LitData", LitDataset)
+FILES = (
+    ShardKind("tar", WebDataset, (".tar",), lambda head: len(head) == HEAD and tar.is_header(head)),
+    ShardKind("zip", ZipDataset, (".zip",), lambda head: head[:4] in (b"PK\3\4", b"PK\5\6")),
+    ShardKind("TFRecord", TFRecordDataset, TFRECORD, _tfrecord),
+    ShardKind("Arrow", ArrowDataset, ARROW, _arrow, indexed=False),
+    ShardKind("Parquet", ParquetDataset, PARQUET, lambda head: head[:4] == b"PAR1", indexed=False),
+)
+"""Formats whose files tell it themselves; MDS and LitData are folders with an `index.json`."""
+
+
+def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
+    """Return the format of a shard, a pattern or a folder of shards; None for anything else.
+
+    >>> import io, tarfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with tarfile.open(f"{folder}/photos.bin", "w") as archive:
+    ...         archive.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
+    ...     kind = shard_kind(f"{folder}/photos.bin")
+    >>> kind.name
+    'tar'
+    """
+    path = Path(path_of("shards", shards))
+    if path.is_dir():
+        return _of_folder(path)
+    if path.is_file():
+        return _of_file(path)
+    if os.path.lexists(path) or not (glob.has_magic(str(path)) or "{" in str(path)):
+        return None
+    first = next(iter(shard_paths(str(path))), "")
+    return _of_file(Path(first)) if Path(first).is_file() else None
+
+
+def _of_folder(folder: Path) -> ShardKind | None:
+    if (folder / "index.json").is_file():
+        listed = Listing(str(folder.absolute())).value
+        if isinstance(listed, dict) and "shards" in listed:
+            return MDS
+        return LITDATA if isinstance(listed, dict) and "chunks" in listed else None
+    for kind in FILES:
+        if any(has_suffix(entry.name, kind.suffixes) for entry in folder.iterdir()):
+            return kind
+    return None
+
+
+def _of_file(file: Path) -> ShardKind | None:
+    with ShardReader(str(file)) as shard:
+        head = shard.read(0, min(HEAD, shard.size))
+    return next((kind for kind in FILES if kind.begins(head)), None)
+
+
+def open_shards(shards: str | os.PathLike[str], *, fields: Iterable[str] | None = None, **options: Any) -> FieldDataset:
+    """Open shards of any format that headrace reads: tar, zip, TFRecord, Arrow, Parquet, MDS, LitData.
+
+    >>> import io, tarfile, tempfile
+    >>> from headrace.datasets import open_shards
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with tarfile.open(f"{folder}/0.tar", "w") as archive:
+    ...         archive.addfile(tarfile.TarInfo("cat.txt"), io.BytesIO())
+    ...     dataset = open_shards(folder)
+    ...     dataset[0], type(dataset).__name__
+    ({'__key__': 'cat', 'txt': ''}, 'WebDataset')
+
+    ``shards``: a shard, a pattern (``"train-{00..99}.tar"``), or a folder. What a file is, its first bytes tell, not
+    its name. ``fields``: which to read. ``options``: those of the format's own class, such as ``decoders``.
+
+    Raises `MissingFile`, and `BadFile` for what is in no such format or damaged.
+    """
+    kind = shard_kind(shards)
+    if kind is None:
+        if not Path(shards).is_dir():
+            with ShardReader(shard_paths(shards)[0]):
+                pass  # a path that does not exist is named as such
+        raise BadFile(
+            "its first bytes are those of no format of shards",
+            path=os.fspath(shards),
+            expected=f"{', '.join(kind.name for kind in (*FILES, MDS, LITDATA))}",
+            cure="Unpack it first, or write a dataset of your own for it: docs/contributing/add-a-format.md.",
+        )
+    return kind.dataset(shards, fields=fields, **options)
