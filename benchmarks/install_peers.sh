@@ -16,7 +16,9 @@ describe() {
     torch) packages="torch==2.13.0 numpy pillow opencv-python-headless cloudpickle" imports="torch, numpy, PIL, cv2, cloudpickle" ;;
     # Apart from torch: it loads only beside the very build of torch it was made for, which may be the one with CUDA.
     # webdataset reads shards, with the transforms of torchvision.
-    torchvision) packages="torchvision webdataset numpy" imports="torchvision.io, torchvision.transforms.v2, webdataset, numpy" ;;
+    # cloudpickle: as above, for headrace_image_folder.py and headrace_native_folder.py.
+    torchvision) packages="torchvision webdataset numpy cloudpickle"
+                 imports="torchvision.io, torchvision.transforms.v2, webdataset, numpy, cloudpickle" ;;
     tensorflow) packages="tensorflow-cpu numpy" imports="tensorflow, numpy" ;;
     # Made for CUDA, and runs on a machine without it when every operator is on the CPU.
     dali) packages="nvidia-dali-cuda120 numpy" imports="nvidia.dali, numpy" ;;

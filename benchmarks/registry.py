@@ -9,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
 IMAGES = ("photos", "thumbnails", "large")
+FOLDERS = ("photos", "thumbnails")
 BOTH = ("plain", "antialiased")
 
 
@@ -62,6 +63,9 @@ RUNNERS = (
     _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", IMAGES, ("plain",), "processes"),
     _runner("torch-pillow", "torch_pillow.py", "torch", IMAGES, ("antialiased",), "processes"),
     _runner("torch-torchvision", "torch_torchvision.py", "torchvision", IMAGES, BOTH, "processes"),
+    _runner("torch-imagefolder", "torch_image_folder.py", "torchvision", FOLDERS, ("antialiased",), "processes"),
+    _runner("headrace-imagefolder", "headrace_image_folder.py", "torchvision", FOLDERS, ("antialiased",), "processes"),
+    _runner("headrace-native", "headrace_native_folder.py", "torchvision", FOLDERS, ("antialiased",), "threads"),
     _runner(
         "webdataset",
         "webdataset_torchvision.py",
