@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from headrace.datasets.hdf5 import HDF5Dataset
     from headrace.datasets.huggingface import from_huggingface
     from headrace.datasets.lit_dataset import LitDataset
+    from headrace.datasets.mapped_columns import MappedColumns
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
@@ -54,6 +55,7 @@ LAZY = {
     "HDF5Dataset": "hdf5",
     "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
+    "MappedColumns": "mapped_columns",
     "PairedDataset": "paired",
     "ParquetDataset": "parquet_dataset",
     "RandomWalkDataset": "walks",
@@ -94,6 +96,7 @@ __all__ = [
     "LitDataset",
     "MDSDataset",
     "Mapped",
+    "MappedColumns",
     "PackedList",
     "PairedDataset",
     "ParquetDataset",

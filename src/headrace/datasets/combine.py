@@ -227,7 +227,7 @@ class StackDataset(Dataset[T_co]):
     different lengths, for none, for some with names and some without, and (a TypeError too) for iterable ones.
     """
 
-    def __init__(self, *args: Indexed, **kwargs: Indexed) -> None:
+    def __init__(self, /, *args: Indexed, **kwargs: Indexed) -> None:  # a dataset may be named self
         if args and kwargs:
             raise ArgumentError(
                 "Supported either tuples (datasets given by position) or dicts (datasets given by name), "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from headrace.checks import refused, shown
 from headrace.context.timing import timed
 from headrace.datasets.raw_images import IMAGE_KINDS, images_of
 from headrace.errors import ArgumentTypeError, SampleError
+from headrace.formats.npy import header
 from headrace.formats.shard import INTEGER_FIELDS, integer_of
 from headrace.image.decoder import decode_as
 
@@ -136,17 +135,8 @@ def array_of(data: bytes) -> NDArray[Any]:
 
     Format: NEP 1, "A Simple File Format for NumPy Arrays". Raises ValueError for damaged bytes and for Python objects.
     """
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the .npy format is not known")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    held = len(data) - stream.tell()
-    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"it claims {shape} of {dtype}, and holds {held:,} bytes of data")
-    array = np.frombuffer(data, dtype, math.prod(shape), stream.tell()).copy()
-    return array.reshape(shape, order="F" if fortran else "C")
+    span = header(data, len(data))
+    return span.of(np.frombuffer(data, np.uint8)).copy(order="K")
 
 
 def _integer(data: bytes) -> int:

@@ -77,7 +77,7 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
             key, name = split(entry.name)
             if not name or entry.name.endswith("/"):
                 continue
-            _refuse(reader, entry)
+            refuse(reader, entry)
             row = rows.setdefault(key, len(rows))
             if row == len(shard.keys):
                 shard.keys.append(key)
@@ -162,7 +162,7 @@ def _long(reader: ShardReader, extra: bytes, size: int, packed: int, header: int
     raise reader.damaged(f"member {name!r} has sizes of 64 bits that are missing", "a whole directory")
 
 
-def _refuse(reader: ShardReader, entry: Entry) -> None:
+def refuse(reader: ShardReader, entry: Entry) -> None:
     """Raise `BadFile` for a member that cannot be read."""
     what = ""
     cure = "Write the archive again with the files themselves."
@@ -199,19 +199,19 @@ def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int)
             expected="each field once in a sample",
             cure="Rename one of the members, or give the samples different keys.",
         )
-    begins = _begins(reader, headers, packed, end)
+    starts = begins(reader, headers, packed, end)
     stored = methods == 0
     count = len(shard.keys)
-    shard.fields[name] = _column(count, rows[stored], begins[stored], sizes[stored])
+    shard.fields[name] = _column(count, rows[stored], starts[stored], sizes[stored])
     if not stored.all():
         deflated = ~stored
-        shard.fields[name + DEFLATED] = _column(count, rows[deflated], begins[deflated], packed[deflated])
+        shard.fields[name + DEFLATED] = _column(count, rows[deflated], starts[deflated], packed[deflated])
         shard.fields[name + SIZES] = _column(count, rows[deflated], sums[deflated], sizes[deflated])
     if is_integer_field(name) and len(rows) == count:
         _read_numbers(shard, reader, name)
 
 
-def _begins(reader: ShardReader, headers: NDArray[np.int64], packed: NDArray[np.int64], end: int) -> NDArray[np.int64]:
+def begins(reader: ShardReader, headers: NDArray[np.int64], packed: NDArray[np.int64], end: int) -> NDArray[np.int64]:
     """Return where the data of members begin: after their local headers, whose length is in them."""
     if (headers < 0).any() or (headers + 30 > end).any():
         raise reader.damaged("members begin outside of the archive", "a whole archive")
@@ -219,12 +219,12 @@ def _begins(reader: ShardReader, headers: NDArray[np.int64], packed: NDArray[np.
     heads = np.empty((len(headers), 30), np.uint8)
     heads[order] = reader.gather(headers[order], 30)
     lengths = np.ascontiguousarray(heads[:, 26:30]).view("<u2").astype(np.int64).sum(axis=1)
-    begins: NDArray[np.int64] = headers + 30 + lengths
-    wrong = (heads[:, :4] != np.frombuffer(_LOCAL, np.uint8)).any(axis=1) | (packed > end - begins)
+    found: NDArray[np.int64] = headers + 30 + lengths
+    wrong = (heads[:, :4] != np.frombuffer(_LOCAL, np.uint8)).any(axis=1) | (packed > end - found)
     if wrong.any():
         place = int(headers[wrong][0])
         raise reader.damaged(f"no member begins at byte {place:,}, or it is cut short", "a whole archive")
-    return begins
+    return found
 
 
 def _column(count: int, rows: NDArray[np.int64], offset: NDArray[np.int64], length: NDArray[np.int64]) -> Spans:

@@ -1,0 +1,199 @@
+"""Arrays with names in `.npz`, `.safetensors` and `.npy` files, memory-mapped: a sample is a row of each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.checks import shown
+from headrace.datasets.arrays import ArrayDataset
+from headrace.datasets.combine import ConcatDataset, StackDataset
+from headrace.datasets.shards import shard_paths
+from headrace.errors import ArgumentError, BadFile
+from headrace.formats import npz, safetensors
+from headrace.formats.npy import MOST_HEADER, ArraySpan, header
+from headrace.formats.reader import ShardReader
+from headrace.storage.files import unopened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headrace.datasets.shards import Shards
+
+NPY = b"\x93NUMPY"
+EXPECTED = "a .npz, .safetensors or .npy file"
+
+
+class MappedColumns(ConcatDataset[dict[str, Any]]):
+    """The rows of arrays in `.npz` or `.safetensors` files, or in a folder of `.npy` files; they stay on disk.
+
+    >>> import tempfile
+    >>> from headrace import DataLoader
+    >>> from headrace.datasets import MappedColumns
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> for part in range(2):
+    ...     np.savez(f"{folder.name}/{part}.npz", x=np.arange(6.0).reshape(3, 2) + 6 * part, y=np.arange(3) + 3 * part)
+    >>> dataset = MappedColumns(folder.name)
+    >>> len(dataset), dataset.fields, dataset.shard_lengths, dataset[4]
+    (6, ['x', 'y'], [3, 3], {'x': array([8., 9.]), 'y': np.int64(4)})
+    >>> x, y = next(iter(DataLoader(dataset.tuple("x", "y"), 6, shuffle=True, seed=0)))
+    >>> x.shape, sorted(y.tolist())
+    ((6, 2), [0, 1, 2, 3, 4, 5])
+    >>> del dataset; folder.cleanup()
+
+    ``paths``: a path, a pattern with braces or stars, a folder, or a list of paths; what a file is, its first bytes
+    say. Rows of several files follow each other: all have the same arrays, of the same dtypes and shapes of rows. In a
+    folder of `.npy` files each file is an array, named as the file. ``fields``: the arrays to read, which have as many
+    rows as each other; all by default.
+
+    Files are memory-mapped and read a whole batch at a time; worker processes map them too. Tensors of bfloat16 and
+    float8 need the extra ``bfloat16``. Nothing is unpickled, and checksums of `.npz` files are not compared.
+
+    Raises `BadFile` for files that are damaged, of compressed arrays or Python objects, of different arrays, and for
+    files that change while they are read; `MissingFile`; `ArgumentError`.
+    """
+
+    def __init__(self, paths: Shards, *, fields: Iterable[str] | None = None) -> None:
+        chosen = None if fields is None else [fields] if isinstance(fields, str) else list(fields)
+        found: list[dict[str, NDArray[Any]]] = []
+        self._paths: list[str] = []
+        for path, arrays in _files(paths):
+            found.append(_chosen(path, arrays, chosen))
+            self._paths.append(path)
+        self._agree(found)
+        self._parts = [{name: ArrayDataset(array) for name, array in arrays.items()} for arrays in found]
+        super().__init__([StackDataset(**part) for part in self._parts])
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the arrays."""
+        return list(self._parts[0])
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the files, in order."""
+        return list(self._paths)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The values of the one array that has an integer for each sample; else None."""
+        names = [name for name, each in self._parts[0].items() if _is_label(each.arrays[0])]
+        return self._values(names[0]) if len(names) == 1 else None
+
+    def tuple(self, *fields: str) -> ArrayDataset | ConcatDataset[Any]:
+        """Return a dataset whose samples are tuples of rows of these arrays: ``dataset.tuple("x", "y")``.
+
+        With images first (uint8, of one size), the native extension reads them. Raises `ArgumentError` for other names.
+        """
+        _known(fields, self.fields)
+        parts = [ArrayDataset(*(part[name].arrays[0] for name in fields)) for part in self._parts]
+        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
+
+    def where(self, index: int) -> str:
+        """Return the file of a sample, and the row there, for errors."""
+        part, place = self._place(index)
+        return f"{self._paths[part]}: row {place}"
+
+    def _values(self, name: str) -> NDArray[Any]:
+        return np.concatenate([part[name][:] for part in self._parts])
+
+    def _agree(self, found: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Raise `BadFile` unless all files have the same arrays."""
+        first = {name: f"{array.dtype} {array.shape[1:]}" for name, array in found[0].items()}
+        for path, arrays in zip(self._paths, found, strict=True):
+            here = {name: f"{array.dtype} {array.shape[1:]}" for name, array in arrays.items()}
+            for name in [*first, *here]:
+                if here.get(name) != first.get(name):
+                    raise BadFile(
+                        f"array {name!r} has rows of {here.get(name, 'nothing')}, and {first.get(name, 'nothing')} in "
+                        f"{self._paths[0]}",
+                        path=path,
+                        expected="the same arrays in all files",
+                        cure="Read these files as two datasets, or pass fields= with the arrays that all have.",
+                    )
+
+
+def _files(paths: Shards) -> Iterable[tuple[str, dict[str, NDArray[Any]]]]:
+    """Yield the files and their arrays; a folder of `.npy` files is one of them."""
+    folder = Path(paths) if isinstance(paths, str | os.PathLike) else None
+    if folder is not None and folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir() if path.suffix in (".npy", ".npz", ".safetensors"))
+        if names and all(name.endswith(".npy") for name in names):
+            place = os.path.abspath(folder)  # noqa: PTH100
+            yield place, {key: array for name in names for key, array in _arrays(os.path.join(place, name)).items()}  # noqa: PTH118
+            return
+    for path in shard_paths(paths, ".npz", ".safetensors"):
+        yield path, _arrays(path)
+
+
+def _arrays(path: str) -> dict[str, NDArray[Any]]:
+    """Map a file, and return the arrays in it; that of a `.npy` file has the name of the file."""
+    with ShardReader(path) as reader:
+        head = reader.read(0, min(9, reader.size))
+        if head[:2] == npz.MAGIC:
+            spans = npz.index(reader)
+        elif safetensors.is_one(head):
+            spans = safetensors.index(reader)
+        elif head[:6] == NPY:
+            spans = {Path(path).name.removesuffix(".npy"): _of_npy(reader)}
+        else:
+            raise reader.damaged(f"it is no such file: it begins with {head[:8]!r}", EXPECTED)
+        size = reader.size
+    try:
+        raw = np.memmap(path, np.uint8, "r", 0, (size,))
+    except (OSError, ValueError) as error:  # ValueError: it has become shorter
+        failed = error if isinstance(error, OSError) else OSError(0, str(error))
+        raise unopened(path, failed, expected=EXPECTED, cure="Write the file again.") from error
+    try:
+        return {name: span.of(raw) for name, span in spans.items()}
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:  # a dtype or a shape that NumPy refuses
+        raise BadFile(
+            f"an array cannot be mapped: {str(error)[:200]}", path=path, expected=EXPECTED, cure="Write it again."
+        ) from error
+
+
+def _of_npy(reader: ShardReader) -> ArraySpan:
+    try:
+        return header(reader.read(0, min(reader.size, MOST_HEADER)), reader.size)
+    except BadFile:
+        raise
+    except Exception as error:  # NumPy raises anything on strangers' bytes
+        raise reader.damaged(f"cannot be read: {str(error)[:200]}", "a .npy file of numbers") from error
+
+
+def _chosen(path: str, arrays: dict[str, NDArray[Any]], chosen: Sequence[str] | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays that are asked for; raise unless they have as many rows as each other."""
+    if chosen is not None:
+        _known(chosen, list(arrays))
+        arrays = {name: arrays[name] for name in chosen}
+    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    if len(set(lengths.values())) == 1 and None not in lengths.values():
+        return arrays
+    found = ", ".join(f"{name}: {'no axis' if rows is None else rows}" for name, rows in list(lengths.items())[:20])
+    raise ArgumentError(
+        f"{path}: its arrays have different numbers of rows: {found or 'there are none'}",
+        path=path,
+        found=found,
+        expected="as many rows in each array",
+        cure="Pass fields= with the arrays that have a row for each sample.",
+    )
+
+
+def _known(fields: Sequence[str], known: Sequence[str]) -> None:
+    for name in fields or [""]:
+        if name not in known:
+            raise ArgumentError(
+                f"no array is named {shown(name)}" if fields else "no array was named",
+                found=shown(name),
+                expected=f"one of {', '.join(map(repr, known))}",
+                cure="Give names of arrays in the file.",
+            )
+
+
+def _is_label(array: NDArray[Any]) -> bool:
+    return array.ndim == 1 and array.dtype.kind in "iu"
