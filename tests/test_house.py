@@ -69,6 +69,7 @@ WITHOUT_EXAMPLE = {
 COMMAND_ERRORS = {"CommandError", "Failure"}
 """The errors of the command line, which are not in `headrace.errors`."""
 SAME_NAMES = {
+    "__main__": "headrace and headrace.torch can each be run by python -m",
     "base": "the protocol of its package, which has no better name",
     "datasets": "headrace.testing has a suite for each public module, under the name of that module",
     "executors": "as datasets",

@@ -11,7 +11,8 @@ from headrace.errors import StateMismatch
 
 def keeps_state(thing: Any) -> bool:
     """Whether a dataset, a sampler or an iterator keeps a state of its own."""
-    return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
+    # A class has the methods, but no state: Accelerate unpickles its loaders by way of one over a class.
+    return not isinstance(thing, type) and hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 
 
 def restore(thing: Any, what: str, state: Any) -> None:

@@ -36,8 +36,10 @@ from torch.utils.data import (
 )
 
 from headrace.torch import namespace
+from headrace.torch.accelerated import prepare
 from headrace.torch.device import on_device, pinned
 from headrace.torch.from_numpy import as_tensors
+from headrace.torch.patching import patch
 from headrace.torch.stateful_sampler import StatefulDistributedSampler
 from headrace.torch.tensor_collate import default_collate, default_convert
 from headrace.torch.tensor_loader import DataLoader, StatefulDataLoader
@@ -65,7 +67,9 @@ __all__ = [
     "default_convert",
     "get_worker_info",
     "on_device",
+    "patch",
     "pinned",
+    "prepare",
     "random_split",
 ]
 
@@ -91,7 +95,9 @@ for _ours in (
     default_collate,
     default_convert,
     on_device,
+    patch,
     pinned,
+    prepare,
 ):
     _ours.__module__ = __name__
 del _ours

@@ -22,6 +22,16 @@ SAMPLERS = ("sampler", "batch_sampler")
 """What a subclass may replace: a loop reads them as it begins."""
 
 
+def unreadable(kind: type) -> list[str]:
+    """Name what a subclass of torch's loader overrides and our loop does not read."""
+    names = [name for name in SHOWN if name not in SAMPLERS and hasattr(getattr(kind, name, None), "__set__")]
+    return sorted(
+        name
+        for name in (*names, "_auto_collation", "_dataset_kind")
+        if getattr(kind, name, None) is not getattr(THEIRS, name, None)
+    )
+
+
 def show(loader: Any, values: Mapping[str, Any]) -> None:
     """Set a loader's attributes by way of what its class has in their place; refuse those that come out otherwise."""
     kind: Any = type(loader)

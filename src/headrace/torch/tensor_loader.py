@@ -12,7 +12,7 @@ from headrace import loader as numpy_loader
 from headrace.errors import ArgumentError
 from headrace.run import arguments
 from headrace.run.adapter import Adapter
-from headrace.torch import overrides
+from headrace.torch import accelerated, overrides
 from headrace.torch.device import pinning
 from headrace.torch.from_numpy import as_tensors
 from headrace.torch.pipes import received
@@ -30,7 +30,11 @@ def _takes_generator(generator: Any) -> bool:
     return generator is None or isinstance(generator, torch.Generator)
 
 
-class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co]):
+class _Layout(torch.utils.data.DataLoader[T_co]):
+    """The first base decides how objects lie in memory: as torch's do, so that `patch` can make one of them ours."""
+
+
+class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co]):
     """`headrace.DataLoader` with batches of tensors: the arguments, and what they mean, are the same.
 
     >>> loader = DataLoader(range(10), batch_size=4, shuffle=True, seed=0)
@@ -82,6 +86,18 @@ class DataLoader(numpy_loader.DataLoader[T_co], torch.utils.data.DataLoader[T_co
     def _current(self) -> Session:
         self._session.adopt(*overrides.samplers(self, self._session.settings))
         return self._session
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        # Only Accelerate asks, before it makes a loader of its own of this one.
+        if "_is_accelerate_prepared" not in vars(self):
+            accelerated.warn_of_loss(self)
+            return False
+        return bool(vars(self)["_is_accelerate_prepared"])
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, value: bool) -> None:
+        self.__dict__["_is_accelerate_prepared"] = value
 
     @property
     def _dataset_kind(self) -> int:

@@ -1,0 +1,96 @@
+"""Loaders that Accelerate prepares: it makes another loader, from the arguments that torch has."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+from headrace.checks import kind_of
+from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.loader import DataLoader
+
+LOST = (
+    "seed",
+    "backend",
+    "native",
+    "threads_per_worker",
+    "restart_workers",
+    "read_once",
+    "uneven",
+    "on_error",
+    "max_errors",
+    "ledger",
+)
+"""The arguments that Accelerate does not know, but for rank and world_size: it has its own."""
+
+
+def warn_of_loss(loader: DataLoader[Any]) -> None:
+    """Warn that what Accelerate is about to make of a loader has none of headrace's own arguments."""
+    defaults = inspect.signature(DataLoader).parameters
+    lost = [f"{name}=" for name in LOST if getattr(loader, name) != defaults[name].default]
+    if lost:
+        warnings.warn(
+            f"Accelerate makes a loader of its own of this one, without {', '.join(lost)}: it knows the arguments of "
+            "torch only. headrace.torch.prepare(accelerator, loader), in the place of accelerator.prepare(loader), "
+            "keeps them",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def prepare(accelerator: Any, loader: Any) -> Any:
+    """Prepare a loader by Accelerate, and let what comes of it read through headrace, with all arguments.
+
+    >>> accelerator = accelerate.Accelerator(cpu=True)  # doctest: +SKIP
+    >>> loader = prepare(accelerator, DataLoader(dataset, 32, seed=0, on_error="replace"))  # doctest: +SKIP
+
+    In the place of ``accelerator.prepare(loader)``, which makes a loader of torch's arguments only. The result is
+    Accelerate's: it moves batches to the device, and counts steps for ``accumulate`` and ``gather_for_metrics``. For
+    several processes, make the loader with ``rank="auto"`` and a ``seed``: it reads this process's part, and
+    ``batch_size`` is that of one process. Raises `ArgumentError` where the loader does not divide its order between as
+    many processes as Accelerate has, with ``split_batches``, and for a loader that is not headrace's.
+    """
+    if not isinstance(loader, DataLoader):
+        raise ArgumentTypeError(
+            f"prepare reads through a loader of headrace's; got {kind_of(loader)}",
+            found=kind_of(loader),
+            expected="a headrace.torch.DataLoader",
+            cure="use accelerator.prepare for anything else",
+        )
+    world = accelerator.num_processes
+    _check_ranks(loader, world, split_batches=accelerator.split_batches)
+    # Accelerate asks for this attribute as it begins, and the answer is the warning.
+    vars(loader)["_is_accelerate_prepared"] = False
+    try:
+        prepared = accelerator.prepare_data_loader(loader)
+    finally:
+        del vars(loader)["_is_accelerate_prepared"]
+    if world > 1 and hasattr(prepared, "slice_fn"):
+        raise ArgumentError(
+            "Accelerate dispatches the batches of a stream from one process to all others",
+            expected="a loader that reads this process's part",
+            cure="give Accelerator a DataLoaderConfiguration(dispatch_batches=False)",
+        )
+    made = prepared.base_dataloader
+    # It reckons how many samples all processes have read from these two.
+    prepared.sampler, prepared.batch_sampler = made.sampler, made.batch_sampler
+    prepared.base_dataloader = loader
+    return prepared
+
+
+def _check_ranks(loader: DataLoader[Any], world: int, *, split_batches: bool) -> None:
+    if loader.world_size != world:
+        raise ArgumentError(
+            f"Accelerate has {world} processes, but the loader's order is divided between {loader.world_size}",
+            found=loader.world_size,
+            expected=f"world_size={world}",
+            cure='make the loader with rank="auto" and a seed, after the Accelerator',
+        )
+    if world > 1 and split_batches:
+        raise ArgumentError(
+            "split_batches=True divides each batch between processes, and so does the loader",
+            found=True,
+            expected="split_batches=False, and the batch_size of one process",
+            cure="leave split_batches out, and give the loader batch_size // num_processes",
+        )
