@@ -21,6 +21,7 @@ from headrace.formats.arrow_values import Batch, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +110,7 @@ class ArrowDataset(ArrowRows):
         return dataset
 
     def _hold(self, files: list[ArrowFile]) -> None:
-        self._files = files
+        self._files, self._open = files, SpanFiles()
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
         rows = np.concatenate([file.rows for file in files])
@@ -143,12 +144,12 @@ class ArrowDataset(ArrowRows):
         place = bisect_right(self._first, row) - 1
         number, batch = self._batches[place]
         file = self._files[number]
-        return Batch(file, batch), file.columns[name], row - self._first[place]
+        return Batch(file, batch, self._open), file.columns[name], row - self._first[place]
 
     def _each_batch(self, name: str) -> Iterable[tuple[int, Batch, Column, int]]:
         for place, (number, batch) in enumerate(self._batches):
             file = self._files[number]
-            yield self._first[place], Batch(file, batch), file.columns[name], int(file.rows[batch])
+            yield self._first[place], Batch(file, batch, self._open), file.columns[name], int(file.rows[batch])
 
     def _has_nulls(self, name: str) -> bool:
         return any(file.nodes[:, file.columns[name].node, 1].any() for file in self._files)

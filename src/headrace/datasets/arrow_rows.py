@@ -10,8 +10,8 @@ from headrace.context.timing import timed
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
 from headrace.errors import ArgumentError, BadFile, HeadraceError, SampleError
-from headrace.formats.arrow_values import value, values
-from headrace.formats.features import is_file, kind_of, shaped
+from headrace.formats.arrow_values import blob, value, values
+from headrace.formats.features import has_shape, is_file, kind_of, shaped
 from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class ArrowRows(FieldDataset):
         super().__init__(list(self._types), read, chosen)
         for name in self._chosen:
             _refuse(name, self._types[name], read, kinds[name])
+        self._decoded_fields = {name for name, kind in kinds.items() if kind and (kind == "jpg" or read.has_own(name))}
+        self._decoded_fields |= {name for name, kind in self._types.items() if is_file(kind)}
+        self._shaped = set() if plain else {name for name, each in self._features.items() if has_shape(each)}
         self._read_numbers: dict[str, NDArray[np.int64]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,17 +90,16 @@ class ArrowRows(FieldDataset):
     def _value(self, row: int, name: str) -> Any:
         if name in self._read_numbers:
             return int(self._read_numbers[name][row])
-        kind = self._types[name]
-        if _has_bytes(kind):
+        if name in self._decoded_fields:
             data = self._bytes(row, name)
             return None if data is None else self._decoded(row, name, data)
         batch, column, place = self._place(row, name)
-        with timed("read"):
-            try:
+        try:
+            with timed("read"):
                 found = value(batch, column, place, plain=self._plain)
-            except ValueError as error:
-                raise self._damaged(row, name, error) from error
-        return shaped(found, self._features.get(name), plain=self._plain)
+        except ValueError as error:
+            raise self._damaged(row, name, error) from error
+        return shaped(found, self._features[name]) if name in self._shaped else found
 
     def _bytes(self, row: int, name: str) -> bytes | None:
         """Return the bytes of a field; None for null."""
@@ -174,16 +176,13 @@ def _has_bytes(kind: Type) -> bool:
 
 def _stored(batch: Batch, column: Column, row: int) -> tuple[bytes | None, str | None]:
     """Return the bytes of a row; of an image in a file of its own, the path."""
-    whole = column
-    if column.type.layout == "struct":
-        if batch.valid(column, row, row + 1) is not None:
+    with timed("read"):
+        if column.type.layout != "struct":
+            return blob(batch, column, row), None
+        if batch.is_null(column, row):
             return None, None
-        column = column.child("bytes")
-    if batch.valid(column, row, row + 1) is None:
-        begin, end = batch.offsets(column, row, row + 1).tolist()
-        with timed("read"):
-            return batch.read(column.buffer + 2, begin, end - begin), None
-    return None, value(batch, whole.child("path"), row, plain=False) if whole is not column else None
+        data = blob(batch, column.child("bytes"), row)
+        return data, None if data is not None else value(batch, column.child("path"), row, plain=False)
 
 
 def _refuse(name: str, kind: Type, fields: Fields, known: str | None) -> None:

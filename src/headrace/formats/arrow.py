@@ -56,9 +56,14 @@ class Type:
         return self.layout == "binary" and self.name.endswith("string")
 
     @property
+    def is_number(self) -> bool:
+        """Whether its values are integers or floats."""
+        return self.layout == "fixed" and self.dtype == self.stored and self.dtype[1] in "iuf"
+
+    @property
     def is_integer(self) -> bool:
         """Whether its values are integers that fit into an int64."""
-        return self.layout == "fixed" and self.dtype == self.stored and self.dtype[1] in "iu" and self.dtype != "<u8"
+        return self.is_number and self.dtype[1] != "f" and self.dtype != "<u8"
 
 
 @dataclass(frozen=True, slots=True)

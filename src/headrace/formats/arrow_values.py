@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import struct
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.formats.arrow import ArrowFile, Column, Type
+    from headrace.storage.spans import SpanFiles
+
+_PAIRS = {4: struct.Struct("<2i"), 8: struct.Struct("<2q")}
 
 
 class Batch:
     """A record batch of a file: reads parts of its buffers."""
 
-    __slots__ = ("_file", "_number")
+    __slots__ = ("_file", "_files", "_number")
 
-    def __init__(self, file: ArrowFile, number: int) -> None:
-        self._file, self._number = file, number
+    def __init__(self, file: ArrowFile, number: int, files: SpanFiles | None = None) -> None:
+        self._file, self._number, self._files = file, number, files
 
     def read(self, buffer: int, begin: int, length: int) -> bytes:
         """Read a part of a buffer; raise ValueError for one outside of it."""
@@ -33,24 +37,45 @@ class Batch:
             raise ValueError(f"a value has {length:,} bytes, and at most {DEFAULT_MAX_BYTES:,} are read")
         if self._file.data is not None:
             return bytes(self._file.data[offset : offset + length])
-        return read_span(self._file.path, offset, length, self._file.facts) if length else b""
+        if not length:
+            return b""
+        read = read_span if self._files is None else self._files.read
+        return read(self._file.path, offset, length, self._file.facts)
 
     def place(self, buffer: int, begin: int, length: int) -> int:
         """Return where a part of a buffer lies in the file."""
-        offset, size = self._file.buffers[self._number, buffer].tolist()
+        size = self._file.buffers.item(self._number, buffer, 1)
         if not (0 <= begin <= size - length and length >= 0):
             raise ValueError(f"bytes {begin:,} to {begin + length:,} are outside of a buffer of {size:,}")
-        return int(offset + begin)
+        return int(self._file.buffers.item(self._number, buffer, 0)) + begin
 
     def valid(self, column: Column, begin: int, end: int) -> NDArray[np.bool_] | None:
         """Say which of these rows are not null; None if none is."""
-        length, nulls = self._file.nodes[self._number, column.node].tolist()
-        if not 0 <= begin <= end <= length:
-            raise ValueError(f"rows {begin:,} to {end:,} are outside of a column of {length:,}")
-        if not nulls or column.type.layout == "null":
+        if not self._may_be_null(column, begin, end):
             return None
         bits = self._bits(column.buffer, begin, end)
         return None if bits.all() else bits
+
+    def is_null(self, column: Column, row: int) -> bool:
+        """Say whether one row is null."""
+        if not self._may_be_null(column, row, row + 1):
+            return False
+        return not self.read(column.buffer, row >> 3, 1)[0] >> (row & 7) & 1
+
+    def bounds(self, column: Column, row: int) -> tuple[int, int]:
+        """Return where the items of one row begin and end; raise ValueError unless they ascend."""
+        width = column.type.width
+        data = self.read(column.buffer + 1, row * width, 2 * width)
+        begin, end = _PAIRS[width].unpack(data)
+        if not 0 <= begin <= end:
+            raise ValueError("the offsets of a column do not ascend")
+        return begin, end
+
+    def _may_be_null(self, column: Column, begin: int, end: int) -> bool:
+        length = self._file.nodes.item(self._number, column.node, 0)
+        if not 0 <= begin <= end <= length:
+            raise ValueError(f"rows {begin:,} to {end:,} are outside of a column of {length:,}")
+        return bool(self._file.nodes.item(self._number, column.node, 1)) and column.type.layout != "null"
 
     def bools(self, column: Column, begin: int, end: int) -> NDArray[np.bool_]:
         """Return the values of a column of bools."""
@@ -87,7 +112,28 @@ def value(batch: Batch, column: Column, row: int, *, plain: bool) -> Any:
 
     ``plain``: as Python's own objects. Otherwise floats are NumPy's, and lists of numbers arrays.
     """
-    return _each(column.type, values(batch, column, row, row + 1, plain=plain), plain)[0]
+    kind = column.type
+    if kind.layout not in ("binary", "list") and not kind.is_number:
+        return _each(kind, values(batch, column, row, row + 1, plain=plain), plain)[0]
+    if batch.is_null(column, row):
+        return None
+    if kind.is_number:
+        data = batch.read(column.buffer + 1, row * kind.width, kind.width)
+        number = np.frombuffer(data, kind.stored)[0]
+        return number if not plain and kind.stored[1] == "f" else number.item()
+    begin, end = batch.bounds(column, row)
+    if kind.layout == "list":
+        return values(batch, _child(column, kind.children[0][1], 2), begin, end, plain=plain)
+    data = batch.read(column.buffer + 2, begin, end - begin)
+    return data.decode() if kind.is_text else data
+
+
+def blob(batch: Batch, column: Column, row: int) -> bytes | None:
+    """Return the bytes of one row of a binary column; None for null."""
+    if batch.is_null(column, row):
+        return None
+    begin, end = batch.bounds(column, row)
+    return batch.read(column.buffer + 2, begin, end - begin)
 
 
 def values(batch: Batch, column: Column, begin: int, end: int, *, plain: bool) -> Any:

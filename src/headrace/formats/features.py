@@ -27,19 +27,21 @@ def kind_of(kind: Type, feature: Any) -> str | None:
     return "jpg" if is_image else "bytes"
 
 
-def shaped(found: Any, feature: Any, *, plain: bool) -> Any:
-    """Return a value of an array of two axes or more in its shape, unless it is to stay a plain list.
+def has_shape(feature: Any) -> bool:
+    """Say whether the values of a column are arrays of two axes or more."""
+    return any(_is(feature, f"Array{axes}D") for axes in range(2, 6))
 
-    >>> shaped([np.arange(2), np.arange(2)], {"_type": "Array2D", "shape": [2, 2], "dtype": "int64"}, plain=False)
+
+def shaped(found: Any, feature: Any) -> Any:
+    """Return the array of a column that has a shape; what it is, where it has no such shape.
+
+    >>> shaped([np.arange(2), np.arange(2)], {"_type": "Array2D", "shape": [2, 2], "dtype": "int64"})
     array([[0, 1],
            [0, 1]])
     """
-    if plain or not isinstance(found, list) or not any(_is(feature, f"Array{axes}D") for axes in range(2, 6)):
-        return found
-    shape = feature.get("shape")
     try:
         array = np.asarray(found)
-        sizes = [len(array) if size is None else int(size) for size in shape]
+        sizes = [len(array) if size is None else int(size) for size in feature.get("shape")]
         return array.reshape(sizes) if math.prod(sizes) == array.size and not array.dtype.hasobject else found
     except (TypeError, ValueError):
         return found

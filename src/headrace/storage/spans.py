@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from stat import S_ISREG
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.storage.files import CURE
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from headrace.errors import HeadraceError
 
 KEEP = "Restore the file, or construct the dataset again; do not write to a shard while it is read."
@@ -54,6 +53,70 @@ def read_span(path: str, offset: int, length: int, facts: Any = None) -> bytes:
     if len(data) < length:
         raise span_error("cut short", path, offset, length, found=now.st_size)
     return data
+
+
+class SpanFiles:
+    """Files that stay open between reads of their ranges, at most ``most`` of them.
+
+    >>> import tempfile, pathlib
+    >>> files = SpanFiles()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "shard")
+    ...     _ = file.write_bytes(b"one two three")
+    ...     files.read(str(file), 4, 3, (13, file.stat().st_mtime_ns))
+    b'two'
+
+    Each read checks that the file is what ``facts`` say, as `read_span` does, whose errors it raises. Pickled copies
+    are empty.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most, self._open, self._lock = most, dict[str, _OpenFile](), Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SpanFiles, (self._most,)
+
+    def read(self, path: str, offset: int, length: int, facts: tuple[int, int]) -> bytes:
+        """Read a range of a file."""
+        file = self._open.get(path)
+        if file is None:
+            data = read_span(path, offset, length, facts)
+            self._keep(path)
+            return data
+        try:
+            data = os.pread(file.descriptor, length, offset)
+            now = os.fstat(file.descriptor)
+        except OSError:
+            now = None
+        if now is None or len(data) < length or (now.st_size, now.st_mtime_ns) != facts or not now.st_nlink:
+            with self._lock:
+                self._open.pop(path, None)
+            return read_span(path, offset, length, facts)  # it says what is wrong, or reads what has come back
+        return data
+
+    def _keep(self, path: str) -> None:
+        try:
+            file = _OpenFile(path)
+        except OSError:
+            return  # it was there a moment ago: the next read says what is wrong
+        with self._lock:
+            while len(self._open) >= self._most:
+                del self._open[next(iter(self._open))]
+            self._open[path] = file
+
+
+class _OpenFile:
+    """A descriptor, which is closed when the last thread that reads from it lets go of it."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 _WHAT = {
