@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ SEED, BATCH = 3, 8
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALIZE = v1.Normalize(MEAN, STD)
 FLOAT = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_resource_tracker_is_there_already() -> None:
+    """Start the process that multiprocessing keeps for good, which would look like a leak."""
+    resource_tracker.ensure_running()
 
 
 @pytest.fixture(scope="module")
@@ -398,6 +405,51 @@ def test_other_datasets_are_named(folder: Path) -> None:
             loader(dataset)
     with pytest.warns(NotNativeWarning, match="a list is not a dataset of torchvision"):
         assert [batch.tolist() for batch in loader([1, 2, 3])] == [[1, 2, 3]]
+
+
+def test_files_of_other_classes_are_read_too(folder: Path) -> None:
+    """Know DatasetFolder with torchvision's loader, and Imagenette."""
+    loaded = datasets.DatasetFolder(folder, datasets.folder.default_loader, (".jpeg",), VALIDATION)
+    imagenette = datasets.Imagenette.__new__(datasets.Imagenette)
+    datasets.VisionDataset.__init__(imagenette, folder, transform=VALIDATION)
+    imagenette._samples, imagenette.loader = loaded.samples, loaded.loader
+    for dataset in (loaded, imagenette):
+        assert "all fused" in explain(dataset)
+        assert_same(list(loader(dataset)), by_torch(dataset))
+
+
+def test_a_label_that_is_no_number_is_named(folder: Path) -> None:
+    """Leave a dataset to torch whose samples somebody has changed to something else."""
+    for sample in (("a.jpg", "cat"), ("a.jpg", 1.5), ("a.jpg", 1, 2), (Path("a.jpg"), 1)):
+        dataset = datasets.ImageFolder(folder, VALIDATION)
+        dataset.samples[0] = sample
+        assert "not all (path, label)" in explain(dataset)
+    dataset = datasets.ImageFolder(folder, VALIDATION)
+    dataset.samples = dataset.samples * 100
+    dataset.samples[1] = (dataset.samples[1][0], 1.5)
+    with pytest.warns(NotNativeWarning, match="ImageFolder: 'float'"):
+        loader(dataset)
+
+
+def test_a_sample_says_where_it_comes_from_and_what_was_done_to_it(folder: Path) -> None:
+    """Trace a sample through the transforms that stand in for torchvision's; give samples one by one as tensors."""
+    dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
+    made = loader(dataset)
+    found = made.lineage(epoch=0, step=1, index=2)
+    assert found.where == dataset.samples[BATCH + 2][0]
+    assert "RandomResizedCrop" in str(found)
+    assert "top" in str(found)
+    assert_close(found.sample[0][None], list(made)[1][0][2:3])
+    single = next(iter(loader(dataset, batch_size=None)))
+    assert_close(single[0][None], next(iter(loader(dataset)))[0][:1])
+    assert single[1] == 0
+
+
+def test_spawned_processes_read_the_same(folder: Path) -> None:
+    """Send what reads the dataset to processes that share nothing."""
+    dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
+    how = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    assert torch.equal(images(dataset, **how), images(dataset))
 
 
 def test_whole_batches_of_others_need_no_warning() -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._native import extension
-from headrace.checks import kind_of
+from headrace.checks import kind_of, shown
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset
 from headrace.datasets.subset import Indices, Subset
 from headrace.datasets.torchvision_view import LoadedImages, TorchvisionView
 from headrace.datasets.views import Mapped
+from headrace.errors import HeadraceError
 from headrace.image import fused
 from headrace.image.decoding import Decoding
 from headrace.interop import torch_state
@@ -194,7 +195,10 @@ class NativeReading:
         if found.plan is None:
             return None, f"{found.name}: {found.refusal}"
         if self._built is None or self._kept != found.plan:
-            self._kept, self._built = found.plan.kept(), found.plan.built(self._collate)
+            try:
+                self._kept, self._built = found.plan.kept(), found.plan.built(self._collate)
+            except (HeadraceError, TypeError, ValueError) as error:  # a label or a path that is none, among millions
+                return None, f"{found.name}: {error}"
         return self._built, ""
 
 
@@ -267,11 +271,19 @@ def _unread_files(dataset: Any) -> str:
     if not isinstance(samples, list) or not samples:
         return "it has no list of samples"
     looked_at = samples[:: max(1, len(samples) // LOOKED_AT)]
-    if sum(os.fspath(path).lower().endswith(JPEG) for path, _ in looked_at) * 2 < len(looked_at):
-        return f"most of its files are not JPEG, such as {os.path.basename(samples[0][0])}"  # noqa: PTH119
-    if not all(isinstance(label, int) for _, label in looked_at):
-        return "its labels are not whole numbers"
+    odd = next((one for one in looked_at if not _is_sample(one)), None)
+    if odd is not None:
+        return f"its samples are not all (path, label): {shown(odd)}"
+    others = [path for path, _ in looked_at if not path.lower().endswith(JPEG)]
+    if len(others) * 2 > len(looked_at):
+        return f"most of its files are not JPEG, such as {os.path.basename(others[0])}"  # noqa: PTH119
     return ""
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, tuple) or len(sample) != 2:
+        return False
+    return isinstance(sample[0], str) and isinstance(sample[1], int)
 
 
 def _unread_arrays(dataset: Any) -> str:
