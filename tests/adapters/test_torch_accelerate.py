@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import textwrap
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,7 +21,11 @@ accelerate = pytest.importorskip("accelerate")
 from accelerate.data_loader import DataLoaderShard, prepare_data_loader, skip_first_batches  # noqa: E402
 from tests.parity.loads import Numbers, Shared  # noqa: E402
 
-from headrace.torch import DataLoader  # noqa: E402
+from headrace.errors import ArgumentError  # noqa: E402
+from headrace.torch import DataLoader, patch, prepare  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a machine without a GPU
 
@@ -85,3 +97,117 @@ def test_batches_need_not_be_prepared_at_all() -> None:
     accelerator = accelerate.Accelerator(cpu=True)
     loader = DataLoader(Numbers(8), 2, seed=0, rank="auto")
     assert [batch.to(accelerator.device).tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def failing(index: int) -> int:
+    if index == 3:
+        raise ValueError("bad sample")
+    return index
+
+
+class Sometimes(Numbers):
+    """Has a bad sample."""
+
+    def __getitem__(self, index: int) -> int:
+        return failing(index)
+
+
+def test_what_accelerate_would_drop_is_said_once_with_the_cure() -> None:
+    """Warn of arguments of ours that the prepared loader has not; of torch's own, say nothing."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    with pytest.warns(UserWarning, match=r"without seed=, on_error=.*headrace.torch.prepare\(accelerator, loader\)"):
+        accelerator.prepare(DataLoader(Numbers(8), 2, seed=0, on_error="replace"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        accelerator.prepare(DataLoader(Numbers(8), 2, num_workers=1, in_order=False, generator=torch.Generator()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prepare_keeps_every_argument(workers: int) -> None:
+    """Read the order of the seed, and survive a bad sample, on Accelerate's device and by its count of steps."""
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    how: dict[str, Any] = {"shuffle": True, "seed": 5, "on_error": "replace", "num_workers": workers}
+    expected = [[batch.tolist() for batch in loader] for loader in [DataLoader(Sometimes(10), 3, **how)] * 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = DataLoader(Sometimes(10), 3, **how)
+        prepared = prepare(accelerator, loader)
+    assert type(prepared) is DataLoaderShard
+    assert (len(prepared), prepared.total_batch_size) == (4, 3)
+    epochs, kept = [], []
+    for _ in range(2):
+        epochs.append([])
+        for batch in prepared:
+            epochs[-1].append(batch.tolist())
+            kept += accelerator.gather_for_metrics(batch).tolist()
+    assert epochs == expected
+    assert len(kept) == 20
+    assert loader.statistics().replaced == 1
+
+
+def test_prepare_says_what_it_cannot_prepare() -> None:
+    """Refuse loaders of torch's, and an order that is divided between other processes."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    with pytest.raises(ArgumentError, match=r"got a DataLoader.*expected a headrace.torch.DataLoader"):
+        prepare(accelerator, torch.utils.data.DataLoader(Numbers(4)))
+    with pytest.raises(ArgumentError, match="Accelerate has 1 processes, but the loader's order is divided between 2"):
+        prepare(accelerator, DataLoader(Numbers(4), seed=0, rank=0, world_size=2))
+
+
+TWO = textwrap.dedent("""
+    import json, sys
+    import accelerate, torch
+    from headrace.torch import DataLoader, prepare
+    accelerator = accelerate.Accelerator(cpu=True)
+    loader = prepare(accelerator, DataLoader(range(11), 2, shuffle=True, seed=1, rank="auto"))
+    assert len(loader) == 3 and loader.total_batch_size == 4
+    parts, gathered = [], []
+    for batch in loader:
+        parts.append(batch.tolist())
+        gathered += accelerator.gather_for_metrics(batch).tolist()
+    if accelerator.is_main_process:
+        assert sorted(gathered) == list(range(11)), gathered
+    print(json.dumps(parts), flush=True)
+    accelerator.end_training()
+""")
+
+
+def test_two_processes_share_a_prepared_loader(tmp_path: Path) -> None:
+    """Read all samples together, in the order of the seed, and count each once for metrics."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script)],
+            env={**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    first, second = (json.loads(text) for text in said)
+    expected = [batch.tolist() for batch in DataLoader(range(11), 4, shuffle=True, seed=1)]
+    assert [a + b for a, b in zip(first, second, strict=True)][:2] == expected[:2]
+
+
+def test_prepared_loaders_read_through_ours_under_the_patch() -> None:
+    """Let Accelerate make a loader of ours, with the patch's own arguments, and say nothing of a loss."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    with patch(seed=3), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared = accelerator.prepare(torch.utils.data.DataLoader(Numbers(8), 2, num_workers=1))
+        skipped = skip_first_batches(prepared, 2)
+        again = pickle.loads(pickle.dumps(prepared))
+    assert type(prepared) is DataLoaderShard
+    assert isinstance(prepared, torch.utils.data.DataLoader)
+    for loader in (prepared, again):
+        assert type(loader.base_dataloader) is DataLoader
+        assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert prepared.base_dataloader.seed == 3
+    assert [batch.tolist() for batch in skipped] == [[4, 5], [6, 7]]
