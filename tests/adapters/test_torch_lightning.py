@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import RunningStage  # noqa: E402
 from lightning.pytorch.utilities.data import _update_dataloader  # noqa: E402
 
 from headrace.samplers import BucketBatchSampler, PackingBatchSampler  # noqa: E402
-from headrace.torch import DataLoader, DistributedSampler, SequentialSampler  # noqa: E402
+from headrace.torch import DataLoader, DistributedSampler, SequentialSampler, patch  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns of small things: few workers, few batches
 WORKERS: list[dict[str, Any]] = [{}, {"num_workers": 2}, {"num_workers": 2, "backend": "processes"}]
@@ -119,3 +119,34 @@ def test_a_planned_batch_sampler_made_again_says_what_to_do(sampler: Any) -> Non
     loader = DataLoader(range(40), batch_sampler=sampler)
     with pytest.raises(ValueError, match=r"rank=\"auto\".*use_distributed_sampler=False"):
         _update_dataloader(loader, DistributedSampler(range(40), 2, 0), RunningStage.TRAINING)
+
+
+class Labelled(torch.utils.data.DataLoader[Any]):
+    """A library's loader, with an argument of its own."""
+
+    def __init__(self, dataset: Any, name: str = "", **named: Any) -> None:
+        super().__init__(dataset, **named)
+        self.name = name
+
+
+@pytest.mark.parametrize("kind", [torch.utils.data.DataLoader, Labelled])
+def test_loaders_made_in_hooks_are_ours_under_the_patch(kind: Any, patches: Patches, tmp_path: Path) -> None:
+    """Let Lightning call the hooks, watch the constructor, and make the loader again: ours each time."""
+
+    class Own(Model):
+        def train_dataloader(self) -> Any:
+            return kind(patches, batch_size=50, shuffle=True, num_workers=1)
+
+        def predict_dataloader(self) -> Any:
+            return kind(patches, batch_size=64, num_workers=1)
+
+    model, fitting = Own(), trainer(tmp_path, max_epochs=2)
+    with patch():
+        fitting.fit(model)
+        predicting = trainer(tmp_path)
+        labels = torch.cat(predicting.predict(model))
+    assert isinstance(fitting.train_dataloader, DataLoader)
+    assert {len(losses) for losses in model.losses.values()} == {12}
+    assert isinstance(predicting.predict_dataloaders, kind)
+    assert isinstance(predicting.predict_dataloaders, DataLoader)
+    assert labels.tolist() == [index % 3 for index in range(600)]
