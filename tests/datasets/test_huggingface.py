@@ -71,7 +71,7 @@ class Rows:
         self._indices = None if indices is None else pa.table({"indices": pa.array(indices, pa.uint64())})
         self.size = sum(row[0].num_rows for row in blocks) if indices is None else len(indices)
         self.format = {"type": form, "columns": sorted(self.column_names)}
-        self.features = Features(image={"_type": "Image"})
+        self.features = Features(image={"_type": "Image"}, label={"_type": "ClassLabel", "names": ["a", "b", "c"]})
 
     def __len__(self) -> int:
         return self.size
@@ -132,6 +132,7 @@ def test_indices_and_slices_lead_to_the_rows_of_the_files() -> None:
     assert dataset.labels is not None
     assert dataset.labels.tolist() == [0, 1, 1, 0, 0, 2, 2]
     assert dataset.where(2) == f"{FILES[1]}: 1"
+    assert dataset.tuple("image", "label").classes == ["a", "b", "c"]
     assert read(Rows([[opened(FILES[0])], [opened(FILES[1])]])).shard_lengths == [3, 3]
 
 

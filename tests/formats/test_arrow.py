@@ -59,6 +59,8 @@ def test_labels_are_known_of_integers_without_null() -> None:
     """Know the one integer column; one with null is no label."""
     assert ArrowDataset(SAVED, fields=["label", "text"]).labels.tolist() == [0, 1, 2, 0, 1, 2]  # type: ignore[union-attr]
     assert ArrowDataset(SAVED, fields=["null"]).labels is None
+    assert ArrowDataset(SAVED).tuple("image", "label").classes == ["a", "b", "c"]
+    assert ArrowDataset(SAVED, fields=["text"]).classes == []
     assert ArrowDataset(FEATHER, fields=["n"])[1] == {"__key__": "1", "n": None}
 
 

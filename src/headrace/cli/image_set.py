@@ -185,7 +185,8 @@ def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
             expected="a field such as jpg or png",
         )
     label = next(filter(dataset.is_integer, dataset.fields), None)
-    return ImageSet(dataset.tuple(image) if label is None else dataset.tuple(image, label), path)
+    samples = dataset.tuple(image) if label is None else dataset.tuple(image, label)
+    return ImageSet(samples, path, tuple(samples.classes))
 
 
 def is_image_name(path: Path) -> bool:

@@ -11,7 +11,7 @@ from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
 from headrace.errors import ArgumentError, BadFile, HeadraceError, SampleError
 from headrace.formats.arrow_values import blob, value, values
-from headrace.formats.features import has_shape, is_file, kind_of, shaped
+from headrace.formats.features import classes_of, has_shape, is_file, kind_of, shaped
 from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
@@ -139,6 +139,9 @@ class ArrowRows(FieldDataset):
                     raise self._damaged(first, name, error) from error
             self._read_numbers[name] = found
         return self._read_numbers.get(name)
+
+    def _classes(self, names: Iterable[str]) -> list[str]:
+        return classes_of(self._features, names)
 
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         """Return the batch of a row, the column there, and the row in the batch."""

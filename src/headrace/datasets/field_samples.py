@@ -58,6 +58,11 @@ class FieldDataset(Dataset[dict[str, Any]]):
         """The values of the one integer field that all samples have (``cls``), known without reading; else None."""
         return self._labels(self._chosen)
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, by label, where the format has them."""
+        return self._classes(self._chosen)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the sample at an index: a dict of its key and its fields."""
         row = self._row(index)
@@ -90,6 +95,10 @@ class FieldDataset(Dataset[dict[str, Any]]):
     def _labels(self, names: Iterable[str]) -> NDArray[Any] | None:
         known = [name for name in dict.fromkeys(names) if self.is_integer(name)]
         return self._numbers(known[0]) if len(known) == 1 else None
+
+    def _classes(self, names: Iterable[str]) -> Sequence[str]:  # noqa: ARG002  for formats that have them
+        """Return the names of the classes, where one of these fields is a label with names."""
+        return []
 
     def _native(self, names: Sequence[str]) -> Source | None:
         """Return where the images of a tuple are, with the integers beside them; None for any other tuple."""
@@ -180,6 +189,11 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
     def labels(self) -> NDArray[Any] | None:
         """The values of the one integer field among these, known without reading; else None."""
         return self._dataset._labels(self._names)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, by label, where the format has them."""
+        return self._dataset._classes(self._names)
 
     @property
     def shard_lengths(self) -> list[int]:

@@ -18,6 +18,7 @@ from headrace.datasets.fields import Fields
 from headrace.datasets.span_table import at_once
 from headrace.errors import ArgumentError, ArgumentTypeError, missing
 from headrace.formats import arrow
+from headrace.formats.features import classes_of
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class HuggingFaceDataset(FieldDataset):
         self._sizes = sizes if indices is None else [self._length]
         pieces = _pieces(blocks, self._chosen)
         features = {name: feature for name, feature in dataset.features.to_dict().items() if name in pieces}
+        self._features = features
         self._columns = _columns(pieces, features, decoders, decoding, plain=not self._as_numpy)
         if indices is not None:
             taken: dict[int, NDArray[np.int64]] = {}
@@ -143,6 +145,9 @@ class HuggingFaceDataset(FieldDataset):
         """Say whether a field is an integer that all samples have."""
         column = self._columns.get(field)
         return column is not None and not self._as_numpy and column.part.is_integer(column.name)
+
+    def _classes(self, names: Iterable[str]) -> list[str]:
+        return classes_of(self._features, names)
 
     def _place(self, row: int, name: str) -> tuple[ArrowDataset, str, int]:
         column = self._columns[name]

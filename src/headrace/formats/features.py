@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from headrace.formats.arrow import Type
 
 
@@ -25,6 +27,17 @@ def kind_of(kind: Type, feature: Any) -> str | None:
         return None
     is_image = _is(feature, "Image") and feature.get("decode", True) is not False
     return "jpg" if is_image else "bytes"
+
+
+def classes_of(features: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Return the names of the classes, where one of these columns is a `ClassLabel`.
+
+    >>> classes_of({"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}, ["image", "label"])
+    ['cat', 'dog']
+    """
+    labels = [features[name] for name in dict.fromkeys(names) if _is(features.get(name), "ClassLabel")]
+    found = labels[0].get("names") if len(labels) == 1 else None
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def has_shape(feature: Any) -> bool:
