@@ -531,3 +531,13 @@ def test_the_values_that_are_kept_are_torchvisions(tmp_path: Path) -> None:
         expected = np.frombuffer(base64.b85decode(case["pixels"]), np.uint8).reshape(case["shape"])
         assert np.abs(F.pil_to_tensor(made).numpy().astype(int) - expected).max() <= 1
     assert np.allclose(v2.Compose([v2.Resize([2, 3]), *FLOAT])(image), kept["normalized"], atol=0.02)
+
+
+def test_scripts_under_the_patch_read_natively(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Let `patch(native=True)` reach loaders that a script makes, and explain what it recognizes."""
+    dataset = datasets.ImageFolder(folder, VALIDATION)
+    with headrace.torch.patch(native=True, explain=True):
+        made = torch.utils.data.DataLoader(dataset, batch_size=BATCH)
+    assert made.native
+    assert_same(list(made), by_torch(dataset))
+    assert "ImageFolder: with native=True in DataLoader, all fused" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch.utils.data
 
 from headrace.checks import flag
-from headrace.datasets.protocol import explain as explained
+from headrace.datasets.explain import explain as explained
 from headrace.errors import ArgumentTypeError
 from headrace.torch import overrides
 from headrace.torch.tensor_loader import DataLoader
