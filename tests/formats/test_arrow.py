@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from headrace import DataLoader
 from headrace.datasets import ArrowDataset
 from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile, SampleError
 from headrace.formats import arrow
+from headrace.formats.arrow_values import decompressed
 
 SAVED = HERE / "arrow"
 STREAM, FEATHER = SAVED / "data-00000-of-00002.arrow", SAVED / "plain.feather"
@@ -83,10 +85,33 @@ def test_bytes_are_read_and_decoded_as_decoders_say() -> None:
         ArrowDataset(SAVED, decoders={"ids": len})
 
 
-def test_compressed_batches_are_refused() -> None:
-    """Say how to write the file again."""
-    with pytest.raises(BadFile, match=r"compressed.*uncompressed"):
-        ArrowDataset(SAVED / "packed.feather")
+def test_compressed_batches_are_read_by_pyarrow(tmp_path: Path) -> None:
+    """Decompress lz4 and zstd, null, text and lists; images are then decoded one by one."""
+    pa = pytest.importorskip("pyarrow")
+    dataset = ArrowDataset(SAVED / "packed.feather")
+    assert [python(sample["n"]) for sample in dataset] == [1, None, 3]
+    assert [sample["text"] for sample in dataset] == ["a", "bc", None]
+    with pa.OSFile(str(STREAM)) as file:
+        table = pa.ipc.open_stream(file).read_all()
+    for codec in ("lz4", "zstd"):
+        options = pa.ipc.IpcWriteOptions(compression=codec)
+        with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=2)
+        packed = ArrowDataset(tmp_path / "a.arrow")
+        for ours, theirs in zip(packed, ArrowDataset(STREAM), strict=True):
+            assert plain(python(ours)) == plain(python(theirs))
+        assert packed.tuple("image", "label").native_source() is None
+        assert packed.tuple("image", "label")[1][1] == 1
+
+
+def test_damaged_compressed_buffers_are_refused() -> None:
+    """Refuse a size that is too large, and data that is none."""
+    assert decompressed(struct.pack("<q", -1) + b"abc", "lz4") == b"abc"
+    with pytest.raises(ValueError, match="claims"):
+        decompressed(struct.pack("<q", 10**12) + b"abc", "lz4")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match="cannot be decompressed"):
+        decompressed(struct.pack("<q", 10) + b"abc", "zstd")
 
 
 def test_columns_must_agree_in_all_files() -> None:
@@ -135,7 +160,7 @@ def test_a_file_that_is_cut_short_is_an_error(whole: Path, tmp_path: Path) -> No
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), st.sampled_from([STREAM, FEATHER]))
+@given(st.data(), st.sampled_from([STREAM, FEATHER, SAVED / "packed.feather"]))
 def test_damage_is_an_error_and_never_a_crash(tmp_path: Path, data: st.DataObject, whole: Path) -> None:
     """Read files with flipped bytes and false sizes: other values, or an error of ours."""
     path = tmp_path / "a.arrow"

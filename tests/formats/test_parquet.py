@@ -16,10 +16,10 @@ from tests.formats.test_arrow import python
 
 from headrace import DataLoader
 from headrace.datasets import ParquetDataset
-from headrace.datasets.row_cache import RowCache
 from headrace.errors import ArgumentError, BadFile, HeadraceError
 from headrace.formats import parquet
 from headrace.samplers import ShardSampler
+from headrace.storage.row_cache import RowCache
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

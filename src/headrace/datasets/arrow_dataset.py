@@ -17,11 +17,10 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
 from headrace.formats import arrow
-from headrace.formats.arrow_values import Batch, spans, values
+from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +56,7 @@ class ArrowDataset(ArrowRows):
     ``shards``: a path, a pattern with braces or stars, a folder, or a list of paths. Of a folder that
     `Dataset.save_to_disk` wrote, the files that its ``state.json`` names; of any other its ``.arrow``, ``.feather`` and
     ``.ipc`` files, sorted. A sample is a dict of its columns, and of ``"__key__"``: its row in its file. All files have
-    the same columns. pyarrow is not needed.
+    the same columns. pyarrow is not needed, unless files are compressed.
 
     Text becomes str, integers and bools Python's, floats NumPy's of their dtype, lists of numbers arrays, other lists
     and structs lists and dicts, times `datetime64` and `timedelta64`, null None. Columns that `datasets` declares as
@@ -68,9 +67,11 @@ class ArrowDataset(ArrowRows):
     ``follow_paths=True``: a file from a stranger could name any file of yours.
 
     Only metadata is read when the dataset is constructed. A row is read by positioned reads of its buffers, images by
-    the native extension. Columns of other types (dictionary, decimal, union, map) are refused: leave them out.
+    the native extension. Compressed files (Feather's default) need pyarrow: a buffer of a record batch is decompressed
+    as a whole and kept for a while, and the native extension cannot read their images. Columns of other types
+    (dictionary, decimal, union, map) are refused: leave them out.
 
-    Raises `BadFile` for files that are damaged, compressed, of different columns, or that change while they are read;
+    Raises `BadFile` for files that are damaged, of different columns, or that change while they are read;
     `MissingFile`; `ArgumentError`. Format: https://arrow.apache.org/docs/format/Columnar.html.
     """
 
@@ -110,7 +111,7 @@ class ArrowDataset(ArrowRows):
         return dataset
 
     def _hold(self, files: list[ArrowFile]) -> None:
-        self._files, self._open = files, SpanFiles()
+        self._files, self._buffers = files, Buffers()
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
         rows = np.concatenate([file.rows for file in files])
@@ -144,12 +145,12 @@ class ArrowDataset(ArrowRows):
         place = bisect_right(self._first, row) - 1
         number, batch = self._batches[place]
         file = self._files[number]
-        return Batch(file, batch, self._open), file.columns[name], row - self._first[place]
+        return Batch(file, batch, self._buffers), file.columns[name], row - self._first[place]
 
     def _each_batch(self, name: str) -> Iterable[tuple[int, Batch, Column, int]]:
         for place, (number, batch) in enumerate(self._batches):
             file = self._files[number]
-            yield self._first[place], Batch(file, batch, self._open), file.columns[name], int(file.rows[batch])
+            yield self._first[place], Batch(file, batch, self._buffers), file.columns[name], int(file.rows[batch])
 
     def _has_nulls(self, name: str) -> bool:
         return any(file.nodes[:, file.columns[name].node, 1].any() for file in self._files)
@@ -158,7 +159,9 @@ class ArrowDataset(ArrowRows):
         return self._images(image, beside, None)
 
     def _images(self, name: str, beside: Sequence[NDArray[Any]], rows: NDArray[np.int64] | None) -> Source | None:
-        """Return where the images of these rows are, or of all."""
+        """Return where the images of these rows are, or of all; None for those in compressed buffers."""
+        if any(file.codec for file in self._files):
+            return None
         offset, length = np.empty(len(self), np.int64), np.empty(len(self), np.int64)
         for first, batch, column, count in self._each_batch(name):
             where = slice(first, first + count)

@@ -10,12 +10,12 @@ import numpy as np
 from headrace.checks import flag, integer
 from headrace.context.timing import timed
 from headrace.datasets.arrow_rows import ArrowRows, agreed
-from headrace.datasets.row_cache import RowCache
 from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
 from headrace.formats import parquet
 from headrace.formats.arrow_values import Batch
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.row_cache import RowCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -27,6 +27,7 @@ MOST_FIELDS, MOST_DEPTH = 100_000, 32
 _CONTINUED = 0xFFFFFFFF
 _SCHEMA, _BATCH = 1, 3
 _MOST_METADATA = 1 << 28
+_MOST_PACKED = 1 << 31
 _UNITS = ("s", "ms", "us", "ns")
 
 
@@ -102,6 +103,8 @@ class ArrowFile:
     buffers: NDArray[np.int64]
     data: bytes | memoryview | None = None
     """All bytes of a file that is in memory."""
+    codec: str = ""
+    """How each buffer is compressed, as pyarrow names it; nothing for none."""
 
 
 def index(path: str) -> ArrowFile:
@@ -127,13 +130,12 @@ def in_memory(path: str, data: memoryview, facts: tuple[int, int]) -> ArrowFile:
 
 def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
     schema: Table | None = None
-    rows, nodes, buffers = list[int](), list[Any](), list[Any]()
+    rows, nodes, buffers, codecs = list[int](), list[Any](), list[Any](), set[str]()
     for kind, head, body, size, data in _messages(reader):
         if kind == _SCHEMA and schema is None:
             schema = head
         elif kind == _BATCH:
-            if head.table(3) is not None:
-                raise _compressed(reader.path)
+            codecs.add(_codec(head.table(3)))
             rows.append(head.integer(0, 8))
             nodes.append(_pairs(data, head, 1))
             found = _pairs(data, head, 2)
@@ -146,7 +148,10 @@ def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
     counts = [sum(getattr(column.type, what) for column in columns.values()) for what in ("nodes", "buffers")]
     of_nodes, of_buffers = _stacked(nodes, counts[0]), _stacked(buffers, counts[1])
     of_rows = np.array(rows, np.int64).reshape(-1)
-    file = ArrowFile(reader.path, reader.facts, columns, _features(schema), of_rows, of_nodes, of_buffers)
+    if len(codecs) > 1:
+        raise ValueError("its record batches are compressed in different ways")
+    codec = "".join(codecs)
+    file = ArrowFile(reader.path, reader.facts, columns, _features(schema), of_rows, of_nodes, of_buffers, codec=codec)
     _check(reader, file)
     return file
 
@@ -218,7 +223,7 @@ def _stacked(each: list[Any], count: int) -> NDArray[np.int64]:
 def _check(reader: ShardReader | MemoryReader, file: ArrowFile) -> None:
     """Check the counts of all batches: no more rows than bits, as many in each column, no more nulls than rows."""
     lengths, nulls = file.nodes[:, :, 0], file.nodes[:, :, 1]
-    most = max(LEAST_ENTRIES, 8 * reader.size)
+    most = max(LEAST_ENTRIES, 8 * reader.size) if not file.codec else _MOST_PACKED
     tops = lengths[:, [column.node for column in file.columns.values()]]
     wrong = bool(((file.rows < 0) | (file.rows > most)).any() or (tops != file.rows[:, None]).any())
     if wrong or bool(((lengths < 0) | (lengths > most) | (nulls < 0) | (nulls > lengths)).any()):
@@ -332,15 +337,17 @@ def _features(schema: Table) -> dict[str, Any]:
     return {}
 
 
-def _compressed(path: str) -> BadFile:
-    return BadFile(
-        "its record batches are compressed",
-        path=path,
-        expected="an Arrow file whose buffers are not compressed",
-        cure='Write it again with compression="uncompressed" (pyarrow.feather.write_feather), or as Parquet.',
-    )
+def _codec(compression: Table | None) -> str:
+    """Return how the buffers of a batch are compressed."""
+    if compression is None:
+        return ""
+    codec = compression.integer(0, 1)
+    if codec not in _CODECS or compression.integer(1, 1):
+        raise ValueError("its record batches are compressed in a way that is not known")
+    return _CODECS[codec]
 
 
+_CODECS = {0: "lz4", 1: "zstd"}
 _BINARY = {4: ("binary", 4), 5: ("string", 4), 19: ("large_binary", 8), 20: ("large_string", 8)}
 _LISTS = {12: ("list", 4), 21: ("large_list", 8)}
 _OTHERS = {

@@ -10,28 +10,81 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from headrace.errors import missing
 from headrace.storage.files import DEFAULT_MAX_BYTES
-from headrace.storage.spans import read_span
+from headrace.storage.row_cache import RowCache
+from headrace.storage.spans import SpanFiles, read_span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.formats.arrow import ArrowFile, Column, Type
-    from headrace.storage.spans import SpanFiles
 
 _PAIRS = {4: struct.Struct("<2i"), 8: struct.Struct("<2q")}
+
+
+MOST_ITEMS = 1 << 27
+"""Items of a value: those of some types take no bytes in a file, but in memory."""
+
+CACHE_BYTES = 1 << 26
+"""Decompressed buffers that a process keeps for a dataset: 64 MiB, and at least one."""
+
+
+class Buffers:
+    """What reads the buffers of Arrow files: files stay open, and decompressed buffers are kept for a while.
+
+    Pickled copies are empty.
+    """
+
+    def __init__(self) -> None:
+        self.files, self.unpacked = SpanFiles(), RowCache[bytes](CACHE_BYTES)
+
+    def part(self, file: ArrowFile, number: int, buffer: int, begin: int, length: int) -> bytes:
+        """Read a part of a compressed buffer; raise ValueError for one outside of it."""
+        whole = self.unpacked.get((file.path, number, buffer), lambda: self._unpacked(file, number, buffer))
+        if not (0 <= begin <= len(whole) - length and length >= 0):
+            raise ValueError(f"bytes {begin:,} to {begin + length:,} are outside of a buffer of {len(whole):,}")
+        return whole[begin : begin + length]
+
+    def _unpacked(self, file: ArrowFile, number: int, buffer: int) -> tuple[bytes, int]:
+        offset, size = file.buffers[number, buffer].tolist()
+        data = self.files.read(file.path, offset, size, file.facts) if size else b""
+        found = decompressed(data, file.codec)
+        return found, len(found)
+
+
+def decompressed(data: bytes, codec: str) -> bytes:
+    """Return the bytes of a compressed buffer: ``i64 size``, -1 for none, then the data."""
+    if not data:
+        return b""
+    size = int.from_bytes(data[:8], "little", signed=True)
+    if size == -1:
+        return data[8:]
+    if not 0 <= size <= DEFAULT_MAX_BYTES or len(data) < 8:
+        raise ValueError(f"a compressed buffer claims {size:,} bytes, and at most {DEFAULT_MAX_BYTES:,} are read")
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise missing("pyarrow", extra="arrow", purpose="reading compressed Arrow files") from error
+    try:
+        found: bytes = pa.decompress(data[8:], size, codec, asbytes=True) if size else b""
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"a buffer cannot be decompressed: {str(error)[:100]}") from error
+    return found
 
 
 class Batch:
     """A record batch of a file: reads parts of its buffers."""
 
-    __slots__ = ("_file", "_files", "_number")
+    __slots__ = ("_buffers", "_file", "_number")
 
-    def __init__(self, file: ArrowFile, number: int, files: SpanFiles | None = None) -> None:
-        self._file, self._number, self._files = file, number, files
+    def __init__(self, file: ArrowFile, number: int, buffers: Buffers | None = None) -> None:
+        self._file, self._number, self._buffers = file, number, buffers
 
     def read(self, buffer: int, begin: int, length: int) -> bytes:
         """Read a part of a buffer; raise ValueError for one outside of it."""
+        if self._file.codec and self._buffers is not None:
+            return self._buffers.part(self._file, self._number, buffer, begin, length)
         offset = self.place(buffer, begin, length)
         if length > DEFAULT_MAX_BYTES:
             raise ValueError(f"a value has {length:,} bytes, and at most {DEFAULT_MAX_BYTES:,} are read")
@@ -39,7 +92,7 @@ class Batch:
             return bytes(self._file.data[offset : offset + length])
         if not length:
             return b""
-        read = read_span if self._files is None else self._files.read
+        read = read_span if self._buffers is None else self._buffers.files.read
         return read(self._file.path, offset, length, self._file.facts)
 
     def place(self, buffer: int, begin: int, length: int) -> int:
@@ -139,6 +192,8 @@ def blob(batch: Batch, column: Column, row: int) -> bytes | None:
 def values(batch: Batch, column: Column, begin: int, end: int, *, plain: bool) -> Any:
     """Return the values of rows: an array of numbers where it can be one and ``plain`` is False, else a list."""
     kind = column.type
+    if end - begin > MOST_ITEMS:
+        raise ValueError(f"a value has {end - begin:,} items, and at most {MOST_ITEMS:,} are read")
     valid = batch.valid(column, begin, end)
     found: Any
     if kind.layout == "null":
