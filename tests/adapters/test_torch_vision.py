@@ -299,6 +299,18 @@ def test_batches_are_a_function_of_the_seed(folder: Path) -> None:
     assert torch.equal(loader(dataset).replay(epoch=0, step=1)[0], list(loader(dataset))[1][0])
 
 
+def test_workers_that_stay_are_threads(folder: Path) -> None:
+    """Use threads in scripts that ask for persistent workers, and processes where a function is for those."""
+    dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
+    made = loader(dataset, num_workers=2, persistent_workers=True)
+    assert (made._session.settings.kind, made.persistent_workers) == ("threads", True)
+    plain = loader(dataset)
+    for _ in range(2):
+        assert all(torch.equal(one[0], two[0]) for one, two in zip(made, plain, strict=True))
+    assert loader(dataset, num_workers=2, worker_init_fn=print)._session.settings.kind == "processes"
+    assert loader(dataset, num_workers=2, persistent_workers=True, native=False)._session.settings.kind == "processes"
+
+
 def test_flips_may_come_before_crops() -> None:
     """Draw each of the 162 results of a flip and a crop with equal chance, in the order that many scripts have."""
     chain = [v1.RandomHorizontalFlip(), v1.RandomCrop(32, padding=4), v1.PILToTensor()]

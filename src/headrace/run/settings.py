@@ -261,13 +261,15 @@ def _collating(
 ) -> dict[str, Any]:
     """Return who puts batches together, on which backend, and what the native extension reads."""
     native = _native(adapter, given, dataset)
+    # The extension's threads keep nothing from epoch to epoch that would have to stay.
+    stays = native["reading"] is not None and given["persistent_workers"]
     collate_fn = function("collate_fn", given["collate_fn"])
     single = order["batch_size"] is None and order["batch_sampler"] is None
     kind = arguments.kind_of_workers(
         given["backend"],
         num_workers,
         _read(dataset, native["reading"]),
-        processes_only=arguments.processes_only(given),
+        processes_only=arguments.processes_only({**given, "persistent_workers": False} if stays else given),
         collates=collate_fn not in (None, adapter.collate, adapter.convert),
     )
     default = adapter.convert if single else adapter.collate
