@@ -249,6 +249,17 @@ def test_a_sampler_makes_the_length_of_a_dataset_needless(library: Any, workers:
     assert dataset.asked == 0
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchs_own_collate_functions_are_read_as_ours(workers: int) -> None:
+    """Lose nothing of ours where a library passes the function that is the default."""
+    loader = ours.DataLoader(range(4), 2, num_workers=workers, collate_fn=theirs.default_collate)
+    assert loader.collate_fn is ours.default_collate
+    assert loader._session.settings.kind == ("threads" if workers else "inline")
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    single = ours.DataLoader(range(4), None, collate_fn=theirs.default_convert)
+    assert single.collate_fn is ours.default_convert
+
+
 def as_a_property(value: Any) -> Any:
     return property(lambda self: value, lambda self, given: None)
 

@@ -220,6 +220,49 @@ def test_a_subclass_that_ours_cannot_follow_is_left_to_torch() -> None:
     assert [int(item) for item in loader] == [0, 1, 2]
 
 
+def test_subclasses_of_every_kind_become_ours_or_stay_torchs() -> None:
+    """Take slots, and what is done with each subclass; leave alone what no class can be made of."""
+    counted = []
+
+    class Counting(DataLoader):
+        def __init_subclass__(cls, name: str) -> None:
+            counted.append(name)
+
+    class Named(Counting, name="named"):
+        __slots__ = ("extra",)
+
+        def __init__(self, dataset: Any) -> None:
+            self.extra = 3
+            super().__init__(dataset)
+
+    class Choosy(type):
+        def __new__(cls, name: str, bases: Any, names: Any, *, must: int) -> Any:
+            return super().__new__(cls, name, bases, names)
+
+        def __init__(cls, name: str, bases: Any, names: Any, *, must: int) -> None:
+            super().__init__(name, bases, names)
+
+    class Chosen(DataLoader, metaclass=Choosy, must=1):
+        pass
+
+    with ours.patch():
+        loader: Any = Named(range(3))
+        with pytest.warns(UserWarning, match="Chosen is left to torch: no subclass of it can be made"):
+            chosen: Any = Chosen(range(3))
+    assert isinstance(loader, ours.DataLoader)
+    assert loader.extra == 3
+    assert counted == ["named"]
+    assert not isinstance(chosen, ours.DataLoader)
+    assert len(list(chosen)) == len(list(loader)) == 3
+
+
+def test_arguments_that_cannot_be_pickled_stay_in_this_process() -> None:
+    """Start workers all the same."""
+    with ours.patch(backend=lambda *given, **named: None):
+        loader = theirs.DataLoader(Asking(), 2, num_workers=1, multiprocessing_context="spawn", backend="processes")
+        assert [batch[0].tolist() for batch in loader] == [[False, False]] * 2
+
+
 def test_explain_says_how_each_loader_reads(capsys: pytest.CaptureFixture[str]) -> None:
     """Print to stderr, once for each loader, and nothing without it."""
     with ours.patch(explain=True):

@@ -46,6 +46,8 @@ class Adapter:
     """Makes a batch of a list of samples, where the user gives no ``collate_fn``."""
     convert: Callable[..., Any] = default_convert
     """Converts a sample, where samples come one by one."""
+    defaults: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = ()
+    """The framework's own functions of the same meaning, each with ours: a ``collate_fn`` that is read as ours."""
     reader: Callable[[Any], Callable[..., Any] | None] = _no_reader
     """Returns what reads whole batches of a dataset of the framework's own, as ``read_batch`` does; None: nothing."""
     finish: Callable[[Any], Any] | None = None

@@ -264,6 +264,7 @@ def _collating(
     # The extension's threads keep nothing from epoch to epoch that would have to stay.
     stays = native["reading"] is not None and given["persistent_workers"]
     collate_fn = function("collate_fn", given["collate_fn"])
+    collate_fn = next((ours for theirs, ours in adapter.defaults if collate_fn is theirs), collate_fn)
     single = order["batch_size"] is None and order["batch_sampler"] is None
     kind = arguments.kind_of_workers(
         given["backend"],

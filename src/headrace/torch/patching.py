@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 import sys
 import threading
 import warnings
@@ -111,7 +112,15 @@ def in_place_of(kind: type) -> type:
         if vars(known).get("_in_place_of") is kind:
             return known
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(kind)(kind.__name__, (kind, DataLoader), {**names, "_in_place_of": kind, "__reduce_ex__": _reduced})
+    own = {"_in_place_of": kind, "__reduce_ex__": _reduced}
+    return type(kind)(kind.__name__, (_Unannounced, kind, DataLoader), {**names, **own})
+
+
+class _Unannounced(torch.utils.data.DataLoader[Any]):
+    """Keeps the class that is made here from what a library does with each subclass of its own."""
+
+    def __init_subclass__(cls) -> None:
+        pass
 
 
 def _put() -> None:
@@ -140,10 +149,9 @@ def _init(theirs: Callable[..., None]) -> Any:
         kind = type(self)
         if issubclass(kind, DataLoader):
             DataLoader.__init__(self, *given, **named)
-        elif latest is None or not _fits(kind):
+        elif latest is None or not _becomes_ours(self, kind):
             theirs(self, *given, **named)
         else:
-            object.__setattr__(self, "__class__", in_place_of(kind))
             DataLoader.__init__(self, *given, **{**latest.arguments, **named})
             if not named.keys() & ARGUMENTS:  # what it has of ours, a loader that Accelerate makes of it has too
                 self._is_accelerate_prepared = False
@@ -165,17 +173,19 @@ def _entry(name: str, theirs: Callable[..., Any]) -> Any:
     return entry
 
 
-def _fits(kind: type) -> bool:
-    """Say whether ours can follow a subclass; warn where it cannot."""
+def _becomes_ours(loader: Any, kind: type) -> bool:
+    """Turn an object into ours, or warn that it stays torch's."""
     names = overrides.unreadable(kind)
-    if names:
-        warnings.warn(
-            f"{kind.__module__}.{kind.__qualname__} is left to torch: it overrides {', '.join(names)}, which "
-            "headrace's loader does not read",
-            UserWarning,
-            stacklevel=4,
-        )
-    return not names
+    reason = f"it overrides {', '.join(names)}, which headrace's loader does not read" if names else ""
+    if not reason:
+        try:
+            object.__setattr__(loader, "__class__", in_place_of(kind))
+        except TypeError as error:  # of a metaclass, or of __slots__
+            reason = f"no subclass of it can be made ({error})"
+    if reason:
+        where = f"{kind.__module__}.{kind.__qualname__}"
+        warnings.warn(f"{where} is left to torch: {reason}", UserWarning, stacklevel=4)
+    return not reason
 
 
 def _say(loader: Any) -> None:
@@ -200,8 +210,16 @@ def _tell_children() -> None:
     config = getattr(process.current_process(), "_config", None)
     if isinstance(config, dict):
         config.pop("headrace.torch", None)
-        if _active:
+        if _active and _can_be_pickled(_active[-1].arguments):
             config["headrace.torch"] = _active[-1]
+
+
+def _can_be_pickled(arguments: dict[str, Any]) -> bool:
+    try:
+        pickle.dumps(arguments)
+    except Exception:  # noqa: BLE001  whatever a user's object does when it is pickled
+        return False
+    return True
 
 
 def _again(arguments: dict[str, Any], explain: bool) -> Patch:

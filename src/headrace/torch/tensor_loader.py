@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data._utils import collate as torchs
 
 from headrace import loader as numpy_loader
 from headrace.errors import ArgumentError
@@ -49,6 +50,8 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
     _adapter = Adapter(
         collate=default_collate,
         convert=default_convert,
+        # timm and others pass what is the default.
+        defaults=((torchs.default_collate, default_collate), (torchs.default_convert, default_convert)),
         finish=as_tensors,
         reader=reader,
         random_sampler=RandomSampler,
