@@ -306,8 +306,7 @@ def length(dataset: Any) -> int | None:
 
 def check_count(kind: Kind, num_workers: int, *, stacklevel: int) -> None:
     """Warn of more worker processes than there are CPUs."""
-    most = cpus()
-    if kind == "processes" and num_workers > most:
+    if kind == "processes" and num_workers > (most := cpus()):
         warnings.warn(
             f"This DataLoader will create {num_workers} worker processes in total, more than the {most} CPUs "
             "that this process may use: excessive worker creation might get DataLoader running slow or even freeze",

@@ -314,9 +314,12 @@ class Session:
             )
 
 
+_ANY_KEY = seeds.key_of(0)
+
+
 def batches_of(order: EpochOrder, settings: Settings, epoch: int) -> int:
     """Return how many batches an epoch has."""
-    return order.length(settings.key or seeds.key_of(0), epoch)
+    return order.length(settings.key or _ANY_KEY, epoch)
 
 
 class Plain:

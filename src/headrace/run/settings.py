@@ -152,6 +152,11 @@ class Settings:
             return int(self.max_errors * samples)
         return self.max_errors
 
+    @cached_property
+    def fixed(self) -> dict[str, Any]:
+        """What a loader shows as its attributes and nobody may replace: all but the samplers."""
+        return {name: value for name, value in self.shown().items() if name not in ("sampler", "batch_sampler")}
+
     def shown(self) -> dict[str, Any]:
         """Return what a loader shows as its attributes."""
         return {name: getattr(self, name) for name in SHOWN}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 THEIRS = torch.utils.data.DataLoader
 
+MAP, STREAM = (int(getattr(torch.utils.data.dataloader._DatasetKind, name)) for name in ("Map", "Iterable"))
+
 SAMPLERS = ("sampler", "batch_sampler")
 """What a subclass may replace: a loop reads them as it begins."""
 
@@ -53,18 +55,18 @@ def samplers(loader: Any, settings: Settings) -> tuple[Any, Any]:
     Raises `ArgumentError` where a subclass, or somebody past the loader, has changed what cannot change.
     """
     attributes, kind = vars(loader), type(loader)
-    for name in SHOWN:
-        if name in attributes and name not in SAMPLERS and not _same(attributes[name], getattr(settings, name)):
-            raise _refused(kind, name, attributes[name], getattr(settings, name))
-    for name, expected in (
-        ("_auto_collation", loader.batch_sampler is not None),
-        ("_dataset_kind", kind_of_dataset(settings)),
-    ):
-        if getattr(loader, name) != expected:
-            raise _refused(kind, name, getattr(loader, name), expected)
+    for name, value in settings.fixed.items():
+        found = attributes.get(name, value)
+        if found is not value and not _same(found, value):
+            raise _refused(kind, name, found, value)
     sampler, batch_sampler = loader.sampler, loader.batch_sampler
+    read, single = kind_of_dataset(settings), batch_sampler is None
+    if loader._dataset_kind != read:
+        raise _refused(kind, "_dataset_kind", loader._dataset_kind, read)
+    if kind._auto_collation is not THEIRS._auto_collation and loader._auto_collation is single:
+        raise _refused(kind, "_auto_collation", single, not single)
     if kind._index_sampler is not THEIRS._index_sampler:
-        if batch_sampler is None:
+        if single:
             sampler = loader._index_sampler
         else:
             batch_sampler = loader._index_sampler
@@ -73,8 +75,7 @@ def samplers(loader: Any, settings: Settings) -> tuple[Any, Any]:
 
 def kind_of_dataset(settings: Settings) -> int:
     """Return how the dataset is read, in torch's terms."""
-    kinds = torch.utils.data.dataloader._DatasetKind
-    return int(kinds.Iterable if settings.streams else kinds.Map)
+    return STREAM if settings.streams else MAP
 
 
 def _same(found: Any, expected: Any) -> bool:
