@@ -6,6 +6,7 @@ is installed, the last tests compare with what it gives.
 
 from __future__ import annotations
 
+import datetime as dt
 import pickle
 import shutil
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from tests.formats.test_arrow import python
 from headrace import DataLoader
 from headrace.datasets import ArrowDataset, from_huggingface
 from headrace.datasets.huggingface import HuggingFaceDataset
-from headrace.errors import ArgumentError, ArgumentTypeError, MissingDependency
+from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, MissingDependency
 from headrace.image.decoding import Decoding
 from headrace.testing import DatasetTests, FormatTests
 
@@ -237,3 +238,26 @@ def test_the_librarys_own_datasets_give_what_they_give(tmp_path: Path, monkeypat
         from_huggingface(saved.to_iterable_dataset())
     images = from_huggingface(hf.load_from_disk(folder).shuffle(seed=3)).tuple("image", "label")
     assert sorted(label for _, label in DataLoader(images, None)) == [0, 0, 1, 1, 2, 2]
+
+
+def test_times_are_those_of_python() -> None:
+    """Give dates, times and durations as the library does, with their zone; nanoseconds as NumPy's."""
+    moment = dt.datetime.fromisoformat("2026-03-04T05:06:07.891234")
+    columns = {
+        "at": pa.array([moment, None], pa.timestamp("us")),
+        "at ms": pa.array([moment, None], pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False),
+        "zone": pa.array([moment, None], pa.timestamp("us", "Europe/Berlin")),
+        "day": pa.array([moment.date(), None]), "day64": pa.array([moment.date(), None], pa.date64()),
+        "time": pa.array([moment.time(), None], pa.time64("us")), "seconds": pa.array([7, None], pa.time32("s")),
+        "duration": pa.array([dt.timedelta(seconds=3), None]), "list": pa.array([[moment], []]),
+    }  # fmt: skip
+    table = pa.table(columns)
+    dataset = read(Rows([[Table(table)]]))
+    for ours, theirs in zip(dataset, table.to_pylist(), strict=True):
+        assert ours == theirs
+        assert [type(value) for value in ours.values()] == [type(value) for value in theirs.values()]
+    exact = read(Rows([[Table(pa.table({"at": pa.array([1], pa.timestamp("ns"))}))]]))
+    assert exact[0]["at"] == np.datetime64(1, "ns")
+    wrong = read(Rows([[Table(pa.table({"at": pa.array([1], pa.timestamp("s", "Nowhere/Land"))}))]]))
+    with pytest.raises(BadFile, match="time zone 'Nowhere/Land' is not known"):
+        wrong[0]

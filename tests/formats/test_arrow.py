@@ -249,3 +249,37 @@ class _Endless(arrow.Table):
 
     def tables(self, field: int) -> list[arrow.Table]:
         return [self]
+
+
+def test_false_offsets_are_an_error(tmp_path: Path) -> None:
+    """Refuse offsets that do not ascend, or lead out of a buffer, in text, images and lists."""
+    pa = pytest.importorskip("pyarrow")
+    right, path = np.array([0, 1, 2, 4], np.int32).tobytes(), tmp_path / "a.arrow"
+    file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    features = {"info": {"features": {"image": {"_type": "Image"}}}}
+    types = {"text": pa.string(), "image": file, "lists": pa.list_(pa.int8())}
+    schema = pa.schema(types, metadata={"huggingface": json.dumps(features)})
+    images = pa.array([{"bytes": data} for data in (b"a", b"b", b"cd")], file)
+    with pa.ipc.new_stream(str(path), schema) as writer:
+        lists = pa.array([[1], [2], [3, 4]], types["lists"])
+        writer.write_table(pa.table([pa.array(["a", "b", "cd"]), images, lists], schema))
+    whole = path.read_bytes()
+    assert whole.count(right) == 3
+    for offsets in ([0, 3, 1, 4], [-4, 0, 2, 4], [0, 2, 4, 999]):
+        path.write_bytes(whole.replace(right, np.array(offsets, np.int32).tobytes()))
+        dataset = ArrowDataset(path, decoders={"image": None})
+        for name in ("text", "image", "lists"):
+            with pytest.raises(BadFile, match=rf"a\.arrow: [012]: field '{name}' cannot be read"):
+                list(dataset.tuple(name))
+        with pytest.raises(BadFile, match="'image'"):
+            ArrowDataset(path).tuple("image")
+
+
+def test_metadata_that_is_no_json_is_passed_over(tmp_path: Path) -> None:
+    """Read a file whose features are damaged, as one without them."""
+    pa = pytest.importorskip("pyarrow")
+    for text in ("{", "[]", '{"info": 1}', '{"info": {"features": []}}'):
+        schema = pa.schema({"n": pa.int64()}, {"huggingface": text})
+        with pa.ipc.new_stream(str(tmp_path / "a.arrow"), schema) as writer:
+            writer.write_table(pa.table({"n": [1]}).cast(schema))
+        assert ArrowDataset(tmp_path / "a.arrow")[0]["n"] == 1
