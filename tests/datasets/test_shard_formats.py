@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 import tarfile
 import zipfile
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.formats.writers import example, feature, write_litdata, write_mds, write_tfrecord
 from tests.image_files import encoded, photo
@@ -152,6 +154,13 @@ class TestPairs(Shards, FormatTests):
 
     def make(self) -> Any:
         return self.dataset(self.folder).tuple(*self.pair)
+
+    def test_the_ranges_of_samples_are_not_pickled(self) -> None:
+        """Send the dataset to other processes, which find the ranges in its index."""
+        pairs = self.make()
+        assert len(pickle.dumps(pairs)) < len(pickle.dumps(pairs._dataset)) + 300
+        copy = pickle.loads(pickle.dumps(pairs))
+        np.testing.assert_array_equal(copy.native_source().offset, pairs.native_source().offset)
 
 
 class TestSamples(Shards, DatasetTests):

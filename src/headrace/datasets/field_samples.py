@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.checks import shown
 from headrace.datasets.base import Dataset
-from headrace.errors import ArgumentError, SampleError
+from headrace.errors import ArgumentError, HeadraceError, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.interop.keys import place as place_of
 from headrace.storage.files import DEFAULT_MAX_BYTES
@@ -184,6 +184,17 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
     def __init__(self, dataset: FieldDataset, names: Sequence[str]) -> None:
         self._dataset, self._names = dataset, tuple(names)
         self._source = dataset._native(self._names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"dataset": self._dataset, "names": self._names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The ranges of all samples are found again: a saved index is shared by processes, a pickled one is not.
+        self._dataset, self._names = state["dataset"], state["names"]
+        try:
+            self._source = self._dataset._native(self._names)
+        except HeadraceError:  # a shard has changed: the samples in it say so when they are read
+            self._source = None
 
     @property
     def labels(self) -> NDArray[Any] | None:
