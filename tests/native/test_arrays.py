@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import headrace
 from headrace import (
@@ -23,6 +26,8 @@ from headrace import (
     ToDtype,
     ToFloat,
 )
+from headrace.errors import ArgumentError
+from tests.image_files import encoded
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
@@ -61,6 +66,51 @@ def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> N
     expected = batches(slow)
     assert_equal(batches(quick), expected)
     assert_equal(batches(quick, num_workers=2), expected)
+
+
+CUT_THEN_PADDED = [
+    (CenterCrop(10), CenterCrop(14)),
+    (CenterCrop(10), Pad(2)),
+    (RandomCrop(10, padding=1), RandomCrop(10, padding=2)),
+    (Resize((16, 18)), CenterCrop(10), Pad(2, fill=9)),
+    (CenterCrop(10), Resize((10, 10)), Pad(2)),
+    (CenterCrop(12), RandomResizedCrop(12, scale=(1, 1), ratio=(1, 1)), CenterCrop((15, 9))),
+]
+
+
+@pytest.mark.parametrize("chain", CUT_THEN_PADDED, ids=str)
+def test_what_was_cut_off_does_not_show_in_the_padding(chain: tuple[Any, ...], tmp_path: Path) -> None:
+    """Fill the margin of an image that was cropped, from arrays and from JPEG files."""
+    shown = images(9, 20, 24, 3) | 1
+    assert_equal(*(batches(view) for view in both(ArrayDataset(shown), *chain)))
+    for number, image in enumerate(shown[:4]):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(image))
+    files = headrace.ImageFiles.under(tmp_path)
+    assert_equal(*(batches(view) for view in both(files, *chain)))
+
+
+MOVES = st.one_of(
+    st.builds(CenterCrop, st.tuples(st.integers(5, 26), st.integers(5, 26))),
+    st.builds(Pad, st.integers(0, 3), fill=st.sampled_from([0, 200])),
+    st.builds(RandomCrop, st.integers(5, 22), padding=st.integers(0, 3), pad_if_needed=st.booleans()),
+    st.builds(RandomHorizontalFlip, st.sampled_from([0.5, 1])),
+    st.builds(RandomResizedCrop, st.integers(5, 20), scale=st.just((0.1, 1))),
+    st.builds(Resize, st.one_of(st.integers(5, 22), st.tuples(st.integers(5, 22), st.integers(5, 22)))),
+)
+
+
+@settings(max_examples=150)
+@given(chain=st.lists(MOVES, min_size=2, max_size=4), seed=st.integers(0, 99))
+def test_any_moves_one_after_the_other(chain: list[Any], seed: int) -> None:
+    """Give the pixels of the steps for every order of crops, scaling, padding and flips, or the same error."""
+    quick, slow = both(ArrayDataset(images(5, 18, 22, 3) | 1), *chain)
+    try:
+        expected = batches(slow, seed=seed)
+    except ArgumentError as error:
+        with pytest.raises(ArgumentError, match=re.escape(str(error)[:40])):
+            batches(quick, seed=seed)
+        return
+    assert_equal(batches(quick, seed=seed), expected)
 
 
 def test_bare_arrays_stay_bare_and_tensors_tuples() -> None:

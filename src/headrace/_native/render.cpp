@@ -156,7 +156,12 @@ bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, S
   if (!place(recipe.steps, pixels.height, pixels.width, random, geometry) || !fits(recipe, geometry)) return false;
   const Box& box = geometry.source;
   LineWriter writer(recipe.row, s.planes, row);
-  if (box.height == geometry.height && box.width == geometry.width)
+  const Box& window = geometry.window;
+  const bool whole = box.height == pixels.height && box.width == pixels.width;
+  const bool within = window.top >= 0 && window.left >= 0 && window.top + window.height <= geometry.height &&
+                      window.left + window.width <= geometry.width;
+  // Where a window reaches outside of a part of the image, it is filled, and the rest of the image must not show.
+  if (box.height == geometry.height && box.width == geometry.width && (whole || within))
     return Copier(recipe, geometry, pixels, s, writer).run();
   const View view = view_of(box, 1, pixels.height, pixels.width);
   PixelLines lines(pixels, s.strip);

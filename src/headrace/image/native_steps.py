@@ -89,7 +89,7 @@ class CropCenter(NamedTuple):
         refusal = chain.move() or ("" if fits else chain.pad(0, "constant"))
         if not refusal:
             chain.steps.append((("kind", "center_crop"), *_sides(self.size)))
-            chain.size = self.size
+            chain.size, chain.cropped = self.size, True
         return refusal
 
 
@@ -112,7 +112,7 @@ class CropRandomPart(NamedTuple):
             chain.steps.append(
                 (("kind", "random_crop"), *_sides(self.size), *padding, ("pad_if_needed", self.pad_if_needed))
             )
-            chain.size = self.size
+            chain.size, chain.cropped = self.size, True
         return refusal
 
 
@@ -210,6 +210,8 @@ class Chain:
         self.scaled: tuple[Interpolation, bool] | None = None
         self.outside: tuple[tuple[int, ...], str] | None = None
         self.flipped = self.channels_first = False
+        self.cropped = False
+        """Whether pixels were cut off, which would show again where the image is padded."""
         self.values: list[ChangeValues] = []
 
     @property
@@ -230,10 +232,13 @@ class Chain:
         if self.outside is not None:
             return "it scales images that were padded"
         self.scaled = interpolation, antialias
+        self.cropped = False  # what is scaled is an image of its own
         return ""
 
     def pad(self, fill: Fill, mode: PadMode, padding: Sides = (0, 0, 0, 0), *, needed: bool = False) -> str:
         """Note what lies outside an image: the same for a whole chain."""
+        if self.cropped:
+            return "it pads images that were cropped"
         given = fill if isinstance(fill, tuple) else (fill,)
         if any(not float(one).is_integer() or not 0 <= one <= 255 for one in given):
             return f"fill={fill!r} is not a value of uint8"
