@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Run, Start
 
-COMMANDS = ["show", "bench", "check", "index", "demo"]
+COMMANDS = ["show", "bench", "check", "index", "convert", "demo"]
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

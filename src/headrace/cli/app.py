@@ -15,6 +15,7 @@ import headrace
 from headrace.cli.bench import bench
 from headrace.cli.check import check
 from headrace.cli.command_errors import CommandError, Failure
+from headrace.cli.convert import convert
 from headrace.cli.demo import demo
 from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
@@ -68,7 +69,7 @@ def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
                 import_module(module)
 
 
-for command in (demo, show, bench, check, index, diff, doctor, replay):
+for command in (demo, show, bench, check, index, convert, diff, doctor, replay):
     commands.add_command(command)
 
 

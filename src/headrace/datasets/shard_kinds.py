@@ -101,6 +101,8 @@ def _of_folder(folder: Path) -> ShardKind | None:
 
 
 def _of_file(file: Path) -> ShardKind | None:
+    if file.suffix == ".npz":
+        return None  # an archive of arrays, which `MappedColumns` reads
     with ShardReader(str(file)) as shard:
         head = shard.read(0, min(HEAD, shard.size))
     return next((kind for kind in FILES if kind.begins(head)), None)

@@ -1,0 +1,106 @@
+"""``headrace convert SRC DST``: shards or a folder of images into another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.cli import options
+from headrace.cli.command_errors import CommandError
+from headrace.cli.conversion import CLASSES, TARGETS, FolderSource, ShardSource, Source, begin, convert_shard
+from headrace.cli.formatting import count, plain
+from headrace.cli.image_set import open_folder
+from headrace.cli.parallel import in_order, usable_cpus
+from headrace.datasets.images import ImageFiles, ImageFolder
+from headrace.datasets.shard_kinds import open_shards, shard_kind
+from headrace.formats.shard_writers import image_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SHARD_BYTES = 256 << 20
+"""The size of a shard unless told otherwise, by the mean of the first samples."""
+PROBED = 100
+MOST_SAMPLES = 100_000
+
+
+@click.command(
+    epilog="Example: headrace convert photos shards --to tar",
+    short_help="Convert between formats of shards.",
+)
+@click.argument("src", type=click.Path(exists=False))
+@click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--to", "form", type=click.Choice(sorted(TARGETS)), required=True, help="The format to convert to.")
+@click.option("--fields", metavar="A,B", help="Which fields to convert.  [default: all]")
+@options.number(
+    "--samples",
+    least=1,
+    most=MOST_SAMPLES,
+    about="Samples in a shard.  [default: as many as have 256 MiB]",
+)
+@options.jobs
+def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int | None, jobs: int | None) -> None:
+    """Convert SRC, shards of any format or a folder of images, into a new folder DST.
+
+    Images stay encoded as they are. Each shard is read back and compared with the source. After a kill, the same
+    command continues: shards that are there already are compared, and kept if they are right. The names of the classes
+    of a folder go to classes.txt.
+    """
+    from headrace.cli.progress_bar import ProgressBar
+
+    source = _source(src, fields)
+    if not len(source):
+        raise CommandError("there is no sample to convert", path=src, expected="one sample or more")
+    probed = [source[row][1] for row in range(min(PROBED, len(source)))]
+    size = samples or _samples_of(probed)
+    images = {image_kind(value) for values in probed for value in values.values() if isinstance(value, bytes)} - {None}
+    about = {"from": str(Path(src).absolute()), "to": form, "fields": fields, "samples": size, "of": len(source)}
+    begin(dst, about, source.classes)
+    target = TARGETS[form](dst, source.classes, images.pop() if len(images) == 1 else "jpg")
+    parts = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+    # An MDS shard is listed after those before it.
+    threads = 1 if form == "mds" else min(jobs or usable_cpus(), len(parts))
+    made = 0
+    with ProgressBar(len(source), "converting", unit="samples") as progress:
+        numbered = list(enumerate(parts))
+        for part, new in zip(
+            parts,
+            in_order(lambda each: convert_shard(source, target, *each), numbered, threads, finish=True),
+            strict=True,
+        ):
+            made += new
+            progress.advance(len(part))
+    kept = f", {len(parts) - made:,} of them there already" if made < len(parts) else ""
+    parts_said = count(len(parts), "part" if form == "folder" else "shard")
+    click.echo(f"{plain(str(dst))}: {count(len(source), 'sample')} in {parts_said}, read back{kept}")
+
+
+def _source(src: str, fields: str | None) -> Source:
+    place = Path(src)
+    chosen = None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
+    if src and shard_kind(src) is not None:
+        images = list(filter((found := open_shards(src, fields=chosen)).is_image, found.fields))
+        names = place / CLASSES
+        classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
+        return ShardSource(open_shards(src, fields=chosen, decoders=dict.fromkeys(images)), classes)
+    if src and place.is_dir():
+        dataset = open_folder(place, src).dataset
+        if isinstance(dataset, ImageFolder | ImageFiles):
+            if chosen is not None:
+                raise CommandError(
+                    "--fields was given, but SRC is no shard", path=src, expected="shards", cure="leave it out"
+                )
+            return FolderSource(dataset)
+    raise CommandError(
+        "this is neither shards nor a folder of images",
+        path=src,
+        expected="a shard, a pattern, a folder of shards, or a folder of images",
+    )
+
+
+def _samples_of(probed: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many samples a shard gets."""
+    sizes = [len(value) if isinstance(value, bytes | str) else 8 for values in probed for value in values.values()]
+    return max(1, min(MOST_SAMPLES, SHARD_BYTES * len(probed) // max(1, sum(sizes))))
