@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,9 +19,14 @@ from hypothesis import settings
 from tests.leaks import named_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 SETTLE_SECONDS = 5.0
+
+FOLLOWED = ("tests/cli/", "tests/executors/", "tests/storage/", "tests/test_loader", "tests/test_main_guard")
+"""Tests whose processes coverage follows. In others it would see nothing new there, and take a third of the time."""
+_VARIABLE = "COVERAGE_PROCESS_CONFIG"
+_followed = True
 
 # How long an example takes says more about what else the machine does than about the code. The same examples in every
 # run, so that a red one is the change's own; `--hypothesis-profile=random` looks for others.
@@ -74,6 +81,32 @@ def _held() -> Counter[str]:
         f"thread {thread.name}" for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)
     )
     return threads + _pools() + _children() + _descriptors() + _shared_memory()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let coverage follow the processes of some tests only."""
+    global _followed  # noqa: PLW0603  for forked processes, which inherit it
+    _followed = item.nodeid.startswith(FOLLOWED)
+    config = None if _followed else os.environ.pop(_VARIABLE, None)
+    try:
+        return (yield)
+    finally:
+        _followed = True
+        if config is not None:
+            os.environ[_VARIABLE] = config
+
+
+def _forget_coverage() -> None:
+    """Stop measuring in a forked process, and save nothing at its end: not its parent's measurements again either."""
+    coverage = sys.modules.get("coverage")
+    current = None if coverage is None or _followed else coverage.Coverage.current()
+    if current is not None:
+        current.stop()
+        current.save = lambda: None
+
+
+os.register_at_fork(after_in_child=_forget_coverage)
 
 
 @pytest.fixture(autouse=True)
