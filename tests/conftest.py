@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 5.0
 
-FOLLOWED = ("tests/cli/", "tests/executors/", "tests/storage/", "tests/test_loader", "tests/test_main_guard")
+FOLLOWED = (
+    "tests/cli/",
+    "tests/executors/",
+    "tests/parity/test_script",
+    "tests/storage/",
+    "tests/test_loader",
+    "tests/test_main_guard",
+)
 """Tests whose processes coverage follows. In others it would see nothing new there, and take a third of the time."""
 _VARIABLE = "COVERAGE_PROCESS_CONFIG"
 _followed = True

@@ -126,7 +126,7 @@ def _imports() -> set[tuple[str, str, str]]:
     found = set()
     for path in ROOT.rglob("*.py"):
         room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "headrace":
                 names = [node.module] if node.module != "headrace" else [f"headrace.{a.name}" for a in node.names]
                 for name in names:
@@ -178,7 +178,7 @@ def test_each_framework_is_imported_by_its_adapter_only() -> None:
     """Find no import of a framework, not even inside a function, in any other file."""
     wrong: list[str] = []
     for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             found = {name.split(".")[0] for name in names} & FRAMEWORKS.keys()
