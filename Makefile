@@ -63,8 +63,8 @@ check: lint types tests
 
 # No frameworks, sanitizers, fuzzing or worker processes.
 QUICK := tests/test_house.py tests/transforms tests/context tests/interop tests/test_loader.py tests/samplers \
-  tests/collate tests/image tests/transport tests/run/test_ahead.py tests/executors/test_inline.py tests/properties tests/datasets/test_arrays.py \
-  tests/datasets/test_map.py tests/datasets/test_subset.py tests/datasets/test_combine.py tests/datasets/test_image_list.py
+  tests/collate tests/transport tests/run/test_ahead.py tests/executors/test_inline.py tests/datasets/test_arrays.py \
+  tests/datasets/test_map.py tests/datasets/test_subset.py tests/datasets/test_combine.py
 quick: lint types
 	$(BIN)/python -m pytest -q $(QUICK)
 
