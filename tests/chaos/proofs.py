@@ -205,7 +205,7 @@ class Trial:
         asked = order if self.kind in ("own sampler", *STREAMS) and not proof.left_out else order[:places]
         bad = sum(key in self.bad for key in asked)
         filled = self.policy == "skip" and self.kind in RANKS and self.uneven == "repeat"
-        filling = order[: -places % self.batch_size] if filled else []
+        filling = [order[place % places] for place in range(-places % self.batch_size)] if filled else []
         rows = proof.delivered + proof.padding + (proof.bad if self.policy == "replace" else 0)
         rows -= sum(key in self.bad for key in filling[: proof.padding])
         assert rows == received.total(), f"{rows} of {received.total()} received: {proof}"
