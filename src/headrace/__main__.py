@@ -6,8 +6,8 @@ import os
 import sys
 from importlib.util import find_spec
 
-from headrace.cli.interrupt import held_back
 from headrace.errors import missing
+from headrace.interop.interrupt import held_back
 
 
 def main() -> int:

@@ -20,10 +20,10 @@ from headrace.cli.demo import demo
 from headrace.cli.diff import diff
 from headrace.cli.doctor import doctor
 from headrace.cli.index_command import index
-from headrace.cli.interrupt import held_back
 from headrace.cli.replay_command import replay
 from headrace.cli.show import show
 from headrace.errors import ArgumentError, HeadraceError, ListFileError, MissingDependency
+from headrace.interop.interrupt import held_back
 
 BROKEN_PIPE = 141  # as a shell counts a death by SIGPIPE: 128 + 13
 

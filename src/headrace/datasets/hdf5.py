@@ -24,6 +24,7 @@ from headrace.datasets.base import Dataset
 from headrace.datasets.label_rows import one_hot, whole_numbers
 from headrace.datasets.unchanged import Unchanged, is_worker_of
 from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, UnreadableFile, missing
+from headrace.interop.interrupt import held_back
 from headrace.interop.keys import places as places_of
 from headrace.storage.files import unopened
 
@@ -328,7 +329,8 @@ def _opened(path: str) -> Iterator[Any]:
 
 def _h5py_file(path: str) -> Any:
     try:
-        import h5py
+        with held_back():
+            import h5py
     except ImportError:
         raise missing("h5py", extra="hdf5", purpose="reading HDF5 files") from None
     if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever

@@ -29,6 +29,7 @@ from headrace.image.budget import check_header, check_pixels, check_scans
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.modes import LOSSES, converted, gray, loss
 from headrace.image.pillow import heard, openers, undisturbed
+from headrace.interop.interrupt import held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,7 +241,8 @@ def _decode_jpeg(data: bytes, path: str | None, how: Decoding, shrink: int) -> N
 @cache
 def _simplejpeg() -> ModuleType | None:
     try:
-        import simplejpeg
+        with held_back():
+            import simplejpeg
     except ImportError:
         return None
     return cast("ModuleType", simplejpeg)
@@ -249,11 +251,13 @@ def _simplejpeg() -> ModuleType | None:
 @cache
 def _pillow() -> Any:  # PIL.Image with every format registered; Any, as modules have no type of their own
     try:
-        from PIL import Image
+        with held_back():
+            from PIL import Image
+
+            Image.preinit()
+            Image.init()
     except ImportError as error:
         raise missing("Pillow", extra="images", purpose="decoding images") from error
-    Image.preinit()
-    Image.init()
     return Image
 
 

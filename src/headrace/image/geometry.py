@@ -14,6 +14,7 @@ import numpy as np
 
 from headrace.context import memory
 from headrace.errors import ArgumentError, MissingDependency, missing
+from headrace.interop.interrupt import held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +220,8 @@ def load(*, antialias: bool) -> ModuleType:
 @cache
 def _pillow() -> ModuleType:
     try:
-        from PIL import Image
+        with held_back():
+            from PIL import Image
     except ImportError as error:
         raise missing("Pillow", extra="images", purpose="resizing images") from error
     return Image
@@ -236,7 +238,8 @@ def _opencv_if_there() -> ModuleType | None:
 @cache
 def _opencv() -> ModuleType:
     try:
-        import cv2
+        with held_back():
+            import cv2
     except ImportError as error:
         raise missing("OpenCV", extra="opencv", purpose="resizing with antialias=False") from error
     module: ModuleType = cv2

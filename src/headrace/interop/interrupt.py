@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ def held_back() -> Iterator[None]:
     ...     print("and then it ends")
     the block goes on
     and then it ends
+
+    Only the main thread hears of it.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    heard = threading.current_thread() is threading.main_thread()
+    if not heard or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     came: list[int] = []
