@@ -94,11 +94,14 @@ def join(threads: Iterable[tuple[threading.Thread, Callable[[], str]]], patience
     late = []
     for thread, doing in threads:
         # The last reference may be dropped by one of the threads itself, which cannot wait for its own end.
-        if thread is threading.current_thread() or not thread.is_alive():
+        if thread is threading.current_thread():
             continue
-        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            thread.join(max(0.0, deadline - monotonic()))
         if thread.is_alive():
             late.append(still_running(thread.name, doing(), patience))
+        else:
+            threading._dangling.discard(thread)  # type: ignore[attr-defined]  # a WeakSet: see context/dropped.py
     return late
 
 

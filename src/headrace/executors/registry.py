@@ -15,6 +15,7 @@ from headrace.executors.base import Executor
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native
 from headrace.executors.threads import Threads
+from headrace.interop.interrupt import held_back
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -71,9 +72,10 @@ def threads(maker: Maker, options: Options) -> Executor:
 
 def processes(maker: Maker, options: Options) -> Executor:
     """Make the executor of worker processes."""
-    import multiprocessing  # only where it is used
+    with held_back():
+        import multiprocessing  # only where it is used
 
-    from headrace.executors.processes.pool import Processes
+        from headrace.executors.processes.pool import Processes
 
     context = options.context or multiprocessing.get_context(options.start_method)
     check_processes(context)

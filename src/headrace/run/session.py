@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.checks import kind_of
 from headrace.context import seeds
+from headrace.context.dropped import WeakRefs
 from headrace.datasets.torchvision_datasets import examined
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
@@ -54,7 +55,7 @@ class Session:
         self.progress = Progress(settings)
         self.promise = Promise(settings.dataset)
         self.meter = Meter(epoch=0, workers=settings.num_workers)
-        self._loops: weakref.WeakSet[Loop[Any] | Ahead[Any]] = weakref.WeakSet()
+        self._loops: WeakRefs[Loop[Any] | Ahead[Any]] = WeakRefs()
         self._kept: Reusable | None = None
         """Workers that stay for the next epoch."""
         self._keeper: weakref.ref[Loop[Any]] | None = None
@@ -67,7 +68,7 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._loops = weakref.WeakSet()
+        self._loops = WeakRefs()
 
     def adopt(self, sampler: Any, batch_sampler: Any) -> None:
         """Read from another sampler than the loader was made with, if one of these is another."""

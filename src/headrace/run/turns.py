@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from typing import Any
 
-_all: weakref.WeakSet[Turn] = weakref.WeakSet()
+from headrace.context.dropped import WeakRefs
+
+_all: WeakRefs[Turn] = WeakRefs()
 
 
 class Turn:
@@ -30,7 +31,7 @@ class Turn:
 
 def _free_all() -> None:
     # The thread that held one in the parent does not exist here.
-    for turn in list(_all):
+    for turn in _all:
         turn.lock = threading.RLock()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.context.dropped import when_dropped
+
 PAGE = mmap.PAGESIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,7 +50,7 @@ class Mapping:
     who keeps a thousand batches must not run out of descriptors.
     """
 
-    __slots__ = ("__array_interface__", "__weakref__", "_unmap", "address", "size")
+    __slots__ = ("__array_interface__", "__weakref__", "address", "size")
 
     def __init__(self, fd: int, size: int) -> None:
         address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
@@ -62,11 +64,7 @@ class Mapping:
             "typestr": "|u1",
             "version": 3,
         }
-        self._unmap = _libc.munmap
-
-    def __del__(self) -> None:
-        if hasattr(self, "_unmap"):  # not if mapping failed
-            self._unmap(self.address, self.size)
+        when_dropped(self, _libc.munmap, address, size)
 
 
 def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import weakref
 from multiprocessing import process, reduction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace.context.dropped import WeakRefs
 from headrace.transport.channel import Channel
 
 if TYPE_CHECKING:
@@ -32,15 +32,16 @@ class Descriptor:
 
 End = TypeVar("End", Channel, Descriptor)
 
-_private: weakref.WeakSet[Channel | Descriptor] = weakref.WeakSet()
+_private: WeakRefs[Channel | Descriptor] = WeakRefs()
 """What only the loader's process may hold open: a copy elsewhere would hide the loader's death from its workers."""
 
-_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+_workers: WeakRefs[Any] = WeakRefs()
 
 
 def keep_from_children(*ends: Channel | Descriptor) -> None:
     """Close these in every process that is forked from now on."""
-    _private.update(ends)
+    for each in ends:
+        _private.add(each)
 
 
 def disown_in_children(worker: Any) -> None:
@@ -49,10 +50,10 @@ def disown_in_children(worker: Any) -> None:
 
 
 def _after_fork() -> None:
-    for each in list(_private):
+    for each in _private:
         with contextlib.suppress(OSError):
             each.close()
-    for worker in list(_workers):
+    for worker in _workers:
         process._children.discard(worker)  # type: ignore[attr-defined]  # as multiprocessing does in its own children
 
 

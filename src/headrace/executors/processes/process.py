@@ -6,6 +6,7 @@ import os
 import select
 from collections import deque
 from dataclasses import dataclass, field
+from multiprocessing import process
 from typing import TYPE_CHECKING, Any
 
 from headrace.executors.processes import current_sample
@@ -128,6 +129,7 @@ class WorkerProcess:
             popen.returncode = 0
         popen.close()  # its descriptors; the process object stays open to whoever asks it how it ended
         self.process.is_alive()  # which makes multiprocessing forget it
+        process._dangling.discard(self.process)  # type: ignore[attr-defined]  # a WeakSet: see context/dropped.py
         for each in (self.channel, self.alive, self.stack, self.memory, self.ended):
             each.close()
         return code
