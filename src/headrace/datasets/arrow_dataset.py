@@ -114,31 +114,12 @@ class ArrowDataset(ArrowRows):
         self._files, self._buffers = files, Buffers()
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
-        rows = np.concatenate([file.rows for file in files])
-        self._first: list[int] = np.concatenate([[0], np.cumsum(rows)]).tolist()
-        self._file_first: list[int] = np.cumsum([0, *(int(file.rows.sum()) for file in files)]).tolist()
-
-    @property
-    def shards(self) -> list[str]:
-        """The paths of the files, in order."""
-        return [file.path for file in self._files]
+        self._lay_out([file.path for file in files], [file.rows.tolist() for file in files])
 
     @property
     def shard_lengths(self) -> list[int]:
         """How many rows each file has: what `ShardSampler` takes."""
         return [end - begin for begin, end in pairwise(self._file_first)]
-
-    def __len__(self) -> int:
-        return self._first[-1]
-
-    def _key(self, row: int) -> str:
-        return str(row - self._file_first[self._file_of(row)])
-
-    def _where(self, row: int) -> str:
-        return f"{self._files[self._file_of(row)].path}: {self._key(row)}"
-
-    def _file_of(self, row: int) -> int:
-        return bisect_right(self._file_first, row) - 1
 
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         """Return the batch of a row, the column there, and the row in the batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from headrace.formats.features import classes_of, has_shape, is_file, kind_of, s
 from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,8 +33,8 @@ class ArrowRows(FieldDataset):
     >>> issubclass(ArrowDataset, ArrowRows)
     True
 
-    A format defines ``_place`` (the record batch of a row, the column in it, the row there), ``_each_batch`` (all of
-    them, with the rows before and in each) and ``_has_nulls``.
+    A format calls ``_lay_out``, and defines ``shard_lengths``, ``_place`` (the record batch of a row, the column in it,
+    the row there), ``_each_batch`` (all of them, with the rows before and in each) and ``_has_nulls``.
     """
 
     def __init__(
@@ -59,8 +60,23 @@ class ArrowRows(FieldDataset):
         self._shaped = set() if plain else {name for name, each in self._features.items() if has_shape(each)}
         self._read_numbers: dict[str, NDArray[np.int64]] = {}
 
+    def _lay_out(self, paths: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """Note the files, and how many rows each part of each has."""
+        self._paths = list(paths)
+        self._first: list[int] = np.cumsum([0, *(each for file in rows for each in file)]).tolist()
+        """The number of each part's first row, and of all rows at the end."""
+        self._file_first: list[int] = np.cumsum([0, *map(sum, rows)]).tolist()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_read_numbers": {}}
+
+    @property
+    def shards(self) -> list[str]:
+        """The paths of the files, in order."""
+        return list(self._paths)
+
+    def __len__(self) -> int:
+        return self._first[-1]
 
     def is_integer(self, field: str) -> bool:
         """Say whether a field is an integer that all samples have."""
@@ -142,6 +158,15 @@ class ArrowRows(FieldDataset):
 
     def _classes(self, names: Iterable[str]) -> list[str]:
         return classes_of(self._features, names)
+
+    def _key(self, row: int) -> str:
+        return str(row - self._file_first[self._file_of(row)])
+
+    def _where(self, row: int) -> str:
+        return f"{self._paths[self._file_of(row)]}: {self._key(row)}"
+
+    def _file_of(self, row: int) -> int:
+        return bisect_right(self._file_first, row) - 1
 
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         """Return the batch of a row, the column there, and the row in the batch."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from headrace.checks import flag, integer
 from headrace.context.timing import timed
 from headrace.datasets.arrow_rows import ArrowRows, agreed
@@ -82,32 +80,14 @@ class ParquetDataset(ArrowRows):
         self._files = files = at_once(parquet.index, shard_paths(shards, *SUFFIXES))
         follow = flag("follow_paths", follow_paths)
         self._groups = [(file, group) for file, each in enumerate(files) for group in range(len(each.rows))]
-        self._first: list[int] = np.cumsum([0, *(rows for file in files for rows in file.rows)]).tolist()
-        self._file_first: list[int] = np.cumsum([0, *(sum(file.rows) for file in files)]).tolist()
+        self._lay_out([file.path for file in files], [file.rows for file in files])
         types = agreed((file.path, file.types) for file in files)
         super().__init__(types, files[0].features, decoding, decoders or {}, fields, follow_paths=follow)
-
-    @property
-    def shards(self) -> list[str]:
-        """The paths of the files, in order."""
-        return [file.path for file in self._files]
 
     @property
     def shard_lengths(self) -> list[int]:
         """How many rows each row group has: what `ShardSampler` takes."""
         return [rows for file in self._files for rows in file.rows]
-
-    def __len__(self) -> int:
-        return self._first[-1]
-
-    def _key(self, row: int) -> str:
-        return str(row - self._file_first[self._file_of(row)])
-
-    def _where(self, row: int) -> str:
-        return f"{self._files[self._file_of(row)].path}: {self._key(row)}"
-
-    def _file_of(self, row: int) -> int:
-        return bisect_right(self._file_first, row) - 1
 
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         place = bisect_right(self._first, row) - 1

@@ -188,7 +188,7 @@ def _inexact(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[Any, in
     flat = tensor.reshape(-1)
     if flat.dtype == torch.bool or torch.iinfo(flat.dtype).bits <= digits:
         return iter(())
-    if flat.dtype != torch.uint64:  # of which torch compares none
+    if flat.dtype != torch.uint64:  # torch cannot compare uint64
         flat = flat[(flat > 2**digits) | (flat < -(2**digits))] if torch.iinfo(flat.dtype).bits > digits else flat
     return zip(flat.to(dtype).tolist(), flat.tolist(), strict=True)
 
