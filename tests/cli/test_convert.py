@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,9 @@ def test_a_command_says_what_it_did(run: Run, photos: Path, tmp_path: Path) -> N
     done = run("convert", photos, "shards", "--to", "tar")
     assert done.stdout == "shards: 12 samples in 1 shard, read back\n"
     assert len(WebDataset(tmp_path / "shards").tuple("image.jpg", "label.cls")) == 12
-    done = run("convert", photos, photos.parent, "--to", "tar")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    done = run("convert", photos, "other", "--to", "tar")
     assert done.returncode == 2
     assert "not empty, and not of this conversion" in done.stderr
 
@@ -189,3 +192,21 @@ def test_keys_of_two_files_stay_two_samples(tmp_path: Path) -> None:
         (tmp_path / "from" / name).write_bytes(image(row))
     convert(tmp_path / "from", tmp_path / "to", "--to", "tar")
     assert len(WebDataset(tmp_path / "to")) == 4
+
+
+def test_a_damaged_image_is_named(photos: Path, tmp_path: Path) -> None:
+    """Copy its bytes to shards, which have a place for them; refuse it where its name would say what it is."""
+    shutil.copytree(photos, tmp_path / "from")
+    (tmp_path / "from" / "cat" / "bad.jpg").write_text("no image")
+    convert(tmp_path / "from", tmp_path / "tar", "--to", "tar")
+    said = convert(tmp_path / "from", tmp_path / "folder", "--to", "folder", status=2)
+    assert "sample 4 (cat/bad) has image and label, of which image is in no format of images" in said
+
+
+@pytest.mark.parametrize("where", ["", "out", "cat/out"])
+def test_nothing_is_written_into_the_source(where: str, photos: Path, tmp_path: Path) -> None:
+    """Refuse a folder that the next run would read."""
+    shutil.copytree(photos, tmp_path / "from")
+    before = contents(tmp_path / "from")
+    assert "DST is inside SRC" in convert(tmp_path / "from", tmp_path / "from" / where, "--to", "tar", status=2)
+    assert contents(tmp_path / "from") == before

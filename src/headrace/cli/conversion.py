@@ -212,11 +212,13 @@ class Folders:
         images = [value for value in sample[1].values() if isinstance(value, bytes) and image_kind(value)]
         labels = [int(value) for value in sample[1].values() if isinstance(value, int | np.integer)]
         others = [name for name, value in sample[1].items() if not isinstance(value, bytes | int | np.integer)]
-        if len(images) != 1 or len(labels) > 1 or others:
+        unknown = [name for name, value in sample[1].items() if isinstance(value, bytes) and not image_kind(value)]
+        if len(images) != 1 or len(labels) > 1 or others or unknown:
+            what = f", of which {unknown[0]} is in no format of images" if unknown else ""
             raise CommandError(
-                f"sample {index} has {', '.join(sample[1])}",
+                f"sample {index} ({sample[0]}) has {' and '.join(sample[1])}{what}",
                 expected="an image, and at most one integer, its label",
-                cure="name the two with --fields",
+                cure="fix or remove a damaged image (headrace check SRC), or name the two fields with --fields",
             )
         name = re.sub(r"[^\w-]+", "_", sample[0].rpartition("/")[2])[:80]
         below = Path(*(self._class(label) for label in labels), f"{index:08}-{name}.{image_kind(images[0])}")

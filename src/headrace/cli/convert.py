@@ -50,6 +50,13 @@ def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int 
     """
     from headrace.cli.progress_bar import ProgressBar
 
+    if Path(src).is_dir() and dst.resolve().is_relative_to(Path(src).resolve()):
+        raise CommandError(
+            "DST is inside SRC, which would then be read too",
+            path=str(dst),
+            expected="a folder elsewhere",
+            cure="choose another folder",
+        )
     source = _source(src, fields)
     if not len(source):
         raise CommandError("there is no sample to convert", path=src, expected="one sample or more")
