@@ -1,4 +1,4 @@
-"""Shards of any format: which one it is, told by their bytes and not by their names."""
+"""Shards of any format: their bytes say which one it is, not their names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from headrace.datasets.field_samples import FieldDataset
 
 HEAD = 512
-"""Bytes that tell the format: a header of tar."""
+"""Bytes that are looked at: as many as a header of tar has."""
 
 
 class ShardKind(NamedTuple):
@@ -63,7 +63,7 @@ FILES = (
     ShardKind("Arrow", ArrowDataset, ARROW, _arrow, indexed=False),
     ShardKind("Parquet", ParquetDataset, PARQUET, lambda head: head[:4] == b"PAR1", indexed=False),
 )
-"""Formats whose files tell it themselves; MDS and LitData are folders with an `index.json`."""
+"""Formats that are recognized by the first bytes of a file; MDS and LitData are folders with an `index.json`."""
 
 
 def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
@@ -120,8 +120,8 @@ def open_shards(shards: str | os.PathLike[str], *, fields: Iterable[str] | None 
     ...     dataset[0], type(dataset).__name__
     ({'__key__': 'cat', 'txt': ''}, 'WebDataset')
 
-    ``shards``: a shard, a pattern (``"train-{00..99}.tar"``), or a folder. What a file is, its first bytes tell, not
-    its name. ``fields``: which to read. ``options``: those of the format's own class, such as ``decoders``.
+    ``shards``: a shard, a pattern (``"train-{00..99}.tar"``), or a folder. The first bytes of a file say which format
+    it has, not its name. ``fields``: which to read. ``options``: those of the format's own class, such as ``decoders``.
 
     Raises `MissingFile`, and `BadFile` for what is in no such format or damaged.
     """

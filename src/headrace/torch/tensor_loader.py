@@ -42,9 +42,9 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
     >>> [batch.dtype for batch in loader]
     [torch.int64, torch.int64, torch.int64]
 
-    Tensors share the memory that the workers wrote, which is used again once they are dropped. With ``pin_memory`` a
-    thread copies batches to page-locked memory ahead of the loop, where there is an accelerator. It is a
-    ``torch.utils.data.DataLoader`` to whoever asks; only ours is run.
+    Tensors use the memory that the workers wrote. Once a batch is dropped, its memory is used for a later one. With
+    ``pin_memory`` and an accelerator, a thread copies batches to page-locked memory ahead of the loop. ``isinstance``
+    says that it is a ``torch.utils.data.DataLoader``, but none of torch's code runs.
     """
 
     _adapter = Adapter(

@@ -47,7 +47,7 @@ class Translation:
 
     transforms: tuple[Transform, ...]
     names: tuple[str, ...]
-    """For each of ours, the name of the one that it stands in for."""
+    """The name of torchvision's transform for each of ours."""
     parts: tuple[tuple[str, str], ...]
     """The name of each of torchvision's, and why there is no such transform here; empty where there is."""
     refusal: str = ""
