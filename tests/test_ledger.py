@@ -28,6 +28,7 @@ from headrace.samplers import (
     PackingBatchSampler,
     RandomSampler,
     RepeatedSampler,
+    ReplacementSampler,
     ShardSampler,
 )
 
@@ -256,6 +257,7 @@ PLANNED: dict[str, Any] = {
     "mixture": lambda: {"sampler": MixtureSampler([20, 20], [0.9, 0.1], num_samples=50, seed=1), "batch_size": 3},
     "shards": lambda: {"sampler": ShardSampler([10] * 4, window=2), "batch_size": 3},
     "repeated": lambda: {"sampler": RepeatedSampler(40, 2), "batch_size": 3},
+    "drawn": lambda: {"sampler": ReplacementSampler(40, 50), "batch_size": 3},
     "buckets": lambda: {"batch_sampler": BucketBatchSampler(range(1, 41), 4)},
     "packed": lambda: {"batch_sampler": PackingBatchSampler(range(1, 41), 50, batch_size=2)},
 }
@@ -280,7 +282,7 @@ def test_a_planned_order_is_proven_by_place_on_any_ranks(name: str, uneven: Any)
         state = saved
     proof = verify_epoch(*ledgers, epoch=0)
     assert proof.exact, str(proof)
-    assert (proof.repeats > 0) == (name in ("mixture", "repeated"))
+    assert (proof.repeats > 0) == (name in ("mixture", "repeated", "drawn"))
     assert not verify_epoch(*ledgers[:-1], epoch=0).exact
 
 

@@ -18,6 +18,7 @@ from headrace.samplers import (
     MixtureSampler,
     PackingBatchSampler,
     RepeatedSampler,
+    ReplacementSampler,
     ShardSampler,
     TokenBatchSampler,
 )
@@ -34,6 +35,7 @@ ORDERS: dict[str, Any] = {
     "shards": lambda seed=None: ShardSampler([5, 0, 7, 3, 9], window=2, seed=seed),
     "mixture": lambda seed=None: MixtureSampler([9, 15], {0: [1, 3], 17: [3, 1]}, num_samples=20, seed=seed),
     "repeated": lambda seed=None: RepeatedSampler(12, 2, together=False, seed=seed),
+    "drawn": lambda seed=None: ReplacementSampler(SIZE, 20, seed=seed),
 }
 BATCHES: dict[str, Any] = {
     "buckets": lambda seed=None: BucketBatchSampler(range(SIZE), 4, bucket_size=9, seed=seed),

@@ -29,6 +29,7 @@ from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.passes import Pass, apart, between
 from headrace.plan.planned import PlannedBatchSampler, PlannedSampler
 from headrace.plan.repeated import RepeatedSampler
+from headrace.plan.replacement import ReplacementSampler
 from headrace.plan.shard_sampler import ShardSampler
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "PlannedSampler",
     "RandomSampler",
     "RepeatedSampler",
+    "ReplacementSampler",
     "Sampler",
     "SequentialSampler",
     "ShardSampler",

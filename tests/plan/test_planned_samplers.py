@@ -20,6 +20,7 @@ from headrace.samplers import (
     MixtureSampler,
     PackingBatchSampler,
     RepeatedSampler,
+    ReplacementSampler,
     ShardSampler,
     TokenBatchSampler,
 )
@@ -242,10 +243,34 @@ def test_samples_are_repeated(size: int, repeats: int, together: bool, seed: int
     assert all(sorted(order[turn * size : (turn + 1) * size]) == list(range(size)) for turn in range(repeats))
 
 
+@pytest.mark.parametrize("size", [1, 6, 1000, 2**31 + 7, 2**33 + 123, 2**62 + 12345, 2**63 - 1])
+def test_draws_are_philox_words_as_fractions_of_the_size(size: int) -> None:
+    """Give the upper half of the product of a word and the size, at any position."""
+    key = key_of(4)
+    counter = np.array((0, 2**63, 2, Purpose.ORDER), np.uint64)
+    words = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(500).tolist()
+    order = ReplacementSampler(size, 2**40, seed=4).order(key_of(0))
+    assert order.keys(2, 0, 500) == [word * size >> 64 for word in words]
+    assert order.keys(2, 2**40 - 3, 2**40) == ReplacementSampler(size, 2**40, seed=4).order(key).keys(
+        2, 2**40 - 3, 2**40 + 9
+    )
+
+
+def test_draws_are_uniform_and_come_with_replacement() -> None:
+    """Draw each index equally often, as far as chance allows, and some of them again."""
+    drawn = of_epoch(ReplacementSampler(100, 100_000, seed=0), 0)
+    counts = np.bincount(drawn, minlength=100)
+    assert len(counts) == 100
+    assert abs(counts - 1000).max() < 5 * np.sqrt(1000)
+    assert len(set(drawn[:100])) < 100
+    assert len(ReplacementSampler("abc")) == 3
+
+
 SAMPLERS: dict[str, Any] = {
     "shards": lambda seed: ShardSampler([5, 0, 7, 3, 9], window=2, seed=seed),
     "mixture": lambda seed: MixtureSampler([9, 15], {0: [1, 3], 17: [3, 1]}, num_samples=20, seed=seed),
     "repeated": lambda seed: RepeatedSampler(12, 2, together=False, seed=seed),
+    "drawn": lambda seed: ReplacementSampler(12, 25, seed=seed),
     "buckets": lambda seed: BucketBatchSampler(range(30), 4, bucket_size=9, seed=seed),
     "tokens": lambda seed: TokenBatchSampler(range(1, 25), 60, bucket_size=9, seed=seed),
     "packing": lambda seed: PackingBatchSampler(range(1, 25), 30, 3, window=9, seed=seed),
@@ -263,6 +288,10 @@ class TestMixture(SamplerTests):
 
 class TestRepeated(SamplerTests):
     make = staticmethod(SAMPLERS["repeated"])
+
+
+class TestDrawn(SamplerTests):
+    make = staticmethod(SAMPLERS["drawn"])
 
 
 class TestBuckets(BatchSamplerTests):
@@ -341,6 +370,8 @@ def test_a_long_schedule_of_weights_is_reported_in_little() -> None:
         (lambda: RepeatedSampler(0), "dataset is empty"),
         (lambda: RepeatedSampler(3, 2, num_samples=7), "more than the 6 samples of an epoch"),
         (lambda: RepeatedSampler("abc", seed=-1), "seed must be an integer from 0 up"),
+        (lambda: ReplacementSampler([]), "dataset is empty"),
+        (lambda: ReplacementSampler(5, 0), "num_samples must be an integer from 1 up; got 0"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(make: Any, words: str) -> None:

@@ -27,6 +27,7 @@ from headrace.samplers import (
     MixtureSampler,
     PackingBatchSampler,
     RepeatedSampler,
+    ReplacementSampler,
     ShardSampler,
     TokenBatchSampler,
 )
@@ -79,6 +80,7 @@ SAMPLERS: dict[str, Any] = {
     "shards": lambda n, seed: ShardSampler([3] * (n // 3) + [n % 3], window=2, seed=seed),
     "mixture": lambda n, seed: MixtureSampler([n // 2, n - n // 2], [0.6, 0.4], num_samples=n + 5, seed=seed),
     "repeated": lambda n, seed: RepeatedSampler(n, 2, seed=seed),
+    "drawn": lambda n, seed: ReplacementSampler(n, n + 5, seed=seed),
 }
 BATCH_SAMPLERS: dict[str, Any] = {
     "buckets": lambda n, seed: BucketBatchSampler([1 + k % 9 for k in range(n)], 4, seed=seed),
