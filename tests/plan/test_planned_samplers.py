@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace import DataLoader
 from headrace.context.seeds import Purpose, generator, key_of
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, StateMismatch
 from headrace.plan.mixture import STRIDE, TURN
 from headrace.samplers import (
     BalancedBatchSampler,
@@ -387,3 +388,72 @@ def test_what_is_too_long_is_left_out_or_cut() -> None:
         assert sorted(i for batch in TokenBatchSampler([3, 99, 4], 10, **how) for i in batch) == indices
         rows = [row for batch in PackingBatchSampler([3, 99, 4], 10, 1, **how) for row in batch]
         assert sorted(index for row in rows for index in row) == indices
+
+
+def test_a_temperature_flattens_the_weights_of_a_mixture() -> None:
+    """Raise each weight to one over the temperature: also the lengths, where no weights are given."""
+    by_length = MixtureSampler([10_000, 100], temperature=2, num_samples=1100, seed=0)
+    assert abs(sum(index >= 10_000 for index in by_length) - 100) < 4
+    given = MixtureSampler([5, 5, 5], [16, 1, 0], temperature=4, seed=0)
+    assert given.weights[0][0] == pytest.approx(2 * given.weights[0][1])
+    assert given.weights[0][2] == 0
+    later = given.changed(3, [1, 16, 0])
+    assert later.weights[3][1] == pytest.approx(2 * later.weights[3][0])
+    assert later.changed(9, [81, 1, 0]).weights[9][0] == pytest.approx(3 * later.changed(9, [81, 1, 0]).weights[9][1])
+    for wrong in (0, -1, float("nan"), "hot"):
+        with pytest.raises((ArgumentError, TypeError), match="temperature"):
+            MixtureSampler([3, 3], temperature=wrong)  # type: ignore[arg-type]
+
+
+@given(data=st.data(), seed=seeds, shuffle=st.booleans())
+def test_a_dataset_of_a_mixture_is_read_by_its_own_sampler(data: st.DataObject, seed: int, shuffle: bool) -> None:
+    """Give the samples of each part in the order of its sampler, epoch by epoch, whatever range is asked for."""
+    shards = ShardSampler([2, 3, 1], window=2, seed=5)
+    inner = MixtureSampler([3, 4], [1, 2], num_samples=5, seed=6)
+    sampler = MixtureSampler(
+        [6, 4, 7], [2, 1, 1], num_samples=9, samplers=[shards, None, inner], shuffle=shuffle, seed=seed
+    )
+    order = sampler.order(key_of(0))
+    run = [index for epoch in range(6) for index in order.keys(epoch, 0, 9)]
+    for low, size, own in ((0, 6, shards), (10, 7, inner)):
+        mine = [index - low for index in run if low <= index < low + size]
+        walked = [key for epoch in range(9) for key in of_epoch(own, epoch)]
+        assert mine == walked[: len(mine)]
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, 9), st.integers(0, 9))))
+    assert sampler.order(key_of(0)).keys(4, start, stop) == run[4 * 9 + start : 4 * 9 + stop]
+    drawn = Counter(0 if index < 6 else 1 if index < 10 else 2 for index in run)
+    assert sampler.passes(len(run)) == [drawn[0] / 6, drawn[1] / 4, drawn[2] / 5]
+
+
+def test_a_mixture_with_samplers_of_its_datasets_loads_and_resumes() -> None:
+    """Name the samplers in the state; refuse the state of other ones."""
+
+    def loader_with(window: int) -> DataLoader[Any]:
+        parts: list[Any] = [ShardSampler([4, 4], window=window), None]
+        return DataLoader(range(12), 3, sampler=MixtureSampler([8, 4], [3, 1], samplers=parts), seed=3)
+
+    loader = loader_with(1)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    rest = [batch.tolist() for batch in batches]
+    other = loader_with(1)
+    other.load_state_dict(state)
+    assert [batch.tolist() for batch in other] == rest
+    with pytest.raises(StateMismatch, match=r"sampler\.samplers"):
+        loader_with(2).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("samplers", "says"),
+    [
+        ([None], "one for each of 2 datasets"),
+        ([None, [0, 1]], "must be planned samplers or None"),
+        ([MixtureSampler([9], num_samples=4, shuffle=False), None], "gave index 3, but the dataset has 3 samples"),
+        ([ShardSampler([0]), None], "the sampler of dataset 0 is empty"),
+    ],
+)
+def test_samplers_that_do_not_fit_a_mixture_are_refused(samplers: Any, says: str) -> None:
+    """Say which one, and what fits."""
+    with pytest.raises(ArgumentError, match=says):
+        list(MixtureSampler([3, 3], num_samples=12, samplers=samplers))

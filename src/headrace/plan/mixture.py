@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import check_weights, flag, integer, row
-from headrace.context.seeds import Purpose, generator
+from headrace.checks import check_weights, flag, integer, number, row, shown
+from headrace.context.seeds import Purpose, generator, key_of
 from headrace.errors import ArgumentError
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import PlannedSampler, compact, size_of
+from headrace.plan.planned import PlannedSampler, compact, counts, size_of
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.context.seeds import Key
+    from headrace.plan.order import Order
 
 TURN = 2**64
 STRIDE = 0x9E3779B97F4A7C15
@@ -47,13 +48,20 @@ class MixtureSampler(PlannedSampler[int]):
     few samples. Each dataset is shuffled separately, and starts
     again in another order when all its samples have come. With ``shuffle=False`` it is read in its own order.
 
+    ``temperature`` flattens the weights: each is raised to the power of ``1 / temperature`` (Raffel et al., "Exploring
+    the limits of transfer learning with a unified text-to-text transformer", 2020). ``samplers`` has a planned sampler
+    for each dataset, or None for the order above: `ShardSampler.of` for a dataset in shards, another `MixtureSampler`
+    for one that is a mixture itself. Each pass over such a dataset is one epoch of its sampler.
+
     ``num_samples`` is the length of an epoch; None for the sum of the lengths. An epoch continues where the last one
     ended. ``weights`` may also be a mapping from a number of samples, counted from the start of the first epoch, to the
     weights from there on: ``{0: [0.9, 0.1], 1_000_000: [0.5, 0.5]}``. `changed` returns a sampler whose weights change
-    at some point, with the same samples before it. ``seed`` is as in `ShardSampler`.
+    at some point, with the same samples before it. `passes` says how often each dataset was read.
+    ``seed`` is as in `ShardSampler`.
 
     Raises `ArgumentError` for weights that are not finite numbers from 0 up, one for each dataset, with at least one
-    above 0. Also for a weight on an empty dataset, and for a mapping that does not start at 0.
+    above 0. Also for a weight on an empty dataset, for a mapping that does not start at 0, for a temperature that is
+    not above 0, and for samplers that are not planned ones, one for each dataset.
     """
 
     def __init__(
@@ -62,11 +70,14 @@ class MixtureSampler(PlannedSampler[int]):
         weights: Sequence[float] | Mapping[int, Sequence[float]] | None = None,
         *,
         num_samples: int | None = None,
+        temperature: float = 1.0,
+        samplers: Sequence[PlannedSampler[Any] | None] | None = None,
         shuffle: bool = True,
         seed: int | None = None,
     ) -> None:
         super().__init__(seed)
         self.sizes = [size_of(f"dataset {number}", dataset) for number, dataset in enumerate(datasets)]
+        self.samplers = _samplers(samplers, len(self.sizes))
         if not any(self.sizes):
             raise ArgumentError(
                 "all datasets are empty",
@@ -77,8 +88,9 @@ class MixtureSampler(PlannedSampler[int]):
         given: Any = self.sizes if weights is None else weights
         if not isinstance(given, Mapping):
             given = {0: given}
+        self.temperature = number("temperature", temperature, above=0)
         self.weights = {
-            integer("a number of samples in weights", since, least=0): _weights(share, self.sizes)
+            integer("a number of samples in weights", since, least=0): _weights(share, self.sizes, self.temperature)
             for since, share in given.items()
         }
         if 0 not in self.weights:
@@ -106,12 +118,40 @@ class MixtureSampler(PlannedSampler[int]):
         """
         since = integer("since", since, least=0)
         schedule: dict[int, Sequence[float]] = {at: share for at, share in self.weights.items() if at < since}
-        schedule[since] = weights
-        return MixtureSampler(self.sizes, schedule, num_samples=self.num_samples, shuffle=self.shuffle, seed=self.seed)
+        schedule[since] = _weights(weights, self.sizes, self.temperature)
+        other = MixtureSampler(
+            self.sizes,
+            schedule,
+            num_samples=self.num_samples,
+            samplers=self.samplers,
+            shuffle=self.shuffle,
+            seed=self.seed,
+        )
+        other.temperature = self.temperature
+        return other
 
     def order(self, key: Key) -> MixtureOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
-        return MixtureOrder(self.sizes, self.weights, self.num_samples, self.key_for(key), shuffle=self.shuffle)
+        return MixtureOrder(self, self.key_for(key))
+
+    def passes(self, samples: int, seed: int | None = None) -> list[float]:
+        """Return how often each dataset was read in the first ``samples`` samples of a run.
+
+        >>> from headrace.samplers import MixtureSampler
+        >>> MixtureSampler([1000, 10], [0.9, 0.1], seed=0).passes(2000)
+        [1.8, 20.0]
+
+        ``seed`` is the loader's, for a sampler without one.
+        """
+        drawn = self.order(key_of(0 if seed is None else seed)).drawn(integer("samples", samples, least=0))
+        return [count / size if size else 0.0 for count, size in zip(drawn, self.part_sizes, strict=True)]
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """The number of samples in one pass over each dataset."""
+        return [
+            size if sampler is None else len(sampler) for size, sampler in zip(self.sizes, self.samplers, strict=True)
+        ]
 
     def __len__(self) -> int:
         return self.num_samples
@@ -125,6 +165,7 @@ class MixtureSampler(PlannedSampler[int]):
             "num_samples": self.num_samples,
             "shuffle": self.shuffle,
             "seed": self.seed,
+            **({"samplers": compact(_facts(self.samplers))} if any(self.samplers) else {}),
         }
 
 
@@ -151,19 +192,21 @@ class MixtureOrder:
     position.
     """
 
-    def __init__(
-        self, sizes: list[int], weights: dict[int, tuple[float, ...]], count: int, key: Key, *, shuffle: bool
-    ) -> None:
+    def __init__(self, sampler: MixtureSampler, key: Key) -> None:
         from fractions import Fraction  # only where it is used
 
-        self._sizes = np.array(sizes, np.int64)
+        self._sizes = np.array(sampler.sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
-        self._count = count
+        self._passes = np.array(sampler.part_sizes, np.int64)
+        self._count = sampler.num_samples
         self._offset = int(generator(key, Purpose.ORDER, 0, 1).integers(0, TURN, dtype=np.uint64))
-        self._family = Permutations(key, 0) if shuffle else None
+        self._family = Permutations(key, 0) if sampler.shuffle else None
+        self._orders = {
+            part: own.order(_key_of_part(key, part)) for part, own in enumerate(sampler.samplers) if own is not None
+        }
         self._phases: list[WeightPhase] = []
-        drawn = (0,) * len(sizes)
-        for since, share in weights.items():
+        drawn = (0,) * len(self._sizes)
+        for since, share in sampler.weights.items():
             if self._phases:
                 drawn = self._drawn(self._phases[-1], since)
             parts = np.flatnonzero(np.array(share) > 0)
@@ -178,6 +221,11 @@ class MixtureOrder:
     def keys(self, epoch: int, start: int, stop: int) -> list[int]:
         """Return a range of the epoch's order."""
         return self._cache.take(epoch, start, stop, self._compute, end=self._count)
+
+    def drawn(self, upto: int) -> tuple[int, ...]:
+        """Return the number of samples of each dataset before sample ``upto`` of the run."""
+        starts = [phase.since for phase in self._phases]
+        return self._drawn(self._phases[bisect_right(starts, upto) - 1], upto)
 
     def _compute(self, epoch: int, start: int, stop: int) -> list[int]:
         first = epoch * self._count
@@ -202,11 +250,33 @@ class MixtureOrder:
         number = np.empty(len(part), np.int64)
         number[by_part] = np.arange(len(part)) - np.repeat(np.cumsum(here_of) - here_of, here_of)
         number += np.array(self._drawn(phase, begin), np.int64)[part]
-        turn, place = np.divmod(number, self._sizes[part])
+        turn, place = np.divmod(number, self._passes[part])
         if self._family is not None:
-            place = self._family.at(place, self._sizes[part], part, turn)
+            place = self._family.at(place, self._passes[part], part, turn)
+        for own, order in self._orders.items():
+            mine = np.flatnonzero(part == own)
+            if len(mine):
+                place[mine] = self._ordered(own, order, int(number[mine[0]]), len(mine))
         keys: list[int] = (self._starts[part] + place).tolist()
         return keys
+
+    def _ordered(self, part: int, order: Order, start: int, count: int) -> NDArray[np.int64]:
+        """Return the next samples of a dataset with a sampler of its own, which may be in several passes over it."""
+        size, keys = int(self._passes[part]), []
+        while len(keys) < count:
+            turn, place = divmod(start + len(keys), size)
+            keys += order.keys(turn, place, min(place + count - len(keys), size))
+        found = counts(f"the keys of the sampler of dataset {part}", keys)
+        outside = np.flatnonzero(found >= self._sizes[part])
+        if len(outside):
+            key, most = int(found[outside[0]]), int(self._sizes[part])
+            raise ArgumentError(
+                f"the sampler of dataset {part} gave index {key}, but the dataset has {most} samples",
+                found=key,
+                expected=f"indices below {most}",
+                cure="make the sampler of this dataset, or of its length",
+            )
+        return found
 
     def _drawn(self, phase: WeightPhase, upto: int) -> tuple[int, ...]:
         """Return the number of samples of each dataset before sample ``upto`` of the run."""
@@ -239,19 +309,53 @@ def _floors(count: int, offset: int) -> int:
     return total
 
 
-def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
+def _key_of_part(key: Key, part: int) -> Key:
+    first, second = generator(key, Purpose.ORDER, part, 3).integers(0, 2**64, 2, dtype=np.uint64).tolist()
+    return first, second
+
+
+def _samplers(given: Any, parts: int) -> list[PlannedSampler[Any] | None]:
+    if given is None:
+        return [None] * parts
+    found = list(given)
+    planned = all(sampler is None or isinstance(sampler, PlannedSampler) for sampler in found)
+    if len(found) != parts or not planned:
+        raise ArgumentError(
+            f"samplers must be planned samplers or None, one for each of {parts} datasets; got {shown(found)}",
+            found=found,
+            expected="planned samplers, such as ShardSampler, or None",
+            cure="give None for a dataset without its own sampler",
+        )
+    for part, sampler in enumerate(found):
+        if sampler is not None and not len(sampler):
+            raise ArgumentError(
+                f"the sampler of dataset {part} is empty",
+                found=0,
+                expected="a sampler with samples",
+                cure="give None for this dataset, or a sampler of its length",
+            )
+    return found
+
+
+def _facts(samplers: list[PlannedSampler[Any] | None]) -> list[Any]:
+    return [None if own is None else [type(own).__name__, own.fingerprint] for own in samplers]
+
+
+def _weights(given: Any, sizes: list[int], temperature: float) -> tuple[float, ...]:
     expected = f"one row of numbers, one for each of {len(sizes)} datasets"
     found = row("weights", given, expected, kinds="f", dtype=np.float64)
     if len(found) != len(sizes):
         what = f"weights must be {expected}; got {len(found)}"
         raise ArgumentError(what, found=found.tolist(), expected=expected, cure="give a weight for each dataset")
     check_weights(found)
-    for number, (weight, size) in enumerate(zip(found.tolist(), sizes, strict=True)):
+    for part, (weight, size) in enumerate(zip(found.tolist(), sizes, strict=True)):
         if weight and not size:
             raise ArgumentError(
-                f"dataset {number} is empty, but its weight is {weight}",
+                f"dataset {part} is empty, but its weight is {weight}",
                 found=weight,
                 expected="weight 0 for an empty dataset",
                 cure="set the weight to 0, or remove the dataset",
             )
+    if temperature != 1:
+        found = np.where(found > 0, (found / found.max()) ** (1 / temperature), 0.0)
     return tuple(found.tolist())
