@@ -262,7 +262,8 @@ class MixtureOrder:
 
     def _ordered(self, part: int, order: Order, start: int, count: int) -> NDArray[np.int64]:
         """Return the next samples of a dataset with a sampler of its own, which may be in several passes over it."""
-        size, keys = int(self._passes[part]), []
+        size = int(self._passes[part])
+        keys: list[Any] = []
         while len(keys) < count:
             turn, place = divmod(start + len(keys), size)
             keys += order.keys(turn, place, min(place + count - len(keys), size))
