@@ -11,6 +11,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from headrace.errors import BadFile
+from headrace.formats import dali
 from headrace.formats.reader import COPY, ShardReader
 from headrace.formats.shard import Shard
 
@@ -51,7 +52,7 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
     with ShardReader(path) as reader:
         shard = Shard(path, reader.size)
         last = None
-        for name, offset, length in members(reader):
+        for name, offset, length in dali.members(reader) or members(reader):
             key, found = split(name)
             if not found:
                 continue
@@ -87,19 +88,23 @@ def split(name: str) -> tuple[str, str]:
 
 def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
     """Yield the name, the offset and the length of each regular member of an archive."""
-    at, extended = 0, _Extended()
+    at, nothing = 0, _Extended()
+    extended = nothing
     while at < reader.size:
         header = reader.read(at, min(BLOCK, reader.size - at))
-        if header.count(0) == len(header):
+        if not header[0] and header.count(0) == len(header):
             return  # the end of the archive: what follows is padding
         if len(header) < BLOCK or not is_header(header):
             raise _no_header(reader, at, header)
         kind, size, body = header[156:157], _size(reader, header, at), at + BLOCK
         if kind in _DESCRIBES:
+            extended = _Extended() if extended is nothing else extended
             extended.add(reader, kind, at, size)
         else:
-            name = extended.records.get("path") or extended.name or _name(header)
-            size = extended.size(reader, size, at)
+            name = _name(header)
+            if extended is not nothing:
+                name = extended.records.get("path") or extended.name or name
+                size = extended.size(reader, size, at)
             if kind in _REFUSED or extended.sparse:
                 raise _refused(reader, name, _REFUSED.get(kind, "a sparse file"))
             if kind == b"5" or name.endswith("/"):
@@ -109,7 +114,7 @@ def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
                     found = f"member {name!r} at byte {at:,} has {size:,} bytes by its header"
                     raise reader.damaged(f"{found}; {max(0, reader.size - body):,} are left", "a whole archive")
                 yield name, body, size
-            extended = _Extended()
+            extended = nothing
         at = body + -(-size // BLOCK) * BLOCK
 
 
@@ -124,7 +129,7 @@ class _Extended:
 
     @property
     def sparse(self) -> bool:
-        return any(key.startswith("GNU.sparse.") for key in self.records)
+        return bool(self.records) and any(key.startswith("GNU.sparse.") for key in self.records)
 
     def add(self, reader: ShardReader, kind: bytes, at: int, size: int) -> None:
         if size > MOST_EXTENDED:
