@@ -14,6 +14,7 @@ from headrace.datasets.lit_dataset import LitDataset
 from headrace.datasets.mds_dataset import MDSDataset
 from headrace.datasets.parquet_dataset import SUFFIXES as PARQUET
 from headrace.datasets.parquet_dataset import ParquetDataset
+from headrace.datasets.shard_lists import INFO, META, is_wids
 from headrace.datasets.shards import WebDataset, has_suffix, shard_paths
 from headrace.datasets.tfrecord_dataset import SUFFIXES as TFRECORD
 from headrace.datasets.tfrecord_dataset import TFRecordDataset
@@ -56,8 +57,9 @@ def _arrow(head: bytes) -> bool:
 
 MDS = ShardKind("MDS", MDSDataset)
 LITDATA = ShardKind("LitData", LitDataset)
+TAR = ShardKind("tar", WebDataset, (".tar",), lambda head: len(head) == HEAD and tar.is_header(head))
 FILES = (
-    ShardKind("tar", WebDataset, (".tar",), lambda head: len(head) == HEAD and tar.is_header(head)),
+    TAR,
     ShardKind("zip", ZipDataset, (".zip",), lambda head: head[:4] in (b"PK\3\4", b"PK\5\6")),
     ShardKind("TFRecord", TFRecordDataset, TFRECORD, _tfrecord),
     ShardKind("Arrow", ArrowDataset, ARROW, _arrow, indexed=False),
@@ -93,7 +95,10 @@ def _of_folder(folder: Path) -> ShardKind | None:
         listed = Listing(str(folder.absolute())).value
         if isinstance(listed, dict) and "shards" in listed:
             return MDS
-        return LITDATA if isinstance(listed, dict) and "chunks" in listed else None
+        if isinstance(listed, dict) and "chunks" in listed:
+            return LITDATA
+    if (folder / META / INFO).is_file():
+        return TAR
     for kind in FILES:
         if any(has_suffix(entry.name, kind.suffixes) for entry in folder.iterdir()):
             return kind
@@ -103,6 +108,8 @@ def _of_folder(folder: Path) -> ShardKind | None:
 def _of_file(file: Path) -> ShardKind | None:
     if file.suffix == ".npz":
         return None  # an archive of arrays, which `MappedColumns` reads
+    if file.suffix == ".json":
+        return TAR if is_wids(file) else None
     with ShardReader(str(file)) as shard:
         head = shard.read(0, min(HEAD, shard.size))
     return next((kind for kind in FILES if kind.begins(head)), None)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import re
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from headrace.checks import path as path_of
 from headrace.context.timing import timed
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
 from headrace.datasets.image_sources import Ranges
+from headrace.datasets.patterns import braces
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
@@ -30,10 +33,6 @@ if TYPE_CHECKING:
     from headrace.image.modes import Mode
 
     Shards = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
-MOST_EXPANDED = 1_000_000
-"""Paths that the braces of a pattern may give."""
-
 
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 
@@ -154,6 +153,11 @@ class WebDataset(SpanDataset):
     beside the first shard, or in the user's cache folder if that folder is read-only. A shard that has changed is
     indexed again. ``index``: a folder for the index, or None to save none.
 
+    Lists and indexes of other programs are used where they are there, and never believed. ``shards`` may be the JSON
+    file of wids, or a folder that Energon prepared: its shards are those listed, must have as many samples as it says,
+    and ``split="train"`` takes those of a split. An index of DALI (``.idx`` beside the shard) saves time if each header
+    of the archive says the same.
+
     Raises `BadFile` for a damaged or compressed archive, for links and sparse members in it; `MissingFile`; and
     `ArgumentError`. A shard that changes while it is read raises `BadFile` with its path and the range of bytes.
     Format: https://github.com/webdataset/webdataset (the tar layout), POSIX.1-2017 `pax`.
@@ -165,15 +169,21 @@ class WebDataset(SpanDataset):
         *,
         fields: Iterable[str] | None = None,
         decoders: Mapping[str, Decoder | str | None] | None = None,
+        split: str | None = None,
         mode: Mode = "RGB",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         index: str | os.PathLike[str] | None = "auto",
     ) -> None:
+        from headrace.datasets.shard_lists import agree, listed_shards
         from headrace.formats import tar
 
         decoding = Decoding(mode, max_pixels, allow_truncated)
-        table = indexed(shard_paths(shards, ".tar"), tar.index, "webdataset 1", index)
+        listed = listed_shards(shards, split)
+        paths = [shard.path for shard in listed] or shard_paths(shards, ".tar")
+        table = indexed(paths, tar.index, "webdataset 1", index)
+        if listed:
+            agree(listed, np.diff(table.first).tolist(), table.facts[:, 0].tolist())
         super().__init__(table, Fields(decoding, decoders or {}), fields)
 
 
@@ -201,7 +211,7 @@ def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
             return [pattern]
         inside = sorted(str(path) for path in folder.iterdir() if has_suffix(path.name, suffixes))
         return inside or _none(pattern, f"it has no {' or '.join(suffixes)} files")
-    paths = list(_braces(pattern))
+    paths = list(braces(pattern))
     if not glob.has_magic(pattern):
         return paths
     return list(chain.from_iterable(sorted(glob.glob(path)) for path in paths)) or _none(  # noqa: PTH207
@@ -220,36 +230,3 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 
 def _none(pattern: str, what: str) -> list[str]:
     raise MissingFile(what, path=pattern, expected="shards", cure="Give the path of a shard, a folder or a pattern.")
-
-
-def _braces(pattern: str) -> Iterable[str]:
-    """Yield the paths of a pattern in which braces hold numbers from one to another, or words between commas."""
-    pieces = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [[piece] if number % 2 == 0 else _choices(piece) for number, piece in enumerate(pieces)]
-    size = 1
-    for each in choices:
-        size *= len(each)
-    if size > MOST_EXPANDED:
-        raise ArgumentError(
-            f"the pattern {pattern!r} gives {size:,} paths",
-            found=pattern,
-            expected=f"at most {MOST_EXPANDED:,}",
-            cure="Give the shards that exist, or a folder.",
-        )
-    return map("".join, product(*choices))
-
-
-def _choices(inside: str) -> Sequence[str]:
-    numbers = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", inside)
-    if numbers is None:
-        return inside.split(",") if "," in inside else ["{" + inside + "}"]
-    first, last = numbers.groups()
-    span = range(int(first), int(last) + 1)
-    if not span or len(span) > MOST_EXPANDED:
-        raise ArgumentError(
-            f"the braces {{{inside}}} give {len(span):,} numbers",
-            found=inside,
-            expected=f"1 to {MOST_EXPANDED:,}",
-            cure="Write the smaller number first, such as {0000..0099}.",
-        )
-    return [str(number).zfill(len(first)) for number in span]
