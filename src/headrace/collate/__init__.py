@@ -11,6 +11,7 @@ from headrace.collate.default import collate, default_collate, default_convert
 from headrace.collate.packed import Packed, PackedCollate
 from headrace.collate.padded import Padded, PaddedCollate
 from headrace.collate.register import register_collate
+from headrace.context.tokens import count_tokens
 
 __all__ = [
     "Packed",
@@ -18,6 +19,7 @@ __all__ = [
     "Padded",
     "PaddedCollate",
     "collate",
+    "count_tokens",
     "default_collate",
     "default_convert",
     "register_collate",

@@ -20,6 +20,7 @@ from headrace.collate.padded import (
     rows_of,
     value_at,
 )
+from headrace.context.tokens import count_tokens
 from headrace.errors import CollateError
 from headrace.interop import floats
 from headrace.storage.mapped_samples import in_memory
@@ -115,6 +116,8 @@ class PackedCollate:
                 expected="arrays, or lists of numbers",
                 cure="give at least one of them in each sample",
             )
+        tokens = sum(layout.lengths)
+        count_tokens(tokens, len(samples) * self.row_length - tokens)
         return Packed(values, *layout.segments(empty))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from headrace.collate.default import (
     name_of,
 )
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
+from headrace.context.tokens import count_tokens
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 from headrace.interop import floats
 from headrace.storage.mapped_samples import in_memory
@@ -93,22 +95,24 @@ class PaddedCollate:
         """Return the batch of these samples."""
         if len(samples):
             check_names(self.value, samples[0], "")
-        return default_collate(samples, empty=empty, collate_fn_map={np.ndarray: self._arrays, list: self._lists})
+        counted: list[str] = []  # the leaf whose tokens were counted: a sample's leaves have the same ones
+        arrays, lists = partial(self._arrays, counted), partial(self._lists, counted)
+        return default_collate(samples, empty=empty, collate_fn_map={np.ndarray: arrays, list: lists})
 
-    def _arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+    def _arrays(self, counted: list[str], batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.value, collate_fn_map.place)
         first = batch[0]
         if value is None or first.ndim == 0 or floats.kind(first.dtype) not in "biufc":
             return collate_arrays(batch, collate_fn_map=collate_fn_map)
-        return self._padded(batch, value, collate_fn_map)
+        return self._padded(batch, value, collate_fn_map, counted)
 
-    def _lists(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+    def _lists(self, counted: list[str], batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.value, collate_fn_map.place)
         if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
             return collate_columns(batch, collate_fn_map)
-        return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map)
+        return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map, counted)
 
-    def _padded(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
+    def _padded(self, batch: Sequence[Any], value: Any, registry: Registry, counted: list[str]) -> Any:
         batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
         padding = filler(value, dtype, registry)
@@ -116,6 +120,9 @@ class PaddedCollate:
         longest = max(lengths)
         if self.multiple_of is not None:
             longest += -longest % self.multiple_of
+        if not counted:
+            counted.append(registry.field)
+            count_tokens(sum(lengths), len(batch) * longest - sum(lengths))
         values = registry.empty((len(batch), longest, *batch[0].shape[1:]), dtype)
         own = [slice(length) if self.side == "right" else slice(longest - length, None) for length in lengths]
         pad = [slice(length, None) if self.side == "right" else slice(longest - length) for length in lengths]

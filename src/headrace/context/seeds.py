@@ -99,6 +99,8 @@ class Here:
     """Which samples, counted from the one at hand, the next call for many is to make; None: one after the other."""
     begun: Sequence[np.random.Generator] | None = None
     """The generators of those samples, where numbers were drawn from them before that call."""
+    tokens: tuple[int, int] | None = None
+    """Tokens, and positions of padding, that were counted for the batch (`context.tokens`)."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
     _owner: int = field(default=-1, repr=False)
     """Which sample, and whether it is being read, ``_generator`` and ``skipped`` belong to."""

@@ -97,7 +97,7 @@ class Maker:
         nobody draws from them between two batches. ``scratch`` lends memory for the steps on the way to a sample.
         """
         here = here or seeds.Here()
-        here.key, here.epoch = work.seed, work.epoch
+        here.key, here.epoch, here.tokens = work.seed, work.epoch, None
         here.move(work.start)
         began = perf_counter()
         keeper = work.replica or work.dataset_copy
@@ -118,7 +118,7 @@ class Maker:
             stream = None if keeper is None else self._kept(work)
             page_faults.check_faults("the batch")
             seconds["other"] = _rest(seconds, began)
-            return Done(work.step, batch, bad, seconds, stream)
+            return Done(work.step, batch, bad, seconds, stream, here.tokens)
         except _Exhausted:
             return Ended(work.step, self._kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
@@ -179,7 +179,7 @@ class Maker:
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)
-            return Done(work.step, batch, (), pending.seconds, self._kept(work))
+            return Done(work.step, batch, (), pending.seconds, self._kept(work), here.tokens)
         except BaseException as error:
             if stop is None and isinstance(error, KeyboardInterrupt):
                 raise

@@ -93,6 +93,8 @@ class Done:
     seconds: Seconds = field(default_factory=dict)
     stream: tuple[int, Any] | None = None
     """A replica number and its stream's own state after this batch, if it has one."""
+    tokens: tuple[int, int] | None = None
+    """The number of tokens, and of positions of padding, where the batch has them."""
 
 
 @dataclass(frozen=True, slots=True)

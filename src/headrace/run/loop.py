@@ -192,7 +192,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         except Exception as error:
             error.add_note(f"headrace: epoch {self._meter.epoch}, batch {self._meter.batches}, refilled")
             raise
-        self._meter.made(seconds, (), skip=True)
+        self._meter.made(seconds, (), here.tokens, skip=True)
         return batch
 
     def _next_outcome(self) -> Done | Failed | None:

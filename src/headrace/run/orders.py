@@ -26,10 +26,12 @@ from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.dataset_copies import DatasetCopyPlan
 from headrace.plan.iterator_plan import IteratorPlan, after, cut
+from headrace.plan.mixture import MixtureSampler
 from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, apart, between, undisturbed
 from headrace.plan.replicas import ReplicatedStream
 from headrace.run.checkpoint import Cursor, Place
+from headrace.run.stats import SourceShare
 
 if TYPE_CHECKING:
     from headrace.plan.work import Work
@@ -77,6 +79,10 @@ class EpochOrder(ABC):
     @abstractmethod
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of any step for a replay, and move nothing; None where the epoch has fewer steps."""
+
+    def sources(self, key: seeds.Key, cursor: Cursor) -> tuple[SourceShare, ...]:  # noqa: ARG002
+        """Return what the run has read of each dataset of a mixture; nothing where there is none."""
+        return ()
 
     def copies(self, saved: dict[str, Any]) -> int:  # noqa: ARG002
         """Return how many copies of the dataset are read side by side: 1 where it has an index."""
@@ -128,6 +134,19 @@ class PlannedOrder(EpochOrder):
         place = entry.cursor.place
         plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, entry.saved.get("samples", 0))
         return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.most_samples()
+
+    def sources(self, key: seeds.Key, cursor: Cursor) -> tuple[SourceShare, ...]:
+        """Return what the run has read of each dataset of a `MixtureSampler`."""
+        mixture, place = self._planner, cursor.place
+        if not isinstance(mixture, MixtureSampler):
+            return ()
+        inside = 0 if cursor.plan is None else cursor.plan.position(place.step)
+        drawn = mixture.order(key).drawn(place.epoch * mixture.num_samples + inside)
+        whole = sum(drawn) or 1
+        return tuple(
+            SourceShare(count, count / whole, count / size if size else 0.0)
+            for count, size in zip(drawn, mixture.part_sizes, strict=True)
+        )
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of any step."""

@@ -128,7 +128,10 @@ class Session:
 
     def statistics(self) -> Statistics:
         """Return what the newest loop has done, and what would make it faster."""
-        return dataclasses.replace(self.meter.snapshot(), hint=self._hint)
+        cursor = self.progress.cursor
+        key, _ = self.progress.stream(cursor.seed or 0, cursor.place.epoch)
+        sources = self.order.sources(key, cursor)
+        return dataclasses.replace(self.meter.snapshot(), sources=sources, hint=self._hint)
 
     @cached_property
     def _hint(self) -> str:

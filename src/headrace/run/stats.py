@@ -18,6 +18,17 @@ MOST_BAD_SAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class SourceShare:
+    """What a run has read of one dataset of a mixture, counted from the start of the first epoch."""
+
+    samples: int
+    share: float
+    """Its part of all samples, from 0 to 1."""
+    passes: float
+    """How often the dataset was read: 1.0 is once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """A snapshot of one loop (the newest) over a loader.
 
@@ -48,12 +59,18 @@ class Statistics:
     """From ``iter`` to the first batch; None before it."""
     stage_seconds: Mapping[str, float]
     """Seconds that the workers spent, by stage, summed: read, decode, transform, collate, other."""
+    tokens: int
+    """Tokens delivered so far, where token data is read: `TokenDataset`, `PaddedCollate`, `PackedCollate`."""
+    padding: int
+    """Positions of padding delivered beside them."""
     skipped: int
     """Bad samples that were left out (``on_error="skip"``)."""
     replaced: int
     """Bad samples in whose place another one was put (``on_error="replace"``)."""
     bad: tuple[BadSample, ...] = ()
     """The bad samples by name, the first 1,000 of them."""
+    sources: tuple[SourceShare, ...] = ()
+    """With a `MixtureSampler`, what the run has read of each dataset."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
@@ -61,6 +78,16 @@ class Statistics:
     def samples_per_second(self) -> float:
         """Samples delivered a second of the loop; 0 before the first batch."""
         return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens delivered a second of the loop; 0 before the first batch."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def padding_share(self) -> float:
+        """The part of all positions that is padding, from 0 to 1."""
+        return self.padding / (self.tokens + self.padding) if self.padding else 0.0
 
 
 @dataclass(slots=True)
@@ -80,15 +107,27 @@ class Meter:
     """Whether batches are fetched ahead of the loop, by a thread whose waiting is not the loop's."""
     first: float | None = None
     stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tokens: int = 0
+    padding: int = 0
     skipped: int = 0
     replaced: int = 0
     bad: list[BadSample] = field(default_factory=list)
 
-    def made(self, seconds: Mapping[str, float], bad: Sequence[BadSample], *, skip: bool) -> None:
+    def made(
+        self,
+        seconds: Mapping[str, float],
+        bad: Sequence[BadSample],
+        tokens: tuple[int, int] | None = None,
+        *,
+        skip: bool,
+    ) -> None:
         """Count what a worker reports with its batch."""
         stages = self.stages
         for stage, spent in seconds.items():
             stages[stage] += spent
+        if tokens is not None:
+            self.tokens += tokens[0]
+            self.padding += tokens[1]
         if bad:
             if skip:
                 self.skipped += len(bad)
@@ -124,6 +163,8 @@ class Meter:
             wait_seconds=self.waited,
             first_batch_seconds=self.first,
             stage_seconds=dict(self.stages),
+            tokens=self.tokens,
+            padding=self.padding,
             skipped=self.skipped,
             replaced=self.replaced,
             bad=tuple(self.bad),

@@ -83,6 +83,7 @@ class Made(NamedTuple):
     bad: tuple[BadSample, ...]
     seconds: dict[str, float]
     stream: tuple[int, Any] | None
+    tokens: tuple[int, int] | None
 
 
 class Exhausted(NamedTuple):

@@ -275,7 +275,7 @@ def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | N
         batch = sender.slots.open(answer.message, descriptor)
     except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
         return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
-    return Done(work.step, batch, answer.bad, answer.seconds, answer.stream)
+    return Done(work.step, batch, answer.bad, answer.seconds, answer.stream, answer.tokens)
 
 
 def _not_sent(error: Exception) -> CollateTypeError:

@@ -198,7 +198,8 @@ def _answered(ticket: int, outcome: Outcome, writer: SlotWriter) -> tuple[bytes,
         try:
             message, descriptor = writer.pack(outcome.batch)
             # With a descriptor it is short; without memory for the batch it may have no descriptor, however long.
-            return packed(Made(ticket, message, outcome.bad, outcome.seconds, outcome.stream)), descriptor
+            made = Made(ticket, message, outcome.bad, outcome.seconds, outcome.stream, outcome.tokens)
+            return packed(made), descriptor
         except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
             answer = NotMade(ticket, "the finished batch", RemoteError.of(_not_sent(error)))
     return packed(answer), None
