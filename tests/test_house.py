@@ -97,6 +97,7 @@ EXACT_TYPES = {
     "datasets/pickled_data.py": "an unpickler for hostile files accepts exact types only",
     "datasets/torchvision_datasets.py": "a subclass of torchvision's may change what a sample is",
     "executors/processes/messages.py": "an error that pickles into another class is sent as text instead",
+    "image/sample_fields.py": "as image/targets.py",
     "image/targets.py": "looks at every sample: exact types of plain values are skipped first, for speed",
     "interop/keys.py": "looks at every index: exact types are the fast path",
     "interop/torch_rows.py": "a subclass may change what a sample, or a row of a tensor, is",

@@ -1,4 +1,4 @@
-"""Geometry on an image whose masks or boxes would stay behind is refused; labels pass."""
+"""Geometry is refused beside parts of unknown kind that have places in the image; known kinds move, labels pass."""
 
 from __future__ import annotations
 
@@ -51,13 +51,10 @@ SPATIAL: list[Any] = [
     (IMAGE, np.zeros((2, 5)), np.zeros((2, 4))),
     (IMAGE, np.zeros((0, 4))),
     (IMAGE, [[1, 2, 3, 4]]),
-    (IMAGE, {"boxes": np.zeros((1, 4)), "labels": np.zeros(1)}),
     (IMAGE, [{"bbox": [1, 2, 3, 4], "category_id": 3}]),
     Detection(IMAGE, [1, 2, 3, 4]),
-    {"image": IMAGE, "boxes": np.zeros((0, 4))},
     {"image": IMAGE, "gt_bboxes": [[1, 2, 3, 4]]},
     {"image": IMAGE, "keyPoints": np.zeros(34)},
-    {"image": IMAGE, "masks": np.zeros((2, 6, 8))},
     {"image": IMAGE, "label": np.zeros((12, 16))},
     {"image": IMAGE, "target": {"segmentation": {"counts": b"", "size": [12, 16]}}},
     {"image": IMAGE, "depth": np.zeros((6, 8), np.float32)},
@@ -84,6 +81,14 @@ SPATIAL: list[Any] = [
     {"image": IMAGE, "second": np.zeros((5, 5, 3))},
     {"image": IMAGE, "label": {"boxes": [[1, 2, 3, 4]]}},
     {"image": IMAGE, "label": {"map": np.zeros((12, 16))}},
+]
+KNOWN: list[Any] = [
+    (IMAGE, {"boxes": np.ones((1, 4)), "labels": np.zeros(1)}),
+    Detection(IMAGE, [[1, 2, 3, 4]]),
+    {"image": IMAGE, "boxes": np.zeros((0, 4))},
+    {"image": IMAGE, "target": {"boxes": [], "masks": np.zeros((0, 12, 16), bool)}},
+    {"image": IMAGE, "mask": np.zeros((12, 16), np.int64), "keypoints": np.zeros((17, 3))},
+    {"image": IMAGE, "masks": np.zeros((2, 12, 16)), "label": 3},
 ]
 PLAIN: list[Any] = [
     (IMAGE, 7),
@@ -120,8 +125,22 @@ PLAIN: list[Any] = [
 @pytest.mark.parametrize("sample", SPATIAL)
 def test_geometry_refuses_a_sample_with_a_target_that_has_places(transform: Any, sample: Any) -> None:
     """Name the transform, the part and the cure, whatever the numbers drawn."""
-    with pytest.raises(ArgumentError, match=rf"{type(transform).__name__} would .*behind: .*function of your own"):
+    with pytest.raises(ArgumentError, match=rf"{type(transform).__name__} would .*behind: .*Compose\("):
         transform(sample, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("transform", GEOMETRY, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("sample", KNOWN)
+def test_geometry_takes_fields_whose_names_are_known(transform: Any, sample: Any) -> None:
+    """Move masks, boxes and keypoints under these names, in a sample of the same form."""
+    assert type(transform(sample, np.random.default_rng(0))) is type(sample)
+
+
+@pytest.mark.parametrize("transform", GEOMETRY, ids=lambda one: type(one).__name__)
+def test_a_mask_of_another_size_is_refused(transform: Any) -> None:
+    """Name the field, its shape and the size of the image."""
+    with pytest.raises(ArgumentError, match=r"'masks' an array of shape \(2, 6, 8\) .*12 x 16 pixels"):
+        transform({"image": IMAGE, "masks": np.zeros((2, 6, 8))}, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("transform", GEOMETRY, ids=lambda one: type(one).__name__)

@@ -17,7 +17,7 @@ from headrace.image import fused
 from headrace.image.targets import spatial_part
 from headrace.interop import floats
 from headrace.storage.spans import span_error
-from headrace.transforms.image_transform import ImageTransform
+from headrace.transforms.image_transform import ImageTransform, WithKinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
         return f"{name}: sample by sample: {unfit(base)}"
     rows = [
         (
-            getattr(step, "__qualname__", type(step).__qualname__).rpartition(".")[2],
+            _called(step),
             f"step by step: {why}" if why else "fused",
         )
         for step, why in zip(plan.transforms, plan.why, strict=True)
@@ -124,6 +124,11 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
         head = f"{name}: sample by sample: the native extension was not built (headrace doctor); with it:"
     width = max((len(step) for step, _ in rows), default=0)
     return "\n".join([head, *(f"  {step:{width}}  {how}" for step, how in rows)])
+
+
+def _called(step: Any) -> str:
+    step = step.transform if isinstance(step, WithKinds) else step
+    return str(getattr(step, "__qualname__", type(step).__qualname__)).rpartition(".")[2]
 
 
 class NativeBatch:

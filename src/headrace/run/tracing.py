@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.context import seeds
 from headrace.transforms.base import Transform, bind
+from headrace.transforms.image_transform import WithKinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,6 +203,8 @@ def name_of(transform: Any) -> str:
     """
     if isinstance(transform, partial):
         return name_of(transform.func)
+    if isinstance(transform, WithKinds):
+        return name_of(transform.transform)
     if is_dataclass(transform) and not isinstance(transform, type):
         settings = []
         for one in fields(transform):

@@ -9,6 +9,7 @@
 and functions together, as ``dataset.map(...)`` does.
 """
 
+from headrace.image.kinds import Boxes, Keypoints, Mask
 from headrace.image.native_steps import ChangeValues, NativeStep
 from headrace.transforms.base import Compose, Transform
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
@@ -23,11 +24,14 @@ from headrace.transforms.spatial import (
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
 
 __all__ = [
+    "Boxes",
     "CenterCrop",
     "ChangeValues",
     "Compose",
     "DeviceStep",
     "ImageTransform",
+    "Keypoints",
+    "Mask",
     "NativeStep",
     "Normalize",
     "Pad",

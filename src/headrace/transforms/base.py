@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from headrace.checks import kind_of, shown
 from headrace.context import seeds
 from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.image.kinds import NONE_DECLARED, declared
 from headrace.interop.calls import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
+
+    from headrace.image.kinds import Declaration, Kinds
 
 
 class Step(Protocol):
@@ -107,6 +110,14 @@ class Transform:
         """Return the functions that a `Compose` takes in its place, in order."""
         return (self,)
 
+    def with_kinds(self, kinds: Kinds) -> Transform:  # noqa: ARG002
+        """Return what a `Compose` takes in its place, whose samples have fields of declared kinds."""
+        return self
+
+    def kinds_after(self, kinds: Kinds) -> Kinds:
+        """Return the kinds of the fields of what comes out, for those that go in."""
+        return kinds
+
     def check_order(self, before: Sequence[Callable[..., Any]]) -> None:
         """Raise ArgumentError where it cannot follow these functions in a `Compose`."""
 
@@ -138,6 +149,18 @@ class Compose(Transform):
     Takes them one by one or as one list. A Compose among them is replaced by its own ``transforms``. All draw from
     the same generator, in order.
 
+    ``kinds`` declares the fields of a sample: masks, boxes and keypoints are then moved with the image. It has the
+    form of the sample: a dict for a dict or a dataclass, a tuple for a tuple. A kind is "image", "mask", "masks",
+    "boxes", "keypoints", "labels" (one for each box), "other" (no places in the image), or an object with settings:
+    `Mask`, `Boxes` and `Keypoints` of `headrace.transforms`. Fields with one of the first six as their name need no
+    declaration.
+
+    >>> from headrace.transforms import Boxes, Mask
+    >>> kinds = {"photo": "image", "seg": Mask(fill=255), "bbox": Boxes("xywh"), "labels": "labels"}
+    >>> sample = {"photo": np.zeros((4, 6, 3)), "seg": np.eye(4, 6), "bbox": [[0, 0, 2, 1]], "labels": [7]}
+    >>> Compose(RandomHorizontalFlip(p=1), kinds=kinds)(sample)["bbox"]
+    array([[4., 0., 2., 1.]], dtype=float32)
+
     Raises ArgumentError for what cannot be called so, and for an image transform in a place where it would mistake
     the order of the channels.
     """
@@ -145,11 +168,14 @@ class Compose(Transform):
     transforms: tuple[Callable[..., Any], ...]
     _steps: tuple[Step, ...] = field(compare=False)
 
-    def __init__(self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]]) -> None:
+    def __init__(
+        self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]], kinds: Declaration | None = None
+    ) -> None:
         given: Any = transforms
         if len(given) == 1 and isinstance(given[0], (list, tuple)):
             given = given[0]
         flat = tuple(one for t in given for one in (t.unpacked() if isinstance(t, Transform) else (t,)))
+        flat = _with_kinds(flat, NONE_DECLARED if kinds is None else declared(kinds))
         object.__setattr__(self, "transforms", flat)
         object.__setattr__(self, "_steps", _steps_of(flat))
 
@@ -168,6 +194,18 @@ class Compose(Transform):
 
     def __repr__(self) -> str:
         return f"Compose({', '.join(map(repr, self.transforms))})"
+
+
+def _with_kinds(transforms: tuple[Callable[..., Any], ...], kinds: Kinds) -> tuple[Callable[..., Any], ...]:
+    """Return what applies the transforms to samples whose fields have these kinds."""
+    bound: list[Callable[..., Any]] = []
+    for transform in transforms:
+        if isinstance(transform, Transform):
+            bound.append(transform if kinds == NONE_DECLARED else transform.with_kinds(kinds))
+            kinds = transform.kinds_after(kinds)
+        else:
+            bound.append(transform)
+    return tuple(bound)
 
 
 def may_draw(function: Callable[..., Any]) -> bool:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
 from headrace.checks import article, shown
 from headrace.errors import ArgumentError
-from headrace.image.targets import spatial_part
+from headrace.image import sample_fields
+from headrace.image.carrying import carried
+from headrace.image.kinds import IMAGE, NONE_DECLARED
 from headrace.storage.mapped_samples import in_memory
 from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Box, Image, Interpolation
+    from headrace.image.kinds import Kinds
+    from headrace.image.moves import Move
     from headrace.image.native_steps import NativeStep
+    from headrace.image.sample_fields import Field
 
 Sample = TypeVar("Sample")
 
@@ -76,11 +82,15 @@ class ImageTransform(Transform):
 
     A subclass defines ``transform_image(image, rng)``. The image is a NumPy array ``(H, W)`` or ``(H, W, C)``, no side
     of length 0, and not to be changed in place. A sample is an image; or a tuple or list whose first item is one; or
-    a mapping with one under "image". The rest of the sample passes through.
+    a mapping with one under "image", or a dataclass with that field. Further images that are declared
+    (``Compose(..., kinds=...)``) get the same numbers from ``rng``. The rest of the sample passes through.
+
+    A transform that moves pixels says ``geometric = True``. Masks, boxes and keypoints are moved with the image where
+    it also defines ``move``.
 
     Raises ArgumentError for a sample without an image; and, where ``geometric``, for one with parts that may have
-    places in the image, which would no longer fit it: all but numbers, text, vectors of numbers and containers of
-    these, and what has a name like "boxes". What is under the key "label" is declared to have no such places.
+    places in the image and no known kind: all but numbers, text, vectors of numbers and containers of these, and what
+    has a name like "corners". What is under the key "label" is declared to have no such places.
     """
 
     __slots__ = ()
@@ -99,28 +109,45 @@ class ImageTransform(Transform):
 
     def apply(self, sample: Any, rng: Any) -> Any:
         """Return the sample with its image transformed."""
+        return self.apply_to(sample, rng, NONE_DECLARED)
+
+    def apply_to(self, sample: Any, rng: Any, kinds: Kinds) -> Any:
+        """Return the sample with its image transformed, and with it all fields of a known or declared kind."""
         if isinstance(sample, np.ndarray):
             return self.transform_image(self._checked(sample), rng)
+        fields = sample_fields.found(sample, kinds)
+        if not fields:
+            raise self._refusal(sample)
+        image, *others = fields
         if self.geometric:
-            self._check_targets(sample)
-        if isinstance(sample, tuple) and sample:
-            items = (self.transform_image(self._checked(sample[0]), rng), *sample[1:])
-            kind: Any = type(sample)
-            return items if kind is tuple else getattr(kind, "_make", kind)(items)
-        if isinstance(sample, list) and sample:
-            return type(sample)([self.transform_image(self._checked(sample[0]), rng), *sample[1:]])
-        if isinstance(sample, Mapping) and "image" in sample:
-            image = self.transform_image(self._checked(sample["image"]), rng)
-            if not isinstance(sample, MutableMapping):
-                return {**sample, "image": image}
-            changed = copy.copy(sample)
-            changed["image"] = image
-            return changed
-        raise self._refusal(sample)
+            self._check_targets(sample, fields)
+        pixels = self._checked(image.value)
+        images = [field for field in others if field.kind is IMAGE]
+        values: dict[Any, Any]
+        if self.geometric and others:
+            size: tuple[int, int] = pixels.shape[:2]
+            values = carried(self._name, cast("Move", self.move(*size, rng)), fields, size)
+        elif images:
+            # The same numbers for each image: they are parts of one sample.
+            generators = [copy.deepcopy(rng) for _ in images]
+            values = {image.path: self.transform_image(pixels, rng)}
+            for field, generator in zip(images, generators, strict=True):
+                values[field.path] = self.transform_image(self._checked(field.value), generator)
+        else:
+            values = {image.path: self.transform_image(pixels, rng)}
+        return sample_fields.replaced(sample, values)
 
     def transform_image(self, image: Image, rng: Any) -> Image:
         """Return the image transformed. ``rng`` is as for `Transform.apply`."""
         raise NotImplementedError(f"{type(self).__qualname__} must define transform_image(self, image, rng)")
+
+    def move(self, height: int, width: int, rng: Any) -> Move | None:  # noqa: ARG002
+        """Draw what happens to the pixels of a sample whose image has this size; None where it moves only the image."""
+        return None
+
+    def with_kinds(self, kinds: Kinds) -> Transform:
+        """Return this transform for samples whose fields have declared kinds."""
+        return WithKinds(self, kinds) if type(self).apply is ImageTransform.apply else self
 
     def native_step(self) -> NativeStep | None:
         """Describe what the native extension does in place of ``apply``; None where it cannot.
@@ -174,22 +201,22 @@ class ImageTransform(Transform):
             )
         return in_memory(image)
 
-    def _check_targets(self, sample: Any) -> None:
-        """Refuse a sample whose other parts have places in its image, which would stay where they are."""
-        mapped = isinstance(sample, Mapping)
-        image = sample.get("image") if mapped else sample[0] if isinstance(sample, (tuple, list)) and sample else None
-        if not isinstance(image, np.ndarray) or (not mapped and len(sample) == 1):
+    def _check_targets(self, sample: Any, fields: list[Field]) -> None:
+        """Refuse a sample with other parts that have places in its image, and would stay where they are."""
+        image = fields[0].value
+        if not isinstance(image, np.ndarray) or (isinstance(sample, tuple | list) and len(sample) == 1):
             return
-        part = spatial_part(sample, image.shape[:2])
+        carries = type(self).move is not ImageTransform.move
+        part = sample_fields.unknown_part(sample, fields if carries else fields[:1], image.shape[:2])
         if part:
             raise ArgumentError(
                 f"{self._name} would move the image's pixels and leave the rest of the sample behind: {part}",
                 found=part,
-                expected="parts without places in the image, such as labels",
+                expected="parts without places in the image, such as labels, or with a known or declared kind",
                 cure=(
-                    f"Map a function of your own that applies the geometry to the whole sample, or leave {self._name} "
-                    'out. If the part has no places in the image, give samples as {"image": image, "label": part}, or '
-                    "add it after the geometry."
+                    'Name it "mask", "masks", "boxes" or "keypoints" in a dict, or declare it: '
+                    'Compose(..., kinds={"image": "image", "part": "mask"}). If the part has no places in the image, '
+                    'declare it as "other", or add it after the geometry.'
                 ),
             )
 
@@ -210,15 +237,57 @@ class ImageTransform(Transform):
         )
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class WithKinds(Transform):
+    """A transform, for samples whose fields have declared kinds: what a `Compose` with kinds makes of it."""
+
+    transform: Any
+    kinds: Kinds
+
+    @property
+    def draws(self) -> bool:  # type: ignore[override]  # the transform decides
+        """Whether the transform may draw."""
+        return bool(self.transform.draws)
+
+    @property
+    def takes(self) -> Layout:
+        """The order of axes that the transform needs."""
+        return cast("Layout", getattr(self.transform, "takes", "any"))
+
+    @property
+    def gives(self) -> Layout:
+        """The order of axes that comes out of it."""
+        return cast("Layout", getattr(self.transform, "gives", "any"))
+
+    def apply(self, sample: Any, rng: Any) -> Any:
+        """Return the sample transformed."""
+        return self.transform.apply_to(sample, rng, self.kinds)
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Return what the transform draws."""
+        if isinstance(self.transform, ImageTransform):
+            sample = sample_fields.found(sample, self.kinds)[0].value
+        return cast("dict[str, Any]", self.transform.drawn(sample, rng))
+
+    def check_order(self, before: Sequence[Callable[..., Any]]) -> None:
+        """Raise ArgumentError where the transform does."""
+        self.transform.check_order([getattr(one, "transform", one) for one in before])
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the transform."""
+        return cast("dict[str, Any]", self.transform.settings())
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
+
+
 def image_of(sample: Any) -> Image:
     """Return the array that an `ImageTransform` changes in a sample that it accepts.
 
     >>> image_of((np.zeros((4, 6)), 7)).shape
     (4, 6)
     """
-    if isinstance(sample, np.ndarray):
-        return sample
-    return cast("Image", sample["image"] if isinstance(sample, Mapping) else sample[0])
+    return cast("Image", sample_fields.found(sample)[0].value)
 
 
 def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[DeviceStep, ...]:

@@ -1,4 +1,4 @@
-"""Transforms that move the pixels of images: sizes, crops, margins and mirrors.
+"""Transforms that move pixels: sizes, crops, margins and mirrors, of the image and of masks, boxes and keypoints.
 
 They are small immutable objects, called with one sample. What comes out may share memory with what went in (a crop is
 a view), so copy an image before you change it in place.
@@ -16,19 +16,20 @@ from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.image import geometry, native_steps
 from headrace.image.geometry import PAD_MODES, Box, Fill, Interpolation, PadMode
+from headrace.image.moves import Cut, Mirror, ScalePart, Stay
 from headrace.transforms import parameters
-from headrace.transforms.image_transform import ImageTransform, image_of
+from headrace.transforms.geometric_transform import GeometricTransform
+from headrace.transforms.image_transform import image_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from headrace.image.geometry import Image
     from headrace.transforms.image_transform import Scaling
     from headrace.transforms.parameters import Padding, Size
 
 
 @dataclass(frozen=True, slots=True)
-class Resize(ImageTransform):
+class Resize(GeometricTransform):
     """Scale images to a size: the shorter side to ``size``, or to exactly ``(height, width)``.
 
     >>> import numpy as np
@@ -50,7 +51,6 @@ class Resize(ImageTransform):
     """
 
     draws = False
-    geometric = True
     size: Size
     _: KW_ONLY
     interpolation: Interpolation = "bilinear"
@@ -72,10 +72,10 @@ class Resize(ImageTransform):
             height, width = self.size
         return (0, 0, rows, columns), height, width
 
-    def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
-        """Return the image scaled."""
-        _, height, width = self.scaling(*image.shape[:2])
-        return geometry.resize(image, height, width, interpolation=self.interpolation, antialias=self.antialias)
+    def move(self, height: int, width: int, rng: Any) -> ScalePart:  # noqa: ARG002
+        """Scale all of the image."""
+        box, *size = self.scaling(height, width)
+        return ScalePart(box, (size[0], size[1]), self.interpolation, self.antialias)
 
     def native_step(self) -> native_steps.Scale:
         """Scale the image."""
@@ -87,7 +87,7 @@ class Resize(ImageTransform):
 
 
 @dataclass(frozen=True, slots=True)
-class CenterCrop(ImageTransform):
+class CenterCrop(GeometricTransform):
     """Cut out the middle of images; a smaller image gets a black margin.
 
     >>> import numpy as np
@@ -101,7 +101,6 @@ class CenterCrop(ImageTransform):
     """
 
     draws = False
-    geometric = True
     size: Size
 
     def __post_init__(self) -> None:
@@ -112,9 +111,9 @@ class CenterCrop(ImageTransform):
         rows, columns = cast("tuple[int, int]", self.size)
         return _middle(height, rows), _middle(width, columns), rows, columns
 
-    def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
-        """Return the middle of the image."""
-        return geometry.crop(image, *self.box(*image.shape[:2]))
+    def move(self, height: int, width: int, rng: Any) -> Cut:  # noqa: ARG002
+        """Keep the middle."""
+        return Cut(self.box(height, width))
 
     def native_step(self) -> native_steps.CropCenter:
         """Cut the middle out."""
@@ -122,7 +121,7 @@ class CenterCrop(ImageTransform):
 
 
 @dataclass(frozen=True, slots=True)
-class RandomCrop(ImageTransform):
+class RandomCrop(GeometricTransform):
     """Cut out a part of a given size, anywhere in the image with equal chance.
 
     >>> import numpy as np
@@ -138,7 +137,6 @@ class RandomCrop(ImageTransform):
     Raises ArgumentError for arguments that cannot be used, and for an image that is too small.
     """
 
-    geometric = True
     size: Size
     _: KW_ONLY
     padding: Padding | None = None
@@ -177,10 +175,9 @@ class RandomCrop(ImageTransform):
         down, across = (seeds.rng() if rng is None else rng).random(2).tolist()
         return int(down * (free_rows + 1)) - top, int(across * (free_columns + 1)) - left, rows, columns
 
-    def transform_image(self, image: Image, rng: Any) -> Image:
-        """Return a part of the image."""
-        box = self.box(image.shape[0], image.shape[1], rng)
-        return geometry.crop(image, *box, mode=self.mode, fill=self.fill)
+    def move(self, height: int, width: int, rng: Any) -> Cut:
+        """Draw the part that is kept."""
+        return Cut(self.box(height, width, rng), self.mode, self.fill)
 
     def native_step(self) -> native_steps.CropRandomPart:
         """Cut a part of a size out."""
@@ -194,7 +191,7 @@ class RandomCrop(ImageTransform):
 
 
 @dataclass(frozen=True, slots=True)
-class RandomResizedCrop(ImageTransform):
+class RandomResizedCrop(GeometricTransform):
     """Cut out a part of random area and shape, and scale it to a size.
 
     >>> import numpy as np
@@ -210,7 +207,6 @@ class RandomResizedCrop(ImageTransform):
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
     """
 
-    geometric = True
     size: Size
     _: KW_ONLY
     scale: tuple[float, float] = (0.08, 1.0)
@@ -249,12 +245,10 @@ class RandomResizedCrop(ImageTransform):
         """Draw which part of an image is scaled; and to which height and width."""
         return self.box(rows, columns, rng), *cast("tuple[int, int]", self.size)
 
-    def transform_image(self, image: Image, rng: Any) -> Image:
-        """Return a part of the image, scaled."""
-        box, height, width = self.scaling(image.shape[0], image.shape[1], rng)
-        return geometry.resize(
-            image, height, width, interpolation=self.interpolation, antialias=self.antialias, box=box
-        )
+    def move(self, height: int, width: int, rng: Any) -> ScalePart:
+        """Draw the part that is scaled."""
+        box, *size = self.scaling(height, width, rng)
+        return ScalePart(box, (size[0], size[1]), self.interpolation, self.antialias)
 
     def native_step(self) -> native_steps.ScaleRandomPart:
         """Scale a random part."""
@@ -274,7 +268,7 @@ class RandomResizedCrop(ImageTransform):
 
 
 @dataclass(frozen=True, slots=True)
-class RandomHorizontalFlip(ImageTransform):
+class RandomHorizontalFlip(GeometricTransform):
     """Mirror images left to right with probability ``p``.
 
     >>> import numpy as np
@@ -285,7 +279,6 @@ class RandomHorizontalFlip(ImageTransform):
     Any dtype. A mirrored image is a new contiguous array.
     """
 
-    geometric = True
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -295,9 +288,9 @@ class RandomHorizontalFlip(ImageTransform):
         """Draw whether an image is mirrored."""
         return (seeds.rng() if rng is None else rng).random() < self.p
 
-    def transform_image(self, image: Image, rng: Any) -> Image:
-        """Return the image, or its mirror image."""
-        return geometry.flip(image) if self.flips(rng) else image
+    def move(self, height: int, width: int, rng: Any) -> Mirror | Stay:
+        """Draw whether the image is mirrored."""
+        return Mirror((height, width)) if self.flips(rng) else Stay((height, width))
 
     def native_step(self) -> native_steps.Flip:
         """Mirror with a probability."""
@@ -309,7 +302,7 @@ class RandomHorizontalFlip(ImageTransform):
 
 
 @dataclass(frozen=True, slots=True)
-class Pad(ImageTransform):
+class Pad(GeometricTransform):
     """Widen images on all four sides.
 
     >>> import numpy as np
@@ -327,7 +320,6 @@ class Pad(ImageTransform):
     """
 
     draws = False
-    geometric = True
     padding: Padding
     _: KW_ONLY
     mode: PadMode = "constant"
@@ -338,10 +330,10 @@ class Pad(ImageTransform):
         object.__setattr__(self, "fill", parameters.fill_value("Pad", self.fill))
         object.__setattr__(self, "mode", one_of("Pad: mode", self.mode, PAD_MODES))
 
-    def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
-        """Return the image widened."""
+    def move(self, height: int, width: int, rng: Any) -> Cut:  # noqa: ARG002
+        """Keep the image and its margin."""
         left, top, right, bottom = cast("tuple[int, int, int, int]", self.padding)
-        return geometry.pad(image, left, top, right, bottom, mode=self.mode, fill=self.fill)
+        return Cut((-top, -left, height + top + bottom, width + left + right), self.mode, self.fill)
 
     def native_step(self) -> native_steps.Widen:
         """Widen the image."""
