@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.datasets.shard_kinds import open_shards
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.tfrecord_dataset import TFRecordDataset
+    from headrace.datasets.token_dataset import TokenDataset
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
     from headrace.datasets.zip_dataset import ZipDataset
 
@@ -61,6 +62,7 @@ LAZY = {
     "RandomWalkDataset": "walks",
     "SpanDataset": "shards",
     "TFRecordDataset": "tfrecord_dataset",
+    "TokenDataset": "token_dataset",
     "WebDataset": "shards",
     "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
@@ -108,6 +110,7 @@ __all__ = [
     "Subset",
     "TFRecordDataset",
     "TensorDataset",
+    "TokenDataset",
     "WebDataset",
     "ZipDataset",
     "ellipse_boxes",

@@ -131,18 +131,72 @@ class MappedRows:
         return int(rows[0])
 
     def _error(self, row: int, now: Facts) -> BadFile:
+        return lost(self._path, f"row {row}", self._reason(now), row)
+
+    def _reason(self, now: Facts) -> str:
+        """Say what became of the file."""
         before = self.facts
         if not now:
-            what = "the file was removed, or cannot be reached any longer"
-        elif now[0] < before[0]:
-            what = f"the file was cut short from {before[0]} to {now[0]} bytes"
-        elif now[1:3] != before[1:3]:
-            what = "another file was put in its place"
-        elif now != before:
-            what = f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
-        else:
-            what = "the operating system cannot read that part of it"
-        return lost(self._path, f"row {row}", what, row)
+            return "the file was removed, or cannot be reached any longer"
+        if now[0] < before[0]:
+            return f"the file was cut short from {before[0]} to {now[0]} bytes"
+        if now[1:3] != before[1:3]:
+            return "another file was put in its place"
+        if now != before:
+            return f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
+        return "the operating system cannot read that part of it"
+
+
+class MappedBytes(MappedRows):
+    """Reads ranges of a file in a memory map, by their addresses.
+
+    ``facts`` are the size of the file and its time of modification (ns) when it was indexed: reading a file that is no
+    longer so is an error.
+    """
+
+    __slots__ = ("_file", "_links", "address", "path")
+
+    def __init__(self, path: str, facts: tuple[int, int]) -> None:
+        self._file = -1
+        raw = np.memmap(path, np.uint8, "r", 0, (facts[0],))
+        super().__init__(raw, cast("Any", raw)._mmap, path)
+        self.path, self.address = path, _address(raw)
+        device, inode = self.facts[1:3] or (0, 0)
+        self.facts = facts[0], device, inode, facts[1]
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._links = os.fstat(self._file).st_nlink
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def look(self) -> str | None:
+        """Return what became of the file since it was indexed; None if nothing did."""
+        found, known = os.fstat(self._file), self.facts
+        # A file that is removed or replaced loses a link. To look its path up would take twice as long.
+        same = found.st_size == known[0] and found.st_mtime_ns == known[3] and found.st_nlink == self._links
+        if same and found.st_ino == known[2]:
+            return None
+        now = self._look()
+        return None if now == self.facts else self._reason(now)
+
+    def reason(self) -> str:
+        """Say why a part of it could not be read."""
+        return self._reason(self._look())
+
+    def read(self, offset: int, out: NDArray[np.uint8]) -> bool:
+        """Copy a range of the file, without the native extension; say whether it is all there."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            data = os.pread(file, len(out), offset)
+        finally:
+            os.close(file)
+        if len(data) == len(out):
+            out[:] = np.frombuffer(data, np.uint8)
+        return len(data) == len(out)
 
 
 class Sent:

@@ -1,0 +1,276 @@
+"""Tokens of many files and arrays as one long row, whose ranges are read under a guard and cast to int64."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from headrace._native import extension
+from headrace.datasets.memory_maps import MappedBytes
+from headrace.errors import BadFile
+from headrace.formats.token_file import TokenFile
+from headrace.storage.files import unopened
+from headrace.storage.mapped_samples import lost, mapped_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MOST_SPAN = 2**62
+"""Bytes of an array: NumPy refuses larger ones."""
+LEAST_OPEN, MOST_OPEN = 64, 2**14
+EXPECTED, FIX = "a file of tokens", "Fix the path, or construct the dataset again."
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTokens:
+    """Tokens of an array of the user's, which may lie in a memory map."""
+
+    array: NDArray[Any]
+    path: None = None
+
+    @property
+    def address(self) -> int:
+        """Where they begin in memory."""
+        return int(self.array.__array_interface__["data"][0])
+
+    def look(self) -> str | None:
+        """Return what became of the file that the array is mapped from; None if nothing did."""
+        file = mapped_file(self.array) if self.array.base is not None else None
+        return f"the file was cut short to {file.size} bytes" if file is not None and file.is_cut else None
+
+    def reason(self) -> str:
+        """Say why a part of it could not be read."""
+        return self.look() or "the operating system cannot read that part of it"
+
+    def read(self, offset: int, out: NDArray[np.uint8]) -> bool:
+        """Copy a range of its bytes."""
+        out[:] = self.array.view(np.uint8)[offset : offset + len(out)]
+        return True
+
+
+Held = MappedBytes | MemoryTokens
+
+
+class TokenTable:
+    """The tokens of files and arrays, one after the other, counted from 0.
+
+    >>> table = TokenTable([np.arange(5, dtype=np.uint16), np.arange(10, 14, dtype=np.int32)])
+    >>> table.span(3, 4, sample=0)
+    array([ 3,  4, 10, 11])
+    >>> table.ends
+    array([0, 5, 9])
+
+    Files are mapped when they are first read, and at most as many at a time as the process may open.
+    """
+
+    def __init__(self, sources: Sequence[TokenFile | NDArray[Any]]) -> None:
+        self.sources = list(sources)
+        dtypes = [source.dtype for source in self.sources]
+        self._dtypes = list(dict.fromkeys(dtypes))
+        kinds = {dtype: number for number, dtype in enumerate(self._dtypes)}
+        self._kind = np.array([kinds[dtype] for dtype in dtypes], np.int64)
+        self._width = np.array([dtype.itemsize for dtype in dtypes], np.int64)
+        pieces = [
+            source.pieces if isinstance(source, TokenFile) else np.array([[0, len(source)]], np.int64)
+            for source in self.sources
+        ]
+        where = np.concatenate([np.empty((0, 2), np.int64), *pieces])
+        each = [len(piece) for piece in pieces]
+        self._maps = dict[int, Held]()
+        self._lay_out(np.repeat(np.arange(len(each)), each), where[:, 0].copy(), where[:, 1].copy())
+        self.ends: NDArray[np.int64] = self._first[np.concatenate([[0], np.cumsum(each)])]
+        """How many tokens come before each stretch that windows may not leave, and at the end all of them."""
+        self._token = self._first[:-1] - self.ends[self._source]
+
+    def _lay_out(self, source: NDArray[np.int64], offset: NDArray[np.int64], count: NDArray[np.int64]) -> None:
+        self._source, self._offset, self._count = source, offset, count
+        self._first: NDArray[np.int64] = np.concatenate([[0], np.cumsum(count)])
+
+    def reordered(self, begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> TokenTable:
+        """Return the table of these ranges, one after the other; each must lie in one piece.
+
+        >>> TokenTable([np.arange(9)]).reordered(np.array([6, 0]), np.array([3, 2])).span(1, 3, sample=0)
+        array([7, 8, 0])
+        """
+        table, piece = TokenTable(self.sources), self._piece(begins)
+        inside, source = begins - self._first[piece], self._source[piece]
+        table._lay_out(source, self._offset[piece] + inside * self._width[source], lengths)
+        table.ends, table._token = table._first[[0, -1]], self._token[piece] + inside
+        return table
+
+    def windows(
+        self, begins: NDArray[np.int64], inputs: NDArray[np.int64], targets: NDArray[np.int64], samples: Any
+    ) -> None:
+        """Write the tokens from each of these places on, and those one place further, into the rows of two arrays.
+
+        ``samples`` are the indices that errors name. Raises `BadFile`.
+        """
+        width = inputs.shape[1] + 1
+        piece = self._piece(begins)
+        fits = begins + width <= self._first[piece + 1]
+        if extension is None or not fits.all():
+            fits &= extension is not None
+            for row in np.flatnonzero(~fits).tolist():
+                tokens = self.span(int(begins[row]), width, int(samples[row]))
+                inputs[row], targets[row] = tokens[:-1], tokens[1:]
+        if len(self._dtypes) == 1 and fits.all():
+            tokens = self._gathered(begins, piece, width, self._dtypes[0], samples)
+            np.copyto(inputs, tokens[:, :-1])
+            np.copyto(targets, tokens[:, 1:])
+            return
+        for number, dtype in enumerate(self._dtypes):
+            rows = np.flatnonzero(fits & (self._kind[self._source[piece]] == number))
+            if len(rows):
+                tokens = self._gathered(begins[rows], piece[rows], width, dtype, samples[rows])
+                inputs[rows], targets[rows] = tokens[:, :-1], tokens[:, 1:]
+
+    def span(self, begin: int, count: int, sample: int) -> NDArray[np.int64]:
+        """Return a range of tokens; ``sample`` is the index that errors name."""
+        found = np.empty(count, np.int64)
+        piece, at = int(self._piece(np.array([begin]))[0]), 0
+        while at < count:
+            inside = begin + at - int(self._first[piece])
+            here = min(count - at, int(self._count[piece]) - inside)
+            if here > 0:
+                found[at : at + here] = self._part(piece, inside, here, sample)
+                at += here
+            piece += 1
+        return found
+
+    def place(self, token: int) -> tuple[int, int]:
+        """Return the source in which a token is, and its place there."""
+        piece = int(self._piece(np.array([token]))[0])
+        return int(self._source[piece]), int(self._token[piece] + token - self._first[piece])
+
+    def _piece(self, begins: NDArray[np.int64]) -> NDArray[np.int64]:
+        if len(self._offset) == 1:
+            return np.zeros(len(begins), np.int64)
+        # An empty document may begin behind the last piece.
+        return np.minimum(np.searchsorted(self._first, begins, "right") - 1, len(self._offset) - 1)
+
+    def _gathered(
+        self, begins: NDArray[np.int64], piece: NDArray[np.int64], width: int, dtype: np.dtype[Any], samples: Any
+    ) -> NDArray[Any]:
+        """Copy windows that each lie in one piece, out of all files in one call of the native extension."""
+        places = self._offset[piece] + (begins - self._first[piece]) * dtype.itemsize
+        if len(self.sources) == 1:
+            row_of = {0: 0} if len(begins) else {}
+            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
+            places += held[0].address if held else 0
+        else:
+            sources: list[int] = self._source[piece].tolist()
+            row_of = {number: row for row, number in enumerate(sources)}
+            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
+            places += np.array([held[number].address for number in sources], np.int64)
+        raw = np.empty((len(begins), width * dtype.itemsize), np.uint8)
+        missing = _gather(places, raw)
+        for number, row in row_of.items() if missing < 0 else ((int(self._source[piece[missing]]), missing),):
+            if missing >= 0 or held[number].look() is not None:
+                raise self._lost(held[number], int(begins[row]), width, int(samples[row]))
+        tokens = raw.view(dtype)
+        if (wrong := _too_large(tokens)) is not None:
+            at = wrong // width
+            raise self._out_of_range(int(begins[at]), int(samples[at]), tokens.reshape(-1)[wrong])
+        return tokens
+
+    def _part(self, piece: int, inside: int, count: int, sample: int) -> NDArray[Any]:
+        number = int(self._source[piece])
+        dtype, held = self.sources[number].dtype, self._held(number, sample)
+        offset, raw = int(self._offset[piece]) + inside * dtype.itemsize, np.empty(count * dtype.itemsize, np.uint8)
+        if extension is None:
+            whole = held.read(offset, raw)
+        else:
+            whole = _gather(np.array([held.address + offset]), raw[None]) < 0
+        if not whole or held.look() is not None:
+            raise self._lost(held, int(self._first[piece]) + inside, count, sample)
+        tokens = raw.view(dtype)
+        if (at := _too_large(tokens)) is not None:
+            raise self._out_of_range(int(self._first[piece]) + inside + at, sample, tokens[at])
+        return tokens
+
+    def _held(self, number: int, sample: int) -> Held:
+        """Return a source that stays in memory as long as what is returned does."""
+        held = self._maps.get(number)
+        if held is None:
+            source = self.sources[number]
+            held = _mapped(source, sample) if isinstance(source, TokenFile) else MemoryTokens(source)
+            self._maps[number] = held
+            if len(self._maps) > _most_open():
+                self._maps.pop(next(iter(list(self._maps))), None)
+        return held
+
+    def _lost(self, held: Held, begin: int, count: int, sample: int) -> BadFile:
+        _, at = self.place(begin)
+        return lost(held.path, f"sample {sample} (tokens {at:,} to {at + count:,})", held.reason(), sample)
+
+    def _out_of_range(self, begin: int, sample: int, token: Any) -> BadFile:
+        number, at = self.place(begin)
+        source = self.sources[number]
+        return BadFile(
+            f"sample {sample} (from token {at:,} on) has token {int(token):,}",
+            path=source.path if isinstance(source, TokenFile) else None,
+            index=sample,
+            expected="tokens that fit into int64",
+            cure="Write token ids, as uint16 or uint32.",
+        )
+
+
+class _Memory:
+    """All bytes of this process from an address on, as an array of overlapping rows that begin at each byte."""
+
+    def __init__(self, address: int, rows: int, width: int) -> None:
+        self.__array_interface__ = {
+            "data": (address, True), "shape": (rows, width), "strides": (1, 1), "typestr": "|u1", "version": 3,
+        }  # fmt: skip
+
+
+def _gather(places: NDArray[np.int64], out: NDArray[np.uint8]) -> int:
+    """Copy bytes from addresses into the rows of an array; return the first row that cannot be read, or -1.
+
+    One call, guarded against files that are cut short, reads any number of maps: the caller keeps them alive.
+    """
+    native, width = cast("Any", extension), out.shape[1]
+    if not len(places):
+        return -1
+    low = int(places.min())
+    rows = int(places.max()) - low + 1
+    if rows * width < MOST_SPAN:
+        return int(native.gather(np.asarray(_Memory(low, rows, width)), places - low, out))
+    zero = np.zeros(1, np.int64)
+    for row, place in enumerate(places.tolist()):
+        if native.gather(np.asarray(_Memory(place, 1, width)), zero, out[row : row + 1]) >= 0:
+            return row
+    return -1
+
+
+def _mapped(source: TokenFile, sample: int) -> Held:
+    try:
+        return MappedBytes(source.path, source.facts)
+    except OSError as error:
+        raise unopened(source.path, error, expected=EXPECTED, cure=FIX).at(sample) from error
+    except ValueError as error:  # it is shorter than what is to be mapped
+        why = f"the file was cut short: it had {source.facts[0]} bytes"
+        raise lost(source.path, f"sample {sample}", why, sample) from error
+
+
+def _too_large(tokens: NDArray[Any]) -> int | None:
+    """Return where a token is that does not fit into int64, if one is."""
+    if tokens.dtype.kind != "u" or tokens.dtype.itemsize < 8:
+        return None
+    wrong = tokens.reshape(-1) >= 2**63
+    return int(np.argmax(wrong)) if wrong.any() else None
+
+
+def _most_open() -> int:
+    """Return how many files may be mapped at a time, each with two descriptors: a map of Python's has its own."""
+    if sys.platform == "win32":
+        return LEAST_OPEN
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_OPEN if limit < 0 else max(LEAST_OPEN, min(limit // 4, MOST_OPEN))
