@@ -138,9 +138,6 @@ KINDS: dict[str, Kind] = {
 BY_NAME: dict[str, Kind] = {name: kind for name, kind in KINDS.items() if name != "other"}
 """The names of fields whose kind need not be declared."""
 
-Declaration = Mapping[Any, Any] | Sequence[Any]
-"""Kinds as a user gives them: in the form of the sample, each a name or an object."""
-
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
@@ -163,6 +160,9 @@ class Kinds:
         return Kinds(tuple(changed))
 
 
+Declaration = Mapping[Any, Any] | Sequence[Any] | Kinds
+"""Kinds as a user gives them: in the form of the sample, each a name or an object. Or what became of them."""
+
 NONE_DECLARED = Kinds(())
 
 
@@ -176,6 +176,8 @@ def declared(kinds: Declaration) -> Kinds:
 
     Raises ArgumentError for names that are no kinds.
     """
+    if isinstance(kinds, Kinds):
+        return kinds
     if isinstance(kinds, str) or not isinstance(kinds, Mapping | Sequence):
         cure = 'Pass {"image": "image", "boxes": Boxes("xywh")}, for example.'
         raise refused("kinds", kinds, "a mapping of fields to kinds, or one kind for each item of a tuple", cure)

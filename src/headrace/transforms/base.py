@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from headrace.checks import kind_of, shown
 from headrace.context import seeds
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.image.kinds import NONE_DECLARED, declared
 from headrace.interop.calls import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
-
-    from headrace.image.kinds import Declaration, Kinds
 
 
 class Step(Protocol):
@@ -110,12 +107,12 @@ class Transform:
         """Return the functions that a `Compose` takes in its place, in order."""
         return (self,)
 
-    def with_kinds(self, kinds: Kinds) -> Transform:  # noqa: ARG002
-        """Return what a `Compose` takes in its place, whose samples have fields of declared kinds."""
+    def with_kinds(self, kinds: Any) -> Transform:  # noqa: ARG002
+        """Return what a `Compose` takes in its place, which was made with these ``kinds``."""
         return self
 
-    def kinds_after(self, kinds: Kinds) -> Kinds:
-        """Return the kinds of the fields of what comes out, for those that go in."""
+    def kinds_after(self, kinds: Any) -> Any:
+        """Return the kinds of the fields of what comes out, for those that go in; None where none are declared."""
         return kinds
 
     def check_order(self, before: Sequence[Callable[..., Any]]) -> None:
@@ -168,14 +165,12 @@ class Compose(Transform):
     transforms: tuple[Callable[..., Any], ...]
     _steps: tuple[Step, ...] = field(compare=False)
 
-    def __init__(
-        self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]], kinds: Declaration | None = None
-    ) -> None:
+    def __init__(self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]], kinds: Any = None) -> None:
         given: Any = transforms
         if len(given) == 1 and isinstance(given[0], (list, tuple)):
             given = given[0]
         flat = tuple(one for t in given for one in (t.unpacked() if isinstance(t, Transform) else (t,)))
-        flat = _with_kinds(flat, NONE_DECLARED if kinds is None else declared(kinds))
+        flat = _with_kinds(flat, kinds)
         object.__setattr__(self, "transforms", flat)
         object.__setattr__(self, "_steps", _steps_of(flat))
 
@@ -196,12 +191,12 @@ class Compose(Transform):
         return f"Compose({', '.join(map(repr, self.transforms))})"
 
 
-def _with_kinds(transforms: tuple[Callable[..., Any], ...], kinds: Kinds) -> tuple[Callable[..., Any], ...]:
+def _with_kinds(transforms: tuple[Callable[..., Any], ...], kinds: Any) -> tuple[Callable[..., Any], ...]:
     """Return what applies the transforms to samples whose fields have these kinds."""
     bound: list[Callable[..., Any]] = []
     for transform in transforms:
         if isinstance(transform, Transform):
-            bound.append(transform if kinds == NONE_DECLARED else transform.with_kinds(kinds))
+            bound.append(transform if kinds is None else transform.with_kinds(kinds))
             kinds = transform.kinds_after(kinds)
         else:
             bound.append(transform)

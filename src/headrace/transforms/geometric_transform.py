@@ -29,13 +29,9 @@ class GeometricTransform(ImageTransform):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        order = cls.__mro__
-        definer = {
-            name: next(number for number, kind in enumerate(order) if name in vars(kind))
-            for name in ("transform_image", "move")
-        }
-        if definer["transform_image"] < definer["move"] and order[definer["transform_image"]] is not GeometricTransform:
-            cls.move = ImageTransform.move  # type: ignore[method-assign]
+        names = [name for kind in cls.__mro__ for name in ("move", "transform_image") if name in vars(kind)]
+        # The one that is defined first, seen from the class, says what happens to the image.
+        cls.carries = names[0] == "move"
 
     def transform_image(self, image: Image, rng: Any) -> Image:
         """Return the image moved."""

@@ -13,13 +13,13 @@ from headrace.checks import article, shown
 from headrace.errors import ArgumentError
 from headrace.image import sample_fields
 from headrace.image.carrying import carried
-from headrace.image.kinds import IMAGE, NONE_DECLARED
+from headrace.image.kinds import IMAGE, NONE_DECLARED, declared
 from headrace.storage.mapped_samples import in_memory
 from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Box, Image, Interpolation
-    from headrace.image.kinds import Kinds
+    from headrace.image.kinds import Declaration, Kinds
     from headrace.image.moves import Move
     from headrace.image.native_steps import NativeStep
     from headrace.image.sample_fields import Field
@@ -85,8 +85,8 @@ class ImageTransform(Transform):
     a mapping with one under "image", or a dataclass with that field. Further images that are declared
     (``Compose(..., kinds=...)``) get the same numbers from ``rng``. The rest of the sample passes through.
 
-    A transform that moves pixels says ``geometric = True``. Masks, boxes and keypoints are moved with the image where
-    it also defines ``move``.
+    A transform that moves pixels says ``geometric = True``: it moves the image alone, and refuses samples with masks or
+    boxes. Ours move them too.
 
     Raises ArgumentError for a sample without an image; and, where ``geometric``, for one with parts that may have
     places in the image and no known kind: all but numbers, text, vectors of numbers and containers of these, and what
@@ -96,6 +96,8 @@ class ImageTransform(Transform):
     __slots__ = ()
     geometric: ClassVar[bool] = False
     """Whether it moves pixels, so that a mask or boxes beside the image would no longer fit it."""
+    carries: ClassVar[bool] = False
+    """Whether it moves masks, boxes and keypoints with the image: by its ``move``."""
     takes: ClassVar[Layout] = "HWC"
     """The order of axes that it needs. `Compose` refuses one that takes channels last after `ToCHW`."""
     gives: ClassVar[Layout] = "any"
@@ -124,7 +126,7 @@ class ImageTransform(Transform):
         pixels = self._checked(image.value)
         images = [field for field in others if field.kind is IMAGE]
         values: dict[Any, Any]
-        if self.geometric and others:
+        if self.carries and others:
             size: tuple[int, int] = pixels.shape[:2]
             values = carried(self._name, cast("Move", self.move(*size, rng)), fields, size)
         elif images:
@@ -145,9 +147,9 @@ class ImageTransform(Transform):
         """Draw what happens to the pixels of a sample whose image has this size; None where it moves only the image."""
         return None
 
-    def with_kinds(self, kinds: Kinds) -> Transform:
+    def with_kinds(self, kinds: Declaration) -> Transform:
         """Return this transform for samples whose fields have declared kinds."""
-        return WithKinds(self, kinds) if type(self).apply is ImageTransform.apply else self
+        return WithKinds(self, declared(kinds)) if type(self).apply is ImageTransform.apply else self
 
     def native_step(self) -> NativeStep | None:
         """Describe what the native extension does in place of ``apply``; None where it cannot.
@@ -206,8 +208,7 @@ class ImageTransform(Transform):
         image = fields[0].value
         if not isinstance(image, np.ndarray) or (isinstance(sample, tuple | list) and len(sample) == 1):
             return
-        carries = type(self).move is not ImageTransform.move
-        part = sample_fields.unknown_part(sample, fields if carries else fields[:1], image.shape[:2])
+        part = sample_fields.unknown_part(sample, fields if self.carries else fields[:1], image.shape[:2])
         if part:
             raise ArgumentError(
                 f"{self._name} would move the image's pixels and leave the rest of the sample behind: {part}",
