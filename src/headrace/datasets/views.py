@@ -14,7 +14,7 @@ from headrace.datasets import native_batches as fused
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS, Dataset, T_co, View
 from headrace.errors import ArgumentTypeError
-from headrace.transforms.base import Compose, may_draw
+from headrace.transforms.base import Compose, Transform, may_draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +60,9 @@ class Mapped(View[T_co]):
     _behind: Compose = field()
     _apart: Dataset[Any] | None = field()
     """The functions over each dataset of the base, where the native extension reads those and not the base."""
+    _together: Transform | None = field()
+    """The first of the functions, where it takes many samples at once; `_after` are the others."""
+    _after: Compose = field()
 
     def __init__(self, base: Indexed, *functions: Callable[..., Any]) -> None:
         if not (hasattr(base, "__getitem__") and hasattr(base, "__len__")):
@@ -79,6 +82,9 @@ class Mapped(View[T_co]):
         scaling = fused.scaling_of(base, chain.transforms)
         object.__setattr__(self, "_scaling", scaling)
         object.__setattr__(self, "_behind", chain if scaling is None else Compose(*chain.transforms[1:]))
+        together = _takes_many(chain.transforms)
+        object.__setattr__(self, "_together", together)
+        object.__setattr__(self, "_after", chain if together is None else Compose(*chain.transforms[1:]))
         apart = protocol.rebuilt(base, lambda part: Mapped(part, *functions)) if plan is None else None
         helps = apart is not None and (protocol.batch_reader(apart) is not None or protocol.reads_many(apart))
         object.__setattr__(self, "_apart", apart if helps else None)
@@ -127,8 +133,9 @@ class Mapped(View[T_co]):
 
     @property
     def reads_many(self) -> bool:
-        """Whether the native extension runs the first of the functions, for many samples at once."""
-        active = self._apart is not None or (self._plan is not None and self._plan.active)
+        """Whether the first of the functions runs for many samples at once, natively or by its ``apply_many``."""
+        active = self._together is not None or self._apart is not None
+        active = active or (self._plan is not None and self._plan.active)
         return active and type(self).__getitem__ is Mapped.__getitem__
 
     @property
@@ -143,9 +150,23 @@ class Mapped(View[T_co]):
             return [self[index] for index in indices]
         if here.traced:  # the native extension records nothing of its steps
             return [self[indices[row]] for row in seeds.each(len(indices))]
+        if self._together is not None:
+            return self._all_at_once(self._together, indices)
         if self._apart is not None:
             return protocol.many(self._apart, list(indices))
         return fused.samples(cast("Plan", self._plan), self.base, indices, self.__getitem__, self._rest)
+
+    def _all_at_once(self, first: Transform, indices: Sequence[int]) -> list[Any]:
+        try:
+            samples = protocol.many(self.base, list(indices))
+            with timed("transform"):
+                found = first.apply_many(samples)
+        except Exception:  # noqa: BLE001  one by one, the error says which sample it is
+            found = None
+        if found is None:
+            return [self[indices[row]] for row in seeds.each(len(indices))]
+        with timed("transform"):
+            return [self._after(found[row]) for row in seeds.each(len(indices))]
 
     def map(self, *functions: Callable[..., Any]) -> Mapped[Any]:
         """Return the same base with more functions, applied after those that are there."""
@@ -159,6 +180,13 @@ class Mapped(View[T_co]):
 
     def __repr__(self) -> str:
         return f"Mapped({', '.join(map(repr, (self.base, *self.functions)))})"
+
+
+def _takes_many(transforms: tuple[Callable[..., Any], ...]) -> Transform | None:
+    first = transforms[0] if transforms else None
+    if not isinstance(first, Transform) or first.draws or type(first).apply_many is Transform.apply_many:
+        return None
+    return first
 
 
 VIEWS["map"] = Mapped

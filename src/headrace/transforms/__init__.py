@@ -21,6 +21,7 @@ from headrace.transforms.spatial import (
     RandomResizedCrop,
     Resize,
 )
+from headrace.transforms.text import FillInTheMiddle, Tokenize
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ChangeValues",
     "Compose",
     "DeviceStep",
+    "FillInTheMiddle",
     "ImageTransform",
     "Keypoints",
     "Mask",
@@ -42,5 +44,6 @@ __all__ = [
     "ToCHW",
     "ToDtype",
     "ToFloat",
+    "Tokenize",
     "Transform",
 ]

@@ -76,7 +76,15 @@ class Transform:
     """Whether ``apply`` may draw from ``rng``."""
     mergeable: ClassVar[bool] = False
     """Whether a later transform of the same `Compose` may take it into a quicker step of its own."""
-    described: ClassVar[tuple[str, ...]] = ("draws", "mergeable", "native_step", "merged", "drawn", "unpacked")
+    described: ClassVar[tuple[str, ...]] = (
+        "draws",
+        "mergeable",
+        "apply_many",
+        "native_step",
+        "merged",
+        "drawn",
+        "unpacked",
+    )
     """The names of what describes ``apply``: wrong once ``apply`` is another."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -90,6 +98,14 @@ class Transform:
     def apply(self, sample: Any, rng: Any) -> Any:
         """Return the sample transformed. ``rng`` is its generator, or perhaps None where ``draws`` is False."""
         raise NotImplementedError(f"{type(self).__qualname__} must define apply(self, sample, rng)")
+
+    def apply_many(self, samples: Sequence[Any]) -> list[Any] | None:  # noqa: ARG002
+        """Return several samples transformed, where that is quicker than one by one; None where it is not.
+
+        Only for a class with ``draws = False``. A dataset mapped by it reads the samples of a batch at once, if it is
+        the first of the functions.
+        """
+        return None
 
     def native_step(self) -> Any:
         """Describe what the native extension does in place of ``apply``; None where it cannot."""
