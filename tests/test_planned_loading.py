@@ -39,7 +39,7 @@ ORDERS: dict[str, Any] = {
 }
 BATCHES: dict[str, Any] = {
     "buckets": lambda seed=None: BucketBatchSampler(range(SIZE), 4, bucket_size=9, seed=seed),
-    "tokens": lambda seed=None: TokenBatchSampler(range(1, SIZE), 60, bucket_size=9, seed=seed),
+    "tokens": lambda seed=None: TokenBatchSampler(range(1, SIZE), 60, window=9, seed=seed),
     "packing": lambda seed=None: PackingBatchSampler(range(1, SIZE), 30, 3, window=9, seed=seed),
     "balanced": lambda seed=None: BalancedBatchSampler([0, 1, 2, 2] * 6, samples_per_class=2, seed=seed),
 }

@@ -21,16 +21,18 @@ from headrace.interop import torch_state
 from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
 from headrace.interop.keys import check_no_mask
 from headrace.interop.sampler_states import check_count, check_mapping, checked_state
-from headrace.plan.buckets import BucketBatchSampler, TokenBatchSampler
+from headrace.plan.buckets import BucketBatchSampler
 from headrace.plan.classes import BalancedBatchSampler
 from headrace.plan.mixture import MixtureSampler
 from headrace.plan.order import Shuffled
 from headrace.plan.packing import PackingBatchSampler
 from headrace.plan.passes import Pass, apart, between
+from headrace.plan.piece import Piece
 from headrace.plan.planned import PlannedBatchSampler, PlannedSampler
 from headrace.plan.repeated import RepeatedSampler
 from headrace.plan.replacement import ReplacementSampler
 from headrace.plan.shard_sampler import ShardSampler
+from headrace.plan.token_batches import TokenBatchSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -46,6 +48,7 @@ __all__ = [
     "DistributedSampler",
     "MixtureSampler",
     "PackingBatchSampler",
+    "Piece",
     "PlannedBatchSampler",
     "PlannedSampler",
     "RandomSampler",

@@ -262,7 +262,7 @@ def bucket_sampler(folder: Path) -> Case:
 
 @case
 def token_sampler(folder: Path) -> Case:
-    return by_batches(hr.samplers.TokenBatchSampler(LENGTHS, 40, bucket_size=8))
+    return by_batches(hr.samplers.TokenBatchSampler(LENGTHS, 40, window=16))
 
 
 @case

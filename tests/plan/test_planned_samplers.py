@@ -20,6 +20,7 @@ from headrace.samplers import (
     BucketBatchSampler,
     MixtureSampler,
     PackingBatchSampler,
+    Piece,
     RepeatedSampler,
     ReplacementSampler,
     ShardSampler,
@@ -126,16 +127,24 @@ def test_buckets_hold_neighbours_in_length(
     most=st.integers(30, 90),
     multiple_of=st.sampled_from([1, 4]),
     max_samples=st.none() | st.integers(1, 5),
+    window=st.integers(1, 70),
     shuffle=st.booleans(),
     seed=seeds,
     epoch=epochs,
 )
 def test_batches_are_within_their_budget_of_tokens(
-    lengths: list[int], most: int, multiple_of: int, max_samples: int | None, shuffle: bool, seed: int, epoch: int
+    lengths: list[int],
+    most: int,
+    multiple_of: int,
+    max_samples: int | None,
+    window: int,
+    shuffle: bool,
+    seed: int,
+    epoch: int,
 ) -> None:
     """Give all samples once, in batches that cost no more than allowed; in order, as many in each as fit."""
     how: Any = {"multiple_of": multiple_of, "max_samples": max_samples, "shuffle": shuffle, "seed": seed}
-    batches = of_epoch(TokenBatchSampler(lengths, most + 2, bucket_size=16, **how), epoch)
+    batches = of_epoch(TokenBatchSampler(lengths, most + 2, window=window, **how), epoch)
     rounded = [max(-(-length // multiple_of) * multiple_of, 1) for length in lengths]
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -143,12 +152,15 @@ def test_batches_are_within_their_budget_of_tokens(
         assert max_samples is None or len(batch) <= max_samples
     if not shuffle:
         expected: list[list[int]] = []
-        for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-            fits = expected and rounded[index] * (len(expected[-1]) + 1) <= most + 2
-            if fits and (max_samples is None or len(expected[-1]) < max_samples):
-                expected[-1].append(index)
-            else:
-                expected.append([index])
+        for start in range(0, len(lengths), window):
+            begun = False
+            for index in sorted(range(start, min(start + window, len(lengths))), key=lambda index: lengths[index]):
+                fits = begun and rounded[index] * (len(expected[-1]) + 1) <= most + 2
+                if fits and (max_samples is None or len(expected[-1]) < max_samples):
+                    expected[-1].append(index)
+                else:
+                    expected.append([index])
+                begun = True
         assert batches == expected
 
 
@@ -186,16 +198,20 @@ def test_samples_are_packed_into_rows(
     expected: list[list[int]] = []
     for start in range(0, len(lengths), window):
         packed: list[list[int]] = []
+        filled: list[int] = []
         samples = list(range(start, min(start + window, len(lengths))))
         for index in sorted(samples, key=lambda index: -lengths[index]) if decreasing else samples:
             left = [room - sum(lengths[other] for other in row) for row in packed]
             fitting = [number for number, space in enumerate(left) if space >= lengths[index]]
             if not fitting:
-                packed.append([index])
+                packed.append([])
+                row = len(packed) - 1
             elif fit == "first":
-                packed[fitting[0]].append(index)
+                row = fitting[0]
             else:
-                packed[min(fitting, key=lambda number: left[number])].append(index)
+                row = min(fitting, key=lambda number: (left[number], filled.index(number)))
+            packed[row].append(index)
+            filled = [row, *(other for other in filled if other != row)]
         expected += packed
     assert [list(row) for row in rows] == expected
 
@@ -273,7 +289,7 @@ SAMPLERS: dict[str, Any] = {
     "repeated": lambda seed: RepeatedSampler(12, 2, together=False, seed=seed),
     "drawn": lambda seed: ReplacementSampler(12, 25, seed=seed),
     "buckets": lambda seed: BucketBatchSampler(range(30), 4, bucket_size=9, seed=seed),
-    "tokens": lambda seed: TokenBatchSampler(range(1, 25), 60, bucket_size=9, seed=seed),
+    "tokens": lambda seed: TokenBatchSampler(range(1, 25), 60, window=9, seed=seed),
     "packing": lambda seed: PackingBatchSampler(range(1, 25), 30, 3, window=9, seed=seed),
     "balanced": lambda seed: BalancedBatchSampler([0, 1, 2, 2] * 6, samples_per_class=2, seed=seed),
 }
@@ -382,12 +398,18 @@ def test_arguments_that_make_no_sense_are_refused(make: Any, words: str) -> None
 
 
 def test_what_is_too_long_is_left_out_or_cut() -> None:
-    """Count it as the limit, or do without it."""
-    for longer, indices in (("drop", [0, 2]), ("truncate", [0, 1, 2])):
+    """Leave it out, cut it after the limit, or cut it into parts that fit."""
+    for longer, keys in (
+        ("drop", [0, 2]),
+        ("truncate", [0, 2, Piece(1, 0, 10)]),
+        ("split", [0, 2, Piece(1, 0, 10), Piece(1, 10, 20), Piece(1, 20, 23)]),
+    ):
         how: Any = {"longer": longer, "shuffle": False}
-        assert sorted(i for batch in TokenBatchSampler([3, 99, 4], 10, **how) for i in batch) == indices
-        rows = [row for batch in PackingBatchSampler([3, 99, 4], 10, 1, **how) for row in batch]
-        assert sorted(index for row in rows for index in row) == indices
+        assert sorted((i for batch in TokenBatchSampler([3, 23, 4], 10, **how) for i in batch), key=str) == sorted(
+            keys, key=str
+        )
+        rows = [row for batch in PackingBatchSampler([3, 23, 4], 10, 1, **how) for row in batch]
+        assert sorted((key for row in rows for key in row), key=str) == sorted(keys, key=str)
 
 
 def test_a_temperature_flattens_the_weights_of_a_mixture() -> None:

@@ -99,6 +99,14 @@ class Dataset(Generic[T_co]):
         return None
 
     @default
+    def read_part(self) -> Callable[..., Any] | None:
+        """Read a part of a sample: ``read_part(index, start, stop)``, its elements from ``start`` to ``stop - 1``.
+
+        It is for keys that are a `Piece`. None: the whole sample is read, and then cut.
+        """
+        return None
+
+    @default
     def begin_batch(self) -> Callable[..., Any] | None:
         """Begin a batch that is then made without Python: takes the arguments of `read_batch`.
 

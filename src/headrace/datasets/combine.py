@@ -13,8 +13,10 @@ from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS, Dataset, T_co
 from headrace.datasets.columns import Columns
 from headrace.datasets.in_flight import SharedColumns, SharedRows
+from headrace.datasets.pieces import read_piece
 from headrace.errors import ArgumentError, CollateError, UnusableArgument
 from headrace.interop.keys import check_whole, whole
+from headrace.plan.piece import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -180,6 +182,11 @@ class ConcatDataset(Dataset[T_co]):
     def rebuilt(self, make: Callable[[Any], Any]) -> ConcatDataset[Any]:
         """Return what is made of each dataset, end to end."""
         return ConcatDataset(map(make, self.datasets))
+
+    def read_part(self, index: int, start: int, stop: int) -> Any:
+        """Read a part of a sample, as the dataset that it is in does."""
+        dataset, place = self.inner(index)
+        return read_piece(dataset, Piece(place, start, stop))
 
     def inner(self, index: int) -> tuple[Any, Any]:
         """Return the dataset that a sample is in, and its index there."""

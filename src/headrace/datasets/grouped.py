@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.datasets import protocol
 from headrace.datasets.base import View
+from headrace.datasets.pieces import many_pieces, read_piece
+from headrace.plan.piece import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +23,9 @@ class GroupedDataset(View[list[Any]]):
     >>> words[(0, 2)], words[1]
     (['a', 'ccc'], ['bb'])
 
-    It is what the keys of a `PackingBatchSampler` are for. Random numbers drawn while it is read are one stream for the
-    whole group. Raises `ArgumentTypeError`, a TypeError, for a dataset that cannot be indexed.
+    It is what the keys of a `PackingBatchSampler` are for. Some of them may be a `Piece`, a part of a sample. Random
+    numbers drawn while a group is read are one stream for the whole group. Raises `ArgumentTypeError`, a TypeError, for
+    a dataset that cannot be indexed.
     """
 
     def __init__(self, dataset: Indexed) -> None:
@@ -37,10 +40,11 @@ class GroupedDataset(View[list[Any]]):
         """Read the samples of a group, or one by itself."""
         samples = []
         for number in _group(index):
+            piece = isinstance(number, Piece)
             try:
-                samples.append(self.dataset[number])
+                samples.append(read_piece(self.dataset, number) if piece else self.dataset[number])
             except Exception as error:
-                where = protocol.where(self.dataset, number)
+                where = protocol.where(self.dataset, number.index if piece else number)
                 error.add_note(f"headrace: sample {number}{f' ({where})' if where else ''} of the group {index!r}")
                 raise
         return samples
@@ -48,7 +52,7 @@ class GroupedDataset(View[list[Any]]):
     def __getitems__(self, indices: Sequence[Any]) -> list[list[Any]]:
         """Read the samples of several groups, in one call of the dataset's where it has ``__getitems__``."""
         groups = [_group(index) for index in indices]
-        samples = iter(protocol.many(self.dataset, [number for group in groups for number in group]))
+        samples = iter(many_pieces(self.dataset, [number for group in groups for number in group]))
         return [[next(samples) for _ in group] for group in groups]
 
     @property
@@ -58,8 +62,9 @@ class GroupedDataset(View[list[Any]]):
 
     def where(self, index: Any) -> str | None:
         """Say where the first sample of a group comes from, as the dataset does."""
-        return protocol.where(self.dataset, _group(index)[0])
+        first = _group(index)[0]
+        return protocol.where(self.dataset, first.index if isinstance(first, Piece) else first)
 
 
-def _group(index: Any) -> tuple[int, ...]:
+def _group(index: Any) -> tuple[Any, ...]:
     return index if isinstance(index, tuple) else (index,)

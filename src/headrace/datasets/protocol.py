@@ -39,6 +39,7 @@ REPLACED_BY = {
     "native_source": {"__getitem__", "__getitems__"},
     "read_scaled": {"__getitem__", "__getitems__"},
     "rebuilt": {"__getitem__", "__getitems__"},
+    "read_part": {"__getitem__", "__getitems__"},
     "stages": {"__iter__"},
 }
 """What a subclass takes back by overriding one of these methods and not the name itself."""

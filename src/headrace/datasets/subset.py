@@ -14,9 +14,11 @@ import numpy as np
 from headrace.checks import integer, kind_of
 from headrace.datasets import protocol
 from headrace.datasets.base import T_co, View
+from headrace.datasets.pieces import read_piece
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.interop.generators import GeneratorLike, draws
 from headrace.interop.keys import is_mask, places, selected, whole
+from headrace.plan.piece import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,6 +138,10 @@ class Subset(View[T_co]):
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         begin: Any = protocol.batch_beginner(self.dataset)
         return begin(self._keys(keys), empty=empty)
+
+    def read_part(self, index: int, start: int, stop: int) -> Any:
+        """Read a part of a sample, as the dataset does."""
+        return read_piece(self.dataset, Piece(self._keys([index])[0], start, stop))
 
     def native_source(self) -> Source | None:
         """Return what the dataset's images are read from."""

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace.context import seeds
+from headrace.datasets.pieces import read_piece
 from headrace.datasets.protocol import in_memory
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
 from headrace.make.map_guard import MapGuard
+from headrace.plan.piece import Piece
 from headrace.plan.work import StreamReplica
 
 if TYPE_CHECKING:
@@ -71,6 +73,30 @@ class Indexed:
     def where(self, key: Any) -> str | None:
         """Say where a sample comes from, if the dataset can."""
         return _where(self._dataset, key)
+
+
+class InPieces(Indexed):
+    """Reads samples, and parts of them: some of the keys are a `Piece`."""
+
+    def read(self, key: Any) -> Any:
+        """Make one sample, or a part of it."""
+        if not isinstance(key, Piece):
+            return super().read(key)
+        self.maps.check(key)
+        return read_piece(self._dataset, key)
+
+    def read_many(self, keys: Sequence[Any], *, arrays: bool = True) -> list[Any]:
+        """Make the samples of these keys: the whole ones in one call of the dataset's."""
+        whole = [key for key in keys if not isinstance(key, Piece)]
+        samples = iter(super().read_many(whole, arrays=arrays) if whole else ())
+        return [
+            self.maps.settle(self.read(key), key, arrays=arrays) if isinstance(key, Piece) else next(samples)
+            for key in keys
+        ]
+
+    def where(self, key: Any) -> str | None:
+        """Say where a sample comes from, if the dataset can."""
+        return super().where(key.index if isinstance(key, Piece) else key)
 
 
 class SharedStream(Indexed):

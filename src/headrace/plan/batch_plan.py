@@ -109,6 +109,10 @@ class BatchPlan:
         """Return the position in the order where the global batch of a step starts."""
         return min(len(self.order), self.origin + (step - self.first) * self.share.global_batch_size)
 
+    def entry(self, step: int) -> None:  # noqa: ARG002
+        """Return None: the position is enough to find a step."""
+        return
+
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step, or None after the last one."""
         share, size = self.share, len(self.order)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from headrace.plan.batch_walk import walk
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.context.seeds import Key
     from headrace.plan.batch_plan import RankShare
+    from headrace.plan.batch_walk import Entry
     from headrace.plan.order import BatchOrder
 
 
@@ -26,7 +27,7 @@ class BatchSamplerPlan:
 
     The last step may have too few batches. Then the other ranks get batches from the beginning of the epoch ("pad" and
     "repeat"), or the step is dropped ("drop"). The plan starts at step ``first`` with the sample at position
-    ``origin``.
+    ``origin``; ``entry`` is what `entry` returned for that step. The end of the epoch is found when it is reached.
     """
 
     def __init__(
@@ -35,10 +36,10 @@ class BatchSamplerPlan:
         epoch: int,
         share: RankShare,
         seed: Key,
-        *,
         spare: bool = False,
         first: int = 0,
         origin: int = 0,
+        entry: Entry | None = None,
     ) -> None:
         self._order = order
         self._epoch = epoch
@@ -47,17 +48,16 @@ class BatchSamplerPlan:
         self._spare = spare
         self.first = first
         self.origin = origin
-        self._count = order.count(epoch)
-        self._begin = bisect_left(range(self._count), origin, key=lambda number: order.start(epoch, number))
+        self._walk = walk(order, epoch, origin, entry)
 
     def __len__(self) -> int:
-        whole, rest = divmod(self._count - self._begin, self._share.world_size)
+        whole, rest = divmod(self._walk.count(), self._share.world_size)
         return self.first + whole + (rest > 0 and self._share.uneven != "drop")
 
     @property
     def samples(self) -> int:
         """The number of samples in the epoch. Positions from there on belong to repeated batches."""
-        return self._start(self._count)
+        return self._walk.position(self._walk.count())
 
     @property
     def ends(self) -> int:
@@ -66,23 +66,32 @@ class BatchSamplerPlan:
 
     def position(self, step: int) -> int:
         """Return the position of the first sample that no rank received before a step."""
-        return self._start(min(self._count, self._number(step)))
+        return self._walk.position(self._number(step))
+
+    def entry(self, step: int) -> Entry | None:
+        """Return what a plan from this step on needs to find it at once, if more than its position."""
+        return self._walk.entry(self._number(step))
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step, or None after the last one."""
-        if step >= len(self):
+        number, share = self._number(step), self._share
+        if not self._walk.has(number + share.world_size - 1 if share.uneven == "drop" else number):
             return None
-        turn, number = divmod(self._number(step) + self._share.rank, self._count)
-        keys = self._order.keys(self._epoch, number)
-        # Repeated batches have positions after the epoch's end, so their augmentation differs.
-        start = self._start(number) + (turn * self._start(self._count) if turn else 0)
+        start, keys = self._walk.batch(number + share.rank) or self._repeated(number + share.rank)
         return Work(self._seed, epoch, step, start, keys, keys if self._spare else ())
 
-    def _number(self, step: int) -> int:
-        return self._begin + (step - self.first) * self._share.world_size
+    def _repeated(self, number: int) -> tuple[int, list[Any]]:
+        """Return a batch from the beginning of the epoch.
 
-    def _start(self, number: int) -> int:
-        if number < self._count:
-            return self._order.start(self._epoch, number)
-        last = self._count - 1
-        return self._order.start(self._epoch, last) + len(self._order.keys(self._epoch, last)) if self._count else 0
+        Its position is after the epoch's end, so its augmentation differs.
+        """
+        whole, beyond = walk(self._order, self._epoch), number - self._walk.count()
+        turn = 1
+        if not whole.has(beyond):
+            turns, beyond = divmod(beyond, whole.count())
+            turn += turns
+        position, keys = whole.batch(beyond) or (0, [])
+        return position + turn * self.samples, keys
+
+    def _number(self, step: int) -> int:
+        return (step - self.first) * self._share.world_size

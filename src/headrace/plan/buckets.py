@@ -1,4 +1,4 @@
-"""Batch samplers by length: batches of one size, or of one cost."""
+"""Batches of one size, whose samples have similar lengths."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import flag, integer, one_of
+from headrace.checks import flag, integer
 from headrace.context.seeds import Purpose, generator
-from headrace.errors import ArgumentError
-from headrace.plan.groups import Groups, grouped
 from headrace.plan.order import AHEAD
 from headrace.plan.permutation import Permutations
-from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, kept_lengths
+from headrace.plan.planned import PlannedBatchSampler, counts, digest
 from headrace.plan.range_cache import RangeCache
 
 if TYPE_CHECKING:
@@ -81,79 +79,6 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
         return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
 
 
-class TokenBatchSampler(PlannedBatchSampler[int]):
-    """Batches of similar cost: the longest sample, times the number of samples, is within a budget.
-
-    >>> from headrace import DataLoader
-    >>> from headrace.samplers import TokenBatchSampler
-    >>> lengths = [3, 50, 4, 52, 3, 51, 4, 53]
-    >>> for batch in DataLoader(lengths, batch_sampler=TokenBatchSampler(lengths, max_tokens=110, shuffle=False)):
-    ...     print(batch)
-    [3 3 4 4]
-    [50 51]
-    [52 53]
-
-    ``lengths``, ``bucket_size`` (in samples; None: about 100 batches) and ``seed`` are as in `BucketBatchSampler`.
-    ``max_tokens`` is the budget of a padded batch. The longest length is rounded up to ``multiple_of``, as in
-    `PaddedCollate`. ``max_samples`` limits the number of samples too. A sample above the budget is an error
-    (``longer="raise"``), is dropped ("drop"), or counts as the budget ("truncate"). The dataset must then cut it.
-    The number of batches may differ from epoch to epoch. The batches of an epoch are computed at the first request, in
-    about a second for a million samples, and cached.
-
-    Raises `ArgumentError` for lengths that are not integers from 0 up or above the budget, with the first such sample,
-    and for other numbers below 1.
-    """
-
-    def __init__(
-        self,
-        lengths: ArrayLike,
-        max_tokens: int,
-        *,
-        bucket_size: int | None = None,
-        multiple_of: int = 1,
-        max_samples: int | None = None,
-        longer: Longer = "raise",
-        shuffle: bool = True,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(seed)
-        found = counts("lengths", lengths)
-        self.max_tokens = integer("max_tokens", max_tokens, least=1)
-        self.multiple_of = integer("multiple_of", multiple_of, least=1)
-        self.max_samples = None if max_samples is None else integer("max_samples", max_samples, least=1)
-        self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
-        self.shuffle = flag("shuffle", shuffle)
-        # The largest length that is still within the budget when rounded up.
-        most = self.max_tokens // self.multiple_of * self.multiple_of
-        if not most:
-            raise ArgumentError(
-                f"max_tokens={max_tokens} is smaller than multiple_of={multiple_of}, so that no sample fits",
-                found=self.max_tokens,
-                expected=f"max_tokens from {self.multiple_of} up",
-                cure="increase max_tokens or decrease multiple_of",
-            )
-        kept, lengths = kept_lengths(found, most, self.longer, "max_tokens")
-        # An empty sample takes a row of the batch too.
-        costs = np.maximum(lengths + -lengths % self.multiple_of, 1)
-        if bucket_size is None:
-            bucket_size = max(BATCHES * self.max_tokens // max(int(costs.mean()), 1), 1)
-        self.bucket_size = integer("bucket_size", bucket_size, least=1)
-        self._buckets = LengthBuckets(lengths, self.bucket_size, shuffle=self.shuffle)
-        self._kept, self._costs = kept, costs
-        self._digest = digest(found)
-
-    def batch_order(self, key: Key) -> TokenOrder:
-        """Return the batches for a key, or for the sampler's own seed if it has one."""
-        most = len(self._kept) if self.max_samples is None else self.max_samples
-        return TokenOrder(self._buckets, self._kept, self._costs, self.max_tokens, most, self.key_for(key))
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """The settings of the batches, by name."""
-        names = ("max_tokens", "bucket_size", "multiple_of", "max_samples", "longer", "shuffle", "seed")
-        return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
-
-
 class LengthBuckets:
     """The samples in order of length, shuffled within buckets."""
 
@@ -219,56 +144,3 @@ class BucketOrder:
         if stop > self._whole:
             batches.append(self._buckets.at(hole * size + np.arange(self._rest), family).tolist())
         return batches
-
-
-class TokenOrder:
-    """The batches of a `TokenBatchSampler`, computed epoch by epoch."""
-
-    def __init__(
-        self,
-        buckets: LengthBuckets,
-        kept: NDArray[np.int64],
-        costs: NDArray[np.int64],
-        max_tokens: int,
-        max_samples: int,
-        key: Key,
-    ) -> None:
-        self._buckets = buckets
-        self._kept = kept
-        self._costs = costs
-        self._max_tokens = max_tokens
-        self._max_samples = max_samples
-        self._key = key
-        self._planned: tuple[int, Groups] | None = None
-
-    def count(self, epoch: int) -> int:
-        """Return how many batches an epoch has."""
-        return len(self._groups(epoch))
-
-    def start(self, epoch: int, step: int) -> int:
-        """Return the position of a batch's first sample."""
-        return self._groups(epoch).start(step)
-
-    def keys(self, epoch: int, step: int) -> list[int]:
-        """Return the keys of a batch."""
-        return self._groups(epoch)[step]
-
-    def _groups(self, epoch: int) -> Groups:
-        planned = self._planned
-        if planned is None or planned[0] != epoch:
-            planned = self._planned = epoch, self._plan(epoch)
-        return planned[1]
-
-    def _plan(self, epoch: int) -> Groups:
-        samples = self._buckets.at(np.arange(len(self._buckets)), Permutations(self._key, epoch))
-        ends: list[int] = []
-        begin, longest = 0, 0
-        for place, cost in enumerate(self._costs[samples].tolist()):
-            longest = max(longest, cost)
-            count = place - begin
-            if count and (longest * (count + 1) > self._max_tokens or count == self._max_samples):
-                ends.append(place)
-                begin, longest = place, cost
-        ends.append(len(samples))
-        shuffle = Permutations(self._key, epoch, stream=2) if self._buckets.shuffle else None
-        return grouped(self._kept[samples], np.array(ends), shuffle)

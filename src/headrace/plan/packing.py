@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from headrace._native import extension
 from headrace.checks import flag, integer, one_of
-from headrace.plan.groups import Groups, grouped
-from headrace.plan.permutation import Permutations
-from headrace.plan.planned import Longer, PlannedBatchSampler, counts, digest, kept_lengths
+from headrace.plan.piece import Piece
+from headrace.plan.planned import PlannedBatchSampler
+from headrace.plan.sample_lengths import SampleLengths
+from headrace.plan.windows import Groups, WindowOrder, WindowSettings, checked_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from headrace.context.seeds import Key
+    from headrace.plan.planned import PlannedSampler
+    from headrace.plan.sample_lengths import Longer, Parts
 
 Fit = Literal["first", "best"]
 
+NATIVE_ROOM = 2**20
+"""Up to this row length the extension packs: it needs 4 bytes for each amount of free room."""
 
-class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
+
+class PackingBatchSampler(PlannedBatchSampler[tuple[int | Piece, ...]]):
     """Batches of rows; each row is a group of samples that fit in it together.
 
     >>> from headrace.samplers import PackingBatchSampler
@@ -47,19 +53,26 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
     A key is a tuple with the indices of a row's samples. `GroupedDataset` reads them, and `PackedCollate` concatenates
     them, with the segment ids and positions that attention needs. ``lengths`` has the length of each sample.
 
+    ``sampler`` is a planned sampler of indices, such as `MixtureSampler` or `ShardSampler`: it decides in which order
+    the samples come. Without one, all samples are shuffled. The next ``window`` samples of that order are packed
+    together, so that no plan depends on how many samples there are: not the time to the first batch, nor the memory.
+    The rows of a window come in random order. With ``shuffle=False`` they do not, and samples without a sampler
+    are not shuffled.
+
     ``fit`` puts a sample into the fullest row that has room for it ("best"), or into the first such row ("first"). If
     no row has room, a new one starts. With ``decreasing``, the longest samples go first, which leaves little room
     unused: at most 11/9 of the smallest number of rows, plus a few (Johnson et al., "Worst-case performance bounds for
-    simple one-dimensional packing algorithms", 1974). In each epoch the samples are shuffled and packed, ``window`` of
-    them at a time. The rows come in random order. With ``shuffle=False`` everything stays in order.
+    simple one-dimensional packing algorithms", 1974).
 
-    ``longer`` handles a sample longer than a row: an error ("raise"), dropped ("drop"), or counted as a whole row
-    ("truncate"; `PackedCollate` then cuts it). The last batch may have fewer rows; ``drop_last`` drops it. The number
-    of rows may differ from epoch to epoch. They are computed when the first batch is requested, in a few seconds for a
-    million samples, and cached. ``seed`` is as in `BucketBatchSampler`.
+    ``longer`` handles a sample longer than a row: it becomes several parts of at most a row ("split"), is cut after
+    ``row_length`` ("truncate"), is left out ("drop"), or is an error. A part's key is a `Piece`, and the loader cuts
+    the sample. The last batch may have fewer rows; ``drop_last`` drops it. ``seed`` is as in `BucketBatchSampler`.
+
+    The number of rows may differ from epoch to epoch. ``len`` packs all windows, in about 0.3 s for a million samples,
+    and so does a loader with a ledger. A loop does not ask for it.
 
     Raises `ArgumentError` for lengths that are not integers from 0 up or longer than a row, with the first such sample,
-    and for other numbers below 1.
+    and for other numbers below 1. Of more than 4 million lengths, those of a window are checked when it is packed.
     """
 
     def __init__(
@@ -68,130 +81,118 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int, ...]]):
         row_length: int,
         batch_size: int,
         *,
+        sampler: PlannedSampler[int] | None = None,
         fit: Fit = "best",
         decreasing: bool = True,
         window: int = 8192,
-        longer: Longer = "raise",
+        longer: Longer = "error",
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(seed)
-        found = counts("lengths", lengths)
         self.row_length = integer("row_length", row_length, least=1)
         self.batch_size = integer("batch_size", batch_size, least=1)
+        self.sampler = checked_sampler(sampler)
         self.fit: Fit = one_of("fit", fit, ("first", "best"))
         self.decreasing = flag("decreasing", decreasing)
         self.window = integer("window", window, least=1)
-        self.longer: Longer = one_of("longer", longer, ("raise", "drop", "truncate"))
         self.shuffle = flag("shuffle", shuffle)
         self.drop_last = flag("drop_last", drop_last)
-        self._kept, self._lengths = kept_lengths(found, self.row_length, self.longer, "row_length")
-        self._digest = digest(found)
+        known = SampleLengths(lengths, self.row_length, longer, "row_length")
+        self.longer: Longer = known.longer
+        self._settings = WindowSettings(known, self.sampler, self.window, self.shuffle)
 
     def batch_order(self, key: Key) -> PackingOrder:
         """Return the batches for a key, or for the sampler's own seed if it has one."""
-        return PackingOrder(self, self._kept, self._lengths, self.key_for(key))
+        return PackingOrder(self, self._settings, self.key_for(key))
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some keys are a `Piece`: a part of a sample."""
+        return self.longer in ("split", "truncate")
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """The settings of the batches, by name."""
-        names = ("row_length", "batch_size", "fit", "decreasing", "window", "longer", "shuffle", "drop_last", "seed")
-        return {"lengths": self._digest, **{name: getattr(self, name) for name in names}}
+        names = ("row_length", "batch_size", "fit", "decreasing", "drop_last", "seed")
+        return {**self._settings.fingerprint, **{name: getattr(self, name) for name in names}}
 
 
-class PackingOrder:
-    """The batches of a `PackingBatchSampler`, computed epoch by epoch. Positions count rows."""
+class PackingOrder(WindowOrder):
+    """The batches of a `PackingBatchSampler`, planned window by window. Positions count rows."""
 
-    def __init__(
-        self, sampler: PackingBatchSampler, kept: NDArray[np.int64], lengths: NDArray[np.int64], key: Key
-    ) -> None:
-        self._sampler = sampler
-        self._kept = kept
-        self._lengths = lengths
-        self._key = key
-        self._planned: tuple[int, Groups] | None = None
+    group_counts = True
 
-    def count(self, epoch: int) -> int:
-        """Return how many batches an epoch has."""
-        whole, rest = divmod(len(self._rows(epoch)), self._sampler.batch_size)
-        return whole + (rest > 0 and not self._sampler.drop_last)
+    def __init__(self, sampler: PackingBatchSampler, settings: WindowSettings, key: Key) -> None:
+        super().__init__(settings, key)
+        self.size = sampler.batch_size
+        self.drop_last = sampler.drop_last
+        self._decreasing = sampler.decreasing
+        self._row_length = sampler.row_length
+        self._pack = best_fit if sampler.fit == "best" else first_fit
 
-    def start(self, epoch: int, step: int) -> int:  # noqa: ARG002  the same in every epoch
-        """Return the position of a batch's first row."""
-        return step * self._sampler.batch_size
+    def divide(self, parts: Parts) -> Groups:
+        """Divide samples into rows."""
+        sizes = parts.sizes
+        taken = np.argsort(-sizes, kind="stable") if self._decreasing else np.arange(len(sizes))
+        rows = self._pack(sizes[taken], self._row_length)
+        return Groups(parts.take(taken[np.argsort(rows, kind="stable")]), np.cumsum(np.bincount(rows)))
 
-    def keys(self, epoch: int, step: int) -> list[tuple[int, ...]]:
-        """Return the keys of a batch: a tuple for each row."""
-        start = self.start(epoch, step)
-        return self._rows(epoch).between(start, start + self._sampler.batch_size)
-
-    def _rows(self, epoch: int) -> Groups:
-        planned = self._planned
-        if planned is None or planned[0] != epoch:
-            planned = self._planned = epoch, self._plan(epoch)
-        return planned[1]
-
-    def _plan(self, epoch: int) -> Groups:
-        how, size = self._sampler, len(self._lengths)
-        samples = np.arange(size)
-        if how.shuffle:
-            samples = Permutations(self._key, epoch).at(samples, size)
-        pack = best_fit if how.fit == "best" else first_fit
-        order: list[NDArray[np.int64]] = []
-        ends: list[NDArray[np.int64]] = []
-        packed = 0
-        for start in range(0, size, how.window):
-            window = samples[start : start + how.window]
-            if how.decreasing:
-                window = window[np.argsort(-self._lengths[window], kind="stable")]
-            rows = np.array(pack(self._lengths[window].tolist(), how.row_length))
-            order.append(window[np.argsort(rows, kind="stable")])
-            ends.append(packed + np.cumsum(np.bincount(rows)))
-            packed += len(window)
-        shuffle = Permutations(self._key, epoch, stream=1) if how.shuffle else None
-        return grouped(self._kept[np.concatenate(order)], np.concatenate(ends), shuffle)
+    def collect(self, groups: Sequence[list[Any]]) -> list[tuple[Any, ...]]:
+        """Return a tuple for each row."""
+        return [tuple(group) for group in groups]
 
 
-def best_fit(lengths: Sequence[int], room: int) -> list[int]:
-    """Return the row of each sample: the fullest that has room, and the oldest of equally full ones.
+def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """Return the row of each sample: the fullest that has room, and of equally full ones the last to become so.
 
-    >>> best_fit([7, 4, 3, 6], room=10)
-    [0, 1, 0, 1]
+    >>> best_fit(np.array([7, 4, 3, 6]), room=10)
+    array([0, 1, 0, 1])
     """
-    rows: list[int] = []
-    rests: list[int] = []  # the distinct amounts of free room, sorted; `having` has the rows with each
-    having: dict[int, list[int]] = {}
-    opened = 0
-    for length in lengths:
-        place = bisect_left(rests, length)
-        if place == len(rests):
-            row, rest = opened, room - length
-            opened += 1
-        else:
-            left = rests[place]
-            row, rest = heappop(having[left]), left - length
-            if not having[left]:
-                del rests[place]
-        rows.append(row)
-        alike = having.setdefault(rest, [])
-        if not alike:
-            insort(rests, rest)
-        heappush(alike, row)
+    native = getattr(extension, "best_fit", None)
+    if native is None or room > NATIVE_ROOM:
+        return best_fit_by_steps(lengths, room)
+    rows = np.empty(len(lengths), np.int64)
+    native(np.ascontiguousarray(lengths, np.int64), room, rows)
     return rows
 
 
-def first_fit(lengths: Sequence[int], room: int) -> list[int]:
+def best_fit_by_steps(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """Return what `best_fit` does, without the native extension."""
+    rests: list[int] = []  # the distinct amounts of free room, sorted; `having` has the rows with each
+    having: dict[int, list[int]] = {}
+    opened = 0
+    rows = np.empty(len(lengths), np.int64)
+    for place, length in enumerate(lengths.tolist()):
+        at = bisect_left(rests, length)
+        if at == len(rests):
+            row, rest = opened, room - length
+            opened += 1
+        else:
+            left = rests[at]
+            row, rest = having[left].pop(), left - length
+            if not having[left]:
+                del rests[at]
+        rows[place] = row
+        alike = having.setdefault(rest, [])
+        if not alike:
+            insort(rests, rest)
+        alike.append(row)
+    return rows
+
+
+def first_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     """Return the row of each sample: the first that has room.
 
-    >>> first_fit([3, 6, 4, 3], room=10)
-    [0, 0, 1, 1]
+    >>> first_fit(np.array([3, 6, 4, 3]), room=10)
+    array([0, 0, 1, 1])
     """
     rows: list[int] = []
     leaves = 1 << (len(lengths) - 1).bit_length()
     # A tree of free room: rows are the leaves, from index ``leaves`` on; inner nodes hold the maximum below them.
     rests = [room] * (2 * leaves)
-    for length in lengths:
+    for length in lengths.tolist():
         node = 1
         while node < leaves:
             node *= 2
@@ -205,4 +206,4 @@ def first_fit(lengths: Sequence[int], room: int) -> list[int]:
             if rests[node] == most:
                 break
             rests[node] = most
-    return rows
+    return np.array(rows, np.int64)

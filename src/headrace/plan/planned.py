@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from headrace.checks import integer, kind_of, row
 from headrace.context.seeds import Key, key_of
 from headrace.errors import ArgumentError
+from headrace.plan.batch_walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headrace.plan.batch_walk import Walk
     from headrace.plan.order import BatchOrder, Order
 
 K_co = TypeVar("K_co", covariant=True)
 
 CHUNK = 2**12
 """Keys computed at a time when a sampler is iterated."""
-
-Longer = Literal["raise", "drop", "truncate"]
 
 
 class Planned(ABC):
@@ -126,6 +126,11 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
 
     _orders: tuple[Key, BatchOrder] | None = None
 
+    @property
+    def cuts(self) -> bool:
+        """Whether some keys are a `Piece`: a part of a sample."""
+        return False
+
     def __new__(cls, *given: Any, **named: Any) -> Self:  # noqa: ARG004  only checked
         """Refuse a sampler as the first argument: Lightning passes one when it recreates batch samplers."""
         if given and any(kind.__name__ == "Sampler" for kind in type(given[0]).__mro__):
@@ -147,8 +152,7 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
         return self._mine().count(self.epoch)
 
     def __iter__(self) -> Iterator[list[K_co]]:
-        order, epoch = self._mine(), self.epoch
-        return (order.keys(epoch, step) for step in range(order.count(epoch)))
+        return _batches(walk(self._mine(), self.epoch))
 
     def _mine(self) -> BatchOrder:
         """Return the batches of an iteration. They are cached: planning an epoch may take a second."""
@@ -160,6 +164,13 @@ class PlannedBatchSampler(Planned, Generic[K_co]):
         return {**vars(self), "_orders": None}
 
 
+def _batches(walk: Walk) -> Iterator[Any]:
+    number = 0
+    while (found := walk.batch(number)) is not None:
+        yield found[1]
+        number += 1
+
+
 def size_of(name: str, value: Any) -> int:
     """Return a size, or the length of what has one."""
     if hasattr(value, "__len__"):
@@ -169,42 +180,25 @@ def size_of(name: str, value: Any) -> int:
 
 def counts(name: str, values: Any, *, least: int = 0) -> NDArray[np.int64]:
     """Return a row of integers from ``least`` up, at least one: whole floats are integers, too."""
-    found = row(name, values, "one row of integers", kinds="iuf")
+    return whole_numbers(name, row(name, values, "one row of integers", kinds="iuf"), least=least)
+
+
+def whole_numbers(
+    name: str, found: NDArray[Any], numbers: NDArray[np.int64] | None = None, *, least: int = 0
+) -> NDArray[np.int64]:
+    """Return an array's numbers as integers from ``least`` up; an error names the first other one, by ``numbers``."""
     with np.errstate(invalid="ignore"):
         good = (found >= least) & (found < 2**63)
         if found.dtype.kind == "f":
             good &= found == np.floor(found)
     if not good.all():
         at = int(np.argmin(good))
+        number = at if numbers is None else int(numbers[at])
         expected = f"integers from {least} up"
         raise ArgumentError(
-            f"{name} must be {expected}; number {at} is {found[at]}", found=found[at].item(), expected=expected
+            f"{name} must be {expected}; number {number} is {found[at]}", found=found[at].item(), expected=expected
         )
     return found.astype(np.int64)
-
-
-def kept_lengths(
-    lengths: NDArray[np.int64], most: int, longer: Longer, limit: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the kept samples, and the lengths to count for them."""
-    over = lengths > most
-    indices = np.arange(len(lengths))
-    if not over.any():
-        return indices, lengths
-    if longer == "truncate":
-        return indices, np.minimum(lengths, most)
-    if longer == "raise" or over.all():
-        at = int(np.argmax(over))
-        rest = f" (and {int(over.sum()) - 1} more)" if over.sum() > 1 else ""
-        cure = f"increase {limit}" if longer == "drop" else f'increase {limit}, or pass longer="drop" or "truncate"'
-        raise ArgumentError(
-            f"sample {at} has length {lengths[at]}{rest}, more than {limit}={most}",
-            index=at,
-            found=int(lengths[at]),
-            expected=f"at most {most}",
-            cure=cure,
-        )
-    return indices[~over], lengths[~over]
 
 
 def digest(array: NDArray[Any]) -> str:

@@ -79,6 +79,7 @@ class Cursor:
         if self.inside:
             optional |= {
                 "samples": 0 if self.plan is None else self.plan.position(place.step),
+                "window": None if self.plan is None else self.plan.entry(place.step),
                 "read": None if self.position is None else self.position(place.step),
                 "beyond": list(place.beyond),
                 "offset": place.offset,
@@ -87,6 +88,8 @@ class Cursor:
                 "ledger": place.session,
                 **({} if self.sampler is None else self.sampler.facts(place.step)),
             }
+        if optional.get("window"):
+            optional["window"] = list(optional["window"])
         state |= {name: value for name, value in optional.items() if value}
         return {**state, "plan": dict(plan)}
 

@@ -15,6 +15,7 @@ from headrace.datasets.protocol import inner
 from headrace.errors import ArgumentError
 from headrace.make.maker import Maker
 from headrace.make.source import Batched, Indexed
+from headrace.plan.piece import Piece
 from headrace.plan.work import BadSample, Done, Failed
 from headrace.run.tracing import Draw, Trace, Traced, name_of, shown
 from headrace.transforms.base import Transform
@@ -185,6 +186,8 @@ def visits(dataset: Any, key: Any) -> tuple[tuple[str, Any], ...]:
     (('Subset', 0), ('ConcatDataset', 4), ('str', 1))
     """
     found = [(type(dataset).__qualname__, key)]
+    if isinstance(key, Piece):
+        key = key.index
     with suppress(Exception):  # a dataset that only looks like a view
         while len(found) < 20 and (inside := inner(dataset, key)) is not None:
             dataset, key = inside

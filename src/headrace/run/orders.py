@@ -21,13 +21,13 @@ from headrace.datasets.protocol import batch_beginner, batch_reader, unmapped
 from headrace.errors import ArgumentError
 from headrace.interop.own_states import keeps_state
 from headrace.make.shared_reader import SharedReader
-from headrace.make.source import Batched, Indexed, SharedStream, Source, Streamed
+from headrace.make.source import Batched, Indexed, InPieces, SharedStream, Source, Streamed
 from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.dataset_copies import DatasetCopyPlan
 from headrace.plan.iterator_plan import IteratorPlan, after, cut
 from headrace.plan.mixture import MixtureSampler
-from headrace.plan.order import BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
+from headrace.plan.order import BatchOrder, BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, apart, between, undisturbed
 from headrace.plan.replicas import ReplicatedStream
 from headrace.run.checkpoint import Cursor, Place
@@ -91,6 +91,8 @@ class EpochOrder(ABC):
     def source(self, *, again: bool) -> Source:  # noqa: ARG002
         """Return what workers read: by index, whole batches where the dataset makes them itself."""
         dataset, settings = self._settings.readable(), self._settings
+        if getattr(settings.given_sampler, "cuts", False):
+            return InPieces(dataset, singly=settings.single)
         read_batch = None
         if settings.own_collate and settings.on_error == "raise":
             read_batch = batch_reader(dataset) or settings.adapter.reader(dataset)
@@ -111,9 +113,11 @@ class PlannedOrder(EpochOrder):
         self._planner: Any = settings.given_sampler
         self._counted: tuple[Any, int] | None = None
         self._recalled: tuple[Any, BatchPlan | BatchSamplerPlan] | None = None
+        self._batches: tuple[seeds.Key, BatchOrder] | None = None
+        """The batches of a batch sampler, which keeps what it has planned."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_recalled": None}
+        return {**vars(self), "_recalled": None, "_batches": None}
 
     def facts(self, saved: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return what the sampler's order is made of."""
@@ -132,7 +136,8 @@ class PlannedOrder(EpochOrder):
     def plan(self, entry: Entry) -> tuple[Plan, int | None]:
         """Return the plan, which remembers where it was entered."""
         place = entry.cursor.place
-        plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, entry.saved.get("samples", 0))
+        origin, window = entry.saved.get("samples", 0), entry.saved.get("window")
+        plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, origin, window)
         return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.most_samples()
 
     def sources(self, key: seeds.Key, cursor: Cursor) -> tuple[SourceShare, ...]:
@@ -150,23 +155,30 @@ class PlannedOrder(EpochOrder):
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:
         """Return the work of any step."""
-        first, origin = entry.saved.get("step", 0), entry.saved.get("samples", 0)
+        first, origin, window = (entry.saved.get(name, 0) for name in ("step", "samples", "window"))
         if entry.cursor.plan is not None:
             first, origin = entry.cursor.plan.first, entry.cursor.plan.origin
-        place = (entry.key, epoch, first, origin) if step >= first else (entry.key, epoch, 0, 0)
+            window = entry.cursor.plan.entry(first)
+        place: Any = (entry.key, epoch, 0, 0, None)
+        if step >= first:
+            place = (entry.key, epoch, first, origin, tuple(window) if window else None)
         what = place, self._settings.samples
         if self._recalled is None or self._recalled[0] != what:
             # Kept for the next sample that is asked for: some plans are worked out for an epoch at a time.
             self._recalled = what, self._whole(*place)
         return self._recalled[1].work(entry.stream, step)
 
-    def _whole(self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0) -> BatchPlan | BatchSamplerPlan:
-        """Return the plan of an epoch, from a step on that begins at a sample."""
+    def _whole(
+        self, key: seeds.Key, epoch: int, first: int = 0, origin: int = 0, window: Sequence[int] | None = None
+    ) -> BatchPlan | BatchSamplerPlan:
+        """Return the plan of an epoch, from a step on that begins at a sample, which may be in a window."""
         settings = self._settings
         replace = settings.on_error == "replace"
         if settings.given_batches:
-            order = self._planner.batch_order(key)
-            return BatchSamplerPlan(order, epoch, settings.share, key, spare=replace, first=first, origin=origin)
+            if self._batches is None or self._batches[0] != key:
+                self._batches = key, self._planner.batch_order(key)
+            where = (window[0], window[1]) if window else None
+            return BatchSamplerPlan(self._batches[1], epoch, settings.share, key, replace, first, origin, where)
         keys: Order
         if self._planner is not None:
             keys = FixedEpoch(self._planner, key, epoch)

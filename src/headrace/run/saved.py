@@ -52,6 +52,7 @@ def validate(state: Any) -> None:
             _whole(plan, name, least=least, where="plan")
     _check(state, "ledger", "a name", lambda name: name is None or isinstance(name, str))
     _check(state, "beyond", "a list of steps", lambda steps: isinstance(steps, list) and all(map(_is_count, steps)))
+    _check(state, "window", "a window and the position of its first batch", _is_window)
     copies = plan.get("copies") or 1
     _check(
         state,
@@ -85,6 +86,10 @@ def _check(state: Mapping[str, Any], name: str, expected: str, fits: Callable[[A
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MOST
+
+
+def _is_window(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
 def _is_read(value: Any, copies: int) -> bool:

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../checksum/crc32c.hpp"
+#include "../packing/best_fit.hpp"
 #include "../source/fault_guard.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
@@ -98,6 +99,18 @@ void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bas
   }
 }
 
+// The row of each length, as headrace.plan.packing has it.
+void pack(Array<std::int64_t> lengths, std::int64_t room, nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> rows) {
+  const std::size_t count = lengths.size();
+  if (rows.size() != count) throw std::invalid_argument("rows is of another length than lengths");
+  if (room < 0 || room >= std::int64_t{1} << 30 || count >= std::size_t{1} << 31)
+    throw std::invalid_argument("too much room, or too many lengths");
+  for (std::size_t i = 0; i < count; ++i)
+    if (lengths.data()[i] < 0 || lengths.data()[i] > room) throw std::invalid_argument("a length does not fit a row");
+  const GilRelease released;
+  best_fit(lengths.data(), count, static_cast<std::size_t>(room), rows.data());
+}
+
 // The CRC-32C of bytes; `tables`: without the processor's instruction.
 std::uint32_t checksum(const nb::bytes& data, bool tables) {
   const auto* const bytes = reinterpret_cast<const std::uint8_t*>(data.c_str());
@@ -120,6 +133,8 @@ void bind_arrays(nb::module_& module) {
              "The address of a read since the last call, by any thread, that gave zeros for what was cut off; or 0.");
   module.def("permute", &permute, nb::arg("places"), nb::arg("rounds"), nb::arg("bases"), nb::arg("tweaks"),
              "Permute places, in place.");
+  module.def("best_fit", &pack, nb::arg("lengths"), nb::arg("room"), nb::arg("rows"),
+             "Write the row of each length: the fullest that has room for it, or a new one.");
   module.def("crc32c", &checksum, nb::arg("data"), nb::arg("tables") = false,
              "The CRC-32C of bytes, as TFRecord files have it.");
 }
