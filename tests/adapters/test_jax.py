@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import pytest
 from tests.adapters.data import FINISHES, HALVES, BrokenImages, Images, batches_to_finish, by_the_steps, halves
 
 import headrace
+from headrace.datasets import TokenDataset
 from headrace.errors import ArgumentError, LoaderClosed
 
 jax = pytest.importorskip("jax")
@@ -63,6 +65,20 @@ def test_halves_stay_halves(dtype: str, how: dict[str, Any]) -> None:
         assert isinstance(images, jax.Array)
         assert images.dtype.name == dtype
         assert np.asarray(images).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_tokens_are_int32_without_a_warning(how: dict[str, Any]) -> None:
+    """Deliver what JAX has for int64, with the same values."""
+    dataset = TokenDataset([np.arange(200, dtype=np.uint16)], 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for (inputs, targets), expected in zip(
+            DataLoader(dataset, 4, **how), headrace.DataLoader(dataset, 4), strict=True
+        ):
+            assert inputs.dtype == targets.dtype == np.int32
+            np.testing.assert_array_equal(inputs, expected[0])
+            np.testing.assert_array_equal(targets, expected[1])
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

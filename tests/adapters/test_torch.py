@@ -12,6 +12,7 @@ import pytest
 from tests.adapters.data import HALVES, BrokenImages, Images, halves
 
 import headrace
+from headrace.datasets import TokenDataset
 from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
 from headrace.run.lineage import image_of
@@ -47,6 +48,18 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
             assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_tokens_are_what_an_embedding_takes(how: dict[str, Any]) -> None:
+    """Deliver contiguous int64 tensors of tokens that are stored as uint16."""
+    dataset = TokenDataset([np.arange(200, dtype=np.uint16)], 8)
+    embedding = torch.nn.Embedding(200, 3)
+    for inputs, targets in DataLoader(dataset, 4, shuffle=True, seed=0, **how):
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert inputs.is_contiguous()
+        assert embedding(inputs).shape == (len(inputs), 8, 3)
+        assert bool((targets - inputs == 1).all())
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

@@ -202,6 +202,13 @@ def test_any_files_give_the_windows_of_their_tokens(
     assert_array_equal(targets, np.stack([expected[key][1:] for key in keys]))
 
 
+def test_statistics_count_the_tokens_of_windows() -> None:
+    """Count inputs, in each process that reads them."""
+    for how in ({}, {"num_workers": 1, **FORK}):
+        loader = DataLoader(TokenDataset([np.arange(100)], 8), 5, **how)
+        assert sum(inputs.size for inputs, _ in loader) == loader.statistics().tokens == 12 * 8
+
+
 def test_random_windows_are_drawn_from_every_place() -> None:
     """Give nanoGPT's batches: any start is as likely, and a run resumes at any step."""
     tokens = np.arange(20, dtype=np.uint16)

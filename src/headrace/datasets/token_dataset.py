@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headrace.checks import flag, integer, kind_of, shown
+from headrace.context.tokens import count_tokens
 from headrace.datasets.arrow_dataset import ArrowDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
@@ -113,14 +114,16 @@ class TokenDataset(Dataset[Any]):
         indexed = iter(at_once(lambda path: token_layouts.index(path, self._wanted), files) if files else ())
         sources = [next(indexed) if isinstance(each, str) else _as_file(each) for each in self._given]
         _check_dtype(self._wanted.dtype, sources)
-        table = TokenTable(sources)
+        table = TokenTable([each.without_documents() if isinstance(each, TokenFile) else each for each in sources])
         self._documents: tuple[Tokens, Tokens] | None = None
         self._counts: list[int] | None = None
         self._scanned: list[Tokens] | None = None
         if self.documents:
             self._table = table
-            if self.separator is None or any(isinstance(one, TokenFile) and one.has_documents for one in sources):
-                self._documents = self._listed()
+            if self.separator is None:
+                self._documents = self._chosen(*_joined(table, [_known(source) for source in sources]))
+            else:
+                _refuse_known(sources, self.separator)
             return
         if self._rows is not None:
             begins, lengths, _ = _joined(table, [_known(source) for source in sources])
@@ -203,7 +206,7 @@ class TokenDataset(Dataset[Any]):
     @property
     def read_batch(self) -> Callable[..., Any] | None:
         """Copy the windows of a batch into lent memory; None for documents, which have lengths of their own."""
-        return None if self.documents else self._windows
+        return None if self.documents else self._counted
 
     @property
     def columns(self) -> Columns | None:
@@ -218,6 +221,11 @@ class TokenDataset(Dataset[Any]):
         number, token = self._table.place(begin)
         source = self._table.sources[number]
         return f"{source.path if isinstance(source, TokenFile) else f'array {number}'}: token {token}"
+
+    def _counted(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
+        batch = self._windows(keys, empty=empty)
+        count_tokens(batch[0].size)  # here alone: collate functions count the samples that they are given
+        return batch
 
     def _windows(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
         rows = rows_of(keys, len(self))
@@ -240,17 +248,12 @@ class TokenDataset(Dataset[Any]):
     def _places(self) -> tuple[Tokens, Tokens]:
         """Return where each document begins in the table, and its tokens."""
         if self._documents is None:
-            self._documents = self._listed()
+            if self._scanned is None:
+                self._scanned = self._search(cast("int", self.separator))
+            self._documents = self._chosen(*_joined(self._table, [(np.cumsum(n) - n, n) for n in self._scanned]))
         return self._documents
 
-    def _listed(self) -> tuple[Tokens, Tokens]:
-        sources = self._table.sources
-        if self.separator is None:
-            begins, lengths, counts = _joined(self._table, [_known(source) for source in sources])
-        else:
-            if self._scanned is None:
-                self._scanned = self._search(self.separator)
-            begins, lengths, counts = _joined(self._table, [(np.cumsum(n) - n, n) for n in self._scanned])
+    def _chosen(self, begins: Tokens, lengths: Tokens, counts: list[int]) -> tuple[Tokens, Tokens]:
         if self._rows is not None:
             begins, lengths, counts = begins[self._rows], lengths[self._rows], [len(self._rows)]
         if not len(lengths):
@@ -261,14 +264,6 @@ class TokenDataset(Dataset[Any]):
         return begins, lengths
 
     def _search(self, separator: int) -> list[Tokens]:
-        for source in self._table.sources:
-            if isinstance(source, TokenFile) and source.has_documents:
-                raise ArgumentError(
-                    f"{source.path} says itself where its documents are, and separator={separator} was given",
-                    found=separator,
-                    expected="no separator",
-                    cure="Leave separator out.",
-                )
         found = at_once(lambda source: token_layouts.separated(source, separator), self._table.sources)
         if not any(count for _, count in found):
             raise ArgumentError(
@@ -409,6 +404,17 @@ def _as_file(array: NDArray[Any]) -> TokenFile | NDArray[Any]:
 def _sent(array: NDArray[Any]) -> Any:
     rows = mapped_rows(array)
     return array if rows is None else Sent(array, rows)
+
+
+def _refuse_known(sources: Sequence[TokenFile | NDArray[Any]], separator: int) -> None:
+    for source in sources:
+        if isinstance(source, TokenFile) and source.has_documents:
+            raise ArgumentError(
+                f"{source.path} says itself where its documents are, and separator={separator} was given",
+                found=separator,
+                expected="no separator",
+                cure="Leave separator out.",
+            )
 
 
 def _known(source: TokenFile | NDArray[Any]) -> tuple[Tokens, Tokens]:

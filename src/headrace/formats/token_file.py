@@ -54,6 +54,10 @@ class TokenFile:
         """How many tokens it has."""
         return int(self.pieces[:, 1].sum())
 
+    def without_documents(self) -> TokenFile:
+        """Return the file with nothing that grows with its documents."""
+        return replace(self, begins=None, lengths=None)
+
     def with_documents(self, begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> TokenFile:
         """Return the file with its documents."""
         return replace(self, begins=begins, lengths=lengths, has_documents=True)
