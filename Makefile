@@ -8,7 +8,7 @@ FRAMEWORKS := $(VENV)-frameworks
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel docs screenshots bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -22,6 +22,8 @@ help:
 	@echo "make fuzz         damaged images for the native extension, under sanitizers, SECONDS long (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
+	@echo "make docs         the documentation as a site, in build/site/html; warnings are errors; a minute"
+	@echo "make screenshots  pages of the site in Chromium, at three widths, light and dark; fails where one has a defect"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
@@ -185,6 +187,25 @@ wheel: $(VENV)/.cmake
 	cd build && clean/bin/python -c "from headrace._native import extension; print(extension.LIBJPEG_TURBO, extension.levels())" \
 	  && clean/bin/headrace doctor
 	@ls build/wheels/*.whl
+
+# No network is needed once the tools are installed. What the site promises is tested on what was built.
+$(VENV)/.docs: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+SITE := build/site
+docs: $(VENV)/.docs
+	$(BIN)/python docs/site/stage.py $(SITE)/source
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/site $(SITE)/source $(SITE)/html
+	$(BIN)/python -m pytest -q tests/test_site.py
+	@echo "the site: $(SITE)/html/index.html"
+
+$(VENV)/.playwright: | $(VENV)/.docs
+	$(BIN)/python -m pip install --quiet playwright
+	@touch $@
+
+screenshots: docs $(VENV)/.playwright
+	$(BIN)/python docs/site/screenshots.py $(SITE)/html $(SITE)/screenshots
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

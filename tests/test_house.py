@@ -316,7 +316,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def _sources(*suffixes: str) -> Iterator[tuple[str, Path]]:
-    for folder in ("src", "tests", "benchmarks", "examples", "scripts"):
+    for folder in ("src", "tests", "benchmarks", "docs", "examples", "scripts"):
         for path in sorted((PROJECT / folder).rglob("*")):
             parts = path.relative_to(PROJECT)
             if path.suffix in suffixes and not any(part.startswith((".", "CMakeFiles")) for part in parts.parts):

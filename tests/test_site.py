@@ -1,0 +1,120 @@
+"""What the documentation site promises: a page for each public name, an entry for each error, no dead table."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace
+from headrace import errors
+
+ROOT = Path(__file__).parent.parent
+HTML = ROOT / "build" / "site" / "html"
+"""Built by `make docs`, which then runs these tests."""
+
+sys.path.insert(0, str(ROOT / "docs" / "site"))
+reference = pytest.importorskip("reference")
+stage = pytest.importorskip("stage")
+troubleshooting = pytest.importorskip("troubleshooting")
+sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The folder of the built site."""
+    if not (HTML / "searchindex.js").exists():
+        pytest.skip("needs the site: make docs")
+    return HTML
+
+
+@pytest.fixture(scope="module")
+def index(built: Path) -> dict[str, Any]:
+    """The index that the site's search reads."""
+    text = (built / "searchindex.js").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    return found
+
+
+def _homes() -> list[str]:
+    return sorted({reference.home(module, name) for module, names in reference.public().items() for name in names})
+
+
+def test_the_reference_has_a_page_for_each_public_name_and_module(tmp_path: Path) -> None:
+    """Write a page for each name of each public module, adapters too, without importing a framework."""
+    reference.write(tmp_path / "reference")
+    pages = {path.stem for path in (tmp_path / "reference").iterdir()}
+    assert pages == {*_homes(), *reference.MODULES, "index"}
+    loader = (tmp_path / "reference" / "headrace.jax.DataLoader.rst").read_text(encoding="utf-8")
+    assert "sharding" in loader
+    assert not {"torch", "jax", "keras"} & sys.modules.keys() or "torch" in sys.modules
+
+
+def test_the_adapters_names_in_the_reference_are_public() -> None:
+    """List names of an adapter that its `__all__` has, as its source says."""
+    for module, names in reference.ADAPTERS.items():
+        folder = Path(headrace.__file__).parent / module.rpartition(".")[2]
+        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        source = path.read_text(encoding="utf-8")
+        listed = re.findall(r'"(\w+)"', source.partition("__all__ = [")[2].partition("]")[0])
+        assert set(names) <= set(listed), module
+
+
+def test_the_troubleshooting_page_has_each_error_and_what_to_do() -> None:
+    """Give each class of `headrace.errors` an anchor, its meaning, and its messages with their cures."""
+    page = troubleshooting.page()
+    for name in errors.__all__:
+        assert f".. _{name}:" in page
+        assert (getattr(errors, name).__doc__ or "").split("\n")[0] in page
+    found = troubleshooting.messages()
+    assert sum(map(len, found.values())) > 150
+    assert any("no image in" in what for what in found["MissingFile"])
+    assert all(cure for messages in found.values() for cure in messages.values())
+
+
+def test_the_tables_for_those_who_come_from_another_loader_name_what_exists() -> None:
+    """Find each class that the right column names among our public names."""
+    public = {name for names in reference.public().values() for name in names}
+    text = (ROOT / "docs" / "guide" / "coming-from.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\| (.*) \|$", text, re.MULTILINE)
+    named = {name for row in rows for code in re.findall(r"`([^`]*)`", row) for name in re.findall(r"\b[A-Z]\w+", code)}
+    assert len(named) > 25
+    assert named - public - {"DST", "SRC", "True", "False", "None"} == set()
+
+
+def test_every_committed_page_of_the_guide_is_in_the_site() -> None:
+    """Stage all Markdown below docs/, and what it links to."""
+    staged = stage.pages()
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")} <= staged.keys()
+
+
+def test_the_search_finds_each_public_name(index: dict[str, Any]) -> None:
+    """Have each public name in the index of the search, as an object with a page."""
+    objects = {
+        f"{prefix}.{name}": index["docnames"][page]
+        for prefix, entries in index["objects"].items()
+        for page, *_, name in entries
+    }
+    missing = [name for name in _homes() if objects.get(name) != f"reference/{name}"]
+    assert not missing
+
+
+def test_each_errors_anchor_is_on_the_built_page(built: Path) -> None:
+    """Link to the entry of an error by the name of its class."""
+    page = (built / "troubleshooting.html").read_text(encoding="utf-8")
+    missing = [name for name in errors.__all__ if f'id="{name.lower()}"' not in page]
+    assert not missing
+
+
+def test_no_built_page_refers_to_a_file_that_is_not_there(built: Path) -> None:
+    """Find the target of each link, image, style and script of the site within it."""
+    missing = set()
+    for page in built.rglob("*.html"):
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists():
+                missing.add((str(page.relative_to(built)), target))
+    assert not missing
