@@ -130,7 +130,7 @@ def in_memory(path: str, data: memoryview, facts: tuple[int, int]) -> ArrowFile:
 
 def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
     schema: Table | None = None
-    rows, nodes, buffers, codecs = list[int](), list[Any](), list[Any](), set[str]()
+    rows, nodes, buffers, bodies, codecs = list[int](), list[Any](), list[Any](), list[tuple[int, int]](), set[str]()
     for kind, head, body, size, data in _messages(reader):
         if kind == _SCHEMA and schema is None:
             schema = head
@@ -138,15 +138,17 @@ def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
             codecs.add(_codec(head.table(3)))
             rows.append(head.integer(0, 8))
             nodes.append(_pairs(data, head, 1))
-            found = _pairs(data, head, 2)
-            if len(found) and ((found < 0) | (found > size)).any():
-                raise ValueError("a buffer lies outside of its record batch")
-            buffers.append(found + np.array([body, 0]))
+            buffers.append(_pairs(data, head, 2))
+            bodies.append((body, size))
     if schema is None:
         raise ValueError("it has no schema")
     columns = _columns(reader, schema)
     counts = [sum(getattr(column.type, what) for column in columns.values()) for what in ("nodes", "buffers")]
     of_nodes, of_buffers = _stacked(nodes, counts[0]), _stacked(buffers, counts[1])
+    of_bodies = np.array(bodies, np.int64).reshape(-1, 1, 2)
+    if ((of_buffers < 0) | (of_buffers > of_bodies[:, :, 1:])).any():
+        raise ValueError("a buffer lies outside of its record batch")
+    of_buffers[:, :, 0] += of_bodies[:, :, 0]
     of_rows = np.array(rows, np.int64).reshape(-1)
     if len(codecs) > 1:
         raise ValueError("its record batches are compressed in different ways")
@@ -217,7 +219,7 @@ def _pairs(data: bytes, head: Table, field: int) -> NDArray[np.int64]:
 def _stacked(each: list[Any], count: int) -> NDArray[np.int64]:
     if any(len(pairs) != count for pairs in each):
         raise ValueError("a record batch has more or fewer buffers than its schema says")
-    return np.stack(each).astype(np.int64, copy=False) if each else np.empty((0, count, 2), np.int64)
+    return np.array(each, np.int64).reshape(len(each), count, 2)
 
 
 def _check(reader: ShardReader | MemoryReader, file: ArrowFile) -> None:
