@@ -19,7 +19,7 @@ from tests.image_files import encoded, photo
 
 from headrace import DataLoader, RandomResizedCrop, ToCHW, ToFloat
 from headrace._native import extension
-from headrace.datasets import WebDataset, span_table
+from headrace.datasets import WebDataset, saved_arrays, span_table
 from headrace.datasets.shards import shard_paths
 from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, BadImage, MissingFile, SampleError
 
@@ -232,7 +232,7 @@ def test_the_index_is_saved_beside_the_shards_and_used_again(shards: Path, monke
     assert [again[row]["json"] for row in range(21)] == [first[row]["json"] for row in range(21)]
     write(shards / "train-01.tar", {"new": {"cls": b"9", "txt": b"other"}})
     changed = WebDataset(shards)
-    assert seen == ["_Part", "Shard", "_Part"]
+    assert seen == ["ShardColumns", "Shard", "ShardColumns"]
     assert (len(changed), changed[7], changed[8]["json"]) == (
         15,
         {"__key__": "new", "cls": 9, "txt": "other"},
@@ -266,6 +266,15 @@ def test_where_the_folder_cannot_be_written_to_the_cache_is(
     assert len(list(given.iterdir())) == 1
 
 
+@pytest.fixture(params=["read", "mapped"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take indexes for small ones, which are read, and for large ones, which are mapped and checked in blocks."""
+    if request.param == "mapped":
+        monkeypatch.setattr(saved_arrays, "MAPPED_FROM", 0)
+        monkeypatch.setattr(saved_arrays, "ROWS", 4)
+
+
+@pytest.mark.usefixtures("size")
 def test_a_damaged_index_is_built_again(shards: Path) -> None:
     """Flip bytes of a saved index and cut it: the samples stay those of the shards."""
     WebDataset(shards)
@@ -283,6 +292,7 @@ def test_a_damaged_index_is_built_again(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "value"), [("file", 9), ("file", -1), ("offset", -7), ("offset", 1 << 62), ("length", 1 << 40)]
 )
+@pytest.mark.usefixtures("size")
 def test_a_forged_index_is_built_again(shards: Path, array: str, value: int) -> None:
     """Check each range against its shard, where the checksum of the index is that of the forgery."""
     table = WebDataset(shards)._table
@@ -296,7 +306,7 @@ def test_a_forged_index_is_built_again(shards: Path, array: str, value: int) -> 
 
 def test_a_large_index_is_mapped_and_pickles_as_its_path(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Share the memory of workers; send them a path; say when the index has changed meanwhile."""
-    monkeypatch.setattr(span_table, "MAPPED_FROM", 0)
+    monkeypatch.setattr(saved_arrays, "MAPPED_FROM", 0)
     WebDataset(shards)
     dataset = WebDataset(shards)
     assert isinstance(dataset._table.offset["jpg"], np.memmap)
@@ -304,6 +314,19 @@ def test_a_large_index_is_mapped_and_pickles_as_its_path(shards: Path, monkeypat
     assert len(sent) < 1500
     assert pickle.loads(sent)[20]["json"] == {"row": 20}
     saved(shards)[0].unlink()
+    with pytest.raises(BadFile, match="the index was removed or changed"):
+        pickle.loads(sent)
+
+
+def test_an_index_that_another_process_has_checked_is_not_read_again(shards: Path) -> None:
+    """Refuse another index in its place: its checksums differ."""
+    WebDataset(shards)
+    sent = pickle.dumps(WebDataset(shards))
+    [file] = saved(shards)
+    write(shards / "other.tar", {"0": {"cls": b"1"}})
+    WebDataset(shards / "other.tar")
+    other = next(each for each in saved(shards) if each != file)
+    file.write_bytes(other.read_bytes())
     with pytest.raises(BadFile, match="the index was removed or changed"):
         pickle.loads(sent)
 

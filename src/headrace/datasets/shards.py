@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     Shards = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+KIND = "webdataset 1"
+"""Names the index of tar shards, and its version."""
+
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
@@ -181,7 +184,7 @@ class WebDataset(SpanDataset):
         decoding = Decoding(mode, max_pixels, allow_truncated)
         listed = listed_shards(shards, split)
         paths = [shard.path for shard in listed] or shard_paths(shards, ".tar")
-        table = indexed(paths, tar.index, "webdataset 1", index)
+        table = indexed(paths, tar.index, KIND, index)
         if listed:
             agree(listed, np.diff(table.first).tolist(), table.facts[:, 0].tolist())
         super().__init__(table, Fields(decoding, decoders or {}), fields)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from headrace.datasets.packed_list import PackedList
+from headrace.datasets.saved_arrays import SavedArrays, save
 from headrace.errors import BadFile, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.storage.files import unread
@@ -26,18 +26,10 @@ if TYPE_CHECKING:
 
     from headrace.formats.shard import Shard
 
-    Indexer = Callable[[str], tuple[Shard, tuple[int, int]]]
+    Indexer = Callable[[str], tuple["Shard | ShardColumns", tuple[int, int]]]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-MAGIC = b"headrace index 1\n"
-MAPPED_FROM = 1 << 26
-"""Bytes from which on a saved index is memory-mapped, so that workers share it; a smaller one is read and checked."""
-
-_ALIGNED = 64
-_DTYPES = ("|u1", "<u4", "<u8", "<i8")
-_MOST_HEADER = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +39,8 @@ class SpanTable:
     ``paths``: the shards. ``facts``: of each, its size in bytes and time of modification (ns) when it was indexed, (n,
     2) int64. ``first``: the number of each shard's first sample, and of all samples at the end. ``offset``, ``length``:
     by field, in bytes; the length is -1 where a sample has no such field. ``numbers``: the values of integer fields.
-    ``kinds``: what the bytes of a field are, where the format declares it.
+    ``kinds``: what the bytes of a field are, where the format declares it. ``saved``: the path of the index, whose
+    arrays have the checksums ``sums``.
     """
 
     paths: PackedList
@@ -60,6 +53,7 @@ class SpanTable:
     numbers: Mapping[str, NDArray[np.int64]]
     kinds: Mapping[str, str]
     saved: str | None = None
+    sums: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -72,7 +66,7 @@ class SpanTable:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a saved index as its path: each process maps or reads it itself."""
         if self.saved is not None:
-            return _reloaded, (self.saved, list(self.paths), self.facts)
+            return _reloaded, (self.saved, list(self.paths), self.facts, self.sums)
         state = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return _rebuilt, (state,)
 
@@ -81,8 +75,8 @@ def _rebuilt(state: dict[str, Any]) -> SpanTable:
     return SpanTable(**state)
 
 
-def _reloaded(saved: str, paths: list[str], facts: NDArray[np.int64]) -> SpanTable:
-    table = load(saved, paths)
+def _reloaded(saved: str, paths: list[str], facts: NDArray[np.int64], sums: tuple[int, ...]) -> SpanTable:
+    table = load(saved, paths, sums)
     if table is None or not np.array_equal(table.facts, facts):
         raise BadFile(
             "the index was removed or changed while the dataset was sent to another process",
@@ -128,8 +122,8 @@ def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[R
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The samples of a shard, as arrays."""
+class ShardColumns:
+    """The samples of a shard, as arrays: what `Shard` holds as lists, and what an indexer may return in its place."""
 
     keys: PackedList
     offset: Mapping[str, NDArray[np.int64]]
@@ -138,7 +132,7 @@ class _Part:
     kinds: Mapping[str, str]
 
 
-def _part(table: SpanTable | None, number: int) -> _Part:
+def _part(table: SpanTable | None, number: int) -> ShardColumns:
     """Take a shard out of an index."""
     assert table is not None  # noqa: S101  for the type checker: a shard is old only where there is an old index
     rows = slice(int(table.first[number]), int(table.first[number + 1]))
@@ -147,7 +141,7 @@ def _part(table: SpanTable | None, number: int) -> _Part:
     )
     fields = {name.partition(HIDDEN)[0] for name in length if (length[name] >= 0).any()}
     held = {name for name in length if name.partition(HIDDEN)[0] in fields}
-    return _Part(
+    return ShardColumns(
         table.keys[rows],
         {name: offset[name] for name in offset if name in held},
         {name: length[name] for name in length if name in held},
@@ -156,10 +150,10 @@ def _part(table: SpanTable | None, number: int) -> _Part:
     )
 
 
-def _as_part(shard: Shard | _Part) -> _Part:
-    if isinstance(shard, _Part):
+def _as_part(shard: Shard | ShardColumns) -> ShardColumns:
+    if isinstance(shard, ShardColumns):
         return shard
-    return _Part(
+    return ShardColumns(
         PackedList(shard.keys),
         {name: np.asarray(spans.offset, np.int64) for name, spans in shard.fields.items()},
         {name: np.asarray(spans.length, np.int64) for name, spans in shard.fields.items()},
@@ -168,7 +162,7 @@ def _as_part(shard: Shard | _Part) -> _Part:
     )
 
 
-def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | _Part, tuple[int, int]]]) -> SpanTable:
+def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | ShardColumns, tuple[int, int]]]) -> SpanTable:
     shards = [_as_part(shard) for shard, _ in parts]
     counts = np.array([len(shard.keys) for shard in shards], np.int64)
     names = list(dict.fromkeys(name for shard in shards for name in shard.offset))
@@ -198,7 +192,7 @@ def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | _Part, tuple[int
     )
 
 
-def _kinds(paths: Sequence[str], shards: Sequence[_Part]) -> dict[str, str]:
+def _kinds(paths: Sequence[str], shards: Sequence[ShardColumns]) -> dict[str, str]:
     """Return what the fields hold; all shards must agree."""
     kinds = dict[str, str]()
     for path, shard in zip(paths, shards, strict=True):
@@ -213,39 +207,29 @@ def _kinds(paths: Sequence[str], shards: Sequence[_Part]) -> dict[str, str]:
     return kinds
 
 
-def load(place: str, paths: Sequence[str]) -> SpanTable | None:
-    """Return the saved index of these shards; None if there is none, or it is damaged."""
+def load(place: str, paths: Sequence[str], sums: tuple[int, ...] | None = None) -> SpanTable | None:
+    """Return the saved index of these shards; None if there is none, or it is damaged.
+
+    ``sums`` are those of an index that another process has checked: it must be the same, and is not read again.
+    """
     try:
-        with open(place, "rb") as file:  # noqa: PTH123
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(len(MAGIC) + 8)
-            start = len(head) + int.from_bytes(head[len(MAGIC) :], "little")
-            if head[: len(MAGIC)] != MAGIC or start > min(_MOST_HEADER, size):
+        with SavedArrays(place) as saved:
+            about = saved.about
+            if about["paths"] != _names(paths) or (sums is not None and sums != saved.sums):
                 return None
-            header = json.loads(file.read(start - len(head)))
-            data = file.read() if size < MAPPED_FROM else None
-        if header["paths"] != _names(paths) or (data is not None and zlib.crc32(data) != header["crc"]):
-            return None
-        held = {name: _array(place, data, start, size, *told) for name, told in header["arrays"].items()}
-        offset, length, numbers = (
-            {name: held[f"{kind}:{name}"] for name in header[kind]} for kind in ("offset", "length", "numbers")
-        )
-        keys = PackedList.of_arrays(held["text"], held["ends"])
-        facts, first, of_shard = held["facts"].reshape(-1, 2), held["first"], held["file"]
-        kinds = {str(name): str(kind) for name, kind in header["kinds"].items()}
-        table = SpanTable(PackedList(paths), facts, first, of_shard, keys, offset, length, numbers, kinds, place)
+            offset, length, numbers = (
+                {name: saved.array(f"{kind}:{name}") for name in about[kind]}
+                for kind in ("offset", "length", "numbers")
+            )
+            keys = PackedList.of_arrays(saved.array("text"), saved.array("ends"))
+            kinds = {str(name): str(kind) for name, kind in about["kinds"].items()}
+            facts, first, file = saved.array("facts").reshape(-1, 2), saved.array("first"), saved.array("file")
+            table = SpanTable(
+                PackedList(paths), facts, first, file, keys, offset, length, numbers, kinds, place, saved.sums
+            )
+            return table if _fits(table) and (sums is not None or _is_true(saved, table)) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return table if _fits(table) and (data is None or _in_shards(table)) else None
-
-
-def _array(place: str, data: bytes | None, start: int, size: int, dtype: str, count: int, at: int) -> NDArray[Any]:
-    """Return an array of a saved index: of its bytes, or a map of a large file."""
-    if dtype not in _DTYPES or min(count, at) < 0 or start + at + count * np.dtype(dtype).itemsize > size:
-        raise ValueError(dtype)
-    if data is not None or not count:
-        return np.frombuffer(data or b"", dtype, count, at if count else 0)
-    return np.memmap(place, dtype, "r", start + at, (count,))
 
 
 def _fits(table: SpanTable) -> bool:
@@ -263,20 +247,64 @@ def _fits(table: SpanTable) -> bool:
     )
 
 
-def _in_shards(table: SpanTable) -> bool:
-    """Say whether every range lies in its shard: a forged index may have a true checksum."""
-    if not np.array_equal(table.file, np.repeat(np.arange(len(table.paths)), np.diff(table.first))):
-        return False
-    sizes = table.facts[:, 0][table.file]
-    return all(
-        bool(((table.length[name] < 0) | ((offset >= 0) & (offset <= sizes - table.length[name]))).all())
-        for name, offset in table.offset.items()
-        if HIDDEN not in name
-    )
+def _is_true(saved: SavedArrays, table: SpanTable) -> bool:
+    """Say whether checksums match and every range lies in its shard: a forged index may have true checksums.
+
+    The arrays are read, not mapped: so they take no memory of a process that only opens the dataset.
+    """
+    checks = [partial(_sum, saved, name) for name in ("facts", "first", "text")]
+    checks += [partial(_sum, saved, f"numbers:{name}") for name in table.numbers]
+    checks += [partial(_ascends, saved, len(table.keys._text)), partial(_in_order, saved, table)]
+    checks += [partial(_in_shards, saved, table, name) for name in table.offset]
+    return all(at_once(lambda check: check(), checks))
+
+
+def _sum(saved: SavedArrays, name: str) -> bool:
+    return all(True for _ in saved.blocks(name))
+
+
+def _ascends(saved: SavedArrays, size: int) -> bool:
+    """Say whether the ends of the keys ascend from 0 to the end of their text."""
+    last = 0
+    for ends in saved.blocks("ends"):
+        if int(ends[0]) < last or (ends[1:] < ends[:-1]).any():
+            return False
+        last = int(ends[-1])
+    return last == size
+
+
+def _in_order(saved: SavedArrays, table: SpanTable) -> bool:
+    """Say whether each sample has the number of its shard."""
+    begin = 0
+    for file in saved.blocks("file"):
+        if not np.array_equal(file, _of_rows(table, np.arange(len(table.paths)), begin, len(file))):
+            return False
+        begin += len(file)
+    return True
+
+
+def _in_shards(saved: SavedArrays, table: SpanTable, name: str) -> bool:
+    """Say whether the ranges of a field lie in their shards; those of a helper column are checked when it is read."""
+    begin = 0
+    for offset, length in zip(saved.blocks(f"offset:{name}"), saved.blocks(f"length:{name}"), strict=True):
+        sizes = _of_rows(table, table.facts[:, 0], begin, len(offset))
+        begin += len(offset)
+        at = offset.astype(np.int64, copy=False)
+        if HIDDEN not in name and not ((length < 0) | ((at >= 0) & (at <= sizes - length))).all():
+            return False
+    return True
+
+
+def _of_rows(table: SpanTable, values: NDArray[np.int64], begin: int, count: int) -> NDArray[np.int64]:
+    """Return the values of shards for each of these rows."""
+    least, most = np.searchsorted(table.first, [begin, begin + count], "right") - 1
+    shards = slice(int(least), int(most) + 1)
+    ends = np.clip(table.first[shards.start : shards.stop + 1], begin, begin + count)
+    counts = ends[1:] - ends[:-1]
+    return np.repeat(values[shards][: len(counts)], counts)
 
 
 def _save(table: SpanTable, place: Path) -> bool:
-    """Save an index under a temporary name, then rename it, so that nobody reads half of one; False if that fails."""
     arrays: dict[str, NDArray[Any]] = {
         "facts": table.facts.reshape(-1),
         "first": table.first,
@@ -284,33 +312,11 @@ def _save(table: SpanTable, place: Path) -> bool:
         "text": table.keys._text,
         "ends": table.keys._ends,
     }
+    about: dict[str, Any] = {"paths": _names(list(table.paths)), "kinds": dict(table.kinds)}
     for kind, of_fields in (("offset", table.offset), ("length", table.length), ("numbers", table.numbers)):
         arrays |= {f"{kind}:{name}": array for name, array in of_fields.items()}
-    told, pieces, at, crc = {}, list[Any](), 0, 0
-    for name, array in arrays.items():
-        told[name] = (array.dtype.str, len(array), at)
-        pieces += [np.ascontiguousarray(array).view(np.uint8), bytes(-array.nbytes % _ALIGNED)]
-        at += len(pieces[-2]) + len(pieces[-1])
-    for piece in pieces:
-        crc = zlib.crc32(piece, crc)
-    header = {"paths": _names(list(table.paths)), "crc": crc, "arrays": told}
-    header |= {"offset": list(table.offset), "length": list(table.length), "numbers": list(table.numbers)}
-    header["kinds"] = dict(table.kinds)
-    text = json.dumps(header).encode()
-    text += b" " * (-(len(MAGIC) + 8 + len(text)) % _ALIGNED)
-    passing = place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with passing.open("xb") as file:
-                file.write(MAGIC + len(text).to_bytes(8, "little") + text)
-                file.writelines(pieces)
-            passing.replace(place)
-        finally:
-            passing.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
+        about[kind] = list(of_fields)
+    return save(place, about, arrays)
 
 
 def _names(paths: Sequence[str]) -> list[str]:
