@@ -89,6 +89,19 @@ def test_stored_and_deflated_members_may_be_mixed(tmp_path: Path) -> None:
     assert [sample["txt"] for sample in ZipDataset(tmp_path)] == [*texts[:4], "new"]
 
 
+def test_checksums_of_stored_members_are_checked_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Read an archive as a whole with `verify=True`, once; name the sample whose bytes have changed."""
+    path = archive(tmp_path / "a.zip", {"0.bin": b"x" * 3_000_000, "1.bin": b"", "2.txt": b"hello"})
+    assert len(ZipDataset(path, verify=True)) == 3
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"hello", b"jello", 1))
+    assert ZipDataset(path)[2]["txt"] == "jello"
+    with pytest.raises(
+        BadFile, match=r"a\.zip: the CRC-32 of field 'txt' of sample '2', at byte [\d,]+, does not match"
+    ):
+        ZipDataset(path, verify=True)
+
+
 class Unseekable(io.RawIOBase):
     """A stream that zipfile cannot seek in, so that sizes follow the data."""
 

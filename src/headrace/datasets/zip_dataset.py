@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from headrace.checks import flag
 from headrace.datasets.fields import Fields
 from headrace.datasets.shards import SpanDataset, shard_paths
 from headrace.datasets.span_table import indexed
@@ -42,7 +44,8 @@ class ZipDataset(SpanDataset):
 
     Stored members are read by one read, and images by the native extension. Deflated members are inflated when they are
     read, up to the size that the directory claims, and their CRC-32 is checked. Store images for speed (``zip -0``).
-    Archives above 4 GiB (zip64) are read.
+    Archives above 4 GiB (zip64) are read. ``verify=True`` checks the CRC-32 of stored members too, once, when an
+    archive is indexed; this reads it as a whole.
 
     Raises `BadFile` for damaged archives, and for members that are encrypted, links, or compressed by another method
     than deflate; `SampleError` for a member that does not give what the directory claims; `MissingFile`; and
@@ -55,13 +58,15 @@ class ZipDataset(SpanDataset):
         *,
         fields: Iterable[str] | None = None,
         decoders: Mapping[str, Decoder | str | None] | None = None,
+        verify: bool = False,
         mode: Mode = "RGB",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         index: str | os.PathLike[str] | None = "auto",
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
-        table = indexed(shard_paths(shards, ".zip"), index_of, "zip 1", index)
+        indexer = partial(index_of, verify=flag("verify", verify))
+        table = indexed(shard_paths(shards, ".zip"), indexer, "zip 1 verified" if verify else "zip 1", index)
         super().__init__(table, Fields(decoding, decoders or {}), fields)
 
     def _has(self, row: int, name: str) -> bool:

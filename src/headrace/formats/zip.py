@@ -33,6 +33,7 @@ _END, _END64, _LOCATOR, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1
 _MOST_COMMENT = 0xFFFF
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd"}
 _LINK = 0o120000
+_BLOCK = 1 << 20
 _MOST_TEXT = 4 * MOST_DIGITS
 """Bytes of an integer as text, and deflated."""
 
@@ -63,10 +64,11 @@ class Entry:
     mode: int
 
 
-def index(path: str) -> tuple[Shard, tuple[int, int]]:
+def index(path: str, *, verify: bool = False) -> tuple[Shard, tuple[int, int]]:
     """Index a zip archive; returns its samples, and its size and time of modification.
 
-    Raises `BadFile` for an archive that is damaged or in several files, for members that are encrypted, links or
+    ``verify``: read all stored members, and check their CRC-32; that of deflated ones is checked whenever they are
+    read. Raises `BadFile` for an archive that is damaged or in several files, for members that are encrypted, links or
     compressed by another method than deflate, and for a sample with two fields of one name.
     """
     with ShardReader(path) as reader:
@@ -90,7 +92,7 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
             ):
                 column.append(value)
         for name, held in members.items():
-            _add(shard, reader, name, held, start)
+            _add(shard, reader, name, held, start, verify=verify)
         return shard, reader.facts
 
 
@@ -184,7 +186,7 @@ def refuse(reader: ShardReader, entry: Entry) -> None:
         )
 
 
-def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int) -> None:
+def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int, *, verify: bool) -> None:
     """Add a field: its stored and its deflated members, each a range of the archive."""
     rows, headers, packed, sizes, sums, methods = (
         np.asarray(column, np.int64)
@@ -201,6 +203,9 @@ def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int)
         )
     starts = begins(reader, headers, packed, end)
     stored = methods == 0
+    if verify:
+        for row, at, size, total in zip(*(each[stored].tolist() for each in (rows, starts, sizes, sums)), strict=True):
+            _verify(shard, reader, name, row, at, size, total)
     count = len(shard.keys)
     shard.fields[name] = _column(count, rows[stored], starts[stored], sizes[stored])
     if not stored.all():
@@ -209,6 +214,15 @@ def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int)
         shard.fields[name + SIZES] = _column(count, rows[deflated], sums[deflated], sizes[deflated])
     if is_integer_field(name) and len(rows) == count:
         _read_numbers(shard, reader, name)
+
+
+def _verify(shard: Shard, reader: ShardReader, name: str, row: int, at: int, size: int, total: int) -> None:
+    found = 0
+    for begin in range(at, at + size, _BLOCK):
+        found = zlib.crc32(reader.read(begin, min(_BLOCK, at + size - begin)), found)
+    if found != total:
+        what = f"the CRC-32 of field {name!r} of sample {shard.keys[row]!r}, at byte {at:,}, does not match"
+        raise reader.damaged(what, "the data that the archive was written with")
 
 
 def begins(reader: ShardReader, headers: NDArray[np.int64], packed: NDArray[np.int64], end: int) -> NDArray[np.int64]:
