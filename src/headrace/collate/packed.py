@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,16 @@ from headrace.collate.padded import (
     rows_of,
     value_at,
 )
+from headrace.collate.token_fields import (
+    IGNORED,
+    Fields,
+    Place,
+    batch_of,
+    boundaries,
+    check_fields,
+    labels_of,
+    token_rows,
+)
 from headrace.context.tokens import count_tokens
 from headrace.errors import CollateError
 from headrace.interop import floats
@@ -30,6 +40,8 @@ if TYPE_CHECKING:
 
     from headrace.collate.default import Functions
     from headrace.context.memory import Empty
+
+FIELDS = ("values", "segment_ids", "positions", "labels", "loss_mask", "cu_seqlens", "max_seqlen")
 
 
 class Packed(NamedTuple):
@@ -75,23 +87,46 @@ class PackedCollate:
     The input is lists of samples: the groups that `GroupedDataset` reads for the keys of a `PackingBatchSampler`. A
     sample is an array, whose first axis is its length, or a list of numbers, or a mapping or tuple of arrays of one
     length. Other leaves, and leaves with ``value=None``, are collated as in `default_collate`, in the order of the
-    rows. ``value`` fills the ends of the rows: one number for all leaves, or one per leaf as in `PaddedCollate`. With
-    ``truncate``, samples longer than a row are cut.
+    rows. ``value`` fills the ends of the rows: one number for all leaves, or one per leaf as in `PaddedCollate`.
+
+    With ``fields``, the batch is a dict that has these fields, or with a mapping, has them under other names:
+
+    >>> fields = {"values": "input_ids", "labels": "labels", "cu_seqlens": "cu_seqlens", "max_seqlen": "max_seqlen"}
+    >>> batch = PackedCollate(4, fields=fields)(rows)
+    >>> batch["labels"]
+    array([[   6, -100, -100, -100],
+           [   9,   10, -100, -100]])
+    >>> batch["cu_seqlens"], batch["max_seqlen"]
+    (array([0, 2, 3, 4, 7, 8], dtype=int32), 3)
+
+    - "values", "segment_ids" and "positions" are those of `Packed`. Integers in values become int64.
+    - "labels" are int64: the next token of the same sample, and -100 at its last token and in padding. With
+      ``shifted=False`` a label is the token itself, for models that shift labels themselves (those of Hugging Face):
+      -100 at the first token of each sample and in padding.
+    - "loss_mask" is True where a label counts.
+    - "cu_seqlens" (int32) has where each sample begins in the flattened rows, and their end; "max_seqlen" (an int) is
+      the longest. They are what ``flash_attn_varlen_func`` takes. The padding of a row counts as a sample.
+
+    If samples are mappings, their fields keep their names in the batch, and ``tokens`` names the one that labels are
+    made of, if there are several.
 
     Raises `ArgumentError` for invalid arguments. A call raises `CollateError` for a group that is longer than a row,
-    and for samples that differ in more than their length.
+    for samples that differ in more than their length, and for labels of what is not token ids.
     """
 
     row_length: int
     value: Value = 0
-    truncate: bool = False
+    fields: Fields = None
+    tokens: Any = None
+    shifted: bool = True
 
     def __post_init__(self) -> None:
         integer("row_length", self.row_length, least=1)
-        object.__setattr__(self, "truncate", flag("truncate", self.truncate))
+        object.__setattr__(self, "fields", check_fields(self.fields, FIELDS))
+        object.__setattr__(self, "shifted", flag("shifted", self.shifted))
         check_value(self.value)
 
-    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Packed:
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Return the batch of these groups."""
         for row, group in enumerate(samples):
             if not isinstance(group, list | tuple) or not group:
@@ -118,7 +153,7 @@ class PackedCollate:
             )
         tokens = sum(layout.lengths)
         count_tokens(tokens, len(samples) * self.row_length - tokens)
-        return Packed(values, *layout.segments(empty))
+        return layout.batch(values, empty)
 
 
 @dataclass(slots=True)
@@ -128,6 +163,7 @@ class _Layout:
     how: PackedCollate
     groups: list[int]
     lengths: list[int] | None = field(default=None)
+    leaves: dict[Place, npt.NDArray[Any]] = field(default_factory=dict)
 
     def arrays(self, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.how.value, collate_fn_map.place)
@@ -145,9 +181,9 @@ class _Layout:
     def _rows(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
         batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
+        if self.how.fields is not None and dtype.kind in "iu":
+            dtype = np.dtype(np.int64)
         padding = filler(value, dtype, registry)
-        if self.how.truncate:
-            batch = [array[: self.how.row_length] for array in batch]
         self._agree([len(array) for array in batch], registry)
         rows = registry.empty((len(self.groups), self.how.row_length, *batch[0].shape[1:]), dtype)
         arrays = iter(batch)
@@ -158,6 +194,7 @@ class _Layout:
                 row[place : place + len(array)] = array
                 place += len(array)
             row[place:] = padding
+        self.leaves[registry.place] = rows
         return rows
 
     def _agree(self, lengths: list[int], registry: Registry) -> None:
@@ -186,9 +223,29 @@ class _Layout:
                     field=registry.field,
                     found=sum(mine),
                     expected=f"at most {self.how.row_length}",
-                    cure="use the row_length of the PackingBatchSampler (and truncate=True if it truncates)",
+                    cure="use the row_length of the PackingBatchSampler, and lengths as they are after transforms",
                 )
             place += count
+
+    def batch(self, values: Any, empty: Empty) -> Any:
+        """Return the batch, in the form that was asked for."""
+        packed = Packed(values, *self.segments(empty))
+        if self.how.fields is None:
+            return packed
+        lengths = iter(self.lengths or ())
+        rows = [[next(lengths) for _ in range(count)] for count in self.groups]
+        made = {
+            "segment_ids": lambda: packed.segment_ids,
+            "positions": lambda: packed.positions,
+            "labels": lambda: self._labels(packed.segment_ids, empty),
+            "loss_mask": lambda: self._labels(packed.segment_ids, np.empty) != IGNORED,
+            "cu_seqlens": lambda: boundaries(rows, self.how.row_length)[0],
+            "max_seqlen": lambda: boundaries(rows, self.how.row_length)[1],
+        }
+        return batch_of(cast("dict[str, str]", self.how.fields), values, made)
+
+    def _labels(self, segments: npt.NDArray[np.int32], empty: Empty) -> npt.NDArray[np.int64]:
+        return labels_of(token_rows(self.leaves, self.how.tokens), segments, shifted=self.how.shifted, empty=empty)
 
     def segments(self, empty: Empty) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Return the sample of each position of the rows, and the position within the sample."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,31 @@ from headrace.collate.default import (
     name_of,
 )
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers
+from headrace.collate.token_fields import (
+    IGNORED,
+    Fields,
+    Place,
+    batch_of,
+    check_fields,
+    labels_of,
+    token_rows,
+)
 from headrace.context.tokens import count_tokens
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 from headrace.interop import floats
 from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.context.memory import Empty
 
 Number = int | float | complex | np.generic
 Value = Number | Mapping[Any, Any] | Sequence[Any] | None
 """A number for all leaves, or one per leaf in the structure of a sample; None leaves a leaf unpadded."""
+
+
+FIELDS = ("values", "lengths", "mask", "positions", "labels", "loss_mask")
 
 
 class Padded(NamedTuple):
@@ -75,6 +89,16 @@ class PaddedCollate:
     ``side`` is the side of the padding, "right" or "left". The length is rounded up to a multiple of ``multiple_of``.
     With ``lengths=True``, a padded leaf is a `Padded`: (values, lengths, mask).
 
+    With ``fields``, the batch is a dict of "values", "lengths", "mask", "positions", "labels" and "loss_mask", or of
+    those that are named, as in `PackedCollate`; ``tokens`` and ``shifted`` are as there. All padded leaves of a sample
+    must then have one length.
+
+    >>> batch = PaddedCollate(fields=["values", "labels"])(tokens)
+    >>> batch["values"], batch["labels"]
+    (array([[5, 6, 7],
+           [8, 0, 0]]), array([[   6,    7, -100],
+           [-100, -100, -100]]))
+
     Raises `ArgumentError` for invalid arguments. A call raises `CollateError` for samples that differ in more than
     their length. It also raises if ``value`` has a leaf that samples lack, or does not fit an array's dtype.
     """
@@ -83,10 +107,22 @@ class PaddedCollate:
     side: Literal["right", "left"] = "right"
     multiple_of: int | None = None
     lengths: bool = False
+    fields: Fields = None
+    tokens: Any = None
+    shifted: bool = True
 
     def __post_init__(self) -> None:
         check_value(self.value)
         object.__setattr__(self, "lengths", flag("lengths", self.lengths))
+        object.__setattr__(self, "fields", check_fields(self.fields, FIELDS))
+        object.__setattr__(self, "shifted", flag("shifted", self.shifted))
+        if self.lengths and self.fields is not None:
+            raise ArgumentError(
+                "lengths=True makes tuples of leaves, and fields a dict",
+                found=self.fields,
+                expected="one of the two",
+                cure='add "lengths" and "mask" to fields',
+            )
         one_of("side", self.side, ("right", "left"))
         if self.multiple_of is not None:
             integer("multiple_of", self.multiple_of, least=1, cure="give None for no rounding")
@@ -95,33 +131,62 @@ class PaddedCollate:
         """Return the batch of these samples."""
         if len(samples):
             check_names(self.value, samples[0], "")
-        counted: list[str] = []  # the leaf whose tokens were counted: a sample's leaves have the same ones
-        arrays, lists = partial(self._arrays, counted), partial(self._lists, counted)
-        return default_collate(samples, empty=empty, collate_fn_map={np.ndarray: arrays, list: lists})
+        leaves = _Leaves()
+        arrays, lists = partial(self._arrays, leaves), partial(self._lists, leaves)
+        values = default_collate(samples, empty=empty, collate_fn_map={np.ndarray: arrays, list: lists})
+        return values if self.fields is None else self._with_fields(values, leaves, empty)
 
-    def _arrays(self, counted: list[str], batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+    def _with_fields(self, values: Any, leaves: _Leaves, empty: Empty) -> dict[str, Any]:
+        if not leaves.rows:
+            raise CollateError(
+                "samples have no array to pad",
+                found=name_of(values),
+                expected="arrays, or lists of numbers",
+                cure="give at least one of them in each sample",
+            )
+        lengths = np.array(leaves.lengths)[:, None]
+        places = np.arange(next(iter(leaves.rows.values())).shape[1])
+        begin = 0 if self.side == "right" else len(places) - lengths
+        mask = (places >= begin) & (places < begin + lengths)
+
+        def labels(empty: Empty = empty) -> npt.NDArray[np.int64]:
+            return labels_of(token_rows(leaves.rows, self.tokens), mask, shifted=self.shifted, empty=empty)
+
+        made: dict[str, Callable[[], Any]] = {
+            "lengths": lambda: lengths[:, 0],
+            "mask": lambda: mask,
+            "positions": lambda: np.where(mask, places - begin, 0).astype(np.int32),
+            "labels": labels,
+            "loss_mask": lambda: labels(np.empty) != IGNORED,
+        }
+        return batch_of(cast("dict[str, str]", self.fields), values, made)
+
+    def _arrays(self, leaves: _Leaves, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.value, collate_fn_map.place)
         first = batch[0]
         if value is None or first.ndim == 0 or floats.kind(first.dtype) not in "biufc":
             return collate_arrays(batch, collate_fn_map=collate_fn_map)
-        return self._padded(batch, value, collate_fn_map, counted)
+        return self._padded(batch, value, collate_fn_map, leaves)
 
-    def _lists(self, counted: list[str], batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
+    def _lists(self, leaves: _Leaves, batch: Sequence[Any], *, collate_fn_map: Registry) -> Any:
         value = value_at(self.value, collate_fn_map.place)
         if value is None or not all(isinstance(sample, list) and all_numbers(sample) for sample in batch):
             return collate_columns(batch, collate_fn_map)
-        return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map, counted)
+        return self._padded(rows_of(batch, collate_fn_map), value, collate_fn_map, leaves)
 
-    def _padded(self, batch: Sequence[Any], value: Any, registry: Registry, counted: list[str]) -> Any:
+    def _padded(self, batch: Sequence[Any], value: Any, registry: Registry, leaves: _Leaves) -> Any:
         batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
-        padding = filler(value, dtype, registry)
         lengths = [len(array) for array in batch]
         longest = max(lengths)
         if self.multiple_of is not None:
             longest += -longest % self.multiple_of
-        if not counted:
-            counted.append(registry.field)
+        if self.fields is not None:
+            leaves.agree(lengths, registry)
+            dtype = np.dtype(np.int64) if dtype.kind in "iu" else dtype
+        padding = filler(value, dtype, registry)
+        if not leaves.lengths:  # of one leaf: a sample's leaves have the same tokens
+            leaves.lengths = lengths
             count_tokens(sum(lengths), len(batch) * longest - sum(lengths))
         values = registry.empty((len(batch), longest, *batch[0].shape[1:]), dtype)
         own = [slice(length) if self.side == "right" else slice(longest - length, None) for length in lengths]
@@ -129,6 +194,7 @@ class PaddedCollate:
         for row, array in enumerate(batch):
             values[row, own[row]] = array
             values[row, pad[row]] = padding
+        leaves.rows[registry.place] = values
         if not self.lengths:
             return values
         mask = registry.empty((len(batch), longest), np.dtype(bool))
@@ -138,6 +204,27 @@ class PaddedCollate:
         for row, place in enumerate(own):
             mask[row, place] = True
         return Padded(values, counts, mask)
+
+
+@dataclass(slots=True)
+class _Leaves:
+    """The padded leaves of a batch, by their place in a sample, and the lengths of the first of them."""
+
+    rows: dict[Place, npt.NDArray[Any]] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+
+    def agree(self, lengths: list[int], registry: Registry) -> None:
+        """Raise unless another leaf has the same lengths."""
+        if self.lengths and lengths != self.lengths:
+            odd = next(n for n, (one, other) in enumerate(zip(lengths, self.lengths, strict=True)) if one != other)
+            raise CollateError(
+                f"sample {odd} of the batch has length {lengths[odd]} here, but {self.lengths[odd]} in another array",
+                rows=(odd,),
+                field=registry.field,
+                found=lengths[odd],
+                expected=f"length {self.lengths[odd]} in all arrays of the sample",
+                cure="pass value=None for arrays that are not padded",
+            )
 
 
 def _in_row(registry: Registry, row: int) -> str:
