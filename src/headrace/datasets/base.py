@@ -81,6 +81,11 @@ class Dataset(Generic[T_co]):
         return []
 
     @default
+    def class_to_idx(self) -> dict[str, int]:
+        """Return the label of each class, by its name; empty where labels have no names."""
+        return {name: label for label, name in enumerate(self.classes)}
+
+    @default
     def shard_lengths(self) -> Sequence[int] | None:
         """Return how many samples each shard has, in order: what `ShardSampler` takes. None: not in shards."""
         return None
@@ -299,6 +304,16 @@ class View(Dataset[T_co]):
     def classes(self) -> Sequence[str]:
         """The names of the classes, as the dataset has them."""
         return protocol.classes(self._viewed)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The label of each class, as the dataset has it."""
+        return protocol.class_to_idx(self._viewed)
+
+    def path(self, index: Any) -> str:
+        """Return the path of a sample's file, as the dataset has it; ArgumentError where samples are no files."""
+        found = self.inner(index)
+        return protocol.path(*(found or (self._viewed, index)))
 
     @property
     def shard_lengths(self) -> Sequence[int] | None:

@@ -201,6 +201,10 @@ class ConcatDataset(Dataset[T_co]):
         """Say where a sample comes from, as the dataset that it is in does."""
         return protocol.where(*self.inner(index))
 
+    def path(self, index: int) -> str:
+        """Return the path of a sample's file, as the dataset that it is in has it; ArgumentError without files."""
+        return protocol.path(*self.inner(index))
+
     def _place(self, index: int) -> tuple[int, int]:
         """Return which dataset an index falls in, and its index there."""
         size = len(self)

@@ -183,6 +183,31 @@ def classes(dataset: Any) -> list[str]:
     return [] if found is None or callable(found) else list(found)
 
 
+def class_to_idx(dataset: Any) -> dict[str, int]:
+    """Return the label of each of a dataset's classes, by name; empty where labels have no names."""
+    found = getattr(dataset, "class_to_idx", None)
+    return dict(found) if isinstance(found, dict) else {name: label for label, name in enumerate(classes(dataset))}
+
+
+def path(dataset: Any, index: Any) -> str:
+    """Return the path of a sample's file, as the dataset that has the files says it.
+
+    Raises ArgumentError where that dataset has no ``path(index)``.
+    """
+    method = getattr(dataset, "path", None)
+    if callable(method):
+        return str(method(index))
+    found = inner(dataset, index)
+    if found is None:
+        raise ArgumentError(
+            f"{kind_of(dataset)} has no path(index): its samples are not one file each",
+            found=kind_of(dataset),
+            expected="a dataset of files, such as ImageFolder, or a view of one",
+            cure="where(index) says where a sample comes from, if that is known.",
+        )
+    return path(*found)
+
+
 def shard_lengths(dataset: Any) -> list[int] | None:
     """Return how many samples each shard of a dataset has, in order; None where it is not in shards."""
     found = getattr(dataset, "shard_lengths", None)

@@ -44,7 +44,7 @@ class Mapped(View[T_co]):
     ``base`` is anything with ``__getitem__`` and ``__len__``, which also decides what indices mean. A function takes
     the sample, or the sample and its random generator (see `headrace.rng`). All functions of a sample share one
     generator. A function gets it if its first two parameters are both required, or if the second is named ``rng``.
-    Labels and classes are those of the base; ask for its other attributes by ``dataset.base``.
+    Labels, classes and paths are those of the base; ask for its other attributes by ``dataset.base``.
 
     Raises ArgumentError for a base without these methods, and for functions that cannot be called so.
     """
