@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag
+from headrace.datasets.arrow_columns import Layout, reader_of
 from headrace.datasets.arrow_rows import ArrowRows, agreed
 from headrace.datasets.image_sources import Files, Ranges
 from headrace.datasets.packed_list import PackedList
@@ -21,12 +22,14 @@ from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.span_maps import SpanMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from headrace.datasets.arrow_columns import Reader
     from headrace.datasets.fields import Decoder
     from headrace.datasets.image_sources import Source
     from headrace.datasets.shards import Shards
@@ -111,7 +114,8 @@ class ArrowDataset(ArrowRows):
         return dataset
 
     def _hold(self, files: list[ArrowFile]) -> None:
-        self._files, self._buffers = files, Buffers()
+        self._files, self._buffers, self._maps = files, Buffers(), SpanMaps()
+        self._read_whole: dict[str, Reader | None] = {}
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
         self._lay_out([file.path for file in files], [file.rows.tolist() for file in files])
@@ -127,6 +131,20 @@ class ArrowDataset(ArrowRows):
         number, batch = self._batches[place]
         file = self._files[number]
         return Batch(file, batch, self._buffers), file.columns[name], row - self._first[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_read_whole": {}}
+
+    def _readers(self, names: Sequence[str]) -> list[Reader] | None:
+        missing = [name for name in dict.fromkeys(names) if name not in self._read_whole]
+        if missing:
+            layout = Layout(self._files, self._first, self._maps)
+            for name in missing:
+                by_row = name in self._decoded_fields or name in self._shaped
+                found = None if by_row else reader_of(layout, name, self._buffers.files, plain=self._plain)
+                self._read_whole[name] = found
+        readers = [reader for name in names if (reader := self._read_whole[name]) is not None]
+        return readers if len(readers) == len(names) else None
 
     def _each_batch(self, name: str) -> Iterable[tuple[int, Batch, Column, int]]:
         for place, (number, batch) in enumerate(self._batches):

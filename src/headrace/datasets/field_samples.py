@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace.checks import shown
 from headrace.datasets.base import Dataset
 from headrace.errors import ArgumentError, HeadraceError, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.interop.keys import place as place_of
+from headrace.interop.keys import places
 from headrace.storage.files import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from headrace.context.memory import Empty
     from headrace.datasets.fields import Fields
     from headrace.datasets.image_sources import Source
 
@@ -71,6 +75,28 @@ class FieldDataset(Dataset[dict[str, Any]]):
             if self._has(row, name):
                 sample[name] = self._value(row, name)
         return sample
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches of rows at once, where the format can do that with all fields; else None."""
+        return None if self._readers(self._chosen) is None else self._read_batch
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> dict[str, Any]:
+        rows = self._rows(keys)
+        found: dict[str, Any] = {"__key__": [self._key(row) for row in rows.tolist()]}
+        return found | dict(zip(self._chosen, self._read_fields(self._chosen, rows, empty), strict=True))
+
+    def _read_fields(self, names: Sequence[str], rows: NDArray[np.int64], empty: Empty) -> list[Any]:
+        try:
+            return [reader(rows, empty) for reader in self._readers(names) or ()]
+        except ValueError:
+            for row in rows.tolist():  # the error of a row says which it is
+                for name in names:
+                    self._value(row, name)
+            raise
+
+    def _rows(self, keys: Sequence[int]) -> NDArray[np.int64]:
+        return places(keys, len(self), f"a {type(self).__name__} of {{}} samples").astype(np.int64, copy=False)
 
     def tuple(self, *fields: str) -> FieldTuples:
         """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("jpg", "cls")``.
@@ -167,6 +193,10 @@ class FieldDataset(Dataset[dict[str, Any]]):
         """Return the value of a field that a sample has."""
         raise NotImplementedError(f"{type(self).__qualname__} must define _value")
 
+    def _readers(self, names: Sequence[str]) -> Sequence[Callable[[NDArray[np.int64], Empty], Any]] | None:  # noqa: ARG002
+        """Return what reads each of these fields of many rows at once; None where one is read row by row."""
+        return None
+
     def _numbers(self, name: str) -> NDArray[Any] | None:  # noqa: ARG002
         """Return the values of an integer field that all samples have, known without reading; else None."""
         return None
@@ -223,6 +253,14 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
     def shards(self) -> list[str]:
         """The paths of the shards, in order."""
         return self._dataset.shards
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches of rows at once, where the format can do that with these fields; else None."""
+        return None if self._dataset._readers(self._names) is None else self._read_batch
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> list[Any]:
+        return self._dataset._read_fields(self._names, self._dataset._rows(keys), empty)
 
     def native_source(self) -> Source | None:
         """Return the ranges of the images, with the integers beside them."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from headrace.formats.features import classes_of
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from headrace.context.memory import Empty
     from headrace.datasets.fields import Decoder
     from headrace.datasets.image_sources import Source
     from headrace.formats.arrow import ArrowFile, Type
@@ -135,6 +137,26 @@ class HuggingFaceDataset(FieldDataset):
         """Read the sample at an index: a dict of its columns."""
         row = self._row(index)
         return {name: self._value(row, name) for name in self._chosen}
+
+    @property
+    def read_batch(self) -> Callable[..., Any] | None:
+        """What reads whole batches of rows at once, where all columns are numbers or text without nulls; else None."""
+        return None if self._readers(self._chosen) is None else self._read_batch
+
+    def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> dict[str, Any]:
+        return dict(zip(self._chosen, self._read_fields(self._chosen, self._rows(keys), empty), strict=True))
+
+    def _readers(self, names: Sequence[str]) -> Sequence[Callable[[NDArray[np.int64], Empty], Any]] | None:
+        if self._as_numpy:
+            return None
+        found: list[Callable[..., Any]] = []
+        for name in names:
+            column = self._columns[name]
+            readers = column.part._readers([column.name])
+            if readers is None:
+                return None
+            found.append(readers[0] if column.rows is None else partial(_moved, readers[0], column.rows))
+        return found
 
     def is_image(self, field: str) -> bool:
         """Say whether a field is decoded as an image."""
@@ -327,6 +349,11 @@ def _remove(process: int) -> None:
 
 
 _folders = dict[int, str]()
+
+
+def _moved(reader: Callable[..., Any], places: NDArray[np.int64], rows: NDArray[np.int64], empty: Empty) -> Any:
+    """Read rows where an indices mapping has put them."""
+    return reader(places[rows], empty)
 
 
 def _formatted(found: Any, kind: Type, *, inside: bool = False) -> Any:
