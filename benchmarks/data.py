@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import shutil
 import tarfile
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shard_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ DEMO_IMAGES = Path(__file__).parents[1] / "src" / "headrace" / "demo"
 DEMO_PHOTOS = 250
 CLASSES = 10
 LARGE_PHOTOS = 8
-SHARDS = 8
+FEATURES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Workload:
     size: int
     batch: int
     resize: tuple[str, ...]
+    unit: str = "images"
 
 
 IMAGE_WORK = "RandomResizedCrop {0} -> horizontal flip -> normalize -> float32 NCHW"
@@ -71,6 +73,23 @@ WORKLOADS = {
         128,
         ("none",),
     ),
+    "formats": Workload(
+        "formats",
+        f"the JPEG files of *photos*, and the same in shards of each format -> {IMAGE_WORK.format(224)}",
+        2_000,
+        224,
+        64,
+        ("antialiased",),
+    ),
+    "rows": Workload(
+        "rows",
+        f"rows of {FEATURES} float32 and a label in an Arrow file -> shuffled batches",
+        200_000,
+        FEATURES,
+        256,
+        ("none",),
+        "rows",
+    ),
 }
 
 
@@ -91,12 +110,16 @@ def prepare(workload: Workload, cache: Path, photos: Path | None, images: int | 
     total = images or workload.images
     if workload.name == "arrays":
         return _arrays(cache, total, workload.size)
+    if workload.name == "rows":
+        return _rows(cache, total)
     files = _photo_files(cache, photos)
     if workload.name == "thumbnails":
         return _thumbnails(cache, files, total, workload.size)
     if workload.name == "large":
         large = _cached(cache / _key("large", files), lambda target: _write_large(target, files))
         return _listed(large, sorted(large.glob("*.jpg")), total)
+    if workload.name == "formats":
+        return _formats(cache, files, total)
     return _listed(cache / _key("photos-list", files, total), files, total)
 
 
@@ -182,24 +205,38 @@ def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
     # A short set is listed several times over, never copied: the file system's cache holds it once for everyone.
     lines = [f"{files[number % len(files)].resolve()}\t{number % len(files) % CLASSES}\n" for number in range(total)]
     (folder / "list.tsv").write_text("".join(lines))
-    _cached(folder / "shards", lambda target: _write_shards(target, files, total))
+    _cached(folder / "tar", lambda target: shard_data.write("tar", folder / "list.tsv", target))
     used = files[:total]
     kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
     about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
     return Prepared(folder, f"{total:,} images per epoch from {about}")
 
 
-def _write_shards(target: Path, files: list[Path], total: int) -> None:
-    """Write the same images as tar files, as WebDataset lays them out."""
-    for shard in range(SHARDS):
-        with tarfile.open(target / f"{shard:02}.tar", "w") as archive:
-            for number in range(total * shard // SHARDS, total * (shard + 1) // SHARDS):
-                place = number % len(files)
-                archive.add(files[place], f"{number:06}.jpg")
-                label = str(place % CLASSES).encode()
-                member = tarfile.TarInfo(f"{number:06}.cls")
-                member.size = len(label)
-                archive.addfile(member, io.BytesIO(label))
+def _formats(cache: Path, files: list[Path], total: int) -> Prepared:
+    """Write the photos in each format, once for each set of writers that are installed."""
+    own = [form for form in shard_data.FAMILIES if shard_data.writer(form)]
+    prepared = _listed(cache / _key("formats", files, total, own), files, total)
+    listing = prepared.folder / "list.tsv"
+    for form in shard_data.FAMILIES:
+        folder = _cached(prepared.folder / form, partial(shard_data.write, form, listing))
+        for path in folder.rglob("*"):  # into the page cache, as the files are
+            if path.is_file():
+                path.read_bytes()
+    ours = [form for form in shard_data.FAMILIES if form not in own and form != "litdata"]
+    by = [f"{', '.join(own)} by its own library"] if own else []
+    by += [f"{', '.join(ours)} by headrace"] if ours else []
+    return Prepared(prepared.folder, f"{prepared.about}; {'; '.join(by)}")
+
+
+def _rows(cache: Path, total: int) -> Prepared:
+    def write(target: Path) -> None:
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(total, FEATURES)).astype(np.float32)
+        shard_data.write_rows(target, features, rng.integers(0, CLASSES, total))
+
+    writer = "datasets" if shard_data.writer("arrow") else "pyarrow"
+    folder = _cached(cache / f"rows-{total}-{writer}", write)
+    return Prepared(folder, f"{total:,} rows per epoch, {total * (4 * FEATURES + 8) / 2**20:.0f} MiB, by {writer}")
 
 
 def _arrays(cache: Path, total: int, size: int) -> Prepared:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
-IMAGES = ("photos", "thumbnails", "large")
+IMAGES = ("photos", "thumbnails", "large", "formats")
 FOLDERS = ("photos", "thumbnails")
+SIZES = ("photos", "thumbnails", "large")
 BOTH = ("plain", "antialiased")
 
 
@@ -19,7 +20,8 @@ class Runner:
 
     ``family``: the environment under ``.peers/`` it needs, None for the project's own. ``resize``: which flavours it
     can do; empty if the question does not arise. ``where``: what its workers are. ``workers``: their number, None for
-    the one asked for. ``limit``: it does less than the work, to show what no loader can beat.
+    the one asked for. ``limit``: it does less than the work, to show what no loader can beat. ``form``: the format that
+    it reads; ``data``: the environment whose writer makes that, where ours cannot. ``shuffle``: False to read in order.
     """
 
     name: str
@@ -30,14 +32,27 @@ class Runner:
     where: str
     workers: int | None = None
     limit: bool = False
+    form: str = ""
+    data: str | None = None
+    shuffle: bool = True
 
     @property
     def python(self) -> str:
-        return sys.executable if self.family is None else str(PEERS / self.family / "bin" / "python")
+        return sys.executable if self.family is None else str(python_of(self.family))
 
     @property
     def installed(self) -> bool:
-        return self.family is None or Path(self.python).exists()
+        return not self.missing
+
+    @property
+    def missing(self) -> list[str]:
+        """The environments that it needs and that are not installed."""
+        return [family for family in (self.family, self.data) if family and not python_of(family).exists()]
+
+
+def python_of(family: str) -> Path:
+    """Return the interpreter of an environment under ``.peers/``."""
+    return PEERS / family / "bin" / "python"
 
 
 def _runner(
@@ -50,49 +65,63 @@ def _runner(
     *,
     workers: int | None = None,
     limit: bool = False,
+    form: str = "",
+    data: str | None = None,
+    shuffle: bool = True,
 ) -> Runner:
-    return Runner(name, HERE / "runners" / file, family, workloads, resize, where, workers, limit)
+    place = HERE / "runners" / file
+    return Runner(name, place, family, workloads, resize, where, workers, limit, form, data, shuffle)
 
 
+ANTIALIASED = ("antialiased",)
 RUNNERS = (
     _runner("headrace", "headrace_loader.py", None, (*IMAGES, "arrays"), BOTH, "threads"),
-    _runner("headrace-inline", "headrace_loader.py", None, (*IMAGES, "arrays"), BOTH, "no workers", workers=0),
-    _runner("headrace-tar", "headrace_tar.py", None, ("photos", "thumbnails"), BOTH, "threads"),
-    _runner("headrace-scaled", "headrace_scaled.py", None, ("large",), ("antialiased",), "threads"),
-    _runner("torch-opencv", "torch_opencv.py", "torch", IMAGES, ("plain",), "processes"),
-    _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", IMAGES, ("plain",), "processes"),
-    _runner("torch-pillow", "torch_pillow.py", "torch", IMAGES, ("antialiased",), "processes"),
-    _runner("torch-torchvision", "torch_torchvision.py", "torchvision", IMAGES, BOTH, "processes"),
-    _runner("torch-imagefolder", "torch_image_folder.py", "torchvision", FOLDERS, ("antialiased",), "processes"),
-    _runner("headrace-imagefolder", "headrace_image_folder.py", "torchvision", FOLDERS, ("antialiased",), "processes"),
-    _runner("headrace-native", "headrace_native_folder.py", "torchvision", FOLDERS, ("antialiased",), "threads"),
+    _runner("headrace-inline", "headrace_loader.py", None, (*SIZES, "arrays"), BOTH, "no workers", workers=0),
+    _runner("headrace-tar", "headrace_loader.py", None, (*FOLDERS, "formats"), BOTH, "threads", form="tar"),
+    _runner("headrace-mds", "headrace_loader.py", None, ("formats",), ANTIALIASED, "threads", form="mds"),
     _runner(
-        "webdataset",
-        "webdataset_torchvision.py",
-        "torchvision",
-        ("photos", "thumbnails"),
-        ("antialiased",),
-        "processes",
+        "headrace-litdata", "headrace_loader.py", None, ("formats",), ANTIALIASED, "threads",
+        form="litdata", data="formats",
     ),
-    _runner("tf-data", "tf_data.py", "tensorflow", (*IMAGES, "arrays"), BOTH, "threads"),
-    _runner("dali", "dali.py", "dali", IMAGES, BOTH, "threads"),
-    _runner("opencv-by-hand", "opencv_by_hand.py", None, IMAGES, ("plain",), "no workers", workers=0),
+    _runner("headrace-arrow", "headrace_loader.py", None, ("formats",), ANTIALIASED, "threads", form="arrow"),
+    _runner(
+        "headrace-arrow-in-order", "headrace_loader.py", None, ("formats",), ANTIALIASED, "threads",
+        form="arrow", shuffle=False,
+    ),
+    _runner("headrace-scaled", "headrace_scaled.py", None, ("large",), ANTIALIASED, "threads"),
+    _runner("torch-opencv", "torch_opencv.py", "torch", SIZES, ("plain",), "processes"),
+    _runner("torch-opencv-tuned", "torch_opencv_tuned.py", "torch", SIZES, ("plain",), "processes"),
+    _runner("torch-pillow", "torch_pillow.py", "torch", SIZES, ANTIALIASED, "processes"),
+    _runner("torch-torchvision", "torch_torchvision.py", "torchvision", SIZES, BOTH, "processes"),
+    _runner("torch-imagefolder", "torch_image_folder.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
+    _runner("headrace-imagefolder", "headrace_image_folder.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
+    _runner("headrace-native", "headrace_native_folder.py", "torchvision", FOLDERS, ANTIALIASED, "threads"),
+    # Beside the other formats, in one environment.
+    _runner("torch-torchvision", "torch_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
+    _runner("webdataset", "webdataset_torchvision.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
+    _runner("webdataset", "webdataset_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
+    _runner("mosaic", "mosaic_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
+    _runner("litdata", "litdata_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
+    _runner("datasets", "datasets_torchvision.py", "datasets", ("formats",), ANTIALIASED, "processes"),
+    _runner("tf-data", "tf_data.py", "tensorflow", (*SIZES, "arrays"), BOTH, "threads"),
+    _runner("dali", "dali.py", "dali", SIZES, BOTH, "threads"),
+    _runner("opencv-by-hand", "opencv_by_hand.py", None, SIZES, ("plain",), "no workers", workers=0),
     _runner("torch", "torch_arrays.py", "torch", ("arrays",), (), "processes"),
     _runner("torch-inline", "torch_arrays.py", "torch", ("arrays",), (), "no workers", workers=0),
     _runner("torch-batched", "torch_arrays_batched.py", "torch", ("arrays",), (), "processes"),
+    _runner("torch-batched-inline", "torch_arrays_batched.py", "torch", ("arrays",), (), "no workers", workers=0),
+    _runner("headrace-rows", "headrace_loader.py", None, ("rows",), (), "threads", form="arrow"),
     _runner(
-        "torch-batched-inline",
-        "torch_arrays_batched.py",
-        "torch",
-        ("arrays",),
-        (),
-        "no workers",
-        workers=0,
+        "headrace-rows-in-order", "headrace_loader.py", None, ("rows",), (), "threads",
+        form="arrow", shuffle=False,
     ),
-    _runner("decode-only", "decode_only.py", None, IMAGES, (), "threads", limit=True),
+    _runner("datasets-rows", "datasets_rows.py", "datasets", ("rows",), (), "processes"),
+    _runner("datasets-rows-in-order", "datasets_rows.py", "datasets", ("rows",), (), "processes", shuffle=False),
+    _runner("decode-only", "decode_only.py", None, SIZES, (), "threads", limit=True),
     _runner("numpy-copy", "numpy_copy.py", None, ("arrays",), (), "threads", limit=True),
-)
+)  # fmt: skip
 
+FORMAT_PEERS = ("webdataset", "mosaic", "litdata", "datasets")
 # Ratios are to the fastest of these that ran; failing all, to the first runner of the table that did.
 BASELINES = {
     ("photos", "plain"): ("torch-opencv",),
@@ -100,5 +129,18 @@ BASELINES = {
     ("photos", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("thumbnails", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("large", "antialiased"): ("torch-torchvision", "torch-pillow"),
+    ("formats", "antialiased"): FORMAT_PEERS,
     ("arrays", "none"): ("torch", "torch-inline"),
+    ("rows", "none"): ("datasets-rows",),
+}
+
+FORMATS_OF_OURS = ("headrace-tar", "headrace-mds", "headrace-litdata", "headrace-arrow")
+# By workload: a runner, those whose fastest it is compared with below the table, and the ratio to reach.
+GOALS = {
+    "formats": (
+        *((ours, ("headrace",), 0.97) for ours in FORMATS_OF_OURS),
+        *((ours, FORMAT_PEERS, 2.2) for ours in FORMATS_OF_OURS),
+        ("headrace-arrow", ("headrace-arrow-in-order",), 0.9),
+    ),
+    "rows": (("headrace-rows", ("datasets-rows",), 5.0), ("headrace-rows", ("headrace-rows-in-order",), 0.9)),
 }

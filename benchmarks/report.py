@@ -17,7 +17,7 @@ STD_TOLERANCE = 0.25
 HEADINGS = (
     "runner",
     "workers",
-    "images/s",
+    "{unit}/s",
     "x {baseline}",
     "first batch s",
     "next epoch s",
@@ -105,11 +105,27 @@ def choose_baseline(rows: Sequence[Row], candidates: Sequence[str]) -> Row | Non
     return next((row for row in ran if not row.limit), None)
 
 
-def table(rows: Sequence[Row], candidates: Sequence[str]) -> tuple[list[str], list[str]]:
+def goals(rows: Sequence[Row], goals: Iterable[tuple[str, Sequence[str], float]]) -> list[str]:
+    """Return a line for each goal whose runners ran: the ratio by round, and what it is to be."""
+    ran = {row.runner: row for row in rows if row.values("images_per_s")}
+    lines = []
+    for name, others, least in goals:
+        named = [ran[other] for other in others if other in ran]
+        if name not in ran or not named:
+            continue
+        other = max(named, key=lambda row: median(row.values("images_per_s")))
+        ratio = Spread.of(ratios(ran[name].by_round("images_per_s"), other.by_round("images_per_s")))
+        if ratio is not None:
+            verdict = "reached" if ratio.middle >= least else "missed"
+            lines.append(f"- {name}: {_spread(ratio, '.2f')} x {other.runner} (goal {least:g}: {verdict})")
+    return lines
+
+
+def table(rows: Sequence[Row], candidates: Sequence[str], unit: str = "images") -> tuple[list[str], list[str]]:
     """Return the lines of a Markdown table, and sentences about rows whose work differs from the baseline's."""
     baseline = choose_baseline(rows, candidates)
     name = baseline.runner if baseline else "baseline"
-    lines = [f"| {' | '.join(HEADINGS).format(baseline=name)} |", ALIGNMENT]
+    lines = [f"| {' | '.join(HEADINGS).format(baseline=name, unit=unit)} |", ALIGNMENT]
     problems = []
     for row in rows:
         unlike = difference(row.facts, baseline.facts) if baseline else None

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data import WORKLOADS, Prepared, Workload, prepare
-from registry import BASELINES, HERE, IMAGES, RUNNERS, Runner
-from report import Row, Run, table
+from registry import BASELINES, GOALS, HERE, IMAGES, RUNNERS, Runner
+from report import Row, Run, goals, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)
     runners = [*RUNNERS, *args.runner]
     chosen = [runner for runner in runners if args.only is None or runner.name in args.only]
-    missing = sorted({runner.family for runner in chosen if runner.family and not runner.installed})
+    missing = sorted({family for runner in chosen for family in runner.missing})
     present = [runner for runner in chosen if runner.installed]
 
     machine = facts_of_machine()
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = [runner.name for runner in RUNNERS]
+    names = list(dict.fromkeys(runner.name for runner in RUNNERS))
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--resize", nargs="+", choices=("plain", "antialiased"), default=["plain", "antialiased"])
     parser.add_argument("--only", nargs="+", metavar="RUNNER", help=f"some of: {', '.join(names)}")
@@ -113,7 +113,9 @@ def turns(args: argparse.Namespace, runners: Sequence[Runner]) -> list[tuple[str
             if workload not in runner.workloads:
                 continue
             if workload in IMAGES and runner.resize:
-                flavours = [resize for resize in runner.resize if resize in args.resize]
+                flavours = [
+                    each for each in runner.resize if each in args.resize and each in WORKLOADS[workload].resize
+                ]
             else:
                 flavours = ["none"]
             found += [(workload, resize, runner) for resize in flavours]
@@ -129,7 +131,8 @@ def measure(args: argparse.Namespace, runners: Sequence[Runner], data: dict[str,
             run = take_turn(args, runner, WORKLOADS[workload], resize, data[workload].folder, turn)
             runs[workload, resize, runner.name].append(run)
             flavour = "" if resize == "none" else f" {resize}"
-            answer = f"{run.result['images_per_s']:,.0f} images/s" if run.result else f"FAILED: {run.error}"
+            unit = WORKLOADS[workload].unit
+            answer = f"{run.result['images_per_s']:,.0f} {unit}/s" if run.result else f"FAILED: {run.error}"
             say(f"[{number}/{total}] {workload}{flavour}: {runner.name}: {answer}")
     return runs
 
@@ -140,6 +143,7 @@ def take_turn(args: argparse.Namespace, runner: Runner, workload: Workload, resi
         runner.python, str(runner.file), "--workload", workload.name, "--data", str(data),
         "--size", str(workload.size), "--batch", str(workload.batch),
         "--workers", str(args.workers if runner.workers is None else runner.workers), "--resize", resize,
+        "--form", runner.form, *([] if runner.shuffle else ["--in-order"]),
         "--seconds", str(args.seconds), "--warmup", str(args.warmup), "--memory-seconds", str(args.memory_seconds),
     ]  # fmt: skip
     environment = dict(os.environ)
@@ -214,8 +218,9 @@ def document(
             if resize != "none":
                 lines += ["", f"### {name}, {RESIZE_TITLES[resize]}"]
             candidates = (args.baseline,) if args.baseline else BASELINES.get((name, resize), ())
-            body, found = table(rows, candidates)
-            lines += ["", *body]
+            body, found = table(rows, candidates, workload.unit)
+            reached = goals(rows, GOALS.get(name, ()))
+            lines += ["", *body, *(["", *reached] if reached else [])]
             if found:
                 lines += ["", *(f"- {problem}" for problem in found)]
                 problems += [f"{name} {resize}: {problem}" for problem in found]

@@ -42,7 +42,8 @@ BIAS = np.array([-mean / std for mean, std in zip(MEAN, STD, strict=True)], np.f
 class Job:
     """The work to do. Files: ``paths`` and ``labels``; arrays: ``images`` (N, H, W, 3) uint8 and ``labels``.
 
-    ``shards``: the folder of the same images and labels as tar files.
+    ``folder``: the workload's data; the same samples in a format are in the subfolder of its name. ``form``: the format
+    to read, where the runner reads several. ``shuffle``: False for the order of the data.
     """
 
     workload: str
@@ -53,7 +54,9 @@ class Job:
     batch: int
     workers: int
     antialias: bool
-    shards: str = ""
+    folder: str = ""
+    form: str = ""
+    shuffle: bool = True
 
     @property
     def batches(self) -> int:
@@ -97,6 +100,8 @@ def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--resize", choices=("plain", "antialiased", "none"), default="antialiased")
+    parser.add_argument("--form", default="", help="the format to read, in a subfolder of the data")
+    parser.add_argument("--in-order", action="store_true", help="do not shuffle")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long the steady rate is measured")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds before that")
     parser.add_argument("--memory-seconds", type=float, default=1.5, help="seconds after that, sampling memory")
@@ -121,8 +126,8 @@ def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_
 def load(args: argparse.Namespace) -> Job:
     paths: list[str] = []
     images = None
-    if (args.data / "images.npy").exists():
-        images = np.load(args.data / "images.npy")
+    if (args.data / "labels.npy").exists():
+        images = np.load(args.data / "images.npy") if (args.data / "images.npy").exists() else None
         labels = np.load(args.data / "labels.npy")
     else:
         lines = (args.data / "list.tsv").read_text().splitlines()
@@ -138,7 +143,9 @@ def load(args: argparse.Namespace) -> Job:
         args.batch,
         args.workers,
         antialias=args.resize == "antialiased",
-        shards=str(args.data / "shards"),
+        folder=str(args.data),
+        form=args.form,
+        shuffle=not args.in_order,
     )
 
 
@@ -163,10 +170,10 @@ def measure(
     memory = MemorySampler()
     idle = tree_pss()
     ready = monotonic()
-    started = perf_counter()
+    began = perf_counter()
     stream = arrivals(make(job))
     first_epoch, _, batch, arrived = next(stream)
-    first_batch = arrived - started
+    first_batch = arrived - began
 
     settle = min(SETTLE_BATCHES, job.batches // 4)
     facts = Facts()
@@ -262,8 +269,10 @@ class Facts:
             raise SystemExit(f"{len(labels)} labels for {len(images)} images")
         self._shapes.append(images.shape)
         self._dtypes.add(str(images.dtype))
-        self._means.append(images.mean(axis=(0, 2, 3), dtype=np.float64))
-        self._squares.append(np.square(images).mean(axis=(0, 2, 3), dtype=np.float64))
+        # Of images by channel, of rows of numbers over all of them.
+        axes = (0, 2, 3) if images.ndim == 4 else None
+        self._means.append(np.atleast_1d(images.mean(axis=axes, dtype=np.float64)))
+        self._squares.append(np.atleast_1d(np.square(images).mean(axis=axes, dtype=np.float64)))
         self._sizes.append(len(images))
 
     def summary(self) -> dict[str, Any]:

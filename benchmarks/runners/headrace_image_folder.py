@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from common import run
+from common import Job, run
 from image_folder import images
+from torch_loader import loader
 
 from headrace.torch import DataLoader
 
-if TYPE_CHECKING:
-    from common import Job
-
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-    )
+    return loader(images(job), job, DataLoader)
 
 
 if __name__ == "__main__":

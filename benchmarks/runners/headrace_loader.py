@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from common import MEAN, STD, Job, run
 
 from headrace import (
@@ -14,15 +16,25 @@ from headrace import (
     ToCHW,
     ToFloat,
 )
-from headrace.datasets import WebDataset
+from headrace.datasets import ArrowDataset, LitDataset, MDSDataset, WebDataset
 
 
-def make(job: Job, *, scaled_decode: bool = False, shards: bool = False) -> DataLoader:
-    if job.images is None:
-        if shards:
-            files = WebDataset(job.shards).tuple("jpg", "cls")
-        else:
-            files = ImageFiles(job.paths, job.labels, scaled_decode=scaled_decode)
+def pairs(job: Job) -> Any:
+    """Return the pairs of image and label in the shards of the job's format."""
+    folder = f"{job.folder}/{job.form}"
+    if job.form == "tar":
+        return WebDataset(folder).tuple("jpg", "cls")
+    kinds = {"mds": MDSDataset, "litdata": LitDataset, "arrow": ArrowDataset}
+    return kinds[job.form](folder, decoders={"image": "jpg"}).tuple("image", "label")
+
+
+def make(job: Job, *, scaled_decode: bool = False) -> DataLoader:
+    if job.workload == "rows":
+        dataset = ArrowDataset(f"{job.folder}/arrow").tuple("features", "label")
+    elif job.images is not None:
+        dataset = ArrayDataset(job.images, job.labels).map(ToFloat(), Normalize(MEAN, STD), ToCHW())
+    else:
+        files = pairs(job) if job.form else ImageFiles(job.paths, job.labels, scaled_decode=scaled_decode)
         dataset = files.map(
             RandomResizedCrop(job.size, antialias=job.antialias),
             RandomHorizontalFlip(),
@@ -30,9 +42,7 @@ def make(job: Job, *, scaled_decode: bool = False, shards: bool = False) -> Data
             Normalize(MEAN, STD),
             ToCHW(),
         )
-    else:
-        dataset = ArrayDataset(job.images, job.labels).map(ToFloat(), Normalize(MEAN, STD), ToCHW())
-    return DataLoader(dataset, job.batch, shuffle=True, seed=0, num_workers=job.workers)
+    return DataLoader(dataset, job.batch, shuffle=job.shuffle, seed=0, num_workers=job.workers)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from common import BIAS, SCALE, Job, run
 from torch.utils.data import DataLoader, Dataset
+from torch_loader import loader
 
 SCALES = torch.from_numpy(SCALE)[:, None, None]
 BIASES = torch.from_numpy(BIAS)[:, None, None]
@@ -23,14 +24,7 @@ class Images(Dataset):
 
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        Images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        prefetch_factor=4 if job.workers else None,
-        persistent_workers=job.workers > 0,
-    )
+    return loader(Images(job), job)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from common import BIAS, SCALE, Job, run
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch_loader import loader
 
 SCALES = torch.from_numpy(SCALE)[:, None, None]
 BIASES = torch.from_numpy(BIAS)[:, None, None]
@@ -26,14 +27,8 @@ class Batches(Dataset):
 
 def make(job: Job) -> DataLoader:
     dataset = Batches(job)
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=BatchSampler(RandomSampler(dataset), job.batch, drop_last=False),
-        num_workers=job.workers,
-        prefetch_factor=4 if job.workers else None,
-        persistent_workers=job.workers > 0,
-    )
+    sampler = BatchSampler(RandomSampler(dataset), job.batch, drop_last=False)
+    return loader(dataset, job, batch_size=None, shuffle=False, sampler=sampler)
 
 
 if __name__ == "__main__":

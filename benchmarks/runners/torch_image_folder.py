@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common import run
+from common import Job, run
 from image_folder import images
-from torch.utils.data import DataLoader
+from torch_loader import loader
 
 if TYPE_CHECKING:
-    from common import Job
+    from torch.utils.data import DataLoader
 
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-    )
+    return loader(images(job), job)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from common import MEAN, STD, Job, random_crop_box, run
 from torch.utils.data import DataLoader, Dataset
+from torch_loader import loader
 
 MEAN32, STD32 = np.array(MEAN, np.float32), np.array(STD, np.float32)
 
@@ -37,14 +38,7 @@ def one_thread_each(_worker: int) -> None:
 
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        Images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        persistent_workers=True,
-        worker_init_fn=one_thread_each,
-    )
+    return loader(Images(job), job, prefetch_factor=2, worker_init_fn=one_thread_each)
 
 
 if __name__ == "__main__":

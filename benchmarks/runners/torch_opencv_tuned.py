@@ -7,6 +7,7 @@ import torch
 from common import Job, run
 from opencv_by_hand import load_into
 from torch.utils.data import DataLoader, Dataset
+from torch_loader import loader
 
 
 class Images(Dataset):
@@ -28,15 +29,7 @@ def one_thread_each(_worker: int) -> None:
 
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        Images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-        worker_init_fn=one_thread_each,
-    )
+    return loader(Images(job), job, worker_init_fn=one_thread_each)
 
 
 if __name__ == "__main__":

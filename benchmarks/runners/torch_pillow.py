@@ -9,6 +9,7 @@ import torch
 from common import BIAS, SCALE, Job, random_crop_box, run
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torch_loader import loader
 
 SCALES = torch.from_numpy(SCALE)[:, None, None]
 BIASES = torch.from_numpy(BIAS)[:, None, None]
@@ -36,14 +37,7 @@ class Images(Dataset):
 
 
 def make(job: Job) -> DataLoader:
-    return DataLoader(
-        Images(job),
-        batch_size=job.batch,
-        shuffle=True,
-        num_workers=job.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-    )
+    return loader(Images(job), job)
 
 
 if __name__ == "__main__":

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import webdataset as wds
-from common import MEAN, STD, Job, run
-from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms import v2
+from common import Job, run
+from torch_loader import loader
+from torchvision_work import Work
+
+if TYPE_CHECKING:
+    import torch
 
 SHUFFLED = 1000
 """Samples in the buffer that webdataset shuffles."""
 
 
 class Decoded:
-    """What is done to each sample; a class, so that workers of any start method get it."""
+    """What is done to each sample."""
 
     def __init__(self, job: Job) -> None:
-        self.transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(job.size, antialias=job.antialias),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(MEAN, STD, inplace=True),
-            ]
-        )
+        self.work = Work(job)
 
     def __call__(self, sample: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        data = torch.frombuffer(bytearray(sample["jpg"]), dtype=torch.uint8)
-        return self.transform(decode_jpeg(data, mode=ImageReadMode.RGB)), int(sample["cls"])
+        return self.work(sample["jpg"]), int(sample["cls"])
 
 
 def make(job: Job) -> wds.WebLoader:
-    shards = sorted(str(path) for path in Path(job.shards).glob("*.tar"))
+    shards = sorted(str(path) for path in Path(job.folder, "tar").glob("*.tar"))
     dataset = wds.WebDataset(shards, shardshuffle=len(shards), workersplitter=wds.split_by_worker)
-    return wds.WebLoader(
-        dataset.shuffle(SHUFFLED).map(Decoded(job)).batched(job.batch),
-        batch_size=None,
-        num_workers=job.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-    )
+    batches = dataset.shuffle(SHUFFLED).map(Decoded(job)).batched(job.batch)
+    # The dataset shuffles and makes batches.
+    return loader(batches, job, wds.WebLoader, batch_size=None, shuffle=False)
 
 
 if __name__ == "__main__":
