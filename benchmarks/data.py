@@ -112,25 +112,25 @@ def prepare(workload: Workload, cache: Path, photos: Path | None, images: int | 
         return _arrays(cache, total, workload.size)
     if workload.name == "rows":
         return _rows(cache, total)
-    files = _photo_files(cache, photos)
+    files = photo_files(cache, photos)
     if workload.name == "thumbnails":
         return _thumbnails(cache, files, total, workload.size)
     if workload.name == "large":
-        large = _cached(cache / _key("large", files), lambda target: _write_large(target, files))
+        large = cached(cache / _key("large", files), lambda target: _write_large(target, files))
         return _listed(large, sorted(large.glob("*.jpg")), total)
     if workload.name == "formats":
         return _formats(cache, files, total)
     return _listed(cache / _key("photos-list", files, total), files, total)
 
 
-def _photo_files(cache: Path, photos: Path | None) -> list[Path]:
+def photo_files(cache: Path, photos: Path | None) -> list[Path]:
     if photos is None:
-        folder = _cached(cache / "photos-from-demo", _write_demo_photos)
+        folder = cached(cache / "photos-from-demo", _write_demo_photos)
     elif photos.is_dir():
         folder = photos
     elif photos.is_file():
         stamp = photos.stat()
-        folder = _cached(
+        folder = cached(
             cache / _key("photos-tar", str(photos.resolve()), stamp.st_size, stamp.st_mtime_ns),
             lambda target: _unpack(photos, target),
         )
@@ -182,7 +182,7 @@ def _thumbnails(cache: Path, photos: list[Path], total: int, size: int) -> Prepa
                 small = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
                 small.save(target / f"{number:05}.jpg", quality=90)
 
-    folder = _cached(cache / _key("thumbnails", photos, total, size), write)
+    folder = cached(cache / _key("thumbnails", photos, total, size), write)
     files = sorted(folder.glob("*.jpg"))
     return _listed(folder, files, total)
 
@@ -205,7 +205,7 @@ def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
     # A short set is listed several times over, never copied: the file system's cache holds it once for everyone.
     lines = [f"{files[number % len(files)].resolve()}\t{number % len(files) % CLASSES}\n" for number in range(total)]
     (folder / "list.tsv").write_text("".join(lines))
-    _cached(folder / "tar", lambda target: shard_data.write("tar", folder / "list.tsv", target))
+    cached(folder / "tar", lambda target: shard_data.write("tar", folder / "list.tsv", target))
     used = files[:total]
     kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
     about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
@@ -218,7 +218,7 @@ def _formats(cache: Path, files: list[Path], total: int) -> Prepared:
     prepared = _listed(cache / _key("formats", files, total, own), files, total)
     listing = prepared.folder / "list.tsv"
     for form in shard_data.FAMILIES:
-        folder = _cached(prepared.folder / form, partial(shard_data.write, form, listing))
+        folder = cached(prepared.folder / form, partial(shard_data.write, form, listing))
         for path in folder.rglob("*"):  # into the page cache, as the files are
             if path.is_file():
                 path.read_bytes()
@@ -235,7 +235,7 @@ def _rows(cache: Path, total: int) -> Prepared:
         shard_data.write_rows(target, features, rng.integers(0, CLASSES, total))
 
     writer = "datasets" if shard_data.writer("arrow") else "pyarrow"
-    folder = _cached(cache / f"rows-{total}-{writer}", write)
+    folder = cached(cache / f"rows-{total}-{writer}", write)
     return Prepared(folder, f"{total:,} rows per epoch, {total * (4 * FEATURES + 8) / 2**20:.0f} MiB, by {writer}")
 
 
@@ -245,11 +245,11 @@ def _arrays(cache: Path, total: int, size: int) -> Prepared:
         np.save(target / "images.npy", rng.integers(0, 256, (total, size, size, 3), np.uint8))
         np.save(target / "labels.npy", rng.integers(0, CLASSES, total))
 
-    folder = _cached(cache / f"arrays-{total}-{size}", write)
+    folder = cached(cache / f"arrays-{total}-{size}", write)
     return Prepared(folder, f"{total:,} images per epoch, {total * size * size * 3 / 2**20:.0f} MiB")
 
 
-def _cached(folder: Path, write: Callable[[Path], None]) -> Path:
+def cached(folder: Path, write: Callable[[Path], None]) -> Path:
     """Return ``folder``, written on its first use; one that was interrupted never appears under its name."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

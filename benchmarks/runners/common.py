@@ -108,6 +108,8 @@ def run(make: Callable[[Job], Iterable[Any]], *, packages: tuple[str, ...], has_
     parser.add_argument("--started", type=float, help="time.monotonic() when the driver started this process")
     args = parser.parse_args()
     job = load(args)
+    if job.batches < 2:
+        raise SystemExit(f"an epoch of {job.batches} batch: give two or more, as the first one is not measured")
     result = measure(
         make,
         job,
