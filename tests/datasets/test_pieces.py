@@ -9,7 +9,7 @@ import pytest
 
 from headrace import ConcatDataset, DataLoader, Dataset, Ledger, Subset, verify_epoch
 from headrace.collate import PackedCollate, PaddedCollate
-from headrace.datasets import GroupedDataset
+from headrace.datasets import GroupedDataset, TokenDataset
 from headrace.datasets.pieces import read_piece
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.plan.piece import Piece
@@ -78,6 +78,18 @@ def test_a_dataset_may_read_only_the_part() -> None:
             return super().__getitem__(index)[::-1]
 
     assert read_piece(Changed(), Piece(1, 0, 2)).tolist() == [124, 123]
+
+
+def test_a_document_of_a_token_file_is_read_in_parts() -> None:
+    """Copy only the tokens of the part; windows are cut like any other sample."""
+    documents = TokenDataset(DOCUMENTS[:3], documents=True)
+    assert documents.read_part is not None
+    assert read_piece(documents, Piece(1, 20, 25)).tolist() == DOCUMENTS[1][20:25].tolist()
+    with pytest.raises(ArgumentError, match="sample 2 has length 9, but its part from 8 to 12 was asked for"):
+        read_piece(documents, Piece(2, 8, 12))
+    inputs, targets = read_piece(TokenDataset(DOCUMENTS[:3], length=8), Piece(0, 2, 4))
+    assert inputs.tolist() == [102, 103]
+    assert targets.tolist() == [103, 104]
 
 
 def test_a_sample_that_has_no_such_part_is_an_error() -> None:

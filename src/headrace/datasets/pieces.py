@@ -35,15 +35,20 @@ def read_piece(dataset: Any, piece: Piece) -> Any:
             expected="an array, a list, or a mapping or tuple of them",
             cure='give lengths and a limit that leave it whole, or pass longer="drop"',
         )
-    if length < piece.stop:
+    check_part(piece.index, length, piece.start, piece.stop)
+    return _cut(sample, length, piece.start, piece.stop)
+
+
+def check_part(index: int, length: int, start: int, stop: int) -> None:
+    """Raise `ArgumentError` for a part that ends after its sample."""
+    if length < stop:
         raise ArgumentError(
-            f"sample {piece.index} has length {length}, but its part from {piece.start} to {piece.stop} was asked for",
-            index=piece.index,
+            f"sample {index} has length {length}, but its part from {start} to {stop} was asked for",
+            index=index,
             found=length,
-            expected=f"a length of {piece.stop} or more",
+            expected=f"a length of {stop} or more",
             cure="give the sampler the lengths that samples have after all transforms",
         )
-    return _cut(sample, length, piece.start, piece.stop)
 
 
 def many_pieces(dataset: Any, keys: Sequence[Any]) -> list[Any]:

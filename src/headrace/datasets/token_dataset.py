@@ -14,6 +14,7 @@ from headrace.datasets.arrow_dataset import ArrowDataset
 from headrace.datasets.base import Dataset
 from headrace.datasets.columns import Columns
 from headrace.datasets.memory_maps import Sent, mapped_rows
+from headrace.datasets.pieces import check_part
 from headrace.datasets.protocol import rows_of
 from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
@@ -207,6 +208,17 @@ class TokenDataset(Dataset[Any]):
     def read_batch(self) -> Callable[..., Any] | None:
         """Copy the windows of a batch into lent memory; None for documents, which have lengths of their own."""
         return None if self.documents else self._counted
+
+    @property
+    def read_part(self) -> Callable[..., Any] | None:
+        """Copy a part of a document; None for windows."""
+        return self._part if self.documents else None
+
+    def _part(self, index: int, start: int, stop: int) -> Tokens:
+        row = place(index, len(self), WHAT)
+        begins, lengths = self._places()
+        check_part(index, int(lengths[row]), start, stop)
+        return self._table.span(int(begins[row]) + start, stop - start, row)
 
     @property
     def columns(self) -> Columns | None:
