@@ -217,6 +217,7 @@ bench-peers:
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
 	$(BIN)/python benchmarks/small_batches.py --output benchmarks/SMALL_BATCHES.md
+	$(BIN)/python benchmarks/tokens.py --output benchmarks/TOKENS.md
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples
