@@ -9,6 +9,7 @@ import numpy as np
 from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentError
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
+from headrace.image.warp import Warps, rectangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     Kept = tuple[Rows, npt.NDArray[np.bool_]]
 
 Size = tuple[int, int]
+
+LEAST_AREA = 1e-6
+"""A box of fewer pixels is none: what is left of a box beside the image, but for rounding."""
 
 
 def carried(owner: str, move: Move, fields: Sequence[Field], size: Size) -> dict[Path, Any]:
@@ -63,16 +67,18 @@ def kept_boxes(
         return None
     boxes, kind = box_rows(owner, field)
     given = corners(boxes, kind.format, size if kind.normalized else None)
-    whole = _around(move.points(_four_corners(given)))
-    return _kept(whole, kind, move.size, boxes.dtype)
+    whole = _around(move.points(rectangle(given)))
+    left = move.boxes(given) if isinstance(move, Warps) else whole
+    full = np.where(_area(given) > 0, _area(whole), 0)
+    return _kept(left, full, kind, move.size, boxes.dtype)
 
 
-def _kept(whole: Points, kind: Boxes, size: Size, dtype: np.dtype[Any]) -> tuple[Rows, npt.NDArray[np.bool_]]:
-    """Clip boxes of corners to an image, drop what is left of too few, and return them in their own form."""
+def _kept(left: Points, full: Points, kind: Boxes, size: Size, dtype: np.dtype[Any]) -> Kept:
+    """Clip boxes of corners to an image, drop those with too little left, and return them in their own form."""
     height, width = size
-    inside = np.clip(whole, 0, (width, height, width, height))
-    area, full = _area(inside), _area(whole)
-    keep = (area > 0) & (area >= kind.min_area) & (area >= kind.min_visibility * full)
+    inside = np.clip(left, 0, (width, height, width, height))
+    area = _area(inside)
+    keep = (area > LEAST_AREA) & (full > 0) & (area >= kind.min_area) & (area >= kind.min_visibility * full)
     return formatted(inside[keep], kind.format, size if kind.normalized else None).astype(dtype), keep
 
 
@@ -219,11 +225,6 @@ def _chosen(owner: str, field: Field, value: Any, keep: npt.NDArray[np.bool_]) -
     if isinstance(value, np.ndarray):
         return value[keep]
     return type(value)([one for one, kept in zip(value, keep.tolist(), strict=True) if kept])
-
-
-def _four_corners(boxes: Points) -> Points:
-    """Return the corners of boxes, (N, 4, 2)."""
-    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
 
 
 def _around(points: Points) -> Points:

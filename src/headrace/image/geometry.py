@@ -66,7 +66,7 @@ def resize(
     """
     top, left, rows, columns = box or (0, 0, *image.shape[:2])
     if (rows, columns) == (height, width):
-        return image if box is None else crop(image, *box)
+        return image if (rows, columns) == image.shape[:2] else crop(image, *box or (0, 0, rows, columns))
     if not antialias:
         return _opencv_resize(crop(image, top, left, rows, columns), height, width, interpolation)
     if interpolation == "nearest":
@@ -132,7 +132,7 @@ def crop(
         row_of, column_of = _outside(top, height, rows, mode), _outside(left, width, columns, mode)
         return image.take(row_of, axis=0).take(column_of, axis=1)
     outer = np.empty((height, width, *image.shape[2:]), image.dtype)
-    outer[...] = _fill_value(fill, image.dtype, image.shape[2:])
+    outer[...] = fill_of(fill, image.dtype, image.shape[2:])
     first, last = max(top, 0), min(top + height, rows)
     start, stop = max(left, 0), min(left + width, columns)
     if first < last and start < stop:
@@ -359,7 +359,14 @@ def _outside(start: int, count: int, length: int, mode: PadMode) -> Indices:
 
 
 @lru_cache(maxsize=64)
-def _fill_value(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> Image:
+def fill_of(fill: Fill, dtype: np.dtype[Any], channels: tuple[int, ...]) -> Image:
+    """Return the value outside an image as a pixel of it, or as one number.
+
+    >>> fill_of((1, 2, 3), np.dtype(np.uint8), (3,))
+    array([1, 2, 3], dtype=uint8)
+
+    Raises ArgumentError where ``fill`` is not a value of the image's dtype.
+    """
     wanted = np.array(fill, dtype=np.float64)
     if wanted.ndim and wanted.shape != (channels or (1,)):
         raise ArgumentError(

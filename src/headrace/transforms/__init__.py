@@ -23,6 +23,7 @@ from headrace.transforms.spatial import (
 )
 from headrace.transforms.text import FillInTheMiddle, Tokenize
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
+from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
 
 __all__ = [
     "Boxes",
@@ -37,9 +38,12 @@ __all__ = [
     "NativeStep",
     "Normalize",
     "Pad",
+    "RandomAffine",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "RandomPerspective",
     "RandomResizedCrop",
+    "RandomRotation",
     "Resize",
     "ToCHW",
     "ToDtype",

@@ -115,6 +115,10 @@ class Transform:
         """Return the steps before it with this one worked into them; None where it is a step of its own."""
         return None
 
+    def joined(self, before: Transform) -> Transform | None:  # noqa: ARG002
+        """Return one transform in place of the one before it and itself, which does more than both in turn; or None."""
+        return None
+
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
         """Return by name what it draws for a sample, such as the box of a crop, for `DataLoader.lineage`."""
         return {}
@@ -179,6 +183,7 @@ class Compose(Transform):
     """
 
     transforms: tuple[Callable[..., Any], ...]
+    _joined: tuple[Callable[..., Any], ...] = field(compare=False)
     _steps: tuple[Step, ...] = field(compare=False)
 
     def __init__(self, *transforms: Callable[..., Any] | Sequence[Callable[..., Any]], kinds: Any = None) -> None:
@@ -188,13 +193,15 @@ class Compose(Transform):
         flat = tuple(one for t in given for one in (t.unpacked() if isinstance(t, Transform) else (t,)))
         flat = _with_kinds(flat, kinds)
         object.__setattr__(self, "transforms", flat)
-        object.__setattr__(self, "_steps", _steps_of(flat))
+        joined = _joined(flat)
+        object.__setattr__(self, "_joined", joined)
+        object.__setattr__(self, "_steps", _steps_of(joined))
 
     def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
         """Return the sample with every transform applied."""
         here = seeds.inside()
         if here is not None and here.trace is not None:
-            return here.trace.apply(self.transforms, sample, rng)
+            return here.trace.apply(self._joined, sample, rng)
         for step in self._steps:
             sample = step(sample, rng)
         return sample
@@ -295,6 +302,19 @@ class _WithRng:
 
     def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
         return self.function(sample, seeds.rng() if rng is None else rng)
+
+
+def _joined(transforms: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., Any], ...]:
+    """Return the transforms, with one in place of several that are better done together."""
+    together: list[Callable[..., Any]] = []
+    for transform in transforms:
+        before = together[-1] if together else None
+        both = isinstance(before, Transform) and isinstance(transform, Transform) and transform.joined(before)
+        if both:
+            together[-1] = both
+        else:
+            together.append(transform)
+    return tuple(together)
 
 
 def _steps_of(transforms: tuple[Callable[..., Any], ...]) -> tuple[Step, ...]:

@@ -274,6 +274,18 @@ class WithKinds(Transform):
         """Raise ArgumentError where the transform does."""
         self.transform.check_order([getattr(one, "transform", one) for one in before])
 
+    def joined(self, before: Transform) -> Transform | None:
+        """Return both as one, where the transforms are one and have the same kinds."""
+        if not isinstance(before, WithKinds) or before.kinds != self.kinds:
+            return None
+        both = self.transform.joined(before.transform)
+        return None if both is None else WithKinds(both, self.kinds)
+
+    def unpacked(self) -> tuple[Callable[..., Any], ...]:
+        """Return the parts of the transform, each with its kinds."""
+        parts = self.transform.unpacked()
+        return (self,) if len(parts) == 1 else tuple(WithKinds(part, self.kinds) for part in parts)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings of the transform."""
         return cast("dict[str, Any]", self.transform.settings())

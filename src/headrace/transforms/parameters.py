@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Size = int | tuple[int, int]
 """One length for both sides, or (height, width), in pixels."""
 
+Range = tuple[float, float]
+"""The least and the most."""
+
 Padding = int | tuple[int, int] | tuple[int, int, int, int]
 """Pixels on all four sides; or (left and right, top and bottom); or (left, top, right, bottom)."""
 
@@ -50,6 +53,49 @@ def positive_range(owner: str, name: str, value: object) -> tuple[float, float]:
     if not 0 < least <= most:
         raise refused(f"{owner}: {name}", value, "(least, most), both above 0", "Put the smaller number first.")
     return least, most
+
+
+def both_ways(owner: str, name: str, value: object) -> Range:
+    """Return the two ends of a range, of a pair or of one number for both ways.
+
+    >>> both_ways("RandomRotation", "degrees", 30)
+    (-30.0, 30.0)
+    """
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        most = number(f"{owner}: {name}", value, least=0)
+        return -most, most
+    ends = tuple(number(f"{owner}: {name}", end) for end in value)
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise refused(f"{owner}: {name}", value, "one number, or (least, most)", "Put the smaller number first.")
+    return ends[0], ends[1]
+
+
+def shear_ranges(owner: str, value: object) -> tuple[float, ...]:
+    """Return the ranges of a shear along x, and perhaps along y.
+
+    >>> shear_ranges("RandomAffine", 10), shear_ranges("RandomAffine", (0, 5, -3, 3))
+    ((-10.0, 10.0), (0.0, 5.0, -3.0, 3.0))
+    """
+    given = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    ends: tuple[float, ...]
+    if len(given) == 4:
+        ends = (*both_ways(owner, "shear", given[:2]), *both_ways(owner, "shear", given[2:]))
+    else:
+        ends = both_ways(owner, "shear", value)
+    if any(abs(end) >= 90 for end in ends):
+        raise refused(f"{owner}: shear", value, "degrees between -90 and 90", "Pass a smaller angle.")
+    return ends
+
+
+def point(owner: str, name: str, value: object) -> tuple[float, float] | None:
+    """Return two numbers, or None."""
+    if value is None:
+        return None
+    given = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    if len(given) != 2:
+        raise refused(f"{owner}: {name}", value, "a pair of numbers, (x, y)", "Leave it out for the default.")
+    x, y = (number(f"{owner}: {name}", one) for one in given)
+    return x, y
 
 
 def fill_value(owner: str, fill: object) -> Fill:

@@ -1,0 +1,124 @@
+"""Our transforms beside torchvision v2's, with the same parameters; and the distributions of what both draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+
+from tests.image_files import photo  # noqa: E402
+from torchvision import tv_tensors  # noqa: E402
+from torchvision.transforms import v2  # noqa: E402
+from torchvision.transforms.v2 import functional as F  # noqa: E402
+
+from headrace import transforms as ours  # noqa: E402
+
+SIZES = [(40, 60), (33, 21), (1, 9)]
+
+
+def theirs(function: Any, image: Any) -> Any:
+    """Apply a function of torchvision's to an image, channels last."""
+    return np.asarray(function(torch.from_numpy(image).permute(2, 0, 1))).transpose(1, 2, 0)
+
+
+def distance(one: Any, other: Any) -> float:
+    """Return the largest distance between two distributions, by samples (Kolmogorov and Smirnov)."""
+    places = np.sort(np.concatenate([one, other]))
+    shares = [np.searchsorted(np.sort(each), places, side="right") / len(each) for each in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("fill", [0, 128])
+@pytest.mark.parametrize("kind", ["rotation", "expanded", "affine", "perspective"])
+def test_maps_give_torchvisions_pixels(size: Any, sampling: Any, fill: int, kind: str) -> None:
+    """Agree within one gray level, but at the edge of what the image covers, where torchvision mixes the fill twice."""
+    image = photo(3, 64, 96)[: size[0], : size[1]]
+    angle, shift, scale, shear = 23.5, (3, -2), 1.3, (7.0, -4.0)
+    options: dict[str, Any] = {"interpolation": sampling, "fill": fill}
+    if kind in ("rotation", "expanded"):
+        expand = kind == "expanded"
+        own: Any = ours.RandomRotation((angle, angle), expand=expand, **options)
+        expected = theirs(lambda x: F.rotate(x, angle, v2.InterpolationMode(sampling), expand, None, fill), image)
+    elif kind == "affine":
+        share = (abs(shift[0]) / size[1], abs(shift[1]) / size[0])
+        own = ours.RandomAffine((angle, angle), translate=tuple(min(one, 1) for one in share), **options)
+        own = Fixed(own, {"angle": angle, "translate": shift, "scale": scale, "shear": shear})
+        how = v2.InterpolationMode(sampling)
+        expected = theirs(lambda x: F.affine(x, angle, list(shift), scale, list(shear), how, fill), image)
+    else:
+        if min(size) < 2:
+            return
+        corners = [[2, 3], [size[1] - 4, 1], [size[1] - 1, size[0] - 5], [3, size[0] - 2]]
+        own = Fixed(ours.RandomPerspective(1, p=1, **options), {"applied": True, "corners": corners})
+        start = [[0, 0], [size[1] - 1, 0], [size[1] - 1, size[0] - 1], [0, size[0] - 1]]
+        expected = theirs(lambda x: F.perspective(x, start, corners, v2.InterpolationMode(sampling), fill), image)
+    found = own(image)
+    assert found.shape == expected.shape
+    far = np.abs(found.astype(int) - expected)
+    if sampling == "nearest":
+        assert (far > 0).mean() < 0.02  # places on the edge of two pixels
+    else:
+        seen_whole = np.isclose(own(np.full((*size, 3), 55.0))[..., 0], 55.0)
+        assert far[seen_whole].max(initial=0) <= 1
+
+
+class Fixed:
+    """A transform of ours with numbers that are not drawn."""
+
+    def __init__(self, transform: Any, drawn: dict[str, Any]) -> None:
+        self.transform, self.drawn = transform, drawn
+
+    def __call__(self, image: Any) -> Any:
+        from headrace.image.warp import Warps
+
+        warp = self.transform.warp(image.shape[0], image.shape[1], self.drawn)
+        return Warps((warp,), self.transform.interpolation).image(image)
+
+
+def test_boxes_and_keypoints_of_maps_are_torchvisions() -> None:
+    """Agree where nothing leaves the image: there boxes are those around the four corners."""
+    boxes = np.array([[40.0, 30, 60, 45], [50, 40, 52, 60]], np.float32)
+    sample = {"image": np.zeros((90, 120, 3), np.uint8), "boxes": boxes}
+    found = ours.RandomRotation((20, 20))(sample)["boxes"]
+    given = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=(90, 120))
+    np.testing.assert_allclose(found, np.asarray(F.rotate(given, 20)), atol=1e-3)
+    found = ours.RandomHorizontalFlip(1)(sample)["boxes"]
+    np.testing.assert_allclose(found, np.asarray(F.horizontal_flip(given)), atol=1e-4)
+    if hasattr(tv_tensors, "KeyPoints"):
+        points = np.array([[10.0, 20], [3, 4]], np.float32)
+        flipped = ours.RandomHorizontalFlip(1)({"image": sample["image"], "keypoints": points})["keypoints"]
+        given = tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=(90, 120))
+        np.testing.assert_allclose(flipped, np.asarray(F.horizontal_flip(given)), atol=1e-4)
+
+
+def test_what_maps_draw_is_distributed_as_torchvisions() -> None:
+    """Compare 4,000 draws of each number: angle, shift, factor and shear, and the corners of perspectives."""
+    image, rng = np.zeros((90, 120, 3), np.uint8), np.random.default_rng(0)
+    torch.manual_seed(0)
+    tensor = torch.zeros(3, 90, 120)
+    own: Any = ours.RandomAffine((-10, 30), translate=(0.1, 0.3), scale=(0.5, 2), shear=(1, 5, -3, 4))
+    other: Any = v2.RandomAffine((-10, 30), translate=(0.1, 0.3), scale=(0.5, 2), shear=[1, 5, -3, 4])
+    mine = [own.drawn(image, rng) for _ in range(4000)]
+    made = [other.make_params([tensor]) for _ in range(4000)]
+    for pick in (
+        lambda d: d["angle"],
+        lambda d: d["translate"][0],
+        lambda d: d["translate"][1],
+        lambda d: d["scale"],
+        lambda d: d["shear"][0],
+        lambda d: d["shear"][1],
+    ):
+        assert distance([pick(one) for one in mine], [pick(one) for one in made]) < 0.04
+    own = ours.RandomPerspective(0.4, p=1)
+    corners = np.array([own.drawn(image, rng)["corners"] for _ in range(4000)])
+    assert corners[:, 0].min(axis=0).tolist() == [0, 0]
+    assert corners[:, 0].max(axis=0).tolist() == [24, 18]
+    assert corners[:, 2].min(axis=0).tolist() == [95, 71]
+    assert corners[:, 2].max(axis=0).tolist() == [119, 89]
+    assert distance(corners[:, 0, 0], rng.integers(0, int(0.4 * 60) + 1, 4000)) < 0.04
