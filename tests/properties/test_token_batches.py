@@ -24,7 +24,7 @@ from headrace.plan.order import Shuffled
 from headrace.plan.permutation import Permutations
 from headrace.samplers import MixtureSampler, PackingBatchSampler, Piece, ShardSampler, TokenBatchSampler
 
-EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "25"))
 ROOM = 16
 WINDOW = 7
 SEED = 5
