@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import DataLoader
+from headrace import DataLoader, Ledger, verify_epoch
 from headrace.context.seeds import key_of
 from headrace.errors import ArgumentError
 from headrace.plan.batch_plan import RankShare
@@ -131,6 +131,30 @@ def test_an_epoch_is_looped_over_without_counting_it() -> None:
         assert sampler.asked == len(lengths)
         assert len(loader) == steps
         sampler.asked = 0
+
+
+@pytest.mark.parametrize("uneven", ["pad", "drop"])
+@pytest.mark.parametrize("stop", [3, 12, None])
+def test_a_ledger_learns_the_length_of_an_epoch_with_its_last_batch(uneven: Any, stop: int | None) -> None:
+    """Plan no window ahead for a ledger; prove an epoch that was left after its last batch, and say what is missing."""
+    lengths = np.full(1025, 250)
+    sampler = Counted(len(lengths))
+    ledgers = [Ledger(), Ledger()]
+    asked = []
+    for rank, ledger in enumerate(ledgers):
+        batches = batch_samplers(lengths, sampler)[0]
+        how: Any = {"rank": rank, "world_size": 2, "uneven": uneven}
+        loader = loader_of(batches, seed=0, ledger=ledger, **how)
+        steps = len(loader_of(batches, seed=0, **how))
+        sampler.asked = 0
+        asked += [sampler.asked for _ in islice(loader, min(stop or steps, steps))]
+    assert asked[0] == 512
+    proof = verify_epoch(*ledgers)
+    rows = 2 * 128 + 1  # of four samples; in 33 batches, for two ranks
+    assert not proof.double_count
+    assert proof.exact is (stop is None)
+    if stop is None:
+        assert (proof.delivered, proof.padding, proof.left_out) == ((rows, 8, 0) if uneven == "pad" else (256, 0, 1))
 
 
 @settings(max_examples=60)

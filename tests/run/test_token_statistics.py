@@ -10,6 +10,7 @@ import pytest
 
 from headrace import DataLoader
 from headrace.collate import PackedCollate, PaddedCollate, count_tokens
+from headrace.context.seeds import key_of
 from headrace.datasets import GroupedDataset
 from headrace.samplers import MixtureSampler, PackingBatchSampler
 
@@ -99,6 +100,19 @@ def test_a_mixture_says_what_it_has_read_of_each_dataset(seed: int | None) -> No
     other.load_state_dict(loader.state_dict())
     later = read(other, 1).sources
     assert sum(source.samples for source in later) == 40
+
+
+def test_a_packed_mixture_says_what_it_has_read_by_window() -> None:
+    """Count the samples of the windows before the place, and of whole epochs before it."""
+    sampler = MixtureSampler([30, 6], [2, 1], num_samples=40, seed=1)
+    batches = PackingBatchSampler([5] * 36, 10, 2, sampler=sampler, window=8)
+    loader: DataLoader[Any] = DataLoader(GroupedDataset(range(36)), batch_sampler=batches, collate_fn=list, seed=0)
+    list(loader)
+    assert sum(source.samples for source in loader.statistics().sources) == 40
+    list(islice(loader, 5))  # 20 samples: two windows, and half of one
+    sources = loader.statistics().sources
+    first = [*sampler, *sampler.order(key_of(1)).keys(1, 0, 16)]
+    assert [source.samples for source in sources] == [sum(i < 30 for i in first), sum(i >= 30 for i in first)]
 
 
 def test_no_mixture_has_no_sources() -> None:

@@ -60,7 +60,9 @@ def history(ledgers: Sequence[LedgerContents], epoch: int) -> list[EffectiveSess
                 undone = child.session.undone(by_batch=by_batch)
                 entries = [entry for entry in entries if not entry.over and not undone(entry)]
             kept.update((-1 - entry.at if entry.over else entry.at, entry) for entry in entries)
-        here = attempts.pop(name)[-1][0]
+        # Of an epoch whose length is found at its end, only the ranks that were there know it.
+        known = [session for session, _ in attempts.pop(name)]
+        here = next((session for session in reversed(known) if session.samples is not None), known[-1])
         child = EffectiveSession(here, {rank: list(kept.values()) for rank, kept in ranks.items()})
         effective.append(child)
         name = here.parent or ""

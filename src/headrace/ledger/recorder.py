@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from headrace.ledger import fingerprint
 from headrace.ledger.format import Entry, Keys, Session, of_entry, of_session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from headrace.ledger.store import Ledger
     from headrace.plan.work import Done, Work
@@ -34,6 +34,8 @@ class Recorder:
     """Good samples of the first step that were in an earlier batch."""
     read: int = 0
     """Samples of a stream in earlier steps, of all its copies together."""
+    find_end: Callable[[int], tuple[int, int] | None] | None = None
+    """Where the length of the epoch is not known ahead: returns it and the position to reach, for a step after it."""
     _asked: dict[int, Work] = field(default_factory=dict)
     _completed: tuple[Work, Keys, Keys] | None = None
     _waiting: deque[tuple[int, int, Any, bool]] = field(default_factory=deque)
@@ -52,6 +54,7 @@ class Recorder:
     def completed(self, done: Done) -> None:
         """Note the samples of a batch that was made."""
         work = self._asked.pop(done.step)
+        self._look_for_end(work.step + 1)
         bad = [each.index for each in done.bad]
         keys: Sequence[Any] = work.keys
         if work.replica is not None and self.by_batch:
@@ -73,6 +76,12 @@ class Recorder:
                 self.passed -= not is_bad
             else:
                 self._waiting.append((done.step, position, key, is_bad))
+
+    def _look_for_end(self, step: int) -> None:
+        """Note how long the epoch is, once that is known; the session is then written again, before its last batch."""
+        if self.find_end is not None and (found := self.find_end(step)) is not None:
+            self.session = replace(self.session, samples=found[0], ends=found[1])
+            self.find_end, self._started = None, False
 
     def _real(self, work: Work, keys: Sequence[Any]) -> Sequence[Any]:
         """Return the keys without those that only fill the last global batch."""
@@ -134,6 +143,7 @@ class Recorder:
 
     def end_record(self, at: int) -> bytes:
         """Return the record of the epoch's end: the bad and the dropped samples after the last batch."""
+        self._look_for_end(at)
         samples = self.session.samples
         while self._waiting and samples is not None and self._waiting[-1][1] >= samples:
             self._waiting.pop()
@@ -142,7 +152,7 @@ class Recorder:
         return self._packed(at, None, start, len(self._waiting), Keys(), _keys_of(bad), 0, 0, over=True)
 
     def write(self, record: bytes | None) -> None:
-        """Write the session's record once, and then the given record, if any (an error has none)."""
+        """Write the session's record if it is new or changed, and then the given one, if any (an error has none)."""
         if not self._started:
             self._started = True
             self.ledger.append(of_session(self.session))
@@ -165,6 +175,7 @@ def start_recorder(
     samples: int | None,
     ends: int | None,
     facts: dict[str, Any],
+    find_end: Callable[[int], tuple[int, int] | None] | None = None,
 ) -> Recorder:
     """Return the recorder of a new loop.
 
@@ -178,7 +189,8 @@ def start_recorder(
     session = Session(
         number, name, parent, epoch, first, beyond, batches, rank, world, time.time_ns(), samples, ends, facts
     )
-    return Recorder(ledger, session, by_batch=facts.get("on_error") == "skip", passed=offset, read=read)
+    skips = facts.get("on_error") == "skip"
+    return Recorder(ledger, session, by_batch=skips, passed=offset, read=read, find_end=find_end)
 
 
 def _split(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -91,6 +91,15 @@ class BatchPlan:
         return self.first + whole + (not self.drop_last and self.share.of(rest)[1] > 0 and rest > 0)
 
     @property
+    def counted(self) -> bool:
+        """True: the number of samples is known before the end of the epoch."""
+        return True
+
+    def end(self, step: int) -> tuple[int, int] | None:
+        """Return `samples` and `ends` if this step comes after the last one, and None before."""
+        return None if step < len(self) else (self.samples, self.ends)
+
+    @property
     def samples(self) -> int:
         """The number of samples in the order. Positions from there on fill the last global batch."""
         return len(self.order)

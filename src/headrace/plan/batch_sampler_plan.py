@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace.plan.batch_walk import walk
+from headrace.plan.batch_walk import Walked, walk
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ class BatchSamplerPlan:
         return self.first + whole + (rest > 0 and self._share.uneven != "drop")
 
     @property
+    def counted(self) -> bool:
+        """Whether the number of samples is known before the end of the epoch."""
+        return not isinstance(self._order, Walked)
+
+    def end(self, step: int) -> tuple[int, int] | None:
+        """Return `samples` and `ends` if this step comes after the last one, and None before."""
+        return None if self._has(self._number(step)) else (self.samples, self.ends)
+
+    @property
     def samples(self) -> int:
         """The number of samples in the epoch. Positions from there on belong to repeated batches."""
         return self._walk.position(self._walk.count())
@@ -74,11 +83,16 @@ class BatchSamplerPlan:
 
     def work(self, epoch: int, step: int) -> Work | None:
         """Return the work of a step, or None after the last one."""
-        number, share = self._number(step), self._share
-        if not self._walk.has(number + share.world_size - 1 if share.uneven == "drop" else number):
+        number = self._number(step)
+        if not self._has(number):
             return None
-        start, keys = self._walk.batch(number + share.rank) or self._repeated(number + share.rank)
+        mine = number + self._share.rank
+        start, keys = self._walk.batch(mine) or self._repeated(mine)
         return Work(self._seed, epoch, step, start, keys, keys if self._spare else ())
+
+    def _has(self, number: int) -> bool:
+        """Say whether there is a step that begins with this batch."""
+        return self._walk.has(number + self._share.world_size - 1 if self._share.uneven == "drop" else number)
 
     def _repeated(self, number: int) -> tuple[int, list[Any]]:
         """Return a batch from the beginning of the epoch.

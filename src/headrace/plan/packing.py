@@ -68,8 +68,8 @@ class PackingBatchSampler(PlannedBatchSampler[tuple[int | Piece, ...]]):
     ``row_length`` ("truncate"), is left out ("drop"), or is an error. A part's key is a `Piece`, and the loader cuts
     the sample. The last batch may have fewer rows; ``drop_last`` drops it. ``seed`` is as in `BucketBatchSampler`.
 
-    The number of rows may differ from epoch to epoch. ``len`` packs all windows, in about 0.3 s for a million samples,
-    and so does a loader with a ledger. A loop does not ask for it.
+    The number of rows may differ from epoch to epoch. ``len`` packs all windows: a loop does not ask for it, and finds
+    the end of the epoch when it comes.
 
     Raises `ArgumentError` for lengths that are not integers from 0 up or longer than a row, with the first such sample,
     and for other numbers below 1. Of more than 4 million lengths, those of a window are checked when it is packed.

@@ -51,8 +51,8 @@ class TokenBatchSampler(PlannedBatchSampler[int | Piece]):
     the batches of a window are in order of length, and samples without a sampler are not shuffled. ``seed`` is as in
     `BucketBatchSampler`.
 
-    The number of batches may differ from epoch to epoch. ``len`` plans all windows, in about 0.4 s for a million
-    samples, and so does a loader with a ledger. A loop does not ask for it.
+    The number of batches may differ from epoch to epoch. ``len`` plans all windows: a loop does not ask for it, and
+    finds the end of the epoch when it comes.
 
     Raises `ArgumentError` for lengths that are not integers from 0 up or above the budget, with the first such sample,
     and for other numbers below 1. Of more than 4 million lengths, those of a window are checked when it is planned.

@@ -141,11 +141,19 @@ class PlannedOrder(EpochOrder):
         return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.most_samples()
 
     def sources(self, key: seeds.Key, cursor: Cursor) -> tuple[SourceShare, ...]:
-        """Return what the run has read of each dataset of a `MixtureSampler`."""
-        mixture, place = self._planner, cursor.place
+        """Return what the run has read of each dataset of a `MixtureSampler`.
+
+        Where batches are planned from a mixture by window, these are the samples of the windows before the place.
+        """
+        place, plan = cursor.place, cursor.plan
+        mixture = getattr(self._planner, "sampler", self._planner)
         if not isinstance(mixture, MixtureSampler):
             return ()
-        inside = 0 if cursor.plan is None else cursor.plan.position(place.step)
+        inside = 0
+        if isinstance(plan, BatchPlan):
+            inside = plan.position(place.step)
+        elif plan is not None and (window := plan.entry(place.step)) is not None:
+            inside = window[0] * self._planner.window
         drawn = mixture.order(key).drawn(place.epoch * mixture.num_samples + inside)
         whole = sum(drawn) or 1
         return tuple(

@@ -260,8 +260,9 @@ class Session:
             bad=place.bad,
             rank=settings.rank,
             world=settings.world_size,
-            samples=None if plan is None else plan.samples,
-            ends=None if plan is None else plan.ends,
+            samples=None if plan is None or not plan.counted else plan.samples,
+            ends=None if plan is None or not plan.counted else plan.ends,
+            find_end=None if plan is None or plan.counted else plan.end,
             facts=facts,
         )
 
