@@ -109,6 +109,7 @@ def broken(path: str, value: Any) -> Any:
         ("raw_data", None, "'raw_data' is 'None'"),
         ("column_sizes", [8], r"2 columns have 2 encodings and the sizes \[8\]"),
         ("column_sizes", [8, -1], "the sizes"),
+        ("column_sizes", [8, 1 << 70], "the sizes"),
         ("column_sizes", [99, None], "sample 0 ends at byte"),
         ("column_names", ["a", "a"], "its fields are"),
         ("column_names", ["a", "b\0"], "its fields are"),

@@ -36,6 +36,9 @@ _DTYPES |= {64: "<u8", 65: "<i8", 66: "<f8"}
 """By the first byte of an array without a fixed dtype."""
 
 PICKLED = "pkl"
+MOST_SHARD = 1 << 32
+"""Bytes of a shard, and so of a column: the offsets in it have 32 bits."""
+
 MOST_DIGITS = 4000
 """Of a number that is written as text: Python refuses to read longer ones."""
 
@@ -83,7 +86,7 @@ def shards_of(listing: Listing) -> list[ShardInfo]:
 def _columns(listing: Listing, shard: Any) -> tuple[tuple[str, str, int | None], ...]:
     names = listing.fields(listing.names(shard, "column_names"))
     encodings, sizes = listing.names(shard, "column_encodings"), listing.get(shard, "column_sizes", list)
-    fine = all(size is None or (type(size) is int and size >= 0) for size in sizes)
+    fine = all(size is None or (type(size) is int and 0 <= size < MOST_SHARD) for size in sizes)
     if not len(names) == len(encodings) == len(sizes) or not fine:
         what = f"{len(names)} columns have {len(encodings)} encodings and the sizes {str(sizes)[:60]}"
         raise listing.damaged(what, "an encoding and a size for each column")
