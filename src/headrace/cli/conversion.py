@@ -132,7 +132,7 @@ class Tar:
                 return  # its end was cut off, which readers pass over
         dataset = WebDataset(path, index=None)
         for row in range(len(dataset)):
-            key, names = dataset._table.keys[row], [name for name in dataset.fields if dataset._has(row, name)]
+            key, names = dataset._table.key(row), [name for name in dataset.fields if dataset._has(row, name)]
             yield key, {name: dataset.read(row, name) for name in names}
 
 

@@ -82,10 +82,10 @@ class SpanDataset(FieldDataset):
         return self._bytes(self._row(index), self._known(field))
 
     def _key(self, row: int) -> str:
-        return self._table.keys[row]
+        return self._table.key(row)
 
     def _where(self, row: int) -> str:
-        return f"{self._table.paths[int(self._table.file[row])]}: {self._table.keys[row]}"
+        return f"{self._table.paths[int(self._table.file[row])]}: {self._table.key(row)}"
 
     def _has(self, row: int, name: str) -> bool:
         """Say whether a sample has a field."""

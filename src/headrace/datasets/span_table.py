@@ -63,6 +63,18 @@ class SpanTable:
         """The names of the fields, in the order in which they were first met."""
         return list(dict.fromkeys(name.partition(HIDDEN)[0] for name in self.offset))
 
+    def key(self, row: int) -> str:
+        """Return the key of a sample; raise `BadFile` for one that a forged index holds."""
+        try:
+            return self.keys[row]
+        except UnicodeDecodeError as error:
+            raise BadFile(
+                f"the key of sample {row} is not UTF-8",
+                path=self.saved,
+                expected="an index as headrace saved it",
+                cure="Delete the file; it is made again.",
+            ) from error
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a saved index as its path: each process maps or reads it itself."""
         if self.saved is not None:
