@@ -19,7 +19,7 @@ help:
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
-	@echo "make fuzz         damaged images for the native extension, under sanitizers, SECONDS long (part of make test)"
+	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make docs         the documentation as a site, in build/site/html; warnings are errors; a minute"
@@ -56,7 +56,7 @@ demo: $(VENV)/.demo
 
 # check: style, types, all tests with coverage, in two environments: one without frameworks, one with torch, JAX, Keras.
 # sanitize: the native extension's tests again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
-# fuzz: damaged images for the native extension, for half a minute, under the same sanitizers.
+# fuzz: damaged shards, and damaged images for the native extension under the same sanitizers, half a minute each.
 test:
 	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about 25 minutes"
 	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz"
@@ -143,6 +143,7 @@ JPEG_HERE := $(wildcard /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt
 
 # With clang, libFuzzer; else the same entry on images spoiled at random.
 fuzz: $(VENV)/.cmake $(VENV)/.dev
+	$(BIN)/python -m tests.formats.fuzz --seconds $(SECONDS)
 ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
 	$(BIN)/python -m tests.native.corpus build/corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S src/headrace/_native -B build/fuzz -DHEADRACE_FUZZ=ON \
