@@ -57,3 +57,10 @@ class MapGuard:
         if self.files:
             sample = mapped_samples.parts_in_memory(sample, torch_state.in_memory)
         return mapped_samples.parts_in_memory(sample) if arrays else sample
+
+    def settle_all(self, samples: list[Any], key: Any, *, arrays: bool) -> list[Any]:
+        """Do what `settle` does for samples that were made in one call; the first of them has the key."""
+        fault = take()
+        if fault or self.files:
+            return [self.settle(sample, key, fault, arrays=arrays) for sample in samples]
+        return list(map(mapped_samples.parts_in_memory, samples)) if arrays else samples

@@ -63,10 +63,10 @@ class Indexed:
         """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
         if self.in_memory:
             samples = list(map(self._dataset.__getitem__, keys))
-            return [self.maps.settle(sample, keys[0]) for sample in samples] if arrays else samples
+            return self.maps.settle_all(samples, keys[0], arrays=True) if arrays else samples
         keys = list(keys)
         self.maps.check(*keys[:1])
-        samples = [self.maps.settle(sample, keys[0], arrays=arrays) for sample in self._many(keys)]
+        samples = self.maps.settle_all(list(self._many(keys)), keys[0] if keys else None, arrays=arrays)
         self.maps.check(*keys[:1])
         return samples
 

@@ -145,7 +145,19 @@ def write_row(column: NDArray[Any], row: int, array: NDArray[Any]) -> None:
         column[row] = in_memory(array)
 
 
-_NEVER_MAPPED = frozenset({int, float, bool, str, bytes, type(None)})
+_CONTAINERS = (list, tuple, dict)
+_MOST_KINDS = 64
+_never_mapped: set[type] = {int, float, bool, str, bytes, type(None)}
+"""Types that are neither arrays of NumPy's nor containers of them: also others that were met, to know them at once."""
+
+
+def _are_never_mapped(kinds: set[type]) -> bool:
+    """Say whether no object of these types is a container or an array, and remember that."""
+    if any(issubclass(kind, (*_CONTAINERS, np.ndarray)) for kind in kinds):
+        return False
+    if len(_never_mapped) < _MOST_KINDS:
+        _never_mapped.update(kinds)
+    return True
 
 
 def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> Any:
@@ -158,8 +170,12 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     True
     """
     kind: Any = type(sample)
-    if kind in _NEVER_MAPPED:
+    if kind in _never_mapped:
         return sample
+    if part is None and kind in _CONTAINERS:
+        kinds = set(map(type, sample.values() if kind is dict else sample))
+        if kinds <= _never_mapped or _are_never_mapped(kinds):
+            return sample
     if kind is list or isinstance(sample, tuple):
         items = [parts_in_memory(item, part) for item in sample]
         if all(new is old for new, old in zip(items, sample, strict=True)):
