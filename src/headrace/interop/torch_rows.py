@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context import seeds
+from headrace.context.memory import Recycler
 from headrace.interop import torch_state
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ INTEGERS = frozenset({int, np.int64, np.int32})
 """The types of keys that are rows; torch indexes a tensor with others (a slice, a list, a mask) as well."""
 
 
-SMALLEST = 4096
+SMALLEST = 1 << 12
 """Bytes; smaller tensors are made in memory of torch's own, in less time than it takes to lend some."""
+SMALLEST_RECYCLED = 1 << 20
+"""The same, where no other process is to have the memory: the allocator reuses what it has not given back."""
 
 
 def reader(dataset: Any, collate: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -55,6 +58,12 @@ def reader(dataset: Any, collate: Callable[..., Any]) -> Callable[..., Any] | No
             return collate(samples, empty=empty)
 
     return read_batch
+
+
+def suits(nbytes: int, empty: Empty) -> bool:
+    """Say whether a tensor of so many bytes is made in lent memory."""
+    recycled = empty is np.empty or isinstance(getattr(empty, "__self__", None), Recycler)
+    return nbytes >= (SMALLEST_RECYCLED if recycled else SMALLEST)
 
 
 def lent(shape: tuple[int, ...], dtype: Any, empty: Empty) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,10 +84,13 @@ def reader(dataset: Any) -> Callable[..., Any] | None:
     return torch_rows.reader(dataset, default_collate) if ours else None
 
 
+_DTYPE = attrgetter("dtype")
+
+
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     first = batch[0]
     empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
-    if set(map(type, batch)) == {torch.Tensor} and first.is_cpu and len({tensor.dtype for tensor in batch}) == 1:
+    if set(map(type, batch)) == {torch.Tensor} and first.is_cpu and len(set(map(_DTYPE, batch))) == 1:
         try:
             return _stacked(batch, empty)
         except (RuntimeError, TypeError):
@@ -142,7 +146,7 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
 def _stacked(batch: Sequence[torch.Tensor], empty: Empty) -> torch.Tensor:
     """Stack tensors of one dtype in lent memory; raises RuntimeError for those that must not share it."""
     first = batch[0]
-    if len(batch) * first.nbytes < torch_rows.SMALLEST:
+    if not torch_rows.suits(len(batch) * first.nbytes, empty):
         made = torch.stack(batch)
         if made.is_nested or made.layout is not torch.strided:
             raise RuntimeError("nested and sparse tensors have a layout of their own")
