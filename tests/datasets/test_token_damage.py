@@ -92,6 +92,17 @@ def test_a_header_that_lies_is_an_error(tmp_path: Path, write: Callable[[Path], 
         TokenDataset(tmp_path, 2)
 
 
+def test_an_array_that_ends_behind_its_archive_is_an_error(tmp_path: Path) -> None:
+    """Read no memory beyond the file, whatever sizes its headers claim."""
+    np.savez(tmp_path / "a.npz", tokens=np.arange(500))
+    whole = (tmp_path / "a.npz").read_bytes()
+    size = struct.pack("<II", 4128, 4128)
+    lies = whole.replace(size, struct.pack("<II", 4128 + 800_000, 4128 + 800_000)).replace(b"(500,), ", b"(100500,)")
+    (tmp_path / "a.npz").write_bytes(lies)
+    with pytest.raises(BadFile, match=r"a\.npz"):
+        TokenDataset(tmp_path / "a.npz", 8)
+
+
 def test_a_raw_file_of_odd_size_is_an_error(tmp_path: Path) -> None:
     """Say how many bytes there are."""
     (tmp_path / "a.bin").write_bytes(bytes(33))
@@ -194,6 +205,8 @@ def test_documents_of_a_file_that_changes_are_an_error(tmp_path: Path, words: st
     CHANGES[words](tmp_path / "1.bin")
     with pytest.raises(HeadraceError, match=rf"1\.bin: sample 399 .*{words}"):
         dataset[399]
+    with pytest.raises(HeadraceError, match=rf"1\.bin: sample \d+ .*{words}"):
+        dataset.__getitems__([0, 399, 398])
     with pytest.raises(HeadraceError, match=r"1\.bin"):
         len(other)
 

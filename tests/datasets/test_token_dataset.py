@@ -259,6 +259,43 @@ def test_arrays_of_any_kind_are_tokens() -> None:
     assert TokenDataset([np.arange(9, dtype=">u4")], 3)[1][0].tolist() == [3, 4, 5]
 
 
+def test_many_small_arrays_are_as_few_large_ones() -> None:
+    """Copy them into one, and keep their windows apart."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 99, size).astype(np.int32) for size in rng.integers(0, 30, 1500)]
+    dataset = TokenDataset(arrays, 8, stride=5)
+    expected = windows(arrays, 8, 5)
+    assert_array_equal(dataset.read_batch(range(len(dataset)))[1], np.stack(expected)[:, 1:])
+    documents = TokenDataset(arrays, documents=True)
+    assert [each.tolist() for each in documents] == [each.tolist() for each in arrays]
+    assert documents.shard_lengths == [1] * 1500
+    assert documents.where(700) == "array 700: token 0"
+    assert [each.tolist() for each in pickle.loads(pickle.dumps(documents))] == [each.tolist() for each in arrays]
+    both = [*arrays, np.array([2**63 + 1], np.uint64)]
+    with pytest.raises(BadFile, match=r"array 1500: sample 1500 .* has token 9,223,372,036,854,775,809"):
+        TokenDataset(both, documents=True)[1500]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=6), data=st.data())
+def test_documents_are_the_same_one_by_one_and_together(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
+) -> None:
+    """Read long and short documents, of one or several files, in any order and number."""
+    files = streams(sizes)
+    folder = tmp_path_factory.mktemp("tokens")
+    kinds = data.draw(st.lists(st.sampled_from(["megatron", "arrow"]), min_size=len(files), max_size=len(files)))
+    paths = list[Any]()
+    for number, (kind, tokens) in enumerate(zip(kinds, files, strict=True)):
+        (inside := folder / str(number)).mkdir()
+        paths.append(write(kind, inside, [tokens])[0])
+    dataset, expected = TokenDataset(paths, documents=True), [each for tokens in files for each in cut(tokens)]
+    keys = data.draw(st.lists(st.integers(-len(expected), len(expected) - 1), max_size=20))
+    assert [each.tolist() for each in dataset.__getitems__(keys)] == [expected[key].tolist() for key in keys]
+    long = TokenDataset([*(np.arange(3000) + at for at in range(3)), np.arange(3)], documents=True)
+    assert [len(each) for each in long.__getitems__([3, 1, -4])] == [3, 3000, 3000]
+
+
 def test_a_map_of_the_users_is_read_as_its_file(tmp_path: Path) -> None:
     """Send its path to workers, and notice when it is cut short."""
     (np.arange(1000, dtype=np.uint16) + 7).tofile(tmp_path / "a.bin")

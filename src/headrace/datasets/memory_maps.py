@@ -154,13 +154,14 @@ class MappedBytes(MappedRows):
     longer so is an error.
     """
 
-    __slots__ = ("_file", "_links", "address", "path")
+    __slots__ = ("_file", "_links", "address", "bytes", "path")
 
     def __init__(self, path: str, facts: tuple[int, int]) -> None:
         self._file = -1
         raw = np.memmap(path, np.uint8, "r", 0, (facts[0],))
         super().__init__(raw, cast("Any", raw)._mmap, path)
         self.path, self.address = path, _address(raw)
+        self.bytes: NDArray[np.uint8] = np.asarray(raw)
         device, inode = self.facts[1:3] or (0, 0)
         self.facts = facts[0], device, inode, facts[1]
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -26,7 +26,7 @@ from headrace.formats.token_file import TokenFile
 from headrace.formats.token_layouts import Wanted
 from headrace.formats.token_lists import choose, column_of
 from headrace.interop.keys import place, places
-from headrace.storage.mapped_samples import lost
+from headrace.storage.mapped_samples import lost, mapped_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     Tokens = NDArray[np.int64]
 
 WHAT = "a TokenDataset of {} samples"
+MANY = 1000
+"""Arrays from which on they are copied into one: each by itself takes time and memory."""
 
 
 class TokenDataset(Dataset[Any]):
@@ -106,7 +108,7 @@ class TokenDataset(Dataset[Any]):
         self.separator = None if separator is None else integer("separator", separator, least=-(2**63))
         found, field, self._rows = _found(paths, field)
         self._wanted = Wanted(_dtype(dtype), field, self.documents, self.separator)
-        self._given = found
+        self._given, self._cuts = (found, None) if separator is not None else _together(found)
         self._open()
 
     def _open(self) -> None:
@@ -115,13 +117,16 @@ class TokenDataset(Dataset[Any]):
         indexed = iter(at_once(lambda path: token_layouts.index(path, self._wanted), files) if files else ())
         sources = [next(indexed) if isinstance(each, str) else _as_file(each) for each in self._given]
         _check_dtype(self._wanted.dtype, sources)
-        table = TokenTable([each.without_documents() if isinstance(each, TokenFile) else each for each in sources])
+        bare = [each.without_documents() if isinstance(each, TokenFile) else each for each in sources]
+        table = TokenTable(bare, self._cuts)
         self._documents: tuple[Tokens, Tokens] | None = None
         self._counts: list[int] | None = None
         self._scanned: list[Tokens] | None = None
         if self.documents:
             self._table = table
-            if self.separator is None:
+            if self._cuts is not None:
+                self._documents = self._chosen(table.ends[:-1], self._cuts, [1] * len(self._cuts))
+            elif self.separator is None:
                 self._documents = self._chosen(*_joined(table, [_known(source) for source in sources]))
             else:
                 _refuse_known(sources, self.separator)
@@ -201,7 +206,8 @@ class TokenDataset(Dataset[Any]):
         """Return the samples of these indices."""
         rows = places(indices, len(self), WHAT)
         if self.documents:
-            return [self._document(row) for row in rows.tolist()]
+            begins, lengths = self._places()
+            return list(self._table.spans(begins[rows], lengths[rows], rows))
         return list(zip(*self._windows(rows), strict=True))
 
     @property
@@ -230,9 +236,8 @@ class TokenDataset(Dataset[Any]):
         """Return the file of a sample, and its first token there."""
         row = place(index, len(self), WHAT)
         begin = int(self._places()[0][row]) if self.documents else int(self._begins(np.array([row]))[0])
-        number, token = self._table.place(begin)
-        source = self._table.sources[number]
-        return f"{source.path if isinstance(source, TokenFile) else f'array {number}'}: token {token}"
+        name, token = self._table.place(begin)
+        return f"{name}: token {token}"
 
     def _counted(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
         batch = self._windows(keys, empty=empty)
@@ -360,6 +365,16 @@ def _found(paths: Any, field: str | None) -> tuple[list[Any], str | None, NDArra
     if all(isinstance(each, str) for each in found):
         found = token_layouts.token_paths(found)
     return found, field, None
+
+
+def _together(found: list[Any]) -> tuple[list[Any], NDArray[np.int64] | None]:
+    """Return many arrays in memory as one, and their lengths; fewer, and files, as they are."""
+    if len(found) < MANY or not all(isinstance(each, np.ndarray) and mapped_file(each) is None for each in found):
+        return found, None
+    dtype = np.result_type(*{each.dtype for each in found})
+    if dtype.kind not in "iu":  # none holds all of them
+        return found, None
+    return [np.concatenate(found).astype(dtype, copy=False)], np.fromiter(map(len, found), np.int64, len(found))
 
 
 def _of_huggingface(dataset: Any, field: str | None) -> tuple[list[Any], str, NDArray[np.int64] | None]:

@@ -13,13 +13,15 @@ from headrace.datasets.memory_maps import MappedBytes
 from headrace.errors import BadFile
 from headrace.formats.token_file import TokenFile
 from headrace.storage.files import unopened
-from headrace.storage.mapped_samples import lost, mapped_file
+from headrace.storage.mapped_samples import ONE, lost, mapped_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+LONG = 1024
+"""Tokens of a range, above which ranges are copied one by one: a call for each costs less than an address a token."""
 MOST_SPAN = 2**62
 """Bytes of an array: NumPy refuses larger ones."""
 LEAST_OPEN, MOST_OPEN = 64, 2**14
@@ -32,6 +34,11 @@ class MemoryTokens:
 
     array: NDArray[Any]
     path: None = None
+
+    @property
+    def bytes(self) -> NDArray[np.uint8]:
+        """All bytes of the tokens."""
+        return self.array.view(np.uint8)
 
     @property
     def address(self) -> int:
@@ -49,7 +56,7 @@ class MemoryTokens:
 
     def read(self, offset: int, out: NDArray[np.uint8]) -> bool:
         """Copy a range of its bytes."""
-        out[:] = self.array.view(np.uint8)[offset : offset + len(out)]
+        out[:] = self.bytes[offset : offset + len(out)]
         return True
 
 
@@ -65,11 +72,13 @@ class TokenTable:
     >>> table.ends
     array([0, 5, 9])
 
-    Files are mapped when they are first read, and at most as many at a time as the process may open.
+    Files are mapped when they are first read, and at most as many at a time as the process may open. ``cuts``: the
+    lengths of the parts of a single array, each of which counts as an array of its own.
     """
 
-    def __init__(self, sources: Sequence[TokenFile | NDArray[Any]]) -> None:
+    def __init__(self, sources: Sequence[TokenFile | NDArray[Any]], cuts: NDArray[np.int64] | None = None) -> None:
         self.sources = list(sources)
+        self._is_cut = cuts is not None
         dtypes = [source.dtype for source in self.sources]
         self._dtypes = list(dict.fromkeys(dtypes))
         kinds = {dtype: number for number, dtype in enumerate(self._dtypes)}
@@ -79,13 +88,18 @@ class TokenTable:
             source.pieces if isinstance(source, TokenFile) else np.array([[0, len(source)]], np.int64)
             for source in self.sources
         ]
+        if cuts is not None:
+            pieces = [np.stack([(np.cumsum(cuts) - cuts) * self._width[0], cuts], axis=1)]
         where = np.concatenate([np.empty((0, 2), np.int64), *pieces])
         each = [len(piece) for piece in pieces]
         self._maps = dict[int, Held]()
         self._lay_out(np.repeat(np.arange(len(each)), each), where[:, 0].copy(), where[:, 1].copy())
-        self.ends: NDArray[np.int64] = self._first[np.concatenate([[0], np.cumsum(each)])]
+        self.ends: NDArray[np.int64] = (
+            self._first if self._is_cut else self._first[np.concatenate([[0], np.cumsum(each)])]
+        )
         """How many tokens come before each stretch that windows may not leave, and at the end all of them."""
-        self._token = self._first[:-1] - self.ends[self._source]
+        stretch = np.arange(len(self._source)) if self._is_cut else self._source
+        self._token = self._first[:-1] - self.ends[stretch]
 
     def _lay_out(self, source: NDArray[np.int64], offset: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         self._source, self._offset, self._count = source, offset, count
@@ -131,21 +145,57 @@ class TokenTable:
 
     def span(self, begin: int, count: int, sample: int) -> NDArray[np.int64]:
         """Return a range of tokens; ``sample`` is the index that errors name."""
-        found = np.empty(count, np.int64)
-        piece, at = int(self._piece(np.array([begin]))[0]), 0
+        if not count:
+            return np.empty(0, np.int64)  # its file may be empty, which cannot be mapped
+        piece = min(int(self._first.searchsorted(begin, "right")), len(self._offset)) - 1
+        inside = begin - int(self._first[piece])
+        if inside + count <= int(self._count[piece]):
+            return self._part(piece, inside, count, sample).astype(np.int64)
+        found, at = np.empty(count, np.int64), 0
         while at < count:
-            inside = begin + at - int(self._first[piece])
             here = min(count - at, int(self._count[piece]) - inside)
             if here > 0:
                 found[at : at + here] = self._part(piece, inside, here, sample)
                 at += here
-            piece += 1
+            piece, inside = piece + 1, 0
         return found
 
-    def place(self, token: int) -> tuple[int, int]:
-        """Return the source in which a token is, and its place there."""
+    def spans(
+        self, begins: NDArray[np.int64], lengths: NDArray[np.int64], samples: NDArray[np.intp]
+    ) -> list[NDArray[np.int64]]:
+        """Return many ranges of tokens: short ones by one call of the native extension, as parts of one array."""
+        if not lengths.all():
+            found, full = [np.empty(0, np.int64)] * len(lengths), np.flatnonzero(lengths)
+            for row, span in zip(full.tolist(), self.spans(begins[full], lengths[full], samples[full]), strict=True):
+                found[row] = span
+            return found
+        piece, total = self._piece(begins), int(lengths.sum())
+        dtype = self._dtypes[0] if self._dtypes else np.dtype(np.int64)
+        together = extension is not None and len(self._dtypes) == 1 and 0 < total <= LONG * len(begins)
+        if not together or (begins + lengths > self._first[piece + 1]).any():
+            rows = zip(begins.tolist(), lengths.tolist(), samples.tolist(), strict=True)
+            return [self.span(*row) for row in rows]
+        starts, held, row_of = self._reach(begins, piece, dtype.itemsize, samples)
+        ends = np.cumsum(lengths)
+        before = ends - lengths
+        raw = np.empty((total, dtype.itemsize), np.uint8)
+        missing = _gather(np.repeat(starts - before * dtype.itemsize, lengths) + np.arange(total) * dtype.itemsize, raw)
+        lost_row = -1 if missing < 0 else int(ends.searchsorted(missing, "right"))
+        self._check(held, row_of, piece, lost_row, begins, lengths, samples)
+        tokens = raw.view(dtype)[:, 0]
+        if (wrong := _too_large(tokens)) is not None:
+            row = int(ends.searchsorted(wrong, "right"))
+            raise self._out_of_range(int(begins[row]), int(samples[row]), tokens[wrong])
+        whole = tokens.astype(np.int64)
+        return [whole[start:end] for start, end in zip(before.tolist(), ends.tolist(), strict=True)]
+
+    def place(self, token: int) -> tuple[str, int]:
+        """Return the path in which a token is, or the number of the array, and its place there."""
         piece = int(self._piece(np.array([token]))[0])
-        return int(self._source[piece]), int(self._token[piece] + token - self._first[piece])
+        number = int(self._source[piece])
+        source = self.sources[number]
+        name = source.path if isinstance(source, TokenFile) else f"array {piece if self._is_cut else number}"
+        return name, int(self._token[piece] + token - self._first[piece])
 
     def _piece(self, begins: NDArray[np.int64]) -> NDArray[np.int64]:
         if len(self._offset) == 1:
@@ -157,35 +207,59 @@ class TokenTable:
         self, begins: NDArray[np.int64], piece: NDArray[np.int64], width: int, dtype: np.dtype[Any], samples: Any
     ) -> NDArray[Any]:
         """Copy windows that each lie in one piece, out of all files in one call of the native extension."""
-        places = self._offset[piece] + (begins - self._first[piece]) * dtype.itemsize
-        if len(self.sources) == 1:
-            row_of = {0: 0} if len(begins) else {}
-            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
-            places += held[0].address if held else 0
-        else:
-            sources: list[int] = self._source[piece].tolist()
-            row_of = {number: row for row, number in enumerate(sources)}
-            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
-            places += np.array([held[number].address for number in sources], np.int64)
+        starts, held, row_of = self._reach(begins, piece, dtype.itemsize, samples)
         raw = np.empty((len(begins), width * dtype.itemsize), np.uint8)
-        missing = _gather(places, raw)
-        for number, row in row_of.items() if missing < 0 else ((int(self._source[piece[missing]]), missing),):
-            if missing >= 0 or held[number].look() is not None:
-                raise self._lost(held[number], int(begins[row]), width, int(samples[row]))
+        self._check(held, row_of, piece, _gather(starts, raw), begins, np.full(len(begins), width), samples)
         tokens = raw.view(dtype)
         if (wrong := _too_large(tokens)) is not None:
             at = wrong // width
             raise self._out_of_range(int(begins[at]), int(samples[at]), tokens.reshape(-1)[wrong])
         return tokens
 
+    def _reach(
+        self, begins: NDArray[np.int64], piece: NDArray[np.int64], itemsize: int, samples: Any
+    ) -> tuple[NDArray[np.int64], dict[int, Held], dict[int, int]]:
+        """Return the addresses of tokens, the sources that must be held while they are read, and a row of each."""
+        starts = self._offset[piece] + (begins - self._first[piece]) * itemsize
+        if len(self.sources) == 1:
+            row_of = {0: 0} if len(begins) else {}
+            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
+            starts += held[0].address if held else 0
+        else:
+            sources: list[int] = self._source[piece].tolist()
+            row_of = {number: row for row, number in enumerate(sources)}
+            held = {number: self._held(number, int(samples[row])) for number, row in row_of.items()}
+            starts += np.array([held[number].address for number in sources], np.int64)
+        return starts, held, row_of
+
+    def _check(
+        self,
+        held: dict[int, Held],
+        row_of: dict[int, int],
+        piece: NDArray[np.int64],
+        missing: int,
+        begins: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        samples: Any,
+    ) -> None:
+        """Raise for the row that could not be read, if one was, or for a file that is not what it was."""
+        if missing >= 0:
+            row_of = {int(self._source[piece[missing]]): missing}
+        for number, row in row_of.items():
+            if missing >= 0 or held[number].look() is not None:
+                raise self._lost(held[number], int(begins[row]), int(lengths[row]), int(samples[row]))
+
     def _part(self, piece: int, inside: int, count: int, sample: int) -> NDArray[Any]:
         number = int(self._source[piece])
         dtype, held = self.sources[number].dtype, self._held(number, sample)
-        offset, raw = int(self._offset[piece]) + inside * dtype.itemsize, np.empty(count * dtype.itemsize, np.uint8)
+        begin, size = int(self._offset[piece]) + inside * dtype.itemsize, count * dtype.itemsize
+        raw = np.empty(size, np.uint8)
         if extension is None:
-            whole = held.read(offset, raw)
+            whole = held.read(begin, raw)
         else:
-            whole = _gather(np.array([held.address + offset]), raw[None]) < 0
+            whole = (
+                not size or cast("Any", extension).gather(held.bytes[begin : begin + size][None], ONE, raw[None]) < 0
+            )
         if not whole or held.look() is not None:
             raise self._lost(held, int(self._first[piece]) + inside, count, sample)
         tokens = raw.view(dtype)
@@ -209,11 +283,10 @@ class TokenTable:
         return lost(held.path, f"sample {sample} (tokens {at:,} to {at + count:,})", held.reason(), sample)
 
     def _out_of_range(self, begin: int, sample: int, token: Any) -> BadFile:
-        number, at = self.place(begin)
-        source = self.sources[number]
+        name, at = self.place(begin)
         return BadFile(
             f"sample {sample} (from token {at:,} on) has token {int(token):,}",
-            path=source.path if isinstance(source, TokenFile) else None,
+            path=name,
             index=sample,
             expected="tokens that fit into int64",
             cure="Write token ids, as uint16 or uint32.",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.errors import BadFile
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,6 +30,19 @@ class TokenFile:
     lengths: NDArray[np.int64] | None = None
     has_documents: bool = False
     says_dtype: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `BadFile` for a piece that is not in the file: it is read by its address."""
+        ends = self.pieces[:, 0] + self.pieces[:, 1] * self.dtype.itemsize
+        wrong = (self.pieces < 0).any(axis=1) | (self.pieces[:, 1] > self.facts[0]) | (ends > self.facts[0])
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise BadFile(
+                f"{self.pieces[at, 1]:,} tokens of {self.dtype} at byte {self.pieces[at, 0]:,} are outside of it",
+                path=self.path,
+                expected=f"tokens in its {self.facts[0]:,} bytes",
+                cure="Copy the file again, or write it again.",
+            )
 
     @classmethod
     def of(
