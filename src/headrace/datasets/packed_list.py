@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 1 << 20
+AT_ONCE = 1 << 12
+"""Strings that are packed at once."""
 
 
 class PackedList(Sequence[str]):
@@ -62,6 +65,20 @@ class PackedList(Sequence[str]):
         packed = cls.__new__(cls)
         packed._hold(text, ends)
         return packed
+
+    @classmethod
+    def joined(cls, lists: Iterable[PackedList]) -> PackedList:
+        """Return one list of the strings of several.
+
+        >>> PackedList.joined([PackedList(["a"]), PackedList(["bc", ""])])
+        PackedList(['a', 'bc', ''])
+        """
+        parts = list(lists)
+        starts = np.cumsum([0, *(len(part._text) for part in parts)], dtype=np.uint64)
+        ends = [np.zeros(1, np.uint64)]
+        ends += [part._ends[1:] - part._ends[0] + start for part, start in zip(parts, starts[:-1], strict=True)]
+        text = np.concatenate([np.empty(0, np.uint8), *(part._text for part in parts)])
+        return cls.of_arrays(text, np.concatenate(ends).astype(np.uint32 if len(text) < 1 << 32 else np.uint64))
 
     @property
     def nbytes(self) -> int:
@@ -111,23 +128,35 @@ class PackedList(Sequence[str]):
 
 def _pack(strings: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     text, ends = np.empty(0, np.uint8), array("Q", (0,))
-    block, filled = bytearray(), 0
-    for string in strings:
+    block, filled, given = bytearray(), 0, iter(strings)
+    while some := list(islice(given, AT_ONCE)):
+        sizes = _add(some, block, len(ends) - 1)
+        ends.frombytes((np.cumsum(sizes, dtype=np.uint64) + np.uint64(ends[-1])).tobytes())
+        if len(block) > max(BLOCK, filled >> 3):
+            filled = _append(text, block, filled)
+    filled = _append(text, block, filled)
+    return text, np.array(ends, dtype=np.uint32 if filled < 1 << 32 else np.uint64)
+
+
+def _add(strings: list[Any], block: bytearray, first: int) -> NDArray[np.int64]:
+    """Add the bytes of strings to a block; return how many each has."""
+    for number, string in enumerate(strings) if set(map(type, strings)) != {str} else ():
         if not isinstance(string, str):
             raise refused(
-                f"PackedList: item {len(ends) - 1}",
+                f"PackedList: item {first + number}",
                 string,
                 "a string",
                 "Convert every item with str() first.",
                 ArgumentTypeError,
             )
-        # Not surrogateescape: two escaped bytes that make a letter together would come back as the letter.
-        block += string.encode("utf-8", "surrogatepass")
-        ends.append(filled + len(block))
-        if len(block) > max(BLOCK, filled >> 3):
-            filled = _append(text, block, filled)
-    filled = _append(text, block, filled)
-    return text, np.array(ends, dtype=np.uint32 if filled < 1 << 32 else np.uint64)
+    together = "".join(strings)
+    if together.isascii():
+        block += together.encode()
+        return np.fromiter(map(len, strings), np.int64, len(strings))
+    # Not surrogateescape: two escaped bytes that make a letter together would come back as the letter.
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    block += b"".join(encoded)
+    return np.fromiter(map(len, encoded), np.int64, len(encoded))
 
 
 def _append(text: NDArray[np.uint8], block: bytearray, filled: int) -> int:

@@ -196,7 +196,7 @@ def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | ShardColumns, tu
         np.array([facts for _, facts in parts], np.int64).reshape(-1, 2),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         np.repeat(np.arange(len(paths), dtype=np.int64), counts),
-        PackedList(key for shard in shards for key in shard.keys),
+        PackedList.joined(shard.keys for shard in shards),
         {name: joined([shard.offset for shard in shards], name, 0) for name in names},
         {name: joined([shard.length for shard in shards], name, -1) for name in names},
         {name: joined([shard.numbers for shard in shards], name, 0) for name in known},

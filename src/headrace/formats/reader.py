@@ -75,6 +75,11 @@ class ShardReader:
                 raise self._shrunk()
         return self._block[begin : begin + length]
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the open file, for the native extension."""
+        return self._file
+
     def gather(self, offsets: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
         """Return ``width`` bytes from each of many offsets on, as the rows of an array; the offsets must ascend."""
         rows = np.empty((len(offsets), width), np.uint8)

@@ -6,13 +6,14 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headrace.errors import BadFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
     from numpy.typing import NDArray
+
+    from headrace.formats.reader import ShardReader
 
 HIDDEN = "\0"
 """Separates the name of a field from that of a helper column, which is not a field itself."""
@@ -47,6 +48,15 @@ class Spans:
         self.pad(sample)
         self.offset.append(offset)
         self.length.append(length)
+
+    def put_many(self, samples: NDArray[np.int64], offset: NDArray[np.int64], length: NDArray[np.int64]) -> None:
+        """Set the ranges of many samples' fields; the samples ascend, and come after those that are set."""
+        begin = len(self.offset)
+        offsets = np.zeros(int(samples[-1]) + 1 - begin, np.int64)
+        lengths = np.full(len(offsets), -1, np.int64)
+        offsets[samples - begin], lengths[samples - begin] = offset, length
+        self.offset.frombytes(offsets.tobytes())
+        self.length.frombytes(lengths.tobytes())
 
     def pad(self, samples: int) -> None:
         """Say that samples up to here have no such field."""
@@ -98,18 +108,39 @@ class Shard:
             spans.pad(len(self.keys))
         return self
 
-    def read_numbers(self, read: Callable[[int, int], bytes]) -> None:
-        """Read the integer fields of all samples by ``read(offset, length)``, as far as every sample has a number."""
+    def read_numbers(self, reader: ShardReader) -> None:
+        """Read the integer fields of all samples, as far as every sample has a number."""
         for name, spans in self.fields.items():
             if is_integer_field(name):
+                if (found := _digits(reader, spans)) is not None:
+                    self.numbers[name] = found
+                    continue
                 values = array("q")
                 for offset, length in zip(spans.offset, spans.length, strict=True):
-                    value = None if length < 1 or length > MOST_DIGITS + 2 else integer_of(read(offset, length))
+                    value = None if length < 1 or length > MOST_DIGITS + 2 else integer_of(reader.read(offset, length))
                     if value is None:
                         break
                     values.append(value)
                 else:
                     self.numbers[name] = values
+
+
+def _digits(reader: ShardReader, spans: Spans) -> array[int] | None:
+    """Read the numbers of a field at once; None where one is not some digits alone."""
+    offset, length = np.frombuffer(spans.offset, np.int64), np.frombuffer(spans.length, np.int64)
+    width = int(length.max(initial=0))
+    if not len(offset) or length.min() < 1 or width >= MOST_DIGITS or (np.diff(offset) < 0).any():
+        return None
+    if int(offset[-1]) + width > reader.size:
+        return None
+    digits = reader.gather(offset, width)
+    values = np.zeros(len(offset), np.int64)
+    for place, column in enumerate(digits.T):
+        there = place < length
+        if ((column[there] < ord("0")) | (column[there] > ord("9"))).any():
+            return None
+        values = np.where(there, values * 10 + column - ord("0"), values)
+    return array("q", values.tobytes())
 
 
 def is_integer_field(name: str) -> bool:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from headrace._native import extension
 from headrace.errors import BadFile
 from headrace.formats import dali
 from headrace.formats.reader import COPY, ShardReader
 from headrace.formats.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 BLOCK = 512
+AT_ONCE = 1 << 16
+"""Members that the native extension finds in a call."""
+
 MOST_EXTENDED = 1 << 20
 """Bytes that a long name or an extended header may have; real ones have some hundred."""
 
@@ -50,26 +56,63 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
     two fields of one name; `MissingFile` and `UnreadableFile` for a file that cannot be read.
     """
     with ShardReader(path) as reader:
-        shard = Shard(path, reader.size)
-        last = None
-        for name, offset, length in dali.members(reader) or members(reader):
-            key, found = split(name)
-            if not found:
-                continue
-            if key != last:
-                shard.keys.append(key)
-                last = key
-            spans = shard.span(found)
-            if len(spans.offset) == len(shard.keys):
-                raise BadFile(
-                    f"sample {key!r} has two fields {found!r}, the second at byte {offset:,}",
-                    path=path,
-                    expected="each field once in a sample",
-                    cure="Rename one of the members, or give the samples different keys.",
-                )
-            spans.put(len(shard.keys) - 1, offset, length)
-        shard.finished().read_numbers(reader.read)
-        return shard, reader.facts
+        samples = _Samples(Shard(path, reader.size))
+        for member in dali.members(reader) or members(reader, samples.walked):
+            samples.add(*member)
+        samples.shard.finished().read_numbers(reader)
+        return samples.shard, reader.facts
+
+
+class _Samples:
+    """Sorts members into samples: those of one key that follow each other."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self._last = ""
+
+    def add(self, name: str, offset: int, length: int) -> None:
+        """Add a member."""
+        key, found = split(name)
+        if not found:
+            return
+        if key != self._last:
+            self.shard.keys.append(key)
+            self._last = key
+        spans = self.shard.span(found)
+        if len(spans.offset) == len(self.shard.keys):
+            raise self._twice(len(self.shard.keys) - 1, found, offset)
+        spans.put(len(self.shard.keys) - 1, offset, length)
+
+    def walked(self, reader: ShardReader, at: int) -> int:
+        """Add the plain members from an entry on, as the native extension finds them; return where it has stopped.
+
+        There the archive ends, or has an entry of another kind.
+        """
+        scan: Any = getattr(extension, "scan_tar", None)
+        count = AT_ONCE
+        while scan is not None and count == AT_ONCE:
+            at, keys, fields, *arrays = scan(reader.descriptor, reader.size, at, self._last, AT_ONCE)
+            sample, field, offset, length = (np.frombuffer(array, np.int64) for array in arrays)
+            rows = len(self.shard.keys) - 1 + sample
+            self.shard.keys += keys
+            self._last = keys[-1] if keys else self._last
+            for number, name in enumerate(fields):
+                of_field = np.flatnonzero(field == number)
+                spans, places = self.shard.span(name), rows[of_field]
+                again = np.flatnonzero(np.diff(places, prepend=len(spans.offset) - 1) < 1)
+                if len(again):
+                    raise self._twice(int(places[again[0]]), name, int(offset[of_field[again[0]]]))
+                spans.put_many(places, offset[of_field], length[of_field])
+            count = len(sample)
+        return at
+
+    def _twice(self, row: int, field: str, offset: int) -> BadFile:
+        return BadFile(
+            f"sample {self.shard.keys[row]!r} has two fields {field!r}, the second at byte {offset:,}",
+            path=self.shard.path,
+            expected="each field once in a sample",
+            cure="Rename one of the members, or give the samples different keys.",
+        )
 
 
 def split(name: str) -> tuple[str, str]:
@@ -86,11 +129,21 @@ def split(name: str) -> tuple[str, str]:
     return folder + slash + stem, field.lower()
 
 
-def members(reader: ShardReader) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, the offset and the length of each regular member of an archive."""
+def members(
+    reader: ShardReader, walked: Callable[[ShardReader, int], int] | None = None
+) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, the offset and the length of each regular member of an archive.
+
+    ``walked`` is called with the place of each entry that begins a member. It returns the place of the first one that
+    it has not passed over.
+    """
     at, nothing = 0, _Extended()
     extended = nothing
-    while at < reader.size:
+    while True:
+        if walked is not None and extended is nothing:
+            at = walked(reader, at)
+        if at >= reader.size:
+            return
         header = reader.read(at, min(BLOCK, reader.size - at))
         if not header[0] and header.count(0) == len(header):
             return  # the end of the archive: what follows is padding

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._native import extension
 from headrace.errors import BadFile
 from headrace.formats.crc32c import crc32c
 from headrace.formats.reader import ShardReader
@@ -31,6 +32,12 @@ LIST = HIDDEN + "list"
 """Ends the name of the column for features with any other number of values than one."""
 
 _KINDS = {1: BYTES, 2: FLOAT, 3: INT}
+_LISTED = 4
+"""What the native extension adds to the number of a kind where a feature has any other number of values than one."""
+
+AT_ONCE = 1 << 16
+"""Records that the native extension reads in a call."""
+
 _IMAGES = ("jpg", "jpeg", "png", "image/encoded")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x5e": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 
@@ -47,7 +54,8 @@ def index(path: str, *, verify: bool = True, features: bool = True) -> tuple[Sha
     numbers: dict[str, array[int]] = {}
     with ShardReader(path) as reader:
         shard = Shard(path, reader.size)
-        for at, size in records(reader):
+        walk = partial(_walked, shard, numbers, verify=verify, features=features)
+        for at, size in records(reader, walk):
             row = len(shard.keys)
             shard.keys.append(str(row))
             if not features:
@@ -71,10 +79,50 @@ def index(path: str, *, verify: bool = True, features: bool = True) -> tuple[Sha
     return shard.finished(), reader.facts
 
 
-def records(reader: ShardReader) -> Iterator[tuple[int, int]]:
-    """Yield offset and length of each record: ``u64 length, u32 sum of it, data, u32 sum of the data``."""
+def _walked(
+    shard: Shard, numbers: dict[str, array[int]], reader: ShardReader, at: int, *, verify: bool, features: bool
+) -> int:
+    """Add the records from one on, as the native extension reads them; return where it has stopped.
+
+    There the file ends, or has a record that is damaged or is no plain Example.
+    """
+    scan: Any = getattr(extension, "scan_records", None)
+    count = AT_ONCE
+    while scan is not None and count == AT_ONCE:
+        at, first, size, names, *arrays = scan(
+            reader.descriptor, reader.size, at, verify, features, DEFAULT_MAX_BYTES, AT_ONCE
+        )
+        offset, length = np.frombuffer(first, np.int64), np.frombuffer(size, np.int64)
+        count, begin = len(offset), len(shard.keys)
+        shard.keys += map(str, range(begin, begin + count))
+        if not features and count:
+            shard.span(RECORD).put_many(np.arange(begin, begin + count), offset, length)
+        record, name, kind, place, bytes_, value = (np.frombuffer(each, np.int64) for each in arrays)
+        for number, text in enumerate(names):
+            mine = name == number
+            for code in np.unique(kind[mine]).tolist():
+                of_kind = mine & (kind == code)
+                rows, single, what = begin + record[of_kind], code < _LISTED, _KINDS[code % _LISTED]
+                if wrong := _disagreement(shard, text, what):
+                    row = begin + int(record[mine][0])
+                    raise _no_example(reader.path, row, int(offset[row - begin]), wrong)
+                shard.span(text if single else text + LIST).put_many(rows, place[of_kind], bytes_[of_kind])
+                if single and what == INT:
+                    numbers.setdefault(text, array("q")).frombytes(value[of_kind].tobytes())
+    return at
+
+
+def records(reader: ShardReader, walked: Callable[[ShardReader, int], int] | None = None) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of each record: ``u64 length, u32 sum of it, data, u32 sum of the data``.
+
+    ``walked`` is called with the place of each. It returns the place of the first one that it has not passed over.
+    """
     at = 0
-    while at < reader.size:
+    while True:
+        if walked is not None:
+            at = walked(reader, at)
+        if at >= reader.size:
+            return
         head = reader.read(at, 12)
         size = int.from_bytes(head[:8], "little")
         if masked(head[:8]) != int.from_bytes(head[8:], "little"):
@@ -98,12 +146,18 @@ def masked(data: bytes) -> int:
 
 def _add(shard: Shard, numbers: dict[str, array[int]], row: int, at: int, record: bytes) -> None:
     for name, (kind, single, begin, end) in features_of(record).items():
-        what = "jpg" if kind == BYTES and name.lower().rpartition(".")[2] in _IMAGES else kind
-        if shard.kinds.setdefault(name, what) != what:
-            raise ValueError(f"its feature {name!r} holds {kind}, and {shard.kinds[name]} before")
+        if wrong := _disagreement(shard, name, kind):
+            raise ValueError(wrong)
         shard.span(name if single else name + LIST).put(row, at + begin, end - begin)
         if single and kind == INT:
             numbers.setdefault(name, array("q")).append(integer(record[begin:end]))
+
+
+def _disagreement(shard: Shard, name: str, kind: str) -> str:
+    """Note the kind of a feature; return what is wrong if it was another before."""
+    what = "jpg" if kind == BYTES and name.lower().rpartition(".")[2] in _IMAGES else kind
+    before = shard.kinds.setdefault(name, what)
+    return f"its feature {name!r} holds {kind}, and {before} before" if before != what else ""
 
 
 def features_of(record: bytes) -> dict[str, Found]:

@@ -16,5 +16,6 @@ NB_MODULE(extension, module) {
   headrace::bind_threads(module);
   headrace::bind_pipeline(module);
   headrace::bind_arrays(module);
+  headrace::bind_scans(module);
   module.attr("LIBJPEG_TURBO") = HEADRACE_TEXT(LIBJPEG_TURBO_VERSION);
 }
