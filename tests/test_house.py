@@ -27,13 +27,14 @@ PROJECT = Path(__file__).parent.parent
 # Each layer imports only what stands below it; what shares a line may import each other only as `WITHIN` says.
 LAYERS = [
     {"__init__", "__main__", "cli", "jax", "keras", "testing", "torch"},
+    {"figure"},
     {"loader"},
     {"run"},
     {"executors"},
     {"make"},
     {"datasets", "collate", "samplers", "transport", "ledger"},
     {"transforms"},
-    {"formats", "image", "plan"},
+    {"formats", "formatting", "image", "plan"},
     {"interop"},
     {"context", "storage"},
     {"checks"},

@@ -28,6 +28,7 @@ from headrace.datasets import (
 )
 from headrace.datasets.explain import explain
 from headrace.errors import HeadraceError, SampleError, StateMismatch
+from headrace.figure.showing import show
 from headrace.image.decoder import decode
 from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.ledger.store import Ledger
@@ -94,6 +95,7 @@ __all__ = [
     "prefetch",
     "random_split",
     "rng",
+    "show",
     "threadsafe_generator",
     "timed",
     "verify_epoch",

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from headrace.errors import ArgumentError, IterationError
+from headrace.formatting import count, html_table
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
@@ -364,4 +365,19 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
         return (
             f"{type(self).__name__}({type(self.dataset).__qualname__}{of}, batch_size={self.batch_size}, "
             f"shuffle={found.shuffle}, num_workers={self.num_workers})"
+        )
+
+    def _repr_html_(self) -> str:
+        found = self._session.settings
+        of = "" if found.samples is None else f" of {count(found.samples, 'sample')}"
+        rows = [
+            ("dataset", f"{type(self.dataset).__qualname__}{of}"),
+            ("batch size", str(self.batch_size)),
+            ("order", "shuffled" if found.shuffle else type(self.sampler).__name__),
+            ("workers", f"{self.num_workers} {found.kind}" if self.num_workers else "none: the loop's own thread"),
+            ("seed", "drawn for each epoch" if self.seed is None else str(self.seed)),
+        ]
+        statistics = self.statistics()
+        return html_table(rows, left=2, title=type(self).__name__, heading=False) + (
+            statistics._repr_html_() if statistics.batches else ""
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.cli.report import diagnosis, stage_table
+from headrace.run.report import diagnosis, stage_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
-from headrace.cli.formatting import count, plain, size_of, table
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import usable_cpus
+from headrace.formatting import count, plain, size_of, table
+from headrace.run.stats import rate_rows
 
 if TYPE_CHECKING:
     from headrace import DataLoader, Statistics
@@ -65,7 +66,7 @@ def bench(
     with loader:
         runs = _stream(loader, wanted or (epochs or 1) * len(image_set.dataset))
     click.echo()
-    click.echo(_rates(runs))
+    click.echo(table(rate_rows(runs)))
     click.echo()
     click.echo(_stages(runs))
     replaced = sum(run.replaced for run in runs)
@@ -97,24 +98,8 @@ def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
     return runs
 
 
-def _rates(runs: list[Statistics]) -> str:
-    rows = [("epoch", "images", "seconds", "images/s", "first batch", "waiting")]
-    rows += [
-        (
-            str(run.epoch + 1),
-            f"{run.samples:,}",
-            f"{run.seconds:.2f}",
-            f"{run.samples_per_second:,.0f}",
-            f"{run.first_batch_seconds or 0:.3f} s",
-            f"{run.wait_seconds / (run.seconds or 1):.0%}".replace("%", " %"),
-        )
-        for run in runs
-    ]
-    return table(rows)
-
-
 def _stages(runs: list[Statistics]) -> str:
-    from headrace.cli.report import diagnosis, stage_table
+    from headrace.run.report import diagnosis, stage_table
 
     stages: dict[str, float] = {}
     for run in runs:

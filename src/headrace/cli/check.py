@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
-from headrace.cli.formatting import count, plain
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.parallel import in_order, usable_cpus
 from headrace.errors import HeadraceError
+from headrace.formatting import count, plain
 
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet

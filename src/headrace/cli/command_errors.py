@@ -7,8 +7,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import click
 
-from headrace.cli.formatting import plain
 from headrace.errors import HeadraceError
+from headrace.formatting import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import click
 
 from headrace.cli import options
 from headrace.cli.command_errors import writing
-from headrace.cli.formatting import count, plain, size_of
 from headrace.cli.parallel import usable_cpus
+from headrace.formatting import count, plain, size_of
 
 if TYPE_CHECKING:
     from headrace import DataLoader
@@ -116,7 +116,7 @@ def _stream(loader: DataLoader[Any], epoch: int, epochs: int) -> None:
 
 
 def _where_time_went(loader: DataLoader[Any]) -> str:
-    from headrace.cli.report import diagnosis, stage_table
+    from headrace.run.report import diagnosis, stage_table
 
     run = loader.statistics()
     return f"{stage_table(run.stage_seconds, images=run.samples)}\n{diagnosis(run.stage_seconds)}"

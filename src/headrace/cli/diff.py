@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from headrace.cli.formatting import count, plain
+from headrace.formatting import count, plain
 
 
 @click.command(epilog="Example: headrace diff runs/monday runs/tuesday", short_help="Where two runs part.")

@@ -13,7 +13,7 @@ import numpy as np
 
 import headrace
 from headrace._native import extension
-from headrace.cli.formatting import table
+from headrace.formatting import table
 from headrace.interop import machine
 
 LIBRARIES = ("pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "ml_dtypes", "torch", "jax", "keras")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.command_errors import CommandError
-from headrace.cli.formatting import count
 from headrace.cli.options import Number
 from headrace.cli.rows import open_rows
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
@@ -18,6 +17,7 @@ from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFile
 from headrace.datasets.lists import ImageList
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.errors import HeadraceError, MissingFile, SampleError
+from headrace.formatting import count
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.command_errors import CommandError
-from headrace.cli.formatting import count, plain
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.datasets.shards import SpanDataset
+from headrace.formatting import count, plain
 
 if TYPE_CHECKING:
     from headrace.datasets.field_samples import FieldDataset

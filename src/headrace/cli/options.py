@@ -10,7 +10,7 @@ import click
 
 from headrace.checks import shown
 from headrace.cli.command_errors import CommandError
-from headrace.cli.formatting import size_of
+from headrace.formatting import size_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -21,7 +21,7 @@ from headrace import (
     ToFloat,
 )
 from headrace.cli.command_errors import writing
-from headrace.cli.formatting import plain
+from headrace.formatting import plain
 from headrace.image.sheet import Pair, contact_sheet, thumbnail
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from headrace.checks import kind_of
 from headrace.cli.command_errors import CommandError, Failure
-from headrace.cli.formatting import count, plain, table
 from headrace.cli.options import Number
+from headrace.formatting import count, plain, table
 from headrace.interop import floats
 from headrace.loader import DataLoader
 from headrace.run import past

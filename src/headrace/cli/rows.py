@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.hdf5 import HDF5Dataset
+from headrace.formatting import count, most_common, plain, ranges
 from headrace.loader import DataLoader
 
 ENDINGS = (".npy", ".h5", ".hdf5", ".mat")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
-from headrace.cli.formatting import count, most_common, plain, ranges
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.rows import show_rows
 from headrace.datasets.cifar import CifarDataset
 from headrace.datasets.field_samples import FieldTuples
+from headrace.formatting import count, most_common, plain, ranges
 
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from headrace.datasets import protocol
+from headrace.datasets import facts, protocol
 
 if TYPE_CHECKING:
     from builtins import property as default
@@ -162,6 +162,18 @@ class Dataset(Generic[T_co]):
     def explain(self) -> str:
         """Say how a loader reads this dataset; see `headrace.explain`."""
         return protocol.explained(self)
+
+    def __repr__(self) -> str:
+        try:
+            return facts.line(self)
+        except Exception:  # noqa: BLE001  a repr is asked for in the middle of errors too
+            return object.__repr__(self)
+
+    def _repr_html_(self) -> str | None:
+        try:
+            return facts.html(self)
+        except Exception:  # noqa: BLE001  a stream has no length, and some datasets fail before they are set up
+            return None
 
     def __add__(self, other: Any) -> Dataset[Any]:
         return self.concat(other)

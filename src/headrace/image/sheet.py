@@ -205,15 +205,15 @@ def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place:
     for number, image in enumerate(card.images):
         sheet.paste(_fitted(image, tile), (first + number * (tile + _BETWEEN), above))
     if len(card.images) > 1:
-        small, second = _font(11), first + tile + _BETWEEN
-        draw.text((first, top + 7), "before", font=small, fill=_FAINT)
-        draw.text((second, top + 7), "after", font=small, fill=_FAINT)
+        small, second = _font(13), first + tile + _BETWEEN
+        draw.text((first, top + 5), "before", font=small, fill=_FAINT)
+        draw.text((second, top + 5), "after", font=small, fill=_FAINT)
         middle, tip = above + tile // 2, second - 4
         draw.line((first + tile + 5, middle, tip - 4, middle), fill=_ACCENT, width=2)
         draw.polygon([(tip, middle), (tip - 6, middle - 5), (tip - 6, middle + 5)], fill=_ACCENT)
     room = width - 2 * _PADDING
     _text(draw, (first, above + tile + 5), card.caption, 15, _INK, room)
-    _text(draw, (first, above + tile + 25), card.detail, 11, _FAINT, room)
+    _text(draw, (first, above + tile + 24), card.detail, 13, _FAINT, room)
 
 
 def _fitted(image: NDArray[np.uint8], tile: int) -> Image.Image:

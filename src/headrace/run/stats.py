@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from headrace.formatting import count, html_table, table
+from headrace.run.report import stage_rows
 
 if TYPE_CHECKING:
     from headrace.plan.work import BadSample
@@ -88,6 +92,47 @@ class Statistics:
     def padding_share(self) -> float:
         """The part of all positions that is padding, from 0 to 1."""
         return self.padding / (self.tokens + self.padding) if self.padding else 0.0
+
+    def __str__(self) -> str:
+        """Return the tables that ``headrace bench`` prints: the rate, and where the workers' time went."""
+        tables = [table(rate_rows([self], items="samples"))]
+        if self.stage_seconds:
+            tables.append(table(self._stage_rows()))
+        return "\n\n".join([*tables, *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        rates = html_table(rate_rows([self], items="samples"), title=f"epoch {self.epoch + 1}")
+        stages = html_table(self._stage_rows(), title="where the workers' time went") if self.stage_seconds else ""
+        return rates + stages + "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
+
+    def _stage_rows(self) -> list[tuple[str, ...]]:
+        return stage_rows(self.stage_seconds, images=self.samples, item="sample")
+
+    def _remarks(self) -> list[str]:
+        bad = [
+            f"{count(number, 'bad sample was', 'bad samples were')} {done}"
+            for number, done in ((self.skipped, "left out"), (self.replaced, "replaced"))
+            if number
+        ]
+        tokens = f"{count(self.tokens, 'token')}, {self.padding_share:.1%} padding".replace("%", " %")
+        return [*bad, *([tokens] if self.tokens else []), *([self.hint] if self.hint else [])]
+
+
+def rate_rows(runs: Sequence[Statistics], *, items: str = "images") -> list[tuple[str, ...]]:
+    """Return a row for each run: its rate, its first batch, and how long the loop waited; the heading first."""
+    rows: list[tuple[str, ...]] = [("epoch", items, "seconds", f"{items}/s", "first batch", "waiting")]
+    rows += [
+        (
+            str(run.epoch + 1),
+            f"{run.samples:,}",
+            f"{run.seconds:.2f}",
+            f"{run.samples_per_second:,.0f}",
+            f"{run.first_batch_seconds or 0:.3f} s",
+            f"{run.wait_seconds / (run.seconds or 1):.0%}".replace("%", " %"),
+        )
+        for run in runs
+    ]
+    return rows
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.cli.formatting import table
+from headrace.formatting import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,13 +33,18 @@ def stage_table(stages: Mapping[str, float], *, images: int) -> str:
     reading      1.00   25 %        1.00
     decoding     3.00   75 %        3.00
     """
+    return table(stage_rows(stages, images=images))
+
+
+def stage_rows(stages: Mapping[str, float], *, images: int, item: str = "image") -> list[tuple[str, ...]]:
+    """Return the rows of that table, the heading first."""
     whole = sum(stages.values()) or 1.0
-    rows = [("stage", "seconds", "share", "ms/image")]
+    rows: list[tuple[str, ...]] = [("stage", "seconds", "share", f"ms/{item}")]
     rows += [
-        (doing(stage), f"{spent:.2f}", f"{spent / whole:.0%}".replace("%", " %"), f"{1000 * spent / images:.2f}")
+        (doing(stage), f"{spent:.2f}", f"{spent / whole:.0%}".replace("%", " %"), f"{1000 * spent / (images or 1):.2f}")
         for stage, spent in sorted(stages.items(), key=_place)
     ]
-    return table(rows)
+    return rows
 
 
 def diagnosis(stages: Mapping[str, float]) -> str:

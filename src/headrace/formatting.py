@@ -1,7 +1,8 @@
-"""How the commands write numbers, names and tables."""
+"""How commands, notebooks and statistics write numbers, names and tables."""
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from headrace.interop import floats
@@ -66,6 +67,26 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def html_table(rows: Sequence[Sequence[str]], *, left: int = 1, title: str = "", heading: bool = True) -> str:
+    """Write the same as HTML, for notebooks; the first row is the heading, if there is one.
+
+    >>> print(html_table([("stage", "seconds"), ("reading", "0.12")], title="epoch 1"))
+    <table><caption style="caption-side: top; text-align: left; font-weight: bold">epoch 1</caption>
+    <tr><th style="text-align: left">stage</th><th style="text-align: right">seconds</th></tr>
+    <tr><td style="text-align: left">reading</td><td style="text-align: right">0.12</td></tr></table>
+    """
+    style = "caption-side: top; text-align: left; font-weight: bold"
+    lines = [f'<table><caption style="{style}">{escape(title)}</caption>' if title else "<table>"]
+    for number, row in enumerate(rows):
+        kind = "td" if number or not heading else "th"
+        cells = (
+            f'<{kind} style="text-align: {"left" if place < left else "right"}">{escape(cell)}</{kind}>'
+            for place, cell in enumerate(row)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join(lines) + "</table>"
+
+
 def ranges(named: Iterable[tuple[str, NDArray[Any]]]) -> str:
     """Write the shape, dtype and range of values of arrays, one a line.
 
@@ -78,14 +99,19 @@ def ranges(named: Iterable[tuple[str, NDArray[Any]]]) -> str:
           shape   dtype    smallest  largest
     none  (0, 8)  float64
     """
-    rows = [("", "shape", "dtype", "smallest", "largest")]
+    return table(range_rows(named), left=3)
+
+
+def range_rows(named: Iterable[tuple[str, NDArray[Any]]]) -> list[tuple[str, ...]]:
+    """Return the rows of that table, the heading first."""
+    rows: list[tuple[str, ...]] = [("", "shape", "dtype", "smallest", "largest")]
     for name, array in named:
         kind = floats.kind(array.dtype)
         ordered = kind in "biuf" and array.size > 0
         values = (array.min(), array.max()) if ordered else ("", "")
         smallest, largest = (f"{value:.3f}" if kind == "f" and ordered else str(value) for value in values)
         rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
-    return table(rows, left=3)
+    return rows
 
 
 def most_common(counted: Counter[str], most: int) -> str:

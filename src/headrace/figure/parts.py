@@ -1,0 +1,176 @@
+"""The parts of a batch or a sample: arrays, text and others, each with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import shown
+from headrace.formatting import count, range_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+DEEPEST = 6
+MOST_PARTS = 40
+LABELS = ("label", "labels", "target", "targets", "y", "cls")
+"""Names under which the labels of a batch are looked for first."""
+MASKS = ("mask", "masks")
+SMALLEST = 4
+"""The least height and width of what may be an image, in pixels."""
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One array, column of text, or other value of a batch."""
+
+    name: str
+    value: Any
+
+    @property
+    def array(self) -> NDArray[Any] | None:
+        """The value, where it is an array."""
+        return self.value if isinstance(self.value, np.ndarray) else None
+
+
+def parts_of(batch: Any) -> list[Part]:
+    """Return the parts of a batch, in its order; another library's arrays become NumPy's.
+
+    >>> [part.name for part in parts_of([np.zeros((2, 3)), {"text": ["a", "b"], "ids": np.ones((2, 4))}])]
+    ['[0]', '[1].text', '[1].ids']
+    """
+    found = []
+    for part in _walk("", batch, 0):
+        found.append(part)
+        if len(found) == MOST_PARTS:
+            break
+    return _named(found)
+
+
+def _walk(name: str, value: Any, depth: int) -> Iterator[Part]:
+    array = as_array(value)
+    if array is not None:
+        yield Part(name, array)
+    elif isinstance(value, Mapping) and depth < DEEPEST:
+        for key, one in value.items():
+            yield from _walk(f"{name}.{key}" if name else str(key), one, depth + 1)
+    elif isinstance(value, list | tuple) and depth < DEEPEST and any(map(_holds_more, value)):
+        fields = getattr(value, "_fields", None)  # a named tuple's
+        for number, one in enumerate(value):
+            inner = f"{name}.{fields[number]}" if fields and name else fields[number] if fields else f"{name}[{number}]"
+            yield from _walk(inner, one, depth + 1)
+    else:
+        yield Part(name, value)
+
+
+def _holds_more(value: Any) -> bool:
+    return isinstance(value, list | tuple | Mapping) or as_array(value) is not None
+
+
+def _named(parts: list[Part]) -> list[Part]:
+    """Call an array, or a pair of images and labels, by what they are."""
+    if len(parts) == 1 and not parts[0].name:
+        return [Part("images" if is_images(parts[0]) else "batch", parts[0].value)]
+    if [part.name for part in parts] == ["[0]", "[1]"] and is_images(parts[0]):
+        labels = parts[1].array
+        second = "labels" if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else "[1]"
+        return [Part("images", parts[0].value), Part(second, parts[1].value)]
+    return parts
+
+
+def as_array(value: Any) -> NDArray[Any] | None:
+    """Return another library's array, or a tensor on any device, as NumPy's; None for what is no array of numbers."""
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
+        return None
+    for change in ("detach", "cpu"):
+        value = getattr(value, change)() if hasattr(value, change) else value
+    try:
+        return np.asarray(value)
+    except Exception:  # noqa: BLE001  torch's bfloat16, which NumPy does not have
+        return np.asarray(value.float()) if hasattr(value, "float") else None
+
+
+def is_images(part: Part) -> bool:
+    """Say whether a part is a batch of images: (N, H, W, C), (N, C, H, W), or (N, H, W) of bytes."""
+    array = part.array
+    if array is None or array.dtype.kind not in "uf" or is_masks(part):
+        return False
+    if array.ndim == 3:
+        return array.dtype == np.uint8 and min(array.shape[1:]) >= SMALLEST
+    if array.ndim != 4:
+        return False
+    last = array.shape[3] in CHANNELS and min(array.shape[1:3]) >= SMALLEST
+    return last or (array.shape[1] in CHANNELS and min(array.shape[2:]) >= SMALLEST)
+
+
+def is_masks(part: Part) -> bool:
+    """Say whether a part is a batch of masks, by its name, dtype and shape (N, H, W)."""
+    array = part.array
+    named = part.name.rpartition(".")[2] in MASKS
+    return named and array is not None and array.ndim == 3 and array.dtype.kind in "biu"
+
+
+def is_boxes(part: Part) -> bool:
+    """Say whether a part has boxes for each image, by its name: (n, 4) arrays, corners in pixels."""
+    return part.name.rpartition(".")[2] == "boxes" or ".boxes[" in f".{part.name}"
+
+
+def labels_of(parts: list[Part], count_of: int) -> NDArray[Any] | None:
+    """Return the labels of so many samples: what is named so, or else the first integers, one a sample."""
+    arrays = [
+        (part.name.rpartition(".")[2], part.array)
+        for part in parts
+        if part.array is not None and part.array.shape == (count_of,) and part.array.dtype.kind in "iu"
+    ]
+    named = [array for name, array in arrays if name in LABELS]
+    return next(iter(named or [array for _, array in arrays]), None)
+
+
+def part_rows(parts: list[Part]) -> list[tuple[str, ...]]:
+    """Return a table of the parts: shape, dtype and range of values; the heading first."""
+    rows = range_rows([])
+    for part in parts:
+        if part.array is not None:
+            rows += range_rows([(part.name, part.array)])[1:]
+        elif is_text(part):
+            lengths = [len(text) for text in part.value]
+            shortest, longest = (count(length, "letter") for length in (min(lengths), max(lengths)))
+            rows.append((part.name, count(len(lengths), "text"), type(part.value[0]).__name__, shortest, longest))
+        else:
+            size = count(len(part.value), "item") if isinstance(part.value, list | tuple) else ""
+            rows.append((part.name, size, type(part.value).__name__, "", ""))
+    return rows
+
+
+def is_text(part: Part) -> bool:
+    """Say whether a part is a column of text."""
+    return (
+        isinstance(part.value, list | tuple)
+        and bool(part.value)
+        and all(isinstance(one, str | bytes) for one in part.value)
+    )
+
+
+def values_of(part: Part, most: int = 6) -> list[str]:
+    """Return the first values of a part in words: texts, rows of numbers, or others."""
+    array = part.array
+    if array is not None:
+        if array.ndim not in (1, 2) or array.dtype.kind not in "biufOUS":
+            return []
+        rows = array[:most] if array.ndim == 2 else array[None, :most]
+        return [_numbers(row) for row in rows]
+    values = part.value if isinstance(part.value, list | tuple) else [part.value]
+    return [shown(value) for value in values[:most]]
+
+
+def _numbers(row: NDArray[Any], most: int = 12) -> str:
+    text = " ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row[:most].tolist())
+    return f"{text} …" if len(row) > most else text
