@@ -122,3 +122,26 @@ def test_what_maps_draw_is_distributed_as_torchvisions() -> None:
     assert corners[:, 2].min(axis=0).tolist() == [95, 71]
     assert corners[:, 2].max(axis=0).tolist() == [119, 89]
     assert distance(corners[:, 0, 0], rng.integers(0, int(0.4 * 60) + 1, 4000)) < 0.04
+
+
+def test_what_detection_transforms_draw_is_distributed_as_torchvisions() -> None:
+    """Compare 3,000 canvases, parts and factors."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    image = np.zeros((90, 120, 3), np.uint8)
+    rows = np.array([[10.0, 10, 60, 50], [70, 5, 110, 60]])
+    sample = {"image": image, "boxes": rows}
+    boxes = tv_tensors.BoundingBoxes(torch.from_numpy(rows), format="XYXY", canvas_size=(90, 120))
+    given = [tv_tensors.Image(torch.zeros(3, 90, 120, dtype=torch.uint8)), boxes]
+    zooms = [v2.RandomZoomOut(p=1).make_params(given)["padding"] for _ in range(3000)]
+    own: list[Any] = [ours.RandomZoomOut(p=1).drawn(image, rng) for _ in range(3000)]
+    assert distance([one[0] for one in zooms], [-one["left"] for one in own]) < 0.05
+    assert distance([90 + one[1] + one[3] for one in zooms], [one["height"] for one in own]) < 0.05
+    crop, options = v2.RandomIoUCrop(sampler_options=[0.1, 0.3]), (0.1, 0.3)
+    crops = [crop.make_params(given) for _ in range(3000)]
+    own = [ours.RandomIoUCrop(sampler_options=options).drawn(sample, rng) for _ in range(3000)]
+    for name in ("top", "left", "height", "width"):
+        assert distance([one[name] for one in crops], [one[name] for one in own]) < 0.05
+    sizes = [v2.ScaleJitter((64, 64)).make_params(given)["size"] for _ in range(3000)]
+    own = [ours.ScaleJitter((64, 64)).drawn(image, rng) for _ in range(3000)]
+    assert distance([one[0] for one in sizes], [one["height"] for one in own]) < 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentError
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
-from headrace.image.warp import Warps, rectangle
+from headrace.image.warp import rectangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,8 @@ def kept_boxes(
     boxes, kind = box_rows(owner, field)
     given = corners(boxes, kind.format, size if kind.normalized else None)
     whole = _around(move.points(rectangle(given)))
-    left = move.boxes(given) if isinstance(move, Warps) else whole
+    boxes_of = getattr(move, "boxes", None)  # where a box becomes another than that around its corners
+    left = whole if boxes_of is None else boxes_of(given)
     full = np.where(_area(given) > 0, _area(whole), 0)
     return _kept(left, full, kind, move.size, boxes.dtype)
 
@@ -80,6 +81,16 @@ def _kept(left: Points, full: Points, kind: Boxes, size: Size, dtype: np.dtype[A
     area = _area(inside)
     keep = (area > LEAST_AREA) & (full > 0) & (area >= kind.min_area) & (area >= kind.min_visibility * full)
     return formatted(inside[keep], kind.format, size if kind.normalized else None).astype(dtype), keep
+
+
+def converted(owner: str, fields: Sequence[Field], form: BoxFormat, *, normalized: bool, size: Size) -> dict[Path, Any]:
+    """Return the boxes of a sample in another format, by their path; `size` is the image's."""
+    field = boxes_field(owner, fields)
+    if field is None:
+        return {}
+    boxes, kind = box_rows(owner, field)
+    given = corners(boxes, kind.format, size if kind.normalized else None)
+    return {field.path: formatted(given, form, size if normalized else None).astype(boxes.dtype)}
 
 
 def boxes_field(owner: str, fields: Sequence[Field]) -> Field | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -144,20 +144,24 @@ class Kinds:
     """Declared kinds: for each key, attribute or place of a sample a kind, or the kinds within it."""
 
     fields: tuple[tuple[Any, Kind | Kinds], ...]
+    boxes: Boxes = Boxes()
+    """What a field named "boxes" is, where it is not declared."""
 
-    def with_boxes(self, boxes: Boxes) -> Kinds:
-        """Return the same with other boxes, wherever boxes are declared.
+    def with_format(self, form: BoxFormat, *, normalized: bool) -> Kinds:
+        """Return the same with boxes of another format, wherever there are any.
 
-        >>> declared({"b": "boxes"}).with_boxes(Boxes("xywh")).fields
+        >>> declared({"b": "boxes"}).with_format("xywh", normalized=False).fields
         (('b', Boxes(format='xywh', normalized=False, min_area=0.0, min_visibility=0.0)),)
         """
         changed: list[tuple[Any, Kind | Kinds]] = []
         for key, kind in self.fields:
             if isinstance(kind, Kinds):
-                changed.append((key, kind.with_boxes(boxes)))
+                changed.append((key, kind.with_format(form, normalized=normalized)))
+            elif isinstance(kind, Boxes):
+                changed.append((key, replace(kind, format=form, normalized=normalized)))
             else:
-                changed.append((key, boxes if isinstance(kind, Boxes) else kind))
-        return Kinds(tuple(changed))
+                changed.append((key, kind))
+        return Kinds(tuple(changed), replace(self.boxes, format=form, normalized=normalized))
 
 
 Declaration = Mapping[Any, Any] | Sequence[Any] | Kinds

@@ -148,3 +148,112 @@ class Mirror(NamedTuple):
         axis = 0 if self.upright else 1
         mirrored[..., axis] = self.size[1 - axis] - points[..., axis]
         return mirrored  # type: ignore[no-any-return]
+
+
+class InTurn(NamedTuple):
+    """Several moves, one after the other.
+
+    >>> InTurn((ScalePart((0, 0, 1, 2), (2, 4)), Cut((0, -1, 2, 6)))).points(np.array([1.0, 0.5]))
+    array([3., 1.])
+    """
+
+    parts: tuple[Any, ...]
+
+    @property
+    def size(self) -> Size:
+        """The size after the last."""
+        size: Size = self.parts[-1].size
+        return size
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right change sides."""
+        return bool(sum(part.mirrors for part in self.parts) % 2)
+
+    def image(self, image: Image) -> Image:
+        """Return the image moved by each of them."""
+        for part in self.parts:
+            image = part.image(image)
+        return image
+
+    def mask(self, mask: Image, fill: float) -> Image:
+        """Return the mask moved by each of them."""
+        for part in self.parts:
+            mask = part.mask(mask, fill)
+        return mask
+
+    def points(self, points: Points) -> Points:
+        """Return the points moved by each of them."""
+        for part in self.parts:
+            points = part.points(points)
+        return points
+
+
+class CutAroundCenters(NamedTuple):
+    """A part of the image is kept, and of the boxes those whose center lies in it."""
+
+    box: Box
+    mirrors: bool = False
+
+    @property
+    def size(self) -> Size:
+        """The size of the part."""
+        return self.box[2], self.box[3]
+
+    def image(self, image: Image) -> Image:
+        """Return the part of the image."""
+        return geometry.crop(image, *self.box)
+
+    def mask(self, mask: Image, fill: float) -> Image:  # noqa: ARG002
+        """Return the part of the mask."""
+        return geometry.crop(mask, *self.box)
+
+    def points(self, points: Points) -> Points:
+        """Return the points seen from the part's corner."""
+        return points - (self.box[1], self.box[0])
+
+    def boxes(self, boxes: Points) -> Points:
+        """Return boxes seen from the part's corner; those whose center lies outside of it without area."""
+        corner = np.array([self.box[1], self.box[0]] * 2)
+        inside: Any = centers_inside(boxes, self.box)[:, np.newaxis]
+        return np.where(inside, boxes - corner, 0)
+
+
+class WithoutSmallBoxes(NamedTuple):
+    """Nothing happens to the image; boxes with a side or an area below a limit are dropped."""
+
+    size: Size
+    min_size: float
+    min_area: float
+    mirrors: bool = False
+
+    def image(self, image: Image) -> Image:
+        """Return the image."""
+        return image
+
+    def mask(self, mask: Image, fill: float) -> Image:  # noqa: ARG002
+        """Return the mask."""
+        return mask
+
+    def points(self, points: Points) -> Points:
+        """Return the points."""
+        return points
+
+    def boxes(self, boxes: Points) -> Points:
+        """Return the boxes inside the image; those that are too small without area."""
+        inside = np.clip(boxes, 0, (self.size[1], self.size[0]) * 2)
+        sides = inside[:, 2:] - inside[:, :2]
+        good = (sides >= self.min_size).all(axis=1) & (sides.prod(axis=1) >= self.min_area)
+        return np.where(good[:, np.newaxis], inside, 0)
+
+
+def centers_inside(boxes: Points, part: Box) -> npt.NDArray[np.bool_]:
+    """Say which boxes have their center in a part of the image.
+
+    >>> centers_inside(np.array([[0.0, 0, 2, 2], [0, 0, 8, 8]]), (0, 0, 3, 3))
+    array([ True, False])
+    """
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = np.array([part[1], part[0]]), np.array([part[1] + part[3], part[0] + part[2]])
+    inside: Any = ((centers > low) & (centers < high)).all(axis=1)
+    return inside  # type: ignore[no-any-return]

@@ -58,7 +58,7 @@ def found(sample: Any, kinds: Kinds = NONE_DECLARED) -> list[Field]:
         return [Field((), IMAGE, sample)]
     fields = list(_declared(sample, kinds, ()))
     known = {field.path for field in fields} | {(key,) for key, _ in kinds.fields}
-    fields += [field for field in _named(sample, known) if field.path not in known]
+    fields += [field for field in _named(sample, known, kinds.boxes) if field.path not in known]
     first = next((number for number, field in enumerate(fields) if field.kind is IMAGE), None)
     if first is None:
         return []
@@ -76,10 +76,10 @@ def _declared(sample: Any, kinds: Kinds, path: Path) -> Iterator[Field]:
             yield Field((*path, key), kind, parts[key])
 
 
-def _named(sample: Any, known: set[Path]) -> Iterator[Field]:
+def _named(sample: Any, known: set[Path], boxes: Boxes) -> Iterator[Field]:
     """Yield the fields whose names are known: of a tuple or a list the first item, whatever its name."""
     if not isinstance(sample, tuple | list):
-        yield from _in_mapping(_items(sample), (), 0)
+        yield from _in_mapping(_items(sample), (), 0, boxes)
         return
     names = getattr(sample, "_fields", None)
     declared = {path[0] for path in known}
@@ -89,13 +89,13 @@ def _named(sample: Any, known: set[Path]) -> Iterator[Field]:
         if not number and not declared:
             yield Field((0,), IMAGE, part)
         elif isinstance(part, Mapping):
-            yield from _in_mapping(part.items(), (number,), 1)
+            yield from _in_mapping(part.items(), (number,), 1, boxes)
         elif names and names[number] != "image":
-            yield from _in_mapping([(names[number], part)], (), 1, place=number)
+            yield from _in_mapping([(names[number], part)], (), 1, boxes, place=number)
 
 
 def _in_mapping(
-    items: Iterable[tuple[Any, Any]], path: Path, depth: int, *, place: int | None = None
+    items: Iterable[tuple[Any, Any]], path: Path, depth: int, boxes: Boxes, *, place: int | None = None
 ) -> Iterator[Field]:
     for key, value in items:
         kind = BY_NAME.get(key) if isinstance(key, str) else None
@@ -105,9 +105,9 @@ def _in_mapping(
         elif kind is LABEL or kind is IMAGE:
             continue
         elif kind is not None and _fits(kind, value):
-            yield Field(where, kind, value, by_name=True)
+            yield Field(where, boxes if isinstance(kind, Boxes) else kind, value, by_name=True)
         elif depth < DEEPEST and isinstance(value, Mapping):
-            yield from _in_mapping(value.items(), where, depth + 1)
+            yield from _in_mapping(value.items(), where, depth + 1, boxes)
 
 
 def _fits(kind: Kind, value: Any) -> bool:

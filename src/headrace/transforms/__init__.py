@@ -12,6 +12,17 @@ and functions together, as ``dataset.map(...)`` does.
 from headrace.image.kinds import Boxes, Keypoints, Mask
 from headrace.image.native_steps import ChangeValues, NativeStep
 from headrace.transforms.base import Compose, Transform
+from headrace.transforms.detection import (
+    ConvertBoundingBoxFormat,
+    FixedSizeCrop,
+    LetterBox,
+    RandomIoUCrop,
+    RandomShortestSize,
+    RandomVerticalFlip,
+    RandomZoomOut,
+    SanitizeBoundingBoxes,
+    ScaleJitter,
+)
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
 from headrace.transforms.spatial import (
     CenterCrop,
@@ -30,10 +41,13 @@ __all__ = [
     "CenterCrop",
     "ChangeValues",
     "Compose",
+    "ConvertBoundingBoxFormat",
     "DeviceStep",
     "FillInTheMiddle",
+    "FixedSizeCrop",
     "ImageTransform",
     "Keypoints",
+    "LetterBox",
     "Mask",
     "NativeStep",
     "Normalize",
@@ -41,10 +55,16 @@ __all__ = [
     "RandomAffine",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "RandomIoUCrop",
     "RandomPerspective",
     "RandomResizedCrop",
     "RandomRotation",
+    "RandomShortestSize",
+    "RandomVerticalFlip",
+    "RandomZoomOut",
     "Resize",
+    "SanitizeBoundingBoxes",
+    "ScaleJitter",
     "ToCHW",
     "ToDtype",
     "ToFloat",

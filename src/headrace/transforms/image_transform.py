@@ -128,7 +128,7 @@ class ImageTransform(Transform):
         values: dict[Any, Any]
         if self.carries and others:
             size: tuple[int, int] = pixels.shape[:2]
-            values = carried(self._name, cast("Move", self.move(*size, rng)), fields, size)
+            values = carried(self._name, cast("Move", self.move_for(fields, size, rng)), fields, size)
         elif images:
             # The same numbers for each image: they are parts of one sample.
             generators = [copy.deepcopy(rng) for _ in images]
@@ -139,6 +139,10 @@ class ImageTransform(Transform):
             values = {image.path: self.transform_image(pixels, rng)}
         return sample_fields.replaced(sample, values)
 
+    def drawn_for(self, sample: Any, rng: np.random.Generator, kinds: Kinds) -> dict[str, Any]:
+        """Return what it draws for a sample whose fields have these kinds."""
+        return self.drawn(sample_fields.found(sample, kinds)[0].value, rng)
+
     def transform_image(self, image: Image, rng: Any) -> Image:
         """Return the image transformed. ``rng`` is as for `Transform.apply`."""
         raise NotImplementedError(f"{type(self).__qualname__} must define transform_image(self, image, rng)")
@@ -146,6 +150,10 @@ class ImageTransform(Transform):
     def move(self, height: int, width: int, rng: Any) -> Move | None:  # noqa: ARG002
         """Draw what happens to the pixels of a sample whose image has this size; None where it moves only the image."""
         return None
+
+    def move_for(self, fields: Sequence[Field], size: tuple[int, int], rng: Any) -> Move | None:  # noqa: ARG002
+        """Draw what happens to a sample with these fields, whose image has this size."""
+        return self.move(*size, rng)
 
     def with_kinds(self, kinds: Declaration) -> Transform:
         """Return this transform for samples whose fields have declared kinds."""
@@ -266,13 +274,16 @@ class WithKinds(Transform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return what the transform draws."""
-        if isinstance(self.transform, ImageTransform):
-            sample = sample_fields.found(sample, self.kinds)[0].value
-        return cast("dict[str, Any]", self.transform.drawn(sample, rng))
+        return cast("dict[str, Any]", self.transform.drawn_for(sample, rng, self.kinds))
 
     def check_order(self, before: Sequence[Callable[..., Any]]) -> None:
         """Raise ArgumentError where the transform does."""
         self.transform.check_order([getattr(one, "transform", one) for one in before])
+
+    def kinds_after(self, kinds: Any) -> Any:
+        """Return the kinds that the transform leaves, where it changes them."""
+        after = self.transform.kinds_after(self.kinds)
+        return kinds if after == self.kinds else after
 
     def joined(self, before: Transform) -> Transform | None:
         """Return both as one, where the transforms are one and have the same kinds."""
@@ -301,6 +312,16 @@ def image_of(sample: Any) -> Image:
     (4, 6)
     """
     return cast("Image", sample_fields.found(sample)[0].value)
+
+
+def size_of(sample: Any) -> tuple[int, int]:
+    """Return the height and width of the image in a sample.
+
+    >>> size_of((np.zeros((4, 6, 3)), 7))
+    (4, 6)
+    """
+    height, width = image_of(sample).shape[:2]
+    return height, width
 
 
 def finishing(transforms: Sequence[Callable[..., Any]]) -> tuple[DeviceStep, ...]:
