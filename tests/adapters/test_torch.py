@@ -12,10 +12,12 @@ import pytest
 from tests.adapters.data import HALVES, BrokenImages, Images, halves
 
 import headrace
-from headrace.datasets import TokenDataset
+from headrace.collate import Packed, PackedCollate, PaddedCollate
+from headrace.datasets import GroupedDataset, TokenDataset
 from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
 from headrace.run.lineage import image_of
+from headrace.samplers import PackingBatchSampler
 
 torch = pytest.importorskip("torch")
 lib = pytest.importorskip("headrace.torch")
@@ -48,6 +50,27 @@ def test_batches_are_those_of_headrace(how: dict[str, Any], patches: Any) -> Non
             assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize("how", WORKERS, ids=NAMES)
+def test_packed_and_padded_tokens_are_tensors(how: dict[str, Any]) -> None:
+    """Deliver what collate functions of ours make as tensors: labels of cross entropy, named tuples, a plain int."""
+    documents = TokenDataset([np.arange(length, dtype=np.uint16) for length in (5, 30, 9, 14)], documents=True)
+    rows = PackingBatchSampler(documents.lengths, 16, 2, longer="split")
+    grouped = GroupedDataset(documents)
+    fields = ["values", "labels", "cu_seqlens", "max_seqlen"]
+    for batch in DataLoader(grouped, batch_sampler=rows, collate_fn=PackedCollate(16, fields=fields), **how):
+        logits = torch.nn.Embedding(30, 30)(batch["values"])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        assert loss.isfinite()
+        assert batch["cu_seqlens"].dtype == torch.int32
+        assert isinstance(batch["max_seqlen"], int)
+    for packed in DataLoader(grouped, batch_sampler=rows, collate_fn=PackedCollate(16), **how):
+        assert isinstance(packed, Packed)
+        assert isinstance(packed.positions, torch.Tensor)
+    padded = next(iter(DataLoader([[1, 2], [3]], 2, collate_fn=PaddedCollate(lengths=True), **how)))
+    assert padded.values.tolist() == [[1, 2], [3, 0]]
+    assert padded.mask.dtype == torch.bool
 
 
 @pytest.mark.parametrize("how", WORKERS, ids=NAMES)

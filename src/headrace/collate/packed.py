@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,8 @@ class PackedCollate:
     fields: Fields = None
     tokens: Any = None
     shifted: bool = True
+    gives_arrays: ClassVar[bool] = True
+    """A loader for a framework converts them."""
 
     def __post_init__(self) -> None:
         integer("row_length", self.row_length, least=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,8 @@ class PaddedCollate:
     fields: Fields = None
     tokens: Any = None
     shifted: bool = True
+    gives_arrays: ClassVar[bool] = True
+    """A loader for a framework converts them."""
 
     def __post_init__(self) -> None:
         check_value(self.value)

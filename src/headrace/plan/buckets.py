@@ -41,7 +41,8 @@ class BucketBatchSampler(PlannedBatchSampler[int]):
     ``lengths`` has the length of each sample of the dataset. The samples are sorted by length and cut into buckets of
     about ``bucket_size`` samples (None: 100 batches). In each epoch the buckets are shuffled and cut into batches,
     which come in random order. A larger bucket is more random and needs more padding. With ``shuffle=False`` the
-    batches are in order of length. The last batch of an epoch may be short; ``drop_last`` drops it. Its samples are
+    batches are in order of length. For samples that another sampler chooses, use `TokenBatchSampler` with
+    ``max_samples``. The last batch of an epoch may be short; ``drop_last`` drops it. Its samples are
     random. ``seed`` fixes the batches. Without one, the sampler uses the loader's seed, or 0 when it is iterated alone.
 
     Raises `ArgumentError` for lengths that are not integers from 0 up, and for sizes below 1.

@@ -148,6 +148,8 @@ class Session:
             collate = Single(settings.collate_fn)
         elif not settings.own_collate and not takes_empty(settings.collate_fn):
             collate = Plain(settings.collate_fn)
+        elif settings.adapter.finish is not None and getattr(settings.collate_fn, "gives_arrays", False):
+            collate = Finished(settings.collate_fn, settings.adapter.finish)
         return Maker(
             self.order.source(again=again),
             collate,
@@ -336,6 +338,18 @@ class Plain:
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:  # noqa: ARG002
         """Collate as the user's function does, on a list as torch gives it."""
         return self._function(samples if isinstance(samples, list) else list(samples))
+
+
+class Finished:
+    """A collate function of ours that gives arrays, and what a framework makes of them."""
+
+    def __init__(self, collate: Collate, finish: Callable[[Any], Any]) -> None:
+        self._collate = collate
+        self._finish = finish
+
+    def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
+        """Collate, and convert the batch."""
+        return self._finish(self._collate(samples, empty=empty))
 
 
 class Single:

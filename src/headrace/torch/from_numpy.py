@@ -19,7 +19,8 @@ def as_tensors(batch: Any) -> Any:
     >>> as_tensors({"x": np.zeros(2), "name": ["a", "b"]})
     {'x': tensor([0., 0.], dtype=torch.float64), 'name': ['a', 'b']}
 
-    bfloat16 of ml_dtypes is torch's. An array of a dtype that torch has not (strings, objects, dates) raises TypeError.
+    Named tuples keep their type. bfloat16 of ml_dtypes is torch's. An array of a dtype that torch has not (strings,
+    objects, dates) raises TypeError.
     """
     return _as_tensors(batch, ())
 
@@ -33,6 +34,8 @@ def _as_tensors(batch: Any, place: tuple[Any, ...]) -> Any:
         return held(batch, arrays.field_of(place))
     if isinstance(batch, Mapping):
         return {key: _as_tensors(value, (*place, key)) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_as_tensors(getattr(batch, name), (*place, name)) for name in batch._fields))
     if isinstance(batch, list | tuple):
         return [_as_tensors(value, (*place, number)) for number, value in enumerate(batch)]
     return batch
