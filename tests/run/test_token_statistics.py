@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from headrace import DataLoader
 from headrace.collate import PackedCollate, PaddedCollate, count_tokens
 from headrace.context.seeds import key_of
-from headrace.datasets import GroupedDataset
+from headrace.datasets import GroupedDataset, TokenDataset
 from headrace.samplers import MixtureSampler, PackingBatchSampler
 
 LENGTHS = [3, 5, 2, 4, 1, 6, 2, 3]
@@ -75,6 +76,17 @@ def test_batches_that_are_filled_up_count_their_tokens() -> None:
             return TEXTS[index]
 
     assert read(DataLoader(Holes(), 3, collate_fn=PaddedCollate(), on_error="skip")).tokens == 26 - LENGTHS[1]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_windows_of_a_token_file_are_counted(executor: str, tmp_path: Path) -> None:
+    """Count the inputs; where a collate function counts too, what it counts alone."""
+    np.arange(65, dtype=np.uint16).tofile(tmp_path / "train.bin")
+    windows = TokenDataset(tmp_path / "train.bin", 8, dtype=np.uint16)
+    assert read(DataLoader(windows, 3, **EXECUTORS[executor])).tokens == 64
+    assert read(DataLoader(windows, 3, collate_fn=list, **EXECUTORS[executor])).tokens == 64
+    padded = read(DataLoader(windows, 3, collate_fn=PaddedCollate(multiple_of=5), **EXECUTORS[executor]))
+    assert (padded.tokens, padded.padding) == (64, 16)
 
 
 def test_other_data_has_no_tokens() -> None:

@@ -101,6 +101,8 @@ class Here:
     """The generators of those samples, where numbers were drawn from them before that call."""
     tokens: tuple[int, int] | None = None
     """Tokens, and positions of padding, that were counted for the batch (`context.tokens`)."""
+    tokens_collated: bool = False
+    """Whether they were counted while the batch was collated."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
     _owner: int = field(default=-1, repr=False)
     """Which sample, and whether it is being read, ``_generator`` and ``skipped`` belong to."""

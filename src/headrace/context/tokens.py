@@ -23,9 +23,13 @@ def count_tokens(tokens: int, padding: int = 0) -> None:
     >>> loader.statistics().tokens, loader.statistics().padding
     (5, 3)
 
-    `PaddedCollate`, `PackedCollate` and `TokenDataset` count theirs. Outside a loader nothing is counted.
+    `PaddedCollate`, `PackedCollate` and `TokenDataset` count theirs. What is counted while a batch is collated replaces
+    what was counted while its samples were read. Outside a loader nothing is counted.
     """
     here = inside()
-    if here is not None:
-        before = here.tokens or (0, 0)
-        here.tokens = before[0] + tokens, before[1] + padding
+    if here is None:
+        return
+    if here.collating and not here.tokens_collated:  # it knows what becomes of the tokens that were read
+        here.tokens, here.tokens_collated = None, True
+    before = here.tokens or (0, 0)
+    here.tokens = before[0] + tokens, before[1] + padding

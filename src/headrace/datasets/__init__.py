@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mapped_columns import MappedColumns
     from headrace.datasets.mds_dataset import MDSDataset
+    from headrace.datasets.packed_stream import PackedStream
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
     from headrace.datasets.shard_kinds import open_shards
@@ -57,6 +58,7 @@ LAZY = {
     "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
     "MappedColumns": "mapped_columns",
+    "PackedStream": "packed_stream",
     "PairedDataset": "paired",
     "ParquetDataset": "parquet_dataset",
     "RandomWalkDataset": "walks",
@@ -100,6 +102,7 @@ __all__ = [
     "Mapped",
     "MappedColumns",
     "PackedList",
+    "PackedStream",
     "PairedDataset",
     "ParquetDataset",
     "RandomWalkDataset",

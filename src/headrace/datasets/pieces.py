@@ -27,7 +27,7 @@ def read_piece(dataset: Any, piece: Piece) -> Any:
     if callable(read):
         return read(piece.index, piece.start, piece.stop)
     sample = dataset[piece.index]
-    length = max(_lengths(sample), default=None)
+    length = length_of(sample)
     if length is None:
         raise ArgumentTypeError(
             f"sample {piece.index} is {shown(sample)}, which has no length to cut",
@@ -36,7 +36,25 @@ def read_piece(dataset: Any, piece: Piece) -> Any:
             cure='give lengths and a limit that leave it whole, or pass longer="drop"',
         )
     check_part(piece.index, length, piece.start, piece.stop)
-    return _cut(sample, length, piece.start, piece.stop)
+    return cut(sample, piece.start, piece.stop)
+
+
+def length_of(sample: Any) -> int | None:
+    """Return the length of a sample's longest part, along the first axis; None for a sample without one.
+
+    >>> length_of({"tokens": [5, 6, 7], "label": 1}), length_of("text")
+    (3, None)
+    """
+    return max(_lengths(sample), default=None)
+
+
+def cut(sample: Any, start: int, stop: int) -> Any:
+    """Return a sample with its longest parts cut; others, such as a label, stay whole.
+
+    >>> cut({"tokens": [5, 6, 7], "label": 1}, 1, 3)
+    {'tokens': [6, 7], 'label': 1}
+    """
+    return _cut(sample, length_of(sample) or 0, start, stop)
 
 
 def check_part(index: int, length: int, start: int, stop: int) -> None:

@@ -249,6 +249,7 @@ class TokenDataset(Dataset[Any]):
         shape, int64 = (len(rows), self.length), np.dtype(np.int64)
         inputs, targets = empty(shape, int64), empty(shape, int64)
         self._table.windows(self._begins(rows), inputs, targets, rows)
+        count_tokens(inputs.size)
         return [inputs, targets]
 
     def _begins(self, rows: NDArray[np.int64]) -> Tokens:

@@ -97,7 +97,8 @@ class Maker:
         nobody draws from them between two batches. ``scratch`` lends memory for the steps on the way to a sample.
         """
         here = here or seeds.Here()
-        here.key, here.epoch, here.tokens = work.seed, work.epoch, None
+        here.key, here.epoch = work.seed, work.epoch
+        here.tokens, here.tokens_collated = None, False
         here.move(work.start)
         began = perf_counter()
         keeper = work.replica or work.dataset_copy

@@ -130,18 +130,29 @@ class PackingOrder(WindowOrder):
         self.drop_last = sampler.drop_last
         self._decreasing = sampler.decreasing
         self._row_length = sampler.row_length
-        self._pack = best_fit if sampler.fit == "best" else first_fit
+        self._fit: Fit = sampler.fit
 
     def divide(self, parts: Parts) -> Groups:
         """Divide samples into rows."""
-        sizes = parts.sizes
-        taken = np.argsort(-sizes, kind="stable") if self._decreasing else np.arange(len(sizes))
-        rows = self._pack(sizes[taken], self._row_length)
-        return Groups(parts.take(taken[np.argsort(rows, kind="stable")]), np.cumsum(np.bincount(rows)))
+        return packed(parts, self._row_length, self._fit, decreasing=self._decreasing)
 
     def collect(self, groups: Sequence[list[Any]]) -> list[tuple[Any, ...]]:
         """Return a tuple for each row."""
         return [tuple(group) for group in groups]
+
+
+def packed(parts: Parts, room: int, fit: Fit = "best", *, decreasing: bool = True) -> Groups:
+    """Return the rows that samples, or parts of them, are packed in.
+
+    >>> from headrace.plan.sample_lengths import Parts
+    >>> parts = Parts(np.arange(4), np.zeros(4, int), np.array([7, 4, 3, 6]))
+    >>> packed(parts, room=10).between(0, 2)
+    [[0, 2], [3, 1]]
+    """
+    sizes = parts.sizes
+    taken = np.argsort(-sizes, kind="stable") if decreasing else np.arange(len(sizes))
+    rows = (best_fit if fit == "best" else first_fit)(sizes[taken], room)
+    return Groups(parts.take(taken[np.argsort(rows, kind="stable")]), np.cumsum(np.bincount(rows)))
 
 
 def best_fit(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:

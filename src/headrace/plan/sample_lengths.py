@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Longer = Literal["split", "truncate", "drop", "error"]
+LONGER: tuple[Longer, ...] = ("split", "truncate", "drop", "error")
 
 CHECKED = 2**22
 """Lengths up to this number are copied and checked at once, in a few milliseconds; of more, those of each window."""
@@ -70,7 +71,7 @@ class SampleLengths:
     """
 
     def __init__(self, lengths: Any, most: int, longer: Any, limit: str) -> None:
-        self.longer: Longer = one_of("longer", longer, ("split", "truncate", "drop", "error"))
+        self.longer: Longer = one_of("longer", longer, LONGER)
         self._most = most
         self._limit = limit
         self._values: NDArray[Any] = row("lengths", lengths, "one row of integers", kinds="iuf")
