@@ -7,6 +7,8 @@ import json
 import tarfile
 import zipfile
 from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from tests.formats.fixtures import HERE
 from tests.formats.writers import example, feature, write_tfrecord
 
 from headrace.datasets import (
+    ArrayRecordDataset,
     ArrowDataset,
     LitDataset,
     MappedColumns,
@@ -174,6 +177,18 @@ def index(limit: int, folder: Path, spoil: Spoil) -> Make:
     return lambda: WebDataset(folder / "a.tar")
 
 
+def array_record(folder: Path, spoil: Spoil) -> Make:
+    """Write records of text; the files end with zeros, which are not spoiled."""
+    path = folder / "a.array_record"
+    writer = import_module("array_record.python.array_record_module").ArrayRecordWriter(str(path), "group_size:2")
+    for row in range(9):
+        writer.write(b"record %d" % row * row)
+    writer.close()
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole[:512], 0.8) + spoil(whole[512:], 0.4))
+    return lambda: ArrayRecordDataset(path)
+
+
 SHARDS: dict[str, Callable[[Path, Spoil], Make]] = {
     "tar": partial(tar, tarfile.GNU_FORMAT),
     "tar-pax": partial(tar, tarfile.PAX_FORMAT),
@@ -197,3 +212,5 @@ SHARDS: dict[str, Callable[[Path, Spoil], Make]] = {
     "index": partial(index, 1 << 26),
     "index-mapped": partial(index, 0),
 }
+if find_spec("array_record") is not None:
+    SHARDS["array-record"] = array_record

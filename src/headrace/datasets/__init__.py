@@ -27,6 +27,7 @@ from headrace.datasets.views import Mapped
 from headrace.image.decoding import Decoding
 
 if TYPE_CHECKING:
+    from headrace.datasets.array_record_dataset import ArrayRecordDataset
     from headrace.datasets.arrow_dataset import ArrowDataset
     from headrace.datasets.cifar import CIFAR10, CIFAR100
     from headrace.datasets.encoded_images import EncodedImages
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from headrace.datasets.zip_dataset import ZipDataset
 
 LAZY = {
+    "ArrayRecordDataset": "array_record_dataset",
     "ArrowDataset": "arrow_dataset",
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
@@ -78,6 +80,7 @@ LAZY = {
 
 __all__ = [
     "ArrayDataset",
+    "ArrayRecordDataset",
     "Arrays",
     "ArrowDataset",
     "Bytes",

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.checks import path as path_of
+from headrace.datasets.array_record_dataset import SUFFIXES as ARRAY_RECORD
+from headrace.datasets.array_record_dataset import ArrayRecordDataset
 from headrace.datasets.arrow_dataset import SUFFIXES as ARROW
 from headrace.datasets.arrow_dataset import ArrowDataset
 from headrace.datasets.lit_dataset import LitDataset
@@ -20,7 +22,7 @@ from headrace.datasets.tfrecord_dataset import SUFFIXES as TFRECORD
 from headrace.datasets.tfrecord_dataset import TFRecordDataset
 from headrace.datasets.zip_dataset import ZipDataset
 from headrace.errors import BadFile
-from headrace.formats import tar, tfrecord
+from headrace.formats import array_record, tar, tfrecord
 from headrace.formats.chunk import Listing
 from headrace.formats.reader import ShardReader
 
@@ -64,6 +66,13 @@ FILES = (
     ShardKind("TFRecord", TFRecordDataset, TFRECORD, _tfrecord),
     ShardKind("Arrow", ArrowDataset, ARROW, _arrow, indexed=False),
     ShardKind("Parquet", ParquetDataset, PARQUET, lambda head: head[:4] == b"PAR1", indexed=False),
+    ShardKind(
+        "ArrayRecord",
+        ArrayRecordDataset,
+        ARRAY_RECORD,
+        lambda head: head.startswith(array_record.MAGIC),
+        indexed=False,
+    ),
 )
 """Formats that are recognized by the first bytes of a file; MDS and LitData are folders with an `index.json`."""
 
@@ -116,7 +125,7 @@ def _of_file(file: Path) -> ShardKind | None:
 
 
 def open_shards(shards: str | os.PathLike[str], *, fields: Iterable[str] | None = None, **options: Any) -> FieldDataset:
-    """Open shards of any format that headrace reads: tar, zip, TFRecord, Arrow, Parquet, MDS, LitData.
+    """Open shards of any format that headrace reads: tar, zip, TFRecord, Arrow, Parquet, MDS and others.
 
     >>> import io, tarfile, tempfile
     >>> from headrace.datasets import open_shards
