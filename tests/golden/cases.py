@@ -278,6 +278,16 @@ def packing_sampler(folder: Path) -> Case:
 
 
 @case
+def packed_mixture(folder: Path) -> Case:
+    texts = hr.ConcatDataset([[np.full(length, length) for length in LENGTHS]] * 2)
+    mixture = hr.samplers.MixtureSampler([COUNT, COUNT], [1, 3], num_samples=50)
+    how: dict[str, Any] = {"sampler": mixture, "longer": "split", "window": 9}
+    rows = hr.samplers.PackingBatchSampler([*LENGTHS, *LENGTHS], 10, 2, **how)
+    collate = hr.collate.PackedCollate(10, fields=["values", "positions", "labels", "cu_seqlens"])
+    return hr.datasets.GroupedDataset(texts), {"batch_sampler": rows, "batch_size": 1, "collate_fn": collate}
+
+
+@case
 def padded(folder: Path) -> Case:
     return [np.arange(length) for length in LENGTHS], {"collate_fn": hr.collate.PaddedCollate(-1), "shuffle": True}
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headrace import DataLoader, Ledger, verify_epoch
 from headrace.context.seeds import key_of
-from headrace.errors import ArgumentError
+from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.plan.batch_plan import RankShare
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.order import Shuffled
@@ -261,6 +261,17 @@ def test_a_sampler_must_be_planned_and_fit_the_lengths() -> None:
         PackingBatchSampler([1, 2], 5, 1, sampler=range(2))  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"index [23], but lengths has 2 samples"):
         list(TokenBatchSampler([1, 2], 5, sampler=ShardSampler([4])))
+
+
+def test_a_sampler_of_other_keys_than_indices_is_refused() -> None:
+    """Name the first key."""
+
+    class Names(Counted):
+        def keys(self, epoch: int, start: int, stop: int) -> Any:
+            return [f"sample {number}" for number in range(start, stop)]
+
+    with pytest.raises(ArgumentTypeError, match="the sampler gives 'sample 0', which is no index of a length"):
+        list(PackingBatchSampler([3] * 4, 10, 1, sampler=Names(4)))
 
 
 def test_a_state_of_another_mixture_is_refused() -> None:

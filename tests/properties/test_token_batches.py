@@ -22,7 +22,14 @@ from headrace.context.seeds import key_of
 from headrace.datasets import GroupedDataset, TokenDataset
 from headrace.plan.order import Shuffled
 from headrace.plan.permutation import Permutations
-from headrace.samplers import MixtureSampler, PackingBatchSampler, Piece, ShardSampler, TokenBatchSampler
+from headrace.samplers import (
+    MixtureSampler,
+    PackingBatchSampler,
+    Piece,
+    ReplacementSampler,
+    ShardSampler,
+    TokenBatchSampler,
+)
 
 EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "25"))
 ROOM = 16
@@ -61,6 +68,8 @@ class Case:
         sizes = [self.first, len(self.documents) - self.first]
         if self.order == "all":
             return None
+        if self.order == "replacement":
+            return ReplacementSampler(len(self.documents), 2 * len(self.documents))
         if self.order == "shards":
             return ShardSampler(sizes, window=1)
         mixture = MixtureSampler(sizes, [1, 2], num_samples=2 * len(self.documents))
@@ -176,7 +185,7 @@ def cases(draw: st.DrawFn) -> Case:
         lengths = [max(length, 1) for length in lengths]
     documents = [np.arange(length, dtype=np.uint16) + 100 * number for number, length in enumerate(lengths)]
     first = draw(st.integers(1, len(lengths) - 1))
-    order = draw(st.sampled_from(["all", "mixture", "changed", "shards"]))
+    order = draw(st.sampled_from(["all", "mixture", "changed", "shards", "replacement"]))
     return Case(documents, first, order, batches, longer, from_files)
 
 

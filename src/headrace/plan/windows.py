@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import kind_of
+from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentTypeError
 from headrace.plan.order import Ordered, Sequential, Shuffled
 from headrace.plan.permutation import Permutations
@@ -115,6 +115,18 @@ def checked_sampler(sampler: Any) -> Any:
     )
 
 
+def _integers(keys: Sequence[Any]) -> NDArray[np.int64]:
+    found = np.asarray(keys)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ArgumentTypeError(
+            f"the sampler gives {shown(keys[0])}, which is no index of a length",
+            found=keys[0],
+            expected="integers from 0 up",
+            cure="use a sampler of indices into lengths",
+        )
+    return found.astype(np.int64, copy=False)
+
+
 class WindowOrder(ABC):
     """A `BatchOrder` whose batches are groups of the samples of one window after the other.
 
@@ -162,7 +174,7 @@ class WindowOrder(ABC):
         if isinstance(self._order, Shuffled):
             indices = self._order.at(epoch, np.arange(start, stop))
         else:
-            indices = np.asarray(self._order.keys(epoch, start, stop), np.int64)
+            indices = _integers(self._order.keys(epoch, start, stop))
         groups = self.divide(self._settings.lengths.parts(indices))
         if not self._settings.shuffle or not len(groups):
             return groups
