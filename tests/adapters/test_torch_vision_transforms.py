@@ -16,6 +16,7 @@ from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional as F  # noqa: E402
 
 from headrace import transforms as ours  # noqa: E402
+from headrace.image import color  # noqa: E402
 
 SIZES = [(40, 60), (33, 21), (1, 9)]
 
@@ -145,3 +146,62 @@ def test_what_detection_transforms_draw_is_distributed_as_torchvisions() -> None
     sizes = [v2.ScaleJitter((64, 64)).make_params(given)["size"] for _ in range(3000)]
     own = [ours.ScaleJitter((64, 64)).drawn(image, rng) for _ in range(3000)]
     assert distance([one[0] for one in sizes], [one["height"] for one in own]) < 0.05
+
+
+COLORS: dict[str, tuple[Any, Any, int]] = {
+    "brightness": (lambda x: color.brightness(x, 1.3), lambda x: F.adjust_brightness(x, 1.3), 1),
+    "contrast": (lambda x: color.contrast(x, 0.6), lambda x: F.adjust_contrast(x, 0.6), 1),
+    "saturation": (lambda x: color.saturation(x, 1.5), lambda x: F.adjust_saturation(x, 1.5), 2),
+    "hue": (lambda x: color.hue(x, 0.1), lambda x: F.adjust_hue(x, 0.1), 2),
+    "grayscale": (color.grayscale, lambda x: F.rgb_to_grayscale(x, 3), 1),
+    "invert": (color.invert, F.invert, 0),
+    "posterize": (lambda x: color.posterize(x, 4), lambda x: F.posterize(x, 4), 0),
+    "solarize": (lambda x: color.solarize(x, 128), lambda x: F.solarize(x, 128), 0),
+    "autocontrast": (color.autocontrast, F.autocontrast, 1),
+    "equalize": (color.equalize, F.equalize, 0),
+    "sharpness": (lambda x: color.sharpness(x, 1.7), lambda x: F.adjust_sharpness(x, 1.7), 1),
+    "blur": (lambda x: color.gaussian_blur(x, (9, 5), 1.5), lambda x: F.gaussian_blur(x, [5, 9], [1.5, 1.5]), 1),
+}
+"""Ours, torchvision's, and how many gray levels they may be apart."""
+
+
+@pytest.mark.parametrize("name", COLORS)
+@pytest.mark.parametrize("size", [(40, 60), (33, 21), (6, 9)])
+def test_colors_are_torchvisions(name: str, size: Any) -> None:
+    """Agree for bytes within rounding: torchvision cuts fractions off, ours are rounded."""
+    mine, other, levels = COLORS[name]
+    image = photo(4, 64, 96)[: size[0], : size[1]]
+    found, expected = mine(image), theirs(other, image)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= levels
+    if name not in ("equalize", "posterize", "solarize"):
+        floats = (image / 255).astype(np.float32)
+        apart = np.abs(mine(floats) - theirs(other, floats)).max()
+        assert apart <= (2e-3 if name in ("contrast", "saturation", "grayscale", "blur") else 1e-4)
+
+
+def test_what_color_transforms_draw_is_distributed_as_torchvisions() -> None:
+    """Compare 3,000 factors, orders and parts."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    image = np.zeros((90, 120, 3), np.uint8)
+    given = [tv_tensors.Image(torch.zeros(3, 90, 120, dtype=torch.uint8))]
+    made = [v2.ColorJitter(0.4, 0.2, 0.1, 0.05).make_params(given) for _ in range(3000)]
+    own: list[Any] = [ours.ColorJitter(0.4, 0.2, 0.1, 0.05).drawn(image, rng) for _ in range(3000)]
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        assert distance([one[f"{name}_factor"] for one in made], [one[name] for one in own]) < 0.05
+    first = [next(iter(one)) for one in own]
+    assert all(0.2 < first.count(name) / 3000 < 0.3 for name in ("brightness", "contrast", "saturation", "hue"))
+    made = [v2.RandomErasing(p=1).make_params(given) for _ in range(3000)]
+    own = [ours.RandomErasing(p=1).drawn(image, rng) for _ in range(3000)]
+    for name, place in (("top", "i"), ("left", "j"), ("height", "h"), ("width", "w")):
+        assert distance([one[place] for one in made], [one[name] for one in own]) < 0.05
+    made = [v2.RandomPhotometricDistort().make_params(given) for _ in range(3000)]
+    own = [ours.RandomPhotometricDistort().drawn(image, rng) for _ in range(3000)]
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        pairs = [[one[f"{name}_factor"] for one in made], [one.get(name) for one in own]]
+        pairs = [[one for one in each if one is not None] for each in pairs]
+        assert abs(len(pairs[0]) - len(pairs[1])) < 150
+        assert distance(*pairs) < 0.07
+    made = [v2.GaussianBlur(5).make_params(given)["sigma"][0] for _ in range(3000)]
+    assert distance(made, [ours.GaussianBlur(5).drawn(image, rng)["sigma"] for _ in range(3000)]) < 0.05

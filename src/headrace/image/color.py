@@ -1,0 +1,314 @@
+"""Change the values of images, ``(H, W)`` or ``(H, W, C)`` with 1, 3 or 4 channels: pure functions of arrays.
+
+The fourth channel is alpha, and stays but under a blur. uint8 is computed by tables and in integers, other dtypes in
+floats. Values are rounded once and kept between 0 and the largest: 1 for floats, the largest of the dtype for integers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.image.geometry import Image
+
+BITS = 14
+"""Factors and weights of uint8 are multiples of 1/16384."""
+ONE = 1 << BITS
+RED, GREEN, BLUE = 19595, 38470, 7471
+"""Shares of a gray value in 1/65536, as Pillow weighs them (ITU-R 601-2)."""
+
+
+def most(dtype: np.dtype[Any]) -> float:
+    """Return the value of white.
+
+    >>> most(np.dtype(np.uint8)), most(np.dtype(np.float32))
+    (255.0, 1.0)
+
+    Raises ArgumentError for a dtype that images of colors do not have.
+    """
+    if dtype.kind == "f":
+        return 1.0
+    if dtype.kind == "u":
+        return float(np.iinfo(dtype).max)
+    raise ArgumentError(
+        f"cannot change the colors of an image of {dtype}",
+        found=dtype.name,
+        expected="uint8 or uint16, or floats from 0 to 1",
+        cure="Convert it first.",
+    )
+
+
+def on_colors(image: Image, change: Callable[[Image], Image]) -> Image:
+    """Return an image with its colors changed, and its alpha as it was; ``change`` gets (H, W, 1) or (H, W, 3).
+
+    >>> on_colors(np.array([[[1, 2, 3, 4]]]), lambda colors: 10 * colors)
+    array([[[10, 20, 30,  4]]])
+    """
+    if image.ndim == 2:
+        return change(image[:, :, np.newaxis])[:, :, 0]
+    channels = image.shape[2]
+    if channels in (1, 3):
+        return change(image)
+    if channels == 4:
+        return np.concatenate([change(image[:, :, :3]), image[:, :, 3:]], axis=2)
+    raise ArgumentError(
+        f"cannot change the colors of an image of {channels} channels",
+        found=channels,
+        expected="1 channel (gray), 3 (RGB) or 4 (RGB and alpha)",
+        cure="Map a function that picks the channels.",
+    )
+
+
+def back(values: Any, dtype: np.dtype[Any]) -> Image:
+    """Return floats as values of a dtype: kept in its range, and rounded for integers."""
+    kept = np.clip(values, 0, most(dtype))
+    whole: Image = np.rint(kept) if dtype.kind == "u" else kept
+    return whole.astype(dtype)
+
+
+def _floats(image: Image) -> Image:
+    return image if image.dtype == np.float32 else image.astype(np.float64)
+
+
+def by_value(image: Image, function: Callable[[Any], Any]) -> Image:
+    """Return an image with a function of each value: of uint8 by a table of its 256 values."""
+    if image.dtype == np.uint8:
+        table = back(function(np.arange(256, dtype=np.float64)), image.dtype)
+        found: Image = table.take(image)
+        return found
+    return back(function(_floats(image)), image.dtype)
+
+
+def blend(image: Image, other: Any, factor: float) -> Image:
+    """Return ``factor`` of an image and the rest of another, beyond both where the factor is above 1.
+
+    >>> blend(np.array([200, 100], np.uint8), np.array([100, 100]), 1.5)
+    array([250, 100], dtype=uint8)
+    """
+    if image.dtype == np.uint8 and abs(factor) < 64:
+        share = round(factor * 2048)
+        mixed = image * np.int32(share) + np.asarray(other, np.int32) * np.int32(2048 - share)
+        kept: Image = np.clip((mixed + 1024) >> 11, 0, 255)
+        return kept.astype(np.uint8)
+    return back(_floats(image) * factor + np.asarray(other, np.float64) * (1 - factor), image.dtype)
+
+
+def gray(image: Image) -> Image:
+    """Return the gray values of colors ``(H, W, 3)``, as (H, W, 1); those of one channel as they are.
+
+    >>> gray(np.array([[[255, 0, 0]]], np.uint8))
+    array([[[76]]], dtype=uint8)
+    """
+    if image.shape[2] == 1:
+        return image
+    if image.dtype == np.uint8:
+        wide = image.astype(np.int32)
+        summed: Image = wide[..., 0] * RED + wide[..., 1] * GREEN + wide[..., 2] * BLUE
+        return ((summed + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
+    weights = np.array([RED, GREEN, BLUE]) / 65536
+    return back((_floats(image) * weights).sum(axis=2, keepdims=True), image.dtype)
+
+
+def grayscale(image: Image) -> Image:
+    """Return an image with the gray value in each channel of color."""
+    return on_colors(image, lambda colors: np.repeat(gray(colors), colors.shape[2], axis=2))
+
+
+def brightness(image: Image, factor: float) -> Image:
+    """Return an image with its values times a factor."""
+    return on_colors(image, lambda colors: by_value(colors, lambda values: values * factor))
+
+
+def contrast(image: Image, factor: float) -> Image:
+    """Return an image with the distance to its mean gray times a factor."""
+
+    def change(colors: Image) -> Image:
+        mean = float(gray(colors).mean(dtype=np.float64))
+        return by_value(colors, lambda values: values * factor + mean * (1 - factor))
+
+    return on_colors(image, change)
+
+
+def saturation(image: Image, factor: float) -> Image:
+    """Return an image with the distance of each pixel to its gray times a factor."""
+    return on_colors(image, lambda colors: colors if colors.shape[2] == 1 else blend(colors, gray(colors), factor))
+
+
+def hue(image: Image, shift: float) -> Image:
+    """Return an image with its hues turned by a share of the circle.
+
+    >>> hue(np.array([[[255, 0, 0]]], np.uint8), 1 / 3)
+    array([[[  0, 255,   0]]], dtype=uint8)
+    """
+
+    def change(colors: Image) -> Image:
+        if colors.shape[2] == 1 or shift == 0:
+            return colors
+        values: Any = colors.astype(np.float64 if colors.dtype == np.float64 else np.float32)
+        red, green, blue = values[..., 0], values[..., 1], values[..., 2]
+        high = np.maximum(np.maximum(red, green), blue)
+        chroma = high - np.minimum(np.minimum(red, green), blue)
+        over = np.where(chroma > 0, chroma, 1)
+        angle = np.where(
+            high == red,
+            (green - blue) / over,
+            np.where(high == green, 2 + (blue - red) / over, 4 + (red - green) / over),
+        )
+        angle = angle + values.dtype.type(6 * shift)
+        turned = np.empty_like(values)
+        for channel, start in enumerate((5, 3, 1)):
+            place = np.mod(angle + start, 6)
+            turned[..., channel] = high - chroma * np.clip(np.minimum(place, 4 - place), 0, 1)
+        return back(turned, colors.dtype)
+
+    return on_colors(image, change)
+
+
+def invert(image: Image) -> Image:
+    """Return the negative of an image."""
+    white = most(image.dtype)
+    return on_colors(image, lambda colors: by_value(colors, lambda values: white - values))
+
+
+def posterize(image: Image, bits: int) -> Image:
+    """Return an image with the first bits of each value of uint8."""
+    if image.dtype != np.uint8:
+        steps, white = 2.0**bits, most(image.dtype)
+
+        def first(values: Any) -> Any:
+            return np.minimum(np.floor(values / white * steps), steps - 1) / steps * white
+
+        return on_colors(image, lambda colors: by_value(colors, first))
+    mask = np.uint8(0xFF & -(1 << (8 - bits)))
+    return on_colors(image, lambda colors: colors & mask)
+
+
+def solarize(image: Image, threshold: float) -> Image:
+    """Return an image with the values from a threshold up inverted."""
+    white = most(image.dtype)
+    return on_colors(
+        image, lambda colors: by_value(colors, lambda values: np.where(values >= threshold, white - values, values))
+    )
+
+
+def autocontrast(image: Image) -> Image:
+    """Return an image with each channel stretched from its smallest and largest value to black and white."""
+
+    def change(colors: Image) -> Image:
+        white, stretched = most(colors.dtype), []
+        for channel in range(colors.shape[2]):
+            plane = colors[..., channel]
+            low, high = float(plane.min()), float(plane.max())
+            if high > low:
+                plane = by_value(plane, partial(_stretched, low=low, high=high, white=white))
+            stretched.append(plane)
+        return np.stack(stretched, axis=2)
+
+    return on_colors(image, change)
+
+
+def _stretched(values: Any, *, low: float, high: float, white: float) -> Any:
+    return (values - low) * white / (high - low)
+
+
+def equalize(image: Image) -> Image:
+    """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
+    if image.dtype != np.uint8:
+        raise ArgumentError(
+            f"cannot equalize an image of {image.dtype}",
+            found=image.dtype.name,
+            expected="uint8",
+            cure="Put it before ToFloat.",
+        )
+
+    def change(colors: Image) -> Image:
+        return np.stack([_equalized(colors[..., channel]) for channel in range(colors.shape[2])], axis=2)
+
+    return on_colors(image, change)
+
+
+def _equalized(plane: Image) -> Image:
+    counts = np.bincount(plane.reshape(-1), minlength=256)
+    used = counts[counts > 0]
+    step = int(used.sum() - used[-1]) // 255
+    if len(used) < 2 or not step:
+        return plane
+    table = (np.concatenate([[0], np.cumsum(counts)[:-1]]) + step // 2) // step
+    spread: Image = np.clip(table, 0, 255).astype(np.uint8).take(plane)
+    return spread
+
+
+def sharpness(image: Image, factor: float) -> Image:
+    """Return an image sharper (a factor above 1) or smoother (below); its outermost pixels stay."""
+
+    def change(colors: Image) -> Image:
+        if min(colors.shape[:2]) < 3:
+            return colors
+        wide = colors.astype(np.int32) if colors.dtype == np.uint8 else _floats(colors)
+        summed = wide[:-2] + wide[1:-1] + wide[2:]
+        summed = summed[:, :-2] + summed[:, 1:-1] + summed[:, 2:] + 4 * wide[1:-1, 1:-1]
+        smooth = (2 * summed + 13) // 26 if colors.dtype == np.uint8 else summed / 13
+        sharp = colors.copy()
+        sharp[1:-1, 1:-1] = blend(colors[1:-1, 1:-1], smooth, factor)
+        return sharp
+
+    return on_colors(image, change)
+
+
+def gaussian_weights(size: int, sigma: float) -> Any:
+    """Return the weights of a Gaussian at whole places around its middle.
+
+    >>> gaussian_weights(3, 1.0).round(3).tolist()
+    [0.274, 0.452, 0.274]
+    """
+    places = np.arange(size) - (size - 1) / 2
+    weights = np.exp(-0.5 * (places / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def gaussian_blur(image: Image, size: tuple[int, int], sigma: float) -> Image:
+    """Return an image smoothed by a Gaussian of so many rows and columns; the image is mirrored outside.
+
+    >>> gaussian_blur(np.array([[0, 0, 90, 0, 0]], np.uint8), (1, 3), 1.0)
+    array([[ 0, 25, 41, 25,  0]], dtype=uint8)
+    """
+    values = image if image.ndim == 3 else image[:, :, np.newaxis]
+    whole = image.dtype == np.uint8
+    wide = values.astype(np.int32) if whole else _floats(values)
+    for axis, length in ((1, size[1]), (0, size[0])):
+        weights = gaussian_weights(length, sigma)
+        if whole:
+            weights = np.rint(weights * ONE).astype(np.int32)
+            weights[length // 2] += ONE - weights.sum()
+        wide = _summed(wide, weights, axis)
+        if whole and axis == 1:
+            wide = (wide + (1 << 5)) >> 6
+    smooth = ((wide + (1 << 21)) >> 22).astype(np.uint8) if whole else back(wide, image.dtype)
+    return smooth.reshape(image.shape)
+
+
+def _summed(values: Any, weights: Any, axis: int) -> Any:
+    """Return the weighed sums of neighbors along an axis; equal weights at both sides are multiplied once."""
+    count, half = values.shape[axis], len(weights) // 2
+    places = np.abs(np.arange(-half, count + half))
+    if count > 1:
+        places = places % (2 * count - 2)
+        places = np.minimum(places, 2 * count - 2 - places)
+    else:
+        places = np.zeros_like(places)
+    mirrored = values.take(places, axis=axis)
+
+    def at(offset: int) -> Any:
+        return mirrored[:, offset : offset + count] if axis == 1 else mirrored[offset : offset + count]
+
+    summed = at(half) * weights[half]
+    for offset in range(half):
+        summed += (at(offset) + at(len(weights) - 1 - offset)) * weights[offset]
+    return summed
