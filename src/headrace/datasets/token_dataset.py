@@ -213,7 +213,7 @@ class TokenDataset(Dataset[Any]):
     @property
     def read_batch(self) -> Callable[..., Any] | None:
         """Copy the windows of a batch into lent memory; None for documents, which have lengths of their own."""
-        return None if self.documents else self._counted
+        return None if self.documents else self._windows
 
     @property
     def read_part(self) -> Callable[..., Any] | None:
@@ -238,11 +238,6 @@ class TokenDataset(Dataset[Any]):
         begin = int(self._places()[0][row]) if self.documents else int(self._begins(np.array([row]))[0])
         name, token = self._table.place(begin)
         return f"{name}: token {token}"
-
-    def _counted(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
-        batch = self._windows(keys, empty=empty)
-        count_tokens(batch[0].size)  # here alone: collate functions count the samples that they are given
-        return batch
 
     def _windows(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
         rows = rows_of(keys, len(self))
