@@ -37,7 +37,7 @@ LAYERS = [
     {"formats", "formatting", "image", "plan"},
     {"interop"},
     {"context", "storage"},
-    {"checks"},
+    {"checks", "hints"},
     {"errors", "_native"},
 ]
 WITHIN = {

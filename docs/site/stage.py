@@ -58,7 +58,7 @@ def stage(target: Path) -> None:
             text = text.replace(FIGURES, _figures() + "\n")
         text = _linked(text, name, page, known, sources, target)
         text = text.replace(SHEET, f"![Photographs before and after random crops]({SHEET_FILE})\n")
-        text = text.replace(ERRORS, "[Every error](troubleshooting)\n")
+        text = text.replace(ERRORS, "[Every error, and what to do](troubleshooting).\n")
         _write(target / page, text + _contents(page, known))
     for name, page in sources.items():
         _write(target / page, _source_page(name, page, target))

@@ -9,6 +9,8 @@ What most scripts need is here; the rest is in `headrace.datasets`, `headrace.tr
 `headrace.collate`, `headrace.errors`, `headrace.executors` and `headrace.testing`.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from headrace import collate, datasets, errors, samplers, transforms  # noqa: F401  public submodules
 from headrace.collate import default_collate
 from headrace.context.seeds import rng
@@ -29,6 +31,7 @@ from headrace.datasets import (
 from headrace.datasets.explain import explain
 from headrace.errors import HeadraceError, SampleError, StateMismatch
 from headrace.figure.showing import show
+from headrace.hints import looked_up as _looked_up
 from headrace.image.decoder import decode
 from headrace.ledger.proof import EpochProof, verify_epoch
 from headrace.ledger.store import Ledger
@@ -53,6 +56,9 @@ from headrace.transforms import (
 )
 
 __version__ = "0.1.0"
+
+if not _TYPE_CHECKING:
+    __getattr__ = _looked_up(__name__)  # where a name is, or what ours is called
 
 __all__ = [
     "ArrayDataset",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from headrace.errors import ArgumentError, IterationError
 from headrace.formatting import count, html_table
+from headrace.hints import LOADER, Hinted
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
@@ -29,7 +30,7 @@ T_co = TypeVar("T_co", covariant=True)
 _NONE = object()
 
 
-class DataLoader(AdvisesKeras, Generic[T_co]):
+class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     """Batches of a dataset, in order or shuffled, made ahead of the loop that reads them.
 
     >>> import headrace
@@ -118,6 +119,8 @@ class DataLoader(AdvisesKeras, Generic[T_co]):
     max_errors: int | float | None
     ledger: Ledger | None
     native: bool
+
+    _argument_hints = LOADER
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ import numpy as np
 from headrace.checks import as_integer, check_weights, flag, integer, positive, row
 from headrace.context import seeds
 from headrace.errors import ArgumentError
+from headrace.hints import looked_up
 from headrace.interop import torch_state
 from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
 from headrace.interop.keys import check_no_mask
@@ -62,6 +63,9 @@ __all__ = [
     "TokenBatchSampler",
     "WeightedRandomSampler",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = looked_up(__name__)
 
 T_co = TypeVar("T_co", covariant=True)
 

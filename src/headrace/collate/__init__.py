@@ -7,11 +7,14 @@
        [1., 1.]]), 'id': ['a', 'b']}
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from headrace.collate.default import collate, default_collate, default_convert
 from headrace.collate.packed import Packed, PackedCollate
 from headrace.collate.padded import Padded, PaddedCollate
 from headrace.collate.register import register_collate
 from headrace.context.tokens import count_tokens
+from headrace.hints import looked_up as _looked_up
 
 __all__ = [
     "Packed",
@@ -24,3 +27,6 @@ __all__ = [
     "default_convert",
     "register_collate",
 ]
+
+if not _TYPE_CHECKING:
+    __getattr__ = _looked_up(__name__)

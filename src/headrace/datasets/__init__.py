@@ -24,6 +24,7 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.subset import Subset, random_split
 from headrace.datasets.tensors import TensorDataset
 from headrace.datasets.views import Mapped
+from headrace.hints import looked_up as _looked_up
 from headrace.image.decoding import Decoding
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ __all__ = [
     "random_walks",
 ]
 
+_missing = _looked_up(__name__)
+
 
 def __getattr__(name: str) -> Any:
     if name not in LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _missing(name)
     return getattr(import_module(f"{__name__}.{LAZY[name]}"), name)

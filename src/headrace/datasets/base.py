@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from headrace import hints
 from headrace.datasets import facts, protocol
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ VIEWS: dict[str, Callable[..., Any]] = {}
 """What makes each view, by the name of the method; its file adds it, as views are datasets, which this file defines."""
 
 
-class Dataset(Generic[T_co]):
+class Dataset(hints.Hinted, Generic[T_co]):
     """Samples that can be asked for by index.
 
     Subclasses give ``__getitem__`` and ``__len__``; anything else that has the two works in a loader just as well.
@@ -57,6 +58,7 @@ class Dataset(Generic[T_co]):
     ``__getitem__`` and not ``read_batch``, ``begin_batch`` and ``native_source`` is read without these three.
     """
 
+    _argument_hints = hints.DATASET
     _is_stream = False
     """Whether it is read by iterating and has no index: see `IterableDataset`."""
 

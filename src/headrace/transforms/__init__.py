@@ -9,6 +9,9 @@
 and functions together, as ``dataset.map(...)`` does.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from headrace.hints import looked_up as _looked_up
 from headrace.image.kinds import Boxes, Keypoints, Mask
 from headrace.image.native_steps import ChangeValues, NativeStep
 from headrace.transforms.base import Compose, Transform
@@ -99,3 +102,6 @@ __all__ = [
     "Tokenize",
     "Transform",
 ]
+
+if not _TYPE_CHECKING:
+    __getattr__ = _looked_up(__name__)
