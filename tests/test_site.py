@@ -79,7 +79,10 @@ def test_the_troubleshooting_page_has_each_error_and_what_to_do() -> None:
 def test_the_tables_for_those_who_come_from_another_loader_name_what_exists() -> None:
     """Find each class that the right column names among our public names."""
     public = {name for names in reference.public().values() for name in names}
-    text = (ROOT / "docs" / "guide" / "coming-from.md").read_text(encoding="utf-8")
+    guide = ROOT / "docs" / "guide"
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in [guide / "coming-from.md", *sorted(guide.glob("from-*.md"))]
+    )
     rows = re.findall(r"^\|.*\| (.*) \|$", text, re.MULTILINE)
     named = {name for row in rows for code in re.findall(r"`([^`]*)`", row) for name in re.findall(r"\b[A-Z]\w+", code)}
     assert len(named) > 25
