@@ -112,7 +112,7 @@ class Shard:
         """Read the integer fields of all samples, as far as every sample has a number."""
         for name, spans in self.fields.items():
             if is_integer_field(name):
-                if (found := _digits(reader, spans)) is not None:
+                if (found := digits(reader, spans)) is not None:
                     self.numbers[name] = found
                     continue
                 values = array("q")
@@ -125,7 +125,7 @@ class Shard:
                     self.numbers[name] = values
 
 
-def _digits(reader: ShardReader, spans: Spans) -> array[int] | None:
+def digits(reader: ShardReader, spans: Spans) -> array[int] | None:
     """Read the numbers of a field at once; None where one is not some digits alone."""
     offset, length = np.frombuffer(spans.offset, np.int64), np.frombuffer(spans.length, np.int64)
     width = int(length.max(initial=0))
@@ -133,9 +133,9 @@ def _digits(reader: ShardReader, spans: Spans) -> array[int] | None:
         return None
     if int(offset[-1]) + width > reader.size:
         return None
-    digits = reader.gather(offset, width)
+    text = reader.gather(offset, width)
     values = np.zeros(len(offset), np.int64)
-    for place, column in enumerate(digits.T):
+    for place, column in enumerate(text.T):
         there = place < length
         if ((column[there] < ord("0")) | (column[there] > ord("9"))).any():
             return None

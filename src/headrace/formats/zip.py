@@ -9,13 +9,14 @@ import struct
 import zlib
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._native import extension
 from headrace.errors import BadFile
 from headrace.formats.reader import ShardReader
-from headrace.formats.shard import HIDDEN, MOST_DIGITS, Shard, Spans, integer_of, is_integer_field
+from headrace.formats.shard import HIDDEN, MOST_DIGITS, Shard, Spans, digits, integer_of, is_integer_field
 from headrace.formats.tar import split
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _MOST_COMMENT = 0xFFFF
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd"}
 _LINK = 0o120000
 _BLOCK = 1 << 20
+_MOST_DIRECTORY = 1 << 28
 _MOST_TEXT = 4 * MOST_DIGITS
 """Bytes of an integer as text, and deflated."""
 
@@ -73,9 +75,11 @@ def index(path: str, *, verify: bool = False) -> tuple[Shard, tuple[int, int]]:
     """
     with ShardReader(path) as reader:
         shard = Shard(path, reader.size)
-        rows, members = dict[str, int](), dict[str, _Members]()
+        members = dict[str, _Members]()
         start, end, moved, count = directory(reader)
-        for entry in entries(reader, start, end, moved, count):
+        passed, at = _walked(shard, members, reader, start, end, moved, count)
+        rows = {key: row for row, key in enumerate(shard.keys)} if passed < count else {}
+        for entry in entries(reader, at, end, moved, count - passed):
             key, name = split(entry.name)
             if not name or entry.name.endswith("/"):
                 continue
@@ -94,6 +98,26 @@ def index(path: str, *, verify: bool = False) -> tuple[Shard, tuple[int, int]]:
         for name, held in members.items():
             _add(shard, reader, name, held, start, verify=verify)
         return shard, reader.facts
+
+
+def _walked(
+    shard: Shard, members: dict[str, _Members], reader: ShardReader, start: int, end: int, moved: int, count: int
+) -> tuple[int, int]:
+    """Add the plain members at the begin of a directory, as the native extension finds them.
+
+    Returns how many entries it has passed over, and where the next is.
+    """
+    scan: Any = getattr(extension, "scan_zip", None)
+    if scan is None or end - start > _MOST_DIRECTORY:
+        return 0, start
+    passed, length, keys, fields, *arrays = scan(reader.read(start, end - start), count)
+    number, *columns = (np.frombuffer(each, np.int64) for each in arrays)
+    columns[1] = columns[1] + moved
+    shard.keys += keys
+    for place, name in enumerate(fields):
+        shard.span(name)
+        members[name] = _Members(*(array("q", column[number == place].tobytes()) for column in columns))
+    return passed, start + length
 
 
 def directory(reader: ShardReader) -> tuple[int, int, int, int]:
@@ -213,7 +237,11 @@ def _add(shard: Shard, reader: ShardReader, name: str, held: _Members, end: int,
         shard.fields[name + DEFLATED] = _column(count, rows[deflated], starts[deflated], packed[deflated])
         shard.fields[name + SIZES] = _column(count, rows[deflated], sums[deflated], sizes[deflated])
     if is_integer_field(name) and len(rows) == count:
-        _read_numbers(shard, reader, name)
+        found = digits(reader, shard.fields[name]) if stored.all() else None
+        if found is not None:
+            shard.numbers[name] = found
+        else:
+            _read_numbers(shard, reader, name)
 
 
 def _verify(shard: Shard, reader: ShardReader, name: str, row: int, at: int, size: int, total: int) -> None:

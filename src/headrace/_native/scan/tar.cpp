@@ -3,12 +3,13 @@
 #include <cstring>
 #include <string_view>
 
+#include "names.hpp"
+
 namespace headrace {
 namespace {
 
 constexpr std::int64_t block = 512;
 constexpr std::int64_t longest_text = 1 << 14;
-constexpr std::size_t most_fields = 64;
 
 // Octal digits, with blanks and zeros around them; -1 for anything else.
 std::int64_t octal(const std::uint8_t* text, int size) {
@@ -63,24 +64,6 @@ void name_of(const std::uint8_t* header, std::string& name) {
     if (c < ' ' || c > '~') return name.clear();
 }
 
-// Whether the first folder, or the name, is such as `__meta__`.
-bool is_meta(std::string_view name) {
-  const std::string_view first = name.substr(0, name.find('/'));
-  return first.size() >= 4 && first.substr(0, 2) == "__" && first.substr(first.size() - 2) == "__";
-}
-
-// Key and field; no field for a member that belongs to no sample.
-void split(std::string_view name, std::string_view& key, std::string& field) {
-  field.clear();
-  if (name.substr(0, 2) == "./") name.remove_prefix(2);
-  const std::size_t slash = name.rfind('/');
-  const std::size_t base = slash == std::string_view::npos ? 0 : slash + 1;
-  const std::size_t dot = name.find('.', base);
-  key = name.substr(0, dot);
-  if (dot == std::string_view::npos || dot == base || is_meta(name)) return;
-  for (const char c : name.substr(dot + 1)) field.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c);
-}
-
 }  // namespace
 
 TarMembers scan_tar(BlockReader& reader, std::int64_t at, const std::string& last_key, std::size_t most) {
@@ -112,19 +95,12 @@ TarMembers scan_tar(BlockReader& reader, std::int64_t at, const std::string& las
     if (!field.empty()) {
       const bool begins = key != last;
       if (begins) last = key, found.keys.push_back(last);
-      // Fields come in turn: most often it is the one after that of the member before.
-      const std::size_t count = found.fields.size();
-      std::size_t number = count;
-      for (std::size_t i = 0; i < count && number == count; ++i)
-        if (found.fields[(recent + 1 + i) % count] == field) number = (recent + 1 + i) % count;
-      if (number == count) {
-        if (count == most_fields) {
-          if (begins) found.keys.pop_back();
-          return found;
-        }
-        found.fields.push_back(field);
+      const std::size_t number = place_of(field, found.fields, recent);
+      if (number == most_fields) {
+        if (begins) found.keys.pop_back();
+        return found;
       }
-      recent = number;
+      recent = number + 1;
       found.sample.push_back(static_cast<std::int64_t>(found.keys.size()));
       found.field.push_back(static_cast<std::int64_t>(number));
       found.offset.push_back(body), found.length.push_back(size);
