@@ -33,7 +33,7 @@ from headrace.samplers import (
 
 EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "25"))
 ROOM = 16
-WINDOW = 7
+WINDOW = 4
 SEED = 5
 EXECUTORS: list[dict[str, Any]] = [
     {},
@@ -193,7 +193,7 @@ def cases(draw: st.DrawFn) -> Case:
 @given(
     case=cases(),
     epoch=st.integers(0, 2),
-    stop=st.integers(0, 12),
+    stop=st.integers(0, 20),
     worlds=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     executors=st.tuples(st.sampled_from(EXECUTORS), st.sampled_from(EXECUTORS)),
 )
