@@ -320,7 +320,11 @@ def test_a_chain_with_kinds_is_shown_pickled_and_replayed_as_any_other() -> None
     """Keep names, settings and what was drawn; batches come step by step."""
     chain = Compose(RandomCrop(4), RandomHorizontalFlip(), ToFloat(), kinds=("image", "mask"))
     assert repr(chain).startswith("Compose(RandomCrop(size=(4, 4)")
-    assert pickle.loads(pickle.dumps(chain)) == chain
+    copied = pickle.loads(pickle.dumps(chain))
+    assert copied == chain
+    pair = np.zeros((8, 8, 3), np.uint8), np.arange(64).reshape(8, 8)
+    for one, other in zip(*(each(pair, np.random.default_rng(1)) for each in (chain, copied)), strict=True):
+        np.testing.assert_array_equal(one, other)
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     dataset = ArrayDataset(images, images[..., 0]).map(chain)
     assert "RandomCrop" in dataset.explain()

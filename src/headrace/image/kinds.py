@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -113,15 +114,19 @@ class Keypoints:
         object.__setattr__(self, "swaps", swaps)
 
 
-class Plain(NamedTuple):
-    """A kind without settings: "image"; "labels", one for each box; "label", which has no places in the image."""
+class Plain(Enum):
+    """The kinds without settings: members stay the same objects in another process."""
 
-    name: str
+    IMAGE = "image"
+    LABEL = "label"
+    """What has no places in the image."""
+    LABELS = "labels"
+    """One for each box."""
 
 
 Kind = Plain | Mask | Boxes | Keypoints
 
-IMAGE, LABEL, LABELS = Plain("image"), Plain("label"), Plain("labels")
+IMAGE, LABEL, LABELS = Plain.IMAGE, Plain.LABEL, Plain.LABELS
 
 KINDS: dict[str, Kind] = {
     "image": IMAGE,
@@ -174,7 +179,7 @@ def declared(kinds: Declaration) -> Kinds:
     """Return declared kinds, checked.
 
     >>> declared({"photo": "image", "where": Boxes("xywh")}).fields[0]
-    ('photo', Plain(name='image'))
+    ('photo', <Plain.IMAGE: 'image'>)
     >>> declared(["image", {"seg": "mask"}]).fields[1][1].fields
     (('seg', Mask(fill=0.0, stacked=False)),)
 
