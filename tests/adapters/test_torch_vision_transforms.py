@@ -12,11 +12,12 @@ torchvision = pytest.importorskip("torchvision")
 
 from tests.image_files import photo  # noqa: E402
 from torchvision import tv_tensors  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
+from torchvision.transforms import AutoAugmentPolicy, v2  # noqa: E402
 from torchvision.transforms.v2 import functional as F  # noqa: E402
 
 from headrace import transforms as ours  # noqa: E402
 from headrace.image import color  # noqa: E402
+from headrace.transforms import policies  # noqa: E402
 
 SIZES = [(40, 60), (33, 21), (1, 9)]
 
@@ -205,3 +206,46 @@ def test_what_color_transforms_draw_is_distributed_as_torchvisions() -> None:
         assert distance(*pairs) < 0.07
     made = [v2.GaussianBlur(5).make_params(given)["sigma"][0] for _ in range(3000)]
     assert distance(made, [ours.GaussianBlur(5).drawn(image, rng)["sigma"] for _ in range(3000)]) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["RandAugment", "TrivialAugmentWide", "AutoAugment"])
+def test_policies_do_torchvisions_changes(kind: str) -> None:
+    """Do every change that ours draw with torchvision's own, of the same strength."""
+    own: Any = getattr(ours, kind)()
+    other: Any = getattr(v2, kind)()
+    image, checked = photo(5, 60, 90), set()
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for seed in range(150):
+        for name, value in own.ops(60, 90, np.random.default_rng(seed)):
+            level = round(value) if name == "Posterize" else value
+            made = other._apply_image_or_video_transform(tensor, name, level, other.interpolation, other._fill)
+            found = policies.as_move([(name, value)], (60, 90), "nearest", 0).image(image)
+            far = np.abs(found.astype(int) - made.permute(1, 2, 0).numpy())
+            assert (far > 2).mean() < 0.02, (name, value)
+            checked.add(name)
+    assert len(checked) > 8
+
+
+def test_policies_draw_as_torchvision_does() -> None:
+    """Have the same changes, spans and pairs."""
+    for own, other in ((policies.RAND, v2.RandAugment), (policies.TRIVIAL, v2.TrivialAugmentWide)):
+        assert set(own) == set(other._AUGMENTATION_SPACE)
+    tables: Any = [
+        (policies.RAND, v2.RandAugment._AUGMENTATION_SPACE, 31),
+        (policies.TRIVIAL, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31),
+        (policies.AUTO, v2.AutoAugment._AUGMENTATION_SPACE, 10),
+        (policies.MIX, v2.AugMix._AUGMENTATION_SPACE, 10),
+    ]
+    for own, other, bins in tables:
+        for name, (magnitudes, signed) in other.items():
+            values, span = magnitudes(bins, 60, 90), own[name]
+            assert (values is None) == (span is None)
+            if span is None:
+                continue
+            assert span.signed == signed
+            mine = [abs(policies.strength(span, (n, bins), (60, 90), np.random.default_rng(0))) for n in range(bins)]
+            mine = np.rint(mine) if name == "Posterize" else mine
+            np.testing.assert_allclose(mine, np.asarray(values, float), atol=1e-4)
+    for name, pairs in policies.POLICIES.items():
+        made = v2.AutoAugment(AutoAugmentPolicy(name))._policies
+        assert [[(n, p, m or 0) for n, p, m in pair] for pair in made] == [list(pair) for pair in pairs]

@@ -9,7 +9,7 @@ import numpy as np
 from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentError
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
-from headrace.image.warp import rectangle
+from headrace.image.moves import upright
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def kept_boxes(
         return None
     boxes, kind = box_rows(owner, field)
     given = corners(boxes, kind.format, size if kind.normalized else None)
-    whole = _around(move.points(rectangle(given)))
+    whole = upright(move.points, given)
     boxes_of = getattr(move, "boxes", None)  # where a box becomes another than that around its corners
     left = whole if boxes_of is None else boxes_of(given)
     full = np.where(_area(given) > 0, _area(whole), 0)
@@ -236,13 +236,6 @@ def _chosen(owner: str, field: Field, value: Any, keep: npt.NDArray[np.bool_]) -
     if isinstance(value, np.ndarray):
         return value[keep]
     return type(value)([one for one, kept in zip(value, keep.tolist(), strict=True) if kept])
-
-
-def _around(points: Points) -> Points:
-    """Return the smallest upright boxes around the points of each row."""
-    if not len(points):
-        return np.zeros((0, 4))
-    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
 
 
 def _area(boxes: Points) -> npt.NDArray[np.float64]:

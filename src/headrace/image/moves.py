@@ -12,6 +12,8 @@ import numpy as np
 from headrace.image import geometry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from headrace.image.geometry import Box, Fill, Image, Interpolation, PadMode
@@ -186,6 +188,50 @@ class InTurn(NamedTuple):
         """Return the points moved by each of them."""
         for part in self.parts:
             points = part.points(points)
+        return points
+
+    def boxes(self, boxes: Points) -> Points:
+        """Return what is left of boxes after each of them."""
+        for part in self.parts:
+            own = getattr(part, "boxes", None)
+            boxes = upright(part.points, boxes) if own is None else own(boxes)
+            boxes = np.clip(boxes, 0, (part.size[1], part.size[0]) * 2)
+        return boxes
+
+
+def upright(points: Callable[[Points], Points], boxes: Points) -> Points:
+    """Return the boxes around the corners of boxes after a map of points.
+
+    >>> upright(lambda points: -points, np.array([[1.0, 2, 3, 4]]))
+    array([[-3., -4., -1., -2.]])
+    """
+    if not len(boxes):
+        return boxes
+    corners = points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+class Recolor(NamedTuple):
+    """The image's values are changed, and nothing else.
+
+    >>> Recolor((1, 1), lambda image: image + 1).image(np.array([[1]]))
+    array([[2]])
+    """
+
+    size: Size
+    change: Callable[[Image], Image]
+    mirrors: bool = False
+
+    def image(self, image: Image) -> Image:
+        """Return the image changed."""
+        return self.change(image)
+
+    def mask(self, mask: Image, fill: float) -> Image:  # noqa: ARG002
+        """Return the mask."""
+        return mask
+
+    def points(self, points: Points) -> Points:
+        """Return the points."""
         return points
 
 

@@ -30,6 +30,7 @@ from headrace.transforms.color_transforms import (
     RandomPosterize,
     RandomSolarize,
 )
+from headrace.transforms.control import OneOf, RandomApply, RandomChoice
 from headrace.transforms.detection import (
     ConvertBoundingBoxFormat,
     FixedSizeCrop,
@@ -42,6 +43,7 @@ from headrace.transforms.detection import (
     ScaleJitter,
 )
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
+from headrace.transforms.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from headrace.transforms.spatial import (
     CenterCrop,
     Pad,
@@ -55,6 +57,8 @@ from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
 from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
 
 __all__ = [
+    "AugMix",
+    "AutoAugment",
     "Boxes",
     "CenterCrop",
     "ChangeValues",
@@ -72,11 +76,15 @@ __all__ = [
     "Mask",
     "NativeStep",
     "Normalize",
+    "OneOf",
     "Pad",
+    "RandAugment",
     "RandomAdjustSharpness",
     "RandomAffine",
+    "RandomApply",
     "RandomAutocontrast",
     "RandomChannelPermutation",
+    "RandomChoice",
     "RandomCrop",
     "RandomEqualize",
     "RandomErasing",
@@ -101,6 +109,7 @@ __all__ = [
     "ToFloat",
     "Tokenize",
     "Transform",
+    "TrivialAugmentWide",
 ]
 
 if not _TYPE_CHECKING:

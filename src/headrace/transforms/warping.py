@@ -138,7 +138,7 @@ class RandomRotation(WarpTransform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "degrees", parameters.both_ways("RandomRotation", "degrees", self.degrees))
-        _check_sampling(self, "RandomRotation")
+        check_sampling(self, "RandomRotation")
         object.__setattr__(self, "expand", flag("expand", self.expand))
         object.__setattr__(self, "center", parameters.point("RandomRotation", "center", self.center))
         if self.expand and self.center is not None:
@@ -195,7 +195,7 @@ class RandomAffine(WarpTransform):
             object.__setattr__(self, "scale", parameters.positive_range("RandomAffine", "scale", self.scale))
         if self.shear is not None:
             object.__setattr__(self, "shear", parameters.shear_ranges("RandomAffine", self.shear))
-        _check_sampling(self, "RandomAffine")
+        check_sampling(self, "RandomAffine")
         object.__setattr__(self, "center", parameters.point("RandomAffine", "center", self.center))
 
     def draw(self, height: int, width: int, rng: Any) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class RandomPerspective(WarpTransform):
         scale = fraction("RandomPerspective: distortion_scale", self.distortion_scale)
         object.__setattr__(self, "distortion_scale", scale)
         object.__setattr__(self, "p", fraction("RandomPerspective: p", self.p))
-        _check_sampling(self, "RandomPerspective")
+        check_sampling(self, "RandomPerspective")
 
     def draw(self, height: int, width: int, rng: Any) -> dict[str, Any]:
         """Draw whether it is done, and the new corners: top left, top right, bottom right, bottom left."""
@@ -270,7 +270,8 @@ class RandomPerspective(WarpTransform):
         return Warp(tuple(matrix.reshape(-1).tolist()), (height, width), (height, width), self.fill)
 
 
-def _check_sampling(transform: Any, owner: str) -> None:
+def check_sampling(transform: Any, owner: str) -> None:
+    """Check a transform's ``interpolation`` and ``fill``, and put the checked ones in their place."""
     object.__setattr__(
         transform, "interpolation", one_of(f"{owner}: interpolation", transform.interpolation, SAMPLINGS)
     )

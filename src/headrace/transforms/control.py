@@ -1,0 +1,162 @@
+"""Transforms that decide by a draw which others are applied, to whole samples of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from headrace.checks import fraction, number, refused
+from headrace.transforms.base import Compose, Transform
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RandomApply(Transform):
+    """Apply transforms one after the other with probability ``p``, or none of them.
+
+    >>> from headrace.transforms import RandomApply
+    >>> RandomApply([str.strip, str.upper], p=1)(" any sample ")
+    'ANY SAMPLE'
+
+    ``transforms`` are ours or any functions of a sample, or of (sample, rng), or one such.
+    """
+
+    transforms: Function | Sequence[Function]
+    p: float = 0.5
+    _chain: Compose = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", _several("RandomApply", self.transforms))
+        object.__setattr__(self, "p", fraction("RandomApply: p", self.p))
+        object.__setattr__(self, "_chain", _chain(self.transforms))
+
+    def apply(self, sample: Any, rng: Any) -> Any:
+        """Return the sample transformed, or itself."""
+        return self._chain(sample, rng) if rng.random() < self.p else sample
+
+    def with_kinds(self, kinds: Any) -> Transform:
+        """Return the same with transforms for samples of declared kinds."""
+        return replace(self, transforms=_with_kinds([self.transforms], kinds)[0])
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
+        """Return whether they are applied."""
+        return {"applied": bool(rng.random() < self.p)}
+
+
+@dataclass(frozen=True, slots=True)
+class RandomChoice(Transform):
+    """Apply one of several transforms, drawn by their weights ``p``: equal ones by default.
+
+    >>> from headrace.transforms import RandomChoice
+    >>> RandomChoice([str.upper, str.title], p=[0, 3])("any sample")
+    'Any Sample'
+
+    A choice that is a list is applied as a chain.
+    """
+
+    transforms: Sequence[Function | Sequence[Function]]
+    p: Sequence[float] | None = None
+    _chains: tuple[Compose, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "RandomChoice")
+
+    def apply(self, sample: Any, rng: Any) -> Any:
+        """Return the sample changed by the transform drawn."""
+        return self._chains[_place(self, rng)](sample, rng)
+
+    def with_kinds(self, kinds: Any) -> Transform:
+        """Return the same with transforms for samples of declared kinds."""
+        return replace(self, transforms=_with_kinds(self.transforms, kinds))
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
+        """Return the place of the transform drawn."""
+        return {"choice": _place(self, rng)}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Transform):
+    """Apply one of several transforms with probability ``p``, or none of them.
+
+    >>> from headrace.transforms import OneOf
+    >>> OneOf([str.upper], p=1)("any sample")
+    'ANY SAMPLE'
+
+    All are equally likely. A choice that is a list is applied as a chain.
+    """
+
+    transforms: Sequence[Function | Sequence[Function]]
+    p: float = 0.5
+    _chains: tuple[Compose, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", _choices("OneOf", self.transforms))
+        object.__setattr__(self, "_chains", tuple(map(_chain, self.transforms)))
+        object.__setattr__(self, "p", fraction("OneOf: p", self.p))
+
+    def apply(self, sample: Any, rng: Any) -> Any:
+        """Return the sample changed by the transform drawn, or itself."""
+        place = self._drawn(rng)
+        return sample if place is None else self._chains[place](sample, rng)
+
+    def with_kinds(self, kinds: Any) -> Transform:
+        """Return the same with transforms for samples of declared kinds."""
+        return replace(self, transforms=_with_kinds(self.transforms, kinds))
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
+        """Return the place of the transform drawn; None for none."""
+        return {"choice": self._drawn(rng)}
+
+    def _drawn(self, rng: Any) -> int | None:
+        return int(rng.integers(len(self.transforms))) if rng.random() < self.p else None
+
+
+def _several(owner: str, transforms: Any) -> tuple[Function, ...]:
+    if callable(transforms):
+        return (transforms,)
+    if not isinstance(transforms, Sequence) or isinstance(transforms, str) or not transforms:
+        raise refused(f"{owner}: transforms", transforms, "a transform, or a list of them", "Pass at least one.")
+    return tuple(transforms)
+
+
+def _choices(owner: str, transforms: Any) -> tuple[Any, ...]:
+    given = _several(owner, transforms)
+    return tuple(tuple(one) if isinstance(one, list) else one for one in given)
+
+
+def _check_choices(transform: RandomChoice, owner: str) -> None:
+    object.__setattr__(transform, "transforms", _choices(owner, transform.transforms))
+    object.__setattr__(transform, "_chains", tuple(map(_chain, transform.transforms)))
+    if transform.p is None:
+        return
+    weights = tuple(number(f"{owner}: p", one, least=0) for one in transform.p)
+    if len(weights) != len(transform.transforms) or not sum(weights):
+        expected = f"{len(transform.transforms)} weights, one for each transform, not all 0"
+        raise refused(f"{owner}: p", transform.p, expected, "Leave it out for equal ones.")
+    object.__setattr__(transform, "p", weights)
+
+
+def _place(transform: RandomChoice, rng: Any) -> int:
+    if transform.p is None:
+        return int(rng.integers(len(transform.transforms)))
+    at = float(rng.random()) * sum(transform.p)
+    for place, weight in enumerate(transform.p):
+        at -= weight
+        if at < 0:
+            return place
+    return max(place for place, weight in enumerate(transform.p) if weight)
+
+
+def _chain(choice: Any) -> Compose:
+    return Compose(*choice) if isinstance(choice, list | tuple) else Compose(choice)
+
+
+def _with_kinds(transforms: Sequence[Any], kinds: Any) -> tuple[Any, ...]:
+    return tuple(
+        Compose(*(one if isinstance(one, list | tuple) else (one,)), kinds=kinds).transforms for one in transforms
+    )
