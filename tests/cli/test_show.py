@@ -15,6 +15,7 @@ import headrace
 from headrace.cli import preview
 from headrace.cli.image_set import Options, open_path
 from headrace.image.sheet import TILE, Pair, contact_sheet, sheet_size, thumbnail
+from tests.datasets.token_files import llm_c, megatron
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,6 +254,28 @@ def test_an_hdf5_file_says_what_shape_it_has(run: Run, tmp_path: Path, ending: s
     assert (done.returncode, done.stderr) == (0, "")
     assert f"audio{ending}: 6 rows, each (5,) float32; all of them (6, 5)\n" in done.stdout
     assert "labels: label 1 (4), label 0 (2)\n" in done.stdout
+
+
+def test_a_file_of_tokens_says_how_many_it_has(run: Run, tmp_path: Path) -> None:
+    """Show documents of Megatron's, by either file, and windows of llm.c's."""
+    megatron(tmp_path / "m", [[[5, 6, 7]], [[8]], [[9, 10]]])
+    for name in ("m.bin", "m.idx"):
+        done = run("show", name, "-b", "2", "--no-shuffle")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == [
+            f"{name}: 6 tokens, 3 documents",
+            "lengths: 1 to 3, 2.0 on average",
+            "",
+            "        shape  dtype  smallest  largest",
+            "tokens  (4,)   int64         5        8",
+        ]
+    llm_c(tmp_path / "t.bin", np.arange(3000))
+    done = run("show", "t.bin", "--no-shuffle")
+    assert done.stdout.startswith("t.bin: 3,000 tokens, 2 windows of 1,024\n")
+    llm_c(tmp_path / "t.bin", [1], count=5)
+    done = run("show", "t.bin")
+    assert done.returncode == 1
+    assert "its header claims 5 tokens" in done.stderr
 
 
 def test_files_of_no_rows_or_of_objects_are_reported_in_one_line(run: Run, tmp_path: Path) -> None:

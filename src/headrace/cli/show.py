@@ -57,7 +57,8 @@ def show(
     """Make one batch of PATH; show its shapes, dtypes, value ranges and labels, and save a contact sheet.
 
     The contact sheet has each image before and after the transforms, with its label; normalized values are turned
-    back into colors for it. PATH may also be a file of rows that are no images: .npy, .h5, .hdf5, .mat.
+    back into colors for it. PATH may also be a file of rows that are no images (.npy, .h5, .hdf5, .mat), or
+    of tokens: .bin with .idx beside it (Megatron), .bin with a header (llm.c).
     """
     from headrace.cli import preview
 
