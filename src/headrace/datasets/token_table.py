@@ -129,9 +129,9 @@ class TokenTable:
         fits = begins + width <= self._first[piece + 1]
         if extension is None or not fits.all():
             fits &= extension is not None
-            for row in np.flatnonzero(~fits).tolist():
-                tokens = self.span(int(begins[row]), width, int(samples[row]))
-                inputs[row], targets[row] = tokens[:-1], tokens[1:]
+            if len(rows := np.flatnonzero(~fits)):
+                tokens = self._across(begins[rows], width, samples[rows])
+                inputs[rows], targets[rows] = tokens[:, :-1], tokens[:, 1:]
         if len(self._dtypes) == 1 and fits.all():
             tokens = self._gathered(begins, piece, width, self._dtypes[0], samples)
             np.copyto(inputs, tokens[:, :-1])
@@ -170,13 +170,34 @@ class TokenTable:
                 found[row] = span
             return found
         piece, total = self._piece(begins), int(lengths.sum())
-        dtype = self._dtypes[0] if self._dtypes else np.dtype(np.int64)
         together = extension is not None and len(self._dtypes) == 1 and 0 < total <= LONG * len(begins)
         if not together or (begins + lengths > self._first[piece + 1]).any():
             rows = zip(begins.tolist(), lengths.tolist(), samples.tolist(), strict=True)
             return [self.span(*row) for row in rows]
-        starts, held, row_of = self._reach(begins, piece, dtype.itemsize, samples)
+        whole = self._flat(begins, lengths, piece, samples)
         ends = np.cumsum(lengths)
+        return [whole[start:end] for start, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
+
+    def _across(self, begins: NDArray[np.int64], width: int, samples: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return windows that may lie in several pieces."""
+        if extension is None or len(self._dtypes) > 1:
+            rows = zip(begins.tolist(), samples.tolist(), strict=True)
+            return np.stack([self.span(begin, width, sample) for begin, sample in rows])
+        first, last = self._piece(begins), self._piece(begins + width - 1)
+        many = last - first + 1
+        row = np.repeat(np.arange(len(begins)), many)
+        piece = np.arange(len(row)) - np.repeat(np.cumsum(many) - many - first, many)
+        starts = np.maximum(begins[row], self._first[piece])
+        lengths = np.minimum(begins[row] + width, self._first[piece + 1]) - starts
+        full = lengths > 0
+        return self._flat(starts[full], lengths[full], piece[full], samples[row[full]]).reshape(-1, width)
+
+    def _flat(
+        self, begins: NDArray[np.int64], lengths: NDArray[np.int64], piece: NDArray[np.int64], samples: Any
+    ) -> NDArray[np.int64]:
+        """Return ranges one after the other, token by token in one call; each range must lie in one piece."""
+        dtype, total, ends = self._dtypes[0], int(lengths.sum()), np.cumsum(lengths)
+        starts, held, row_of = self._reach(begins, piece, dtype.itemsize, samples)
         before = ends - lengths
         raw = np.empty((total, dtype.itemsize), np.uint8)
         missing = _gather(np.repeat(starts - before * dtype.itemsize, lengths) + np.arange(total) * dtype.itemsize, raw)
@@ -186,8 +207,7 @@ class TokenTable:
         if (wrong := _too_large(tokens)) is not None:
             row = int(ends.searchsorted(wrong, "right"))
             raise self._out_of_range(int(begins[row]), int(samples[row]), tokens[wrong])
-        whole = tokens.astype(np.int64)
-        return [whole[start:end] for start, end in zip(before.tolist(), ends.tolist(), strict=True)]
+        return tokens.astype(np.int64)
 
     def place(self, token: int) -> tuple[str, int]:
         """Return the path in which a token is, or the number of the array, and its place there."""
@@ -324,6 +344,8 @@ def _gather(places: NDArray[np.int64], out: NDArray[np.uint8]) -> int:
 def _mapped(source: TokenFile, sample: int) -> Held:
     try:
         return MappedBytes(source.path, source.facts)
+    except FileNotFoundError as error:
+        raise lost(source.path, f"sample {sample}", "the file was removed", sample) from error
     except OSError as error:
         raise unopened(source.path, error, expected=EXPECTED, cure=FIX).at(sample) from error
     except ValueError as error:  # it is shorter than what is to be mapped
