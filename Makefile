@@ -196,6 +196,7 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
 
 SITE := build/site
 docs: $(VENV)/.docs
+	rm -rf $(SITE)
 	$(BIN)/python docs/site/stage.py $(SITE)/source
 	$(BIN)/sphinx-build -q -W --keep-going -c docs/site $(SITE)/source $(SITE)/html
 	$(BIN)/python -m pytest -q tests/test_site.py

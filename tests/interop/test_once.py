@@ -146,7 +146,7 @@ def test_flags_of_other_constructors_are_booleans(tmp_path: Path) -> None:
         lambda: headrace.samplers.RandomSampler(range(4), "False"),  # type: ignore[arg-type]
         lambda: headrace.datasets.PairedDataset(arrays, arrays, replacement="no"),  # type: ignore[arg-type]
         lambda: headrace.collate.PaddedCollate(lengths="no"),  # type: ignore[arg-type]
-        lambda: headrace.collate.PackedCollate(4, truncate="no"),  # type: ignore[arg-type]
+        lambda: headrace.collate.PackedCollate(4, shifted="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageList(tmp_path / "list.txt", header="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageFolder(tmp_path, allow_empty="no"),  # type: ignore[arg-type]
         lambda: headrace.ImageFiles([], allow_truncated="no"),  # type: ignore[arg-type]
