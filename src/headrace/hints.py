@@ -113,10 +113,17 @@ class Hinted:
 
 
 def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str]) -> None:
-    code = getattr(kind.__init__, "__code__", None)  # type: ignore[misc]
-    if code is None or code.co_flags & CO_VARKEYWORDS:
+    names: list[str] = []
+    for one in kind.__mro__:
+        code = getattr(vars(one).get("__init__"), "__code__", None)
+        if code is not None:
+            names += code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+            if not code.co_flags & CO_VARKEYWORDS:
+                break
+            if not one.__module__.startswith("headrace."):
+                return  # it may take names of its own
+    else:
         return
-    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     for name in given:
         if name not in names:
             close = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
