@@ -105,3 +105,13 @@ def test_a_forecaster_comes_near_the_best_possible_error(tmp_path: Path) -> None
     assert last < first
     ratio = float(re.findall(r"([\d.]+) times that of the best", printed)[0])
     assert 0.99 < ratio < 1.1
+
+
+def test_a_language_model_is_killed_and_resumes_exactly(tmp_path: Path) -> None:
+    """Fall in loss on packed documents, and repeat the steps after the checkpoint bit for bit."""
+    printed = run("pretrain", tmp_path, "--steps", "42", needs=("torch", "tokenizers"))
+    assert "killed after step 24: exit status -9" in printed
+    assert "resumed exactly: 3 of 3 steps" in printed
+    ((first, last),) = losses(printed)
+    assert last < first
+    assert float(re.findall(r"padding: ([\d.]+)%", printed)[0]) < 2
