@@ -128,6 +128,13 @@ def of_ranges_with_facts(folder: Path) -> Any:
     return Encoded(Ranges(*whole, folder=str(folder / "link"), facts=facts, beside=ranges.beside), COUNT)
 
 
+def of_narrow_ranges(folder: Path) -> Any:
+    """Give numbers of four bytes, as a saved index has them, and of two, which are widened."""
+    ranges = write_shards(folder, images())
+    file, offset, length = ranges.file.astype(np.int16), ranges.offset.astype(np.uint32), ranges.length.astype(np.int32)
+    return Encoded(Ranges(ranges.paths, file, offset, length, beside=ranges.beside), COUNT)
+
+
 def of_bytes(folder: Path) -> Any:
     contents = images()
     begins = np.cumsum([0, *map(len, contents)])
@@ -154,7 +161,16 @@ def of_mapped_arrays(folder: Path) -> Any:
     return ArrayDataset(np.load(folder / "pixels.npy", mmap_mode="r"), np.arange(COUNT))
 
 
-SOURCES = (of_files, of_ranges, of_ranges_with_facts, of_bytes, of_mapped_bytes, of_arrays, of_mapped_arrays)
+SOURCES = (
+    of_files,
+    of_ranges,
+    of_ranges_with_facts,
+    of_narrow_ranges,
+    of_bytes,
+    of_mapped_bytes,
+    of_arrays,
+    of_mapped_arrays,
+)
 
 
 @pytest.mark.parametrize("make", SOURCES)

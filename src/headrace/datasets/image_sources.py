@@ -97,15 +97,16 @@ class Ranges(Source):
     >>> source.offset[1], source.length[1]
     (np.int64(2048), np.int64(700))
 
-    ``file``, ``offset`` and ``length`` are int64 arrays with an entry for each sample. ``facts``, where the index was
-    made earlier: an int64 array of each file's size in bytes and time of modification (ns) at that time. A file that
-    differs from them, or from what it was when it was first opened, is an error that names path and offset.
+    ``file``, ``offset`` and ``length`` are arrays of int64, int32 or uint32 with an entry for each sample. ``facts``,
+    where the index was made earlier: an int64 array of each file's size in bytes and time of modification (ns) at that
+    time. A file that differs from them, or from what it was when it was first opened, is an error that names path and
+    offset.
     """
 
     paths: PackedList
-    file: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
+    file: NDArray[Any]
+    offset: NDArray[Any]
+    length: NDArray[Any]
     folder: str = ""
     decoding: Decoding = field(default_factory=Decoding)
     facts: NDArray[np.int64] | None = None
@@ -116,7 +117,7 @@ class Ranges(Source):
 
     def opened_by(self, extension: Any) -> Any:
         """Hand over paths and ranges: at most 64 files stay open, each checked after each read."""
-        ranges = (_int64(each) for each in (self.file, self.offset, self.length))
+        ranges = (_integers(each) for each in (self.file, self.offset, self.length))
         facts = None if self.facts is None else _int64(self.facts)
         return extension.Source.ranges(*_packed(self.paths, self.folder), *ranges, facts)
 
@@ -227,6 +228,11 @@ def _packed(paths: PackedList, folder: str) -> tuple[NDArray[np.uint8], NDArray[
 
 def _int64(numbers: NDArray[Any]) -> NDArray[np.int64]:
     return np.ascontiguousarray(numbers, np.int64)
+
+
+def _integers(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers as the extension reads them: those of 4 bytes as they are, which are often mapped."""
+    return np.ascontiguousarray(numbers) if numbers.dtype in (np.int32, np.uint32) else _int64(numbers)
 
 
 def _mode_refusal(decoding: Decoding, name: str) -> str:

@@ -37,8 +37,9 @@ class SpanTable:
     """Where the samples of a dataset lie: an entry of each array for each sample, in the order of the shards.
 
     ``paths``: the shards. ``facts``: of each, its size in bytes and time of modification (ns) when it was indexed, (n,
-    2) int64. ``first``: the number of each shard's first sample, and of all samples at the end. ``offset``, ``length``:
-    by field, in bytes; the length is -1 where a sample has no such field. ``numbers``: the values of integer fields.
+    2) int64. ``first``: the number of each shard's first sample, and of all samples at the end. ``file``: the number of
+    a sample's shard, uint32. ``offset``, ``length``: by field, in bytes, as uint32 and int32 where all fit, else int64;
+    the length is -1 where a sample has no such field. ``numbers``: the values of integer fields.
     ``kinds``: what the bytes of a field are, where the format declares it. ``saved``: the path of the index, whose
     arrays have the checksums ``sums``.
     """
@@ -46,10 +47,10 @@ class SpanTable:
     paths: PackedList
     facts: NDArray[np.int64]
     first: NDArray[np.int64]
-    file: NDArray[np.int64]
+    file: NDArray[np.uint32]
     keys: PackedList
-    offset: Mapping[str, NDArray[np.int64]]
-    length: Mapping[str, NDArray[np.int64]]
+    offset: Mapping[str, NDArray[Any]]
+    length: Mapping[str, NDArray[Any]]
     numbers: Mapping[str, NDArray[np.int64]]
     kinds: Mapping[str, str]
     saved: str | None = None
@@ -138,8 +139,8 @@ class ShardColumns:
     """The samples of a shard, as arrays: what `Shard` holds as lists, and what an indexer may return in its place."""
 
     keys: PackedList
-    offset: Mapping[str, NDArray[np.int64]]
-    length: Mapping[str, NDArray[np.int64]]
+    offset: Mapping[str, NDArray[Any]]
+    length: Mapping[str, NDArray[Any]]
     numbers: Mapping[str, NDArray[np.int64]]
     kinds: Mapping[str, str]
 
@@ -184,24 +185,31 @@ def _joined(paths: Sequence[str], parts: Sequence[tuple[Shard | ShardColumns, tu
         if all(name in shard.numbers for shard in shards if len(shard.keys)) and any(len(s.keys) for s in shards)
     ]
 
-    def joined(arrays: list[Mapping[str, NDArray[np.int64]]], name: str, missing: int) -> NDArray[np.int64]:
+    def joined(arrays: list[Mapping[str, NDArray[Any]]], name: str, missing: int) -> NDArray[np.int64]:
         pieces = [
             each[name] if name in each else np.full(count, missing, np.int64)
             for each, count in zip(arrays, counts, strict=True)
         ]
-        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+        return np.concatenate(pieces).astype(np.int64, copy=False) if pieces else np.empty(0, np.int64)
 
     return SpanTable(
         PackedList(paths),
         np.array([facts for _, facts in parts], np.int64).reshape(-1, 2),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        np.repeat(np.arange(len(paths), dtype=np.int64), counts),
+        np.repeat(np.arange(len(paths), dtype=np.uint32), counts),
         PackedList.joined(shard.keys for shard in shards),
-        {name: joined([shard.offset for shard in shards], name, 0) for name in names},
-        {name: joined([shard.length for shard in shards], name, -1) for name in names},
+        {name: _narrow(joined([shard.offset for shard in shards], name, 0), np.dtype("<u4")) for name in names},
+        {name: _narrow(joined([shard.length for shard in shards], name, -1), np.dtype("<i4")) for name in names},
         {name: joined([shard.numbers for shard in shards], name, 0) for name in known},
         _kinds(paths, shards),
     )
+
+
+def _narrow(numbers: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return numbers in a dtype of 4 bytes where all fit: an index of many samples takes half of the memory."""
+    held = np.iinfo(dtype)
+    fits = not len(numbers) or (int(numbers.min()) >= held.min and int(numbers.max()) <= held.max)
+    return numbers.astype(dtype) if fits else numbers
 
 
 def _kinds(paths: Sequence[str], shards: Sequence[ShardColumns]) -> dict[str, str]:
@@ -334,7 +342,8 @@ def _save(table: SpanTable, place: Path) -> bool:
 def _names(paths: Sequence[str]) -> list[str]:
     """Return the shards by name below the folder of the first, so that a dataset may be moved with its index."""
     folder = os.path.dirname(paths[0]) if paths else ""  # noqa: PTH120
-    return [os.path.relpath(path, folder or ".") for path in paths]
+    below = os.path.join(folder, "") if folder else "\0"  # noqa: PTH118  of a million shards, most are below it
+    return [path[len(below) :] if path.startswith(below) else os.path.relpath(path, folder or ".") for path in paths]
 
 
 def _places(paths: Sequence[str], kind: str, save: str | os.PathLike[str] | None) -> list[Path]:

@@ -20,6 +20,7 @@ namespace {
 
 using Bytes = Array<std::uint8_t>;
 using Begins = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Numbers = Begins;
 
 Paths paths_of(const Bytes& text, const Begins& begins, const nb::bytes& folder) {
   const bool wide = begins.itemsize() == 8;
@@ -39,22 +40,31 @@ std::vector<FileFacts> facts_of(const std::optional<Array<std::int64_t>>& given,
   return facts;
 }
 
-HeldSource ranges(Bytes text, Begins begins, const nb::bytes& folder, Vector file, Vector offset, Vector length,
+Integers integers(const Numbers& numbers) {
+  if (numbers.dtype() == nb::dtype<std::int64_t>()) return {numbers.data(), Integers::i64};
+  if (numbers.dtype() == nb::dtype<std::int32_t>()) return {numbers.data(), Integers::i32};
+  if (numbers.dtype() == nb::dtype<std::uint32_t>()) return {numbers.data(), Integers::u32};
+  throw std::invalid_argument("`file`, `offset` and `length` must be arrays of int64, int32 or uint32");
+}
+
+HeldSource ranges(Bytes text, Begins begins, const nb::bytes& folder, Numbers file, Numbers offset, Numbers length,
                   const std::optional<Array<std::int64_t>>& facts, std::size_t open_files) {
   Paths paths = paths_of(text, begins, folder);
   const std::int64_t files = paths.count();
   const std::size_t count = file.size();
   if (offset.size() != count || length.size() != count)
     throw std::invalid_argument("`file`, `offset` and `length` must have one number for each sample");
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int64_t at = offset.data()[i], size = length.data()[i];
-    if (file.data()[i] < 0 || file.data()[i] >= files || at < 0 || size < 0 || at > INT64_MAX - size)
+  const Integers of_file = integers(file), offsets = integers(offset), lengths = integers(length);
+  for (std::size_t row = 0; row < count; ++row) {
+    const auto i = static_cast<std::int64_t>(row);
+    const std::int64_t at = offsets[i], size = lengths[i];
+    if (of_file[i] < 0 || of_file[i] >= files || at < 0 || size < 0 || at > INT64_MAX - size)
       throw std::invalid_argument("sample " + std::to_string(i) + " has no range: file " +
-                                  std::to_string(file.data()[i]) + " of " + std::to_string(files) + ", offset " +
+                                  std::to_string(of_file[i]) + " of " + std::to_string(files) + ", offset " +
                                   std::to_string(at) + ", length " + std::to_string(size));
   }
   auto open = std::make_unique<OpenFiles>(std::move(paths), facts_of(facts, files), open_files);
-  return {std::make_shared<RangeSource>(std::move(open), file.data(), offset.data(), length.data(),
+  return {std::make_shared<RangeSource>(std::move(open), of_file, offsets, lengths,
                                         static_cast<std::int64_t>(count)),
           keep([text, begins, file, offset, length] {})};
 }

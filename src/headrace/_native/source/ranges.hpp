@@ -8,11 +8,27 @@
 
 namespace headrace {
 
+// Integers of 8 or 4 bytes, which stay where they are: those of a saved index take half of the memory with 4.
+class Integers {
+ public:
+  enum Kind { i64, i32, u32 };
+  Integers(const void* data, Kind kind) : data_(data), kind_(kind) {}
+  Integers(const std::int64_t* data) : data_(data), kind_(i64) {}
+
+  std::int64_t operator[](std::int64_t i) const {
+    if (kind_ == i64) return static_cast<const std::int64_t*>(data_)[i];
+    return kind_ == i32 ? static_cast<const std::int32_t*>(data_)[i] : static_cast<const std::uint32_t*>(data_)[i];
+  }
+
+ private:
+  const void* data_;
+  Kind kind_;
+};
+
 class RangeSource final : public Source {
  public:
-  // `file`, `offset` and `length` hold a number for each sample, and stay where they are.
-  RangeSource(std::unique_ptr<OpenFiles> files, const std::int64_t* file, const std::int64_t* offset,
-              const std::int64_t* length, std::int64_t count)
+  // `file`, `offset` and `length` hold a number for each sample.
+  RangeSource(std::unique_ptr<OpenFiles> files, Integers file, Integers offset, Integers length, std::int64_t count)
       : files_(std::move(files)), file_(file), offset_(offset), length_(length), count_(count) {}
 
   std::int64_t length() const override { return count_; }
@@ -22,7 +38,7 @@ class RangeSource final : public Source {
 
  private:
   std::unique_ptr<OpenFiles> files_;
-  const std::int64_t *file_, *offset_, *length_;
+  Integers file_, offset_, length_;
   std::int64_t count_;
 };
 
