@@ -59,20 +59,6 @@ def tar(form: int, folder: Path, spoil: Spoil) -> Make:
     return lambda: WebDataset(folder / "a.tar", index=None)
 
 
-def dali(folder: Path, spoil: Spoil) -> Make:
-    """Write an archive and DALI's index of it, and spoil either or both."""
-    whole = _tar(tarfile.PAX_FORMAT, 1.5)
-    samples = dict[str, list[str]]()
-    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
-        for member in archive:
-            key, _, field = member.name.partition(".")
-            samples.setdefault(key, []).append(f"{field} {member.offset_data} {member.size} {member.name}")
-    lines = "".join(f"{' '.join(each)}\n" for each in samples.values())
-    (folder / "a.tar").write_bytes(spoil(whole, 0.5))
-    (folder / "a.idx").write_bytes(spoil(f"v1.2 {len(samples)}\n{lines}".encode(), 0.7))
-    return lambda: WebDataset(folder / "a.tar", index=None)
-
-
 def lists(folder: Path, spoil: Spoil) -> Make:
     """Write the lists of wids and of Energon."""
     whole = _tar(tarfile.GNU_FORMAT, 0)
@@ -192,7 +178,6 @@ def array_record(folder: Path, spoil: Spoil) -> Make:
 SHARDS: dict[str, Callable[[Path, Spoil], Make]] = {
     "tar": partial(tar, tarfile.GNU_FORMAT),
     "tar-pax": partial(tar, tarfile.PAX_FORMAT),
-    "dali": dali,
     "lists": lists,
     "zip": partial(zips, zipfile.ZIP_STORED),
     "zip-deflated": partial(zips, zipfile.ZIP_DEFLATED),

@@ -25,19 +25,7 @@ def test_spoiled_shards_give_data_or_an_error(name: str, tmp_path: Path, monkeyp
 
 def test_whole_shards_are_read(tmp_path: Path) -> None:
     """Open what nothing spoils: the cases are spoiled shards, not junk from the beginning."""
-    for name in (
-        "tar",
-        "dali",
-        "lists",
-        "zip-deflated",
-        "tfrecord",
-        "mds",
-        "litdata",
-        "arrow",
-        "parquet",
-        "npz",
-        "npy",
-    ):
+    for name in SHARDS:
         folder = tmp_path / name
         folder.mkdir()
         dataset = SHARDS[name](folder, lambda whole, often=1: whole)()

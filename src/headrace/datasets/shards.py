@@ -156,10 +156,9 @@ class WebDataset(SpanDataset):
     beside the first shard, or in the user's cache folder if that folder is read-only. A shard that has changed is
     indexed again. ``index``: a folder for the index, or None to save none.
 
-    Lists and indexes of other programs are used where they are there, and never believed. ``shards`` may be the JSON
-    file of wids, or a folder that Energon prepared: its shards are those listed, must have as many samples as it says,
-    and ``split="train"`` takes those of a split. An index of DALI (``.idx`` beside the shard) saves time if each header
-    of the archive says the same.
+    ``shards`` may be the JSON file of wids, or a folder that Energon prepared: its shards are those listed, must have
+    as many samples as it says, and ``split="train"`` takes those of a split. Offsets in the indexes of DALI and Energon
+    are not used: to check them takes longer than to find them.
 
     Raises `BadFile` for a damaged or compressed archive, for links and sparse members in it; `MissingFile`; and
     `ArgumentError`. A shard that changes while it is read raises `BadFile` with its path and the range of bytes.

@@ -14,7 +14,6 @@ import numpy as np
 
 from headrace._native import extension
 from headrace.errors import BadFile
-from headrace.formats import dali
 from headrace.formats.reader import COPY, ShardReader
 from headrace.formats.shard import Shard
 
@@ -57,7 +56,7 @@ def index(path: str) -> tuple[Shard, tuple[int, int]]:
     """
     with ShardReader(path) as reader:
         samples = _Samples(Shard(path, reader.size))
-        for member in dali.members(reader) or members(reader, samples.walked):
+        for member in members(reader, samples.walked):
             samples.add(*member)
         samples.shard.finished().read_numbers(reader)
         return samples.shard, reader.facts
