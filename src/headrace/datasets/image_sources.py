@@ -117,7 +117,7 @@ class Ranges(Source):
 
     def opened_by(self, extension: Any) -> Any:
         """Hand over paths and ranges: at most 64 files stay open, each checked after each read."""
-        ranges = (_integers(each) for each in (self.file, self.offset, self.length))
+        ranges = (_integers(each, extension) for each in (self.file, self.offset, self.length))
         facts = None if self.facts is None else _int64(self.facts)
         return extension.Source.ranges(*_packed(self.paths, self.folder), *ranges, facts)
 
@@ -230,9 +230,10 @@ def _int64(numbers: NDArray[Any]) -> NDArray[np.int64]:
     return np.ascontiguousarray(numbers, np.int64)
 
 
-def _integers(numbers: NDArray[Any]) -> NDArray[Any]:
+def _integers(numbers: NDArray[Any], extension: Any) -> NDArray[Any]:
     """Return numbers as the extension reads them: those of 4 bytes as they are, which are often mapped."""
-    return np.ascontiguousarray(numbers) if numbers.dtype in (np.int32, np.uint32) else _int64(numbers)
+    narrow = numbers.dtype in (np.int32, np.uint32) and getattr(extension, "NARROW_RANGES", False)
+    return np.ascontiguousarray(numbers) if narrow else _int64(numbers)
 
 
 def _mode_refusal(decoding: Decoding, name: str) -> str:

@@ -148,6 +148,8 @@ void bind_sources(nb::module_& module) {
           },
           "How many files are held open.");
 
+  module.attr("NARROW_RANGES") = true;  // ranges may be of 32 bits
+
   nb::class_<ReadFailure>(module, "ReadFailure", "Why a range of a file cannot be read.")
       .def_prop_ro("kind", &kind_of)
       .def_prop_ro("path", &path_of)
