@@ -36,6 +36,10 @@ DEEPEST = 2
 COLUMNS: dict[type, tuple[int, ...]] = {Boxes: (4,), Keypoints: (2, 3)}
 
 
+SIMPLE = (*PLAIN, np.generic)
+"""Types of parts that have no places in an image, and need no look at their names."""
+
+
 class Field(NamedTuple):
     """A part of a sample whose kind is known."""
 
@@ -44,6 +48,26 @@ class Field(NamedTuple):
     value: Any
     by_name: bool = False
     """Whether its name alone says what it is, so that anything else may lie there."""
+
+
+def only_image(sample: Any) -> Any:
+    """Return the key of the image in a plain tuple or dict of an image, numbers and text; None for any other sample.
+
+    >>> only_image((np.zeros((4, 4)), 7)), only_image({"image": 3, "label": "a"}), only_image((3, [4]))
+    (0, 'image', None)
+    """
+    kind = type(sample)
+    if kind is tuple and sample:
+        for part in sample[1:]:
+            if not isinstance(part, SIMPLE):
+                return None
+        return 0
+    if kind is dict and "image" in sample:
+        for key, part in sample.items():
+            if not isinstance(part, SIMPLE) and key != "image":
+                return None
+        return "image"
+    return None
 
 
 def found(sample: Any, kinds: Kinds = NONE_DECLARED) -> list[Field]:

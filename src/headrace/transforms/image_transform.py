@@ -117,13 +117,18 @@ class ImageTransform(Transform):
         """Return the sample with its image transformed, and with it all fields of a known or declared kind."""
         if isinstance(sample, np.ndarray):
             return self.transform_image(self._checked(sample), rng)
+        if kinds is NONE_DECLARED:  # for small images, looking for fields would take longer than the transform
+            key = sample_fields.only_image(sample)
+            if key is not None:
+                image = self.transform_image(self._checked(sample[key]), rng)
+                return (image, *sample[1:]) if key == 0 else {**sample, key: image}
         fields = sample_fields.found(sample, kinds)
         if not fields:
             raise self._refusal(sample)
-        image, *others = fields
+        first, *others = fields
         if self.geometric:
             self._check_targets(sample, fields)
-        pixels = self._checked(image.value)
+        pixels = self._checked(first.value)
         images = [field for field in others if field.kind is IMAGE]
         values: dict[Any, Any]
         if self.carries and others:
@@ -132,11 +137,11 @@ class ImageTransform(Transform):
         elif images:
             # The same numbers for each image: they are parts of one sample.
             generators = [copy.deepcopy(rng) for _ in images]
-            values = {image.path: self.transform_image(pixels, rng)}
+            values = {first.path: self.transform_image(pixels, rng)}
             for field, generator in zip(images, generators, strict=True):
                 values[field.path] = self.transform_image(self._checked(field.value), generator)
         else:
-            values = {image.path: self.transform_image(pixels, rng)}
+            values = {first.path: self.transform_image(pixels, rng)}
         return sample_fields.replaced(sample, values)
 
     def drawn_for(self, sample: Any, rng: np.random.Generator, kinds: Kinds) -> dict[str, Any]:
