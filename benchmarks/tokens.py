@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -293,12 +294,21 @@ RATES: dict[str, Callable[[Data], Iterator[Any]]] = {
     "nanogpt": nanogpt,
     "copy": copy,
 }
+OURS = ("headrace.loader", "headrace.samplers", "headrace.datasets.token_dataset")
+THEIRS = ("torch", "torch.utils.data")
 NEEDS = {
-    "megatron": "megatron.core",
-    "datasets": "datasets, torch",
-    "nanogpt": "torch",
-    "headrace.torch, random": "torch",
+    "megatron": (
+        *THEIRS,
+        "megatron.core.datasets.gpt_dataset",
+        "megatron.core.datasets.blended_megatron_dataset_builder",
+    ),
+    "datasets": (*THEIRS, "datasets"),
+    "nanogpt": THEIRS,
+    "headrace.torch, random": (*THEIRS, "headrace.torch", *OURS),
+    "stand-in": (),
+    "copy": (),
 }
+"""What each imports, before the clock starts; the others import `OURS`."""
 HOMES = {"megatron": "tokens", "datasets": "datasets", "nanogpt": "torch", "headrace.torch, random": "torch"}
 
 
@@ -311,11 +321,8 @@ def memory() -> dict[str, float]:
 def turn(name: str, data: Data, seconds: float) -> dict[str, float]:
     """Measure one contender in this process."""
     warnings.simplefilter("ignore")
-    if name in NEEDS:
-        for module in NEEDS[name].split(", "):
-            __import__(module)
-    if name.startswith(("headrace", "copy")):
-        import headrace  # noqa: F401
+    for module in NEEDS.get(name, OURS):
+        import_module(module)
     if name == "datasets":
         write_arrow(data)
     began = perf_counter()
