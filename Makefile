@@ -199,7 +199,7 @@ docs: $(VENV)/.docs
 	rm -rf $(SITE)
 	$(BIN)/python docs/site/stage.py $(SITE)/source
 	$(BIN)/sphinx-build -q -W --keep-going -c docs/site $(SITE)/source $(SITE)/html
-	$(BIN)/python -m pytest -q tests/test_site.py
+	HEADRACE_SITE=$(SITE)/html $(BIN)/python -m pytest -q tests/test_site.py
 	@echo "the site: $(SITE)/html/index.html"
 
 $(VENV)/.playwright: | $(VENV)/.docs
