@@ -212,7 +212,8 @@ def document(
         for resize in workload.resize:
             if resize not in (*args.resize, "none"):
                 continue
-            rows = [row for runner in runners if (row := row_of(args, runner, name, resize, runs))]
+            mine = [runner for runner in runners if name in runner.workloads]
+            rows = [row for runner in mine if (row := row_of(args, runner, name, resize, runs))]
             if not rows:
                 continue
             if resize != "none":
