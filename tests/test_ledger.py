@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import DataLoader, IterableDataset, Ledger, get_worker_info, verify_epoch
+from headrace.collate import PackedCollate
+from headrace.datasets import GroupedDataset, PackedStream, TokenDataset
 from headrace.errors import BadFile
 from headrace.ledger.fingerprint import HASHED_BYTES, of_batch
 from headrace.samplers import (
@@ -514,3 +516,68 @@ def test_what_has_no_bytes_of_its_own_has_a_fingerprint() -> None:
         deep = [deep]
     for thing in (object(), deep, np.array([object()]), {1: object()}, threading.Lock(), os.environ):
         assert of_batch(thing) == of_batch(thing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_ledger_counts_the_documents_and_tokens_of_packed_rows(kind: dict[str, Any], world: int) -> None:
+    """Count each document once, parts of one too, over ranks, a restart on one rank, and without what fills a step."""
+    lengths = np.random.default_rng(3).integers(0, 40, 90)
+    texts = GroupedDataset([np.arange(length) for length in lengths])
+
+    def loader_of(rank: int, ranks: int) -> tuple[DataLoader[Any], Ledger]:
+        rows = PackingBatchSampler(lengths, 16, 3, longer="split", window=20)
+        ledger = Ledger()
+        how: dict[str, Any] = {"rank": rank, "world_size": ranks, **kind}
+        return DataLoader(texts, batch_sampler=rows, collate_fn=PackedCollate(16), seed=1, ledger=ledger, **how), ledger
+
+    pairs = [loader_of(rank, world) for rank in range(world)]
+    loops = [iter(loader) for loader, _ in pairs]
+    for _ in range(4):
+        for loop in loops:
+            next(loop)
+    state = pairs[0][0].state_dict()
+    part = verify_epoch(*(ledger for _, ledger in pairs))
+    assert not part.exact
+    assert 0 < part.tokens < lengths.sum()
+    for loop in loops:  # undone by the restart
+        next(loop, None)
+    resumed, ledger = loader_of(0, 1)
+    resumed.load_state_dict(state)
+    for _ in resumed:
+        pass
+    ledgers = [*(each for _, each in pairs), ledger]
+    proof = verify_epoch(*ledgers)
+    assert proof.exact
+    assert (proof.documents, proof.tokens) == (90, lengths.sum())
+    assert str(proof).endswith(f": 90 documents, {lengths.sum():,} tokens")
+    for loader, each in pairs:
+        loader.close()
+        each.close()
+
+
+def test_a_ledger_counts_the_windows_of_a_token_file(tmp_path: Path) -> None:
+    """Leave out the windows that fill the last global batch; count nothing for other data."""
+    np.arange(8 * 13 + 1, dtype=np.uint16).tofile(tmp_path / "train.bin")
+    ledgers = [Ledger() for _ in range(2)]
+    for rank, ledger in enumerate(ledgers):
+        windows = TokenDataset(tmp_path / "train.bin", 8, dtype=np.uint16)
+        for _ in DataLoader(windows, 3, shuffle=True, seed=0, rank=rank, world_size=2, ledger=ledger):
+            pass
+    proof = verify_epoch(*ledgers)
+    assert proof.exact
+    assert (proof.documents, proof.tokens) == (13, 8 * 13)
+    other = Ledger()
+    for _ in DataLoader(range(5), 2, ledger=other):
+        pass
+    assert (verify_epoch(other).documents, verify_epoch(other).tokens) == (0, 0)
+
+
+def test_a_ledger_counts_the_tokens_of_a_packed_stream() -> None:
+    """Count tokens alone: what is a document, a stream does not say."""
+    ledger = Ledger()
+    rows = PackedStream([np.arange(length) for length in (3, 9, 4, 2)], 8, longer="split")
+    for _ in DataLoader(rows, 2, collate_fn=PackedCollate(8), ledger=ledger):
+        pass
+    proof = verify_epoch(ledger)
+    assert (proof.documents, proof.tokens) == (0, 18)

@@ -32,6 +32,7 @@ _FIRST = b"hrledgr1"
 """The magic bytes of the old format, where lengths had no checksum."""
 _FRAME = struct.Struct("<III")
 _ENTRY = struct.Struct("<cIqIqqIIQQ?")
+_COUNTS = struct.Struct("<QQ")
 _ROW = struct.Struct("<BqI")
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
 _RANGE, _HASHED = 8, 9
@@ -97,6 +98,9 @@ class Entry:
     content: int
     """The fingerprint of its bytes, or 0."""
     over: bool = False
+    documents: int = 0
+    """The samples that its tokens came from, each packed one by itself; of a sample in parts the first part counts."""
+    tokens: int = 0
 
 
 def _written(keys: Keys) -> bytes:
@@ -123,7 +127,10 @@ def of_entry(entry: Entry) -> bytes:
     replica = 0 if entry.replica is None else entry.replica + 1
     counts = entry.keys.count, entry.bad.count
     numbers = entry.session, entry.at, replica, entry.start, entry.stop, *counts, entry.order, entry.content, entry.over
-    return _ENTRY.pack(b"B", *numbers) + _written(entry.keys) + _written(entry.bad)
+    keys = _written(entry.keys) + _written(entry.bad)
+    if not entry.tokens and not entry.documents:
+        return _ENTRY.pack(b"B", *numbers) + keys
+    return _ENTRY.pack(b"C", *numbers) + _COUNTS.pack(entry.documents, entry.tokens) + keys
 
 
 def _keys_read(payload: memoryview, at: int, count: int) -> tuple[Keys, int]:
@@ -250,10 +257,15 @@ def _session(facts: Any) -> Session:
 
 def _entry(payload: memoryview) -> Entry:
     kind, session, at, replica, start, stop, keys, bad, order, content, over = _ENTRY.unpack_from(payload)
-    if kind != b"B" or not 0 <= start <= stop:
+    if kind not in (b"B", b"C") or not 0 <= start <= stop:
         raise ValueError("neither a session nor a batch")
-    good, place = _keys_read(payload, _ENTRY.size, keys)
+    place, counts = _ENTRY.size, (0, 0)
+    if kind == b"C":
+        counts = _COUNTS.unpack_from(payload, place)
+        place += _COUNTS.size
+    good, place = _keys_read(payload, place, keys)
     worse, place = _keys_read(payload, place, bad)
     if place != len(payload):
         raise ValueError("bytes after the last key")
-    return Entry(session, at, replica - 1 if replica else None, start, stop, good, worse, order, content, over)
+    number = replica - 1 if replica else None
+    return Entry(session, at, number, start, stop, good, worse, order, content, over, *counts)

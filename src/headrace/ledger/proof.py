@@ -49,6 +49,10 @@ class EpochProof:
     """Samples that the sampler's order repeats."""
     not_asked_for: int = 0
     """Samples of the dataset that are not in the sampler's order, without those dropped at the end."""
+    documents: int = 0
+    """Where token data was delivered, the documents (or windows), those packed in one row each by itself."""
+    tokens: int = 0
+    """Their tokens; not counted with ``on_error="skip"``."""
     absent: tuple[str, ...] = ()
     """Ledgers that are needed and were not given."""
     sessions: int = 1
@@ -60,7 +64,7 @@ class EpochProof:
         return self.ended and not self.missing_count and not self.double_count and not self.absent
 
     def __str__(self) -> str:
-        told = _extras(self)
+        told = _extras(self) + _token_counts(self)
         if self.exact:
             whole = "each of " if self.delivered != 1 else ""
             return f"epoch {self.epoch}: {whole}{_samples(self.delivered)} was delivered exactly once{told}"
@@ -135,6 +139,8 @@ def _proof(sessions: Sequence[EffectiveSession]) -> EpochProof:
         "absent": tuple(_absent(sessions)),
         "sessions": len(sessions),
         "padding": places.padding,
+        "documents": sum(entry.documents for entry in entries),
+        "tokens": sum(entry.tokens for entry in entries),
     }
     if last.samples is not None and str(last.facts.get("order")) in {"sequential", "shuffled"}:
         return _by_key(last.samples, entries, behind, common)
@@ -256,6 +262,13 @@ def _interval_names(intervals: Sequence[range], total: int) -> str:
     shown = intervals[:_SHOWN]
     named = [str(s.start) if len(s) == 1 else f"{s.start}-{s.stop - 1}" for s in shown]
     return ", ".join(named) + _more(total - sum(map(len, shown)))
+
+
+def _token_counts(proof: EpochProof) -> str:
+    if not proof.tokens:
+        return ""
+    documents = f"{proof.documents:,} document{'s' if proof.documents != 1 else ''}, " if proof.documents else ""
+    return f": {documents}{proof.tokens:,} token{'s' if proof.tokens != 1 else ''}"
 
 
 def _extras(proof: EpochProof) -> str:

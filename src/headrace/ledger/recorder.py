@@ -14,6 +14,7 @@ import numpy as np
 
 from headrace.ledger import fingerprint
 from headrace.ledger.format import Entry, Keys, Session, of_entry, of_session
+from headrace.plan.piece import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class Recorder:
     find_end: Callable[[int], tuple[int, int] | None] | None = None
     """Where the length of the epoch is not known ahead: returns it and the position to reach, for a step after it."""
     _asked: dict[int, Work] = field(default_factory=dict)
-    _completed: tuple[Work, Keys, Keys] | None = None
+    _completed: tuple[Work, Keys, Keys, tuple[int, int]] | None = None
     _waiting: deque[tuple[int, int, Any, bool]] = field(default_factory=deque)
     """If bad samples are skipped, the samples not delivered yet: step, position, key, and whether each is bad."""
     _next_position: int | None = None
@@ -61,8 +62,9 @@ class Recorder:
             # A stream may end early; the batch is still a list of samples here, so its length is known.
             keys = range(work.replica.start, work.replica.start + len(done.batch) + len(bad))
         if not self.by_batch:
-            good, worse = _split(self._real(work, keys), bad)
-            self._completed = work, _keys_of(good), _keys_of(worse)
+            real = self._real(work, keys)
+            good, worse = _split(real, bad)
+            self._completed = work, _keys_of(good), _keys_of(worse), _counts(work, real, done.tokens)
             return
         # A batch here mixes copies of a stream, which have separate positions; so samples are counted instead.
         start = work.start if work.replica is None else self.read
@@ -99,15 +101,15 @@ class Recorder:
         if self.by_batch:
             return self._regrouped(number, rows, step, content)
         assert self._completed is not None  # noqa: S101  for the type checker: a batch is made before it is handed over
-        (work, keys, bad), self._completed = self._completed, None
+        (work, keys, bad, counts), self._completed = self._completed, None
         if work.replica is None:
             order = fingerprint.of_keys(work.keys)
-            return self._packed(work.step, None, work.start, work.rows, keys, bad, order, content)
+            return self._packed(work.step, None, work.start, work.rows, keys, bad, order, content, counts)
         replica = work.replica
         number, first, count = 0, work.start, replica.size
         if not work.keys:
             number, first, count = replica.number, replica.start, min(rows or replica.size, replica.size)
-        return self._packed(work.step, number, first, count, keys, bad, 0, content)
+        return self._packed(work.step, number, first, count, keys, bad, 0, content, counts)
 
     def _regrouped(self, number: int, rows: int, step: int, content: int) -> bytes:
         keys: list[Any] = []
@@ -135,11 +137,12 @@ class Recorder:
         bad: Keys,
         order: int,
         content: int,
+        counts: tuple[int, int] = (0, 0),
         *,
         over: bool = False,
     ) -> bytes:
         stop = start + count
-        return of_entry(Entry(self.session.number, at, replica, start, stop, keys, bad, order, content, over))
+        return of_entry(Entry(self.session.number, at, replica, start, stop, keys, bad, order, content, over, *counts))
 
     def end_record(self, at: int) -> bytes:
         """Return the record of the epoch's end: the bad and the dropped samples after the last batch."""
@@ -191,6 +194,18 @@ def start_recorder(
     )
     skips = facts.get("on_error") == "skip"
     return Recorder(ledger, session, by_batch=skips, passed=offset, read=read, find_end=find_end)
+
+
+def _counts(work: Work, real: Sequence[Any], tokens: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the documents and the tokens of a batch, without those that only fill the last global batch."""
+    if tokens is None:
+        return 0, 0
+    if work.replica is not None:
+        return 0, tokens[0]
+    members = (key if isinstance(key, tuple) else (key,) for key in real)
+    documents = sum(not isinstance(key, Piece) or key.start == 0 for group in members for key in group)
+    # Filling is whole batches of documents, or windows, which have one length.
+    return documents, tokens[0] * len(real) // max(len(work.keys), 1)
 
 
 def _split(keys: Sequence[Any], bad: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
