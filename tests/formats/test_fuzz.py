@@ -13,10 +13,15 @@ from tests.formats.shards_to_spoil import SHARDS
 from headrace.datasets import saved_arrays
 
 
+@pytest.fixture(autouse=True)
+def _mapped_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give back what one of the formats sets, for the tests that come after."""
+    monkeypatch.setattr(saved_arrays, "MAPPED_FROM", saved_arrays.MAPPED_FROM)
+
+
 @pytest.mark.parametrize("name", SHARDS)
-def test_spoiled_shards_give_data_or_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spoiled_shards_give_data_or_an_error(name: str, tmp_path: Path) -> None:
     """Read twelve of each format, each with up to eight faults."""
-    monkeypatch.setattr(saved_arrays, "MAPPED_FROM", saved_arrays.MAPPED_FROM)  # one of the formats sets it
     for number in range(12):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.datasets import WebDataset
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.formats import tar
 
@@ -202,3 +203,15 @@ def test_a_damaged_archive_gives_an_error_or_true_ranges(tmp_path: Path, data: s
         for spans in shard.fields.values():
             ends = [o + max(n, 0) for o, n in zip(spans.offset, spans.length, strict=True)]
             assert all(0 <= o <= end <= len(whole) for o, end in zip(spans.offset, ends, strict=True))
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_names_that_are_not_utf8_stand_among_others(tmp_path: Path, form: int) -> None:
+    """Read members before and after one whose name has other bytes, and their samples from a saved index."""
+    names = ["a.txt", "\udcff.txt", "\udcff.bin", "b.txt", "b.bin", "\udce9z.txt", "c.txt"]
+    archive(tmp_path / "a.tar", [(name, name[-5:].encode("utf-8", "replace")) for name in names], form)
+    expected = {"a": ["txt"], "\udcff": ["txt", "bin"], "b": ["txt", "bin"], "\udce9z": ["txt"], "c": ["txt"]}
+    assert {key: list(fields) for key, fields in read(tmp_path / "a.tar").items()} == expected
+    for _ in range(2):
+        dataset = WebDataset(tmp_path / "a.tar")
+        assert [sample["__key__"] for sample in dataset] == list(expected)

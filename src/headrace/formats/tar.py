@@ -90,7 +90,9 @@ class _Samples:
         scan: Any = getattr(extension, "scan_tar", None)
         count = AT_ONCE
         while scan is not None and count == AT_ONCE:
-            at, keys, fields, *arrays = scan(reader.descriptor, reader.size, at, self._last, AT_ONCE)
+            # The extension finds keys of UTF-8 alone, so that none is the last one if that is not.
+            last = self._last if _is_utf8(self._last) else "\0"
+            at, keys, fields, *arrays = scan(reader.descriptor, reader.size, at, last, AT_ONCE)
             sample, field, offset, length = (np.frombuffer(array, np.int64) for array in arrays)
             rows = len(self.shard.keys) - 1 + sample
             self.shard.keys += keys
@@ -126,6 +128,14 @@ def split(name: str) -> tuple[str, str]:
     if not stem or _META.match(name):
         return folder + slash + stem, ""
     return folder + slash + stem, field.lower()
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, each decoded as a surrogate
+        return False
+    return True
 
 
 def members(
