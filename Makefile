@@ -19,7 +19,7 @@ help:
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
-	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each (part of make test)"
+	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make docs         the documentation as a site, in build/site/html; warnings are errors; a minute"
@@ -138,12 +138,13 @@ $(VENV)/.cmake: | $(VENV)/.headers
 	@touch $@
 
 SECONDS ?= 30
+SEED ?= 0
 CXX_HERE := $(shell command -v clang++ || command -v g++ || command -v c++)
 JPEG_HERE := $(wildcard /usr/include/jpeglib.h /usr/local/include/jpeglib.h /opt/homebrew/include/jpeglib.h)
 
 # With clang, libFuzzer; else the same entry on images spoiled at random.
 fuzz: $(VENV)/.cmake $(VENV)/.dev
-	$(BIN)/python -m tests.formats.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.formats.fuzz --seconds $(SECONDS) --seed $(SEED)
 ifneq ($(and $(CXX_HERE),$(JPEG_HERE)),)
 	$(BIN)/python -m tests.native.corpus build/corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -G Ninja -S src/headrace/_native -B build/fuzz -DHEADRACE_FUZZ=ON \
