@@ -68,7 +68,7 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
 
 
 def html_table(rows: Sequence[Sequence[str]], *, left: int = 1, title: str = "", heading: bool = True) -> str:
-    """Write the same as HTML, for notebooks; the first row is the heading, if there is one.
+    """Write rows as an HTML table for notebooks; the first row is the heading if ``heading`` is true.
 
     >>> print(html_table([("stage", "seconds"), ("reading", "0.12")], title="epoch 1"))
     <table><caption style="caption-side: top; text-align: left; font-weight: bold">epoch 1</caption>
@@ -103,7 +103,7 @@ def ranges(named: Iterable[tuple[str, NDArray[Any]]]) -> str:
 
 
 def range_rows(named: Iterable[tuple[str, NDArray[Any]]]) -> list[tuple[str, ...]]:
-    """Return the rows of that table, the heading first."""
+    """Return the rows of the table that `ranges` writes, the heading first."""
     rows: list[tuple[str, ...]] = [("", "shape", "dtype", "smallest", "largest")]
     for name, array in named:
         kind = floats.kind(array.dtype)

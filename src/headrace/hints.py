@@ -1,4 +1,4 @@
-"""What ours is called, where code uses the name that another library gives it: arguments, and names of modules."""
+"""Names of other libraries, of arguments and of classes, and what to use here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LOADER = {
     "device": "use headrace.torch.on_device, or headrace.jax.DataLoader(device=)",
     "snapshot_every_n_steps": "leave it out: state_dict() is exact after every batch",
 }
-"""What a loader of another library calls an argument, and what to do here."""
+"""The arguments of other libraries' loaders, and what to do here."""
 
 DATASET = {
     "transform": _MAPPED,
@@ -63,7 +63,7 @@ DATASET = {
     "shuffle": _OF_THE_LOADER,
     "shuffle_seed": "pass seed= to DataLoader",
 }
-"""What a dataset of another library calls an argument, and what to do here."""
+"""The arguments of other libraries' datasets, and what to do here."""
 
 NAMES = {
     "BucketIterator": "use headrace.samplers.BucketBatchSampler",
@@ -83,13 +83,13 @@ NAMES = {
     "WebLoader": "use DataLoader",
     "pad_sequence": "use headrace.collate.PaddedCollate",
 }
-"""What other libraries call it, and what to use here."""
+"""The names of other libraries' classes and functions, and what to use here."""
 
 _HOMES = ("headrace", *(f"headrace.{name}" for name in ("datasets", "transforms", "samplers", "collate", "errors")))
 
 
 class Hinted:
-    """A class whose constructor refuses arguments that it does not have, and names what it has in their place.
+    """A class whose constructor refuses unknown arguments and names the right ones.
 
     >>> from headrace import DataLoader
     >>> DataLoader([1, 2], batchsize=2)
@@ -100,7 +100,7 @@ class Hinted:
 
     __slots__ = ()
     _argument_hints: ClassVar[Mapping[str, str]] = {}
-    """What other libraries call an argument, and what to do here."""
+    """The arguments of other libraries, and what to do here."""
 
     # In a base class, as a __new__ beside the constructor would hide its signature from inspect and editors.
     def __new__(cls, *given: Any, **named: Any) -> Self:
@@ -134,7 +134,7 @@ def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str])
 
 
 def looked_up(module: str) -> Callable[[str], NoReturn]:
-    """Return the ``__getattr__`` of a module: it says where a name is, or what ours is called.
+    """Return the ``__getattr__`` of a module: it says where a name is, or which of our names to use.
 
     >>> import headrace
     >>> headrace.WebDataset

@@ -200,7 +200,7 @@ def test_a_damaged_image_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "from" / "cat" / "bad.jpg").write_text("no image")
     convert(tmp_path / "from", tmp_path / "tar", "--to", "tar")
     said = convert(tmp_path / "from", tmp_path / "folder", "--to", "folder", status=2)
-    assert "sample 4 (cat/bad) has image and label, of which image is in no format of images" in said
+    assert "sample 4 (cat/bad) has image and label, but the bytes of image are not an image" in said
 
 
 @pytest.mark.parametrize("where", ["", "out", "cat/out"])

@@ -214,7 +214,7 @@ class Folders:
         others = [name for name, value in sample[1].items() if not isinstance(value, bytes | int | np.integer)]
         unknown = [name for name, value in sample[1].items() if isinstance(value, bytes) and not image_kind(value)]
         if len(images) != 1 or len(labels) > 1 or others or unknown:
-            what = f", of which {unknown[0]} is in no format of images" if unknown else ""
+            what = f", but the bytes of {unknown[0]} are not an image" if unknown else ""
             raise CommandError(
                 f"sample {index} ({sample[0]}) has {' and '.join(sample[1])}{what}",
                 expected="an image, and at most one integer, its label",

@@ -72,8 +72,8 @@ class TokenTable:
     >>> table.ends
     array([0, 5, 9])
 
-    Files are mapped when they are first read, and at most as many at a time as the process may open. ``cuts``: the
-    lengths of the parts of a single array, each of which counts as an array of its own.
+    A file is mapped when it is first read. At most as many files are mapped at a time as the process may open.
+    ``cuts`` divides a single array: these are the lengths of its parts, and each part counts as an array.
     """
 
     def __init__(self, sources: Sequence[TokenFile | NDArray[Any]], cuts: NDArray[np.int64] | None = None) -> None:

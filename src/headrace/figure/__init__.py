@@ -1,1 +1,1 @@
-"""What `headrace.show` returns: a batch, a loader or a dataset to look at, in a notebook or as a file."""
+"""`headrace.show`: a figure of a batch, a loader or a dataset, for notebooks and files."""

@@ -27,7 +27,7 @@ _PALETTE = np.array(
 def colors_of(images: NDArray[Any], scale: Scale | None = None) -> tuple[NDArray[np.uint8], str]:
     """Return images as (N, H, W, 3) uint8, and what was done to their values.
 
-    ``scale``: mean and standard deviation of a `Normalize`, which is taken back.
+    ``scale``: mean and standard deviation of a `Normalize`, which is undone.
 
     >>> colors, done = colors_of(np.array([[[[0.0], [1.0]]] * 2]))
     >>> colors.shape, colors.max(), done
@@ -47,7 +47,7 @@ def colors_of(images: NDArray[Any], scale: Scale | None = None) -> tuple[NDArray
 
 def _unit(values: NDArray[np.float64], scale: Scale | None) -> tuple[NDArray[np.float64], str]:
     if scale is not None and values.shape[-1] in (len(scale[0]), 3):
-        return values * scale[1] + scale[0], "Normalize taken back"
+        return values * scale[1] + scale[0], "Normalize undone"
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     if low >= -1e-6 and high <= 1 + 1e-6:
@@ -67,9 +67,9 @@ def sheet_of(
     scale: Scale | None = None,
     most: int,
 ) -> bytes | None:
-    """Draw the images among the parts of a batch, up to so many; None where there are none.
+    """Draw at most ``most`` images of a batch on a contact sheet; return None if it has none.
 
-    Masks and boxes in the batch are drawn on the first images; each label is written by its class's name.
+    Masks and boxes are drawn on the images. The name of its class is written below each image.
     """
     drawn = next(filter(is_images, parts), None)
     if drawn is None or drawn.array is None or not len(drawn.array):

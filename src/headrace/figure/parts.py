@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEEPEST = 6
 MOST_PARTS = 40
 LABELS = ("label", "labels", "target", "targets", "y", "cls")
-"""Names under which the labels of a batch are looked for first."""
+"""Names of parts that are labels; without one of them, the first integers are the labels."""
 MASKS = ("mask", "masks")
 SMALLEST = 4
 """The least height and width of what may be an image, in pixels."""
@@ -74,7 +74,7 @@ def _holds_more(value: Any) -> bool:
 
 
 def _named(parts: list[Part]) -> list[Part]:
-    """Call an array, or a pair of images and labels, by what they are."""
+    """Name a lone array, or a pair of images and labels."""
     if len(parts) == 1 and not parts[0].name:
         return [Part("images" if is_images(parts[0]) else "batch", parts[0].value)]
     if [part.name for part in parts] == ["[0]", "[1]"] and is_images(parts[0]):
@@ -85,7 +85,7 @@ def _named(parts: list[Part]) -> list[Part]:
 
 
 def as_array(value: Any) -> NDArray[Any] | None:
-    """Return another library's array, or a tensor on any device, as NumPy's; None for what is no array of numbers."""
+    """Return any library's array, or a tensor on any device, as a NumPy array; None for other values."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
     if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
@@ -124,7 +124,7 @@ def is_boxes(part: Part) -> bool:
 
 
 def labels_of(parts: list[Part], count_of: int) -> NDArray[Any] | None:
-    """Return the labels of so many samples: what is named so, or else the first integers, one a sample."""
+    """Return the labels of ``count_of`` samples: by the name of a part, else the first integers."""
     arrays = [
         (part.name.rpartition(".")[2], part.array)
         for part in parts

@@ -53,7 +53,7 @@ class Figure:
             target.write_bytes(self.png)
         else:
             raise ArgumentError(
-                f"a figure {'without images' if ending == '.png' else ''} cannot be saved as {target.name}",
+                f"a figure{' without images' if ending == '.png' else ''} cannot be saved as {target.name}",
                 found=ending,
                 expected=".html, or .png where there are images",
                 cure="choose a name that ends with .html",

@@ -28,7 +28,7 @@ _GRAY = np.full((SINGLE_TILE, SINGLE_TILE, 3), 228, np.uint8)
 
 
 def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None) -> Figure:
-    """Return a figure of a batch, a loader or a dataset: a table of its parts, its images with their labels, its text.
+    """Return a figure of a batch, a loader or a dataset: a table of its parts, its images with labels, its text.
 
     >>> import numpy as np
     >>> import headrace
@@ -45,11 +45,13 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None)
     dataset does not know them. Normalized images are shown in their colors if the dataset says how they were
     normalized, else from their smallest to their largest value.
 
-    A *loader* is neither advanced nor asked for random numbers: the figure shows the first batch of its newest epoch.
-    Without a seed, it shows the first samples in the dataset's order. Of a *dataset*, samples from beginning to end are
-    read; one that cannot be read is shown by its error. A *batch* is anything else: arrays, tensors, dicts and lists.
+    For a *loader*, the figure shows the first batch of its newest epoch, or without a seed the first samples of the
+    dataset. The loader does not advance and draws no random numbers. For a *dataset*, the figure shows samples spread
+    evenly from the first to the last; an unreadable sample appears as its error. A *batch* is anything else: arrays,
+    tensors, dicts and lists.
 
-    Images need Pillow. Raises `ArgumentTypeError` for an iterator, which showing would use up, and what reading raises.
+    Images need Pillow. Raises `ArgumentTypeError` for an iterator, because the figure would use it up, and what
+    reading raises.
     """
     samples = integer("samples", samples, least=1, most=MOST_SHOWN)
     if _is_loader(shown):
@@ -108,7 +110,7 @@ def _of_loader(loader: Any, samples: int, classes: Sequence[str] | None) -> Figu
         except SampleError:
             raise
         except HeadraceError:
-            pass  # of another order than one that can be entered anywhere: below
+            pass  # its order cannot start at any position
         else:
             return _of_batch(batch, samples, names, f"batch 0 of epoch {epoch} of {loader!r}", source=loader.dataset)
     batch = _first(loader, loader.batch_size or samples)
