@@ -89,10 +89,11 @@ class MixtureSampler(PlannedSampler[int]):
         if not isinstance(given, Mapping):
             given = {0: given}
         self.temperature = number("temperature", temperature, above=0)
-        self.weights = {
-            integer("a number of samples in weights", since, least=0): _weights(share, self.sizes, self.temperature)
+        self._given = {
+            integer("a number of samples in weights", since, least=0): _weights(share, self.sizes)
             for since, share in given.items()
         }
+        self.weights = {since: _flattened(share, self.temperature) for since, share in sorted(self._given.items())}
         if 0 not in self.weights:
             raise ArgumentError(
                 f"weights have no entry for sample 0; the first entry is for {min(given, default=None)}",
@@ -100,7 +101,6 @@ class MixtureSampler(PlannedSampler[int]):
                 expected="an entry for sample 0",
                 cure="add the weights that the run begins with, as {0: [...], ...}",
             )
-        self.weights = dict(sorted(self.weights.items()))
         self.num_samples = sum(self.sizes) if num_samples is None else integer("num_samples", num_samples, least=1)
         self.shuffle = flag("shuffle", shuffle)
 
@@ -117,18 +117,15 @@ class MixtureSampler(PlannedSampler[int]):
         Earlier changes planned for that sample or later are dropped.
         """
         since = integer("since", since, least=0)
-        schedule: dict[int, Sequence[float]] = {at: share for at, share in self.weights.items() if at < since}
-        schedule[since] = _weights(weights, self.sizes, self.temperature)
-        other = MixtureSampler(
+        return MixtureSampler(
             self.sizes,
-            schedule,
+            {**{at: share for at, share in self._given.items() if at < since}, since: weights},
             num_samples=self.num_samples,
+            temperature=self.temperature,
             samplers=self.samplers,
             shuffle=self.shuffle,
             seed=self.seed,
         )
-        other.temperature = self.temperature
-        return other
 
     def order(self, key: Key) -> MixtureOrder:
         """Return the order for a key, or for the sampler's own seed if it has one."""
@@ -342,7 +339,7 @@ def _facts(samplers: list[PlannedSampler[Any] | None]) -> list[Any]:
     return [None if own is None else [type(own).__name__, own.fingerprint] for own in samplers]
 
 
-def _weights(given: Any, sizes: list[int], temperature: float) -> tuple[float, ...]:
+def _weights(given: Any, sizes: list[int]) -> tuple[float, ...]:
     expected = f"one row of numbers, one for each of {len(sizes)} datasets"
     found = row("weights", given, expected, kinds="f", dtype=np.float64)
     if len(found) != len(sizes):
@@ -357,6 +354,11 @@ def _weights(given: Any, sizes: list[int], temperature: float) -> tuple[float, .
                 expected="weight 0 for an empty dataset",
                 cure="set the weight to 0, or remove the dataset",
             )
-    if temperature != 1:
-        found = np.where(found > 0, (found / found.max()) ** (1 / temperature), 0.0)
     return tuple(found.tolist())
+
+
+def _flattened(weights: tuple[float, ...], temperature: float) -> tuple[float, ...]:
+    if temperature == 1:
+        return weights
+    most = max(weights)
+    return tuple((weight / most) ** (1 / temperature) if weight else 0.0 for weight in weights)
