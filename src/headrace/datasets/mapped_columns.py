@@ -13,8 +13,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.shards import shard_paths
 from headrace.errors import ArgumentError, BadFile
-from headrace.formats import npz, safetensors
-from headrace.formats.npy import MOST_HEADER, ArraySpan, header
+from headrace.formats import npy, npz, safetensors
 from headrace.formats.reader import ShardReader
 from headrace.storage.files import unopened
 
@@ -140,7 +139,7 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
         elif safetensors.is_one(head):
             spans = safetensors.index(reader)
         elif head[:6] == NPY:
-            spans = {Path(path).name.removesuffix(".npy"): _of_npy(reader)}
+            spans = {Path(path).name.removesuffix(".npy"): npy.index(reader)}
         else:
             raise reader.damaged(f"it is no such file: it begins with {head[:8]!r}", EXPECTED)
         size = reader.size
@@ -155,15 +154,6 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
         raise BadFile(
             f"an array cannot be mapped: {str(error)[:200]}", path=path, expected=EXPECTED, cure="Write it again."
         ) from error
-
-
-def _of_npy(reader: ShardReader) -> ArraySpan:
-    try:
-        return header(reader.read(0, min(reader.size, MOST_HEADER)), reader.size)
-    except BadFile:
-        raise
-    except Exception as error:  # NumPy raises anything on strangers' bytes
-        raise reader.damaged(f"cannot be read: {str(error)[:200]}", "a .npy file of numbers") from error
 
 
 def _chosen(path: str, arrays: dict[str, NDArray[Any]], chosen: Sequence[str] | None) -> dict[str, NDArray[Any]]:

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.errors import BadFile
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headrace.formats.reader import ShardReader
 
 MOST_HEADER = 1 << 16
 """Bytes in which a header must end."""
@@ -37,6 +41,16 @@ class ArraySpan:
         size = math.prod(self.shape) * self.dtype.itemsize
         array = np.ndarray.view(raw[self.offset : self.offset + size], self.dtype)
         return array.reshape(self.shape[::-1]).T if self.fortran else array.reshape(self.shape)
+
+
+def index(reader: ShardReader) -> ArraySpan:
+    """Return the array of an open file; raises `BadFile` for a damaged one, and for Python objects."""
+    try:
+        return header(reader.read(0, min(reader.size, MOST_HEADER)), reader.size)
+    except BadFile:
+        raise
+    except Exception as error:  # NumPy raises anything on strangers' bytes
+        raise reader.damaged(f"cannot be read: {str(error)[:200]}", "a .npy file of numbers") from error
 
 
 def header(data: bytes, size: int) -> ArraySpan:

@@ -16,8 +16,8 @@ import numpy as np
 
 from headrace.checks import shown
 from headrace.errors import ArgumentError, BadFile
-from headrace.formats import npz, safetensors, token_lists
-from headrace.formats.npy import MOST_HEADER, ArraySpan, header
+from headrace.formats import npy, npz, safetensors, token_lists
+from headrace.formats.npy import ArraySpan
 from headrace.formats.reader import ShardReader
 from headrace.formats.token_file import TokenFile
 from headrace.storage.mapped_samples import in_memory
@@ -146,7 +146,7 @@ def _span(reader: ShardReader, head: bytes, wanted: Wanted) -> ArraySpan | None:
     """Return where the tokens are in a file that has one row of them; None for a raw file."""
     name = Path(reader.path).name
     if head[:6] == NPY:
-        return _row(reader, name, _of_npy(reader))
+        return _row(reader, name, npy.index(reader))
     if head[:4] == b"PK\3\4" and _may_be(name, ".npz", wanted):
         return _row(reader, *_chosen(reader, npz.index(reader), wanted.field))
     if safetensors.is_one(head[:9]) and _may_be(name, ".safetensors", wanted):
@@ -182,15 +182,6 @@ def _llm_c(reader: ShardReader, numbers: list[int]) -> ArraySpan:
         what = f"its header claims {count:,} tokens of {dtype}, and {max(held, 0):,} bytes follow it"
         raise reader.damaged(what, f"{max(count, 0) * dtype.itemsize:,} bytes")
     return ArraySpan(HEADER_BYTES, dtype, (count,))
-
-
-def _of_npy(reader: ShardReader) -> ArraySpan:
-    try:
-        return header(reader.read(0, min(reader.size, MOST_HEADER)), reader.size)
-    except BadFile:
-        raise
-    except Exception as error:  # NumPy raises anything on strangers' bytes
-        raise reader.damaged(f"cannot be read: {str(error)[:200]}", "a .npy file of integers") from error
 
 
 def _chosen(reader: ShardReader, arrays: Mapping[str, ArraySpan], field: str | None) -> tuple[str, ArraySpan]:
