@@ -198,7 +198,7 @@ class MappedIterable(IterableDataset[T_co]):
         return f"MappedIterable({', '.join(map(repr, (self.base, *self.functions)))})"
 
 
-class _StreamView(IterableDataset[T_co]):
+class StreamView(IterableDataset[T_co]):
     """A stream made of another one."""
 
     def __init__(self, base: Iterable[Any]) -> None:
@@ -221,7 +221,7 @@ class _StreamView(IterableDataset[T_co]):
         return self.base, index
 
 
-class FilteredIterable(_StreamView[T_co]):
+class FilteredIterable(StreamView[T_co]):
     """The samples of a stream that a predicate is true of: ``dataset.filter(predicate)``."""
 
     def __init__(self, base: Iterable[Any], predicate: Callable[[Any], Any]) -> None:
@@ -239,7 +239,7 @@ class FilteredIterable(_StreamView[T_co]):
         return filter(self.predicate, self._read())
 
 
-class SlicedIterable(_StreamView[T_co]):
+class SlicedIterable(StreamView[T_co]):
     """A stretch of a stream: ``dataset.take(count)`` and ``dataset.skip(count)``."""
 
     def __init__(self, base: Iterable[Any], start: int, stop: int | None) -> None:
@@ -258,7 +258,7 @@ class SlicedIterable(_StreamView[T_co]):
         return (self, None) if function is None else (SlicedIterable(stream, self.start, self.stop), function)
 
 
-class RepeatedIterable(_StreamView[T_co]):
+class RepeatedIterable(StreamView[T_co]):
     """A stream several times over, or without an end: ``dataset.repeat(times)``."""
 
     def __init__(self, base: Iterable[Any], times: int | None) -> None:
@@ -281,7 +281,7 @@ class RepeatedIterable(_StreamView[T_co]):
         return (self, None) if function is None else (RepeatedIterable(stream, self.times), function)
 
 
-class ZippedIterable(_StreamView[Any]):
+class ZippedIterable(StreamView[Any]):
     """Streams side by side, up to the end of the shortest: ``dataset.zip(other)``."""
 
     def __init__(self, base: Iterable[Any], *others: Iterable[Any]) -> None:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import integer, kind_of, one_of, shown
-from headrace.datasets import protocol
-from headrace.datasets.iterable import IterableDataset
+from headrace.datasets.iterable import StreamView
 from headrace.datasets.pieces import cut, length_of
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.interop.once import OnlyOnce
 from headrace.plan.packing import packed
 from headrace.plan.sample_lengths import LONGER, SampleLengths
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.plan.sample_lengths import Longer
 
 
-class PackedStream(IterableDataset[list[Any]]):
+class PackedStream(StreamView[list[Any]]):
     """The samples of a stream in groups that fit in one row together: what `PackingBatchSampler` does without a stream.
 
     >>> import numpy as np
@@ -56,29 +54,17 @@ class PackedStream(IterableDataset[list[Any]]):
                 expected="an object with __iter__",
                 cure="For a dataset with an index, use PackingBatchSampler.",
             )
-        self.stream = stream
+        super().__init__(stream)
         self.row_length = integer("row_length", row_length, least=1)
         self.window = integer("window", window, least=1)
         self.longer: Longer = one_of("longer", longer, LONGER)
-        self._once = OnlyOnce()
 
     def __iter__(self) -> Iterator[list[Any]]:
-        stream, function = protocol.unmapped(self.stream)
-        items = self._once.read("stream", stream)
-        samples = items if function is None else map(function, items)
+        samples = self._read()
         before = 0
         while window := list(islice(samples, self.window)):
             yield from self._rows(window, before)
             before += len(window)
-
-    @property
-    def suits_threads(self) -> bool:
-        """Whether the stream suits threads."""
-        return protocol.suits_threads(self.stream)
-
-    def inner(self, index: Any) -> tuple[Any, Any]:
-        """Return the stream."""
-        return self.stream, index
 
     def _rows(self, samples: list[Any], before: int) -> Iterator[list[Any]]:
         """Return the rows of a window; ``before`` is the number of samples before it."""
