@@ -165,6 +165,11 @@ def test_far_more_fields_than_samples_have_are_an_error(tmp_path: Path, monkeypa
         (b"\x28\xb5\x2f\xfd" + bytes(600), "it is compressed with zstd"),
         (b"not an archive" * 99, "it is not a tar archive"),
         (header(b"0.jpg", b"7777\0"), "has 4,095 bytes by its header; 0 are left"),
+        (
+            header(b"label", b"\x80" + (1 << 70).to_bytes(11, "big"), b"V"),
+            "member 'label' at byte 0 has 1,180,591,620,717",
+        ),
+        (header(b"label", b"7777\0", b"V") + bytes(1024), "has 4,095 bytes by its header; 1,024 are left"),
         (header(b"0.jpg", b"12x\0"), "the size of the member at byte 0"),
         (header(b"0.jpg", b"1\0") + padded(b"x") + b"garbage" * 99, "no tar header begins at byte 1,024"),
         (header(b"x", b"77777777777", b"x"), "the extended header at byte 0 has 8,589,934,591 bytes"),

@@ -169,12 +169,12 @@ def members(
                 size = extended.size(reader, size, at)
             if kind in _REFUSED or extended.sparse:
                 raise _refused(reader, name, _REFUSED.get(kind, "a sparse file"))
-            if kind == b"5" or name.endswith("/"):
-                size = 0  # a folder has no data, whatever its size says
-            elif kind != b"V":
-                if body + size > reader.size:
-                    found = f"member {name!r} at byte {at:,} has {size:,} bytes by its header"
-                    raise reader.damaged(f"{found}; {max(0, reader.size - body):,} are left", "a whole archive")
+            is_folder = kind == b"5" or name.endswith("/")
+            size = 0 if is_folder else size  # a folder has no data, whatever its size says
+            if body + size > reader.size:
+                found = f"member {name!r} at byte {at:,} has {size:,} bytes by its header"
+                raise reader.damaged(f"{found}; {max(0, reader.size - body):,} are left", "a whole archive")
+            if kind != b"V" and not is_folder:
                 yield name, body, size
             extended = nothing
         at = body + -(-size // BLOCK) * BLOCK
@@ -271,12 +271,7 @@ def _refused(reader: ShardReader, name: str, what: str) -> BadFile:
 
 def _no_header(reader: ShardReader, at: int, header: bytes) -> BadFile:
     if at == 0:
-        for magic, name in (
-            (b"\x1f\x8b", "gzip"),
-            (b"\x28\xb5\x2f\xfd", "zstd"),
-            (b"BZh", "bzip2"),
-            (b"\xfd7zXZ", "xz"),
-        ):
+        for magic, name in _COMPRESSED.items():
             if header.startswith(magic):
                 return BadFile(
                     f"it is compressed with {name}",
