@@ -309,7 +309,11 @@ def test_a_large_index_is_mapped_and_pickles_as_its_path(shards: Path, monkeypat
     monkeypatch.setattr(saved_arrays, "MAPPED_FROM", 0)
     WebDataset(shards)
     dataset = WebDataset(shards)
-    assert isinstance(dataset._table.offset["jpg"], np.memmap)
+    assert isinstance(dataset._table.offset["jpg"].base, np.memmap)
+    labels = dataset.labels
+    assert labels is not None
+    assert type(labels) is np.ndarray
+    assert not labels.flags.writeable
     sent = pickle.dumps(dataset)
     assert len(sent) < 1500
     assert pickle.loads(sent)[20]["json"] == {"row": 20}

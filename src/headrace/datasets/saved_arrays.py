@@ -73,14 +73,14 @@ class SavedArrays:
         return tuple(total for _, _, _, total in self._arrays.values())
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return an array: of bytes that were read, or a map of a large file."""
+        """Return an array that cannot be written to: of bytes that were read, or in a map of a large file."""
         dtype, count, at, _ = self._arrays[name]
         if self._data is not None or not count:
             return np.frombuffer(self._data or b"", dtype, count, at if count else 0)
         array = np.memmap(self._place, dtype, "r", self._start + at, (count,))
         if _facts(os.stat(self._place)) != self._facts:  # noqa: PTH116
             raise ValueError("it was replaced")
-        return array
+        return np.asarray(array)  # or whatever is made of labels would be of the map's type
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """Yield an array in blocks of `ROWS` items, read and not mapped; raise ValueError after a false checksum."""
