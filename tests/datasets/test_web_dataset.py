@@ -160,6 +160,9 @@ def test_a_sample_without_the_field_is_an_error_of_the_sample(tmp_path: Path) ->
         dataset.tuple("jpg")
     with pytest.raises(ArgumentError, match="no sample has a field 'jpg'"):
         WebDataset(tmp_path / "0.tar", fields=["jpg"])
+    write(tmp_path / "empty.tar", {})
+    with pytest.raises(ArgumentError, match="no sample has a field 'jpg'; expected samples with fields"):
+        WebDataset(tmp_path / "empty.tar").tuple("jpg")
 
 
 def test_a_damaged_image_can_be_skipped(tmp_path: Path) -> None:

@@ -162,12 +162,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
     def _known(self, field: str) -> str:
         if field in self._chosen:
             return field
-        raise ArgumentError(
-            f"no sample has a field {shown(field)}",
-            found=shown(field),
-            expected=f"one of {', '.join(map(repr, self._chosen))}",
-            cure="Give one of these names.",
-        )
+        raise _no_field(field, self._chosen, "Give one of these names.")
 
     def _decoded(self, row: int, name: str, data: bytes, kind: str | None = None) -> Any:
         """Return the value of a field; ``kind`` for one that the format does not declare for the whole field."""
@@ -275,10 +270,12 @@ def _chosen(names: Iterable[str], known: Sequence[str]) -> list[str]:
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in known:
-            raise ArgumentError(
-                f"no sample has a field {shown(name)}",
-                found=shown(name),
-                expected=f"one of {', '.join(map(repr, known))}",
-                cure="Give names of fields in fields=.",
-            )
+            raise _no_field(name, known, "Give names of fields in fields=.")
     return chosen
+
+
+def _no_field(name: object, known: Sequence[str], cure: str) -> ArgumentError:
+    what, found = f"no sample has a field {shown(name)}", shown(name)
+    if not known:
+        return ArgumentError(what, found=found, expected="samples with fields", cure="Check which shards you give.")
+    return ArgumentError(what, found=found, expected=f"one of {', '.join(map(repr, known))}", cure=cure)
