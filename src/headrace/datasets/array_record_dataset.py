@@ -15,10 +15,9 @@ from headrace.formats import array_record
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from headrace.datasets.fields import Decoder
-    from headrace.datasets.image_sources import Source
     from headrace.datasets.shards import Shards
     from headrace.image.modes import Mode
 
@@ -104,6 +103,3 @@ class ArrayRecordDataset(FieldDataset):
 
     def _value(self, row: int, name: str) -> Any:
         return self._decoded(row, name, self._bytes(row))
-
-    def _native(self, names: Sequence[str]) -> Source | None:  # noqa: ARG002  its images are in no file as such
-        return None
