@@ -16,7 +16,9 @@ from headrace.testing.transforms import Samples
 from headrace.transforms import (
     AugMix,
     AutoAugment,
+    Boxes,
     ColorJitter,
+    ConvertBoundingBoxFormat,
     OneOf,
     RandAugment,
     RandomApply,
@@ -65,6 +67,17 @@ def test_kinds_are_declared_through_them(wrap: Any) -> None:
     copied = pickle.loads(pickle.dumps(chain))
     assert copied == chain
     np.testing.assert_array_equal(copied({"photo": IMAGE}, np.random.default_rng(0))["photo"], out["photo"])
+
+
+@pytest.mark.parametrize("wrap", [RandomApply, lambda one: OneOf([one, abs]), lambda one: RandomChoice([[abs, one]])])
+def test_the_format_of_boxes_never_depends_on_a_draw(wrap: Any) -> None:
+    """Refuse a change of format that only some samples get; take one that keeps the declared format."""
+    with pytest.raises(ArgumentError, match=r"transforms must be transforms that keep the format of boxes.*Convert"):
+        wrap(ConvertBoundingBoxFormat("cxcywh"))
+    same = wrap(ConvertBoundingBoxFormat("xyxy"))
+    Compose(same, RandomHorizontalFlip())
+    with pytest.raises(ArgumentError, match="keep the format of boxes"):
+        Compose(same, kinds={"image": "image", "boxes": Boxes("xywh")})
 
 
 def test_lineage_shows_the_decision_and_what_followed() -> None:

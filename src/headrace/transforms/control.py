@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.checks import fraction, number, refused
+from headrace.image.kinds import NONE_DECLARED
 from headrace.transforms.base import Compose, Transform
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class RandomApply(Transform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", _several("RandomApply", self.transforms))
         object.__setattr__(self, "p", fraction("RandomApply: p", self.p))
-        object.__setattr__(self, "_chain", _chain(self.transforms))
+        object.__setattr__(self, "_chain", _chain("RandomApply", self.transforms))
 
     def apply(self, sample: Any, rng: Any) -> Any:
         """Return the sample transformed, or itself."""
@@ -96,7 +97,7 @@ class OneOf(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", _choices("OneOf", self.transforms))
-        object.__setattr__(self, "_chains", tuple(map(_chain, self.transforms)))
+        object.__setattr__(self, "_chains", _chains("OneOf", self.transforms))
         object.__setattr__(self, "p", fraction("OneOf: p", self.p))
 
     def apply(self, sample: Any, rng: Any) -> Any:
@@ -129,9 +130,13 @@ def _choices(owner: str, transforms: Any) -> tuple[Any, ...]:
     return tuple(tuple(one) if isinstance(one, list) else one for one in given)
 
 
+def _chains(owner: str, transforms: Sequence[Any]) -> tuple[Compose, ...]:
+    return tuple(_chain(owner, one) for one in transforms)
+
+
 def _check_choices(transform: RandomChoice, owner: str) -> None:
     object.__setattr__(transform, "transforms", _choices(owner, transform.transforms))
-    object.__setattr__(transform, "_chains", tuple(map(_chain, transform.transforms)))
+    object.__setattr__(transform, "_chains", _chains(owner, transform.transforms))
     if transform.p is None:
         return
     weights = tuple(number(f"{owner}: p", one, least=0) for one in transform.p)
@@ -152,8 +157,14 @@ def _place(transform: RandomChoice, rng: Any) -> int:
     return max(place for place, weight in enumerate(transform.p) if weight)
 
 
-def _chain(choice: Any) -> Compose:
-    return Compose(*choice) if isinstance(choice, list | tuple) else Compose(choice)
+def _chain(owner: str, choice: Any) -> Compose:
+    """Return a choice as a chain; the transforms after it must know the format of boxes, whatever is drawn."""
+    chain = Compose(*choice) if isinstance(choice, list | tuple) else Compose(choice)
+    for one in chain.transforms:
+        if isinstance(one, Transform) and one.kinds_after(NONE_DECLARED) != NONE_DECLARED:
+            expected = "transforms that keep the format of boxes, which must not depend on a draw"
+            raise refused(f"{owner}: transforms", one, expected, f"Put it before or after {owner}.")
+    return chain
 
 
 def _with_kinds(transforms: Sequence[Any], kinds: Any) -> tuple[Any, ...]:
