@@ -293,6 +293,26 @@ def test_fields_that_do_not_fit_are_refused_whatever_is_drawn(part: dict[str, An
             RandomHorizontalFlip(p)({"image": np.zeros((4, 4)), **part})
 
 
+@pytest.mark.parametrize(
+    ("kinds", "cure"),
+    [
+        (None, r"Fix the sample, or declare the field as what it is"),
+        ({"labels": "labels"}, r"Fix the sample, or the kind that Compose\(\.\.\., kinds=\{\.\.\.\}\) declares"),
+    ],
+)
+def test_the_cure_knows_whether_a_field_was_declared(kinds: Any, cure: str) -> None:
+    """Ask for no declaration where there is one."""
+    sample = {"image": np.zeros((4, 4)), "boxes": [[0, 0, 1, 1]], "labels": [1, 2]}
+    with pytest.raises(ArgumentError, match=rf"expected a row for each of the 1 boxes\. {cure}"):
+        Compose(RandomHorizontalFlip(), kinds=kinds)(sample)
+
+
+def test_a_field_of_another_form_than_its_name_says_is_refused_with_that_form() -> None:
+    """Say what boxes are, where a field of this name has five columns."""
+    with pytest.raises(ArgumentError, match=r"'boxes', of shape \(2, 5\).*\"boxes\" \(N, 4\)"):
+        RandomHorizontalFlip()({"image": np.zeros((4, 4)), "boxes": np.zeros((2, 5))})
+
+
 class Tinted(RandomHorizontalFlip):
     """Does something of its own to the image."""
 

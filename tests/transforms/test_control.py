@@ -143,8 +143,17 @@ def test_a_mixture_lies_between_its_chains() -> None:
     parts = [IMAGE, *(as_move(ops, (40, 50), "bilinear", 0).image(IMAGE) for ops in chains)]
     expected = sum(weight * part for weight, part in zip(weights, parts, strict=True))
     assert np.abs(mix(IMAGE, np.random.default_rng(4)) - expected).max() <= 0.51
-    with pytest.raises(ArgumentError, match="AugMix would move"):
+    with pytest.raises(ArgumentError, match=r"AugMix would move.*use one that moves the whole sample"):
         mix({"image": IMAGE, "mask": IMAGE[..., 0]})
+
+
+def test_what_is_declared_to_have_no_places_passes_a_mixture() -> None:
+    """Leave a matrix as it is once it is declared as "other", and refuse it before."""
+    sample = {"image": IMAGE, "embedding": np.eye(3)}
+    with pytest.raises(ArgumentError, match=r"'embedding'.*declare it as \"other\""):
+        AugMix()(sample)
+    out = Compose(AugMix(), kinds={"image": "image", "embedding": "other"})(sample)
+    np.testing.assert_array_equal(out["embedding"], np.eye(3))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 2)])

@@ -172,7 +172,11 @@ def wrong(owner: str, field: Field, expected: str) -> ArgumentError:
         f"{owner} got for {name_of(field)} {what}",
         found=value.shape if array else shown(value),
         expected=expected,
-        cure="Declare what it is: Compose(..., kinds={...}).",
+        cure=(
+            "Fix the sample, or declare the field as what it is: Compose(..., kinds={...})."
+            if field.by_name
+            else "Fix the sample, or the kind that Compose(..., kinds={...}) declares for the field."
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from headrace.checks import article, shown
 from headrace.errors import ArgumentError
 from headrace.image import sample_fields
 from headrace.image.carrying import carried
-from headrace.image.kinds import IMAGE, NONE_DECLARED, declared
+from headrace.image.kinds import IMAGE, LABEL, NONE_DECLARED, declared
 from headrace.storage.mapped_samples import in_memory
 from headrace.transforms.base import Transform
 
@@ -28,6 +28,21 @@ Sample = TypeVar("Sample")
 
 Layout = Literal["HWC", "CHW", "any"]
 """The order of an image's axes: channels last, channels first, or either."""
+
+
+CARRIED = ", or with a known or declared kind"
+CURE_BY_KIND = (
+    'Name it "mask" (an array, (H, W)), "masks" (N, H, W), "boxes" (N, 4) or "keypoints" (K, 2 or 3) in a dict, '
+    "or declare it: "
+    'Compose(..., kinds={"image": "image", "part": "mask"}). If the part has no places in the image, '
+    'declare it as "other", or add it after the geometry.'
+)
+CURE_ALONE = (
+    "It moves the image alone: use one that moves the whole sample, such as RandomAffine or RandAugment. "
+    'If the part has no places in the image, declare it as "other": '
+    'Compose(..., kinds={"image": "image", "part": "other"}).'
+)
+"""For transforms that move no other parts, whatever their kinds."""
 
 
 class Scaling(Protocol):
@@ -221,17 +236,14 @@ class ImageTransform(Transform):
         image = fields[0].value
         if not isinstance(image, np.ndarray) or (isinstance(sample, tuple | list) and len(sample) == 1):
             return
-        part = sample_fields.unknown_part(sample, fields if self.carries else fields[:1], image.shape[:2])
+        right = fields if self.carries else [fields[0], *(field for field in fields[1:] if field.kind is LABEL)]
+        part = sample_fields.unknown_part(sample, right, image.shape[:2])
         if part:
             raise ArgumentError(
                 f"{self._name} would move the image's pixels and leave the rest of the sample behind: {part}",
                 found=part,
-                expected="parts without places in the image, such as labels, or with a known or declared kind",
-                cure=(
-                    'Name it "mask", "masks", "boxes" or "keypoints" in a dict, or declare it: '
-                    'Compose(..., kinds={"image": "image", "part": "mask"}). If the part has no places in the image, '
-                    'declare it as "other", or add it after the geometry.'
-                ),
+                expected="parts without places in the image, such as labels" + CARRIED * self.carries,
+                cure=CURE_BY_KIND if self.carries else CURE_ALONE,
             )
 
     def _refusal(self, found: object) -> ArgumentError:
