@@ -193,6 +193,8 @@ def test_points_that_were_not_labeled_stay_and_sides_change_places() -> None:
     assert same.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 1, 2]]
     with pytest.raises(ArgumentError, match=r"keypoints for all of swaps=\(\(0, 9\),\)"):
         Compose(RandomHorizontalFlip(1), kinds={"keypoints": Keypoints(swaps=((0, 9),))})(sample)
+    with pytest.raises(ArgumentError, match="Keypoints: swaps must be an integer"):
+        Keypoints(swaps=["ab"])
 
 
 def test_masks_keep_their_values_and_are_filled_with_their_own() -> None:

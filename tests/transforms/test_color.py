@@ -111,6 +111,11 @@ def test_hues_turn_around_the_circle() -> None:
     assert color.hue(image, -1 / 3)[0].tolist() == [[0, 0, 255], [90, 90, 90], [0, 0, 0], [100, 50, 200]]
 
 
+def test_a_width_may_be_an_integer_of_numpy() -> None:
+    """Take what `integer` takes elsewhere."""
+    assert GaussianBlur(np.int64(3)) == GaussianBlur(3) == GaussianBlur((np.uint8(3), 3))
+
+
 def test_probabilities_hold() -> None:
     """Change about as many images as ``p`` says, and none for 0."""
     image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
@@ -172,7 +177,9 @@ def test_further_images_get_the_same_colors() -> None:
         (lambda: ColorJitter(brightness=-1), "brightness must be"),
         (lambda: ColorJitter(contrast=(-1, 1)), "contrast must be factors from 0 up"),
         (lambda: GaussianBlur(4), "kernel_size must be an odd number"),
+        (lambda: GaussianBlur((3, True)), "kernel_size must be an odd number"),
         (lambda: GaussianBlur(3, sigma=0), "sigma must be"),
+        (lambda: RandomPhotometricDistort(hue=None), r"RandomPhotometricDistort: hue must be \(least, most\)"),
         (lambda: RandomErasing(scale=(0.1, 2)), "scale must be shares"),
         (lambda: RandomErasing(value="noise"), "value must be a number"),
         (lambda: RandomPosterize(9), "bits must be an integer from 0 to 8"),

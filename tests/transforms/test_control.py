@@ -174,6 +174,7 @@ def test_small_images_of_any_channels_are_taken(size: Any, channels: Any) -> Non
         (lambda: RandomApply([3]), "cannot be called"),
         (lambda: RandomChoice([abs], p=[1, 2]), "p must be 1 weights"),
         (lambda: RandomChoice([abs], p=[0]), "not all 0"),
+        (lambda: RandomChoice([abs], p=1), "p must be 1 weights"),
         (lambda: OneOf([abs], p=2), "OneOf: p must be"),
         (lambda: RandAugment(2, 31), "magnitude must be an integer from 0 to 30"),
         (lambda: AutoAugment("coco"), "policy must be one of 'imagenet'"),

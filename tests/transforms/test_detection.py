@@ -146,6 +146,7 @@ def test_small_boxes_are_dropped_and_the_image_stays() -> None:
         (lambda: RandomShortestSize([]), "min_size must be one length"),
         (lambda: RandomIoUCrop(max_scale=2), "max_scale must be a fraction"),
         (lambda: RandomIoUCrop(sampler_options=()), "at least one overlap"),
+        (lambda: RandomIoUCrop(sampler_options=0.5), "at least one overlap"),
         (lambda: ConvertBoundingBoxFormat("yxyx"), "format must be one of 'xyxy'"),
         (lambda: SanitizeBoundingBoxes(-1), "min_size must be"),
         (lambda: LetterBox(0), "LetterBox: size must be"),

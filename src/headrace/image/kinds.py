@@ -107,7 +107,7 @@ class Keypoints:
         pairs: Any = self.swaps
         if not isinstance(pairs, Iterable) or any(not isinstance(p, Iterable) or len([*p]) != 2 for p in pairs):
             raise refused("Keypoints: swaps", pairs, "pairs of places", "Pass ((1, 2), (3, 4)), for example.")
-        swaps = tuple((integer("swaps", a, least=0), integer("swaps", b, least=0)) for a, b in pairs)
+        swaps = tuple(tuple(integer("Keypoints: swaps", place, least=0) for place in pair) for pair in pairs)
         places = [place for pair in swaps for place in pair]
         if len(set(places)) != len(places):
             raise refused("Keypoints: swaps", pairs, "pairs without a place in common", "Name each place once.")

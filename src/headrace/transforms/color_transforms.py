@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from headrace.checks import flag, fraction, integer, number, refused
+from headrace.checks import as_integer, flag, fraction, integer, number, refused
 from headrace.image import color, geometry
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
@@ -140,6 +140,10 @@ class RandomPhotometricDistort(ColorTransform):
     p: float = 0.5
 
     def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            if getattr(self, name) is None:
+                cure = "Pass (0, 0) for the hue as it is, and (1, 1) for the others."
+                raise refused(f"RandomPhotometricDistort: {name}", None, "(least, most)", cure)
         for name in ("brightness", "contrast", "saturation"):
             object.__setattr__(self, name, factor_range("RandomPhotometricDistort", name, getattr(self, name)))
         object.__setattr__(self, "hue", hue_range("RandomPhotometricDistort", self.hue))
@@ -335,8 +339,8 @@ class GaussianBlur(ColorTransform):
 
     def __post_init__(self) -> None:
         given = self.kernel_size
-        sizes = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given, given)
-        if len(sizes) != 2 or any(not isinstance(one, int) or one < 1 or one % 2 == 0 for one in sizes):
+        sizes = tuple(as_integer(one) for one in (given if isinstance(given, Iterable) else (given, given)))
+        if len(sizes) != 2 or any(one is None or one < 1 or one % 2 == 0 for one in sizes):
             raise refused("GaussianBlur: kernel_size", given, "an odd number of pixels, or two", "Pass 23, or (5, 9).")
         object.__setattr__(self, "kernel_size", sizes)
         sigma = self.sigma if isinstance(self.sigma, Iterable) else (self.sigma, self.sigma)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,8 @@ def _check_choices(transform: RandomChoice, owner: str) -> None:
     object.__setattr__(transform, "_chains", _chains(owner, transform.transforms))
     if transform.p is None:
         return
-    weights = tuple(number(f"{owner}: p", one, least=0) for one in transform.p)
+    given = transform.p if isinstance(transform.p, Iterable) else ()
+    weights = tuple(number(f"{owner}: p", one, least=0) for one in given)
     if len(weights) != len(transform.transforms) or not sum(weights):
         expected = f"{len(transform.transforms)} weights, one for each transform, not all 0"
         raise refused(f"{owner}: p", transform.p, expected, "Leave it out for equal ones.")

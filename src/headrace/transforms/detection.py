@@ -310,7 +310,8 @@ class RandomIoUCrop(GeometricTransform):
         ratios = parameters.positive_range(owner, "aspect_ratio", (self.min_aspect_ratio, self.max_aspect_ratio))
         object.__setattr__(self, "min_aspect_ratio", ratios[0])
         object.__setattr__(self, "max_aspect_ratio", ratios[1])
-        options = tuple(number(f"{owner}: sampler_options", one, least=0) for one in self.sampler_options)
+        given = self.sampler_options if isinstance(self.sampler_options, Iterable) else ()
+        options = tuple(number(f"{owner}: sampler_options", one, least=0) for one in given)
         if not options:
             raise refused(f"{owner}: sampler_options", self.sampler_options, "at least one overlap", "Leave it out.")
         object.__setattr__(self, "sampler_options", options)
