@@ -156,6 +156,14 @@ def test_what_is_declared_to_have_no_places_passes_a_mixture() -> None:
     np.testing.assert_array_equal(out["embedding"], np.eye(3))
 
 
+@pytest.mark.parametrize("policy", [RandAugment(), TrivialAugmentWide(), AutoAugment(), AugMix()])
+def test_floats_are_refused_whatever_is_drawn(policy: Any) -> None:
+    """Refuse the first image already, not the first that is to be equalized."""
+    for seed in range(20):
+        with pytest.raises(ArgumentError, match=r"got an image of float32; expected uint8\. Put it before ToFloat"):
+            policy(np.zeros((4, 4, 3), np.float32), np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 2)])
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 def test_small_images_of_any_channels_are_taken(size: Any, channels: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from headrace.checks import flag, integer, number, one_of
+from headrace.errors import ArgumentError
 from headrace.image import color
 from headrace.image.moves import InTurn, Recolor, Stay
 from headrace.image.warp import Sampling, Warp, Warps, turning
@@ -96,6 +97,9 @@ class Policy(GeometricTransform):
     described = tuple(name for name in GeometricTransform.described if name != "drawn")
     interpolation: Any
     fill: Any
+
+    def _checked(self, image: object) -> Image:
+        return eight_bits(self._name, super()._checked(image))
 
     def ops(self, height: int, width: int, rng: Any) -> list[Op]:
         """Draw the changes and their strengths, in order."""
@@ -247,6 +251,9 @@ class AugMix(ImageTransform):
         object.__setattr__(self, "all_ops", flag("all_ops", self.all_ops))
         check_sampling(self, "AugMix")
 
+    def _checked(self, image: object) -> Image:
+        return eight_bits(self._name, ImageTransform._checked(self, image))
+
     def draw(self, height: int, width: int, rng: Any) -> tuple[list[float], list[list[Op]]]:
         """Draw the weights, the image's own first, and the changes of each chain."""
         mixed = float(rng.beta(self.alpha, self.alpha))
@@ -274,6 +281,22 @@ class AugMix(ImageTransform):
         """Return the weights and the chains."""
         weights, chains = self.draw(*size_of(sample), rng)
         return {"weights": weights, "chains": chains}
+
+
+def eight_bits(owner: str, image: Image) -> Image:
+    """Return an image of uint8; whether another is refused must not depend on the changes drawn.
+
+    >>> eight_bits("RandAugment", np.zeros((1, 2), np.uint8))
+    array([[0, 0]], dtype=uint8)
+    """
+    if image.dtype != np.uint8:
+        raise ArgumentError(
+            f"{owner} got an image of {image.dtype}",
+            found=image.dtype.name,
+            expected="uint8",
+            cure="Put it before ToFloat.",
+        )
+    return image
 
 
 def strength(span: Span | None, level: tuple[int, int], size: Size, rng: Any) -> float:
