@@ -235,28 +235,10 @@ class Recolor(NamedTuple):
         return points
 
 
-class CutAroundCenters(NamedTuple):
+class CutAroundCenters(Cut):
     """A part of the image is kept, and of the boxes those whose center lies in it."""
 
-    box: Box
-    mirrors: bool = False
-
-    @property
-    def size(self) -> Size:
-        """The size of the part."""
-        return self.box[2], self.box[3]
-
-    def image(self, image: Image) -> Image:
-        """Return the part of the image."""
-        return geometry.crop(image, *self.box)
-
-    def mask(self, mask: Image, fill: float) -> Image:  # noqa: ARG002
-        """Return the part of the mask."""
-        return geometry.crop(mask, *self.box)
-
-    def points(self, points: Points) -> Points:
-        """Return the points seen from the part's corner."""
-        return points - (self.box[1], self.box[0])
+    __slots__ = ()
 
     def boxes(self, boxes: Points) -> Points:
         """Return boxes seen from the part's corner; those whose center lies outside of it without area."""
