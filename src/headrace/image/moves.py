@@ -199,6 +199,15 @@ class InTurn(NamedTuple):
         return boxes
 
 
+def rectangle(boxes: Points) -> Points:
+    """Return the corners of boxes, (N, 4, 2), in the order of the clock.
+
+    >>> rectangle(np.array([[0.0, 0, 2, 1]])).tolist()
+    [[[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]]
+    """
+    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+
+
 def upright(points: Callable[[Points], Points], boxes: Points) -> Points:
     """Return the boxes around the corners of boxes after a map of points.
 
@@ -207,7 +216,7 @@ def upright(points: Callable[[Points], Points], boxes: Points) -> Points:
     """
     if not len(boxes):
         return boxes
-    corners = points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+    corners = points(rectangle(boxes))
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 

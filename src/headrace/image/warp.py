@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.image import geometry
+from headrace.image.moves import rectangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,15 +245,6 @@ def mapped(matrix: Matrix, points: Points) -> Points:
     below = np.maximum(points @ matrix[2, :2] + matrix[2, 2], 1e-9)
     found: Points = (points @ matrix[:2, :2].T + matrix[:2, 2]) / below[..., np.newaxis]
     return found
-
-
-def rectangle(boxes: Points) -> Points:
-    """Return the corners of boxes, (N, 4, 2), in the order of the clock.
-
-    >>> rectangle(np.array([[0.0, 0, 2, 1]])).tolist()
-    [[[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]]
-    """
-    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
 
 
 def extent(quads: Sequence[Points]) -> Points:

@@ -19,7 +19,7 @@ from headrace.image.geometry import PAD_MODES, Box, Fill, Interpolation, PadMode
 from headrace.image.moves import Cut, Mirror, ScalePart, Stay
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform
-from headrace.transforms.image_transform import image_of
+from headrace.transforms.image_transform import size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,8 +186,7 @@ class RandomCrop(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the part that is kept."""
-        height, width = image_of(sample).shape[:2]
-        return _named(self.box(height, width, rng))
+        return _named(self.box(*size_of(sample), rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +262,7 @@ class RandomResizedCrop(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the part that is kept."""
-        height, width = image_of(sample).shape[:2]
-        return _named(self.box(height, width, rng))
+        return _named(self.box(*size_of(sample), rng))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from headrace.image.moves import Stay
 from headrace.image.warp import Sampling, Warp, Warps, corners_to, mapped, turning
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform
-from headrace.transforms.image_transform import ImageTransform, image_of
+from headrace.transforms.image_transform import ImageTransform, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class WarpTransform(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the numbers drawn; none where a subclass may draw otherwise."""
-        height, width = image_of(sample).shape[:2]
+        height, width = size_of(sample)
         own = self.carries and type(self).apply is ImageTransform.apply and type(self).move is WarpTransform.move
         return self.draw(height, width, rng) if own else {}
 
@@ -95,7 +95,7 @@ class JoinedWarps(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return what each of them draws, under its name."""
-        height, width = image_of(sample).shape[:2]
+        height, width = size_of(sample)
         return {
             f"{place}. {type(transform).__name__} {name}": value
             for place, (transform, drawn, _) in enumerate(self._drawn(height, width, rng), 1)
