@@ -104,6 +104,11 @@ def test_names_are_the_users_and_fields_of_mappings_keep_theirs() -> None:
             "sample 0 of the batch has length 1 here, but 2 in another",
         ),
         (lambda: PaddedCollate(fields=["mask"])([3, 4]), "no array to pad"),
+        (
+            lambda: PackedCollate(4, fields=["values"])([[np.array([2**63 + 1], np.uint64)]]),
+            "sample 0 of the batch has the token 9223372036854775809, which int64 cannot hold",
+        ),
+        (lambda: PaddedCollate(fields=["values"])([[1], [2**63]]), "sample 1 of the batch has the token 92233"),
     ],
 )
 def test_fields_that_cannot_be_made_are_errors(make: Any, words: str) -> None:

@@ -29,6 +29,7 @@ from headrace.collate.token_fields import (
     check_fields,
     labels_of,
     token_rows,
+    widened,
 )
 from headrace.context.tokens import count_tokens
 from headrace.errors import CollateError
@@ -183,8 +184,8 @@ class _Layout:
     def _rows(self, batch: Sequence[Any], value: Any, registry: Registry) -> Any:
         batch = [in_memory(array) if isinstance(array, np.ndarray) else array for array in batch]
         dtype = common(batch, registry)
-        if self.how.fields is not None and dtype.kind in "iu":
-            dtype = np.dtype(np.int64)
+        if self.how.fields is not None:
+            dtype = widened(dtype, batch, registry.field)
         padding = filler(value, dtype, registry)
         self._agree([len(array) for array in batch], registry)
         rows = registry.empty((len(self.groups), self.how.row_length, *batch[0].shape[1:]), dtype)

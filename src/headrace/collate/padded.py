@@ -27,6 +27,7 @@ from headrace.collate.token_fields import (
     check_fields,
     labels_of,
     token_rows,
+    widened,
 )
 from headrace.context.tokens import count_tokens
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
@@ -185,7 +186,7 @@ class PaddedCollate:
             longest += -longest % self.multiple_of
         if self.fields is not None:
             leaves.agree(lengths, registry)
-            dtype = np.dtype(np.int64) if dtype.kind in "iu" else dtype
+            dtype = widened(dtype, batch, registry.field)
         padding = filler(value, dtype, registry)
         if not leaves.lengths:  # of one leaf: a sample's leaves have the same tokens
             leaves.lengths = lengths

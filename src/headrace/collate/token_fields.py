@@ -52,6 +52,28 @@ def check_fields(fields: Any, known: Sequence[str]) -> dict[str, str] | None:
     return named
 
 
+def widened(dtype: np.dtype[Any], batch: Sequence[npt.NDArray[Any]], field: str) -> np.dtype[Any]:
+    """Return int64 for a dtype of integers, any other as it is; raise for integers that int64 cannot hold.
+
+    >>> widened(np.dtype(np.uint16), [], ""), widened(np.dtype(np.float32), [], "")
+    (dtype('int64'), dtype('float32'))
+    """
+    if dtype.kind not in "iu":
+        return dtype
+    if dtype == np.uint64:
+        for row, array in enumerate(batch):
+            if array.size and (most := int(array.max())) >= 2**63:
+                raise CollateError(
+                    f"sample {row} of the batch has the token {most}, which int64 cannot hold",
+                    rows=(row,),
+                    field=field,
+                    found=most,
+                    expected="tokens below 2**63",
+                    cure="check the tokens, or leave fields out",
+                )
+    return np.dtype(np.int64)
+
+
 def token_rows(leaves: Mapping[Place, npt.NDArray[Any]], tokens: Any) -> npt.NDArray[Any]:
     """Return the leaf that holds token ids: the one named, or the only one."""
     place = (tokens,) if tokens is not None else next(iter(leaves)) if len(leaves) == 1 else None
