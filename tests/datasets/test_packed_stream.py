@@ -93,6 +93,13 @@ def test_samples_with_several_parts_are_cut_together() -> None:
     ]
 
 
+def test_an_empty_list_is_a_text_of_no_tokens() -> None:
+    """Pack lists as arrays are packed, with a row of padding where nothing else is."""
+    assert list(PackedStream([[], [3, 4], {"tokens": []}], 4)) == [[[3, 4], [], {"tokens": []}]]
+    (batch,) = DataLoader(PackedStream([[], [3, 4], []], 4), 2, collate_fn=PackedCollate(4))
+    assert batch.values.tolist() == [[3, 4, 0, 0]]
+
+
 def test_a_text_that_is_too_long_is_named_by_its_place_in_the_stream() -> None:
     """Count through all windows, and deliver the rows before."""
     rows = iter(PackedStream(texts([2, 3, 2, 9]), 4, window=2))

@@ -107,8 +107,8 @@ def _cut(sample: Any, length: int, start: int, stop: int) -> Any:
 
 
 def _is_leaf(value: Any) -> bool:
-    """Say whether a value is an array or a tensor with an axis, or a list of numbers."""
+    """Say whether a value is an array or a tensor with an axis, or a list of numbers, which may be empty."""
     shape = getattr(value, "shape", None)
     if shape is not None:
         return len(shape) > 0
-    return isinstance(value, list) and bool(value) and all(isinstance(item, int | float) for item in value)
+    return isinstance(value, list) and all(isinstance(item, int | float) for item in value)
