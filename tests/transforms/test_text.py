@@ -122,6 +122,8 @@ def test_texts_are_encoded_a_batch_at_a_time() -> None:
         (lambda: Tokenize(lambda _: {"input_ids": [1]})("a"), "the tokenizer returned"),
         (lambda: Tokenize(by_words)({"text": "a"}), "Pass field=, the key of the text"),
         (lambda: Tokenize(by_words, field="text")({"text": 5}), "at 'text'"),
+        (lambda: Tokenize(by_words, field="text")({"content": "a"}), "the sample has no field 'text'"),
+        (lambda: Tokenize(by_words, field="text")("a"), "the sample has no field 'text': 'a'"),
     ],
 )
 def test_what_cannot_be_tokenized_is_refused(make: Any, says: str) -> None:
@@ -214,6 +216,15 @@ def test_the_rates_say_how_many_documents_change() -> None:
     assert 0.21 < orders.count("SPM") / len(orders) < 0.29
 
 
+@pytest.mark.parametrize("sample", [np.arange(2), (np.arange(1), np.arange(1, 2))])
+def test_a_document_that_is_too_short_is_drawn_as_unchanged(sample: Any) -> None:
+    """Say of a document without room for three ids what happens to it: nothing."""
+    change = FillInTheMiddle(97, 98, 99, rate=1, keep_length=True)
+    found = change(sample, np.random.default_rng(0))
+    assert np.array_equal(found, sample)
+    assert change.drawn(sample, np.random.default_rng(0)) == {"changed": False}
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -225,6 +236,8 @@ def test_the_rates_say_how_many_documents_change() -> None:
         (lambda: FillInTheMiddle(1, 2, 3)(np.zeros((2, 2), int)), "an array of integers"),
         (lambda: FillInTheMiddle(1, 2, 3)("text"), "an array of integers"),
         (lambda: FillInTheMiddle(1, 2, 3)((np.arange(3), 4)), "an array of integers"),
+        (lambda: FillInTheMiddle(1, 2, 3)((np.arange(3), np.arange(1, 6))), "not the inputs one token further"),
+        (lambda: FillInTheMiddle(1, 2, 3)((np.arange(3), np.array([-100, 2, 3]))), "not the inputs one token further"),
     ],
 )
 def test_what_has_no_middle_is_refused(make: Any, says: str) -> None:

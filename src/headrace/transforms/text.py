@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,7 +92,16 @@ class Tokenize(Transform):
         return [self._placed(sample, each.ids) for sample, each in zip(samples, found, strict=True)]
 
     def _text(self, sample: Any) -> str:
-        text = sample if self.field is None else sample[self.field]
+        text = sample
+        if self.field is not None:
+            if not isinstance(sample, Mapping) or self.field not in sample:
+                raise ArgumentTypeError(
+                    f"Tokenize: the sample has no field {self.field!r}: {shown(sample)}",
+                    found=sample,
+                    expected=f"a mapping with the key {self.field!r}",
+                    cure="Pass field=, the key of the text; leave it out if samples are the texts themselves.",
+                )
+            text = sample[self.field]
         if not isinstance(text, str):
             where = "" if self.field is None else f" at {self.field!r}"
             cure = "Pass field=, the key of the text." if isinstance(sample, dict) else "Decode bytes first, as UTF-8."
@@ -122,7 +132,7 @@ def _read(path: str) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise missing("tokenizers", extra="text", purpose="reading a tokenizer.json") from error
-    data = read_file(path)
+    data = read_file(path, cure="Pass the path of a tokenizer.json, as tokenizer.save(path) writes it.")
     try:
         return Tokenizer.from_str(data.decode())
     except Exception as error:  # the package raises Exception itself
@@ -154,8 +164,8 @@ class FillInTheMiddle(Transform):
     document is 3 tokens longer: add 3 to the lengths of a packing sampler. With ``keep_length`` the last part loses
     its final tokens instead, and in a document of fewer than 3 tokens nothing changes. A pair always keeps its length.
 
-    Raises `ArgumentError` for ids that are not integers from 0 up and for rates outside 0 to 1. A call raises
-    `ArgumentTypeError` for other samples.
+    Raises `ArgumentError` for ids that are not integers from 0 up and for rates outside 0 to 1. A call raises it for a
+    pair whose targets are not the inputs one token further, and `ArgumentTypeError` for other samples.
     """
 
     prefix: int
@@ -177,7 +187,10 @@ class FillInTheMiddle(Transform):
         if isinstance(sample, tuple | list):
             if len(sample) != 2 or not all(_is_tokens(part) and len(part) for part in sample):
                 raise _no_tokens(sample)
-            whole = np.append(sample[0], sample[1][-1])
+            inputs, targets = sample
+            if not np.array_equal(inputs[1:], targets[:-1]):
+                raise _not_shifted(sample)
+            whole = np.append(inputs, targets[-1])
             moved = self._moved(whole, rng, keep_length=True)
             pair = moved[:-1], moved[1:]
             return pair if isinstance(sample, tuple) else list(pair)
@@ -187,20 +200,20 @@ class FillInTheMiddle(Transform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the two cuts and the order."""
-        size = len(sample) if _is_tokens(sample) else len(sample[0]) + 1
-        cuts = self._cuts(size, rng)
+        is_pair = not _is_tokens(sample)
+        cuts = self._cuts(len(sample[0]) + 1 if is_pair else len(sample), rng, keep_length=is_pair or self.keep_length)
         return {"changed": False} if cuts is None else {"start": cuts[0], "stop": cuts[1], "order": cuts[2]}
 
-    def _cuts(self, size: int, rng: np.random.Generator) -> tuple[int, int, str] | None:
-        if rng.random() >= self.rate:
+    def _cuts(self, size: int, rng: np.random.Generator, *, keep_length: bool) -> tuple[int, int, str] | None:
+        if rng.random() >= self.rate or (keep_length and size < 3):
             return None
         start, stop = sorted(rng.integers(0, size, 2, endpoint=True).tolist())
         return start, stop, "SPM" if rng.random() < self.spm_rate else "PSM"
 
     def _moved(self, tokens: NDArray[Any], rng: np.random.Generator, *, keep_length: bool) -> NDArray[Any]:
         self._check_ids(tokens.dtype)
-        cuts = self._cuts(len(tokens), rng)
-        if cuts is None or (keep_length and len(tokens) < 3):
+        cuts = self._cuts(len(tokens), rng, keep_length=keep_length)
+        if cuts is None:
             return tokens
         start, stop, order = cuts
         first, middle, last = tokens[:start], tokens[start:stop], tokens[stop:]
@@ -237,4 +250,13 @@ def _no_tokens(sample: Any) -> ArgumentTypeError:
         found=sample,
         expected="an array of integers with one axis, or a pair (inputs, targets) of them",
         cure="Apply it to the tokens, before other transforms.",
+    )
+
+
+def _not_shifted(sample: Any) -> ArgumentError:
+    return ArgumentError(
+        f"FillInTheMiddle: the targets are not the inputs one token further: {shown(sample)}",
+        found=sample,
+        expected="inputs and targets as TokenDataset gives them",
+        cure="Apply it before transforms that change or mask targets.",
     )
