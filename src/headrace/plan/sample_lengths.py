@@ -134,14 +134,21 @@ class SampleLengths:
         over = lengths > self._most
         if not (over.all() if all_dropped else over.any()):
             return
+        if all_dropped:
+            raise ArgumentError(
+                f'longer="drop" drops every sample: the shortest has length {lengths.min()}, more than '
+                f"{self._limit}={self._most}",
+                found=int(lengths.min()),
+                expected=f"some samples of at most {self._most}",
+                cure=f'increase {self._limit}, or pass longer="split" or "truncate"',
+            )
         at = int(np.argmax(over))
         index = at if indices is None else int(indices[at])
         more = f" (and {int(over.sum()) - 1} more)" if over.sum() > 1 else ""
-        cure = f"increase {self._limit}"
         raise ArgumentError(
             f"sample {index} has length {lengths[at]}{more}, more than {self._limit}={self._most}",
             index=index,
             found=int(lengths[at]),
             expected=f"at most {self._most}",
-            cure=cure if all_dropped else f'{cure}, or pass longer="split", "truncate" or "drop"',
+            cure=f'increase {self._limit}, or pass longer="split", "truncate" or "drop"',
         )
