@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from headrace import DataLoader, Ledger, verify_epoch
 from headrace.context.seeds import key_of
+from headrace.datasets import GroupedDataset
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.plan.batch_plan import RankShare
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
@@ -253,6 +254,37 @@ def test_lengths_beyond_the_checked_number_are_checked_with_their_window() -> No
         next(iter(packed))
     with pytest.raises(ArgumentError, match="number 4 is -1"):
         next(iter(PackingBatchSampler(lengths, 100, 1, shuffle=False, window=8)))
+
+
+@pytest.mark.parametrize("make", [lambda n, **how: PackingBatchSampler(n, 4, 2, **how), TokenBatchSampler])
+def test_a_limit_that_drops_every_sample_is_an_error(make: Any) -> None:
+    """Name the shortest sample, and what else can be done."""
+    how = {"longer": "drop"} if make is not TokenBatchSampler else {"longer": "drop", "max_tokens": 4}
+    with pytest.raises(
+        ArgumentError, match=r'drops every sample: the shortest has length 7, more than .*=4; .*"split"'
+    ):
+        make([9, 7], **how)
+    make([9, 4], **how)
+
+
+def test_a_mixture_changes_after_the_window_of_a_state() -> None:
+    """Resume a packed mixture with weights that change at a later window; give each document of it exactly once."""
+    sizes, texts = [3] * 100, GroupedDataset([np.full(3, number) for number in range(100)])
+    mixture = MixtureSampler([40, 60], [0.5, 0.5], num_samples=100)
+
+    def loader(sampler: Any) -> DataLoader[Any]:
+        rows = PackingBatchSampler(sizes, 9, 2, sampler=sampler, window=20)
+        return DataLoader(texts, batch_sampler=rows, collate_fn=list, seed=0)
+
+    before = loader(mixture)
+    batches = iter(before)
+    first = [next(batches) for _ in range(5)]
+    since = sum(source.samples for source in before.statistics().sources) + 20
+    changed = mixture.changed(since, [0, 1])
+    after = loader(changed)
+    after.load_state_dict(before.state_dict(), strict=False)
+    found = Counter(int(text[0]) for batch in [*first, *after] for row in batch for text in row)
+    assert found == Counter(index for (index,) in DataLoader(range(100), 1, sampler=changed, collate_fn=list, seed=0))
 
 
 def test_a_sampler_must_be_planned_and_fit_the_lengths() -> None:

@@ -113,8 +113,9 @@ class MixtureSampler(PlannedSampler[int]):
         >>> list(half)[:6] == list(later)[:6], [index >= 10 for index in list(later)[6:]]
         (True, [True, True, True, True, True, True])
 
-        The samples before it stay the same. If all batches have one size, ``since`` is the step times that size.
-        Earlier changes planned for that sample or later are dropped.
+        The samples before it stay the same. If all batches have one size, ``since`` is the step times that size. A
+        batch sampler that plans windows of samples plans each window as a whole: to resume with a change, choose the
+        start of a window after the state's. Earlier changes planned for that sample or later are dropped.
         """
         since = integer("since", since, least=0)
         return MixtureSampler(

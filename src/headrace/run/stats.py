@@ -74,7 +74,8 @@ class Statistics:
     bad: tuple[BadSample, ...] = ()
     """The bad samples by name, the first 1,000 of them."""
     sources: tuple[SourceShare, ...] = ()
-    """With a `MixtureSampler`, what the run has read of each dataset."""
+    """With a `MixtureSampler`, what the run has read of each dataset. With batches planned by window (packing, token
+    budgets), these are the samples of the windows before the current one."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
