@@ -92,6 +92,14 @@ def test_a_document_of_a_token_file_is_read_in_parts() -> None:
     assert targets.tolist() == [103, 104]
 
 
+def test_a_group_of_a_dataset_of_single_samples_is_an_error() -> None:
+    """Say which dataset reads the groups of packed rows."""
+    dataset = TokenDataset([[1, 2, 3], [4, 5]], documents=True)
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=PackingBatchSampler(dataset.lengths, 4, 2))
+    with pytest.raises(ArgumentTypeError, match=r"indices must be integers; got \(\d,\), .* in GroupedDataset"):
+        list(loader)
+
+
 def test_a_sample_that_has_no_such_part_is_an_error() -> None:
     """Name the sample and the part."""
     with pytest.raises(ArgumentError, match="sample 2 has length 9, but its part from 8 to 12 was asked for"):

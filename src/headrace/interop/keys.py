@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MASK = "Select by a boolean mask with numpy.flatnonzero(mask)."
+GROUP = "Wrap the dataset in GroupedDataset, which reads the groups of a PackingBatchSampler."
 
 
 def place(key: Any, length: int, what: str) -> int:
@@ -77,7 +78,7 @@ def whole(key: Any) -> int:
             f"indices must be integers; got {shown(key)}, of type {type(key).__name__}",
             found=key,
             expected="an integer",
-            cure=MASK if is_bool(key) else "Convert it with int().",
+            cure=MASK if is_bool(key) else GROUP if isinstance(key, tuple) else "Convert it with int().",
         )
     return number
 
