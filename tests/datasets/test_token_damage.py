@@ -176,7 +176,7 @@ CHANGES = {
     "cut short from": cut_within_a_page,
     "another file": replaced,
     "removed": removed,
-    "written to": written_to,
+    "written to while": written_to,
 }
 
 

@@ -137,13 +137,14 @@ class MappedRows:
         """Say what became of the file."""
         before = self.facts
         if not now:
-            return "the file was removed, or cannot be reached any longer"
+            return "the file was removed or became unreachable"
         if now[0] < before[0]:
             return f"the file was cut short from {before[0]} to {now[0]} bytes"
         if now[1:3] != before[1:3]:
             return "another file was put in its place"
         if now != before:
-            return f"the file was written to: it has {now[0]} bytes, and had {before[0]}"
+            grown = f" (it grew from {before[0]} to {now[0]} bytes)" if now[0] > before[0] else ""
+            return f"the file was written to{grown}"
         return "the operating system cannot read that part of it"
 
 
