@@ -91,7 +91,7 @@ def test_names_are_the_users_and_fields_of_mappings_keep_theirs() -> None:
     [
         (lambda: PackedCollate(4, fields=["label"]), "each of fields must be one of 'values', 'segment_ids'"),
         (lambda: PackedCollate(4, fields="labels"), "fields must be names of fields"),
-        (lambda: PaddedCollate(fields={"values": "x", "labels": "x"}), "two of them one name"),
+        (lambda: PaddedCollate(fields={"values": "x", "labels": "x"}), "two of fields have the same name"),
         (lambda: PaddedCollate(lengths=True, fields=["values"]), r"lengths=True makes tuples .* add \"lengths\""),
         (
             lambda: PackedCollate(4, fields=["labels"])([[{"a": [1], "b": [2]}]]),

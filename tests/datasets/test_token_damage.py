@@ -41,9 +41,9 @@ DOCUMENTS = [[[1, 2], [3]], [[4, 5, 6]]]
         ({"pointers": np.array([0, 4, 5], "<i8")}, "sequence 2 has 3 tokens at byte 5"),
         ({"pointers": np.array([0, 2, 6], "<i8")}, "sequence 1 does not follow the one before it"),
         ({"pointers": np.array([-4, 4, 6], "<i8")}, "sequence 0 has 2 tokens at byte -4"),
-        ({"marks": np.array([0, 4, 3], "<i8")}, "its documents do not ascend"),
-        ({"marks": np.array([0, 2, 4], "<i8")}, "its documents do not ascend"),
-        ({"marks": np.array([-1, 2, 3], "<i8")}, "its documents do not ascend"),
+        ({"marks": np.array([0, 4, 3], "<i8")}, "its document index does not ascend"),
+        ({"marks": np.array([0, 2, 4], "<i8")}, "its document index does not ascend"),
+        ({"marks": np.array([-1, 2, 3], "<i8")}, "its document index does not ascend"),
     ],
 )
 def test_an_index_that_lies_is_an_error(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -356,10 +356,10 @@ def test_a_dataset_of_hugging_face_is_read_through_its_indices() -> None:
         (lambda: TokenDataset([[1, 2]], 2), "no window of length . 1 = 3 tokens fits: the longest file has 2"),
         (lambda: TokenDataset([[1, 2]], 0), "length must be an integer from 1 up; got 0"),
         (lambda: TokenDataset([[1, 2]], 1, stride=0), "stride must be an integer from 1 up; got 0"),
-        (lambda: TokenDataset([[1]], 1, separator=0), "separator=0 was given with documents=False"),
-        (lambda: TokenDataset([[1]], stride=1, documents=True), "stride=1 was given with documents=True"),
-        (lambda: TokenDataset([[1, 2]], 1, dtype="float32"), "is no dtype of integers"),
-        (lambda: TokenDataset([[1, 2]], 1, dtype="words"), "is no dtype of integers"),
+        (lambda: TokenDataset([[1]], 1, separator=0), "separator=0 cannot be used with documents=False"),
+        (lambda: TokenDataset([[1]], stride=1, documents=True), "stride=1 cannot be used with documents=True"),
+        (lambda: TokenDataset([[1, 2]], 1, dtype="float32"), "is not an integer dtype"),
+        (lambda: TokenDataset([[1, 2]], 1, dtype="words"), "is not an integer dtype"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(make: Any, words: str) -> None:
@@ -381,7 +381,7 @@ def test_a_raw_file_needs_a_dtype(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"does not say where its documents are.*separator=50256"):
         TokenDataset(tmp_path / "a.bin", documents=True)
     megatron(tmp_path / "m", [[[1, 2]]])
-    with pytest.raises(ArgumentError, match="says itself where its documents are"):
+    with pytest.raises(ArgumentError, match="already says where its documents are"):
         TokenDataset(tmp_path / "m", documents=True, separator=0)
     safetensors(tmp_path / "two.safetensors", a=np.arange(9), b=np.arange(9))
     with pytest.raises(ArgumentError, match="2 of its arrays are rows of integers; it has 'a, b'"):

@@ -302,7 +302,7 @@ def test_a_sampler_of_other_keys_than_indices_is_refused() -> None:
         def keys(self, epoch: int, start: int, stop: int) -> Any:
             return [f"sample {number}" for number in range(start, stop)]
 
-    with pytest.raises(ArgumentTypeError, match="the sampler gives 'sample 0', which is no index of a length"):
+    with pytest.raises(ArgumentTypeError, match="the sampler gives 'sample 0', which is not an index into lengths"):
         list(PackingBatchSampler([3] * 4, 10, 1, sampler=Names(4)))
 
 

@@ -44,7 +44,7 @@ def check_fields(fields: Any, known: Sequence[str]) -> dict[str, str] | None:
         one_of("each of fields", field, known)
     if len(set(named.values())) < len(named):
         raise ArgumentError(
-            f"fields give two of them one name: {shown(named)}",
+            f"two of fields have the same name: {shown(named)}",
             found=named,
             expected="a name of its own for each field",
             cure="rename one of them",
@@ -81,7 +81,7 @@ def token_rows(leaves: Mapping[Place, npt.NDArray[Any]], tokens: Any) -> npt.NDA
     if rows is None:
         names = ", ".join(repr(place[0]) for place in leaves if place)
         raise CollateError(
-            f"which tokens the labels are for is not known: tokens={tokens!r}, and the samples have {names or 'none'}",
+            f"no tokens to make labels from: tokens={tokens!r}, and the samples have {names or 'no names'}",
             found=tokens,
             expected="the name of the tokens in a sample",
             cure="pass tokens=, the key of a mapping or the place in a tuple",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PackedStream(StreamView[list[Any]]):
-    """The samples of a stream in groups that fit in one row together: what `PackingBatchSampler` does without a stream.
+    """Groups the samples of a stream that fit in one row; `PackingBatchSampler` does this for other datasets.
 
     >>> import numpy as np
     >>> from headrace import DataLoader

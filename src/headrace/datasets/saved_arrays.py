@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"headrace index 2\n"
 MAPPED_FROM = 1 << 26
-"""Bytes from which on a file is memory-mapped, so that workers share it; a smaller one is read."""
+"""Files of this many bytes or more are memory-mapped, so that workers share them; smaller ones are read."""
 
 ROWS = 1 << 16
 """Items that are checked at once."""

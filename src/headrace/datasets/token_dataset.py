@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 WHAT = "a TokenDataset of {} samples"
 MANY = 1000
-"""Arrays from which on they are copied into one: each by itself takes time and memory."""
+"""This many arrays or more are copied into one, because each costs time and memory."""
 
 
 class TokenDataset(Dataset[Any]):
@@ -295,7 +295,7 @@ def _fit(*, documents: bool, stride: int | None, separator: int | None) -> None:
     for name, value, wanted in (("stride", stride, False), ("separator", separator, True)):
         if value is not None and documents != wanted:
             raise ArgumentError(
-                f"{name}={value} was given with documents={documents}",
+                f"{name}={value} cannot be used with documents={documents}",
                 found=value,
                 expected=f"documents={wanted}",
                 cure=f"Pass documents={wanted}, or leave {name} out.",
@@ -312,10 +312,10 @@ def _dtype(given: DTypeLike | None) -> np.dtype[Any] | None:
     if dtype.kind in "iu":
         return dtype
     raise ArgumentError(
-        f"dtype={shown(given)} is no dtype of integers",
+        f"dtype={shown(given)} is not an integer dtype",
         found=given,
-        expected="the dtype of the tokens in the files",
-        cure="Pass dtype=np.uint16 or another dtype of integers.",
+        expected="the integer dtype of the tokens in the files",
+        cure="Pass dtype=np.uint16 or another integer dtype.",
     )
 
 
@@ -433,7 +433,7 @@ def _refuse_known(sources: Sequence[TokenFile | NDArray[Any]], separator: int) -
     for source in sources:
         if isinstance(source, TokenFile) and source.has_documents:
             raise ArgumentError(
-                f"{source.path} says itself where its documents are, and separator={separator} was given",
+                f"{source.path} already says where its documents are, but separator={separator} was given",
                 found=separator,
                 expected="no separator",
                 cure="Leave separator out.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONG = 1024
-"""Tokens of a range, above which ranges are copied one by one: a call for each costs less than an address a token."""
+"""Longer ranges are copied one by one: a call for each costs less than an address for each token."""
 MOST_SPAN = 2**62
 """Bytes of an array: NumPy refuses larger ones."""
 LEAST_OPEN, MOST_OPEN = 64, 2**14

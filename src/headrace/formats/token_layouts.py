@@ -257,7 +257,7 @@ def _documents(
     """Return the first token and the length of each document, which is made of sequences that follow each other."""
     sequences = len(lengths)
     if len(marks) and (marks[0] < 0 or marks[-1] > sequences or (marks[1:] < marks[:-1]).any()):
-        raise reader.damaged("its documents do not ascend", f"numbers of sequences from 0 to {sequences:,}")
+        raise reader.damaged("its document index does not ascend", f"numbers of sequences from 0 to {sequences:,}")
     apart = np.flatnonzero(begins[1:] != begins[:-1] + lengths[:-1]) + 1
     if len(apart) and len(marks):
         inside = np.setdiff1d(apart, marks)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 LEAST_AREA = 1e-6
-"""A box of fewer pixels is none: what is left of a box beside the image, but for rounding."""
+"""A box of fewer pixels is empty: its area is a rounding error."""
 
 
 def carried(owner: str, move: Move, fields: Sequence[Field], size: Size) -> dict[Path, Any]:
@@ -214,7 +214,7 @@ def _keypoints(owner: str, move: Move, field: Field, kind: Keypoints, kept: Kept
 
 
 def _mark(moved: Rows, given: Rows, size: Size) -> None:
-    """Leave points that were not labeled where they were, and let those that left the image be none."""
+    """Keep points without a label unchanged, and set points outside the image to 0."""
     x, y, seen = moved[..., 0], moved[..., 1], given[..., 2] != 0
     inside = (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
     moved[seen & ~inside] = 0

@@ -47,7 +47,7 @@ class Field(NamedTuple):
     kind: Kind
     value: Any
     by_name: bool = False
-    """Whether its name alone says what it is, so that anything else may lie there."""
+    """Whether only its name gives its kind, so that the value may be of another."""
 
 
 def only_image(sample: Any) -> Any:

@@ -99,7 +99,7 @@ class Entry:
     """The fingerprint of its bytes, or 0."""
     over: bool = False
     documents: int = 0
-    """The samples that its tokens came from, each packed one by itself; of a sample in parts the first part counts."""
+    """The samples with its tokens: each sample of a packed row counts, a split sample counts once."""
     tokens: int = 0
 
 

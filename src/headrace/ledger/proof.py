@@ -50,7 +50,7 @@ class EpochProof:
     not_asked_for: int = 0
     """Samples of the dataset that are not in the sampler's order, without those dropped at the end."""
     documents: int = 0
-    """Where token data was delivered, the documents (or windows), those packed in one row each by itself."""
+    """The documents or windows of token data that were delivered; each document of a packed row counts."""
     tokens: int = 0
     """Their tokens; not counted with ``on_error="skip"``."""
     absent: tuple[str, ...] = ()

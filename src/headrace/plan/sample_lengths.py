@@ -20,7 +20,7 @@ Longer = Literal["split", "truncate", "drop", "error"]
 LONGER: tuple[Longer, ...] = ("split", "truncate", "drop", "error")
 
 CHECKED = 2**22
-"""Lengths up to this number are copied and checked at once, in a few milliseconds; of more, those of each window."""
+"""Up to this many lengths are copied and checked at once, in a few milliseconds; more, window by window."""
 
 DIGESTED = 2**20
 """How many lengths a fingerprint reads: all of them, or so many spread evenly."""

@@ -26,7 +26,7 @@ BATCHES = 100
 """Batches in a window by default: the lengths in a batch are then within about 1 % of all lengths."""
 
 FEW_BATCHES = 16
-"""Batches in a window of a small dataset: in one of all samples, the same ones would meet in every epoch."""
+"""Batches in a window of a small dataset. In one window, the same samples would share a batch in every epoch."""
 
 
 class TokenBatchSampler(PlannedBatchSampler[int | Piece]):

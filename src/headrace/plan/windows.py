@@ -119,7 +119,7 @@ def _integers(keys: Sequence[Any]) -> NDArray[np.int64]:
     found = np.asarray(keys)
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise ArgumentTypeError(
-            f"the sampler gives {shown(keys[0])}, which is no index of a length",
+            f"the sampler gives {shown(keys[0])}, which is not an index into lengths",
             found=keys[0],
             expected="integers from 0 up",
             cure="use a sampler of indices into lengths",
