@@ -163,6 +163,7 @@ class FillInTheMiddle(Transform):
     The sample is an array of integers of shape (tokens,), or the pair (inputs, targets) of `TokenDataset`. A changed
     document is 3 tokens longer: add 3 to the lengths of a packing sampler. With ``keep_length`` the last part loses
     its final tokens instead, and in a document of fewer than 3 tokens nothing changes. A pair always keeps its length.
+    Do not pack changed documents with ``longer="split"``: each part of one gets its own draw, and the parts do not fit.
 
     Raises `ArgumentError` for ids that are not integers from 0 up and for rates outside 0 to 1. A call raises it for a
     pair whose targets are not the inputs one token further, and `ArgumentTypeError` for other samples.
