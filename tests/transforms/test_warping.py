@@ -247,6 +247,17 @@ def test_angles_turn_as_torchvisions_do() -> None:
     np.testing.assert_array_equal(moved, [[7, 3, 4], [7, 6, 7], [7, 7, 7]])
 
 
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("margin", [100, 5000])
+def test_a_box_far_beyond_the_image_is_what_its_part_in_the_image_is_in_perspective(seed: int, margin: int) -> None:
+    """Map only what the image shows, so that no corner lies behind the horizon."""
+    boxes = np.array([[30.0, 20, 100 + margin, 80 + margin], [30, 20, 100, 80]])
+    sample = {"image": np.zeros((80, 100), np.uint8), "boxes": boxes}
+    out = RandomPerspective(0.9, p=1)(sample, np.random.default_rng(seed))["boxes"]
+    assert len(out) == 2
+    np.testing.assert_array_equal(out[0], out[1])
+
+
 class TestRotation(TransformTests):
     def make(self) -> Any:
         return RandomRotation(20, interpolation="bilinear", expand=True)

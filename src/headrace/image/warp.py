@@ -83,6 +83,9 @@ class Warps(NamedTuple):
 
     def boxes(self, boxes: Points) -> Points:
         """Return the boxes around what is left of boxes in the image; those of nothing have no area."""
+        first = self.parts[0]
+        if any(first.matrix[6:8]):  # a corner behind the horizon would come back on the other side
+            boxes = np.clip(boxes, 0, (first.before[1], first.before[0]) * 2)
         quads = [rectangle(boxes)]
         for part in self.parts:
             quads = [mapped(_matrix(part), quad) for quad in quads]
