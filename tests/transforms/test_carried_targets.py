@@ -295,6 +295,15 @@ def test_fields_that_do_not_fit_are_refused_whatever_is_drawn(part: dict[str, An
             RandomHorizontalFlip(p)({"image": np.zeros((4, 4)), **part})
 
 
+@pytest.mark.parametrize("labels", [[7, 8], (7, 8), [[7], [8]], np.array([7, 8]), np.array([[7], [8]])])
+def test_labels_of_any_form_lose_the_rows_of_dropped_boxes(labels: Any) -> None:
+    """Keep the label of the box that is left: lists, tuples, vectors and columns."""
+    sample = {"image": np.zeros((40, 40)), "boxes": [[0, 0, 1, 1], [15, 15, 25, 25]], "labels": labels}
+    out = CenterCrop(20)(sample)["labels"]
+    assert type(out) is type(labels)
+    np.testing.assert_array_equal(out, labels[1:])
+
+
 @pytest.mark.parametrize(
     ("kinds", "cure"),
     [

@@ -239,7 +239,8 @@ def _chosen(owner: str, field: Field, value: Any, keep: npt.NDArray[np.bool_]) -
         raise wrong(owner, field, f"a row for each of the {len(keep)} boxes")
     if isinstance(value, np.ndarray):
         return value[keep]
-    return type(value)([one for one, kept in zip(value, keep.tolist(), strict=True) if kept])
+    chosen = [one for one, kept in zip(value, keep.tolist(), strict=True) if kept]
+    return tuple(chosen) if isinstance(value, tuple) else type(value)(chosen)
 
 
 def _area(boxes: Points) -> npt.NDArray[np.float64]:

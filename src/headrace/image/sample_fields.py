@@ -139,7 +139,9 @@ def _fits(kind: Kind, value: Any) -> bool:
     if isinstance(kind, Mask):
         return isinstance(value, np.ndarray) and value.ndim > 1
     if kind is LABELS:  # rows of several numbers may be classes with boxes
-        return value.ndim == 1 if isinstance(value, np.ndarray) else isinstance(value, list) and not _has_rows(value)
+        if isinstance(value, np.ndarray):
+            return value.ndim == 1 or (value.ndim == 2 and value.shape[1] == 1)
+        return isinstance(value, list | tuple) and not (_has_rows(value) and len(value[0]) > 1)
     columns = COLUMNS[type(kind)]
     empty = isinstance(value, list | tuple) and not value
     return (isinstance(value, np.ndarray) or empty or _has_rows(value)) and rows_of(value, columns) is not None
