@@ -352,6 +352,7 @@ def test_a_dataset_of_hugging_face_is_read_through_its_indices() -> None:
         (lambda: TokenDataset([]), "paths is empty"),
         (lambda: TokenDataset(5), "paths is an int"),
         (lambda: TokenDataset([1, 2, 3]), r"array 0 of tokens has the shape \(\)"),
+        (lambda: TokenDataset(np.array(5)), r"array 0 of tokens has the shape \(\)"),
         (lambda: TokenDataset([np.zeros(9)]), "holds float64; expected one row of integers"),
         (lambda: TokenDataset([[1, 2]], 2), "no window of length . 1 = 3 tokens fits: the longest file has 2"),
         (lambda: TokenDataset([[1, 2]], 0), "length must be an integer from 1 up; got 0"),

@@ -348,7 +348,7 @@ def _found(paths: Any, field: str | None) -> tuple[list[Any], str | None, NDArra
             expected="a path, arrays, or a list of them",
             cure="Pass the path of a file of tokens.",
         )
-    if hasattr(paths, "ndim") and paths.ndim == 1:
+    if hasattr(paths, "ndim") and paths.ndim < 2:
         return [_array(paths, 0)], field, None
     found = list[Any]()
     for number, each in enumerate(paths):

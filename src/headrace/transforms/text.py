@@ -161,8 +161,8 @@ class FillInTheMiddle(Transform):
     middle", 2022.
 
     The sample is an array of integers of shape (tokens,), or the pair (inputs, targets) of `TokenDataset`. A changed
-    document is 3 tokens longer: add 3 to the lengths of a packing sampler. With ``keep_length`` the last part loses
-    its final tokens instead, and in a document of fewer than 3 tokens nothing changes. A pair always keeps its length.
+    document is 3 tokens longer: add 3 to the lengths of a packing sampler. With ``keep_length`` its last 3
+    tokens are dropped instead, and a document of fewer than 3 tokens does not change. A pair always keeps its length.
     Do not pack changed documents with ``longer="split"``: each part of one gets its own draw, and the parts do not fit.
 
     Raises `ArgumentError` for ids that are not integers from 0 up and for rates outside 0 to 1. A call raises it for a
@@ -217,13 +217,9 @@ class FillInTheMiddle(Transform):
         if cuts is None:
             return tokens
         start, stop, order = cuts
+        if keep_length:  # room for the three ids
+            tokens = tokens[:-3]
         first, middle, last = tokens[:start], tokens[start:stop], tokens[stop:]
-        if keep_length:  # the three ids take the place of the last tokens, of whichever part has them
-            cut = min(3, len(last))
-            last = last[: len(last) - cut]
-            middle_cut = min(3 - cut, len(middle))
-            middle = middle[: len(middle) - middle_cut]
-            first = first[: len(first) - (3 - cut - middle_cut)]
         parts: list[Any] = [[self.prefix], first, [self.suffix], last, [self.middle], middle]
         if order == "SPM":
             parts = [[self.prefix], [self.suffix], last, [self.middle], first, middle]
