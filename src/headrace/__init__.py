@@ -30,7 +30,6 @@ from headrace.datasets import (
 )
 from headrace.datasets.explain import explain
 from headrace.errors import HeadraceError, SampleError, StateMismatch
-from headrace.figure.showing import show
 from headrace.hints import looked_up as _looked_up
 from headrace.image.decoder import decode
 from headrace.ledger.proof import EpochProof, verify_epoch
@@ -57,8 +56,10 @@ from headrace.transforms import (
 
 __version__ = "0.1.0"
 
-if not _TYPE_CHECKING:
-    __getattr__ = _looked_up(__name__)  # where a name is, or what ours is called
+if _TYPE_CHECKING:
+    from headrace.figure.showing import show
+else:
+    __getattr__ = _looked_up(__name__, {"show": "figure.showing"})  # or where a name is, or what ours is called
 
 __all__ = [
     "ArrayDataset",

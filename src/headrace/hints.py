@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from inspect import CO_VARKEYWORDS
 from opcode import opmap
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from headrace.errors import ArgumentTypeError
 
@@ -133,8 +133,10 @@ def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str])
             )
 
 
-def looked_up(module: str) -> Callable[[str], NoReturn]:
+def looked_up(module: str, lazy: Mapping[str, str] | None = None) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module: it says where a name is, or which of our names to use.
+
+    ``lazy`` has names that are not imported until they are asked for, and the submodule of each.
 
     >>> import headrace
     >>> headrace.WebDataset
@@ -147,7 +149,11 @@ def looked_up(module: str) -> Callable[[str], NoReturn]:
     ImportError: module 'headrace.transforms' has no attribute 'ToTensor'; use ToFloat() and ToCHW(), ...
     """
 
-    def missing(name: str) -> NoReturn:
+    def found(name: str) -> Any:
+        if lazy and name in lazy:
+            value = getattr(import_module(f"{module}.{lazy[name]}"), name)
+            setattr(sys.modules[module], name, value)
+            return value
         text = f"module {module!r} has no attribute {name!r}"
         if not name.startswith("_"):
             text += _advice(module, name)
@@ -159,7 +165,7 @@ def looked_up(module: str) -> Callable[[str], NoReturn]:
                 raise ImportError(text, name=module)
         raise AttributeError(text, name=name)
 
-    return missing
+    return found
 
 
 def _advice(module: str, name: str) -> str:

@@ -7,8 +7,7 @@
 `Dataset` is the base class for your own; docs/contributing/add-a-dataset.md shows one.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.datasets import selections as _selections  # noqa: F401  it registers the views of `Dataset`
 from headrace.datasets.arrays import ArrayDataset
@@ -130,10 +129,9 @@ __all__ = [
     "random_walks",
 ]
 
-_missing = _looked_up(__name__)
+if not TYPE_CHECKING:
+    __getattr__ = _looked_up(__name__, LAZY)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in LAZY:
-        _missing(name)
-    return getattr(import_module(f"{__name__}.{LAZY[name]}"), name)
+def __dir__() -> list[str]:
+    return [*globals(), *LAZY]

@@ -12,8 +12,8 @@ import numpy as np
 
 from headrace.context import seeds
 from headrace.transforms.base import Transform, bind
+from headrace.transforms.geometric_transform import GeometricTransform
 from headrace.transforms.image_transform import WithKinds
-from headrace.transforms.warping import JoinedWarps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,8 +206,8 @@ def name_of(transform: Any) -> str:
         return name_of(transform.func)
     if isinstance(transform, WithKinds):
         return name_of(transform.transform)
-    if isinstance(transform, JoinedWarps):
-        return " + ".join(map(name_of, transform.transforms))
+    if isinstance(transform, GeometricTransform) and len(transform.unpacked()) > 1:  # resampled together
+        return " + ".join(map(name_of, transform.unpacked()))
     if is_dataclass(transform) and not isinstance(transform, type):
         settings = []
         for one in fields(transform):

@@ -15,35 +15,7 @@ from headrace.hints import looked_up as _looked_up
 from headrace.image.kinds import Boxes, Keypoints, Mask
 from headrace.image.native_steps import ChangeValues, NativeStep
 from headrace.transforms.base import Compose, Transform
-from headrace.transforms.color_transforms import (
-    ColorJitter,
-    GaussianBlur,
-    GaussianNoise,
-    RandomAdjustSharpness,
-    RandomAutocontrast,
-    RandomChannelPermutation,
-    RandomEqualize,
-    RandomErasing,
-    RandomGrayscale,
-    RandomInvert,
-    RandomPhotometricDistort,
-    RandomPosterize,
-    RandomSolarize,
-)
-from headrace.transforms.control import OneOf, RandomApply, RandomChoice
-from headrace.transforms.detection import (
-    ConvertBoundingBoxFormat,
-    FixedSizeCrop,
-    LetterBox,
-    RandomIoUCrop,
-    RandomShortestSize,
-    RandomVerticalFlip,
-    RandomZoomOut,
-    SanitizeBoundingBoxes,
-    ScaleJitter,
-)
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
-from headrace.transforms.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from headrace.transforms.spatial import (
     CenterCrop,
     Pad,
@@ -52,9 +24,77 @@ from headrace.transforms.spatial import (
     RandomResizedCrop,
     Resize,
 )
-from headrace.transforms.text import FillInTheMiddle, Tokenize
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
-from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
+
+if _TYPE_CHECKING:
+    from headrace.transforms.color_transforms import (
+        ColorJitter,
+        GaussianBlur,
+        GaussianNoise,
+        RandomAdjustSharpness,
+        RandomAutocontrast,
+        RandomChannelPermutation,
+        RandomEqualize,
+        RandomErasing,
+        RandomGrayscale,
+        RandomInvert,
+        RandomPhotometricDistort,
+        RandomPosterize,
+        RandomSolarize,
+    )
+    from headrace.transforms.control import OneOf, RandomApply, RandomChoice
+    from headrace.transforms.detection import (
+        ConvertBoundingBoxFormat,
+        FixedSizeCrop,
+        LetterBox,
+        RandomIoUCrop,
+        RandomShortestSize,
+        RandomVerticalFlip,
+        RandomZoomOut,
+        SanitizeBoundingBoxes,
+        ScaleJitter,
+    )
+    from headrace.transforms.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+    from headrace.transforms.text import FillInTheMiddle, Tokenize
+    from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
+
+LAZY = {
+    "AugMix": "policies",
+    "AutoAugment": "policies",
+    "ColorJitter": "color_transforms",
+    "ConvertBoundingBoxFormat": "detection",
+    "FillInTheMiddle": "text",
+    "FixedSizeCrop": "detection",
+    "GaussianBlur": "color_transforms",
+    "GaussianNoise": "color_transforms",
+    "LetterBox": "detection",
+    "OneOf": "control",
+    "RandAugment": "policies",
+    "RandomAdjustSharpness": "color_transforms",
+    "RandomAffine": "warping",
+    "RandomApply": "control",
+    "RandomAutocontrast": "color_transforms",
+    "RandomChannelPermutation": "color_transforms",
+    "RandomChoice": "control",
+    "RandomEqualize": "color_transforms",
+    "RandomErasing": "color_transforms",
+    "RandomGrayscale": "color_transforms",
+    "RandomInvert": "color_transforms",
+    "RandomIoUCrop": "detection",
+    "RandomPerspective": "warping",
+    "RandomPhotometricDistort": "color_transforms",
+    "RandomPosterize": "color_transforms",
+    "RandomRotation": "warping",
+    "RandomShortestSize": "detection",
+    "RandomSolarize": "color_transforms",
+    "RandomVerticalFlip": "detection",
+    "RandomZoomOut": "detection",
+    "SanitizeBoundingBoxes": "detection",
+    "ScaleJitter": "detection",
+    "Tokenize": "text",
+    "TrivialAugmentWide": "policies",
+}
+"""Names whose files are imported when they are first asked for, so that `import headrace` stays light."""
 
 __all__ = [
     "AugMix",
@@ -113,4 +153,8 @@ __all__ = [
 ]
 
 if not _TYPE_CHECKING:
-    __getattr__ = _looked_up(__name__)
+    __getattr__ = _looked_up(__name__, LAZY)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *LAZY]
