@@ -9,8 +9,8 @@ import click
 
 from headrace.cli import options
 from headrace.cli.image_set import image_set_of_path
-from headrace.cli.parallel import usable_cpus
 from headrace.formatting import count, plain, size_of, table
+from headrace.interop.parallel import usable_cpus
 from headrace.run.stats import rate_rows
 
 if TYPE_CHECKING:

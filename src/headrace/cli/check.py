@@ -8,9 +8,9 @@ import click
 
 from headrace.cli import options
 from headrace.cli.image_set import image_set_of_path
-from headrace.cli.parallel import in_order, usable_cpus
 from headrace.errors import HeadraceError
 from headrace.formatting import count, plain
+from headrace.interop.parallel import in_order, usable_cpus
 
 if TYPE_CHECKING:
     from headrace.cli.image_set import ImageSet

@@ -20,6 +20,7 @@ from headrace.datasets.mds_dataset import MDSDataset
 from headrace.datasets.shards import WebDataset
 from headrace.formats.shard_writers import image_kind, mds_columns, members, write_arrow, write_mds, write_tar
 from headrace.storage.files import read_file
+from headrace.storage.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +122,7 @@ class Tar:
 
     def write(self, number: int, stored: Sequence[Any]) -> None:
         """Write the archive."""
-        _renamed(self.paths(number, stored)[0], lambda path: write_tar(path, stored))
+        write_whole(self.paths(number, stored)[0], lambda path: write_tar(path, stored))
 
     def read(self, number: int, stored: Sequence[Any]) -> Iterator[Any]:
         """Read keys and members, as bytes."""
@@ -153,10 +154,10 @@ class MDS:
     def write(self, number: int, stored: Sequence[Any]) -> None:
         """Write the shard, then the list."""
         path, told = self.paths(number, stored)[0], list[dict[str, Any]]()
-        _renamed(path, lambda place: told.append(write_mds(place, mds_columns(stored[0]), stored)))
+        write_whole(path, lambda place: told.append(write_mds(place, mds_columns(stored[0]), stored)))
         told[0]["raw_data"]["basename"] = path.name
         text = json.dumps({"version": 2, "shards": [*self._listed()[:number], told[0]]})
-        _renamed(self.folder / "index.json", lambda place: place.write_text(text))
+        write_whole(self.folder / "index.json", lambda place: place.write_text(text))
 
     def read(self, number: int, stored: Sequence[Any]) -> Iterator[Any]:
         """Read the values of the shard alone: by a list of its own, beside a link to it."""
@@ -193,7 +194,7 @@ class Arrow:
 
     def write(self, number: int, stored: Sequence[Any]) -> None:
         """Write the file."""
-        _renamed(self.paths(number, stored)[0], lambda path: write_arrow(path, stored, self.classes))
+        write_whole(self.paths(number, stored)[0], lambda path: write_arrow(path, stored, self.classes))
 
     def read(self, number: int, stored: Sequence[Any]) -> Iterator[Any]:
         """Read the values."""
@@ -232,7 +233,7 @@ class Folders:
         """Write each file that is not there as it should be."""
         for path, (_, data) in zip(self.paths(number, stored), stored, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _renamed(path, lambda place, data=data: place.write_bytes(data))  # type: ignore[misc]
+            write_whole(path, lambda place, data=data: place.write_bytes(data))  # type: ignore[misc]
 
     def read(self, number: int, stored: Sequence[Any]) -> Iterator[Any]:
         """Read the files."""
@@ -341,13 +342,3 @@ def _key(index: int, key: str) -> str:
     base = base.replace(".", "_")
     named = folder + slash + base
     return f"{index:09}" if not base or named.startswith(("__", "./", "/")) else named
-
-
-def _renamed(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name, and rename it when it is whole."""
-    passing = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(passing)
-        passing.replace(path)
-    finally:
-        passing.unlink(missing_ok=True)

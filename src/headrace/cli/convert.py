@@ -11,11 +11,11 @@ from headrace.cli import options
 from headrace.cli.command_errors import CommandError
 from headrace.cli.conversion import CLASSES, TARGETS, FolderSource, ShardSource, Source, begin, convert_shard
 from headrace.cli.image_set import open_folder
-from headrace.cli.parallel import in_order, usable_cpus
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.formats.shard_writers import image_kind
 from headrace.formatting import count, plain
+from headrace.interop.parallel import in_order, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ import click
 
 from headrace.cli import options
 from headrace.cli.command_errors import writing
-from headrace.cli.parallel import usable_cpus
 from headrace.formatting import count, plain, size_of
+from headrace.interop.parallel import usable_cpus
 
 if TYPE_CHECKING:
     from headrace import DataLoader

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.cli.command_errors import CommandError
-from headrace.cli.parallel import in_order, usable_cpus
+from headrace.interop.parallel import in_order, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,7 +24,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], threads: int, *, fi
     >>> list(in_order(abs, range(-3, 3), threads=2, finish=True))
     [3, 2, 1, 0, 1, 2]
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="headrace-cli")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="headrace-in-order")
     futures: deque[Future[R]] = deque()
     try:
         for item in items:
