@@ -41,7 +41,7 @@ struct BatchRows {
     Philox random(place.key0, place.key1, position, place.epoch, place.purpose, drawn < 0 ? 0 : drawn);
     const bool made = render(*recipe, reading.sample, random, scratch, out + i * recipe->row.bytes(), seconds);
     drawn = random.drawn();
-    return made;
+    return source->intact() && made;
   }
 };
 

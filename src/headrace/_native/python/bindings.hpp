@@ -61,5 +61,6 @@ void bind_threads(nb::module_& module);
 void bind_pipeline(nb::module_& module);
 void bind_arrays(nb::module_& module);
 void bind_scans(nb::module_& module);
+void bind_encoding(nb::module_& module);
 
 }  // namespace headrace

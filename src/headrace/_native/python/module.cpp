@@ -17,5 +17,6 @@ NB_MODULE(extension, module) {
   headrace::bind_pipeline(module);
   headrace::bind_arrays(module);
   headrace::bind_scans(module);
+  headrace::bind_encoding(module);
   module.attr("LIBJPEG_TURBO") = HEADRACE_TEXT(LIBJPEG_TURBO_VERSION);
 }

@@ -1,6 +1,7 @@
 // Sources from Python's objects.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "../source/arrays.hpp"
 #include "../source/bytes.hpp"
 #include "../source/files.hpp"
+#include "../source/mapped.hpp"
 #include "../source/ranges.hpp"
 #include "bindings.hpp"
 
@@ -125,6 +127,23 @@ HeldSource arrays_source(Bytes images, bool mapped) {
           keep([images] {})};
 }
 
+template <class T>
+using Each = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+HeldSource mapped_source(const std::vector<Bytes>& files, Each<std::int32_t> file, Each<std::int64_t> offset,
+                         Each<std::int64_t> length, Each<std::uint32_t> checksum, Each<std::int32_t> height,
+                         Each<std::int32_t> width, int channels) {
+  const std::size_t count = file.size();
+  for (const std::size_t size : {offset.size(), length.size(), checksum.size(), height.size(), width.size()})
+    if (size != count) throw std::invalid_argument("there must be one number of each kind for each sample");
+  if (channels < 1 || channels > 4) throw std::invalid_argument("`channels` must be from 1 to 4");
+  std::vector<MappedBytes> maps;
+  for (const Bytes& each : files) maps.push_back({each.data(), static_cast<std::int64_t>(each.size())});
+  const MappedSpans spans{file.data(), offset.data(), length.data(), checksum.data(), height.data(), width.data()};
+  return {std::make_shared<MappedSource>(std::move(maps), spans, static_cast<std::int64_t>(count), channels),
+          keep([files, file, offset, length, checksum, height, width] {})};
+}
+
 }  // namespace
 
 void bind_sources(nb::module_& module) {
@@ -139,6 +158,9 @@ void bind_sources(nb::module_& module) {
       .def_static("bytes", &bytes_source, nb::arg("images"), "Encoded images, each in bytes of its own.")
       .def_static("packed", &packed, nb::arg("buffer"), nb::arg("begins"), nb::arg("mapped") = false,
                   "Encoded images side by side in one buffer.")
+      .def_static("mapped", &mapped_source, nb::arg("files"), nb::arg("file"), nb::arg("offset"), nb::arg("length"),
+                  nb::arg("checksum"), nb::arg("height"), nb::arg("width"), nb::arg("channels"),
+                  "Samples in memory-mapped files, with checksums: encoded, or pixels of any size.")
       .def("__len__", [](const HeldSource& held) { return held.source->length(); })
       .def_prop_ro(
           "open_files",

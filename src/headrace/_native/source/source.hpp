@@ -52,6 +52,8 @@ class Source {
   virtual void prepare() const {}
   // Read a sample of at most `max_bytes`; `key` is in range. False: the failure says why, or the step-by-step path will.
   virtual bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const = 0;
+  // Called after what was read has been used: false if it was not what is stored.
+  virtual bool intact() const { return true; }
   // Ask for a sample that is read soon.
   virtual void prefetch(std::int64_t) const {}
 };

@@ -1,0 +1,63 @@
+// Functions that make what a packed dataset stores, without the GIL.
+#include <stdexcept>
+
+#include "../encode/jpeg_writer.hpp"
+#include "../encode/whole_image.hpp"
+#include "bindings.hpp"
+#include "gil.hpp"
+
+namespace headrace {
+namespace {
+
+const RowOps& fastest_ops() {
+  int count = 0;
+  const RowOps* const* ops = row_ops_available(&count);
+  return *ops[count - 1];
+}
+
+nb::bytes bytes_of(const std::uint8_t* data, std::size_t size) {
+  return nb::bytes(reinterpret_cast<const char*>(data), size);
+}
+
+// Height, width, whether these are the very pixels in the file, and the pixels; None for what Python must read.
+nb::object read_image(const nb::bytes& data, int max_side, std::int64_t max_pixels, bool oriented) {
+  const Sample sample{reinterpret_cast<const std::uint8_t*>(data.c_str()), data.size()};
+  WholeImage image;
+  bool read = false;
+  {
+    const GilRelease released;
+    Scratch scratch;
+    read = read_whole(sample, max_side, max_pixels, oriented, fastest_ops(), scratch, image);
+  }
+  if (!read) return nb::none();
+  const std::size_t size = static_cast<std::size_t>(image.height) * image.width * 3;
+  return nb::make_tuple(image.height, image.width, image.as_stored, bytes_of(image.pixels.data(), size));
+}
+
+nb::object write_jpeg(const Array<std::uint8_t>& pixels, int quality) {
+  if (pixels.ndim() != 2 && (pixels.ndim() != 3 || (pixels.shape(2) != 1 && pixels.shape(2) != 3)))
+    throw std::invalid_argument("`pixels` must have the shape (H, W), (H, W, 1) or (H, W, 3)");
+  constexpr std::size_t most = JPEG_MAX_DIMENSION;
+  if (pixels.size() == 0 || pixels.shape(0) > most || pixels.shape(1) > most) return nb::none();
+  const int channels = pixels.ndim() == 2 ? 1 : static_cast<int>(pixels.shape(2));
+  const Pixels image{pixels.data(), static_cast<int>(pixels.shape(0)), static_cast<int>(pixels.shape(1)), channels};
+  JpegWriter writer;
+  bool written = false;
+  {
+    const GilRelease released;
+    written = writer.write(image, quality);
+  }
+  return written ? nb::object(bytes_of(writer.data(), writer.size())) : nb::none();
+}
+
+}  // namespace
+
+void bind_encoding(nb::module_& module) {
+  module.def("read_image", &read_image, nb::arg("data"), nb::arg("max_side"), nb::arg("max_pixels"), nb::arg("oriented"),
+             "Decode a JPEG file to RGB, its longer side at most `max_side` (0: any): height, width, whether these are "
+             "the pixels that the file has, and the pixels. None for files that this does not read.");
+  module.def("write_jpeg", &write_jpeg, nb::arg("pixels"), nb::arg("quality"),
+             "Encode pixels of bytes as a JPEG file; None if they cannot be one.");
+}
+
+}  // namespace headrace
