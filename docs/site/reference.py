@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import arguments
 
 import headrace
 
@@ -42,6 +45,10 @@ ADAPTERS = {
 }  # fmt: skip
 """The names of the adapters that are ours, not the framework's; read from the source, as no framework is installed."""
 PACKAGE = Path(headrace.__file__).parent
+MOST_LETTERS = 60
+"""How much of a long default a table shows."""
+Row = tuple[str, str, str, str]
+"""An argument of a table: its name, type and default, and what it does."""
 
 
 def public() -> dict[str, list[str]]:
@@ -88,6 +95,8 @@ def _page(full: str) -> tuple[str, str]:
     text = f":orphan:\n\n{_title(name)}\nIn :doc:`{module}`.\n\n.. currentmodule:: {module}\n\n"
     if module in ADAPTERS:
         described, doc = _from_source(module, name)
+        if name == "DataLoader":
+            described += "\n".join(["", "The arguments of `headrace.DataLoader`:", *_loader_rows()])
         return text + described, _first(doc)
     thing = getattr(import_module(module), name)
     error = inspect.isclass(thing) and issubclass(thing, BaseException)
@@ -96,6 +105,13 @@ def _page(full: str) -> tuple[str, str]:
     if kind != "function":
         text += "   :members:\n   :show-inheritance:\n"
     return text, _first(inspect.getdoc(thing) or "")
+
+
+def _loader_rows() -> list[str]:
+    """Return the table of the arguments that the loaders of all adapters have."""
+    loader = headrace.DataLoader
+    found = arguments.parameters(loader, "DataLoader")
+    return _table([(*_row(one), arguments.of(loader, "DataLoader", one.name)) for one in found])
 
 
 def _first(doc: str) -> str:
@@ -112,11 +128,12 @@ def _from_source(module: str, name: str) -> tuple[str, str]:
     raise ValueError(f"{module} has no class or function {name}: correct ADAPTERS in docs/site/reference.py")
 
 
-def _described(node: ast.ClassDef | ast.FunctionDef, name: str, indent: str) -> str:
+def _described(node: ast.ClassDef | ast.FunctionDef, name: str, indent: str, kind: str = "") -> str:
+    key = f"{kind}.{name}" if kind else name
     body = [one for one in node.body if isinstance(one, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
     made = next((one for one in body if one.name == "__init__"), None)
     function = node if isinstance(node, ast.FunctionDef) else made
-    rows = _rows_of_source(function) if function else []
+    rows = _rows_of_source(function, key) if function else []
     directive = "class" if isinstance(node, ast.ClassDef) else "method" if indent else "function"
     if directive == "method" and any(ast.unparse(one) == "property" for one in node.decorator_list):
         directive, rows = "property", []
@@ -126,27 +143,27 @@ def _described(node: ast.ClassDef | ast.FunctionDef, name: str, indent: str) -> 
     lines += [f"   {line}" if line else "" for line in inside]
     text = "".join(f"{indent}{line}".rstrip() + "\n" for line in lines)
     methods = [one for one in body if not one.name.startswith("_") and ast.get_docstring(one)]
-    return text + "".join(_described(one, one.name, indent + "   ") for one in methods)
+    return text + "".join(_described(one, one.name, indent + "   ", name) for one in methods)
 
 
 def _equals(default: str) -> str:
     return f"={default}" if default and default != "required" else ""
 
 
-def _rows_of_source(node: ast.FunctionDef) -> list[tuple[str, str, str]]:
-    arguments = node.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    named = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+def _rows_of_source(node: ast.FunctionDef, key: str) -> list[Row]:
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + list(given.defaults)
+    named = [*zip(positional, defaults, strict=True), *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
     rows = [
         (one.arg, ast.unparse(one.annotation) if one.annotation else "", ast.unparse(value) if value else "required")
         for one, value in named
         if one.arg not in {"self", "cls"}
     ]
-    for mark, one in (("*", arguments.vararg), ("**", arguments.kwarg)):
+    for mark, one in (("*", given.vararg), ("**", given.kwarg)):
         if one:
             rows.append((mark + one.arg, ast.unparse(one.annotation) if one.annotation else "", ""))
-    return rows
+    return [(*row, arguments.line(key, row[0])) for row in rows]
 
 
 def _title(text: str) -> str:
@@ -154,24 +171,25 @@ def _title(text: str) -> str:
 
 
 def add_arguments(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Put a table of the arguments, their types and defaults after a docstring."""
+    """Put a table of the arguments, with types, defaults and what each does, after a docstring."""
     if what not in {"class", "exception", "function", "method"}:
         return
-    try:
-        parameters = list(inspect.signature(thing).parameters.values())
-    except (TypeError, ValueError):
-        return
-    if what == "method" and parameters and parameters[0].name == "self":
-        parameters = parameters[1:]
-    lines += _table(list(map(_row, parameters)))
+    key = key_of(name)
+    lines += _table([(*_row(one), arguments.of(thing, key, one.name)) for one in arguments.parameters(thing, key)])
 
 
-def _table(rows: list[tuple[str, str, str]]) -> list[str]:
+def key_of(full: str) -> str:
+    """Return the name that ``arguments.toml`` has for a full one: without its module."""
+    return full[len(max((one for one in MODULES if full.startswith(f"{one}.")), key=len)) + 1 :]
+
+
+def _table(rows: list[Row]) -> list[str]:
     if not rows:
         return []
     lines = ["", ".. list-table::", "   :header-rows: 1", "   :class: arguments", ""]
-    for row in [("argument", "type", "default"), *rows]:
-        cells = [f"``{cell}``" if cell and cell != "required" and row[0] != "argument" else cell for cell in row]
+    for row in [("argument", "type", "default", "what it does"), *rows]:
+        plain = row[0] == "argument"
+        cells = [f"``{cell}``" if cell and cell != "required" and not plain else cell for cell in row[:3]] + [row[3]]
         lines += [f"   {' ' if number else '*'} - {cell}" for number, cell in enumerate(cells)]
     return [*lines, ""]
 
@@ -179,10 +197,22 @@ def _table(rows: list[tuple[str, str, str]]) -> list[str]:
 def _row(parameter: inspect.Parameter) -> tuple[str, str, str]:
     mark = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     kind, default = parameter.annotation, parameter.default
-    shown = "" if kind is parameter.empty else kind.__name__ if inspect.isclass(kind) else str(kind)
+    shown = "" if kind is parameter.empty else kind.__name__ if inspect.isclass(kind) else _type(str(kind))
     if default is parameter.empty:
         return mark + parameter.name, shown, "" if mark else "required"
-    return parameter.name, shown, repr(default)
+    return parameter.name, shown, _default(default)
+
+
+def _type(text: str) -> str:
+    found = re.fullmatch(r"ForwardRef\((['\"])(.*)\1.*\)", text)  # of a named tuple
+    return found[2] if found else text
+
+
+def _default(value: Any) -> str:
+    if inspect.isroutine(value):
+        return str(value.__name__)
+    text = repr(value)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS].rpartition(', ')[0]}, …)"
 
 
 def keep_public_bases(app: Sphinx, name: str, thing: Any, options: Any, bases: list[Any]) -> None:
