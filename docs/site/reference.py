@@ -205,7 +205,7 @@ def _row(parameter: inspect.Parameter) -> tuple[str, str, str]:
 
 def _type(text: str) -> str:
     found = re.fullmatch(r"ForwardRef\((['\"])(.*)\1.*\)", text)  # of a named tuple
-    return found[2] if found else text
+    return re.sub(r"\b[a-z_]+\.(?=[A-Z]\w*\b)", "", found[2] if found else text)  # arguments.Backend
 
 
 def _default(value: Any) -> str:
