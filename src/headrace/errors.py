@@ -13,6 +13,7 @@ The tree; each error is also the standard one that a caller would look for::
     │   ├── MissingFile (FileNotFoundError)
     │   ├── UnreadableFile (OSError)            permission, a folder, an input/output error
     │   │   └── FileTooLarge                    more bytes than the limit
+    │   ├── BadAnnotation (ValueError)          boxes, masks or keypoints that cannot be used
     │   ├── BadImage (ValueError)               empty, truncated, corrupt, or not an image
     │   └── ImageTooLarge (ValueError)          more pixels than the limit, or than its file can hold
     ├── CollateError (RuntimeError)             samples do not fit together in one batch
@@ -46,6 +47,7 @@ from typing import Any, Self
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
+    "BadAnnotation",
     "BadFile",
     "BadImage",
     "CollateError",
@@ -226,6 +228,14 @@ class UnreadableFile(SampleError, OSError):
 
 class FileTooLarge(UnreadableFile):
     """The sample's file has more bytes than the limit, and was not read: ``path``; ``errno`` is ``EFBIG``."""
+
+
+class BadAnnotation(SampleError, ValueError):
+    """The annotations of an image cannot be used.
+
+    Raised where a sample is read: boxes of negative size, a mask that does not fit its image, a class without a name,
+    or a file of annotations that cannot be parsed. ``path`` is the image, or the file of its annotations.
+    """
 
 
 class BadImage(SampleError, ValueError):

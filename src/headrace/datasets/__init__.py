@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.datasets.array_record_dataset import ArrayRecordDataset
     from headrace.datasets.arrow_dataset import ArrowDataset
     from headrace.datasets.cifar import CIFAR10, CIFAR100
+    from headrace.datasets.coco import CocoDetection
     from headrace.datasets.encoded_images import EncodedImages
     from headrace.datasets.faces import FaceDataset, ellipse_boxes
     from headrace.datasets.grouped import GroupedDataset
@@ -53,6 +54,7 @@ LAZY = {
     "ArrowDataset": "arrow_dataset",
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
+    "CocoDetection": "coco",
     "EncodedImages": "encoded_images",
     "FaceDataset": "faces",
     "GroupedDataset": "grouped",
@@ -87,6 +89,7 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "ChainDataset",
+    "CocoDetection",
     "Columns",
     "ConcatDataset",
     "Dataset",

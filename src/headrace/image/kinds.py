@@ -140,7 +140,11 @@ KINDS: dict[str, Kind] = {
 }
 """The kinds by their names."""
 
+ONE_FOR_EACH_BOX = ("area", "difficult", "iscrowd")
+"""Names of fields of annotations that have a value for each box."""
+
 BY_NAME: dict[str, Kind] = {name: kind for name, kind in KINDS.items() if name != "other"}
+BY_NAME |= dict.fromkeys(ONE_FOR_EACH_BOX, LABELS)
 """The names of fields whose kind need not be declared."""
 
 
