@@ -353,7 +353,7 @@ def test_the_sheet_has_the_ellipses_where_the_faces_are(tmp_path: Path) -> None:
         drawn, plain = np.asarray(sheet.convert("RGB")).astype(int), np.asarray(none.convert("RGB")).astype(int)
     yellow = np.argwhere((drawn[:, :, 0] > 200) & (drawn[:, :, 2] < 80))
     assert not ((plain[:, :, 0] > 200) & (plain[:, :, 2] < 80)).any()
-    scale = 240 / 200
+    scale = 480 / 200
     left, top, right, bottom = ellipse_boxes(faces.ellipses(0))[0] * scale
     (low_y, low_x), (high_y, high_x) = yellow.min(axis=0), yellow.max(axis=0)
     assert abs((high_x - low_x) - (right - left)) <= 3

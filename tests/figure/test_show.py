@@ -12,10 +12,23 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import ArrayDataset, DataLoader, ImageFolder, IterableDataset, Normalize, Subset, ToCHW, ToFloat
+from headrace import (
+    ArrayDataset,
+    Compose,
+    DataLoader,
+    ImageFolder,
+    IterableDataset,
+    Normalize,
+    RandomHorizontalFlip,
+    Subset,
+    ToCHW,
+    ToFloat,
+)
 from headrace.errors import ArgumentError, ArgumentTypeError
-from headrace.figure.drawing import colors_of
-from headrace.figure.parts import parts_of
+from headrace.figure.drawing import caption_of, colors_of
+from headrace.figure.parts import labels_of, parts_of
+from headrace.figure.targets_drawn import soft_name
+from headrace.transforms import Boxes, ConvertBoundingBoxFormat
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -35,9 +48,8 @@ def folder(tmp_path: Path) -> ImageFolder:
 
 def _colors(png: bytes | None) -> set[tuple[int, ...]]:
     assert png is not None
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
-    found, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {tuple(color) for color in found[counts > 5000].tolist()}
+    colors = Image.open(io.BytesIO(png)).convert("RGB").getcolors(1 << 24)
+    return {color for number, color in colors if number > 5000}
 
 
 def test_a_dataset_is_shown_with_its_images_classes_and_counts(folder: ImageFolder) -> None:
@@ -191,3 +203,141 @@ def test_datasets_say_what_they_are(folder: ImageFolder) -> None:
     assert repr(ArrayDataset(np.zeros(1))) == "<ArrayDataset of 1 sample>"
     assert "Numbers object at" in repr(Numbers())
     assert Numbers()._repr_html_() is None
+
+
+CLASSES = ["background", "cat", "dog"]
+ORANGE, VIOLET = (230, 97, 1), (94, 60, 153)
+
+
+def _painted(figure: Any, color: tuple[int, int, int]) -> np.ndarray:
+    """Return the places (x, y) on a sheet that have a color."""
+    pixels = np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB"))
+    return np.argwhere((pixels == color).all(axis=2))[:, ::-1]
+
+
+@pytest.mark.parametrize("side", [8, 32, 480, 1000])
+def test_boxes_lie_where_they_are_in_images_of_any_size(side: int) -> None:
+    """Find the right half of an image outlined in the right half of its card, lines and names as large."""
+    image = np.full((1, side, side, 3), 90, np.uint8)
+    figure = headrace.show({"image": image, "boxes": [[[side / 2, 0, side, side]]], "labels": [[1]]}, classes=CLASSES)
+    places = _painted(figure, ORANGE)
+    assert len(places) > 1500
+    left, right = places[:, 0].min(), places[:, 0].max()
+    assert 270 < left < 285
+    assert 510 < right < 522
+
+
+def test_names_are_written_at_boxes_in_the_color_of_the_mask_of_their_class() -> None:
+    """Give class 1 one color in masks and boxes; name it by the classes, by its own text, or by its number."""
+    mask = np.zeros((1, 60, 60), np.int64)
+    mask[0, :30] = 1
+    image = np.full((1, 60, 60, 3), 100, np.uint8)
+    masked = headrace.show({"image": image, "mask": mask}, classes=CLASSES)
+    assert len(_painted(masked, (165, 98, 50))) > 90_000
+    boxes = {"image": image, "boxes": [np.array([[10.0, 20, 50, 50]])]}
+    plain = headrace.show(boxes)
+    named = headrace.show({**boxes, "labels": [["cat"]]}, classes=CLASSES)
+    numbered = headrace.show({**boxes, "labels": [np.array([1])]}, classes=CLASSES)
+    assert len(_painted(plain, ORANGE)) < len(_painted(named, ORANGE))
+    assert named.png is not None
+    np.testing.assert_array_equal(_painted(named, (255, 255, 255)), _painted(numbered, (255, 255, 255)))
+
+
+def test_each_sample_of_a_large_batch_has_its_own_boxes() -> None:
+    """Draw the boxes of the last of many images, given as lists, as padded arrays with a count, or as dicts."""
+    images = np.full((30, 20, 20, 3), 100, np.uint8)
+    rows = [np.array([[2.0, 2, 18, 18]]) if number == 29 else np.zeros((0, 4)) for number in range(30)]
+    padded = np.tile([2.0, 2, 18, 18], (30, 1, 1))
+    counts = np.array([0] * 29 + [1])
+    targets = [{"boxes": boxes, "labels": np.ones(len(boxes), int)} for boxes in rows]
+    for batch in (
+        {"image": images, "boxes": rows},
+        {"image": images, "boxes": padded, "count": counts},
+        (images, targets),
+    ):
+        places = _painted(headrace.show(batch, 30), ORANGE)
+        places = _painted(headrace.show(batch, 30), (244, 165, 196)) if not len(places) else places
+        assert len(places) > 300
+        assert places[:, 1].min() > 2200
+
+
+def test_kinds_of_a_chain_are_known_after_it_and_can_be_given() -> None:
+    """Draw boxes of the format that the last transform writes, under any name, of datasets, loaders and batches."""
+    sample = {"photo": np.full((40, 40, 3), 100, np.uint8), "bbox": np.array([[20.0, 20, 20, 20]])}
+    chain = Compose(
+        RandomHorizontalFlip(p=1),
+        ConvertBoundingBoxFormat("cxcywh", normalized=True),
+        ToFloat(),
+        Normalize(0.5, 0.25),
+        kinds={"photo": "image", "bbox": Boxes("xywh")},
+    )
+    dataset = ListDataset([sample]).map(chain)
+    first = headrace.show(dataset)
+    for figure in (headrace.show(DataLoader(dataset, 1, seed=0)),):
+        np.testing.assert_array_equal(_painted(first, ORANGE), _painted(figure, ORANGE))
+    places = _painted(first, ORANGE)
+    assert places[:, 0].max() < 290
+    assert (100, 100, 100) in _colors(first.png)
+    batch = {"photo": sample["photo"][None], "bbox": [sample["bbox"]]}
+    assert not len(_painted(headrace.show(batch), ORANGE))
+    assert len(_painted(headrace.show(batch, kinds={"photo": "image", "bbox": Boxes("xywh")}), ORANGE))
+
+
+class ListDataset(headrace.Dataset[Any]):
+    def __init__(self, samples: list[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def test_keypoints_are_dots_and_those_not_labeled_are_left_out() -> None:
+    """Draw a visible point, a ring for one that is hidden, and nothing for one that is not labeled."""
+    image = np.full((1, 40, 40, 3), 100, np.uint8)
+    dots = [
+        len(_painted(headrace.show({"image": image, "keypoints": np.array([[[20.0, 20, seen]]])}), (255, 214, 0)))
+        for seen in (0, 1, 2)
+    ]
+    assert dots[0] == 0 < dots[1] < dots[2]
+
+
+def test_mixed_labels_are_written_as_shares() -> None:
+    """Write the classes by their shares; of several classes at once, their names."""
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    parts = parts_of((images, np.array([[0.7, 0.3, 0], [0, 0, 1]], np.float32)))
+    labels = labels_of(parts, 2)
+    assert labels is not None
+    assert [caption_of(one, ["cat", "dog", "cow"]) for one in labels] == ["cat 0.7, dog 0.3", "cow"]
+    assert soft_name(np.full(6, 1 / 6), []) == "label 0 0.17, label 1 0.17, label 2 0.17, label 3 0.17, …"
+    assert headrace.show((images, labels), classes=["cat", "dog", "cow"]).png is not None
+    assert labels_of(parts_of((images, np.array([[7.0, 3, 0], [0, 0, 1]]))), 2) is None
+
+
+def test_what_does_not_fit_is_left_out() -> None:
+    """Show a batch whose targets are wrong, for whoever looks for what is wrong with it."""
+    image = np.full((2, 20, 20, 3), 100, np.uint8)
+    for wrong in (
+        {"boxes": [np.full((1, 4), np.nan), np.zeros((0, 4))]},
+        {"boxes": [[[-50.0, -50, 900, 900]], [[5.0, 5, 5, 5]]]},
+        {"boxes": "none", "labels": [None, None]},
+        {"boxes": [[[1.0, 2, 9, 9]], []], "labels": [["a", "b"], []]},
+        {"mask": np.zeros((2, 7, 7), np.int64)},
+        {"mask": np.full((2, 20, 20), np.nan)},
+        {"keypoints": np.full((2, 3, 3), np.inf)},
+        {"masks": [np.zeros((0, 20, 20)), np.ones((3, 20, 20))]},
+    ):
+        assert headrace.show({"image": image, **wrong}).png is not None
+
+
+def test_names_of_boxes_never_leave_the_image_or_cover_each_other() -> None:
+    """Write twelve names on boxes in one place, apart where there is room, all within the card."""
+    image = np.full((1, 300, 400, 3), 100, np.uint8)
+    boxes = np.array([[0.0, 0, 400, 300], [390, 290, 400, 300], [0, 0, 3, 3], [395, 0, 400, 5]])
+    figure = headrace.show({"image": image, "boxes": [boxes], "labels": [["a very long name " * 9] * 4]})
+    pixels = np.asarray(Image.open(io.BytesIO(figure.png or b"")).convert("RGB"))
+    card = pixels[100:660, 38:518]
+    outside = np.concatenate([card[:5].reshape(-1, 3), pixels[:, :28].reshape(-1, 3)])
+    assert not (outside == ORANGE).all(axis=1).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ from headrace import (
     Resize,
     ToCHW,
     ToFloat,
+    rng,
 )
 from headrace.cli.command_errors import writing
 from headrace.formatting import plain
-from headrace.image.sheet import Pair, contact_sheet, thumbnail
+from headrace.image.overlay import NOTHING, Overlay
+from headrace.image.sheet import TILE, Pair, contact_sheet, thumbnail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +76,7 @@ def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 class Traced(Dataset[tuple[Any, ...]]):
-    """A dataset's samples after the transforms, each with its label, what it was before, its size and its index."""
+    """A dataset's samples after the transforms, each with its label, what it was before, size, index and part kept."""
 
     def __init__(self, dataset: ImageDataset | CifarDataset | FieldTuples, transform: Compose) -> None:
         self._dataset = dataset
@@ -81,7 +84,9 @@ class Traced(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         image, *labels = self._dataset[index]
-        return self._transform(image), labels[0] if labels else -1, thumbnail(image), image.shape[:2], index
+        kept = _kept(self._transform, image, copy.deepcopy(rng()))
+        after = self._transform(image)
+        return after, labels[0] if labels else -1, thumbnail(image), image.shape[:2], index, kept
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -101,6 +106,8 @@ class Preview:
     thumbnails: NDArray[np.uint8]
     sizes: NDArray[np.int64]
     indices: NDArray[np.int64]
+    kept: NDArray[np.float64]
+    """The part of each image that the transforms keep: top, left, height, width."""
     skipped: int
 
     def shown(self) -> int:
@@ -117,6 +124,7 @@ class Preview:
                 after=after,
                 caption=plain(self.image_set.label(self.labels[row].tolist())),
                 detail=plain(f"{self.image_set.file(int(self.indices[row]))}, {w} x {h} to {width} x {height}"),
+                drawn=(_outlined(self.kept[row], h, w), NOTHING),
             )
             for row, (after, (h, w)) in enumerate(
                 zip(viewable(self.images[:shown]), self.sizes[:shown].tolist(), strict=True)
@@ -127,13 +135,34 @@ class Preview:
         return png.getvalue()
 
 
+def _kept(transform: Compose, image: NDArray[np.uint8], generator: Any) -> NDArray[np.float64]:
+    """Return the part of an image that the first two transforms keep, with the numbers that they will draw."""
+    first, second = transform.transforms[:2]
+    height, width = image.shape[:2]
+    if isinstance(first, RandomResizedCrop):
+        return np.array(first.box(height, width, generator), np.float64)
+    if not isinstance(first, Resize) or not isinstance(second, CenterCrop):
+        return np.array([0, 0, height, width], np.float64)
+    rows, columns = first.move(height, width, None).size
+    part: NDArray[np.float64] = np.array(second.box(rows, columns)) * np.array([height / rows, width / columns] * 2)
+    return part
+
+
+def _outlined(kept: NDArray[np.float64], height: int, width: int) -> Overlay:
+    """Outline a part of an image on its thumbnail."""
+    scale = TILE / max(height, width)
+    top, left, *size = (kept * scale).tolist()
+    sides = round(height * scale), round(width * scale)
+    return Overlay(outline=(top + (TILE - sides[0]) // 2, left + (TILE - sides[1]) // 2, size[0], size[1]))
+
+
 def preview(image_set: ImageSet, transform: Compose, batch_size: int, *, shuffle: bool, seed: int) -> Preview:
     """Make the first batch of the first epoch: the very batch that a training run with this seed begins with."""
     loader: DataLoader[Any] = DataLoader(
         Traced(image_set.dataset, transform), batch_size, shuffle=shuffle, seed=seed, on_error="skip"
     )
     with loader:
-        images, labels, thumbnails, sizes, indices = next(iter(loader))
+        images, labels, thumbnails, sizes, indices, kept = next(iter(loader))
     return Preview(
         image_set,
         images,
@@ -141,6 +170,7 @@ def preview(image_set: ImageSet, transform: Compose, batch_size: int, *, shuffle
         thumbnails,
         np.stack(sizes, axis=1) if isinstance(sizes, list | tuple) else sizes,
         indices,
+        kept,
         loader.statistics().skipped,
     )
 

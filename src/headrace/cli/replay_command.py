@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
-import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +12,16 @@ import click
 import numpy as np
 
 from headrace.checks import kind_of
-from headrace.cli.command_errors import CommandError, Failure
+from headrace.cli.command_errors import CommandError
 from headrace.cli.options import Number
+from headrace.cli.script import loader_of
+from headrace.datasets import protocol
+from headrace.figure.targets_drawn import bare, kinds_along, overlay_of
+from headrace.figure.targets_drawn import plain as in_numpy
 from headrace.formatting import count, plain, table
 from headrace.interop import floats
-from headrace.loader import DataLoader
 from headrace.run import past
+from headrace.run.tracing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.image.sheet import Pair
-    from headrace.run.lineage import Lineage
+    from headrace.run.lineage import Lineage, Step
 
 MOST_BYTES = 1 << 26
 """A state is less than 1 KB, and a few hundred with a sampler that keeps generators of its own."""
@@ -70,7 +72,7 @@ def replay(
     SCRIPT is a Python file, which is run as an import runs it: what stands under `if __name__ == "__main__":` is left
     alone. NAME is a loader in it, or a function without arguments that returns one.
     """
-    loader = _loader(target)
+    loader = loader_of(target)
     if state is not None:
         saved = _state(state)
         loader.load_state_dict(saved)
@@ -90,61 +92,7 @@ def replay(
         if rows > len(lineages):
             click.echo(f"and {rows - len(lineages)} more")
         click.echo("--index N tells what was done to one of them")
-    _save_sheet(lineages, plain(target), out)
-
-
-def _loader(target: str) -> DataLoader[Any]:
-    script, colon, name = target.rpartition(":")
-    if not colon or not script or not name.isidentifier():
-        raise CommandError(
-            f"{target} names no loader", found=target, expected="a script and a name in it, as in train.py:loader"
-        )
-    path = Path(script)
-    if not path.is_file():
-        raise CommandError("there is no such file", path=script, cure="correct the path of the script")
-    module = _imported(path)
-    found = getattr(module, name, None)
-    if not isinstance(found, DataLoader) and callable(found):
-        try:
-            found = found()
-        except Exception as error:
-            raise _failed(path, error) from error
-    if not isinstance(found, DataLoader):
-        there = [known for known, thing in vars(module).items() if isinstance(thing, DataLoader)]
-        raise CommandError(
-            f"no loader of headrace is named {name}",
-            path=script,
-            found=name,
-            expected=f"one of {', '.join(there)}" if there else "a loader outside of functions; there is none",
-            cure="give the name of a loader, or of a function that returns one",
-        )
-    return found
-
-
-def _imported(path: Path) -> Any:
-    """Run a script as an import does: its folder is where it finds its own modules."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise CommandError("not a Python script", path=str(path), expected="a name that ends with .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.argv = [str(path)]
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failed(path, error) from error
-    return module
-
-
-def _failed(path: Path, error: BaseException) -> Failure:
-    """Return the error for a script that raised one, with the line of the script."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
-    if isinstance(error, SyntaxError):
-        lines.append(error.lineno)
-    place = f"{path}, line {lines[-1]}" if lines else str(path)
-    return Failure(f"{type(error).__name__}: {error}", path=place, cure="Fix the script.")
+    _save_sheet(lineages, protocol.classes(loader.dataset), plain(target), out)
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -169,8 +117,8 @@ def _in_brief(lineages: Sequence[Lineage]) -> str:
     return table(rows, left=4)
 
 
-def _save_sheet(lineages: Sequence[Lineage], title: str, out: Path) -> None:
-    pairs = [pair for one in lineages if (pair := _pair(one)) is not None]
+def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str, out: Path) -> None:
+    pairs = [pair for one in lineages if (pair := _pair(one, classes)) is not None]
     if not pairs:
         click.echo("no image: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
         return
@@ -185,25 +133,44 @@ def _save_sheet(lineages: Sequence[Lineage], title: str, out: Path) -> None:
     click.echo(f"before and after: {plain(str(out))}")
 
 
-def _pair(one: Lineage) -> Pair | None:
-    from headrace.image.sheet import Pair, with_box
+def _pair(one: Lineage, classes: Sequence[str]) -> Pair | None:
+    from headrace.image.sheet import Pair
     from headrace.run.lineage import image_of
 
     before, after = viewable(image_of(one.before)), viewable(image_of(one.sample), one)
     if before is None or after is None:
         return None
-    first = one.steps[0].parameters if one.steps else {}
-    if "top" in first:
-        before = with_box(before, first["top"], first["left"], first["height"], first["width"])
-    drawn = [_short(step.name, step.parameters) for step in one.steps if step.parameters]
+    kinds = kinds_along(step.transform for step in one.steps)
+    first = overlay_of(in_numpy(one.before), before.shape[:2], kinds[0], classes)
+    last = overlay_of(in_numpy(one.sample), after.shape[:2], kinds[1], classes)
+    first = replace(first, outline=_cropped(one))
+    drawn = [_short(step) for step in one.steps if step.parameters]
     name = Path(one.where).name if one.where else f"sample {one.key}"
-    return Pair(before, after, plain(f"{one.index}: {name}"), plain(", ".join(drawn) or "nothing drawn"))
+    caption, detail = plain(f"{one.index}: {name}"), plain(", ".join(drawn) or "nothing drawn")
+    return Pair(before, after, caption, detail, (first, last))
 
 
-def _short(name: str, parameters: dict[str, Any]) -> str:
-    if "flipped" in parameters:
-        return "flipped" if parameters["flipped"] else "not flipped"
-    return f"{name.partition('(')[0]} {parameters['height']} x {parameters['width']}"
+def _cropped(one: Lineage) -> tuple[int, int, int, int] | None:
+    """Return the part of the image that the first transform of its places keeps, where that is a crop."""
+    for step in one.steps:
+        found = step.parameters
+        if getattr(bare(step.transform), "geometric", True):
+            whole = {"top", "left", "height", "width"} <= found.keys()
+            return (found["top"], found["left"], found["height"], found["width"]) if whole else None
+    return None
+
+
+def _short(step: Step) -> str:
+    """Say in a few words what a transform drew."""
+    found, name = step.parameters, step.name.partition("(")[0]
+    if "flipped" in found:
+        return "flipped" if found["flipped"] else "not flipped"
+    if found.get("applied") is False:
+        return f"no {name}"
+    if {"height", "width"} <= found.keys():
+        return f"{name} {found['height']} x {found['width']}"
+    values = [f"{key} {shown(value)}" for key, value in found.items() if key != "applied"]
+    return " ".join([name, ", ".join(values)]).strip()
 
 
 def viewable(image: Any, lineage: Lineage | None = None) -> NDArray[np.uint8] | None:
@@ -226,8 +193,9 @@ def viewable(image: Any, lineage: Lineage | None = None) -> NDArray[np.uint8] | 
         return np.ascontiguousarray(image)
     values = np.nan_to_num(image.astype(np.float64))
     for step in reversed(lineage.steps if lineage is not None else ()):
-        if type(step.transform).__name__ == "Normalize":
-            values = values * np.asarray(step.transform.std) + np.asarray(step.transform.mean)
+        transform = bare(step.transform)
+        if type(transform).__name__ == "Normalize":
+            values = values * np.asarray(transform.std) + np.asarray(transform.mean)
     low, high = float(values.min()), float(values.max())
     if low < -0.01 or high > 1.01:
         values = (values - low) / ((high - low) or 1)

@@ -1,14 +1,16 @@
-"""Files that hold no images, as `headrace show` has them: rows in .npy, HDF5 and MATLAB files, and token files."""
+"""What is no path of images, as `headrace show` has it: rows in files, token files, a loader or dataset of a script."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
+from headrace.cli.command_errors import writing
+from headrace.cli.script import is_target, thing_of
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.datasets.token_dataset import TokenDataset
@@ -21,8 +23,16 @@ ENDINGS = (".npy", ".h5", ".hdf5", ".mat")
 Rows = ArrayDataset | HDF5Dataset | TokenDataset
 
 
-def open_rows(path: str) -> Rows | None:
-    """Open a file of rows; None for anything else, by its name."""
+class OfScript(NamedTuple):
+    """What a script has under a name."""
+
+    thing: Any
+
+
+def open_rows(path: str) -> Rows | OfScript | None:
+    """Open a file of rows, or run a script for what it has under a name; None for anything else."""
+    if is_target(path):
+        return OfScript(thing_of(path))
     place = Path(path)
     if _has_tokens(place):
         return TokenDataset(place, documents=place.with_suffix(".idx").is_file())
@@ -39,8 +49,20 @@ def _has_tokens(place: Path) -> bool:
         return place.with_suffix(".idx").is_file() or int.from_bytes(file.read(4), "little") in HEADERS
 
 
-def show_rows(dataset: Rows, path: str, *, batch_size: int, shuffle: bool, seed: int, **_of_images: object) -> None:
+def show_rows(
+    dataset: Rows | OfScript,
+    path: str,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    output: Path,
+    **_of_images: object,
+) -> None:
     """Say what is in a file of rows, and what in a batch of them."""
+    if isinstance(dataset, OfScript):
+        _show_figure(dataset.thing, batch_size, output)
+        return
     if isinstance(dataset, TokenDataset):
         _show_tokens(dataset, path, DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed, collate_fn=list))
         return
@@ -56,6 +78,20 @@ def show_rows(dataset: Rows, path: str, *, batch_size: int, shuffle: bool, seed:
     if labels is not None:
         click.echo()
         click.echo(f"labels: {most_common(Counter(f'label {label}' for label in labels.tolist()), most=12)}")
+
+
+def _show_figure(thing: Any, samples: int, output: Path) -> None:
+    """Print the table of a figure, and save its contact sheet."""
+    from headrace.figure.showing import MOST_SHOWN, show
+
+    figure = show(thing, min(samples, MOST_SHOWN))
+    click.echo("\n".join(map(plain, str(figure).splitlines())))
+    if figure.png is None:
+        click.echo("no image: nothing in it looks like images")
+        return
+    with writing(output, "choose another place with --output, or make room"):
+        output.write_bytes(figure.png)
+    click.echo(f"contact sheet: {plain(str(output))}")
 
 
 def _show_tokens(dataset: TokenDataset, path: str, loader: DataLoader[Any]) -> None:

@@ -59,6 +59,10 @@ def show(
     The contact sheet has each image before and after the transforms, with its label; normalized values are turned
     back into colors for it. PATH may also be a file of rows that are no images (.npy, .h5, .hdf5, .mat), or
     of tokens: .bin with .idx beside it (Megatron), .bin with a header (llm.c).
+
+    PATH may also be SCRIPT:NAME, as in train.py:loader: a loader, a dataset or a batch of a Python file, which is run
+    as an import runs it. Masks, boxes with the names of their classes, keypoints and soft labels are then drawn too,
+    after the loader's own transforms.
     """
     from headrace.cli import preview
 

@@ -173,7 +173,8 @@ class FaceDataset(Dataset[Any]):
 
         Raises `ArgumentError` rather than write over one of the images, and `OSError` where it cannot write.
         """
-        from headrace.image.sheet import Single, contact_sheet, with_ellipses
+        from headrace.image.overlay import Overlay, ellipse
+        from headrace.image.sheet import Single, contact_sheet
 
         output = Path(path)
         alike = (index for index, own in enumerate(self._files.paths) if own.endswith(output.name))
@@ -192,7 +193,8 @@ class FaceDataset(Dataset[Any]):
                 detail = f", {len(ellipses)} face{'s' * (len(ellipses) != 1)}"
             faces += len(ellipses)
             size = f"{image.shape[1]} x {image.shape[0]}"
-            cards.append(Single(with_ellipses(image, ellipses), Path(self.path(index)).name, size + detail))
+            drawn = Overlay(curves=tuple(ellipse(*one) for one in ellipses.tolist()))
+            cards.append(Single(image, Path(self.path(index)).name, size + detail, drawn))
         shown = f"{len(cards)} of {len(self):,} images"
         if self._annotations is not None:
             shown += f", {faces} of {self.faces:,} faces"

@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.errors import missing
-from headrace.figure.parts import CHANNELS, Part, is_boxes, is_images, is_masks, labels_of
-from headrace.image.sheet import Single, contact_sheet, with_box
+from headrace.figure.parts import CHANNELS, Part, is_images, labels_of
+from headrace.figure.targets_drawn import mask_names, name_of, overlay_of, row_of, soft_name
+from headrace.image.sheet import Single, contact_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    Scale = tuple[NDArray[np.float64], NDArray[np.float64]]
+    from headrace.image.kinds import Kinds
 
-# Colors of classes in a mask, apart in lightness too; 0 is the background.
-_PALETTE = np.array(
-    [(0, 0, 0), (230, 97, 1), (94, 60, 153), (26, 152, 80), (214, 39, 120), (253, 184, 99), (44, 123, 182)], np.uint8
-)
+    Scale = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def colors_of(images: NDArray[Any], scale: Scale | None = None) -> tuple[NDArray[np.uint8], str]:
@@ -58,6 +56,7 @@ def _unit(values: NDArray[np.float64], scale: Scale | None) -> tuple[NDArray[np.
 
 
 def sheet_of(
+    batch: Any,
     parts: list[Part],
     *,
     classes: Sequence[str],
@@ -65,11 +64,12 @@ def sheet_of(
     subtitle: str,
     details: Sequence[str] = (),
     scale: Scale | None = None,
+    kinds: Kinds | None = None,
     most: int,
 ) -> bytes | None:
     """Draw at most ``most`` images of a batch on a contact sheet; return None if it has none.
 
-    Masks and boxes are drawn on the images. The name of its class is written below each image.
+    Masks, boxes and keypoints are drawn on the images. The name of its class is written below each image.
     """
     drawn = next(filter(is_images, parts), None)
     if drawn is None or drawn.array is None or not len(drawn.array):
@@ -80,14 +80,19 @@ def sheet_of(
     height, width = colors.shape[1:3]
     cards = []
     for row, image in enumerate(colors):
-        for part in parts:
-            if is_masks(part) and part.array is not None and part.array.shape[1:] == (height, width):
-                image = with_mask(image, part.array[row])
-        for top, left, high, wide in _boxes(parts, row, number, (height, width)):
-            image = with_box(image, top, left, high, wide)
-        caption = "" if labels is None else name_of(int(labels[row]), classes)
-        cards.append(Single(image, caption, details[row] if row < len(details) else f"{width} x {height}"))
+        overlay = overlay_of(row_of(batch, number, row), (height, width), kinds, classes)
+        caption = mask_names(overlay, classes) if labels is None else caption_of(labels[row], classes)
+        cards.append(Single(image, caption, details[row] if row < len(details) else f"{width} x {height}", overlay))
     return png_of(cards, title=title, subtitle=". ".join(filter(None, (subtitle, done))))
+
+
+def caption_of(label: Any, classes: Sequence[str]) -> str:
+    """Return the label of an image in words.
+
+    >>> caption_of(np.int64(1), ["cat", "dog"]), caption_of(np.array([0.7, 0.3]), ["cat", "dog"])
+    ('dog', 'cat 0.7, dog 0.3')
+    """
+    return soft_name(label, classes) if np.ndim(label) else name_of(int(label), classes)
 
 
 def png_of(cards: list[Single], *, title: str, subtitle: str) -> bytes:
@@ -99,42 +104,3 @@ def png_of(cards: list[Single], *, title: str, subtitle: str) -> bytes:
     png = io.BytesIO()
     contact_sheet(cards, title=title, subtitle=subtitle).save(png, format="PNG")
     return png.getvalue()
-
-
-def with_mask(image: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8]:
-    """Color an image where its mask is not 0, a color for each class.
-
-    >>> with_mask(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]])).tolist()
-    [[[0, 0, 0], [115, 48, 0]]]
-    """
-    number = mask.astype(np.int64)
-    tint = _PALETTE[np.where(number == 0, 0, (number - 1) % (len(_PALETTE) - 1) + 1)]
-    return np.where(number[..., None] == 0, image, image // 2 + tint // 2)
-
-
-def name_of(label: int, classes: Sequence[str]) -> str:
-    """Return the name of a label.
-
-    >>> name_of(1, ["cat", "dog"]), name_of(7, []), name_of(-1, [])
-    ('dog', 'label 7', 'no label')
-    """
-    if 0 <= label < len(classes):
-        return str(classes[label])
-    return "no label" if label == -1 else f"label {label}"
-
-
-def _boxes(parts: list[Part], row: int, number: int, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """Return the boxes of an image as top, left, height and width, cut to the image."""
-    of_images = [part for part in parts if is_boxes(part) and part.array is not None]
-    if len(of_images) == 1 and of_images[0].array is not None and of_images[0].array.ndim == 3:
-        rows = of_images[0].array[row]
-    elif len(of_images) == number:
-        rows = of_images[row].array
-    else:
-        return []
-    found = []
-    for left, top, right, bottom in np.asarray(rows, np.float64).reshape(-1, 4):
-        if right > left and bottom > top:
-            x, y = max(0, int(left)), max(0, int(top))
-            found.append((y, x, min(size[0], round(bottom)) - y, min(size[1], round(right)) - x))
-    return [box for box in found if min(box[2:]) > 0]

@@ -118,20 +118,34 @@ def is_masks(part: Part) -> bool:
     return named and array is not None and array.ndim == 3 and array.dtype.kind in "biu"
 
 
-def is_boxes(part: Part) -> bool:
-    """Say whether a part has boxes for each image, by its name: (n, 4) arrays, corners in pixels."""
-    return part.name.rpartition(".")[2] == "boxes" or ".boxes[" in f".{part.name}"
-
-
 def labels_of(parts: list[Part], count_of: int) -> NDArray[Any] | None:
-    """Return the labels of ``count_of`` samples: by the name of a part, else the first integers."""
-    arrays = [
-        (part.name.rpartition(".")[2], part.array)
-        for part in parts
-        if part.array is not None and part.array.shape == (count_of,) and part.array.dtype.kind in "iu"
-    ]
-    named = [array for name, array in arrays if name in LABELS]
-    return next(iter(named or [array for _, array in arrays]), None)
+    """Return the labels of ``count_of`` samples: by the name of a part, else the first integers, else soft labels.
+
+    >>> labels_of([Part("images", np.zeros((1, 8, 8, 3), np.uint8)), Part("[1]", np.array([[0.7, 0.3]]))], 1)
+    array([[0.7, 0.3]])
+    """
+    # "labels[0]" are those of the boxes of the first image.
+    whole_batch = [part for part in parts if part.name.startswith("[") or not part.name.endswith("]")]
+    arrays = [(part.name.rpartition(".")[2], part.array) for part in whole_batch if part.array is not None]
+    whole = [(name, one) for name, one in arrays if one.shape == (count_of,) and one.dtype.kind in "iu"]
+    soft = [(name, one) for name, one in arrays if one.ndim == 2 and len(one) == count_of and all(map(is_soft, one))]
+    named = [array for name, array in (*whole, *soft) if name in LABELS]
+    second = [array for name, array in soft if name == "[1]"]
+    return next(iter([*named, *(array for _, array in whole), *second]), None)
+
+
+def is_soft(value: Any) -> bool:
+    """Say whether a vector may be a soft label: the shares of classes, or 0 and 1 of several classes.
+
+    >>> is_soft(np.array([0.7, 0.3])), is_soft(np.array([0, 1, 1])), is_soft(np.array([2.0, 1.0])), is_soft(3)
+    (True, True, False, False)
+    """
+    array = as_array(value)
+    if array is None or array.ndim != 1 or len(array) < 2 or array.dtype.kind not in "biuf":
+        return False
+    shares = array.astype(np.float64)
+    inside = bool(((shares >= 0) & (shares <= 1)).all())
+    return inside and (abs(float(shares.sum()) - 1) < 0.01 or bool(np.isin(shares, (0, 1)).all()))
 
 
 def part_rows(parts: list[Part]) -> list[tuple[str, ...]]:

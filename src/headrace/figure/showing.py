@@ -10,10 +10,12 @@ import numpy as np
 from headrace.checks import integer, kind_of
 from headrace.datasets import facts, protocol
 from headrace.errors import ArgumentTypeError, HeadraceError, SampleError
-from headrace.figure.drawing import colors_of, name_of, png_of, sheet_of
-from headrace.figure.parts import Part, as_array, is_images, part_rows, parts_of, values_of
+from headrace.figure.drawing import caption_of, colors_of, png_of, sheet_of
+from headrace.figure.parts import LABELS, Part, as_array, is_images, is_soft, part_rows, parts_of, values_of
 from headrace.figure.rendered import Figure
+from headrace.figure.targets_drawn import bare, kinds_along, mask_names, overlay_of, plain
 from headrace.formatting import count
+from headrace.image.kinds import Kinds, declared
 from headrace.image.sheet import SINGLE_TILE, Single
 from headrace.loader import DataLoader
 
@@ -27,7 +29,7 @@ MOST_SHOWN = 64
 _GRAY = np.full((SINGLE_TILE, SINGLE_TILE, 3), 228, np.uint8)
 
 
-def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None) -> Figure:
+def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None, kinds: Any = None) -> Figure:
     """Return a figure of a batch, a loader or a dataset: a table of its parts, its images with labels, its text.
 
     >>> import numpy as np
@@ -45,6 +47,10 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None)
     dataset does not know them. Normalized images are shown in their colors if the dataset says how they were
     normalized, else from their smallest to their largest value.
 
+    Masks, boxes with the names of their classes, and keypoints are drawn on the images; soft labels are written as
+    "cat 0.7, dog 0.3". ``kinds`` says which fields are what, as for `Compose`: by default what the dataset's own
+    `Compose` declares, and the names that need no declaration.
+
     For a *loader*, the figure shows the first batch of its newest epoch, or without a seed the first samples of the
     dataset. The loader does not advance and draws no random numbers. For a *dataset*, the figure shows samples spread
     evenly from the first to the last; an unreadable sample appears as its error. A *batch* is anything else: arrays,
@@ -54,13 +60,14 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None)
     reading raises.
     """
     samples = integer("samples", samples, least=1, most=MOST_SHOWN)
+    given = None if kinds is None else declared(kinds)
     if _is_loader(shown):
-        return _of_loader(shown, samples, classes)
+        return _of_loader(shown, samples, classes, given)
     if _is_dataset(shown):
-        return _of_dataset(shown, samples, classes)
+        return _of_dataset(shown, samples, classes, given)
     if hasattr(shown, "__next__"):
         raise _used_up(shown)
-    return _of_batch(shown, samples, classes or [], "")
+    return _of_batch(shown, samples, classes or [], "", kinds=given)
 
 
 def _is_loader(shown: Any) -> bool:
@@ -74,19 +81,28 @@ def _is_dataset(shown: Any) -> bool:
 
 
 def _of_batch(
-    batch: Any, samples: int, classes: Sequence[str], title: str, *, source: Any = None, details: Sequence[str] = ()
+    batch: Any,
+    samples: int,
+    classes: Sequence[str],
+    title: str,
+    *,
+    source: Any = None,
+    kinds: Kinds | None = None,
+    details: Sequence[str] = (),
 ) -> Figure:
     parts = parts_of(batch)
     sizes = [len(part.value) for part in parts if hasattr(part.value, "__len__") and not _is_scalar(part)]
     number = sizes[0] if sizes else 1
     title = title or f"a batch of {number}"
     sheet = sheet_of(
+        batch,
         parts,
         classes=classes,
         title=title,
         subtitle=f"{min(samples, number)} of {number}" if number > samples else "",
         details=details,
         scale=_normalization(source),
+        kinds=kinds or kinds_along(_functions(source))[1],
         most=samples,
     )
     texts = tuple((part.name, tuple(values_of(part))) for part in parts if not is_images(part) and not _is_label(part))
@@ -101,7 +117,7 @@ def _is_label(part: Part) -> bool:
     return part.array is not None and part.array.ndim == 1 and part.array.dtype.kind in "iuf"
 
 
-def _of_loader(loader: Any, samples: int, classes: Sequence[str] | None) -> Figure:
+def _of_loader(loader: Any, samples: int, classes: Sequence[str] | None, kinds: Kinds | None) -> Figure:
     names = protocol.classes(loader.dataset) if classes is None else classes
     if isinstance(loader, DataLoader):
         epoch = loader.statistics().epoch
@@ -112,10 +128,11 @@ def _of_loader(loader: Any, samples: int, classes: Sequence[str] | None) -> Figu
         except HeadraceError:
             pass  # its order cannot start at any position
         else:
-            return _of_batch(batch, samples, names, f"batch 0 of epoch {epoch} of {loader!r}", source=loader.dataset)
+            title = f"batch 0 of epoch {epoch} of {loader!r}"
+            return _of_batch(batch, samples, names, title, source=loader.dataset, kinds=kinds)
     batch = _first(loader, loader.batch_size or samples)
     title = f"the first samples of {type(loader).__name__}({type(loader.dataset).__qualname__})"
-    return _of_batch(batch, samples, names, title, source=loader.dataset)
+    return _of_batch(batch, samples, names, title, source=loader.dataset, kinds=kinds)
 
 
 def _first(loader: Any, size: int) -> Any:
@@ -133,15 +150,15 @@ def _first(loader: Any, size: int) -> Any:
         return next(iter(first))
 
 
-def _of_dataset(dataset: Any, samples: int, classes: Sequence[str] | None) -> Figure:
+def _of_dataset(dataset: Any, samples: int, classes: Sequence[str] | None, kinds: Kinds | None) -> Figure:
     names = list(protocol.classes(dataset) if classes is None else classes)
     if protocol.is_iterable(dataset):
         batch = _first_of_stream(dataset, samples)
-        return _of_batch(batch, samples, names, f"the first samples of {type(dataset).__qualname__}")
+        return _of_batch(batch, samples, names, f"the first samples of {type(dataset).__qualname__}", kinds=kinds)
     rows = facts.rows(dataset)
     chain = " of ".join(facts.chain(dataset))
     indices = np.unique(np.linspace(0, max(len(dataset) - 1, 0), min(samples, len(dataset))).astype(int)).tolist()
-    scale = _normalization(dataset)
+    scale, kinds = _normalization(dataset), kinds or kinds_along(_functions(dataset))[1]
     cards: list[Single] = []
     texts: dict[str, list[str]] = {}
     drawn = False
@@ -155,9 +172,10 @@ def _of_dataset(dataset: Any, samples: int, classes: Sequence[str] | None) -> Fi
         image = _image_of(parts)
         drawn = drawn or image is not None
         if image is not None:
-            cards.append(_card(image, parts, names, scale, protocol.where(dataset, index) or f"sample {index}"))
+            where = protocol.where(dataset, index) or f"sample {index}"
+            cards.append(_card(image, sample, parts, names, scale=scale, kinds=kinds, where=where))
         for part in parts:
-            if part is not image and (image is None or _label(part) is None):
+            if part is not image and (image is None or not (_label(part) is not None or _is_mask(part, image))):
                 texts.setdefault(part.name, []).extend(values_of(part, 1) or [_shape(part)])
     title = f"{count(len(indices), 'sample')} of {len(dataset):,}, of {chain}"
     png = png_of(cards, title=chain, subtitle=title) if drawn else None
@@ -174,13 +192,26 @@ def _batched(part: Part) -> Part:
     return Part(part.name, np.asarray(part.array)[None])
 
 
-def _card(image: Part, parts: list[Part], classes: Sequence[str], scale: Scale | None, where: str) -> Single:
+def _card(
+    image: Part,
+    sample: Any,
+    parts: list[Part],
+    classes: Sequence[str],
+    *,
+    scale: Scale | None,
+    kinds: Kinds | None,
+    where: str,
+) -> Single:
     colors, _ = colors_of(np.asarray(image.array)[None], scale)
-    label = next((one for one in map(_label, parts) if one is not None), None)
-    caption = "" if label is None else name_of(label, classes)
-    name = where.replace("\\", "/").rpartition("/")[2]
     height, width = colors.shape[1:3]
-    return Single(colors[0], caption, f"{name}, {width} x {height}")
+    overlay = overlay_of(plain(sample), (height, width), kinds, classes)
+    label: Any = next((one for one in map(_label, parts) if one is not None), None)
+    if label is None:
+        soft = (part for part in parts if part.name.rpartition(".")[2] in (*LABELS, "[1]") and is_soft(part.array))
+        label = next((part.array for part in soft), None)
+    caption = mask_names(overlay, classes) if label is None else caption_of(label, classes)
+    name = where.replace("\\", "/").rpartition("/")[2]
+    return Single(colors[0], caption, f"{name}, {width} x {height}", overlay)
 
 
 def _label(part: Part) -> int | None:
@@ -188,6 +219,14 @@ def _label(part: Part) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return int(value) if part.array is not None and part.array.ndim == 0 and part.array.dtype.kind in "iu" else None
+
+
+def _is_mask(part: Part, image: Part) -> bool:
+    """Say whether a part has a number for each pixel of an image, or several masks have."""
+    if part.array is None or image.array is None:
+        return False
+    shape = image.array.shape
+    return part.array.ndim in (2, 3) and part.array.shape[-2:] in (shape[:2], shape[-2:])
 
 
 def _shape(part: Part) -> str:
@@ -218,22 +257,30 @@ def _used_up(shown: Any) -> ArgumentTypeError:
 def _normalization(dataset: Any) -> Scale | None:
     """Return mean and standard deviation of the only Normalize, ours or torchvision's, that a dataset applies."""
     found: list[Scale] = []
-    for _ in range(facts.DEEPEST):
-        for function in _functions(dataset):
-            if type(function).__name__ == "Normalize":
-                found += [(np.atleast_1d(function.mean), np.atleast_1d(function.std))]
-        dataset = next((getattr(dataset, name) for name in ("base", "dataset") if hasattr(dataset, name)), None)
-        if dataset is None:
-            break
+    for function in map(bare, _functions(dataset)):
+        if type(function).__name__ == "Normalize":
+            found += [(np.atleast_1d(function.mean), np.atleast_1d(function.std))]
     return found[0] if len(found) == 1 else None
 
 
-def _functions(dataset: Any) -> Iterable[Any]:
-    ahead = [*getattr(dataset, "functions", ()), *filter(None, [getattr(dataset, "transform", None)])]
-    while ahead:
-        function = ahead.pop(0)
+def _functions(dataset: Any) -> list[Any]:
+    """Return the functions that a dataset applies to a sample, through its views, in order."""
+    functions: list[Any] = []
+    for _ in range(facts.DEEPEST):
+        functions[:0] = _flat(
+            [*getattr(dataset, "functions", ()), *filter(None, [getattr(dataset, "transform", None)])]
+        )
+        dataset = next((getattr(dataset, name) for name in ("base", "dataset") if hasattr(dataset, name)), None)
+        if dataset is None:
+            break
+    return functions
+
+
+def _flat(functions: Iterable[Any]) -> Iterable[Any]:
+    """Yield functions, and in place of a chain its parts."""
+    for function in functions:
         inner = getattr(function, "transforms", None)
         if isinstance(inner, list | tuple):
-            ahead += inner
+            yield from _flat(inner)
         else:
             yield function

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.image.overlay import INK, NOTHING, Frame, Overlay, font_of, overlaid, shortened
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
 
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image, ImageDraw, ImageFont
-
-    Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from PIL import Image, ImageDraw
 
 TILE = 160
 """The side of the square for each image of a pair, in pixels of the sheet."""
 
 SINGLE_TILE = 240
-"""The side of the square for an image that is alone on its card."""
+"""The side of the square for an image that is alone on its card, of four in a row; of fewer, it is larger."""
 
+_LARGER = {1: 480, 2: 480, 3: 320}  # about as wide a sheet as of four
 _COLUMNS = 4
 _MARGIN = 28
 _GAP = 16
@@ -35,12 +34,8 @@ _PAPER = (241, 242, 244)
 _CARD = (255, 255, 255)
 _EDGE = (218, 221, 226)
 _MAT = (228, 231, 235)
-_INK = (28, 32, 38)
 _FAINT = (112, 120, 130)
 _ACCENT = (38, 110, 190)
-_MARK = (255, 214, 0)
-
-_WIDE_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +46,13 @@ class Pair:
     after: NDArray[np.uint8]
     caption: str
     detail: str
+    drawn: tuple[Overlay, Overlay] = (NOTHING, NOTHING)
+    """What is drawn on each of them."""
 
     @property
-    def images(self) -> tuple[NDArray[np.uint8], ...]:
-        """Both images."""
-        return self.before, self.after
+    def images(self) -> tuple[tuple[NDArray[np.uint8], Overlay], ...]:
+        """Both images, with what is drawn on them."""
+        return (self.before, self.drawn[0]), (self.after, self.drawn[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +62,13 @@ class Single:
     image: NDArray[np.uint8]
     caption: str
     detail: str
+    drawn: Overlay = NOTHING
+    """What is drawn on it."""
 
     @property
-    def images(self) -> tuple[NDArray[np.uint8], ...]:
-        """The only image."""
-        return (self.image,)
+    def images(self) -> tuple[tuple[NDArray[np.uint8], Overlay], ...]:
+        """The only image, with what is drawn on it."""
+        return ((self.image, self.drawn),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +118,11 @@ def contact_sheet(cards: Sequence[Pair | Single], *, title: str, subtitle: str) 
     from PIL import Image, ImageDraw
 
     pairs = not cards or isinstance(cards[0], Pair)
-    layout = _Layout(len(cards), 2 if pairs else 1, TILE if pairs else SINGLE_TILE)
+    layout = _Layout(len(cards), 2 if pairs else 1, TILE if pairs else _LARGER.get(len(cards), SINGLE_TILE))
     sheet = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     width = sheet.width - 2 * _MARGIN
-    _text(draw, (_MARGIN, _MARGIN - 4), title, 24, _INK, width)
+    _text(draw, (_MARGIN, _MARGIN - 4), title, 24, INK, width)
     _text(draw, (_MARGIN, _MARGIN + 32), subtitle, 14, _FAINT, width)
     for place, card in enumerate(cards):
         _card(sheet, draw, layout, place, card)
@@ -148,53 +147,7 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    return np.array(_fitted(image, TILE))
-
-
-def with_ellipses(image: NDArray[np.uint8], ellipses: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Fit an image into a square of `SINGLE_TILE` pixels, with ellipses drawn on it.
-
-    >>> import numpy as np
-    >>> with_ellipses(np.zeros((300, 500, 3), np.uint8), np.array([[90, 60, 1.5, 250, 150]])).max()
-    np.uint8(255)
-
-    ``ellipses``: (n, 5): major radius, minor radius, angle, center x and y. Lengths are pixels of the image; the angle
-    is in radians from the x axis towards the y axis, which points down.
-    """
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    finer = 3 * SINGLE_TILE  # three times the size, for smooth lines
-    canvas = _fitted(image, finer)
-    draw = ImageDraw.Draw(canvas)
-    height, width = image.shape[:2]
-    scale = finer / max(height, width)
-    left, top = (finer - scale * width) / 2, (finer - scale * height) / 2
-    turn = np.linspace(0, 2 * np.pi, 181)
-    for major, minor, angle, x, y in np.asarray(ellipses, np.float64).reshape(-1, 5):
-        along, across = major * np.cos(turn), minor * np.sin(turn)
-        xs = left + scale * (x + along * np.cos(angle) - across * np.sin(angle))
-        ys = top + scale * (y + along * np.sin(angle) + across * np.cos(angle))
-        points = list(zip(xs.tolist(), ys.tolist(), strict=True))
-        for color, stroke in ((_INK, 12), (_MARK, 6)):  # with an edge, visible on any image
-            draw.line(points, fill=color, width=stroke, joint="curve")
-    return np.array(canvas.resize((SINGLE_TILE, SINGLE_TILE), Image.Resampling.BOX))
-
-
-def with_box(image: NDArray[np.uint8], top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Return a copy of an image, (H, W, 3), with a part of it outlined.
-
-    >>> import numpy as np
-    >>> with_box(np.zeros((100, 100, 3), np.uint8), 20, 20, 50, 50)[20, 20].tolist() == list(_MARK)
-    True
-    """
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    canvas = Image.fromarray(image)
-    stroke = max(1, round(max(canvas.size) / TILE * 2))
-    ImageDraw.Draw(canvas).rectangle((left, top, left + width - 1, top + height - 1), outline=_MARK, width=stroke)
-    return np.array(canvas)
+    return np.array(_fitted(image, TILE)[0])
 
 
 def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place: int, card: Pair | Single) -> None:
@@ -202,57 +155,40 @@ def _card(sheet: Image.Image, draw: ImageDraw.ImageDraw, layout: _Layout, place:
     width, height = layout.card
     draw.rounded_rectangle((left, top, left + width - 1, top + height - 1), radius=8, fill=_CARD, outline=_EDGE)
     first, above, tile = left + _PADDING, top + layout.above, layout.tile
-    for number, image in enumerate(card.images):
-        sheet.paste(_fitted(image, tile), (first + number * (tile + _BETWEEN), above))
+    for number, (image, drawn) in enumerate(card.images):
+        sheet.paste(overlaid(*_fitted(image, tile), drawn), (first + number * (tile + _BETWEEN), above))
     if len(card.images) > 1:
-        small, second = _font(13), first + tile + _BETWEEN
+        small, second = font_of(13), first + tile + _BETWEEN
         draw.text((first, top + 5), "before", font=small, fill=_FAINT)
         draw.text((second, top + 5), "after", font=small, fill=_FAINT)
         middle, tip = above + tile // 2, second - 4
         draw.line((first + tile + 5, middle, tip - 4, middle), fill=_ACCENT, width=2)
         draw.polygon([(tip, middle), (tip - 6, middle - 5), (tip - 6, middle + 5)], fill=_ACCENT)
     room = width - 2 * _PADDING
-    _text(draw, (first, above + tile + 5), card.caption, 15, _INK, room)
+    _text(draw, (first, above + tile + 5), card.caption, 15, INK, room)
     _text(draw, (first, above + tile + 24), card.detail, 13, _FAINT, room)
 
 
-def _fitted(image: NDArray[np.uint8], tile: int) -> Image.Image:
+def _fitted(image: NDArray[np.uint8], tile: int) -> tuple[Image.Image, Frame]:
+    """Return a square with the image in the middle, and where it lies."""
     from PIL import Image
 
     whole = Image.fromarray(image)
-    if whole.size == (tile, tile):
-        return whole
     scale = tile / max(whole.size)
     size = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
+    left, top = (tile - size[0]) // 2, (tile - size[1]) // 2
+    frame = Frame(scale, left, top, size)
+    if size == (tile, tile) == whole.size:
+        return whole, frame
     # A smaller image is shown pixel by pixel: blur would not be in the data.
     fitted = whole.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
     mat = Image.new("RGB", (tile, tile), _MAT)
-    mat.paste(fitted, ((tile - size[0]) // 2, (tile - size[1]) // 2))
-    return mat
+    mat.paste(fitted, (left, top))
+    return mat, frame
 
 
 def _text(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: tuple[int, int, int], room: int
 ) -> None:
-    """Write a line, its middle left out if it is too long: both ends of a file's name matter."""
-    font = _font(size, text)
-
-    def shortened(left_out: int) -> str:
-        keep = len(text) - left_out
-        return f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}" if left_out else text
-
-    left_out = bisect_left(range(len(text)), 1, key=lambda number: int(font.getlength(shortened(number)) <= room))
-    draw.text(at, shortened(left_out), font=font, fill=ink)
-
-
-def _font(size: int, text: str = "") -> Font:
-    """Return Pillow's own font for ASCII; for other text a common font of the system, if there is one."""
-    from PIL import ImageFont
-
-    if not text.isascii():
-        for name in _WIDE_FONTS:
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return ImageFont.load_default(size)
+    font = font_of(size, text)
+    draw.text(at, shortened(text, font, room), font=font, fill=ink)
