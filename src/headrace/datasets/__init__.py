@@ -39,14 +39,18 @@ if TYPE_CHECKING:
     from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mapped_columns import MappedColumns
     from headrace.datasets.mds_dataset import MDSDataset
+    from headrace.datasets.multi_label import MultiLabel
     from headrace.datasets.packed_stream import PackedStream
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
+    from headrace.datasets.segmentation_folder import SegmentationFolder
     from headrace.datasets.shard_kinds import open_shards
     from headrace.datasets.shards import SpanDataset, WebDataset
     from headrace.datasets.tfrecord_dataset import TFRecordDataset
     from headrace.datasets.token_dataset import TokenDataset
+    from headrace.datasets.voc import VOC
     from headrace.datasets.walks import RandomWalkDataset, random_walk, random_walk_array, random_walks
+    from headrace.datasets.yolo import YOLO
     from headrace.datasets.zip_dataset import ZipDataset
 
 LAZY = {
@@ -62,14 +66,18 @@ LAZY = {
     "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
     "MappedColumns": "mapped_columns",
+    "MultiLabel": "multi_label",
     "PackedStream": "packed_stream",
     "PairedDataset": "paired",
     "ParquetDataset": "parquet_dataset",
     "RandomWalkDataset": "walks",
+    "SegmentationFolder": "segmentation_folder",
     "SpanDataset": "shards",
     "TFRecordDataset": "tfrecord_dataset",
     "TokenDataset": "token_dataset",
+    "VOC": "voc",
     "WebDataset": "shards",
+    "YOLO": "yolo",
     "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
     "from_huggingface": "huggingface",
@@ -107,12 +115,14 @@ __all__ = [
     "MDSDataset",
     "Mapped",
     "MappedColumns",
+    "MultiLabel",
     "PackedList",
     "PackedStream",
     "PairedDataset",
     "ParquetDataset",
     "RandomWalkDataset",
     "Ranges",
+    "SegmentationFolder",
     "Source",
     "SpanDataset",
     "StackDataset",
@@ -120,7 +130,9 @@ __all__ = [
     "TFRecordDataset",
     "TensorDataset",
     "TokenDataset",
+    "VOC",
     "WebDataset",
+    "YOLO",
     "ZipDataset",
     "ellipse_boxes",
     "explain",

@@ -110,6 +110,21 @@ def sized(data: bytes, path: str, decoding: Decoding, warned: set[str], size: tu
     return pixels
 
 
+def read_mask(path: str, decoding: Decoding, warned: set[str]) -> NDArray[Any]:
+    """Read a mask ``(H, W)`` of integers as its file has them: indices of a palette stay indices."""
+    from dataclasses import replace
+
+    how = replace(decoding, mode="unchanged", oriented=False)
+    with timed("read"):
+        data = read_file(path, max_bytes=how.max_bytes)
+    with timed("decode"):
+        mask = decode_as(data, path, how, warned)
+    if mask.ndim != 2 or mask.dtype.kind not in "bui":
+        what = f"a mask of shape {mask.shape} and dtype {mask.dtype}"
+        wrong(path, what, "an index for each pixel: a palette, or one channel of integers")
+    return mask.astype(np.uint8) if mask.dtype.kind == "b" else mask
+
+
 def wrong(path: str, what: str, expected: str, *, cure: str = FIX) -> NoReturn:
     """Raise the error for annotations that cannot be used."""
     raise BadAnnotation(what, path=path, expected=expected, cure=cure) from None

@@ -13,6 +13,7 @@ from headrace.datasets.coco_index import indexed
 from headrace.datasets.images import as_folder
 from headrace.formats.json_items import parsed
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask, run_lengths_mask
 from headrace.storage.spans import SpanFiles
 
@@ -45,7 +46,8 @@ class CocoDetection(AnnotatedImages):
     A sample is a dict of ``image`` (H, W, 3) uint8; ``boxes`` (N, 4) float32, x1, y1, x2, y2 in pixels; ``labels``
     (N,) int64; ``area`` (N,) float32 and ``iscrowd`` (N,) bool, as in the file; and the integer ``image_id``. With
     ``masks=True`` also ``masks`` (N, H, W) uint8, of polygons and run lengths, by the rules of COCO's own tools. With
-    ``keypoints=True`` also ``keypoints`` (N, K, 3) float32 of x, y and visibility. Transforms know these names.
+    ``keypoints=True`` also ``keypoints`` (N, K, 3) float32 of x, y and visibility. Transforms know these names; pass
+    `kinds` to `Compose` for flips to swap left and right keypoints.
 
     Labels count from 0, in the order of the file's category ids; ``category_ids[labels]`` are the ids of the file.
     Images are in the order of their ids. Those without annotations are kept, with N = 0, unless ``empty=False``.
@@ -93,16 +95,24 @@ class CocoDetection(AnnotatedImages):
         return np.diff(self._index.begins)
 
     @property
+    def kinds(self) -> dict[str, Any]:
+        """The kinds of the fields, for ``Compose(..., kinds=dataset.kinds)``."""
+        kinds: dict[str, Any] = {"image": "image", "boxes": "boxes", "labels": "labels"}
+        kinds |= {"area": "labels", "iscrowd": "labels"}
+        if self._masks:
+            kinds["masks"] = "masks"
+        if self._keypoints:
+            kinds["keypoints"] = Keypoints(swaps=self.keypoint_swaps)
+        return kinds
+
+    @property
     def keypoint_names(self) -> list[str]:
         """The names of the keypoints, in order."""
         return list(self._index.points)
 
     @property
     def keypoint_swaps(self) -> tuple[tuple[int, int], ...]:
-        """The pairs of keypoints that change sides in a mirrored image, by names such as left_eye and right_eye.
-
-        Pass them to the transforms: ``Compose(..., kinds={"image": "image", "keypoints": Keypoints(swaps=...)})``.
-        """
+        """The pairs of keypoints that change sides in a mirrored image, by names such as left_eye and right_eye."""
         places = {name: place for place, name in enumerate(self._index.points)}
         pairs = ((place, places.get(name.replace("left", "right"), place)) for name, place in places.items())
         return tuple(pair for pair in pairs if pair[0] != pair[1])

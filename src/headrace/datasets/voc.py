@@ -1,0 +1,164 @@
+"""Pascal VOC: images with boxes from XML files, or with masks of a palette."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headrace.checks import flag, one_of, refused
+from headrace.datasets.annotated import AnnotatedImages, read_mask, sized, wrong
+from headrace.datasets.images import as_folder
+from headrace.datasets.lists import opened
+from headrace.datasets.packed_list import PackedList
+from headrace.errors import MissingFile
+from headrace.formats import plain_xml
+from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.image.kinds import Mask
+from headrace.storage.files import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.formats.plain_xml import Element
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The classes of Pascal VOC, in the order of its devkit."""
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+IGNORED = 255
+"""The index of the outlines between objects in VOC's masks."""
+
+
+class VOC(AnnotatedImages):
+    """Images of a folder in the layout of Pascal VOC, with boxes or with a mask.
+
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from headrace.datasets import VOC
+    >>> box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>4</xmax><ymax>3</ymax></bndbox>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root = pathlib.Path(folder)
+    ...     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+    ...         (root / name).mkdir(parents=True)
+    ...     Image.new("RGB", (8, 6)).save(root / "JPEGImages/a.jpg")
+    ...     _ = (root / "Annotations/a.xml").write_text(f"<a><object><name>dog</name>{box}</object></a>")
+    ...     _ = (root / "ImageSets/Main/train.txt").write_text("a")
+    ...     dataset = VOC(root)
+    ...     sample = dataset[0]
+    >>> sample["boxes"].tolist(), [dataset.classes[label] for label in sample["labels"]], sample["image_id"]
+    ([[1.0, 0.0, 4.0, 3.0]], ['dog'], 'a')
+
+    ``root`` is the folder with ``JPEGImages``, for example ``VOCdevkit/VOC2012``; ``split`` the name of a list in
+    ``ImageSets``. With ``target="detection"`` a sample is a dict of ``image`` (H, W, 3) uint8; ``boxes`` (N, 4)
+    float32, x1, y1, x2, y2 in pixels; ``labels`` (N,) int64; ``difficult`` (N,) bool; and the text ``image_id``. With
+    ``target="segmentation"`` it is ``image``, ``mask`` (H, W) uint8 and ``image_id``. The mask holds the indices of its
+    palette: 0 is the background, label + 1 a class, and 255 is ignored. Pass `kinds` to `Compose`.
+
+    VOC counts pixels from 1 and includes the last one, so that the box of the first pixel is (1, 1, 1, 1): it becomes
+    (0, 0, 1, 1). ``from_one=False`` is for files that count from 0. ``difficult=False`` leaves difficult objects out.
+    ``classes`` are the names, in the order of their labels; VOC's own without it.
+
+    Raises `MissingFile` here where folders or the list are missing. Reading a sample raises `BadAnnotation` for XML
+    that cannot be parsed, has a document type, or names a class that is not there, and for boxes that are none.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        target: Literal["detection", "segmentation"] = "detection",
+        classes: Iterable[str] = CLASSES,
+        difficult: bool = True,
+        from_one: bool = True,
+        extension: str = ".jpg",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        allow_truncated: bool = False,
+    ) -> None:
+        self._target = one_of("target", target, ("detection", "segmentation"))
+        self._difficult, self._first = flag("difficult", difficult), int(flag("from_one", from_one))
+        names = _split(Path(as_folder(root)), split, "Main" if target == "detection" else "Segmentation")
+        given = () if isinstance(classes, str) else tuple(classes)
+        if not given or len(set(given)) != len(given):
+            raise refused("classes", classes, "different names", "List the names in the order of their labels.")
+        self._labels = {name: label for label, name in enumerate(given)}
+        self._names = PackedList(names)
+        paths = PackedList(f"JPEGImages/{name}{extension}" for name in names)
+        super().__init__(str(root), paths, given, Decoding("RGB", max_pixels, allow_truncated))
+
+    @property
+    def names(self) -> PackedList:
+        """The names of the images, without folder and ending."""
+        return self._names
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """The kinds of the fields, for ``Compose(..., kinds=dataset.kinds)``."""
+        if self._target == "segmentation":
+            return {"image": "image", "mask": Mask(fill=IGNORED)}
+        return {"image": "image", "boxes": "boxes", "labels": "labels", "difficult": "labels"}
+
+    def _sample(self, place: int) -> dict[str, Any]:
+        name = self._names[place]
+        if self._target == "segmentation":
+            mask = read_mask(self._beside("SegmentationClass", f"{name}.png"), self._decoding, self._warned)
+            return {"image": self._image(place, mask.shape), "mask": mask, "image_id": name}
+        path = self._beside("Annotations", f"{name}.xml")
+        data = self._read(self.path(place))
+        try:
+            root = plain_xml.tree(read_file(path, max_bytes=plain_xml.MOST_BYTES))
+        except ValueError as error:
+            wrong(path, str(error), "an XML file of annotations without a document type")
+        image = sized(data, self.path(place), self._decoding, self._warned, _size(root))
+        objects = [self._object(each, path) for each in root.all("object")]
+        kept = [each for each in objects if self._difficult or not each[2]]
+        return {
+            "image": image,
+            "boxes": np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4),
+            "labels": np.array([label for _, label, _ in kept], np.int64),
+            "difficult": np.array([hard for _, _, hard in kept], bool),
+            "image_id": name,
+        }
+
+    def _object(self, element: Element, path: str) -> tuple[list[float], int, bool]:
+        name = element.value("name") or ""
+        if name not in self._labels:
+            wrong(path, f"an object of the class {name!r}", f"one of the {len(self._labels)} classes")
+        given = [element.value("bndbox", side) for side in SIDES]
+        try:
+            numbers = [float(text or "") for text in given]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(abs(number) < 1e9 for number in numbers):
+            wrong(path, f"{name!r} has the box {given}", f"the numbers {', '.join(SIDES)}")
+        left, top, right, bottom = numbers
+        box = [left - self._first, top - self._first, right, bottom]
+        if box[2] < box[0] or box[3] < box[1]:
+            wrong(path, f"{name!r} has a box of negative size, {given}", "xmin below xmax, and ymin below ymax")
+        return box, self._labels[name], element.value("difficult") == "1"
+
+    def _beside(self, folder: str, name: str) -> str:
+        return os.path.join(self._base, folder, name)  # noqa: PTH118  a Path costs several times as much
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """Return the height and width that a file names; None where it names none."""
+    sides = [root.value("size", side) or "" for side in ("height", "width")]
+    if not all(side.isascii() and side.isdecimal() and len(side) < 10 for side in sides) or "0" in sides:
+        return None
+    return int(sides[0]), int(sides[1])
+
+
+def _split(root: Path, split: str, kind: str) -> list[str]:
+    folder = root / "JPEGImages"
+    if not folder.is_dir():
+        cure = "Pass the folder that has JPEGImages in it, such as VOCdevkit/VOC2012."
+        raise MissingFile("no JPEGImages in it", path=str(root), expected="a folder in VOC's layout", cure=cure)
+    with opened(root / "ImageSets" / kind / f"{split}.txt") as lines:
+        return [line.split()[0] for line in lines if line.strip()]
