@@ -69,7 +69,7 @@ def test_a_pages_code_runs_and_prints_what_it_says(name: str, photos: Path, monk
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 warnings.filterwarnings("ignore", module="lightning")  # advice on the number of workers
-            exec(compile(code, name, "exec"), names)
+            exec(compile(code, name, "exec", dont_inherit=True), names)
         if expected:
             assert printed.getvalue() == expected
 

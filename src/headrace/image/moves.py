@@ -26,7 +26,34 @@ Size = tuple[int, int]
 
 
 class Move(Protocol):
-    """What happens to the pixels of one sample."""
+    """What happens to the pixels of one sample: what a `GeometricTransform` draws, for all the parts of the sample.
+
+    >>> import numpy as np
+    >>> from headrace.transforms import GeometricTransform
+    >>> class Down:
+    ...     mirrors = False
+    ...     def __init__(self, size, rows):
+    ...         self.size, self.rows = size, rows
+    ...     def image(self, image):
+    ...         return np.roll(image, self.rows, axis=0)
+    ...     def mask(self, mask, fill):
+    ...         return np.roll(mask, self.rows, axis=0)
+    ...     def points(self, points):
+    ...         return (points + (0, self.rows)) % (np.inf, self.size[0])
+    >>> class RandomRoll(GeometricTransform):
+    ...     def move(self, height, width, rng):
+    ...         return Down((height, width), rng.integers(height))
+    >>> RandomRoll()({"image": np.eye(3), "mask": np.eye(3)}, np.random.default_rng(0))["mask"]
+    array([[0., 1., 0.],
+           [0., 0., 1.],
+           [1., 0., 0.]])
+
+    Ours are `Stay`, `Cut`, `Mirror`, `ScalePart`, `InTurn` and what `matrix_move` returns. A class of your own has
+    ``size``, ``mirrors`` and the three methods; it need not derive from this one. Points are (x, y) in pixels from the
+    image's top left corner, of any shape ``(..., 2)``, float64: the center of the first pixel is (0.5, 0.5). A box
+    becomes the one around its four moved corners, clipped to the image. Where that is too large, or wrong, a method
+    ``boxes(corners)`` returns the boxes, ``(N, 4)``, one for each: those of no area are dropped.
+    """
 
     @property
     def size(self) -> Size:
@@ -34,7 +61,7 @@ class Move(Protocol):
 
     @property
     def mirrors(self) -> bool:
-        """Whether left and right change sides."""
+        """Whether left and right change sides, and with them the ``swaps`` of keypoints."""
 
     def image(self, image: Image) -> Image:
         """Return the image moved."""
@@ -47,7 +74,11 @@ class Move(Protocol):
 
 
 class Stay(NamedTuple):
-    """Nothing happens."""
+    """Nothing happens: what a `GeometricTransform` returns for an image that it leaves as it is.
+
+    >>> Stay((4, 6)).points(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
 
     size: Size
     mirrors: bool = False
@@ -71,6 +102,8 @@ class Cut(NamedTuple):
     >>> Cut((0, 1, 2, 2)).image(np.array([[1, 2, 3], [4, 5, 6]]))
     array([[2, 3],
            [5, 6]])
+
+    ``box`` is (top, left, height, width) in pixels. ``mode`` and ``fill`` are as for `Pad`.
     """
 
     box: Box
@@ -101,6 +134,9 @@ class ScalePart(NamedTuple):
 
     >>> ScalePart((0, 0, 2, 2), (4, 6)).points(np.array([1.0, 1.0]))
     array([3., 2.])
+
+    ``box`` is (top, left, height, width) in pixels, inside the image; ``size`` is height and width. ``interpolation``
+    and ``antialias`` are as for `Resize`; masks take the nearest pixel.
     """
 
     box: Box
@@ -130,6 +166,8 @@ class Mirror(NamedTuple):
 
     >>> Mirror((1, 3)).image(np.array([[1, 2, 3]]))
     array([[3, 2, 1]])
+
+    ``size`` is the image's height and width.
     """
 
     size: Size
@@ -157,6 +195,8 @@ class InTurn(NamedTuple):
 
     >>> InTurn((ScalePart((0, 0, 1, 2), (2, 4)), Cut((0, -1, 2, 6)))).points(np.array([1.0, 0.5]))
     array([3., 1.])
+
+    Each takes what the one before gives. There must be at least one.
     """
 
     parts: tuple[Any, ...]

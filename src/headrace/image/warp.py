@@ -7,10 +7,11 @@ A matrix (3, 3) takes a point (x, y, 1) of an image before to the image after; t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from headrace.checks import one_of, shown
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.moves import rectangle
@@ -31,6 +32,8 @@ Sampling = Literal["nearest", "bilinear"]
 BITS = 11
 """Weights of neighbors are multiples of 1/2048, so that 8-bit sums fit 32 bits."""
 ONE = 1 << BITS
+TINY = 1e-12
+"""The determinant of a matrix that leaves nothing of an image."""
 
 
 class Warp(NamedTuple):
@@ -99,8 +102,8 @@ class Warps(NamedTuple):
         sample = nearest if interpolation == "nearest" else bilinear
         made = sample(flat, x, y, fills[0])
         # What an image on the way did not show, from the first to the last: the last one's fill counts.
-        for (_, _, shown), fill in zip(stages[-2::-1], fills[1:], strict=True):
-            made = _blended(made, shown, _value(fill, image), interpolation)
+        for (_, _, there), fill in zip(stages[-2::-1], fills[1:], strict=True):
+            made = _blended(made, there, _value(fill, image), interpolation)
         return made.reshape(*self.size, *image.shape[2:])
 
     def _stages(self, interpolation: Sampling) -> list[tuple[Places, Places, Places]]:
@@ -112,6 +115,48 @@ class Warps(NamedTuple):
             x, y = _sources(np.linalg.inv(_matrix(part)).tolist(), x, y)
             stages.append((x, y, _share(x, y, part.before, interpolation)))
         return stages
+
+
+def matrix_move(
+    matrix: npt.ArrayLike,
+    before: Size,
+    after: Size | None = None,
+    *,
+    interpolation: Sampling = "bilinear",
+    fill: Fill = 0,
+) -> Warps:
+    """Return the `Move` that maps places by an affine or perspective matrix.
+
+    >>> import numpy as np
+    >>> from headrace.transforms import matrix_move
+    >>> move = matrix_move([[1, 0, 1], [0, 1, 0]], (1, 3), interpolation="nearest")  # one pixel to the right
+    >>> move.image(np.array([[1, 2, 3]], np.uint8))
+    array([[0, 1, 2]], dtype=uint8)
+
+    ``matrix``, (2, 3) or (3, 3), takes a point (x, y, 1) of the image before to the image after, in pixels from the
+    top left corner: the center of the first pixel is (0.5, 0.5). ``before`` and ``after`` are their heights and widths;
+    ``after`` is ``before`` where it is left out. ``interpolation`` is "nearest" or "bilinear". ``fill`` is the value
+    outside the image: one number, or one for each channel. Masks take the nearest pixel, and their own fill. Boxes
+    are those around what is left of each in the image.
+
+    Raises ArgumentError for a matrix that is none of these, or that cannot be inverted.
+    """
+    try:
+        given = np.array(matrix, np.float64)
+    except (TypeError, ValueError):
+        given = np.zeros(())
+    if given.shape == (2, 3):
+        given = np.concatenate([given, [[0, 0, 1]]])
+    if given.shape != (3, 3) or not np.isfinite(given).all() or not abs(np.linalg.det(given)) > TINY:
+        raise ArgumentError(
+            f"matrix_move got {shown(matrix)} for a matrix",
+            found=matrix,
+            expected="finite numbers, (2, 3) or (3, 3), that can be inverted",
+            cure="Pass [[1, 0, right], [0, 1, down]] for a shift, for example.",
+        )
+    one_of("matrix_move: interpolation", interpolation, get_args(Sampling))
+    numbers = tuple(given.reshape(-1).tolist())
+    return Warps((Warp(numbers, before, before if after is None else after, fill),), interpolation)
 
 
 def _matrix(part: Warp) -> Matrix:

@@ -5,16 +5,20 @@
 >>> Compose(CenterCrop(4), ToFloat())(np.zeros((6, 8, 3), np.uint8)).shape
 (4, 4, 3)
 
-`Transform` is the base class for any kind of sample, `ImageTransform` for the image in one. `Compose` puts transforms
-and functions together, as ``dataset.map(...)`` does.
+`Transform` is the base class for any kind of sample, `ImageTransform` for the image in one, `GeometricTransform` for
+what moves the image with its masks, boxes and keypoints. `Compose` puts transforms and functions together, as
+``dataset.map(...)`` does.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from headrace.hints import looked_up as _looked_up
 from headrace.image.kinds import Boxes, Keypoints, Mask
+from headrace.image.moves import Cut, InTurn, Mirror, Move, ScalePart, Stay
 from headrace.image.native_steps import ChangeValues, NativeStep
+from headrace.image.warp import matrix_move
 from headrace.transforms.base import Compose, Transform
+from headrace.transforms.geometric_transform import GeometricTransform
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
 from headrace.transforms.spatial import (
     CenterCrop,
@@ -105,15 +109,20 @@ __all__ = [
     "ColorJitter",
     "Compose",
     "ConvertBoundingBoxFormat",
+    "Cut",
     "DeviceStep",
     "FillInTheMiddle",
     "FixedSizeCrop",
     "GaussianBlur",
     "GaussianNoise",
+    "GeometricTransform",
     "ImageTransform",
+    "InTurn",
     "Keypoints",
     "LetterBox",
     "Mask",
+    "Mirror",
+    "Move",
     "NativeStep",
     "Normalize",
     "OneOf",
@@ -144,12 +153,15 @@ __all__ = [
     "Resize",
     "SanitizeBoundingBoxes",
     "ScaleJitter",
+    "ScalePart",
+    "Stay",
     "ToCHW",
     "ToDtype",
     "ToFloat",
     "Tokenize",
     "Transform",
     "TrivialAugmentWide",
+    "matrix_move",
 ]
 
 if not _TYPE_CHECKING:

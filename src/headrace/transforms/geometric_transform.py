@@ -12,16 +12,27 @@ if TYPE_CHECKING:
 
 
 class GeometricTransform(ImageTransform):
-    """Move the pixels of an image, and with them masks, boxes and keypoints.
+    """Move the pixels of an image, and with them masks, boxes and keypoints: the base class of our geometry, and yours.
 
+    >>> from dataclasses import dataclass
     >>> import numpy as np
-    >>> from headrace import CenterCrop
-    >>> CenterCrop(2)({"image": np.zeros((4, 4)), "boxes": [[0, 0, 2, 2]]})["boxes"]
-    array([[0., 0., 1., 1.]], dtype=float32)
+    >>> from headrace.transforms import GeometricTransform, matrix_move
+    >>> @dataclass(frozen=True)
+    ... class RandomShift(GeometricTransform):
+    ...     most: int
+    ...     def move(self, height, width, rng):
+    ...         right = rng.integers(-self.most, self.most, endpoint=True)
+    ...         return matrix_move([[1, 0, right], [0, 1, 0]], (height, width))
+    >>> out = RandomShift(3)({"image": np.zeros((8, 8)), "boxes": [[3, 3, 5, 5]]}, np.random.default_rng(0))
+    >>> out["boxes"]
+    array([[5., 3., 7., 5.]], dtype=float32)
 
-    A subclass defines ``move(height, width, rng)``, which draws everything. One that overrides what happens to the
-    image, by ``transform_image`` alone, no longer moves the other parts of a sample: samples that have such parts are
-    refused.
+    A subclass defines ``move(height, width, rng)``. It draws all numbers for a sample whose image has this size, and
+    returns a `Move`: what `matrix_move` makes of a matrix, or a `Cut`, `ScalePart`, `Mirror`, `Stay`, several of these
+    `InTurn`, or an object of your own. That is done to every part of the sample by its kind, which `Compose` knows.
+
+    Settings and ``draws`` are as for `Transform`. A subclass that overrides ``transform_image`` alone moves the image
+    and no other parts: it refuses samples that have such parts.
     """
 
     __slots__ = ()
