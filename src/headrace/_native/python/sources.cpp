@@ -3,6 +3,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -144,6 +149,35 @@ HeldSource mapped_source(const std::vector<Bytes>& files, Each<std::int32_t> fil
           keep([files, file, offset, length, checksum, height, width] {})};
 }
 
+// A whole file, mapped; no descriptor stays open, as one for each of a thousand shards would. None if the file is another
+// than its size and time of modification say, or cannot be mapped.
+nb::object map_file(const nb::bytes& path, std::int64_t size, std::int64_t modified_ns) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (file < 0) return nb::none();
+  struct stat facts {};
+  void* data = MAP_FAILED;
+#ifdef __APPLE__
+  const auto at = [&facts] { return facts.st_mtimespec.tv_sec * INT64_C(1000000000) + facts.st_mtimespec.tv_nsec; };
+#else
+  const auto at = [&facts] { return facts.st_mtim.tv_sec * INT64_C(1000000000) + facts.st_mtim.tv_nsec; };
+#endif
+  if (::fstat(file, &facts) == 0 && facts.st_size == size && at() == modified_ns && size > 0)
+    data = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_SHARED, file, 0);
+  ::close(file);
+  if (data == MAP_FAILED) return nb::none();
+  struct Held {
+    void* data;
+    std::size_t size;
+  };
+  const nb::capsule owner(new Held{data, static_cast<std::size_t>(size)}, [](void* held) noexcept {
+    Held* const map = static_cast<Held*>(held);
+    ::munmap(map->data, map->size);
+    delete map;
+  });
+  const auto count = static_cast<std::size_t>(size);
+  return nb::cast(nb::ndarray<nb::numpy, const std::uint8_t, nb::ndim<1>>(data, {count}, owner));
+}
+
 }  // namespace
 
 void bind_sources(nb::module_& module) {
@@ -170,6 +204,8 @@ void bind_sources(nb::module_& module) {
           },
           "How many files are held open.");
 
+  module.def("map_file", &map_file, nb::arg("path"), nb::arg("size"), nb::arg("modified_ns"),
+             "A whole file as a read-only array, mapped; None if it has another size or time of modification.");
   module.attr("NARROW_RANGES") = true;  // ranges may be of 32 bits
 
   nb::class_<ReadFailure>(module, "ReadFailure", "Why a range of a file cannot be read.")
