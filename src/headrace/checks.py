@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 import threading
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -115,6 +116,24 @@ def non_negative(name: str, value: Any, cure: str) -> int:
         return integer(name, value, least=0)
     what = f"{name} option should be non-negative; got {number}"
     raise ArgumentError(what, found=number, expected="an integer from 0 up", cure=cure)
+
+
+def nbytes(name: str, value: Any, *, most: int | None = None) -> int:
+    """Return a number of bytes, at least 1, which may be given as text with a unit.
+
+    >>> nbytes("size", "256MiB"), nbytes("size", "1.5 GB"), nbytes("size", 4096)
+    (268435456, 1500000000, 4096)
+    """
+    text = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]i?)?B?\s*", value) if isinstance(value, str) else None
+    number_of = as_integer(value)
+    if text is not None and text[1].count(".") <= 1 and text[1] != ".":
+        unit = text[2] or ""
+        number_of = int(float(text[1]) * (1024 if unit[1:] else 1000) ** " kMGT".index(unit[:1] or " "))
+    if number_of is None or number_of < 1 or (most is not None and number_of > most):
+        limit = "" if most is None else f" of at most {most:,} bytes"
+        cure = 'Give an integer, or text such as "256MiB".'
+        raise refused(name, value, f"a number of bytes{limit}", cure)
+    return number_of
 
 
 def number(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headrace.datasets.mapped_columns import MappedColumns
     from headrace.datasets.mds_dataset import MDSDataset
     from headrace.datasets.multi_label import MultiLabel
+    from headrace.datasets.packed_dataset import PackedDataset
     from headrace.datasets.packed_stream import PackedStream
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
@@ -67,6 +68,7 @@ LAZY = {
     "MDSDataset": "mds_dataset",
     "MappedColumns": "mapped_columns",
     "MultiLabel": "multi_label",
+    "PackedDataset": "packed_dataset",
     "PackedStream": "packed_stream",
     "PairedDataset": "paired",
     "ParquetDataset": "parquet_dataset",
@@ -116,6 +118,7 @@ __all__ = [
     "Mapped",
     "MappedColumns",
     "MultiLabel",
+    "PackedDataset",
     "PackedList",
     "PackedStream",
     "PairedDataset",

@@ -8,6 +8,7 @@ from headrace import hints
 from headrace.datasets import facts, protocol
 
 if TYPE_CHECKING:
+    import os
     from builtins import property as default
     from collections.abc import Callable, Iterator, Sequence
 
@@ -285,6 +286,60 @@ class Dataset(hints.Hinted, Generic[T_co]):
         It is `ConcatDataset`.
         """
         made: Dataset[Any] = VIEWS["concat"](self, *others)
+        return made
+
+    def pack(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_side: int | None = None,
+        store: Literal["jpeg", "raw", "smart"] = "jpeg",
+        quality: int = 90,
+        shard_size: int | str = "256MiB",
+        budget: int | str | None = None,
+        append: bool = False,
+        workers: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Dataset[T_co]:
+        """Store the samples in Arrow shards, images scaled and encoded once, to be read at the speed of memory.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from headrace import ArrayDataset
+        >>> dataset = ArrayDataset(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     packed = dataset.pack(folder, store="raw")
+        ...     len(packed), packed[1][0].shape, packed.labels.tolist()
+        (4, (8, 8, 3), [0, 1, 2, 3])
+
+        ``path``: a folder. ``max_side``: images are scaled so that no side has more pixels; masks, boxes and keypoints
+        with them. ``store``: ``"jpeg"`` encodes images with ``quality`` (JPEG files of the right size stay as they
+        are); ``"raw"`` keeps pixels, which need no decoding and many times the bytes; ``"smart"`` keeps the pixels of
+        as many images as a ``budget`` of bytes (``"100GB"``) reaches for. An image is a uint8 array: the sample, the
+        first part of a tuple, or under "image" in a dict. All else is stored as it is: numbers, text, bytes, arrays,
+        and what JSON holds. All samples must have the same form.
+
+        ``workers``: threads that decode, scale and encode, one for each CPU by default; the bytes do not depend on it.
+        ``progress`` is called with the number of samples done since the last call. After a kill, the same call
+        continues: a shard of about ``shard_size`` bytes is there whole or not at all, and is read back after it is
+        written. ``append`` adds the samples to a packed dataset of the same form.
+
+        Returns a `PackedDataset`. Raises `ArgumentError` for a folder with anything else in it, for samples of
+        different forms, and for a dataset that draws random numbers; `UnreadableFile` where the disk is full;
+        `MissingDependency` without pyarrow; and what reading a sample raises.
+        """
+        made: Dataset[T_co] = VIEWS["pack"](
+            self,
+            path,
+            max_side=max_side,
+            store=store,
+            quality=quality,
+            shard_size=shard_size,
+            budget=budget,
+            append=append,
+            workers=workers,
+            progress=progress,
+        )
         return made
 
 

@@ -14,6 +14,7 @@ from headrace.datasets.subset import Indices, Repetition, Subset
 from headrace.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from headrace.datasets.protocol import Indexed
@@ -86,4 +87,11 @@ def sharded(dataset: Indexed, index: int, count: int) -> Subset[Any]:
     return Subset(dataset, range(min(first, len(dataset)), len(dataset), of))
 
 
-VIEWS.update(filter=filtered, take=taken, skip=skipped, repeat=repeated, shard=sharded)
+def packed(dataset: Indexed, path: str | os.PathLike[str], **how: Any) -> Any:
+    """Store the samples of a dataset in shards."""
+    from headrace.datasets.pack_writer import pack  # what writes is not loaded by those who only read
+
+    return pack(dataset, path, **how)
+
+
+VIEWS.update(filter=filtered, take=taken, skip=skipped, repeat=repeated, shard=sharded, pack=packed)

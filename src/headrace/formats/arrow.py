@@ -6,7 +6,7 @@ Format: https://arrow.apache.org/docs/format/Columnar.html. Only metadata is rea
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +105,8 @@ class ArrowFile:
     """All bytes of a file that is in memory."""
     codec: str = ""
     """How each buffer is compressed, as pyarrow names it; nothing for none."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What headrace wrote beside the schema, by keys that begin with its name."""
 
 
 def index(path: str) -> ArrowFile:
@@ -153,7 +155,17 @@ def _indexed(reader: ShardReader | MemoryReader) -> ArrowFile:
     if len(codecs) > 1:
         raise ValueError("its record batches are compressed in different ways")
     codec = "".join(codecs)
-    file = ArrowFile(reader.path, reader.facts, columns, _features(schema), of_rows, of_nodes, of_buffers, codec=codec)
+    file = ArrowFile(
+        reader.path,
+        reader.facts,
+        columns,
+        _features(schema),
+        of_rows,
+        of_nodes,
+        of_buffers,
+        codec=codec,
+        metadata=_own_metadata(schema),
+    )
     _check(reader, file)
     return file
 
@@ -239,8 +251,8 @@ def _columns(reader: ShardReader | MemoryReader, schema: Table) -> dict[str, Col
         raise reader.damaged("its numbers are big-endian", "little-endian numbers")
     left, node, buffer = [MOST_FIELDS], 0, 0
     columns = dict[str, Column]()
-    for field in schema.tables(1):
-        name, kind = _field(field, left, 0)
+    for each in schema.tables(1):
+        name, kind = _field(each, left, 0)
         if name in columns:
             raise BadFile(
                 f"two columns are named {name[:80]!r}",
@@ -337,6 +349,12 @@ def _features(schema: Table) -> dict[str, Any]:
                 return {}
             return found if isinstance(found, dict) else {}
     return {}
+
+
+def _own_metadata(schema: Table) -> dict[str, str]:
+    """Return what headrace writes beside a schema."""
+    pairs = ((pair, pair.text(0) or "") for pair in schema.tables(2))
+    return {key: pair.text(1) or "" for pair, key in pairs if key.startswith("headrace")}
 
 
 def _codec(compression: Table | None) -> str:

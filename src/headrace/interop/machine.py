@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
 
 
 def cpus() -> int:
@@ -29,6 +30,24 @@ def oom_kills() -> int | None:
         if name == "oom_kill":
             return int(count)
     return None
+
+
+def free_memory() -> int | None:
+    """Return how many bytes of memory this process and the page cache may still take; None where nobody says.
+
+    >>> free = free_memory()
+    >>> free is None or free > 0
+    True
+
+    On Linux: what is available, and no more than the control group's limit less what is not cache.
+    """
+    found = [int(words[1]) << 10 for words in map(str.split, _words(MEMINFO, "\n")) if words[:1] == ["MemAvailable:"]]
+    limit, current = (_words(CGROUP / name) for name in ("memory.max", "memory.current"))
+    if limit and current and limit[0].isdigit():
+        pairs = (line.partition(" ") for line in _words(CGROUP / "memory.stat", "\n"))
+        cache = sum(int(value) for name, _, value in pairs if name == "file")
+        found.append(max(0, int(limit[0]) - int(current[0]) + cache))
+    return min(found, default=None)
 
 
 def _share() -> float | None:

@@ -1,0 +1,320 @@
+"""Pack a dataset: its samples, scaled and encoded on threads, in order, into shards that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.checks import flag, function, integer, nbytes, one_of
+from headrace.checks import path as path_of
+from headrace.datasets import facts, protocol
+from headrace.datasets.packed_dataset import PackedDataset
+from headrace.datasets.packed_index import read_listing
+from headrace.datasets.packed_samples import Samples
+from headrace.errors import ArgumentError, BadFile, HeadraceError
+from headrace.formats.crc32c import crc32c
+from headrace.formats.packed_layout import LISTING, SUFFIX, Layout, ShardLayout
+from headrace.formats.packed_tables import Stored, pyarrow, write_shard
+from headrace.interop.machine import cpus
+from headrace.interop.parallel import in_order
+from headrace.storage.files import unopened
+from headrace.storage.whole_files import remove_partial, write_whole
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator
+
+    from headrace.formats.packed_tables import Row
+
+STORES = ("jpeg", "raw", "smart")
+MOST_SHARD = 3 << 29
+"""Bytes of a shard: the offsets in it have 31 bits, and a sample may be as large as a GiB."""
+MOST_EXPANDED = 24
+"""In a smart dataset, pixels of more than this many times the bytes of the encoded image stay encoded: they decode
+quickly, and would take the room of several others."""
+
+
+def pack(
+    dataset: Any,
+    path: str | os.PathLike[str],
+    *,
+    max_side: int | None = None,
+    store: str = "jpeg",
+    quality: int = 90,
+    shard_size: int | str = "256MiB",
+    budget: int | str | None = None,
+    append: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> PackedDataset:
+    """Do what `Dataset.pack` says, to anything that has a length and gives samples by index."""
+    _check_dataset(dataset)
+    how = Layout(
+        one_of("pack: store", store, STORES),
+        None,
+        (),
+        tuple(map(str, protocol.classes(dataset))),
+        None if max_side is None else integer("pack: max_side", max_side, least=1, most=65_000),
+        None if store == "raw" else integer("pack: quality", quality, least=1, most=100),
+    )
+    pyarrow()
+    if (budget is not None) != (store == "smart"):
+        raise ArgumentError(
+            f"pack: store={store!r}, and budget={budget!r}",
+            found=budget,
+            expected='a budget of bytes with store="smart", and none with any other',
+            cure='Pass store="smart", budget="100GB".',
+        )
+    packing = _Packing(
+        dataset,
+        Path(path_of("pack: path", path)),
+        how,
+        shard_bytes=nbytes("pack: shard_size", shard_size, most=MOST_SHARD),
+        budget=None if budget is None else nbytes("pack: budget", budget),
+        append=flag("pack: append", append),
+        threads=cpus() if workers is None else integer("pack: workers", workers, least=1),
+    )
+    return packing.run(function("pack: progress", progress) or (lambda _samples: None))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What is in the folder: shards and samples that are not of this dataset, then those that are."""
+
+    shards_before: int
+    samples_before: int
+    shards: int
+    samples: int
+    spent: int
+    parts: list[Any]
+
+
+class _Packing:
+    """One run of `pack`."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        folder: Path,
+        how: Layout,
+        *,
+        shard_bytes: int,
+        budget: int | None,
+        append: bool,
+        threads: int,
+    ) -> None:
+        self._dataset, self._folder, self._how, self._threads = dataset, folder, how, threads
+        self._shard_bytes, self._budget, self._append = shard_bytes, budget, append
+        self._about = _about(dataset, how, shard_bytes, budget)
+
+    def run(self, progress: Callable[[int], Any]) -> PackedDataset:
+        """Pack what is not there yet; return all of it."""
+        begun = self._begin()
+        done = begun.samples
+        progress(done)
+        if done < len(self._dataset) or not begun.shards:
+            samples = Samples(self._dataset, self._how, self._layout(begun))
+            self._write(samples, begun, progress)
+        self._finish(begun.parts)
+        return PackedDataset(self._folder)
+
+    def _begin(self) -> _Begun:
+        """Look at what is in the folder; raise where that is something else."""
+        for name in (SUFFIX, LISTING):
+            remove_partial(self._folder, name)
+        told = read_listing(self._folder)
+        parts = told.get("parts", []) if told else []
+        if told is None and self._folder.exists() and any(self._folder.iterdir()):
+            raise self._other("other files")
+        same = bool(parts) and parts[-1]["about"] == self._about
+        if parts and not same and not (self._append and told and told.get("finished")):
+            raise self._other("another dataset, or this one packed in another way")
+        if not same:
+            parts = [*parts, {"about": self._about}]
+        kept = [int(part["shards"]) for part in parts[:-1]]
+        rows = [int(part["samples"]) for part in parts[:-1]]
+        shards, samples, spent = self._kept_shards(sum(kept))
+        return _Begun(sum(kept), sum(rows), shards, samples, spent, parts)
+
+    def _kept_shards(self, before: int) -> tuple[int, int, int]:
+        """Return how many shards are there already and right, their samples, and the bytes of their images.
+
+        The first that is not, and all after it, are written again.
+        """
+        shards = samples = spent = 0
+        while (path := self._path(before + shards)).exists():
+            try:
+                found = PackedDataset(path)
+                shard = found._index.told[0]
+                if shard.first != samples or shard.before != spent:
+                    break
+                _verify(found)
+            except (HeadraceError, ValueError):
+                break
+            shards, samples, spent = shards + 1, samples + shard.rows, spent + _image_bytes_of(found)
+        for path in sorted(self._folder.glob(f"packed-*{SUFFIX}"))[before + shards :]:
+            path.unlink()
+        return shards, samples, spent
+
+    def _layout(self, begun: _Begun) -> Layout | None:
+        """Return the layout that the shards in the folder have; None where there are none."""
+        if not begun.shards_before + begun.shards:
+            return None
+        layout, how = PackedDataset(self._path(0))._layout, self._how
+        if replace(layout, structure=None, fields=()) != how:
+            raise self._other("a dataset of other classes, or packed in another way")
+        return layout
+
+    def _write(self, samples: Samples, begun: _Begun, progress: Callable[[int], Any]) -> None:
+        self._tell(begun.parts, finished=False)
+        number = begun.shards_before + begun.shards
+        with ThreadPoolExecutor(1, thread_name_prefix="headrace-pack") as writer:
+            writing: Future[None] | None = None
+            with closing(self._shards(samples, begun, progress)) as made:
+                for shard, rows in made:
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(self._write_one, number, shard, rows)
+                    number += 1
+            if writing is not None:
+                writing.result()
+
+    def _shards(
+        self, samples: Samples, begun: _Begun, progress: Callable[[int], Any]
+    ) -> Generator[tuple[ShardLayout, list[Row]]]:
+        """Yield the samples of one shard after the other: where one ends depends on the samples alone."""
+        rows, size, first, spent = list[Any](), 0, begun.samples, begun.spent
+        before = spent
+        wanted = range(begun.samples, len(self._dataset))
+        pairs = in_order(samples.row, wanted, self._threads, finish=True)
+        for number, (small, large) in zip(wanted, pairs, strict=True):
+            row = small if self._budget is None else self._chosen(samples.layout, small, large, spent, number)
+            added = sum(len(value.data or b"") if isinstance(value, Stored) else 8 for value in row)
+            if rows and size + added > self._shard_bytes:
+                yield ShardLayout(samples.layout, first, len(rows), before), rows
+                rows, size, first, before = [], 0, number, spent
+            rows.append(row)
+            size += added
+            spent += _image_bytes(samples.layout, row)
+            progress(1)
+        if rows:
+            yield ShardLayout(samples.layout, first, len(rows), before), rows
+
+    def _chosen(self, layout: Layout, small: Row, large: Row, spent: int, number: int) -> Row:
+        """Return the pixels of a sample where they are cheap and the budget so far reaches, else its encoded images."""
+        bytes_of = partial(_image_bytes, layout)
+        share = (self._budget or 0) * (number + 1) // len(self._dataset)
+        fits = spent + bytes_of(large) <= share
+        return large if fits and bytes_of(large) <= MOST_EXPANDED * bytes_of(small) else small
+
+    def _write_one(self, number: int, shard: ShardLayout, rows: list[Row]) -> None:
+        path = self._path(number)
+
+        def write(place: Path) -> None:
+            write_shard(place, shard, rows)
+            _verify(PackedDataset(place))
+
+        try:
+            write_whole(path, write, durable=True)
+        except OSError as error:
+            if isinstance(error, HeadraceError):
+                raise
+            raise unopened(
+                str(path),
+                error,
+                expected="a disk with room for it",
+                cure="Make room, and run the same again: it continues.",
+                action="written",
+            ) from error
+
+    def _finish(self, parts: list[Any]) -> None:
+        before, first = (sum(int(part[what]) for part in parts[:-1]) for what in ("shards", "samples"))
+        shards = len(list(self._folder.glob(f"packed-*{SUFFIX}")))
+        parts[-1] = {"about": self._about, "shards": shards - before, "samples": len(self._dataset)}
+        self._tell(parts, finished=True, shards=shards, samples=first + len(self._dataset))
+
+    def _tell(self, parts: list[Any], **more: Any) -> None:
+        text = json.dumps({"parts": parts, **more}, indent=1, sort_keys=True)
+        path = self._folder / LISTING
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), durable=True)
+        except OSError as error:
+            raise unopened(
+                str(path), error, expected="a folder to write to", cure="Give another folder.", action="written"
+            ) from error
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"packed-{number:05}{SUFFIX}"
+
+    def _other(self, what: str) -> ArgumentError:
+        return ArgumentError(
+            f"pack: the folder {self._folder} is not empty: it has {what}",
+            found=str(self._folder),
+            expected="an empty folder, or what packing this dataset in this way has begun there",
+            cure="Give another folder; or pass append=True to add to a packed dataset.",
+        )
+
+
+def _about(dataset: Any, how: Layout, shard_bytes: int, budget: int | None) -> dict[str, Any]:
+    """Return what says whether a folder holds this dataset, packed in this way."""
+    labels = protocol.labels(dataset)
+    ends = [protocol.where(dataset, index) for index in (0, len(dataset) - 1)]
+    return {
+        "dataset": facts.chain(dataset),
+        "samples": len(dataset),
+        "labels": None if labels is None else crc32c(np.ascontiguousarray(labels).tobytes()),
+        "ends": ends,
+        "store": how.store,
+        "max_side": how.max_side,
+        "quality": how.quality,
+        "shard_size": shard_bytes,
+        "budget": budget,
+    }
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not len(dataset):
+        raise ArgumentError(
+            "pack: the dataset is empty", found=0, expected="one sample or more", cure="Check which files it reads."
+        )
+    if protocol.draws(dataset):
+        raise ArgumentError(
+            "pack: reading a sample draws random numbers, and would draw them only once",
+            found=type(dataset).__qualname__,
+            expected="a dataset without random transforms",
+            cure="Pack the dataset before .map(...), and map the packed one.",
+        )
+
+
+def _image_bytes(layout: Layout, row: Row) -> int:
+    return sum(len(row[n].data or b"") for n, each in enumerate(layout.fields) if each.kind == "image")
+
+
+def _image_bytes_of(packed: PackedDataset) -> int:
+    index = packed._index
+    return sum(int(index.spans(each).length.sum()) for each in index.layout.fields if each.kind == "image")
+
+
+def _verify(packed: PackedDataset) -> None:
+    """Raise `BadFile` unless all that a shard holds has the checksums that were computed before it was written."""
+    index, layout = packed._index, packed._layout
+    for number, each in enumerate(each for each in layout.fields if each.has_bytes):
+        spans, sums = index.spans(each), index.sums()[:, number]
+        skipped = packed._skipped(each)
+        for row, (offset, length) in enumerate(zip(spans.offset.tolist(), spans.length.tolist(), strict=True)):
+            past = int(skipped[row])
+            if crc32c(index.read(0, offset + past, length - past)) != sums[row]:
+                raise BadFile(
+                    f"what was written reads back differently: sample {row}, field {each.name!r}",
+                    path=index.files[0].path,
+                    expected="the bytes that were written",
+                    cure="Look at the disk, and at whether something else writes there; then pack it again.",
+                )
