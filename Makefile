@@ -8,7 +8,7 @@ FRAMEWORKS := $(VENV)-frameworks
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel docs screenshots bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -23,6 +23,7 @@ help:
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make docs         the documentation as a site, in build/site/html; warnings are errors; a minute"
+	@echo "make gallery      the guide's page of transforms before and after, and its images"
 	@echo "make screenshots  pages of the site in Chromium, at three widths, light and dark; fails where one has a defect"
 	@echo "make format       let ruff put the code in order"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
@@ -202,6 +203,9 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W --keep-going -c docs/site $(SITE)/source $(SITE)/html
 	HEADRACE_SITE=$(SITE)/html $(BIN)/python -m pytest -q tests/test_site.py
 	@echo "the site: $(SITE)/html/index.html"
+
+gallery: $(VENV)/.dev
+	$(BIN)/python docs/site/gallery.py
 
 $(VENV)/.playwright: | $(VENV)/.docs
 	$(BIN)/python -m pip install --quiet playwright

@@ -20,6 +20,7 @@ HTML = os.environ.get("HEADRACE_SITE")
 
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 reference = pytest.importorskip("reference")
+gallery = pytest.importorskip("gallery")
 stage = pytest.importorskip("stage")
 troubleshooting = pytest.importorskip("troubleshooting")
 sys.path.pop(0)
@@ -39,6 +40,30 @@ def index(built: Path) -> dict[str, Any]:
     text = (built / "searchindex.js").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
+
+
+def test_the_gallery_shows_each_public_transform() -> None:
+    """Name each, or say why it has no image; and let each image of the committed page be there."""
+    public = {name: getattr(headrace.transforms, name) for name in headrace.transforms.__all__}
+    bases = {"Transform", "ImageTransform", "GeometricTransform"}
+    found = {
+        name for name, thing in public.items() if isinstance(thing, type) and issubclass(thing, public["Transform"])
+    }
+    assert found - bases <= gallery.shown_names() | gallery.NOT_SHOWN.keys()
+    assert {entry.name for _, shown in gallery.entries() for entry in shown} == found - bases - gallery.NOT_SHOWN.keys()
+    text = (ROOT / "docs" / "guide" / "gallery.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^### (\w+)$", text, re.MULTILINE)) <= gallery.shown_names()
+
+
+def test_the_images_of_the_gallery_are_the_same_whenever_they_are_made() -> None:
+    """Draw the photograph before and after, several times where the transform draws, the same each time."""
+    by_name = {entry.name: entry for _, shown in gallery.entries() for entry in shown}
+    for name, tiles in (("RandomRotation", 4), ("LetterBox", 2), ("RandomErasing", 4)):
+        one, other = gallery.strip(by_name[name]), gallery.strip(by_name[name])
+        assert one.size == (tiles * (gallery.WIDTH + gallery.GAP) - gallery.GAP, gallery.HEIGHT)
+        assert one.tobytes() == other.tobytes()
+        before, after = (one.crop((x, 0, x + gallery.WIDTH, gallery.HEIGHT)) for x in (0, gallery.WIDTH + gallery.GAP))
+        assert before.tobytes() != after.tobytes()
 
 
 def _homes() -> list[str]:

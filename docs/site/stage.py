@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gallery
 import reference
 import troubleshooting
 
@@ -65,6 +66,7 @@ def stage(target: Path) -> None:
     reference.write(target / "reference")
     _write(target / "troubleshooting.rst", troubleshooting.page())
     _sheet(target / SHEET_FILE)
+    gallery.write(target / "guide")
 
 
 def _linked(text: str, name: str, page: str, known: dict[str, str], sources: dict[str, str], target: Path) -> str:
@@ -78,7 +80,7 @@ def _linked(text: str, name: str, page: str, known: dict[str, str], sources: dic
             found = known[path]
         elif path == "README.md":
             found = "index.md"
-        elif Path(path).suffix in {".png", ".jpg", ".svg"}:
+        elif Path(path).suffix in {".png", ".jpg", ".svg", ".webp"}:
             found = posixpath.join(posixpath.dirname(page), posixpath.basename(path))
             (target / found).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / path, target / found)

@@ -206,17 +206,19 @@ def _dots(draw: ImageDraw.ImageDraw, frame: Frame, points: Points, color: Color,
 def _write_names(draw: ImageDraw.ImageDraw, frame: Frame, overlay: Overlay, size: int) -> None:
     """Write each box's name on its color where no other name is: above the box, inside, or below."""
     taken: list[tuple[float, float, float, float]] = []
-    room = frame.size[0]
+    across = draw.im.size[0]
     for number, (box, name) in enumerate(zip(overlay.boxes, overlay.names, strict=False)):
         font = font_of(size, name)
-        width = max(room / 2, frame.scale * (box[2] - box[0]))
-        text = shortened(name, font, min(width, room) - 8)
+        room = min(across, max(frame.size[0] / 2, frame.scale * (box[2] - box[0]), 6 * size))
+        text = shortened(name, font, room - 8)
         if not text:
             continue
         width, height = font.getlength(text) + 7, size + 5
         (x0, y0), (x1, y1) = frame.at(box.reshape(2, 2)).tolist()
-        left = min(max(x0, frame.left), frame.left + room - width)
-        right = min(max(x1 - width, frame.left), frame.left + room - width)
+        # Within the image, or where that is narrower than the name, around its middle.
+        low = max(0.0, min(frame.left, frame.left + (frame.size[0] - width) / 2))
+        high = min(max(low, frame.left + frame.size[0] - width), across - width)
+        left, right = min(max(x0, low), high), min(max(x1 - width, low), high)
         tops = y0 - height, y0, y1 - height, y1, y0 + height, y1 - 2 * height
         places = [(x, min(max(y, frame.top), frame.top + frame.size[1] - height)) for y in tops for x in (left, right)]
         at = next((at for at in places if not any(_meet((*at, width, height), other) for other in taken)), places[0])

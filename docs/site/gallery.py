@@ -1,0 +1,199 @@
+"""The gallery: a page with each transform before and after, on a photograph with a mask, boxes and keypoints.
+
+python docs/site/gallery.py [FOLDER]    writes gallery.md and the images beside it: `make gallery`
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+import headrace
+from headrace import transforms
+from headrace.figure.targets_drawn import overlay_of
+from headrace.image.overlay import Frame, Overlay, overlaid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GUIDE = Path(__file__).parent.parent / "guide"
+WIDTH, HEIGHT, GAP = 180, 130, 6
+AFTER = 3
+QUALITY = 72
+CLASSES = ["background", "", "cup", "spoon", "", "", "saucer"]
+
+SECTIONS = {
+    "Cropping, resizing and padding": [
+        "RandomResizedCrop(120, scale=(0.2, 1))",
+        "RandomCrop(130, padding=20, mode='reflect')",
+        "CenterCrop((150, 200))",
+        "Resize(60)",
+        "Pad((30, 10), mode='edge')",
+        "RandomShortestSize([60, 100, 160])",
+        "ScaleJitter((150, 150), scale_range=(0.3, 1.5))",
+        "FixedSizeCrop((150, 320), fill=114)",
+        "LetterBox((150, 300))",
+    ],
+    "Flips, affine and perspective maps": [
+        "RandomHorizontalFlip()",
+        "RandomVerticalFlip()",
+        "RandomRotation(30, interpolation='bilinear')",
+        "RandomAffine(15, translate=(0.1, 0.1), scale=(0.7, 1.1), shear=10, interpolation='bilinear', fill=114)",
+        "RandomPerspective(0.5, p=1, fill=114)",
+        "ElasticTransform(alpha=120)",
+    ],
+    "Detection": [
+        "RandomIoUCrop(sampler_options=(0.3, 0.5, 0.7))",
+        "RandomZoomOut(side_range=(1.2, 2.5), fill=114, p=1)",
+        "SanitizeBoundingBoxes(min_size=60)",
+    ],
+    "Colors and values": [
+        "ColorJitter(0.5, 0.5, 0.5, 0.2)",
+        "RandomPhotometricDistort(p=0.7)",
+        "RandomGrayscale(p=1)",
+        "RandomChannelPermutation()",
+        "GaussianBlur(15, sigma=(0.5, 4))",
+        "GaussianNoise(sigma=0.1)",
+        "RandomAdjustSharpness(6, p=1)",
+        "RandomAutocontrast(p=1)",
+        "RandomEqualize(p=1)",
+        "RandomPosterize(2, p=1)",
+        "RandomSolarize(128, p=1)",
+        "RandomInvert(p=1)",
+        "RandomErasing(p=1, value='random')",
+        "CLAHE()",
+        "JPEG()",
+        "GridMask()",
+        "Cutout()",
+    ],
+    "Policies and choices": [
+        "RandAugment(2, 15)",
+        "TrivialAugmentWide()",
+        "AutoAugment()",
+        "AugMix(severity=8)",
+        "ThreeAugment()",
+        "RandomApply([ColorJitter(0.6, 0.6, 0.6)], p=0.5)",
+        "RandomChoice([RandomRotation(30), GaussianBlur(15, sigma=4.0)])",
+        "OneOf([RandomInvert(p=1), RandomGrayscale(p=1)], p=0.7)",
+    ],
+}
+"""The calls by section. What headrace does not have is left out."""
+
+NOT_SHOWN = {
+    "Compose": "puts transforms together",
+    "ConvertBoundingBoxFormat": "changes numbers alone",
+    "FillInTheMiddle": "is for tokens",
+    "Normalize": "changes the range of values",
+    "ToCHW": "changes the order of axes",
+    "ToDtype": "changes the dtype",
+    "ToFloat": "changes the dtype",
+    "Tokenize": "is for text",
+}
+"""The public transforms without an image, each with the reason."""
+
+
+INTRODUCTION = """\
+Each row shows a photograph before a transform and, where the transform draws random numbers, three results. The mask
+of the saucer, the boxes of cup and spoon, and two keypoints move with the image ([transforms.md](transforms.md)).
+Transforms of colors leave them where they are. `make gallery` makes this page and its images."""
+
+
+class Entry(NamedTuple):
+    """A transform of the page."""
+
+    name: str
+    call: str
+    transform: Any
+
+    @property
+    def file(self) -> str:
+        """The name of its image."""
+        return f"gallery/{self.name}.webp"
+
+
+def entries() -> Iterator[tuple[str, list[Entry]]]:
+    """Yield the sections with their transforms, of those that headrace has."""
+    names = {name: getattr(transforms, name) for name in transforms.__all__}
+    for section, calls in SECTIONS.items():
+        known = [call for call in calls if call.partition("(")[0] in names]
+        yield section, [Entry(call.partition("(")[0], call, eval(call, dict(names))) for call in known]
+
+
+def sample() -> dict[str, Any]:
+    """Return a photograph of a cup of coffee, 300 pixels wide, with what is in it."""
+    path = Path(headrace.__file__).parent / "demo" / "coffee.jpg"
+    with Image.open(path) as photograph:
+        image = np.asarray(photograph.convert("RGB").resize((300, 200), Image.Resampling.LANCZOS))
+    y, x = np.mgrid[:200, :300]
+    saucer = ((x - 148) / 114) ** 2 + ((y - 112) / 86) ** 2 < 1
+    return {
+        "image": image,
+        "mask": saucer.astype(np.uint8) * CLASSES.index("saucer"),
+        "boxes": np.array([[98.0, 12, 212, 132], [165, 118, 214, 168]]),
+        "labels": np.array([2, 3]),
+        "keypoints": np.array([[142.0, 126, 2], [196, 152, 2]]),
+    }
+
+
+def strip(entry: Entry) -> Image.Image:
+    """Draw the photograph before the transform, and after it: several times where it draws."""
+    before = sample()
+    carries = getattr(entry.transform, "geometric", True) and getattr(entry.transform, "carries", True)
+    if not carries:
+        before = {"image": before["image"]}
+    draws = entry.transform.draws
+    after = [
+        entry.transform(dict(before), np.random.default_rng([7, number])) for number in range(AFTER if draws else 1)
+    ]
+    tiles = [_tile(one) for one in [before, *after]]
+    whole = Image.new("RGB", (len(tiles) * (WIDTH + GAP) - GAP, HEIGHT), (255, 255, 255))
+    for number, tile in enumerate(tiles):
+        whole.paste(tile, (number * (WIDTH + GAP), 0))
+    return whole
+
+
+def _tile(shown: dict[str, Any]) -> Image.Image:
+    """Draw a sample: the photograph fills the tile, and smaller images stay as small as they are beside it."""
+    image = Image.fromarray(shown["image"])
+    scale = min(WIDTH / max(300, image.width), HEIGHT / max(200, image.height))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    left, top = (WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2
+    canvas = Image.new("RGB", (WIDTH, HEIGHT), (228, 231, 235))
+    canvas.paste(image.resize(size, Image.Resampling.LANCZOS), (left, top))
+    overlay: Overlay = overlay_of(shown, (image.height, image.width), None, CLASSES)
+    return overlaid(canvas, Frame(scale, left, top, size), overlay)
+
+
+def page() -> str:
+    """Return the page."""
+    lines = ["# Gallery of transforms", INTRODUCTION]
+    for section, shown in entries():
+        lines += ["", f"## {section}"]
+        for entry in shown:
+            first = (inspect.getdoc(type(entry.transform)) or "").partition("\n")[0].replace("``", "`")
+            lines += ["", f"### {entry.name}", f"`{entry.call}`: {first}", "", f"![{entry.name}]({entry.file})"]
+    left_out = ", ".join(f"`{name}` ({why})" for name, why in NOT_SHOWN.items() if hasattr(transforms, name))
+    return "\n".join([*lines, "", f"Without an image: {left_out}.", ""])
+
+
+def shown_names() -> set[str]:
+    """Return the names that the page shows, or will once headrace has them."""
+    return {call.partition("(")[0] for calls in SECTIONS.values() for call in calls}
+
+
+def write(folder: Path) -> None:
+    """Write the page and its images."""
+    (folder / "gallery").mkdir(parents=True, exist_ok=True)
+    (folder / "gallery.md").write_text(page(), encoding="utf-8")
+    for _, shown in entries():
+        for entry in shown:
+            strip(entry).save(folder / entry.file, "WEBP", quality=QUALITY, method=6)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else GUIDE)
