@@ -61,7 +61,7 @@ class Payload:
             raise
         except Exception as error:
             self._inherited.close()
-            raise _unpicklable(thing, error) from error
+            raise unpicklable(thing, error) from error
         pieces = [memoryview(head), *(buffer.raw() for buffer in buffers)]
         starts = np.cumsum([0, *(-(-piece.nbytes // ALIGNMENT) * ALIGNMENT for piece in pieces)]).tolist()
         self._size = max(starts[-1], 1)
@@ -113,7 +113,7 @@ def _received(duplicate: Any, size: int, spans: list[tuple[int, int]], handed: l
     return payload
 
 
-def _unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
+def unpicklable(thing: Any, error: Exception) -> ArgumentTypeError:
     """Name the innermost part of what a worker needs that cannot be pickled."""
     path, part = "", thing
     for _ in range(DEEPEST):

@@ -21,9 +21,7 @@ import traceback
 from multiprocessing import process
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from headrace.context import seeds, worker_info
+from headrace.context import worker_info
 from headrace.context.memory import Recycler, recycling
 from headrace.errors import CollateTypeError
 from headrace.executors.base import SCRATCH
@@ -44,7 +42,7 @@ from headrace.executors.processes.messages import (
 )
 from headrace.executors.processes.parent_death import die_with_the_loader, die_with_the_starting_thread
 from headrace.executors.processes.payload import Payload, Startup
-from headrace.interop import torch_state
+from headrace.executors.processes.preparing import one_thread_each, prepare
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
 from headrace.transport.channel import Channel, close_quietly
@@ -92,9 +90,9 @@ def main(
             worker_info.set_current(
                 worker_info.WorkerInfo(number, ready.workers, ready.seed + number, ready.maker.source.dataset)
             )
-            _one_thread_each()
+            one_thread_each()
             ready.maker.ambient.enter_process()
-            seeding = _prepare(ready, number)
+            seeding = prepare(ready, number)
         except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises
             channel.send(packed(Broken(RemoteError.of(error))))
             return
@@ -215,29 +213,3 @@ def _not_sent(error: Exception) -> Exception:
     )
     ours.__cause__ = error
     return ours
-
-
-def _prepare(startup: Startup, number: int) -> set[str]:
-    """Let the user's function prepare this worker; return which global generators are ours to seed for each batch.
-
-    Those that the function has seeded are its own from then on. It finds them seeded as torch's workers have them:
-    another for each worker, and from the loop's own seed.
-    """
-    words = np.random.SeedSequence((startup.seed, number)).generate_state(8).astype(np.uint32)
-    ours = set(seeds.global_states())
-    seeds.seed_globals(words, ours - {"torch"})
-    torch = torch_state.loaded()
-    if "torch" in ours:
-        torch.manual_seed(startup.seed + number)
-    if startup.init is None:
-        return {*ours, "torch"}  # which may be loaded later
-    before = seeds.global_states()
-    startup.init(number)
-    return {*ours, "torch"} - seeds.moved(before, seeds.global_states())
-
-
-def _one_thread_each() -> None:
-    """As many workers as cores, each with a thread pool as wide as the machine, would only get in each other's way."""
-    torch = torch_state.loaded()
-    if torch is not None:
-        torch.set_num_threads(1)
