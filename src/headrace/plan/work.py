@@ -83,6 +83,17 @@ class BadSample:
     """The error's type and message."""
 
 
+@dataclass(frozen=True, slots=True)
+class MadeOn:
+    """Where a batch was made, if on another machine, and what it took there."""
+
+    node: str
+    """The machine's name."""
+    cpu_seconds: float
+    nbytes: int
+    """How much came over the network, or would have."""
+
+
 @dataclass(slots=True)
 class Done:
     """The batch of a step; if bad samples are skipped, its good samples instead."""
@@ -95,6 +106,8 @@ class Done:
     """A replica number and its stream's own state after this batch, if it has one."""
     tokens: tuple[int, int] | None = None
     """The number of tokens, and of positions of padding, where the batch has them."""
+    made_on: MadeOn | None = None
+    """None for this machine."""
 
 
 @dataclass(frozen=True, slots=True)

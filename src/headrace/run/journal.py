@@ -90,7 +90,7 @@ class Journal:
         meter = self.meter
         if self._recorder is not None:
             self._recorder.completed(outcome)
-        meter.made(outcome.seconds, outcome.bad, outcome.tokens, skip=self._refill is not None)
+        meter.made(outcome.seconds, outcome.bad, outcome.tokens, outcome.made_on, skip=self._refill is not None)
         if outcome.stream is not None:
             replica, state = outcome.stream
             if self._refill is not None:

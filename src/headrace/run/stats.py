@@ -15,7 +15,7 @@ from headrace.formatting import count, html_table, table
 from headrace.run.report import stage_rows
 
 if TYPE_CHECKING:
-    from headrace.plan.work import BadSample
+    from headrace.plan.work import BadSample, MadeOn
 
 MOST_BAD_SAMPLES = 1000
 """How many bad samples are kept by name; all are counted."""
@@ -30,6 +30,18 @@ class SourceShare:
     """Its part of all samples, from 0 to 1."""
     passes: float
     """How often the dataset was read: 1.0 is once."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShare:
+    """What a machine of a cluster has made for one loop."""
+
+    node: str
+    """Its name."""
+    batches: int
+    cpu_seconds: float
+    nbytes: int
+    """The size of these batches as they left it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,8 @@ class Statistics:
     sources: tuple[SourceShare, ...] = ()
     """With a `MixtureSampler`, what the run has read of each dataset. With batches planned by window (packing, token
     budgets), these are the samples of the windows before the current one."""
+    nodes: tuple[NodeShare, ...] = ()
+    """On a cluster (``backend="ray"``), what each machine has made."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
@@ -99,15 +113,22 @@ class Statistics:
         tables = [table(rate_rows([self], items="samples"))]
         if self.stage_seconds:
             tables.append(table(self._stage_rows()))
+        if self.nodes:
+            tables.append(table(self._node_rows()))
         return "\n\n".join([*tables, *self._remarks()])
 
     def _repr_html_(self) -> str:
         rates = html_table(rate_rows([self], items="samples"), title=f"epoch {self.epoch + 1}")
         stages = html_table(self._stage_rows(), title="where the workers' time went") if self.stage_seconds else ""
-        return rates + stages + "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
+        nodes = html_table(self._node_rows(), title="where batches were made") if self.nodes else ""
+        return rates + stages + nodes + "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
 
     def _stage_rows(self) -> list[tuple[str, ...]]:
         return stage_rows(self.stage_seconds, images=self.samples, item="sample")
+
+    def _node_rows(self) -> list[tuple[str, ...]]:
+        rows = [(n.node, f"{n.batches:,}", f"{n.cpu_seconds:.2f}", f"{n.nbytes / 1e6:,.1f}") for n in self.nodes]
+        return [("node", "batches", "CPU seconds", "MB"), *rows]
 
     def _remarks(self) -> list[str]:
         bad = [
@@ -158,12 +179,14 @@ class Meter:
     skipped: int = 0
     replaced: int = 0
     bad: list[BadSample] = field(default_factory=list)
+    nodes: dict[str, NodeShare] = field(default_factory=dict)
 
     def made(
         self,
         seconds: Mapping[str, float],
         bad: Sequence[BadSample],
         tokens: tuple[int, int] | None = None,
+        made_on: MadeOn | None = None,
         *,
         skip: bool,
     ) -> None:
@@ -174,6 +197,10 @@ class Meter:
         if tokens is not None:
             self.tokens += tokens[0]
             self.padding += tokens[1]
+        if made_on is not None:
+            name, had = made_on.node, self.nodes.get(made_on.node, NodeShare(made_on.node, 0, 0.0, 0))
+            spent, nbytes = had.cpu_seconds + made_on.cpu_seconds, had.nbytes + made_on.nbytes
+            self.nodes[name] = NodeShare(name, had.batches + 1, spent, nbytes)
         if bad:
             if skip:
                 self.skipped += len(bad)
@@ -214,6 +241,7 @@ class Meter:
             skipped=self.skipped,
             replaced=self.replaced,
             bad=tuple(self.bad),
+            nodes=tuple(self.nodes.values()),
         )
 
 
