@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := $(VENV)-frameworks
+RAY := $(VENV)-ray
 
 # Tests start thousands of processes; without its cache each of them would compile headrace again.
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -16,6 +17,7 @@ help:
 	@echo "make quick        lint, types and the unit tests that start no process: a minute or two, for between two edits"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
+	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
@@ -114,6 +116,16 @@ adapters: $(FRAMEWORKS)/.dev
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
+
+# A local cluster of several raylets. Options: RAY_CHAOS="--kills 100 --removals 20 --seed 7".
+$(RAY)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet pandas pytest hypothesis --editable '.[arrow,images,ray]'
+	@touch $@
+
+ray: $(RAY)/.dev
+	$(RAY)/bin/python -m pytest tests/ray_cluster
+	$(RAY)/bin/python -m tests.ray_cluster --output benchmarks/RAY_CHAOS.md $(RAY_CHAOS)
 
 # The suite holds a small sample of it. Options: CHAOS="--kills 100 --programs 10 --seed 7".
 chaos: $(VENV)/.dev
@@ -227,4 +239,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tokens.py --output benchmarks/TOKENS.md
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples
+	rm -rf $(VENV) $(FRAMEWORKS) $(RAY) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples

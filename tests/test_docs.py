@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 CONTRIBUTING = sorted((ROOT / "docs" / "contributing").glob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-FRAMEWORK = re.compile(r"\b(accelerate|jax|keras|lightning|orbax|pyarrow|torch|torchvision)\b")
+FRAMEWORK = re.compile(r"\b(accelerate|jax|keras|lightning|orbax|pyarrow|ray|torch|torchvision)\b")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 CLASSES = ["astronaut", "coffee", "rocket"]
 

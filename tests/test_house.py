@@ -79,7 +79,7 @@ SAME_NAMES = {
 }
 """The base names that several modules may have, each with its reason."""
 LIGHT = ["PIL", "cv2", "h5py", "ml_dtypes", "simplejpeg", "click", "tqdm", "torch", "jax", "keras", "tensorflow"]
-LIGHT += ["datasets", "pyarrow"]
+LIGHT += ["datasets", "pyarrow", "ray"]
 
 
 CIRCULAR: tuple[str, ...] = ()

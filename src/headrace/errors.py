@@ -310,7 +310,7 @@ class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
 
 
 class WorkerDied(HeadraceError, RuntimeError):
-    """A worker process exited, was killed, or could not start.
+    """A worker process exited, was killed, or could not start; or a worker on a Ray cluster died.
 
     Raised by the loop. ``worker`` is its number, ``pid`` its process, ``exit_code`` how it ended (minus the number of
     the signal that killed it), ``at`` the sample that it was making; each is None if unknown.

@@ -9,7 +9,7 @@ import pytest
 
 from headrace import DataLoader
 from headrace.errors import ArgumentError, LoaderClosed
-from headrace.executors import registry
+from headrace.executors import Options, registry
 
 if TYPE_CHECKING:
     from headrace.make.maker import Maker
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Backwards:
     """An executor that makes what it was asked for last, first."""
 
-    def __init__(self, maker: Maker, options: registry.Options) -> None:
+    def __init__(self, maker: Maker, options: Options) -> None:
         self.capacity = max(1, options.workers) * options.prefetch
         self._maker = maker
         self._works: deque[Work] = deque()
@@ -50,9 +50,9 @@ def test_a_factory_makes_the_executor() -> None:
 
 def test_a_factory_is_given_the_options() -> None:
     """Hand over how many workers there are, how far they run ahead, and what starts them."""
-    given: list[registry.Options] = []
+    given: list[Options] = []
 
-    def factory(maker: Maker, options: registry.Options) -> Any:
+    def factory(maker: Maker, options: Options) -> Any:
         given.append(options)
         return Backwards(maker, options)
 
@@ -84,7 +84,7 @@ def test_persistent_workers_need_no_executor_that_can_keep_them(backend: Any) ->
 def test_a_factory_that_makes_no_executor_is_refused() -> None:
     """Name what was made and what an executor has; let a factory's own error through."""
 
-    def broken(maker: Maker, options: registry.Options) -> Any:
+    def broken(maker: Maker, options: Options) -> Any:
         raise OSError("the cluster is down")
 
     with pytest.raises(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.checks import kind_of, shown
 from headrace.context.seeds import GLOBALS
@@ -14,43 +13,15 @@ from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors.base import Executor
 from headrace.executors.inline import Inline
 from headrace.executors.native import Native
+from headrace.executors.ray_cluster.cluster_options import RayCluster
 from headrace.executors.threads import Threads
+from headrace.executors.worker_options import Options
 from headrace.interop.interrupt import held_back
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
     from headrace.make.maker import Maker
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a loader asks of an executor.
-
-    >>> Options(workers=2).prefetch
-    2
-    """
-
-    workers: int
-    """How many batches to make at once; 0: none beside the loop."""
-    prefetch: int = 2
-    """How many batches each worker runs ahead of the loop."""
-    threads: int = 1
-    """How many batches each worker process makes at once."""
-    context: Any = None
-    """The multiprocessing context that worker processes start by; None: one of ``start_method``."""
-    start_method: str | None = None
-    """How worker processes start where there is no context; None: as the platform does."""
-    init: Callable[[int], Any] | None = None
-    """Called in each worker process with its number, before it makes anything."""
-    seed: int = 0
-    """What `get_worker_info` derives the workers' seeds from."""
-    restarts: int | None = None
-    """How many workers may be replaced in all; None: any number."""
-    in_turns: bool = True
-    """Whether batches are taken in order, so that each worker may make every n-th."""
-    seeds_globals: bool = False
-    """Whether the global generators are seeded for each batch, where no other thread draws from them."""
 
 
 Factory = Callable[["Maker", Options], "Executor"]
@@ -92,7 +63,12 @@ def processes(maker: Maker, options: Options) -> Executor:
     )
 
 
-_factories: dict[str, Factory] = {"inline": inline, "threads": threads, "processes": processes}
+_factories: dict[str, Factory] = {
+    "inline": inline,
+    "threads": threads,
+    "processes": processes,
+    "ray": RayCluster(),
+}
 
 
 def register(name: str, factory: Factory) -> None:
@@ -109,7 +85,7 @@ def register(name: str, factory: Factory) -> None:
     if not isinstance(name, str) or not name or name == "auto":
         expected = "a text other than 'auto'"
         what = f"name must be {expected}; got {shown(name)}"
-        raise ArgumentError(what, found=name, expected=expected, cure="give a short name, such as 'ray'")
+        raise ArgumentError(what, found=name, expected=expected, cure="give a short name, such as 'cluster'")
     if not callable(factory):
         raise ArgumentError(
             f"factory must be callable as factory(maker, options); got {shown(factory)}",

@@ -26,6 +26,8 @@ Backend = str | Callable[..., Any]
 """The name of an executor, "auto", or a factory of executors (`headrace.executors.registry.Factory`)."""
 Kind = str
 """What a backend comes to: the name of an executor, or "custom" for the user's own factory."""
+WITH_COPIES = ("processes", "ray")
+"""The kinds whose workers each have their own copy of the dataset."""
 POLICIES: tuple[OnError, ...] = ("raise", "skip", "replace")
 UNEVEN = ("pad", "drop", "repeat")
 PREFETCH_FACTOR = 2
@@ -184,10 +186,12 @@ def kind_of_workers(
     ``processes_only`` names the arguments given that mean something to processes alone; ``collates``: whether a
     function of the user's puts batches together.
     """
-    if callable(backend):
+    if callable(backend) and not hasattr(backend, "kind"):
         return "custom"
     if num_workers == 0 or backend == "inline":
         return "inline"
+    if callable(backend):  # one of ours with options of its own
+        return str(backend.kind)
     if backend != "auto":
         return backend
     if processes_only or not suits_threads(dataset, collates=collates):

@@ -398,7 +398,7 @@ def kept_dataset(settings: Settings) -> Any:
 
 def count_dataset_copies(settings: Settings) -> int:
     """Return how many copies of a dataset with an index there are: one for each worker process."""
-    return settings.num_workers if settings.kind == "processes" else 1
+    return settings.num_workers if settings.has_copies else 1
 
 
 def dataset_copy_states(settings: Settings, saved: dict[str, Any]) -> dict[int, tuple[Any, ...]]:

@@ -93,7 +93,7 @@ class Progress:
             restore(dataset, "dataset", saved["dataset"])
         if saved and not self.settings.streams:
             self.waiting = dataset_copy_states(self.settings, saved)
-            if self.settings.kind != "processes" and 0 in self.waiting:
+            if not self.settings.has_copies and 0 in self.waiting:
                 restore(dataset, *self.waiting.pop(0)[:2])
 
     def begin(self, cursor: Cursor) -> None:
@@ -140,9 +140,7 @@ class Progress:
             found["generator"] = state_of(settings.draws_from)
         dataset = kept_dataset(settings)
         # Without processes, what the dataset keeps after the last batch that was received is there already.
-        if dataset is not None and (
-            "streams" not in state or (settings.kind == "processes" and not settings.read_once)
-        ):
+        if dataset is not None and ("streams" not in state or (settings.has_copies and not settings.read_once)):
             found["dataset"] = copy.deepcopy(cursor.dataset if cursor.inside else dataset.state_dict())
         if "streams" in state and not settings.streams:
             found["dataset_copies"] = count_dataset_copies(settings)

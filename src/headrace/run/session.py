@@ -18,6 +18,7 @@ from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
 from headrace.executors.inline import Inline
+from headrace.executors.worker_options import Options
 from headrace.interop.calls import takes_empty
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
@@ -286,7 +287,7 @@ class Session:
         settings = self.settings
         # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
         alone = settings.kind == "threads" and settings.streams and not settings.shares_stream
-        options = registry.Options(
+        options = Options(
             workers=1 if alone else settings.num_workers,
             prefetch=settings.prefetch_factor or arguments.PREFETCH_FACTOR,
             threads=settings.threads_per_worker,
@@ -299,7 +300,8 @@ class Session:
             # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
             seeds_globals=settings.key is not None,
         )
-        backend = settings.backend if settings.kind == "custom" else settings.kind
+        own = callable(settings.backend) and settings.kind != "inline"
+        backend = settings.backend if own else settings.kind
         return registry.made(backend, maker, options)
 
     def _check_start(self) -> None:

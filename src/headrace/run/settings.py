@@ -115,14 +115,19 @@ class Settings:
         return self.read_once
 
     @property
+    def has_copies(self) -> bool:
+        """Whether each worker has its own copy of the dataset."""
+        return self.kind in arguments.WITH_COPIES
+
+    @property
     def workers_stay(self) -> bool:
         """Whether processes, each with its copy of the dataset, stay for the next epoch."""
-        return self.persistent_workers and self.kind == "processes"
+        return self.persistent_workers and self.has_copies
 
     @property
     def readers(self) -> int:
         """How many copies of a stream are read: one for each process, as in torch, else one."""
-        return self.num_workers if self.streams and not self.shares_stream and self.kind == "processes" else 1
+        return self.num_workers if self.streams and not self.shares_stream and self.has_copies else 1
 
     def readable(self) -> Any:
         """Return what a loop reads: the dataset, or what the native extension reads in its place."""

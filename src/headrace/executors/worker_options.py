@@ -1,0 +1,39 @@
+"""What a loader asks of its workers, whatever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a loader asks of an executor.
+
+    >>> Options(workers=2).prefetch
+    2
+    """
+
+    workers: int
+    """How many batches to make at once; 0: none beside the loop."""
+    prefetch: int = 2
+    """How many batches each worker runs ahead of the loop."""
+    threads: int = 1
+    """How many batches each worker process makes at once."""
+    context: Any = None
+    """The multiprocessing context that worker processes start by; None: one of ``start_method``."""
+    start_method: str | None = None
+    """How worker processes start where there is no context; None: as the platform does."""
+    init: Callable[[int], Any] | None = None
+    """Called in each worker process with its number, before it makes anything."""
+    seed: int = 0
+    """What `get_worker_info` derives the workers' seeds from."""
+    restarts: int | None = None
+    """How many workers may be replaced in all; None: any number."""
+    in_turns: bool = True
+    """Whether batches are taken in order, so that each worker may make every n-th."""
+    seeds_globals: bool = False
+    """Whether the global generators are seeded for each batch, where no other thread draws from them."""

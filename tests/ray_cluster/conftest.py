@@ -1,0 +1,67 @@
+"""A Ray cluster of one node for all tests here; what each must give back is its actors and its objects."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+HEAD = {"num_cpus": 2, "object_store_memory": 80 << 20}
+"""The smallest object store that Ray takes."""
+SETTLE_SECONDS = 20.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let Ray's own warnings be: they are not ours to fix."""
+    for item in items:
+        if "ray_cluster" in item.nodeid:
+            item.add_marker(pytest.mark.filterwarnings("ignore:::ray"))
+
+
+@pytest.fixture(scope="session", name="cluster")
+def one_node() -> Iterator[Any]:
+    """Start a cluster, and connect to it."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
+    from ray.cluster_utils import Cluster
+
+    os.environ.update(QUIET)
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def left() -> list[str]:
+    """Say which actors live, and whether the object store holds anything."""
+    import ray
+    from ray._private import state
+
+    actors = [f"actor {name} ({one['State']})" for name, one in state.actors().items() if one["State"] != "DEAD"]
+    free, whole = ray.available_resources(), ray.cluster_resources()
+    held = whole["object_store_memory"] - free.get("object_store_memory", 0)
+    return actors + ([f"{held:.0f} bytes in the object store"] if held > 0 else [])
+
+
+def settled() -> list[str]:
+    """Wait for the end of what was killed; return what is left after a while."""
+    gc.collect()  # what only a cycle still holds is not a leak
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (found := left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(cluster: Any) -> Iterator[None]:
+    """Fail a test that leaves an actor or an object behind; Ray's own threads and processes come and go."""
+    yield
+    if found := settled():
+        pytest.fail(f"left behind: {', '.join(found)}")
