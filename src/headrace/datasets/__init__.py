@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headrace.datasets.packed_stream import PackedStream
     from headrace.datasets.paired import PairedDataset
     from headrace.datasets.parquet_dataset import ParquetDataset
+    from headrace.datasets.ray_dataset import from_ray
     from headrace.datasets.segmentation_folder import SegmentationFolder
     from headrace.datasets.shard_kinds import open_shards
     from headrace.datasets.shards import SpanDataset, WebDataset
@@ -83,6 +84,7 @@ LAZY = {
     "ZipDataset": "zip_dataset",
     "ellipse_boxes": "faces",
     "from_huggingface": "huggingface",
+    "from_ray": "ray_dataset",
     "open_shards": "shard_kinds",
     "random_walk": "walks",
     "random_walk_array": "walks",
@@ -140,6 +142,7 @@ __all__ = [
     "ellipse_boxes",
     "explain",
     "from_huggingface",
+    "from_ray",
     "open_shards",
     "random_split",
     "random_walk",
