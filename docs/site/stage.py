@@ -30,6 +30,7 @@ SINGLE = {
     "benchmarks/SMALL_BATCHES.md": "benchmarks/small-batches.md",
     "docs/design.md": "design.md",
     "docs/index.md": "index.md",
+    "docs/scaling.md": "scaling.md",
     "examples/README.md": "examples/index.md",
     "src/headrace/demo/README.md": "examples/photographs.md",
 }
@@ -98,7 +99,15 @@ def _contents(page: str, known: dict[str, str]) -> str:
     """Return what a section's first page lists on its left: the pages in the order in which it links to them."""
     if page == "index.md":
         entries = ["guide/index", "reference/index", "troubleshooting"]
-        more = ["examples/index", "benchmarks/index", "design", "decisions/index", "contributing/index", "changelog"]
+        more = [
+            "examples/index",
+            "benchmarks/index",
+            "design",
+            "scaling",
+            "decisions/index",
+            "contributing/index",
+            "changelog",
+        ]
         return _toctree(entries, "Use it") + _toctree(more, "Behind it")
     if posixpath.basename(page) != "index.md":
         return ""
