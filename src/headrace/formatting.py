@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +50,83 @@ def size_of(nbytes: float) -> str:
     return f"{nbytes / 1e6:.1f} MB" if nbytes < 1e9 else f"{nbytes / 1e9:.2f} GB"
 
 
-def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+def memory_of(nbytes: float) -> str:
+    """Write an amount of memory.
+
+    >>> memory_of(512), memory_of(31_400_000), memory_of(4.2e9)
+    ('512 bytes', '29.9 MiB', '3.91 GiB')
+    """
+    if nbytes < 1 << 10:
+        return f"{nbytes:.0f} bytes"
+    if nbytes < 1 << 20:
+        return f"{nbytes / (1 << 10):.1f} KiB"
+    return f"{nbytes / (1 << 20):,.1f} MiB" if nbytes < 1 << 30 else f"{nbytes / (1 << 30):,.2f} GiB"
+
+
+def duration(seconds: float, digits: int | None = None) -> str:
+    """Write a time; ``digits`` after the point, below a minute.
+
+    >>> duration(0.0123), duration(1.26), duration(61.4), duration(7322), duration(4.2, digits=0)
+    ('0.012 s', '1.26 s', '1 min 1 s', '2 h 2 min', '4 s')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.{(3 if seconds < 1 else 2) if digits is None else digits}f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Write a part of a whole.
+
+    >>> percent(0.253), percent(0.0012, 1)
+    ('25 %', '0.1 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def rate(number: float, seconds: float, unit: str) -> str:
+    """Write how many there are a second.
+
+    >>> rate(2400, 2.0, "images"), rate(5, 2.0, "images"), rate(0, 0.0, "images")
+    ('1,200 images/s', '2.5 images/s', '0.0 images/s')
+    """
+    pace = number / seconds if seconds else 0.0
+    return f"{pace:,.0f} {unit}/s" if pace >= 100 else f"{pace:,.1f} {unit}/s"
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Break lines that are longer than ``width`` between words; what follows is indented. None: no limit.
+
+    >>> print(wrapped("a line of several words", 12))
+    a line of
+      several
+      words
+    """
+    if width is None:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        broken = textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+        lines += broken if len(line) > width else [line]
+    return "\n".join(lines)
+
+
+LEAST_COLUMN = 16
+"""The fewest characters that a column of text is narrowed to."""
+
+
+def table(rows: Sequence[Sequence[str]], *, left: int = 1, width: int | None = None) -> str:
     """Align cells in columns: the first ``left`` of them to the left, the numbers after them to the right.
+
+    A table wider than ``width`` breaks the text of its widest left column between words.
 
     >>> print(table([("stage", "seconds"), ("reading", "0.12"), ("decoding", "10.40")]))
     stage     seconds
@@ -57,6 +134,13 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     decoding    10.40
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    total = sum(widths) + 2 * (len(widths) - 1)
+    widest = max(range(min(left, len(widths))), key=widths.__getitem__, default=None)
+    if width is not None and total > width and widest is not None:
+        narrow = max(LEAST_COLUMN, widths[widest] - (total - width))
+        if narrow < widths[widest]:
+            rows = [line for row in rows for line in _broken(row, widest, narrow)]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
             cell.ljust(width) if place < left else cell.rjust(width)
@@ -65,6 +149,13 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _broken(row: Sequence[str], place: int, width: int) -> list[list[str]]:
+    """Return the lines of a row of which one cell is broken between words."""
+    parts = textwrap.wrap(row[place], width, break_long_words=False, break_on_hyphens=False) or [""]
+    first = [*row[:place], parts[0], *row[place + 1 :]]
+    return [first, *([*[""] * place, part, *[""] * (len(row) - place - 1)] for part in parts[1:])]
 
 
 def html_table(rows: Sequence[Sequence[str]], *, left: int = 1, title: str = "", heading: bool = True) -> str:
@@ -112,6 +203,27 @@ def range_rows(named: Iterable[tuple[str, NDArray[Any]]]) -> list[tuple[str, ...
         smallest, largest = (f"{value:.3f}" if kind == "f" and ordered else str(value) for value in values)
         rows.append((name, str(array.shape), str(array.dtype), smallest, largest))
     return rows
+
+
+def array_facts(named: Iterable[tuple[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+    """Return what `ranges` writes as values for JSON; what has no order, or is not finite, is None.
+
+    >>> import numpy as np
+    >>> array_facts([("labels", np.array([3, 5]))])
+    [{'name': 'labels', 'shape': [2], 'dtype': 'int64', 'smallest': 3, 'largest': 5}]
+    """
+    found = []
+    for name, array in named:
+        ordered = floats.kind(array.dtype) in "biuf" and array.size > 0
+        ends = [finite(value.item()) for value in (array.min(), array.max())] if ordered else [None, None]
+        about = {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+        found.append(about | {"smallest": ends[0], "largest": ends[1]})
+    return found
+
+
+def finite(value: float | bool) -> float | bool | None:
+    """Return a number that JSON can hold; None in place of infinity and of what is no number."""
+    return value if math.isfinite(value) else None
 
 
 def most_common(counted: Counter[str], most: int) -> str:

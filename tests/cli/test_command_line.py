@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Run, Start
 
-COMMANDS = ["show", "bench", "check", "index", "convert", "demo"]
+COMMANDS = ["show", "bench", "check", "index", "convert", "diff", "demo", "doctor", "replay"]
 
 
 def test_the_version_is_the_packages(run: Run) -> None:
@@ -59,10 +60,31 @@ def test_every_commands_help_has_an_example(run: Run, command: str) -> None:
 @pytest.mark.parametrize("library", ["click", "tqdm"])
 def test_a_missing_library_is_reported_in_one_line(library: str) -> None:
     """Say which extra installs what the command line needs, and exit with 2."""
-    script = f"import sys; sys.modules[{library!r}] = None; from headrace.__main__ import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == f"the command line needs {library}, which is not installed: pip install 'headrace[cli]'\n"
+    done = _without([library], "bench", "photos")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"this command needs {library}, which is not installed: pip install 'headrace[cli]'\n"
+
+
+def _without(libraries: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where some libraries are not installed."""
+    hidden = "; ".join(f"sys.modules[{library!r}] = None" for library in libraries)
+    script = f"import sys; {hidden}; from headrace.__main__ import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_doctor_version_and_help_need_no_extra() -> None:
+    """Run them where NumPy and cloudpickle alone are installed, with the same result as JSON."""
+    libraries = ["click", "tqdm", "PIL", "simplejpeg", "cv2"]
+    assert _without(libraries, "--version").stdout == f"headrace {headrace.__version__}\n"
+    usage = _without(libraries, "--help")
+    assert usage.returncode == 0
+    assert all(f"\n  {name} " in usage.stdout for name in COMMANDS)
+    done = _without(libraries, "doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"headrace {headrace.__version__}" in " ".join(done.stdout.split())
+    found = json.loads(_without(libraries, "doctor", "--json").stdout)
+    assert (found["command"], found["status"], found["error"]) == ("doctor", 0, None)
+    assert json.loads(_without(libraries, "check", "photos", "--json").stdout)["status"] == 2
 
 
 @pytest.mark.parametrize("command", ["show", "bench", "check"])
@@ -139,7 +161,7 @@ def test_ctrl_c_ends_a_command_at_once_and_cleanly(
     process = start(*(endless if argument == "LIST" else argument for argument in arguments))
     assert process.stdout is not None
     while line := process.stdout.readline():  # up to the line after which the work goes on for long
-        if any(mark in line for mark in ("gone.jpg", "RandomResizedCrop", "making 300,000", "epoch 1/")):
+        if any(mark in line for mark in ("gone.jpg", "RandomResizedCrop", "making 300,000", "epoch 0")):
             break
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
@@ -215,3 +237,33 @@ def test_numbers_that_cannot_be_meant_are_refused_at_once(run: Run, arguments: t
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    """Answer what the line of the guide makes a shell ask."""
+    for words, number, expected in (("headrace b", 1, "bench"), ("headrace bench --ba", 2, "--backend")):
+        done = subprocess.run(
+            COMMAND,
+            env={**os.environ, "_HEADRACE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert f"plain,{expected}\n" in done.stdout
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_text_fits_the_terminal(photos: Path, tmp_path: Path, width: int) -> None:
+    """Break lines between words at the width of the terminal, also those of the progress line."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [*COMMAND, "bench", "photos", "-s", "32", "-n", "18", "-w", "1"]
+    (tmp_path / "photos").symlink_to(photos)
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=clean) as process:
+        os.close(theirs)
+        written = _all_of(ours)
+    assert process.returncode == 0
+    assert "waiting" in written
+    lines = [part for line in written.split("\n") for part in line.split("\r")]
+    assert max(map(len, lines)) <= width

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 import headrace
 from headrace._native import extension
-from headrace.cli import doctor
+from headrace.cli import findings
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.cli.conftest import Run
 
 
@@ -26,12 +31,53 @@ def test_it_says_what_is_there(run: Run) -> None:
     assert ("several times slower" in done.stdout) == (extension is None)
 
 
-def test_a_missing_extension_is_reported_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say in one line what is missing, what it costs and what to do."""
-    monkeypatch.setattr(doctor, "extension", None)
-    facts, advice = doctor.findings()
-    assert dict(facts)["native extension"].startswith("none")
-    assert any("libjpeg-turbo's headers" in line for line in advice)
+def test_an_extension_that_was_never_built_is_reported_with_its_cure() -> None:
+    """Say in one line what is missing, what it costs and what to run."""
+    facts, advice = findings.findings(findings.native(Path("nowhere")))
+    assert dict(facts)["native extension"].startswith("never built")
+    (line,) = [line for line in advice if "native extension" in line]
+    assert "never built" in line
+    assert "several times slower" in line
+    assert "pip install --force-reinstall" in line
+
+
+def test_an_extension_of_another_python_is_told_from_none(tmp_path: Path) -> None:
+    """Name the file that was built."""
+    (tmp_path / "extension.cpython-27-none.so").write_bytes(b"")
+    found = findings.native(tmp_path)
+    assert (found.state, found.detail) == ("built for another Python", "extension.cpython-27-none.so")
+    assert "this is 3." in " ".join(findings.findings(found)[1])
+
+
+@pytest.mark.skipif(
+    extension is None or b"libjpeg.so." not in Path(extension.__file__).read_bytes(), reason="libjpeg-turbo is inside"
+)
+def test_a_library_that_is_gone_is_told_from_an_extension_that_was_never_built(tmp_path: Path) -> None:
+    """Name the library that the built extension does not find, and the package that has it."""
+    shutil.copytree(Path(headrace.__file__).parent, tmp_path / "headrace", ignore=shutil.ignore_patterns("__pycache__"))
+    assert extension is not None
+    built = tmp_path / "headrace" / "_native" / Path(extension.__file__).name
+    built.unlink(missing_ok=True)
+    built.write_bytes(re.sub(rb"libjpeg\.so\.\d", b"libjpeg.so.X", Path(extension.__file__).read_bytes()))
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", "doctor", "--json"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)["result"]
+    assert found["native_extension"]["state"] == "cannot be loaded"
+    assert "libjpeg.so.X" in found["native_extension"]["detail"]
+    assert any("was built, and cannot be loaded" in line for line in found["advice"])
+
+
+def test_what_the_advice_installs_is_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a requirement that pip installs without headrace being on any index."""
+    monkeypatch.setattr(findings, "_version", lambda _name: None)
+    advice = " ".join(findings.findings()[1])
+    assert "pip install 'pillow>=10.3' 'simplejpeg>=1.8'" in advice
+    assert "pip install 'click>=8.1' 'tqdm>=4.66'" in advice
 
 
 def test_without_the_extension_all_goes_step_by_step() -> None:

@@ -73,7 +73,7 @@ def test_what_a_script_has_not_is_reported(script: Path) -> None:
     """Name the loaders that there are."""
     for name in ("nothing", "other"):
         done = CliRunner().invoke(commands, ["show", f"train.py:{name}"])
-        assert "such as loader" in str(done.exception) + done.output
+        assert "expected one of photos, loader" in str(done.exception) + done.output
 
 
 def test_a_replay_draws_targets_and_the_crop(script: Path) -> None:

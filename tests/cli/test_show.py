@@ -106,10 +106,10 @@ def test_bad_images_are_left_out_and_counted(run: Run, photos: Path, tmp_path: P
 
 
 def test_a_folder_with_bad_images_alone_fails_in_one_line(run: Run, tmp_path: Path) -> None:
-    """Exit with 1, and tell what was wrong with one of them."""
+    """Exit with 3, and tell what was wrong with one of them."""
     (tmp_path / "list.txt").write_text("gone.jpg 3\nlost.jpg 3\n")
     done = run("show", "list.txt")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith("headrace: ")
     assert "gone.jpg" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -119,7 +119,7 @@ def test_a_folder_with_bad_images_alone_fails_in_one_line(run: Run, tmp_path: Pa
 def test_a_sheet_that_cannot_be_saved_is_reported(run: Run, photos: Path, output: str) -> None:
     """Name the file, the reason and the cure."""
     done = run("show", photos, "-b", "1", "-o", output)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith(f"headrace: {output}: No s")
     assert "--output" in done.stderr
 
@@ -274,7 +274,7 @@ def test_a_file_of_tokens_says_how_many_it_has(run: Run, tmp_path: Path) -> None
     assert done.stdout.startswith("t.bin: 3,000 tokens, 2 windows of 1,024\n")
     llm_c(tmp_path / "t.bin", [1], count=5)
     done = run("show", "t.bin")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "its header claims 5 tokens" in done.stderr
 
 
@@ -287,7 +287,7 @@ def test_files_of_no_rows_or_of_objects_are_reported_in_one_line(run: Run, tmp_p
     (tmp_path / "text.h5").write_text("no array")
     for name in ("objects.npy", "text.npy", "text.h5"):
         done = run("show", name)
-        assert done.returncode == 1
+        assert done.returncode == 3
         assert done.stderr.startswith("headrace: ")
         assert done.stderr.count("\n") == 1
 

@@ -7,21 +7,15 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import cast
 
 import click
 
 import headrace
-from headrace.cli.bench import bench
-from headrace.cli.check import check
 from headrace.cli.command_errors import CommandError, Failure
-from headrace.cli.convert import convert
-from headrace.cli.demo import demo
-from headrace.cli.diff import diff
-from headrace.cli.doctor import doctor
-from headrace.cli.index_command import index
-from headrace.cli.replay_command import replay
-from headrace.cli.show import show
+from headrace.cli.command_list import COMMANDS, STATUSES, SUMMARY
+from headrace.cli.documents import asks_for_json, command_asked_for
+from headrace.cli.output import Result, write_error, write_result
 from headrace.errors import ArgumentError, HeadraceError, ListFileError, MissingDependency
 from headrace.interop.interrupt import held_back
 
@@ -34,10 +28,30 @@ _HEAVY = ("numpy.random", "PIL.Image", "simplejpeg")
 class Commands(click.Group):
     """A group whose commands end in one line for every error that is not a bug of ours."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen command."""
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of the commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command by its name, and no other: some need more libraries than others."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"headrace.cli.{COMMANDS[cmd_name][0]}")
+        return cast("click.Command", getattr(module, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, and of exit statuses."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), meaning) for status, meaning in STATUSES.items()])
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the chosen command; return its exit status."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx) or Result()
+            write_result(ctx.invoked_subcommand or "", result)
+            return int(result.status)
         except KeyboardInterrupt:
             raise click.Abort from None  # which click passes on without writing anything
         except BrokenPipeError:
@@ -46,31 +60,30 @@ class Commands(click.Group):
         except (HeadraceError, OSError) as error:
             if ctx.params["debug"]:
                 raise (error.__cause__ or error) from None
+            if isinstance(error, CommandError):
+                raise
             raise _command_error(error) from error
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=f"""{SUMMARY}
+
+    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), shards (tar,
+    zip, TFRecord, Arrow, Parquet, MDS, LitData: one, their folder, or a pattern such as "{{00..99}}.tar"), CIFAR as
+    downloaded (its folder or its .tar.gz), or one image. show, bench and check also take SCRIPT:NAME: a loader or a
+    dataset of a Python file, as in train.py:loader.
+    """,
     epilog="Start with: headrace demo",
 )
 @click.version_option(headrace.__version__, message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show an error's whole traceback instead of one line.")
-def commands(*, debug: bool) -> None:  # noqa: ARG001  read by Commands.invoke
-    """Real images in, training batches out.
-
-    PATH is a folder with one sub-folder a class, a folder of images, a list file (.txt .csv .tsv .lst), shards (tar,
-    zip, TFRecord, Arrow, Parquet, MDS, LitData: one, their folder, or a pattern such as "{00..99}.tar"), CIFAR as
-    downloaded (its folder or its .tar.gz), or one image.
-    """
+def commands(*, debug: bool) -> None:  # noqa: ARG001, D103  read by Commands.invoke
     with held_back():
         for module in _HEAVY:
-            with suppress(ImportError):  # told when it is needed
+            with suppress(ImportError):  # reported when it is needed
                 import_module(module)
-
-
-for command in (demo, show, bench, check, index, convert, diff, doctor, replay):
-    commands.add_command(command)
 
 
 def run() -> int:
@@ -83,15 +96,16 @@ def run() -> int:
         status = commands.main(prog_name="headrace", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show()
+        if asks_for_json():
+            write_error(command_asked_for(), error.exit_code, error, error.format_message())
+        else:
+            error.show()
         return error.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
 
 
 def _command_error(error: HeadraceError | OSError) -> CommandError:
-    if isinstance(error, CommandError):
-        return error
     if isinstance(error, HeadraceError):
         wrong_use = isinstance(error, ArgumentError | ListFileError | MissingDependency)
         return (CommandError if wrong_use else Failure).of(error)

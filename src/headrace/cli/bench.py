@@ -9,26 +9,61 @@ import click
 
 from headrace.cli import options
 from headrace.cli.image_set import image_set_of_path
-from headrace.formatting import count, plain, size_of, table
+from headrace.cli.output import Result, json_option, say, say_table
+from headrace.cli.script_objects import running
+from headrace.datasets import protocol
+from headrace.formatting import count, memory_of, plain
 from headrace.interop.parallel import usable_cpus
-from headrace.run.stats import rate_rows
+from headrace.loader import DataLoader
+from headrace.run.stats import measure, rate_rows
 
 if TYPE_CHECKING:
-    from headrace import DataLoader, Statistics
+    from headrace import Statistics
     from headrace.cli.image_set import ImageSet
 
 
-@click.command(
-    epilog="Example: headrace bench photos --workers 4 --epochs 2",
-    short_help="Measure the rate, and where the time goes.",
-)
-@image_set_of_path()
+def bench_script(
+    found: Any,
+    target: str,
+    *,
+    workers: int | None,
+    batch_size: int,
+    epochs: int | None,
+    wanted: int | None,
+    size: int | None,  # noqa: ARG001  refused where it is given
+    seed: int,
+    backend: str,
+) -> Result:
+    """Measure a script's loader as it is, or its dataset in a loader made from the options."""
+    options.refuse(("size",), "the script says what its samples are")
+    _one_of(epochs, wanted)
+    if isinstance(found, DataLoader):
+        options.refuse(("workers", "batch_size", "seed", "backend"), "the script says how its loader works")
+        loader: DataLoader[Any] = found
+    else:
+        loader = DataLoader(
+            found,
+            batch_size,
+            shuffle=None if protocol.is_iterable(found) else True,
+            num_workers=0 if backend == "inline" else "auto" if workers is None else workers,
+            backend=backend,
+            seed=seed,
+        )
+    say(f"{plain(target)}: {loader!r}")
+    with running(target):
+        return _report(loader, epochs, wanted, {"path": target, "loader": repr(loader)}, "sample")
+
+
+@click.command(epilog="Example: headrace bench photos --workers 4 --epochs 2")
+@image_set_of_path(script=bench_script)
 @options.workers
 @options.batch_size(64)
 @options.epochs()
 @options.images("Instead of whole epochs: stop after this many images, and start again if there are fewer.")
 @options.size()
 @options.seed
+@options.backend
+@json_option
 def bench(
     *,
     image_set: ImageSet,
@@ -38,17 +73,18 @@ def bench(
     wanted: int | None,
     size: int | None,
     seed: int,
-) -> None:
+    backend: str,
+) -> Result:
     """Stream PATH as training would, and measure it.
 
     The images are shuffled and augmented (a random crop and flip, then normalized float32, channels first). The
     report gives the rate, the time to the first batch, where the workers' time goes (reading, decoding, transforming,
     collating), how long the loop waited (it does nothing else here), and the peak of memory. Bad images are replaced
     by others and counted. The first epoch also pays for a cold disk cache: compare later ones.
+
+    PATH may be SCRIPT:NAME: a loader is measured as the script makes it, a dataset in a loader made from the options.
     """
-    if epochs and wanted:
-        raise click.UsageError("give --epochs or --images, not both")
-    from headrace import DataLoader
+    _one_of(epochs, wanted)
     from headrace.cli.preview import describe, training
 
     options.check_memory(min(batch_size, len(image_set.dataset)), size or image_set.side)
@@ -57,62 +93,116 @@ def bench(
         image_set.dataset.map(transform),
         batch_size,
         shuffle=True,
-        num_workers=usable_cpus() if workers is None else workers,
+        num_workers=0 if backend == "inline" else usable_cpus() if workers is None else workers,
+        backend=backend,
         seed=seed,
         on_error="replace",
     )
-    click.echo(f"{plain(image_set.name)}: {image_set.summary()}")
-    click.echo(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
-    with loader:
-        runs = _stream(loader, wanted or (epochs or 1) * len(image_set.dataset))
-    click.echo()
-    click.echo(table(rate_rows(runs)))
-    click.echo()
-    click.echo(_stages(runs))
-    replaced = sum(run.replaced for run in runs)
-    if replaced:
-        click.echo(
-            f"{count(replaced, 'bad image was', 'bad images were')} replaced by others: "
-            f"headrace check {plain(image_set.name)}"
-        )
+    say(f"{plain(image_set.name)}: {image_set.summary()}")
+    say(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
+    about = {"path": image_set.name, "loader": repr(loader)}
+    return _report(loader, epochs, wanted, about, "image")
 
 
-def _stream(loader: DataLoader[Any], wanted: int) -> list[Statistics]:
-    """Read so many images, in one epoch or more; return the statistics of each."""
-    from headrace.cli.progress_bar import ProgressBar
-
-    runs: list[Statistics] = []
-    left = wanted
-    with ProgressBar(wanted, "epoch 1") as progress:
-        while left > 0:
-            progress.label(f"epoch {len(runs) + 1}")
-            for batch in loader:
-                rows = len(batch[0])
-                del batch
-                left -= rows
-                progress.advance(rows)
-                if left <= 0:
-                    break
-            runs.append(loader.statistics())
-            loader.close()
-    return runs
+def _one_of(epochs: int | None, wanted: int | None) -> None:
+    if epochs and wanted:
+        raise click.UsageError("give --epochs or --images, not both")
 
 
-def _stages(runs: list[Statistics]) -> str:
+def _report(
+    loader: DataLoader[Any], epochs: int | None, wanted: int | None, about: dict[str, Any], item: str
+) -> Result:
+    """Stream a loader, and say how fast it was."""
     from headrace.run.report import diagnosis, stage_table
 
+    with loader:
+        epochs_read = _stream(loader, epochs or 1, wanted, f"{item}s")
+    runs = [run for run, _ in epochs_read]
     stages: dict[str, float] = {}
     for run in runs:
         for stage, spent in run.stage_seconds.items():
             stages[stage] = stages.get(stage, 0.0) + spent
-    return "\n".join(
-        [
-            stage_table(stages, images=sum(run.samples for run in runs)),
-            "",
-            f"peak memory {size_of(peak_memory())}",
-            diagnosis(stages),
-        ]
+    samples, replaced, peak = (sum(run.samples for run in runs), sum(run.replaced for run in runs), peak_memory())
+    say()
+    say_table(rate_rows(runs, items=f"{item}s", parts=[part for _, part in epochs_read]))
+    say()
+    say(stage_table(stages, images=samples, item=item))
+    say()
+    say(f"peak memory {memory_of(peak)}")
+    say(diagnosis(stages))
+    if replaced:
+        replaced_said = count(replaced, f"bad {item} was", f"bad {item}s were")
+        say(f"{replaced_said} replaced by others: headrace check {plain(about['path'])}")
+    return Result(
+        about
+        | {
+            "workers": loader.num_workers,
+            "batch_size": loader.batch_size,
+            "seed": loader.seed,
+            "epochs": [epoch_facts(run, part) for run, part in epochs_read],
+            "stage_seconds": stages,
+            "peak_memory_bytes": peak,
+        }
     )
+
+
+def epoch_facts(run: Statistics, part: float | None = 1.0) -> dict[str, Any]:
+    """Return the statistics of one epoch as values for JSON; ``part``: how much of it was read, if that is known."""
+    return {
+        "epoch": run.epoch,
+        "complete": part is not None and part >= 1.0,
+        "part": part,
+        "samples": run.samples,
+        "batches": run.batches,
+        "bytes": run.nbytes,
+        "seconds": run.seconds,
+        "samples_per_second": run.samples_per_second,
+        "first_batch_seconds": run.first_batch_seconds,
+        "wait_share": run.wait_share,
+        "skipped": run.skipped,
+        "replaced": run.replaced,
+    }
+
+
+def _stream(
+    loader: DataLoader[Any], epochs: int, wanted: int | None, items: str
+) -> list[tuple[Statistics, float | None]]:
+    """Read so many epochs, or so many samples; return the statistics of each epoch, and how much of it was read."""
+    from headrace.cli.progress_bar import ProgressBar
+
+    runs: list[tuple[Statistics, float | None]] = []
+    read = 0
+    steps = _steps(loader)
+    total = wanted or (epochs * steps * (loader.batch_size or 1) if steps else None)
+    with ProgressBar(total, "epoch", unit=items, wait_share=lambda: loader.statistics().wait_share) as progress:
+        while len(runs) < epochs if wanted is None else read < wanted:
+            before, part = read, None
+            for batch in loader:
+                rows = measure(batch)[0] if loader.batch_size or loader.batch_sampler else 1
+                del batch
+                if read == before:
+                    progress.label(f"epoch {loader.statistics().epoch}")
+                read += rows
+                progress.advance(rows)
+                if wanted is not None and read >= wanted:
+                    run = loader.statistics()
+                    part = run.batches / steps if steps else None
+                    break
+            else:
+                part = 1.0
+            runs.append((loader.statistics(), part))
+            loader.close()
+            if read == before:  # nothing came, and nothing would come the next time
+                break
+    return runs
+
+
+def _steps(loader: DataLoader[Any]) -> int | None:
+    """Return how many batches an epoch has; None where it is not known before."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def peak_memory() -> int:

@@ -44,9 +44,9 @@ class CommandError(HeadraceError, click.ClickException):
 
 
 class Failure(CommandError):
-    """The command could not do its work; exit status 1."""
+    """The command could not do its work; exit status 3."""
 
-    exit_code = 1
+    exit_code = 3
 
     @classmethod
     def of_system(cls, error: OSError, cure: str | None = None) -> Failure:

@@ -11,6 +11,7 @@ from headrace.cli import options
 from headrace.cli.command_errors import CommandError
 from headrace.cli.conversion import CLASSES, TARGETS, FolderSource, ShardSource, Source, begin, convert_shard
 from headrace.cli.image_set import open_folder
+from headrace.cli.output import Result, json_option, say
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.formats.shard_writers import image_kind
@@ -28,7 +29,6 @@ MOST_SAMPLES = 100_000
 
 @click.command(
     epilog="Example: headrace convert photos shards --to tar",
-    short_help="Convert between formats of shards.",
 )
 @click.argument("src", type=click.Path(exists=False))
 @click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
@@ -41,7 +41,8 @@ MOST_SAMPLES = 100_000
     about="Samples in a shard.  [default: as many as have 256 MiB]",
 )
 @options.jobs
-def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int | None, jobs: int | None) -> None:
+@json_option
+def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int | None, jobs: int | None) -> Result:
     """Convert SRC, shards of any format or a folder of images, into a new folder DST.
 
     Images stay encoded as they are. Each shard is read back and compared with the source. After a kill, the same
@@ -81,7 +82,9 @@ def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int 
             progress.advance(len(part))
     kept = f", {len(parts) - made:,} of them there already" if made < len(parts) else ""
     parts_said = count(len(parts), "part" if form == "folder" else "shard")
-    click.echo(f"{plain(str(dst))}: {count(len(source), 'sample')} in {parts_said}, read back{kept}")
+    say(f"{plain(str(dst))}: {count(len(source), 'sample')} in {parts_said}, read back{kept}")
+    found = {"samples": len(source), "parts": len(parts), "written": made, "kept": len(parts) - made}
+    return Result({"source": src, "folder": str(dst), "format": form, "classes": len(source.classes), **found})
 
 
 def _source(src: str, fields: str | None) -> Source:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
+from headrace.cli.bench import epoch_facts
 from headrace.cli.command_errors import writing
-from headrace.formatting import count, plain, size_of
+from headrace.cli.output import Result, json_option, say, say_table
+from headrace.formatting import count, duration, plain, rate, size_of
 from headrace.interop.parallel import usable_cpus
 
 if TYPE_CHECKING:
-    from headrace import DataLoader
+    from headrace import DataLoader, Statistics
 
 
-@click.command(
-    epilog="Example: headrace demo --images 6000 --workers 4",
-    short_help="Stream real photographs as training batches.",
-)
+@click.command(epilog="Example: headrace demo --images 6000 --workers 4")
 @click.option(
     "--output",
     "-o",
@@ -35,17 +34,21 @@ if TYPE_CHECKING:
 @options.size(224)
 @options.workers
 @options.seed
-def demo(*, output: Path, wanted: int, epochs: int, batch_size: int, size: int, workers: int | None, seed: int) -> None:
+@json_option
+def demo(
+    *, output: Path, wanted: int, epochs: int, batch_size: int, size: int, workers: int | None, seed: int
+) -> Result:
     """Make a folder of JPEG files out of six photographs, stream it as training would, and show what came out.
 
     The images are random crops, in one folder a photograph; a second run uses those of the first. They are streamed
-    shuffled and augmented. At the end stand the rate, where the time went, and the path of a contact sheet, a PNG with
-    images before and after the augmentation.
+    shuffled and augmented. The report ends with where the time went, and the path of a contact sheet, a PNG with images
+    before and after the augmentation.
     """
     from headrace import DataLoader
     from headrace.cli.image_set import open_folder
     from headrace.cli.preview import describe, preview, save, training
     from headrace.cli.show import arrays
+    from headrace.formatting import array_facts
 
     options.check_memory(min(batch_size, wanted), size)
     folder = output / "images"
@@ -59,23 +62,33 @@ def demo(*, output: Path, wanted: int, epochs: int, batch_size: int, size: int, 
         num_workers=usable_cpus() if workers is None else workers,
         seed=seed,
     )
-    click.echo(f"{plain(str(folder))}: {image_set.summary()}")
-    click.echo(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
-    click.echo()
+    say(f"{plain(str(folder))}: {image_set.summary()}")
+    say(f"{describe(transform)}; batches of {batch_size}, {count(loader.num_workers, 'worker')}, seed {seed}")
+    say()
     with loader:
-        for epoch in range(epochs):
-            _stream(loader, epoch, epochs)
-    click.echo()
+        runs = [_stream(loader, epoch) for epoch in range(epochs)]
+    say()
     batch = preview(image_set, transform, batch_size, shuffle=True, seed=seed)
-    click.echo(arrays(batch))
-    click.echo()
-    click.echo(_where_time_went(loader))
+    say_table(arrays(batch), left=3)
+    say()
+    say(_where_time_went(loader))
     path = output / "contact-sheet.png"
     subtitle = f"{batch.shown()} of the {len(batch.images)} in the first batch. {describe(transform)}; seed {seed}."
     save(batch.sheet(title="headrace demo", subtitle=subtitle), path)
-    click.echo()
-    click.echo(f"contact sheet: {plain(str(path))}")
-    click.echo(f"next: headrace show YOUR-FOLDER, or headrace bench {plain(str(folder))}")
+    say()
+    say(f"contact sheet: {plain(str(path))}")
+    say(f"next: headrace show YOUR-FOLDER, or headrace bench {plain(str(folder))}")
+    return Result(
+        {
+            "folder": str(folder),
+            "images": len(image_set.dataset),
+            "classes": len(image_set.classes),
+            "epochs": [epoch_facts(run) for run in runs],
+            "stage_seconds": dict(runs[-1].stage_seconds),
+            "arrays": array_facts(batch.arrays()),
+            "sheet": str(path),
+        }
+    )
 
 
 def _make(folder: Path, wanted: int) -> None:
@@ -86,33 +99,34 @@ def _make(folder: Path, wanted: int) -> None:
     recipe = Recipe(wanted)
     with writing(folder, "choose another place with --output, or make room"):
         if ready(folder, recipe):
-            click.echo("using the images that an earlier run made")
+            say("using the images that an earlier run made")
             return
-        click.echo(f"making {count(wanted, 'image')} of the photographs that come with headrace")
+        say(f"making {count(wanted, 'image')} of the photographs that come with headrace")
         began = perf_counter()
         nbytes = 0
         with ProgressBar(wanted, "making") as progress:
             for size in make_images(folder, recipe):
                 nbytes += size
                 progress.advance()
-    click.echo(f"made {size_of(nbytes)} in {perf_counter() - began:.1f} s")
+    say(f"made {size_of(nbytes)} in {duration(perf_counter() - began)}")
 
 
-def _stream(loader: DataLoader[Any], epoch: int, epochs: int) -> None:
+def _stream(loader: DataLoader[Any], epoch: int) -> Statistics:
     """Read one epoch, as a training loop would; keep one line of it."""
     from headrace.cli.progress_bar import ProgressBar
 
-    name = f"epoch {epoch + 1}/{epochs}"
+    name = f"epoch {epoch}"
     steps = len(loader)
-    with ProgressBar(len(loader.dataset), name) as progress:
+    with ProgressBar(len(loader.dataset), name, wait_share=lambda: loader.statistics().wait_share) as progress:
         for step, (images, _labels) in enumerate(loader, start=1):
             progress.label(f"{name}, step {step}/{steps}")
             progress.advance(len(images))
     run = loader.statistics()
-    click.echo(
-        f"{name}: {count(run.batches, 'step')}, {count(run.samples, 'image')} in {run.seconds:.1f} s, "
-        f"{run.samples_per_second:,.0f} images/s, first batch after {run.first_batch_seconds or 0:.2f} s"
+    say(
+        f"{name}: {count(run.batches, 'step')}, {count(run.samples, 'image')} in {duration(run.seconds)}, "
+        f"{rate(run.samples, run.seconds, 'images')}, first batch after {duration(run.first_batch_seconds or 0)}"
     )
+    return run
 
 
 def _where_time_went(loader: DataLoader[Any]) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.command_errors import CommandError
-from headrace.cli.options import Number
+from headrace.cli.options import Number, refuse
 from headrace.cli.rows import open_rows
+from headrace.cli.script_objects import is_script, loader_or_dataset_of
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
@@ -210,12 +211,18 @@ def _open_image(place: Path, path: str, max_pixels: int) -> ImageSet:
 
 
 def image_set_of_path(
-    *, by_class: bool = True, rows: Callable[..., Any] | None = None
+    *,
+    by_class: bool = True,
+    rows: Callable[..., Any] | None = None,
+    script: Callable[..., Any] | None = None,
+    or_batch: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the argument PATH, the options that go with it, and the dataset that they mean.
 
     ``by_class``: of a folder of class folders, take the images of the classes; otherwise every image below it.
     ``rows``: what to call instead for a file of rows that are no images, with its dataset and the PATH.
+    ``script``: what to call instead for SCRIPT:NAME, with the loader or the dataset and the text. ``or_batch``: it
+    takes a batch too.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,6 +237,9 @@ def image_set_of_path(
             verify: bool,
             **others: object,
         ) -> Any:
+            if script is not None and is_script(path):
+                refuse(_OF_PATHS, f"{path} is no list file, folder or archive")
+                return script(loader_or_dataset_of(path, or_batch=or_batch), path, **others)
             if rows is not None and (found := open_rows(path)) is not None:
                 return rows(found, path, **others)
             image_set = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
@@ -257,6 +267,8 @@ def _not_empty(_context: click.Context, _parameter: click.Parameter, path: str) 
         raise click.BadParameter("it is empty: give a folder, a list file or an image.")
     return path
 
+
+_OF_PATHS = ("root", "header", "columns", "max_pixels", "verify")
 
 _PARAMETERS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     click.argument("path", type=click.Path(), callback=_not_empty),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.command_errors import CommandError
+from headrace.cli.output import Result, json_option, say
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.datasets.shards import SpanDataset
-from headrace.formatting import count, plain
+from headrace.formatting import count, duration, plain, size_of
 
 if TYPE_CHECKING:
     from headrace.datasets.field_samples import FieldDataset
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog='Example: headrace index "train-{0000..0099}.tar"',
-    short_help="Index shards before a run.",
 )
 @click.argument("path", type=click.Path())
 @click.option(
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where to save the index; pass it to the dataset as index=.  [default: where the dataset looks for it]",
 )
-def index(*, path: str, folder: Path | None) -> None:
+@json_option
+def index(*, path: str, folder: Path | None) -> Result:
     """Index the shards at PATH, and say what is in them: so that no training run has to.
 
     PATH is a shard, a folder of shards or a pattern. An index that is there already is used where no shard has changed.
@@ -42,17 +43,29 @@ def index(*, path: str, folder: Path | None) -> None:
     dataset = open_shards(path) if folder is None or not kind.indexed else open_shards(path, index=folder)
     seconds = perf_counter() - begun
     nbytes = sum(Path(shard).stat().st_size for shard in dataset.shards)
-    click.echo(
-        f"{plain(path)}: {count(len(dataset.shards), f'{kind.name} shard')}, {count(len(dataset), 'sample')}, "
-        f"{nbytes / 1e9:,.2f} GB"
+    saved = _where(dataset)
+    shards, samples = count(len(dataset.shards), f"{kind.name} shard"), count(len(dataset), "sample")
+    say(f"{plain(path)}: {shards}, {samples}, {size_of(nbytes)}")
+    say(f"fields: {plain(', '.join(dataset.fields)) or 'none'}")
+    say(f"index: {'none is needed' if saved is None else plain(saved)}, ready after {duration(seconds)}")
+    return Result(
+        {
+            "path": path,
+            "format": kind.name,
+            "shards": len(dataset.shards),
+            "samples": len(dataset),
+            "bytes": nbytes,
+            "fields": list(dataset.fields),
+            "index": saved,
+            "seconds": seconds,
+        }
     )
-    click.echo(f"fields: {plain(', '.join(dataset.fields)) or 'none'}")
-    click.echo(f"index: {_where(dataset)}, ready after {seconds:.2f} s")
 
 
-def _where(dataset: FieldDataset) -> str:
+def _where(dataset: FieldDataset) -> str | None:
+    """Return where the index is; None where a format needs none."""
     if not isinstance(dataset, SpanDataset):
-        return "none is needed"
+        return None
     if dataset.index_path is None:
         raise CommandError(
             "the index cannot be saved beside the shards, nor in the cache folder",
@@ -60,4 +73,4 @@ def _where(dataset: FieldDataset) -> str:
             expected="a folder that can be written to",
             cure="pass --folder",
         )
-    return plain(dataset.index_path)
+    return dataset.index_path

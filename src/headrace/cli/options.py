@@ -10,7 +10,8 @@ import click
 
 from headrace.checks import shown
 from headrace.cli.command_errors import CommandError
-from headrace.formatting import size_of
+from headrace.executors import registry
+from headrace.formatting import memory_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -74,6 +75,22 @@ jobs = number(
     about="Threads that read.  [default: one per CPU]",
 )
 seed = number("--seed", least=0, default=0, about="Fixes the order and the augmentation.")
+backend = click.option(
+    "--backend",
+    type=click.Choice(["auto", *registry.names()]),
+    default="auto",
+    show_default=True,
+    help="What makes the batches. auto: threads where the dataset suits them, else processes.",
+)
+
+
+def refuse(names: tuple[str, ...], reason: str) -> None:
+    """Raise `click.UsageError` if one of these options was given, which would otherwise be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise click.UsageError(f"{parameter.opts[0]} was given, but {reason}: leave it out")
 
 
 def batch_size(default: int) -> Decorator:
@@ -128,9 +145,9 @@ def check_memory(batch_size: int, size: int) -> None:
     wanted = batch_size * size * size * 3 * 4
     if 2 * wanted > most:
         raise CommandError(
-            f"a batch of {batch_size:,} images of {size} x {size} takes {size_of(wanted)}, and two must fit into the "
-            f"{size_of(most)} of this machine",
+            f"a batch of {batch_size:,} images of {size} x {size} takes {memory_of(wanted)}, and two must fit into the "
+            f"{memory_of(most)} of this machine",
             found=2 * wanted,
-            expected=f"two batches of at most {size_of(most)}",
+            expected=f"two batches of at most {memory_of(most)}",
             cure="give a smaller --batch-size or --size",
         )

@@ -110,6 +110,10 @@ class Preview:
     """The part of each image that the transforms keep: top, left, height, width."""
     skipped: int
 
+    def arrays(self) -> list[tuple[str, NDArray[Any]]]:
+        """Return the arrays of the batch, by name."""
+        return [("images", self.images), ("labels", self.labels)]
+
     def shown(self) -> int:
         """Return how many images the contact sheet shows."""
         return min(len(self.images), MOST_PAIRS)

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from headrace.cli.output import writes_json
+from headrace.formatting import duration, percent, rate
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     Tqdm = tqdm[Any]
@@ -21,19 +25,48 @@ else:
 _COLUMNS, _ROWS = 80, 24
 
 
+NARROW = 80
+"""Columns of a terminal below which the bar itself is left out: numbers say more."""
+
+
 class _Bar(Tqdm):
     monitor_interval = 0  # no thread that outlives the bar; miniters=1 makes it needless
+    wait_share: Callable[[], float] | None = None
+
+    @property
+    def format_dict(self) -> Any:
+        """Add the numbers as all of headrace writes them."""
+        known = super().format_dict
+        done, elapsed = known["n"], known["elapsed"]
+        pace = known["rate"] or (done / elapsed if elapsed else 0.0)
+        left = (known["total"] - done) / pace if pace and known["total"] else None
+        unit = known["unit"].strip()
+        known["done"] = f"{done:,}/{known['total']:,}" if known["total"] else f"{done:,}"
+        known["pace"] = rate(pace, 1.0, unit)
+        known["left"] = f", {duration(max(0.0, round(left)), digits=0)} left" if left is not None else ""
+        known["waiting"] = f", waiting {percent(self.wait_share())}" if self.wait_share is not None else ""
+        return known
 
 
 class ProgressBar:
     """How far a command is, on standard error; gone without a trace at the end."""
 
-    def __init__(self, total: int, label: str, *, unit: str = "images") -> None:
+    def __init__(
+        self,
+        total: int | None,
+        label: str,
+        *,
+        unit: str = "images",
+        wait_share: Callable[[], float] | None = None,
+    ) -> None:
         # tqdm's own lock is one of processes too, for which Python 3.14 starts a process to keep watch.
         _Bar.set_lock(threading.RLock())
         terminal = sys.stderr.isatty()
         # A terminal may say that it has 0 rows of 0 columns, as those of containers do: tqdm would draw nothing.
-        sized = terminal and 0 not in os.get_terminal_size(sys.stderr.fileno())
+        size = os.get_terminal_size(sys.stderr.fileno()) if terminal else (0, 0)
+        sized = 0 not in size
+        bar = "|{bar}| " if total and (size[0] or _COLUMNS) >= NARROW else ""
+        share = "{percentage:3.0f}% " if total else ""
         self._bar = _Bar(
             total=total,
             desc=label,
@@ -43,10 +76,10 @@ class ProgressBar:
             dynamic_ncols=sized,
             ncols=None if sized else _COLUMNS,
             nrows=None if sized else _ROWS,
-            bar_format=f"{{desc}} {{percentage:3.0f}}% |{{bar}}| {{n_fmt}}/{{total_fmt}} {unit}, "
-            "{rate_noinv_fmt}, {remaining} left",
-            unit=f" {unit}",
+            bar_format=f"{{desc}} {share}{bar}{{done}}, {{pace}}{{left}}{{waiting}}",
+            unit=unit,
         )
+        self._bar.wait_share = wait_share
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -65,6 +98,7 @@ class ProgressBar:
         self._bar.set_description_str(text, refresh=False)
 
     def say(self, line: str) -> None:
-        """Write a line to standard output, above the bar."""
-        with _Bar.external_write_mode(file=sys.stdout):
-            click.echo(line)
+        """Write a line to standard output, above the bar; nothing where a script asked for JSON."""
+        if not writes_json():
+            with _Bar.external_write_mode(file=sys.stdout):
+                click.echo(line)

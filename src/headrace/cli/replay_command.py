@@ -14,11 +14,12 @@ import numpy as np
 from headrace.checks import kind_of
 from headrace.cli.command_errors import CommandError
 from headrace.cli.options import Number
-from headrace.cli.script import loader_of
+from headrace.cli.output import Result, json_option, say, say_table
+from headrace.cli.script_objects import loader_of
 from headrace.datasets import protocol
 from headrace.figure.targets_drawn import bare, kinds_along, overlay_of
 from headrace.figure.targets_drawn import plain as in_numpy
-from headrace.formatting import count, plain, table
+from headrace.formatting import count, finite, plain
 from headrace.interop import floats
 from headrace.run import past
 from headrace.run.tracing import shown
@@ -41,7 +42,6 @@ SAVE = "Save json.dumps(loader.state_dict())."
 
 @click.command(
     epilog="Example: headrace replay train.py:loader --state state.json --index 3",
-    short_help="Show a sample of a run again, before and after.",
 )
 @click.argument("target", metavar="SCRIPT:NAME")
 @click.option(
@@ -64,13 +64,14 @@ SAVE = "Save json.dumps(loader.state_dict())."
     show_default=True,
     help="Where to save the images before and after, a PNG.",
 )
+@json_option
 def replay(
     *, target: str, state: Path | None, epoch: int | None, step: int | None, index: int | None, out: Path
-) -> None:
+) -> Result:
     """Make a batch of a run again, tell where its samples come from, and show them before and after the transforms.
 
-    SCRIPT is a Python file, which is run as an import runs it: what stands under `if __name__ == "__main__":` is left
-    alone. NAME is a loader in it, or a function without arguments that returns one.
+    SCRIPT is a Python file. It is imported: the code under `if __name__ == "__main__":` does not run. NAME is a loader
+    in it, or a function without arguments that returns one.
     """
     loader = loader_of(target)
     if state is not None:
@@ -80,19 +81,30 @@ def replay(
         if step is None:
             step = max(0, saved["step"] - 1) if epoch == saved["epoch"] else 0
     epoch, step = epoch or 0, step or 0
+    rows = past.work_at(loader._session, epoch, step)[0].rows
     if index is not None:
         lineages = [loader.lineage(epoch=epoch, step=step, index=index)]
         for line in str(lineages[0]).splitlines():
-            click.echo(plain(line))
+            say(plain(line))
     else:
-        rows = past.work_at(loader._session, epoch, step)[0].rows
         lineages = [loader.lineage(epoch=epoch, step=step, index=row) for row in range(min(rows, MOST_PAIRS))]
-        click.echo(f"epoch {epoch}, step {step}, {count(rows, 'sample')}, seed {lineages[0].seed}")
-        click.echo(_in_brief(lineages))
+        say(f"epoch {epoch}, step {step}, {count(rows, 'sample')}, seed {lineages[0].seed}")
+        say_table(_in_brief(lineages), left=4)
         if rows > len(lineages):
-            click.echo(f"and {rows - len(lineages)} more")
-        click.echo("--index N tells what was done to one of them")
-    _save_sheet(lineages, protocol.classes(loader.dataset), plain(target), out)
+            say(f"and {rows - len(lineages)} more")
+        say("--index N tells what was done to one of them")
+    has_images = _save_sheet(lineages, protocol.classes(loader.dataset), plain(target), out)
+    return Result(
+        {
+            "target": target,
+            "epoch": epoch,
+            "step": step,
+            "samples": rows,
+            "seed": lineages[0].seed,
+            "lineages": [_facts(one) for one in lineages],
+            "sheet": str(out) if has_images else None,
+        }
+    )
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -109,19 +121,49 @@ def _state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _in_brief(lineages: Sequence[Lineage]) -> str:
-    rows = [("index", "position", "key", "where")]
+def _facts(one: Lineage) -> dict[str, Any]:
+    """Return a lineage as values for JSON; what JSON has no type for is its repr."""
+    steps = [
+        {
+            "transform": step.name,
+            "parameters": {name: _plain_value(value) for name, value in step.parameters.items()},
+            "draws": [str(draw) for draw in step.draws],
+            "result": step.result,
+        }
+        for step in one.steps
+    ]
+    return {
+        "index": one.index,
+        "position": one.position,
+        "key": _plain_value(one.key),
+        "where": one.where,
+        "replaces": None if one.replaced is None else _plain_value(one.replaced.index),
+        "steps": steps,
+    }
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return finite(value)
+    return value if value is None or isinstance(value, bool | int | str) else repr(value)
+
+
+def _in_brief(lineages: Sequence[Lineage]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("index", "position", "key", "where")]
     for one in lineages:
         key = "" if one.key is None else plain(repr(one.key))[:40]
         rows.append((str(one.index), str(one.position), key, plain(one.where or "")))
-    return table(rows, left=4)
+    return rows
 
 
-def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str, out: Path) -> None:
+def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str, out: Path) -> bool:
+    """Save the images before and after; return whether there are any."""
     pairs = [pair for one in lineages if (pair := _pair(one, classes)) is not None]
     if not pairs:
-        click.echo("no image: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
-        return
+        say("no image: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
+        return False
     from headrace.cli.preview import save
     from headrace.image.sheet import contact_sheet
 
@@ -130,7 +172,8 @@ def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str,
     place = f"epoch {first.epoch}, step {first.step}, seed {first.seed}"
     contact_sheet(pairs, title=title, subtitle=place).save(png, format="PNG")
     save(png.getvalue(), out)
-    click.echo(f"before and after: {plain(str(out))}")
+    say(f"before and after: {plain(str(out))}")
+    return True
 
 
 def _pair(one: Lineage, classes: Sequence[str]) -> Pair | None:

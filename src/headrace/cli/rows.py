@@ -1,21 +1,19 @@
-"""What is no path of images, as `headrace show` has it: rows in files, token files, a loader or dataset of a script."""
+"""Files that hold no images, as `headrace show` has them: rows in .npy, HDF5 and MATLAB files, and token files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import click
 import numpy as np
 
-from headrace.cli.command_errors import writing
-from headrace.cli.script import is_target, thing_of
+from headrace.cli.output import Result, say, say_table
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.hdf5 import HDF5Dataset
 from headrace.datasets.token_dataset import TokenDataset
 from headrace.formats.token_layouts import HEADERS
-from headrace.formatting import count, most_common, plain, ranges
+from headrace.formatting import array_facts, count, most_common, plain, range_rows
 from headrace.loader import DataLoader
 
 ENDINGS = (".npy", ".h5", ".hdf5", ".mat")
@@ -23,16 +21,8 @@ ENDINGS = (".npy", ".h5", ".hdf5", ".mat")
 Rows = ArrayDataset | HDF5Dataset | TokenDataset
 
 
-class OfScript(NamedTuple):
-    """What a script has under a name."""
-
-    thing: Any
-
-
-def open_rows(path: str) -> Rows | OfScript | None:
-    """Open a file of rows, or run a script for what it has under a name; None for anything else."""
-    if is_target(path):
-        return OfScript(thing_of(path))
+def open_rows(path: str) -> Rows | None:
+    """Open a file of rows; None for anything else, by its name."""
     place = Path(path)
     if _has_tokens(place):
         return TokenDataset(place, documents=place.with_suffix(".idx").is_file())
@@ -49,59 +39,38 @@ def _has_tokens(place: Path) -> bool:
         return place.with_suffix(".idx").is_file() or int.from_bytes(file.read(4), "little") in HEADERS
 
 
-def show_rows(
-    dataset: Rows | OfScript,
-    path: str,
-    *,
-    batch_size: int,
-    shuffle: bool,
-    seed: int,
-    output: Path,
-    **_of_images: object,
-) -> None:
+def show_rows(dataset: Rows, path: str, *, batch_size: int, shuffle: bool, seed: int, **_of_images: object) -> Result:
     """Say what is in a file of rows, and what in a batch of them."""
-    if isinstance(dataset, OfScript):
-        _show_figure(dataset.thing, batch_size, output)
-        return
     if isinstance(dataset, TokenDataset):
-        _show_tokens(dataset, path, DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed, collate_fn=list))
-        return
+        return _show_tokens(dataset, path, DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed, collate_fn=list))
     array: Any = dataset.arrays[0] if isinstance(dataset, ArrayDataset) else dataset
     shape = f"{tuple(array.shape[1:])} {array.dtype}"
-    click.echo(f"{plain(path)}: {count(len(dataset), 'row')}, each {shape}; all of them {tuple(array.shape)}")
+    say(f"{plain(path)}: {count(len(dataset), 'row')}, each {shape}; all of them {tuple(array.shape)}")
+    about = {"path": path, "rows": len(dataset), "shape": list(array.shape), "dtype": str(array.dtype)}
     if not len(dataset):
-        return
+        return Result(about | {"arrays": []})
     batch: Any = next(iter(DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed)))
     rows, labels = batch if isinstance(batch, list) else (batch, None)
-    click.echo()
-    click.echo(ranges([("rows", rows)] if labels is None else [("rows", rows), ("labels", labels)]))
+    say()
+    named = [("rows", rows)] if labels is None else [("rows", rows), ("labels", labels)]
+    say_table(range_rows(named), left=3)
     if labels is not None:
-        click.echo()
-        click.echo(f"labels: {most_common(Counter(f'label {label}' for label in labels.tolist()), most=12)}")
+        say()
+        say(f"labels: {most_common(Counter(f'label {label}' for label in labels.tolist()), most=12)}")
+    return Result(about | {"arrays": array_facts(named)})
 
 
-def _show_figure(thing: Any, samples: int, output: Path) -> None:
-    """Print the table of a figure, and save its contact sheet."""
-    from headrace.figure.showing import MOST_SHOWN, show
-
-    figure = show(thing, min(samples, MOST_SHOWN))
-    click.echo("\n".join(map(plain, str(figure).splitlines())))
-    if figure.png is None:
-        click.echo("no image: nothing in it looks like images")
-        return
-    with writing(output, "choose another place with --output, or make room"):
-        output.write_bytes(figure.png)
-    click.echo(f"contact sheet: {plain(str(output))}")
-
-
-def _show_tokens(dataset: TokenDataset, path: str, loader: DataLoader[Any]) -> None:
+def _show_tokens(dataset: TokenDataset, path: str, loader: DataLoader[Any]) -> Result:
     """Say how many tokens there are, and what is in a batch of documents or windows."""
     noun = "document" if dataset.documents else f"window of {dataset.length:,}"
     plural = "documents" if dataset.documents else f"windows of {dataset.length:,}"
-    click.echo(f"{plain(path)}: {count(dataset.tokens, 'token')}, {count(len(dataset), noun, plural)}")
+    say(f"{plain(path)}: {count(dataset.tokens, 'token')}, {count(len(dataset), noun, plural)}")
     if dataset.documents:
         lengths = dataset.lengths
-        click.echo(f"lengths: {lengths.min():,} to {lengths.max():,}, {lengths.mean():,.1f} on average")
+        say(f"lengths: {lengths.min():,} to {lengths.max():,}, {lengths.mean():,.1f} on average")
     batch = next(iter(loader))
-    click.echo()
-    click.echo(ranges([("tokens", np.concatenate(batch if dataset.documents else [each for each, _ in batch]))]))
+    say()
+    named = [("tokens", np.concatenate(batch if dataset.documents else [each for each, _ in batch]))]
+    say_table(range_rows(named), left=3)
+    unit = "documents" if dataset.documents else "windows"
+    return Result({"path": path, "tokens": dataset.tokens, unit: len(dataset), "arrays": array_facts(named)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.formatting import table
+from headrace.formatting import percent, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +25,15 @@ _CURES = {
 }
 
 
-def stage_table(stages: Mapping[str, float], *, images: int) -> str:
-    """Return seconds, share and milliseconds an image of each stage, one a line.
+def stage_table(stages: Mapping[str, float], *, images: int, item: str = "image") -> str:
+    """Return seconds, share and milliseconds an image (or another item) of each stage, one a line.
 
     >>> print(stage_table({"decode": 3.0, "read": 1.0}, images=1000))
     stage     seconds  share  ms/image
     reading      1.00   25 %        1.00
     decoding     3.00   75 %        3.00
     """
-    return table(stage_rows(stages, images=images))
+    return table(stage_rows(stages, images=images, item=item))
 
 
 def stage_rows(stages: Mapping[str, float], *, images: int, item: str = "image") -> list[tuple[str, ...]]:
@@ -41,7 +41,7 @@ def stage_rows(stages: Mapping[str, float], *, images: int, item: str = "image")
     whole = sum(stages.values()) or 1.0
     rows: list[tuple[str, ...]] = [("stage", "seconds", "share", f"ms/{item}")]
     rows += [
-        (doing(stage), f"{spent:.2f}", f"{spent / whole:.0%}".replace("%", " %"), f"{1000 * spent / (images or 1):.2f}")
+        (doing(stage), f"{spent:.2f}", percent(spent / whole), f"{1000 * spent / (images or 1):.2f}")
         for stage, spent in sorted(stages.items(), key=_place)
     ]
     return rows
@@ -57,7 +57,7 @@ def diagnosis(stages: Mapping[str, float]) -> str:
     if not whole:
         return "the workers did nothing that could be measured"
     most = max(stages, key=lambda stage: stages[stage])
-    share = f"{doing(most)} takes {stages[most] / whole:.0%}".replace("%", " %")
+    share = f"{doing(most)} takes {percent(stages[most] / whole)}"
     cure = _CURES.get(most)
     return f"{share} of the workers' time" + (f": {cure}" if cure else "")
 

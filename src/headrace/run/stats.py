@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.formatting import count, html_table, table
+from headrace.formatting import count, duration, html_table, percent, rate, table
 from headrace.run.report import stage_rows
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ class Statistics:
         return self.samples / self.seconds if self.seconds else 0.0
 
     @property
+    def wait_share(self) -> float:
+        """The part of the loop's time that it waited for the loader, from 0 to 1; 0 before the first batch."""
+        return min(1.0, self.wait_seconds / self.seconds) if self.seconds else 0.0
+
+    @property
     def tokens_per_second(self) -> float:
         """Tokens delivered a second of the loop; 0 before the first batch."""
         return self.tokens / self.seconds if self.seconds else 0.0
@@ -118,7 +123,7 @@ class Statistics:
         return "\n\n".join([*tables, *self._remarks()])
 
     def _repr_html_(self) -> str:
-        rates = html_table(rate_rows([self], items="samples"), title=f"epoch {self.epoch + 1}")
+        rates = html_table(rate_rows([self], items="samples"), title=f"epoch {self.epoch}")
         stages = html_table(self._stage_rows(), title="where the workers' time went") if self.stage_seconds else ""
         nodes = html_table(self._node_rows(), title="where batches were made") if self.nodes else ""
         return rates + stages + nodes + "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
@@ -136,25 +141,37 @@ class Statistics:
             for number, done in ((self.skipped, "left out"), (self.replaced, "replaced"))
             if number
         ]
-        tokens = f"{count(self.tokens, 'token')}, {self.padding_share:.1%} padding".replace("%", " %")
+        tokens = f"{count(self.tokens, 'token')}, {percent(self.padding_share, 1)} padding"
         return [*bad, *([tokens] if self.tokens else []), *([self.hint] if self.hint else [])]
 
 
-def rate_rows(runs: Sequence[Statistics], *, items: str = "images") -> list[tuple[str, ...]]:
-    """Return a row for each run: its rate, its first batch, and how long the loop waited; the heading first."""
+def rate_rows(
+    runs: Sequence[Statistics], *, items: str = "images", parts: Sequence[float | None] = ()
+) -> list[tuple[str, ...]]:
+    """Return a row for each run: its rate, its first batch, and how long the loop waited; the heading first.
+
+    ``parts``: how much of each epoch was read, 1.0 for all of it; None where that is not known.
+    """
     rows: list[tuple[str, ...]] = [("epoch", items, "seconds", f"{items}/s", "first batch", "waiting")]
     rows += [
         (
-            str(run.epoch + 1),
+            _epoch(run, part),
             f"{run.samples:,}",
             f"{run.seconds:.2f}",
-            f"{run.samples_per_second:,.0f}",
-            f"{run.first_batch_seconds or 0:.3f} s",
-            f"{run.wait_seconds / (run.seconds or 1):.0%}".replace("%", " %"),
+            rate(run.samples, run.seconds, "").removesuffix(" /s"),
+            duration(run.first_batch_seconds or 0),
+            percent(run.wait_share),
         )
-        for run in runs
+        for run, part in zip(runs, parts or [1.0] * len(runs), strict=True)
     ]
     return rows
+
+
+def _epoch(run: Statistics, part: float | None) -> str:
+    """Return the number of an epoch, as `DataLoader.set_epoch` takes it, and the part of it that was read."""
+    if part is None:
+        return f"{run.epoch} (part)"
+    return f"{run.epoch} ({percent(part)})" if part < 1 else str(run.epoch)
 
 
 @dataclass(slots=True)
