@@ -152,7 +152,7 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1, width: int | None = N
 
 
 def _broken(row: Sequence[str], place: int, width: int) -> list[list[str]]:
-    """Return the lines of a row of which one cell is broken between words."""
+    """Return the lines of a row with one cell broken between words."""
     parts = textwrap.wrap(row[place], width, break_long_words=False, break_on_hyphens=False) or [""]
     first = [*row[:place], parts[0], *row[place + 1 :]]
     return [first, *([*[""] * place, part, *[""] * (len(row) - place - 1)] for part in parts[1:])]
