@@ -20,7 +20,7 @@ from tests.datasets.token_files import llm_c, megatron
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cli.conftest import Run
+    from tests.cli.conftest import Call, Run
 
 
 def colours(path: Path) -> tuple[tuple[int, int], int]:
@@ -87,6 +87,14 @@ def test_shards_without_an_image_are_an_error(run: Run, tmp_path: Path) -> None:
     done = run("show", "0.tar")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no field of these samples is an image; they have txt; expected a field such as jpg or png" in done.stderr
+
+
+def test_shards_without_a_sample_are_no_error(call: Call, tmp_path: Path) -> None:
+    """Say that there is nothing in an empty archive."""
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    for command in ("show", "check", "bench"):
+        assert call(command, "empty.tar") == (0, "empty.tar: 0 samples in 1 shard\n", "")
 
 
 def test_images_without_labels_are_shown(run: Run, photos: Path) -> None:

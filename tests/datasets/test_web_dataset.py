@@ -19,7 +19,7 @@ from tests.image_files import encoded, photo
 
 from headrace import DataLoader, RandomResizedCrop, ToCHW, ToFloat
 from headrace._native import extension
-from headrace.datasets import WebDataset, saved_arrays, span_table
+from headrace.datasets import WebDataset, open_shards, saved_arrays, span_table
 from headrace.datasets.shards import shard_paths
 from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, BadImage, MissingFile, SampleError
 
@@ -323,6 +323,34 @@ def test_a_large_index_is_mapped_and_pickles_as_its_path(shards: Path, monkeypat
     saved(shards)[0].unlink()
     with pytest.raises(BadFile, match="the index was removed or changed"):
         pickle.loads(sent)
+
+
+@pytest.mark.skipif(extension is None or sys.platform != "linux", reason="the native extension answers SIGBUS on Linux")
+def test_a_mapped_index_that_is_cut_short_is_an_error_outside_of_loaders_too(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Name the index, and keep the interpreter alive, whatever of a sample is read."""
+    monkeypatch.setattr(saved_arrays, "MAPPED_FROM", 0)
+    WebDataset(shards)
+    dataset = WebDataset(shards)
+    pairs = dataset.tuple("jpg", "cls")
+    [file] = saved(shards)
+    os.truncate(file, 0)
+    for read in (dataset.__getitem__, pairs.__getitem__, dataset.where, lambda row: dataset.read(row, "jpg")):
+        with pytest.raises(BadFile, match="cut short") as caught:
+            read(20)
+        assert caught.value.path == str(file)
+
+
+def test_an_archive_without_members_is_a_shard_without_samples(tmp_path: Path) -> None:
+    """Open what tar writes of nothing, by its name alone: zeros may be anything."""
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    dataset = open_shards(tmp_path / "empty.tar", index=None)
+    assert (type(dataset).__name__, len(dataset)) == ("WebDataset", 0)
+    (tmp_path / "empty.tar").rename(tmp_path / "zeros")
+    with pytest.raises(BadFile, match="no format of shards"):
+        open_shards(tmp_path / "zeros")
 
 
 def test_an_index_that_another_process_has_checked_is_not_read_again(shards: Path) -> None:

@@ -11,6 +11,7 @@ import click
 
 from headrace.cli.command_errors import CommandError
 from headrace.cli.options import Number, refuse
+from headrace.cli.output import Result, say
 from headrace.cli.rows import open_rows
 from headrace.cli.script_objects import is_script, loader_or_dataset_of
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
@@ -18,7 +19,7 @@ from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFile
 from headrace.datasets.lists import ImageList
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.errors import HeadraceError, MissingFile, SampleError
-from headrace.formatting import count
+from headrace.formatting import count, plain
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -94,10 +95,18 @@ class ImageSet:
         return Path(self.dataset.where(index)).name
 
 
+class NoSamplesError(Exception):
+    """Shards without a sample, which are no error: there is nothing to do."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__()
+        self.shards = shards
+
+
 def open_path(path: str, options: Options) -> ImageSet:
     """Open a folder of class folders or images, a list file, shards, CIFAR's files or archive, or one image.
 
-    Raises `CommandError` for a PATH that is none of these.
+    Raises `CommandError` for a PATH that is none of these, and `NoSamplesError` for shards without a sample.
     """
     place = Path(path)
     is_list = place.is_file() and place.suffix.lower() in LIST_FILES
@@ -178,6 +187,8 @@ def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
     if shard_kind(path) is None:
         return None
     dataset = open_shards(path, max_pixels=max_pixels)
+    if not len(dataset):
+        raise NoSamplesError(len(dataset.shards))
     image = next(filter(dataset.is_image, dataset.fields), None)
     if image is None:
         raise CommandError(
@@ -242,7 +253,11 @@ def image_set_of_path(
                 return script(loader_or_dataset_of(path, or_batch=or_batch), path, **others)
             if rows is not None and (found := open_rows(path)) is not None:
                 return rows(found, path, **others)
-            image_set = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
+            try:
+                image_set = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
+            except NoSamplesError as empty:
+                say(f"{plain(path)}: 0 samples in {count(empty.shards, 'shard')}")
+                return Result({"path": path, "samples": 0, "shards": empty.shards})
             return command(image_set=image_set, **others)
 
         for parameter in reversed(_PARAMETERS):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from headrace.checks import shown
+from headrace.checks import kind_of, shown
 from headrace.datasets.base import Dataset
 from headrace.errors import ArgumentError, HeadraceError, SampleError
 from headrace.formats.shard import HIDDEN
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
     from headrace.datasets.fields import Fields
     from headrace.datasets.image_sources import Source
+
+T = TypeVar("T")
 
 
 class FieldDataset(Dataset[dict[str, Any]]):
@@ -69,6 +71,13 @@ class FieldDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the sample at an index: a dict of its key and its fields."""
+        return self._guarded(self._sample, index)
+
+    def _guarded(self, read: Callable[[int], T], index: int) -> T:
+        """Read something of a sample; formats whose index is a mapped file live through its end being cut off."""
+        return read(index)
+
+    def _sample(self, index: int) -> dict[str, Any]:
         row = self._row(index)
         sample: dict[str, Any] = {"__key__": self._key(row)}
         for name in self._chosen:
@@ -96,7 +105,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
             raise
 
     def _rows(self, keys: Sequence[int]) -> NDArray[np.int64]:
-        return places(keys, len(self), f"a {type(self).__name__} of {{}} samples").astype(np.int64, copy=False)
+        return places(keys, len(self), f"{kind_of(self)} of {{}} samples").astype(np.int64, copy=False)
 
     def tuple(self, *fields: str) -> FieldTuples:
         """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("jpg", "cls")``.
@@ -116,7 +125,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
 
     def where(self, index: int) -> str:
         """Return the shard and the key of a sample, for errors."""
-        return self._where(self._row(index))
+        return self._guarded(lambda at: self._where(self._row(at)), index)
 
     def _labels(self, names: Iterable[str]) -> NDArray[Any] | None:
         known = [name for name in dict.fromkeys(names) if self.is_integer(name)]
@@ -157,7 +166,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
             )
 
     def _row(self, index: int) -> int:
-        return place_of(index, len(self), f"a {type(self).__name__} of {{}} samples")
+        return place_of(index, len(self), f"{kind_of(self)} of {{}} samples")
 
     def _known(self, field: str) -> str:
         if field in self._chosen:
@@ -241,6 +250,9 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Read these fields of the sample at an index."""
+        return self._dataset._guarded(self._sample, index)
+
+    def _sample(self, index: int) -> tuple[Any, ...]:
         row = self._dataset._row(index)
         return tuple([self._dataset._value(row, name) for name in self._names])
 

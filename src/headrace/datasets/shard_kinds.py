@@ -121,6 +121,8 @@ def _of_file(file: Path) -> ShardKind | None:
         return TAR if is_wids(file) else None
     with ShardReader(str(file)) as shard:
         head = shard.read(0, min(HEAD, shard.size))
+    if file.suffix == ".tar" and len(head) == HEAD and not any(head):
+        return TAR  # an archive without members has an end and nothing else
     return next((kind for kind in FILES if kind.begins(head)), None)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from headrace.datasets.patterns import braces
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.mapped_samples import mapped_file
+from headrace.storage.page_faults import cause_of, check_faults, surviving
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from headrace.image.modes import Mode
 
     Shards = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+T = TypeVar("T")
 
 KIND = "webdataset 1"
 """Names the index of tar shards, and its version."""
@@ -53,6 +57,7 @@ class SpanDataset(FieldDataset):
 
     def __init__(self, table: SpanTable, fields: Fields, chosen: Iterable[str] | None) -> None:
         self._table = table
+        self._mapped = mapped_file(table.file) is not None
         super().__init__(table.fields, fields, chosen)
 
     @property
@@ -79,7 +84,22 @@ class SpanDataset(FieldDataset):
 
         Raises `SampleError` for a sample that has no such field.
         """
-        return self._bytes(self._row(index), self._known(field))
+        return self._guarded(lambda at: self._bytes(self._row(at), self._known(field)), index)
+
+    def _guarded(self, read: Callable[[int], T], index: int) -> T:
+        """Read something of a sample; raise `BadFile` if the saved index is mapped, and was cut short meanwhile."""
+        if not self._mapped:
+            return read(index)
+        with surviving():
+            try:
+                found = read(index)
+            except Exception as error:
+                cause = cause_of(error)
+                if cause is error:
+                    raise
+                raise cause from error
+            check_faults("the index of sample ", index)
+        return found
 
     def _key(self, row: int) -> str:
         return self._table.key(row)

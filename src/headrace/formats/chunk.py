@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from headrace.checks import article
 from headrace.errors import BadFile
 from headrace.formats.shard import HIDDEN, Shard, Spans
 from headrace.storage.files import read_file
@@ -54,7 +55,7 @@ class Listing:
         if value is None and default is not None:
             return default
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.damaged(f"{key!r} is {str(value)[:40]!r}", f"a {kind.__name__}")
+            raise self.damaged(f"{key!r} is {str(value)[:40]!r}", article(kind.__name__))
         return value
 
     def names(self, holder: Any, key: str) -> list[str]:

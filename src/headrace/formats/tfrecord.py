@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._native import extension
+from headrace.checks import article
 from headrace.errors import BadFile
 from headrace.formats.crc32c import crc32c
 from headrace.formats.reader import ShardReader
@@ -222,11 +223,11 @@ def _values(kind: str, record: bytes, begin: int, end: int) -> Iterator[tuple[in
             yield at, stop
         elif kind == FLOAT:
             if (stop - at) % 4:
-                raise ValueError(f"it has a {kind} of {stop - at} bytes")
+                raise ValueError(f"it has {article(kind)} of {stop - at} bytes")
             yield (at, stop) if stop - at == 4 else None
         else:
             if stop > at and record[stop - 1] > 127:
-                raise ValueError(f"it has a {kind} that ends within a number")
+                raise ValueError(f"it has {article(kind)} that ends within a number")
             yield (at, stop) if 0 < stop - at <= 10 and all(byte > 127 for byte in record[at : stop - 1]) else None
 
 

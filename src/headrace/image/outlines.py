@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.checks import kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -102,7 +104,7 @@ def points_of(polygon: Any, height: int, width: int) -> NDArray[np.float64]:
 
 def _from_numbers(counts: Sequence[int], most: int) -> NDArray[np.int64]:
     if not isinstance(counts, (list, tuple, np.ndarray)):
-        raise ValueError(f"run lengths that are a {type(counts).__name__}")  # noqa: TRY004  bad data, no bad call
+        raise ValueError(f"run lengths that are {kind_of(counts)}")  # noqa: TRY004  bad data, no bad call
     for count in counts:
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 <= count <= most:
             raise ValueError(f"a run of {count!r} pixels in a mask of {most}")

@@ -16,6 +16,8 @@ from numbers import Number
 from pathlib import PurePath
 from typing import Any
 
+from headrace.checks import kind_of
+
 SPATIAL = frozenset(
     [
         "mask",
@@ -153,8 +155,8 @@ def _under(place: str, key: Any, part: Any, size: Size, depth: int, *, declared:
         return f"{place}, of shape {shape}" if shape and (len(shape) > 1 or not words <= MASKS) else ""
     if isinstance(part, (list, tuple)):
         flat = all(isinstance(one, SCALARS) for one in part)
-        return "" if flat and (words <= MASKS or _is_text(part)) else f"{place}, a {type(part).__name__}"
-    return f"{place}, a {type(part).__name__}"
+        return "" if flat and (words <= MASKS or _is_text(part)) else f"{place}, {kind_of(part)}"
+    return f"{place}, {kind_of(part)}"
 
 
 def _of(place: str, part: Any, size: Size, depth: int, *, declared: bool = False) -> str:

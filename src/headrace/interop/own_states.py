@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from headrace.checks import kind_of
+from headrace.checks import article, kind_of
 from headrace.errors import StateMismatch
 
 
@@ -26,7 +26,7 @@ def restore(thing: Any, what: str, state: Any) -> None:
             f"the loaded state has one of the {what}, but {name} has no load_state_dict",
             (what,),
             found=thing,
-            expected=f"a {what} with state_dict and load_state_dict",
+            expected=f"{article(what)} with state_dict and load_state_dict",
             cure=f"Load the state into a loader of the {what} that it was saved with.",
         )
     try:

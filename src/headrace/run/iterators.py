@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from headrace.checks import integer, kind_of, shown
+from headrace.checks import article, integer, kind_of, shown
 from headrace.context.current import leave
 from headrace.errors import ArgumentTypeError, IterationError
 from headrace.executors.lifecycle import ForkGuard
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 def _forked(what: str) -> IterationError:
     return IterationError(
         f"this {what} was made before the process forked, and belongs to the parent process",
-        expected=f"a {what} made in the process that reads from it",
+        expected=f"{article(what)} made in the process that reads from it",
         cure="make one in the child process",
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import kind_of
+from headrace.checks import article, kind_of
 from headrace.context import seeds
 from headrace.datasets.protocol import batch_beginner, batch_reader, unmapped
 from headrace.errors import ArgumentError
@@ -446,6 +446,6 @@ def _check_repeatable(what: str, thing: Any, *, keeps_state: bool) -> None:
         raise ArgumentError(
             f"the {what}, {name}, keeps a state of its own, which replaying would change",
             found=name,
-            expected=f"a {what} without load_state_dict",
+            expected=f"{article(what)} without load_state_dict",
             cure="load a state saved before the step into another loader, and loop from there",
         )

@@ -112,7 +112,7 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
                 f"Batches of {kind} tensors are not currently supported by the default collate_fn; sample {row} is one",
                 rows=(row,),
                 field=field,
-                found=f"a {kind} tensor",
+                found=f"{article(kind)} tensor",
                 expected="a dense tensor",
                 cure="please provide a custom collate_fn to handle them appropriately",
             )
