@@ -130,6 +130,19 @@ def test_shards_are_indexed_alike(form: str, tmp_path: Path, monkeypatch: pytest
     assert read > 100
 
 
+@pytest.mark.parametrize("last", [1, 2, 127])
+def test_a_length_of_more_than_64_bits_is_damage(last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse a length whose lowest bits fit, as the walk in Python does."""
+    whole = example({"x": feature([5])})
+    length = bytes([whole[1] | 128, *[128] * 8, last])
+    path = tmp_path / "a"
+    path.write_bytes(framed(whole[:1] + length + whole[2:]))
+    index = partial(tfrecord.index, str(path), features=True)
+    found = outcome(index)
+    assert found == by_python(monkeypatch, index)
+    assert "ends after its message" in found[1]
+
+
 def test_most_of_an_archive_is_walked_by_the_extension(tmp_path: Path) -> None:
     """Pass over extended headers that hold times only, and read each sample once."""
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:

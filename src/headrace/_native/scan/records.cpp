@@ -29,13 +29,13 @@ struct Part {
   const std::uint8_t *begin, *end;
 };
 
-// The number at `at`, which moves behind it; false for one without an end, or of more than ten bytes.
+// The number at `at`, which moves behind it; false for one without an end, or of more than 64 bits.
 bool varint(const std::uint8_t*& at, const std::uint8_t* end, std::uint64_t& value) {
   value = 0;
   for (int shift = 0; at < end && shift < 70; shift += 7) {
     const std::uint8_t byte = *at++;
-    if (shift < 64) value |= static_cast<std::uint64_t>(byte & 127) << shift;
-    if (byte < 128) return true;
+    value |= static_cast<std::uint64_t>(byte & 127) << shift;
+    if (byte < 128) return shift < 63 || byte < 2;
   }
   return false;
 }
