@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.image_files import encoded, photo
 
-CHOICES = 8
+CHOICES = 10
 """Bytes before each file that choose what is done to it: see fuzz.cpp."""
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "batch_rows.hpp"
@@ -17,10 +18,48 @@
 
 using namespace headrace;
 
-static constexpr std::size_t choices = 8;
+static constexpr std::size_t choices = 10;
 
 static void require(bool holds) {
   if (!holds) std::abort();
+}
+
+static Change done(Change::Kind kind, std::vector<double> numbers = {}) { return {kind, std::move(numbers), {}}; }
+
+// One change of every kind, of which the sample's own numbers choose some.
+static Change any_change(const std::uint8_t* chosen) {
+  const double share = chosen[0] * 16.0, small = chosen[1] / 256.0;
+  const double rows = 1 + 2 * (chosen[0] % 16), columns = 1 + 2 * (chosen[1] % 16);
+  const std::vector<double> map{small - 0.5, 1, 3, -1, small, 2, chosen[0] % 3 / 99.0, 0, small, chosen[1] % 2 * 1.0, 1, 2, 3};
+  Change changes{Change::choice, {}, {}};
+  changes.parts = {done(Change::brightness, {2 * small}), done(Change::contrast, {2 * small}),
+                   done(Change::saturation, {share}), done(Change::hue, {6 * small}), done(Change::grayscale),
+                   done(Change::invert), done(Change::solarize, {share}), done(Change::posterize, {1.0 * (chosen[0] % 9)}),
+                   done(Change::autocontrast), done(Change::equalize), done(Change::channels, {2, 0, 1}),
+                   done(Change::sharpness, {share}), done(Change::blur, {rows, columns, 0.1 + 9 * small}),
+                   done(Change::warp, map), done(Change::any_channels),
+                   done(Change::any_blur, {rows, columns, 0.1, 0.1 + 9 * small}),
+                   done(Change::any_erase, {0.9, 0, small, -1, 1, 7, 8, 9}),
+                   done(Change::jitter, {1, 0, 2, 1, 0, 2, 1, 0, 2, 1, -0.5, 0.5}),
+                   done(Change::distort, {0.5, 0, 2, 0, 2, 0, 2, -0.5, 0.5})};
+  const Change maps{Change::joined, {}, {done(Change::warp, map), done(Change::warp, map)}};
+  changes.parts.push_back({Change::weighted, {3, 1, 2}, {maps, done(Change::invert)}});
+  return {Change::apply, {0.9}, {std::move(changes)}};
+}
+
+static void change_by(Recipe& recipe, const std::uint8_t* chosen) {
+  const RowFormat& row = recipe.row;
+  const ImageSize size{row.height, row.width, row.values.channels};
+  recipe.bytes.height = row.height, recipe.bytes.width = row.width;
+  recipe.bytes.channels_first = true, recipe.bytes.ops = row.ops;
+  const std::size_t bytes = static_cast<std::size_t>(size.channels);
+  recipe.changes.assign(chosen[0] % 4, any_change(chosen));
+  for (const Change& change : recipe.changes) require(complaint(change, size, bytes) == nullptr);
+  if (chosen[1] % 3 > 0) return;
+  std::vector<double> numbers{0.9, 0, 1, -1, 1};
+  numbers.resize(5 + bytes * static_cast<std::size_t>(row.values.itemsize), 9);
+  recipe.erasings = {done(Change::any_erase, numbers)};
+  require(complaint(recipe.erasings[0], size, numbers.size() - 5) == nullptr);
 }
 
 static std::shared_ptr<Recipe> recipe_of(const std::uint8_t* chosen) {
@@ -50,6 +89,7 @@ static std::shared_ptr<Recipe> recipe_of(const std::uint8_t* chosen) {
   Step flip{Step::flip};
   flip.chance = 0.5;
   recipe->steps = {first, flip};
+  change_by(*recipe, chosen + 8);
   return recipe;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "changes/change.hpp"
 #include "color/row_format.hpp"
 #include "geometry/geometry.hpp"
 #include "geometry/weights.hpp"
@@ -21,6 +22,9 @@ struct Recipe {
   std::uint8_t fill[4] = {0, 0, 0, 0};
   Edge edge = Edge::constant;  // what lies outside the image; JPEG files know `constant` only
   RowFormat row;
+  RowFormat bytes;               // the same image as planes of bytes, where changes are to come
+  std::vector<Change> changes;   // done to these
+  std::vector<Change> erasings;  // done to the row, when its values are made
   std::int64_t max_pixels = 0;
   std::int64_t max_bytes = 0;  // of an encoded image
 };

@@ -35,6 +35,45 @@ View view_of(const Box& box, int shrink, int height, int width) {
   return view;
 }
 
+ImageSize size_of(const RowFormat& row) { return {row.height, row.width, row.values.channels}; }
+
+// What writes the lines of an image: to the row of the batch, or to memory where changes are to come.
+LineWriter writer_of(const Recipe& recipe, Scratch& s, void* row) {
+  if (recipe.changes.empty()) return {recipe.row, s.planes, row};
+  return {recipe.bytes, s.planes, room(s.changes.image, recipe.bytes.bytes() + slack)};
+}
+
+// Erase a part of a row of the batch.
+void erase(const RowFormat& row, const Op& op, std::uint8_t* out) {
+  const std::size_t size = static_cast<std::size_t>(row.values.itemsize), channels = static_cast<std::size_t>(row.values.channels);
+  std::uint8_t pixel[16];
+  for (std::size_t i = 4; i < op.numbers.size(); ++i) pixel[i - 4] = static_cast<std::uint8_t>(op.numbers[i]);
+  const std::size_t top = static_cast<std::size_t>(op.numbers[0]), left = static_cast<std::size_t>(op.numbers[1]);
+  const std::size_t bottom = top + static_cast<std::size_t>(op.numbers[2]), right = left + static_cast<std::size_t>(op.numbers[3]);
+  const std::size_t width = static_cast<std::size_t>(row.width), plane = width * static_cast<std::size_t>(row.height);
+  for (std::size_t y = top; y < bottom; ++y)
+    for (std::size_t x = left; x < right; ++x)
+      for (std::size_t c = 0; c < channels; ++c) {
+        const std::size_t at = row.channels_first ? c * plane + y * width + x : (y * width + x) * channels + c;
+        std::memcpy(out + at * size, pixel + c * size, size);
+      }
+}
+
+// Do what is drawn for the image after its geometry, and write the row of the batch.
+void change(const Recipe& recipe, Philox& random, Scratch& s, void* row) {
+  std::vector<Op>& ops = s.changes.ops;
+  ops.clear();
+  if (!recipe.changes.empty()) {
+    for (const Change& change : recipe.changes) draw(change, size_of(recipe.row), random, ops);
+    Planes planes(*recipe.row.ops->planes, size_of(recipe.row), s.changes);
+    planes.run(ops);
+    LineWriter(recipe.row, s.planes, row).put_all(planes.plane(0));
+    ops.clear();
+  }
+  for (const Change& change : recipe.erasings) draw(change, size_of(recipe.row), random, ops);
+  for (const Op& op : ops) erase(recipe.row, op, static_cast<std::uint8_t*>(row));
+}
+
 bool render_jpeg(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row, Seconds& seconds) {
   Clock::time_point then = Clock::now();
   Jpeg& jpeg = s.jpeg;
@@ -51,13 +90,16 @@ bool render_jpeg(const Recipe& recipe, const Sample& sample, Philox& random, Scr
   const View view = view_of(geometry.source, shrink, rows, columns);
   JpegLines stored(jpeg, shrink, s.strip, seconds, then);
   UprightLines upright(stored, how, rows, columns, s.upright);
-  LineWriter writer(recipe.row, s.planes, row);
+  LineWriter writer = writer_of(recipe, s, row);
   Scaler scaler(recipe, geometry, view, s.scale, writer);
   const bool good = orientation == 1 ? scaler.run(stored) : scaler.run(upright);
   seconds.transform += since(then);
   const bool whole = good && jpeg.finish(s.strip);
   seconds.decode += since(then);
-  return whole;
+  if (!whole) return false;
+  change(recipe, random, s, row);
+  seconds.transform += since(then);
+  return true;
 }
 
 // The pixel in [0, length) that stands for one outside; -1 for the fill.
@@ -150,12 +192,12 @@ class Copier {
   int first_, last_;
 };
 
-bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row) {
+bool copy_or_scale(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row) {
   const Pixels pixels{sample.data, sample.height, sample.width, sample.channels};
   Geometry geometry;
   if (!place(recipe.steps, pixels.height, pixels.width, random, geometry) || !fits(recipe, geometry)) return false;
   const Box& box = geometry.source;
-  LineWriter writer(recipe.row, s.planes, row);
+  LineWriter writer = writer_of(recipe, s, row);
   const Box& window = geometry.window;
   const bool whole = box.height == pixels.height && box.width == pixels.width;
   const bool within = window.top >= 0 && window.left >= 0 && window.top + window.height <= geometry.height &&
@@ -168,11 +210,18 @@ bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, S
   return Scaler(recipe, geometry, view, s.scale, writer).run(lines);
 }
 
+bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row) {
+  if (!copy_or_scale(recipe, sample, random, s, row)) return false;
+  change(recipe, random, s, row);
+  return true;
+}
+
 }  // namespace
 
 void Scratch::shrink_to(std::size_t bytes) {
   for (Buffer* buffer : {&reading.buffer, &strip, &scale.ring, &scale.line, &upright, &planes})
     if (buffer->capacity() > bytes) Buffer().swap(*buffer);
+  changes.shrink_to(bytes);
 }
 
 bool render(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& scratch, void* row, Seconds& seconds) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "buffer.hpp"
+#include "changes/planes.hpp"
 #include "decode/jpeg.hpp"
 #include "geometry/philox.hpp"
 #include "geometry/scale.hpp"
@@ -19,6 +20,7 @@ struct Scratch {
   ScaleBuffers scale;
   Buffer strip, upright, planes;
   std::vector<int> columns;
+  ChangeBuffers changes;
 
   // Free the buffers that only an uncommonly large image needed.
   void shrink_to(std::size_t bytes);

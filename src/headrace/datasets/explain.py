@@ -23,8 +23,9 @@ def explain(dataset: Any) -> str:
     The native extension runs all fused steps in one call for many samples, without the GIL, from the JPEG file or array
     to the row of the batch. A file of another format, or a damaged one, goes step by step in the same batch. A step is
     fused if the extension knows the transform, all steps before it are fused, and images have one size after the last
-    of them: crops and resizing come first, then flips, then `ToFloat`, `Normalize`, `ToCHW`, `ToDtype`. Selections such
-    as `Subset`, and `ConcatDataset`, make no difference. `headrace doctor` says whether the extension was built.
+    of them: crops and resizing come first, then flips, then changes of colors and policies, then `ToFloat`,
+    `Normalize`, `RandomErasing`, `ToCHW`, `ToDtype`. Selections such as `Subset`, and `ConcatDataset`, make no
+    difference. `headrace doctor` says whether the extension was built.
 
     Of a dataset of torchvision's, it says what ``DataLoader(dataset, native=True)`` recognizes.
     """

@@ -2,27 +2,89 @@
 
 The fourth channel is alpha, and stays but under a blur. uint8 is computed by tables and in integers, other dtypes in
 floats. Values are rounded once and kept between 0 and the largest: 1 for floats, the largest of the dtype for integers.
+
+The native extension does the same to uint8, where it is there. What NumPy does is the definition, and `__wrapped__` of
+each function.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import math
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
 from headrace.errors import ArgumentError
+from headrace.image.native_changes import MOST_TAPS, changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.image.geometry import Image
 
+P = ParamSpec("P")
+
 BITS = 14
 """Factors and weights of uint8 are multiples of 1/16384."""
 ONE = 1 << BITS
 RED, GREEN, BLUE = 19595, 38470, 7471
 """Shares of a gray value in 1/65536, as Pillow weighs them (ITU-R 601-2)."""
+
+
+def _natively(
+    kind: str,
+    numbers: Callable[P, tuple[float, ...] | None],
+) -> Callable[[Callable[Concatenate[Image, P], Image]], Callable[Concatenate[Image, P], Image]]:
+    """Let the extension do what a function does, where it can: given what ``numbers`` makes of the arguments."""
+
+    def decorated(function: Callable[Concatenate[Image, P], Image]) -> Callable[Concatenate[Image, P], Image]:
+        @wraps(function)
+        def natively(image: Image, /, *args: P.args, **kwargs: P.kwargs) -> Image:
+            given = numbers(*args, **kwargs) if image.dtype == np.uint8 else None
+            made = None if given is None else changed(image, kind, given)
+            return function(image, *args, **kwargs) if made is None else made
+
+        return natively
+
+    return decorated
+
+
+def share_of(factor: float) -> int:
+    """Return a factor as a multiple of 1/2048.
+
+    >>> share_of(0.5)
+    1024
+    """
+    return round(factor * 2048)
+
+
+def _none() -> tuple[float, ...]:
+    return ()
+
+
+def _factor(factor: float) -> tuple[float, ...] | None:
+    return (factor,) if math.isfinite(factor) else None
+
+
+def _share(factor: float) -> tuple[float, ...] | None:
+    return (share_of(factor),) if abs(factor) < 64 else None
+
+
+def _sixths(shift: float) -> tuple[float, ...] | None:
+    return (6 * shift,) if abs(shift) <= 1 else None
+
+
+def _threshold(threshold: float) -> tuple[float, ...] | None:
+    return (threshold,) if math.isfinite(threshold) else None
+
+
+def _bits(bits: int) -> tuple[float, ...] | None:
+    return (bits,) if 0 <= bits <= 8 else None
+
+
+def _blur(size: tuple[int, int], sigma: float) -> tuple[float, ...] | None:
+    return (*size, sigma) if max(size) <= MOST_TAPS else None
 
 
 def most(dtype: np.dtype[Any]) -> float:
@@ -93,7 +155,7 @@ def blend(image: Image, other: Any, factor: float) -> Image:
     array([250, 100], dtype=uint8)
     """
     if image.dtype == np.uint8 and abs(factor) < 64:
-        share = round(factor * 2048)
+        share = share_of(factor)
         mixed = image * np.int32(share) + np.asarray(other, np.int32) * np.int32(2048 - share)
         kept: Image = np.clip((mixed + 1024) >> 11, 0, 255)
         return kept.astype(np.uint8)
@@ -116,16 +178,19 @@ def gray(image: Image) -> Image:
     return back((_floats(image) * weights).sum(axis=2, keepdims=True), image.dtype)
 
 
+@_natively("grayscale", _none)
 def grayscale(image: Image) -> Image:
     """Return an image with the gray value in each channel of color."""
     return on_colors(image, lambda colors: np.repeat(gray(colors), colors.shape[2], axis=2))
 
 
+@_natively("brightness", _factor)
 def brightness(image: Image, factor: float) -> Image:
     """Return an image with its values times a factor."""
     return on_colors(image, lambda colors: by_value(colors, lambda values: values * factor))
 
 
+@_natively("contrast", _factor)
 def contrast(image: Image, factor: float) -> Image:
     """Return an image with the distance to its mean gray times a factor."""
 
@@ -136,11 +201,13 @@ def contrast(image: Image, factor: float) -> Image:
     return on_colors(image, change)
 
 
+@_natively("saturation", _share)
 def saturation(image: Image, factor: float) -> Image:
     """Return an image with the distance of each pixel to its gray times a factor."""
     return on_colors(image, lambda colors: colors if colors.shape[2] == 1 else blend(colors, gray(colors), factor))
 
 
+@_natively("hue", _sixths)
 def hue(image: Image, shift: float) -> Image:
     """Return an image with its hues turned by a share of the circle.
 
@@ -171,12 +238,14 @@ def hue(image: Image, shift: float) -> Image:
     return on_colors(image, change)
 
 
+@_natively("invert", _none)
 def invert(image: Image) -> Image:
     """Return the negative of an image."""
     white = most(image.dtype)
     return on_colors(image, lambda colors: by_value(colors, lambda values: white - values))
 
 
+@_natively("posterize", _bits)
 def posterize(image: Image, bits: int) -> Image:
     """Return an image with the first bits of each value of uint8."""
     if image.dtype != np.uint8:
@@ -190,6 +259,7 @@ def posterize(image: Image, bits: int) -> Image:
     return on_colors(image, lambda colors: colors & mask)
 
 
+@_natively("solarize", _threshold)
 def solarize(image: Image, threshold: float) -> Image:
     """Return an image with the values from a threshold up inverted."""
     white = most(image.dtype)
@@ -198,6 +268,7 @@ def solarize(image: Image, threshold: float) -> Image:
     )
 
 
+@_natively("autocontrast", _none)
 def autocontrast(image: Image) -> Image:
     """Return an image with each channel stretched from its smallest and largest value to black and white."""
 
@@ -218,6 +289,7 @@ def _stretched(values: Any, *, low: float, high: float, white: float) -> Any:
     return (values - low) * white / (high - low)
 
 
+@_natively("equalize", _none)
 def equalize(image: Image) -> Image:
     """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
     if image.dtype != np.uint8:
@@ -245,6 +317,7 @@ def _equalized(plane: Image) -> Image:
     return spread
 
 
+@_natively("sharpness", _share)
 def sharpness(image: Image, factor: float) -> Image:
     """Return an image sharper (a factor above 1) or smoother (below); its outermost pixels stay."""
 
@@ -268,11 +341,15 @@ def gaussian_weights(size: int, sigma: float) -> Any:
     >>> gaussian_weights(3, 1.0).round(3).tolist()
     [0.274, 0.452, 0.274]
     """
-    places = np.arange(size) - (size - 1) / 2
-    weights = np.exp(-0.5 * (places / sigma) ** 2)
-    return weights / weights.sum()
+    weights, whole = [], 0.0
+    for place in range(size):  # one by one, as the extension does: NumPy's sums and powers depend on the processor
+        far = (place - (size - 1) / 2) / sigma
+        weights.append(math.exp(-0.5 * (far * far)))
+        whole += weights[-1]
+    return np.array([weight / whole for weight in weights])
 
 
+@_natively("blur", _blur)
 def gaussian_blur(image: Image, size: tuple[int, int], sigma: float) -> Image:
     """Return an image smoothed by a Gaussian of so many rows and columns; the image is mirrored outside.
 

@@ -16,6 +16,7 @@ import numpy as np
 from headrace._native import extension
 from headrace.context import seeds
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
+from headrace.image.native_changes import Change, native_change
 from headrace.image.native_steps import IDENTITY, Chain, ChangeValues, Numbers
 
 if TYPE_CHECKING:
@@ -43,8 +44,12 @@ class Recipe:
     fill: tuple[int, ...] = ()
     edge: str = "constant"
     channels_first: bool = False
+    changes: tuple[Change, ...] = ()
+    """What is done to the bytes of an image, or drawn for that."""
     values: tuple[ChangeValues, ...] = ()
     """Together, a table of what each of the 256 values of a byte becomes."""
+    erasings: tuple[Change, ...] = ()
+    """Parts that are erased of these values."""
     max_pixels: int = DEFAULT_MAX_PIXELS
     oriented: bool = True
     level: str = ""
@@ -175,7 +180,9 @@ def _recipe(chain: Chain, **limits: Any) -> Recipe:
         fill=fill,
         edge=edge,
         channels_first=chain.channels_first,
+        changes=tuple(chain.changes),
         values=tuple(chain.values),
+        erasings=tuple(chain.erasings),
         **limits,
     )
 
@@ -192,7 +199,10 @@ def pipeline_of(recipe: Recipe) -> Any:
     table = _table(recipe.values, recipe.channels)
     mean, std = _formula(recipe.values)
     # Left out where it is the default: an extension that was built earlier knows no such argument.
-    stored = {} if recipe.oriented else {"oriented": False}
+    stored: dict[str, Any] = {} if recipe.oriented else {"oriented": False}
+    for name, changes in (("changes", recipe.changes), ("erasings", recipe.erasings)):
+        if changes:
+            stored[name] = [native_change(change) for change in changes]
     return native.Pipeline(
         steps=steps,
         height=recipe.height,

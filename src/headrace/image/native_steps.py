@@ -8,11 +8,13 @@ import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.image import geometry
+from headrace.image.native_changes import ABLE, NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.image.geometry import Fill, Image, Interpolation, PadMode
+    from headrace.image.native_changes import Change
 
 Sides = tuple[int, int, int, int]
 """Pixels at the left, top, right and bottom."""
@@ -160,6 +162,47 @@ class ChannelsFirst(NamedTuple):
         return ""
 
 
+class ChangePixels(NamedTuple):
+    """Change an image of bytes as a draw decides: colors, blur, maps, erased parts."""
+
+    describe: Callable[[tuple[int, int, int]], Change]
+    """Called with height, width and channels of all images; may raise ArgumentError for what the steps would refuse."""
+    colors: bool = True
+    """Whether an image of 2 channels is refused."""
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        refusal, found = chain.described(self.describe, colors=self.colors)
+        if not refusal:
+            chain.changes.append(found)
+        return refusal
+
+
+class ErasePart(NamedTuple):
+    """Put one value in the place of a random part of an image, of bytes or of floats."""
+
+    chance: float
+    area: tuple[float, float]
+    log_ratio: tuple[float, float]
+    fill: Fill
+
+    def describe(self, size: tuple[int, int, int], dtype: np.dtype[Any] | None = None) -> Change:
+        """Return the change of an image of a height, a width and channels."""
+        dtype = np.dtype(np.uint8) if dtype is None else dtype
+        value = np.broadcast_to(geometry.fill_of(self.fill, dtype, size[2:]), size[2:])
+        pixel = np.ascontiguousarray(value).view(np.uint8).reshape(-1).tolist()
+        return "any_erase", (self.chance, *self.area, *self.log_ratio, *pixel), ()
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        if not chain.values:
+            return ChangePixels(self.describe, colors=False).add_to(chain)
+        refusal, found = chain.described(lambda size: self.describe(size, chain.dtype), colors=False)
+        if not refusal:
+            chain.erasings.append(found)
+        return refusal
+
+
 class ChangeValues(NamedTuple):
     """Change each value by itself: the extension looks up what each of the 256 values of a byte becomes.
 
@@ -191,9 +234,15 @@ class ChangeValues(NamedTuple):
             return f"it takes channels {'first' if self.channels_first else 'last'}"
         if self.channels not in (1, chain.channels):
             return f"it has {self.channels} channels, the image {chain.channels}"
-        if not (self.rounds and self.dtype == chain.dtype):  # the values then stay a formula
+        if chain.erasings and not self.keeps(chain):
+            return "it changes values, but parts of them were erased"
+        if not self.keeps(chain):  # the values then stay a formula
             chain.values.append(self)
         return ""
+
+    def keeps(self, chain: Chain) -> bool:
+        """Say whether it only changes the dtype, to what it is."""
+        return self.rounds and self.dtype == chain.dtype
 
 
 class Chain:
@@ -212,7 +261,11 @@ class Chain:
         self.flipped = self.channels_first = False
         self.cropped = False
         """Whether pixels were cut off, which would show again where the image is padded."""
+        self.changes: list[Change] = []
+        """What is done to bytes, after they were moved."""
         self.values: list[ChangeValues] = []
+        self.erasings: list[Change] = []
+        """Parts erased, after bytes became other values."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -223,7 +276,26 @@ class Chain:
         """Return why no pixels can be moved any more; empty where they can."""
         if self.values or self.channels_first:
             return "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
+        if self.changes:
+            return "it follows a change of colors, but the native extension moves pixels first"
         return "it follows a flip, but the native extension flips last" if self.flipped and not flip else ""
+
+    def described(self, describe: Callable[[tuple[int, int, int]], Change], *, colors: bool) -> tuple[str, Change]:
+        """Return what a change is for the images of this chain; or first, why it cannot follow what is there."""
+        if not ABLE:
+            return "the native extension was built before it could do this (headrace doctor)", NOTHING
+        if self.size is None:
+            return "images still differ in size before it", NOTHING
+        if self.channels_first:
+            return "it takes channels last", NOTHING
+        if colors and self.values:
+            return "it takes uint8, but an earlier transform gives floats", NOTHING
+        if colors and self.channels == 2:
+            return "it takes 1, 3 or 4 channels, the image has 2", NOTHING
+        try:
+            return "", describe((*self.size, self.channels))
+        except ArgumentError:
+            return "the step refuses images of this kind", NOTHING
 
     def scale(self, interpolation: Interpolation, *, antialias: bool) -> str:
         """Note how images are scaled: once, and before they are padded."""

@@ -15,6 +15,7 @@ from headrace.checks import one_of, shown
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.moves import rectangle
+from headrace.image.native_changes import warped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,17 @@ class Warp(NamedTuple):
     before: Size
     size: Size
     fill: Fill = 0
+
+    @property
+    def inverse(self) -> Matrix:
+        """The matrix that takes a point of the image after to the image before."""
+        inverse: Matrix = np.linalg.inv(_matrix(self)).astype(np.float64, copy=False)
+        return inverse
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The inverse matrix, and height and width before and after: what the native extension takes."""
+        return (*self.inverse.reshape(-1).tolist(), *self.before, *self.size)
 
 
 class Warps(NamedTuple):
@@ -96,6 +108,15 @@ class Warps(NamedTuple):
         return extent(quads)
 
     def _resampled(self, image: Image, interpolation: Sampling, fills: Sequence[Fill]) -> Image:
+        flat = image.reshape(*image.shape[:2], -1)
+        pixels = [np.broadcast_to(_value(fill, flat), flat.shape[2:]) for fill in fills]
+        made = warped(flat, [part.numbers for part in self.parts], np.array(pixels), nearest=interpolation == "nearest")
+        if made is None:
+            return self.by_steps(image, interpolation, fills)
+        return made.reshape(*self.size, *image.shape[2:])
+
+    def by_steps(self, image: Image, interpolation: Sampling, fills: Sequence[Fill]) -> Image:
+        """Return the image resampled by NumPy: what the native extension does too, where it is there."""
         stages = self._stages(interpolation)
         x, y, _ = stages[-1]
         flat = image.reshape(*image.shape[:2], -1)
@@ -112,7 +133,7 @@ class Warps(NamedTuple):
         x: Places = np.arange(self.size[1], dtype=np.float64) + 0.5
         y: Places = np.arange(self.size[0], dtype=np.float64)[:, np.newaxis] + 0.5
         for part in reversed(self.parts):
-            x, y = _sources(np.linalg.inv(_matrix(part)).tolist(), x, y)
+            x, y = _sources(part.inverse.tolist(), x, y)
             stages.append((x, y, _share(x, y, part.before, interpolation)))
         return stages
 

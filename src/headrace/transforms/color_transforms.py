@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from headrace.checks import as_integer, flag, fraction, integer, number, refused
+from headrace.context.draws import between, shuffled
 from headrace.image import color, geometry
+from headrace.image.native_changes import MOST_TAPS, changed
+from headrace.image.native_steps import ChangePixels, ErasePart
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Fill, Image
     from headrace.transforms.parameters import Range
+
+NATIVE_FACTOR = 63
+"""From this factor on, colors may be blended in floats: `color.blend`."""
 
 Factor = float | tuple[float, float] | None
 """A largest distance to the usual value, or (least, most)."""
@@ -107,9 +113,9 @@ class ColorJitter(ColorTransform):
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:  # noqa: ARG002
         """Draw the order, and a number for each that is changed."""
         names = ("brightness", "contrast", "saturation", "hue")
-        order = [names[place] for place in rng.permutation(4).tolist()]
+        order = [names[place] for place in shuffled(rng, 4)]
         ranges = {name: getattr(self, name) for name in names}
-        values = {name: float(rng.uniform(*ranges[name])) for name in names if ranges[name] is not None}
+        values = {name: between(rng, *ranges[name]) for name in names if ranges[name] is not None}
         return {name: values[name] for name in order if name in values}
 
     def change(self, image: Image, drawn: dict[str, Any]) -> Image:
@@ -117,6 +123,12 @@ class ColorJitter(ColorTransform):
         for name, value in drawn.items():
             image = getattr(color, name)(image, value)
         return image
+
+    def native_step(self) -> ChangePixels | None:
+        """Draw and do the same."""
+        ranges = (self.brightness, self.contrast, self.saturation, self.hue)
+        numbers = tuple(one for ends in ranges for one in ((0, 0, 0) if ends is None else (1, *cast("Range", ends))))
+        return _fixed("jitter", numbers) if _native_range(self.saturation) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +164,12 @@ class RandomPhotometricDistort(ColorTransform):
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
         """Draw what is changed, in its order."""
         names = ("brightness", "contrast", "saturation", "hue")
-        values = {name: float(rng.uniform(*getattr(self, name))) for name in names if rng.random() < self.p}
+        values = {name: between(rng, *getattr(self, name)) for name in names if rng.random() < self.p}
         early = bool(rng.random() < 0.5)
         order = names if early else ("brightness", "saturation", "hue", "contrast")
         drawn: dict[str, Any] = {name: values[name] for name in order if name in values}
         if rng.random() < self.p:
-            drawn["channels"] = rng.permutation(1 if image.ndim == 2 else image.shape[2]).tolist()
+            drawn["channels"] = shuffled(rng, 1 if image.ndim == 2 else image.shape[2])
         return drawn
 
     def change(self, image: Image, drawn: dict[str, Any]) -> Image:
@@ -165,6 +177,11 @@ class RandomPhotometricDistort(ColorTransform):
         for name, value in drawn.items():
             image = permuted(image, value) if name == "channels" else getattr(color, name)(image, value)
         return image
+
+    def native_step(self) -> ChangePixels | None:
+        """Draw and do the same."""
+        numbers = self.p, *self.brightness, *self.contrast, *self.saturation, *self.hue
+        return _fixed("distort", numbers) if _native_range(self.saturation) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +196,15 @@ class RandomChannelPermutation(ColorTransform):
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
         """Draw the order."""
-        return {"channels": rng.permutation(1 if image.ndim == 2 else image.shape[2]).tolist()}
+        return {"channels": shuffled(rng, 1 if image.ndim == 2 else image.shape[2])}
 
     def change(self, image: Image, drawn: dict[str, Any]) -> Image:
         """Return the channels in the order drawn."""
         return permuted(image, drawn["channels"])
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _fixed("any_channels", colors=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +223,10 @@ class RandomGrayscale(OrNot):
         """Return the image in gray."""
         return color.grayscale(image)
 
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "grayscale")
+
 
 @dataclass(frozen=True, slots=True)
 class RandomInvert(OrNot):
@@ -218,6 +243,10 @@ class RandomInvert(OrNot):
     def changed(self, image: Image) -> Image:
         """Return the negative."""
         return color.invert(image)
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "invert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +265,10 @@ class RandomAutocontrast(OrNot):
         """Return the image stretched."""
         return color.autocontrast(image)
 
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "autocontrast")
+
 
 @dataclass(frozen=True, slots=True)
 class RandomEqualize(OrNot):
@@ -252,6 +285,10 @@ class RandomEqualize(OrNot):
     def changed(self, image: Image) -> Image:
         """Return the image equalized."""
         return color.equalize(image)
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "equalize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +312,10 @@ class RandomPosterize(OrNot):
         """Return the image with fewer values."""
         return color.posterize(image, self.bits)
 
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "posterize", (self.bits,))
+
 
 @dataclass(frozen=True, slots=True)
 class RandomSolarize(OrNot):
@@ -296,6 +337,10 @@ class RandomSolarize(OrNot):
     def changed(self, image: Image) -> Image:
         """Return the image with bright values inverted."""
         return color.solarize(image, self.threshold)
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return _maybe(self, "solarize", (self.threshold,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +364,11 @@ class RandomAdjustSharpness(OrNot):
     def changed(self, image: Image) -> Image:
         """Return the image sharper."""
         return color.sharpness(image, self.sharpness_factor)
+
+    def native_step(self) -> ChangePixels | None:
+        """Draw and do the same."""
+        factor = self.sharpness_factor
+        return _maybe(self, "sharpness", (color.share_of(factor),)) if factor < NATIVE_FACTOR else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,12 +398,18 @@ class GaussianBlur(ColorTransform):
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:  # noqa: ARG002
         """Draw the width."""
-        return {"sigma": float(rng.uniform(*cast("Range", self.sigma)))}
+        return {"sigma": between(rng, *cast("Range", self.sigma))}
 
     def change(self, image: Image, drawn: dict[str, Any]) -> Image:
         """Return the image smoothed."""
         across, down = cast("tuple[int, int]", self.kernel_size)
         return color.gaussian_blur(image, (down, across), drawn["sigma"])
+
+    def native_step(self) -> ChangePixels | None:
+        """Draw and do the same."""
+        across, down = cast("tuple[int, int]", self.kernel_size)
+        numbers = down, across, *cast("Range", self.sigma)
+        return _fixed("any_blur", numbers, colors=False) if max(across, down) <= MOST_TAPS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +514,27 @@ class RandomErasing(ColorTransform):
         erased[rows, columns] = values
         return erased
 
+    def native_step(self) -> ErasePart | None:
+        """Draw and do the same, but for random values."""
+        if isinstance(self.value, str):
+            return None
+        return ErasePart(self.p, self.scale, (math.log(self.ratio[0]), math.log(self.ratio[1])), self.value)
+
+
+def _fixed(kind: str, numbers: tuple[float, ...] = (), *, colors: bool = True) -> ChangePixels:
+    """Return a native step that is the same for all sizes."""
+    return ChangePixels(lambda _: (kind, numbers, ()), colors=colors)
+
+
+def _maybe(transform: OrNot, kind: str, numbers: tuple[float, ...] = ()) -> ChangePixels:
+    """Return the native step of a transform that is applied with its probability."""
+    return ChangePixels(lambda _: ("apply", (transform.p,), ((kind, numbers, ()),)))
+
+
+def _native_range(factors: Factor) -> bool:
+    """Say whether the native extension can weigh by all of these factors."""
+    return factors is None or cast("Range", factors)[1] < NATIVE_FACTOR
+
 
 def permuted(image: Image, channels: list[int]) -> Image:
     """Return an image with its channels in another order.
@@ -465,7 +542,10 @@ def permuted(image: Image, channels: list[int]) -> Image:
     >>> permuted(np.array([[[1, 2, 3]]]), [2, 0, 1])
     array([[[3, 1, 2]]])
     """
-    return image if image.ndim == 2 else np.ascontiguousarray(image[:, :, channels])
+    if image.ndim == 2:
+        return image
+    found = changed(image, "channels", tuple(channels))
+    return np.ascontiguousarray(image[:, :, channels]) if found is None else found
 
 
 def factor_range(owner: str, name: str, value: object) -> Range | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.checks import fraction, number, refused
+from headrace.context.draws import one_of
 from headrace.image.kinds import NONE_DECLARED
+from headrace.image.native_steps import ChangePixels, ErasePart
 from headrace.transforms.base import Compose, Transform
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from headrace.image.native_changes import Change
 
 Function = Callable[..., Any]
 
@@ -48,6 +52,10 @@ class RandomApply(Transform):
         """Return whether they are applied."""
         return {"applied": bool(rng.random() < self.p)}
 
+    def native_step(self) -> ChangePixels | None:
+        """Do them or not, where the native extension can do all of them."""
+        return _native_step((self._chain,), lambda parts: ("apply", (self.p,), parts))
+
 
 @dataclass(frozen=True, slots=True)
 class RandomChoice(Transform):
@@ -78,6 +86,13 @@ class RandomChoice(Transform):
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
         """Return the place of the transform drawn."""
         return {"choice": _place(self, rng)}
+
+    def native_step(self) -> ChangePixels | None:
+        """Do one of them, where the native extension can do all of them."""
+        weights = cast("tuple[float, ...]", self.p or ())
+        if not weights:
+            return _native_step(self._chains, lambda parts: ("choice", (), parts))
+        return _native_step(self._chains, lambda parts: ("weighted", (sum(weights), *weights), parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +128,12 @@ class OneOf(Transform):
         """Return the place of the transform drawn; None for none."""
         return {"choice": self._drawn(rng)}
 
+    def native_step(self) -> ChangePixels | None:
+        """Do one of them or none, where the native extension can do all of them."""
+        return _native_step(self._chains, lambda parts: ("apply", (self.p,), (("choice", (), parts),)))
+
     def _drawn(self, rng: Any) -> int | None:
-        return int(rng.integers(len(self.transforms))) if rng.random() < self.p else None
+        return one_of(rng, len(self.transforms)) if rng.random() < self.p else None
 
 
 def _several(owner: str, transforms: Any) -> tuple[Function, ...]:
@@ -149,7 +168,7 @@ def _check_choices(transform: RandomChoice, owner: str) -> None:
 
 def _place(transform: RandomChoice, rng: Any) -> int:
     if transform.p is None:
-        return int(rng.integers(len(transform.transforms)))
+        return one_of(rng, len(transform.transforms))
     at = float(rng.random()) * sum(transform.p)
     for place, weight in enumerate(transform.p):
         at -= weight
@@ -166,6 +185,22 @@ def _chain(owner: str, choice: Any) -> Compose:
             expected = "transforms that keep the format of boxes, which must not depend on a draw"
             raise refused(f"{owner}: transforms", one, expected, f"Put it before or after {owner}.")
     return chain
+
+
+def _native_step(chains: Sequence[Compose], together: Callable[[tuple[Change, ...]], Change]) -> ChangePixels | None:
+    """Return what the native extension does for chains: a change made of one for each; None where it cannot."""
+    described = []
+    for chain in chains:
+        found = [one.native_step() if isinstance(one, Transform) else None for one in chain.transforms]
+        steps = [step for step in found if isinstance(step, ChangePixels | ErasePart)]
+        if len(steps) < len(found):
+            return None
+        described.append(steps)
+
+    def describe(size: tuple[int, int, int]) -> Change:
+        return together(tuple(("all", (), tuple(step.describe(size) for step in steps)) for steps in described))
+
+    return ChangePixels(describe)
 
 
 def _with_kinds(transforms: Sequence[Any], kinds: Any) -> tuple[Any, ...]:

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from headrace.checks import flag, integer, number, one_of
+from headrace.context.draws import one_of as drawn_of
 from headrace.errors import ArgumentError
 from headrace.image import color
+from headrace.image.geometry import fill_of
 from headrace.image.moves import InTurn, Recolor, Stay
+from headrace.image.native_changes import NOTHING
+from headrace.image.native_steps import ChangePixels
 from headrace.image.warp import Sampling, Warp, Warps, turning
 from headrace.transforms.geometric_transform import GeometricTransform
 from headrace.transforms.image_transform import ImageTransform, size_of
@@ -25,6 +29,7 @@ from headrace.transforms.warping import check_sampling
 if TYPE_CHECKING:
     from headrace.image.geometry import Fill, Image
     from headrace.image.moves import Move, Size
+    from headrace.image.native_changes import Change
 
 
 class Span(NamedTuple):
@@ -81,6 +86,19 @@ COLORS: dict[str, Any] = {
     "Invert": lambda image, _: color.invert(image),
 }
 
+NATIVE: dict[str, Any] = {
+    "Brightness": ("brightness", lambda strength: 1 + strength),
+    "Color": ("saturation", lambda strength: color.share_of(1 + strength)),
+    "Contrast": ("contrast", lambda strength: 1 + strength),
+    "Sharpness": ("sharpness", lambda strength: color.share_of(1 + strength)),
+    "Posterize": ("posterize", lambda strength: int(np.rint(strength))),
+    "Solarize": ("solarize", lambda strength: 255.0 * strength),
+    "AutoContrast": ("autocontrast", None),
+    "Equalize": ("equalize", None),
+    "Invert": ("invert", None),
+}
+"""The same as the native extension does it: the kind, and its number for a strength."""
+
 
 class Policy(GeometricTransform):
     """Do several changes that are drawn: the base class of policies.
@@ -108,6 +126,14 @@ class Policy(GeometricTransform):
     def move(self, height: int, width: int, rng: Any) -> Move:
         """Draw the changes."""
         return as_move(self.ops(height, width, rng), (height, width), self.interpolation, self.fill)
+
+    def one_native(self, name: str, span: Span | None, level: tuple[int, int], size: tuple[int, int, int]) -> Change:
+        """Return what the native extension does for a change at a level, for images of one size."""
+        value = magnitude(span, level, (size[0], size[1]))
+        one = _native(name, value, size, self.interpolation, self.fill)
+        if span is None or not span.signed:
+            return one
+        return "choice", (), (_native(name, -value, size, self.interpolation, self.fill), one)
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the changes drawn, and their strengths."""
@@ -151,9 +177,19 @@ class RandAugment(Policy):
         names = list(RAND)
         drawn = []
         for _ in range(self.num_ops):
-            name = names[int(rng.integers(len(names)))]
+            name = names[drawn_of(rng, len(names))]
             drawn.append((name, strength(RAND[name], level, (height, width), rng)))
         return drawn
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        level = self.magnitude, self.num_magnitude_bins
+
+        def describe(size: tuple[int, int, int]) -> Change:
+            each = tuple(self.one_native(name, span, level, size) for name, span in RAND.items())
+            return "joined", (), (("choice", (), each),) * self.num_ops
+
+        return ChangePixels(describe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +217,22 @@ class TrivialAugmentWide(Policy):
     def ops(self, height: int, width: int, rng: Any) -> list[Op]:
         """Draw the change, its strength and its sign."""
         names = list(TRIVIAL)
-        name = names[int(rng.integers(len(names)))]
-        level = int(rng.integers(self.num_magnitude_bins)), self.num_magnitude_bins
+        name = names[drawn_of(rng, len(names))]
+        level = drawn_of(rng, self.num_magnitude_bins), self.num_magnitude_bins
         return [(name, strength(TRIVIAL[name], level, (height, width), rng))]
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        bins = self.num_magnitude_bins
+
+        def describe(size: tuple[int, int, int]) -> Change:
+            each = []
+            for name, span in TRIVIAL.items():
+                levels = (self.one_native(name, span, (level, bins), size) for level in range(bins))
+                each.append(("choice", (), tuple(levels)))
+            return "choice", (), tuple(each)
+
+        return ChangePixels(describe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +260,25 @@ class AutoAugment(Policy):
         """Draw the pair, and which of its changes are done."""
         pairs = POLICIES[self.policy]
         drawn = []
-        for name, chance, level in pairs[int(rng.integers(len(pairs)))]:
+        for name, chance, level in pairs[drawn_of(rng, len(pairs))]:
             if rng.random() < chance:
                 drawn.append((name, strength(AUTO[name], (level, 10), (height, width), rng)))
         return drawn
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+
+        def describe(size: tuple[int, int, int]) -> Change:
+            each = []
+            for pair in POLICIES[self.policy]:
+                both = (
+                    ("apply", (chance,), (self.one_native(name, AUTO[name], (level, 10), size),))
+                    for name, chance, level in pair
+                )
+                each.append(("all", (), tuple(both)))
+            return "joined", (), (("choice", (), tuple(each)),)
+
+        return ChangePixels(describe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,13 +369,23 @@ def strength(span: Span | None, level: tuple[int, int], size: Size, rng: Any) ->
     >>> strength(Span(0, 30, signed=False), (15, 31), (4, 4), None)
     15.0
     """
+    value = magnitude(span, level, size)
+    return -value if span is not None and span.signed and rng.random() < 0.5 else value
+
+
+def magnitude(span: Span | None, level: tuple[int, int], size: Size) -> float:
+    """Return the strength of a change at a level, without a sign.
+
+    >>> magnitude(Span(0, 0.5, of="width"), (9, 10), (4, 6))
+    3.0
+    """
     if span is None:
         return 0.0
     place, bins = level
     value = span.first + (span.last - span.first) * place / (bins - 1)
     if span.of:
         value *= size[1] if span.of == "width" else size[0]
-    return -value if span.signed and rng.random() < 0.5 else float(value)
+    return float(value)
 
 
 def as_move(ops: list[Op], size: Size, interpolation: Sampling, fill: Fill) -> Move:
@@ -336,6 +410,19 @@ def recolored(image: Image, name: str, value: float) -> Image:
     """
     changed: Image = COLORS[name](image, value)
     return changed
+
+
+def _native(name: str, value: float, size: tuple[int, int, int], interpolation: Sampling, fill: Fill) -> Change:
+    """Return what the native extension does for a change of a strength."""
+    height, width, channels = size
+    if name == "Identity":
+        return NOTHING
+    warp = _warp(name, value, (height, width), fill)
+    if warp is not None:
+        pixel = np.broadcast_to(fill_of(fill, np.dtype(np.uint8), (channels,)), (channels,)).tolist()
+        return "warp", (*warp.numbers[:9], interpolation == "bilinear", *pixel), ()
+    kind, number_of = NATIVE[name]
+    return kind, () if number_of is None else (number_of(value),), ()
 
 
 def _warp(name: str, value: float, size: Size, fill: Fill) -> Warp | None:

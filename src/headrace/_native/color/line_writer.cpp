@@ -62,12 +62,36 @@ void LineWriter::put_planes(const std::uint8_t* line, std::size_t at, bool flipp
       for (int i = 0; i < count; ++i) planes[c][i] = line[static_cast<std::ptrdiff_t>(i) * channels + c];
   }
   if (plain_) return;
-  for (int c = 0; c < channels; ++c) {
-    if (computed_)
-      format_.ops->normalize(reinterpret_cast<float*>(rows[c]), planes[c], pixels_, values.mean[c], values.std[c]);
-    else
-      look_up(rows[c], 1, planes[c], 1, c);
+  for (int c = 0; c < channels; ++c) convert(rows[c], planes[c], c);
+}
+
+void LineWriter::put_all(const std::uint8_t* planes) {
+  const Values& values = format_.values;
+  const std::size_t channels = static_cast<std::size_t>(values.channels), size = static_cast<std::size_t>(values.itemsize);
+  const std::size_t width = static_cast<std::size_t>(format_.width), plane = width * static_cast<std::size_t>(format_.height);
+  if (format_.channels_first) {
+    pixels_ = plane;
+    for (std::size_t c = 0; c < channels; ++c)
+      if (plain_)
+        std::memcpy(out_ + c * plane, planes + c * plane, plane);
+      else
+        convert(out_ + c * plane * size, planes + c * plane, static_cast<int>(c));
+    return;
   }
+  std::uint8_t* const line = planes_ + 4 * (pixels_ + slack);
+  for (std::size_t at = 0; at < plane; at += width) {
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t i = 0; i < width; ++i) line[i * channels + c] = planes[c * plane + at + i];
+    put_interleaved(line, at, false);
+  }
+}
+
+void LineWriter::convert(std::uint8_t* row, const std::uint8_t* plane, int channel) const {
+  const Values& values = format_.values;
+  if (computed_)
+    format_.ops->normalize(reinterpret_cast<float*>(row), plane, pixels_, values.mean[channel], values.std[channel]);
+  else
+    look_up(row, 1, plane, 1, channel);
 }
 
 void LineWriter::look_up(std::uint8_t* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart,

@@ -15,10 +15,13 @@ class LineWriter {
   void set_width(std::size_t pixels);
   // Write a line that begins at pixel `at` of the row of the batch.
   void put(const std::uint8_t* line, std::size_t at, bool flipped);
+  // Write all of the row of the batch, from planes of bytes that lie one after the other.
+  void put_all(const std::uint8_t* planes);
 
  private:
   void put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped);
   void put_planes(const std::uint8_t* line, std::size_t at, bool flipped);
+  void convert(std::uint8_t* row, const std::uint8_t* plane, int channel) const;
   void look_up(std::uint8_t* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart, int channel) const;
   const std::uint8_t* mirrored(const std::uint8_t* line);
 

@@ -60,6 +60,7 @@ void bind_sources(nb::module_& module);
 void bind_threads(nb::module_& module);
 void bind_pipeline(nb::module_& module);
 void bind_arrays(nb::module_& module);
+void bind_changes(nb::module_& module);
 void bind_scans(nb::module_& module);
 void bind_encoding(nb::module_& module);
 

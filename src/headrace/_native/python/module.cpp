@@ -14,6 +14,7 @@ NB_MODULE(extension, module) {
   module.doc() = "From encoded images or arrays to the rows of a batch, without the GIL.";
   headrace::bind_sources(module);
   headrace::bind_threads(module);
+  headrace::bind_changes(module);
   headrace::bind_pipeline(module);
   headrace::bind_arrays(module);
   headrace::bind_scans(module);

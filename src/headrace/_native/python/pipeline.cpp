@@ -35,15 +35,6 @@ Value named(const char* const (&names)[count], const std::string& name, const ch
 constexpr const char* filters[] = {"nearest", "bilinear", "bicubic", "lanczos", "box"};
 constexpr const char* edges[] = {"constant", "edge", "reflect", "symmetric"};
 
-const RowOps* ops_of(const std::string& name) {
-  int count = 0;
-  const RowOps* const* ops = row_ops_available(&count);
-  if (name.empty()) return ops[count - 1];
-  for (int i = 0; i < count; ++i)
-    if (name == ops[i]->name) return ops[i];
-  throw std::invalid_argument("this processor does not have the instructions " + name);
-}
-
 // Whether computing gives what the table holds, for each value of a byte, to the last bit.
 bool computes_table(const RowFormat& row) {
   std::uint8_t all[256 + slack] = {};
@@ -62,7 +53,8 @@ class Pipeline {
   Pipeline(const std::vector<Step>& steps, int height, int width, int channels, const std::string& filter, bool antialias,
            bool shrink, const std::vector<int>& fill, const std::string& edge, bool channels_first, int itemsize,
            const std::optional<Array<std::uint8_t>>& table, const std::vector<float>& mean, const std::vector<float>& std,
-           std::int64_t max_pixels, std::int64_t max_bytes, const std::string& level, bool oriented) {
+           std::int64_t max_pixels, std::int64_t max_bytes, const std::string& level, bool oriented,
+           const std::vector<Change>& changes, const std::vector<Change>& erasings) {
     if (height < 1 || width < 1 || channels < 1 || channels > 4)
       throw std::invalid_argument("a row must have a height and a width of at least 1, and 1 to 4 channels");
     recipe_->steps = steps;
@@ -75,9 +67,10 @@ class Pipeline {
     RowFormat& row = recipe_->row;
     row.height = height, row.width = width;
     row.channels_first = channels_first;
-    row.ops = ops_of(level);
+    row.ops = &row_ops_of(level);
     row.values.channels = channels;
     set_values(itemsize, table, mean, std);
+    set_changes(changes, erasings);
   }
 
   // Begin the batch of these keys: `out` is its memory, `place` that of its first sample.
@@ -121,6 +114,23 @@ class Pipeline {
     if (mean.empty()) return;
     for (int c = 0; c < channels; ++c) values.mean[c] = mean[c % mean.size()], values.std[c] = std[c % std.size()];
     values.computed = itemsize == 4 && table && recipe_->row.ops->exact && computes_table(recipe_->row);
+  }
+
+  void set_changes(const std::vector<Change>& changes, const std::vector<Change>& erasings) {
+    const RowFormat& row = recipe_->row;
+    const ImageSize size{row.height, row.width, row.values.channels};
+    const std::size_t bytes = static_cast<std::size_t>(size.channels);
+    const char* wrong = nullptr;
+    for (const Change& change : changes) wrong = wrong ? wrong : complaint(change, size, bytes);
+    for (const Change& change : erasings) {
+      wrong = wrong ? wrong : complaint(change, size, bytes * static_cast<std::size_t>(row.values.itemsize));
+      if (change.kind != Change::any_erase) wrong = "values can be erased, and nothing else";
+    }
+    if (wrong) throw std::invalid_argument(wrong);
+    recipe_->changes = changes, recipe_->erasings = erasings;
+    RowFormat& image = recipe_->bytes;
+    image.height = row.height, image.width = row.width, image.channels_first = true, image.ops = row.ops;
+    image.values.channels = size.channels;
   }
 
   std::shared_ptr<Recipe> recipe_ = std::make_shared<Recipe>();
@@ -181,11 +191,13 @@ void bind_pipeline(nb::module_& module) {
   nb::class_<Pipeline>(module, "Pipeline", "What is done to every image of a dataset; safe on any number of threads.")
       .def(nb::init<const std::vector<Step>&, int, int, int, const std::string&, bool, bool, const std::vector<int>&,
                     const std::string&, bool, int, const std::optional<Array<std::uint8_t>>&, const std::vector<float>&,
-                    const std::vector<float>&, std::int64_t, std::int64_t, const std::string&, bool>(),
+                    const std::vector<float>&, std::int64_t, std::int64_t, const std::string&, bool, const std::vector<Change>&,
+                    const std::vector<Change>&>(),
            nb::kw_only(), nb::arg("steps"), nb::arg("height"), nb::arg("width"), nb::arg("channels"), nb::arg("filter"),
            nb::arg("antialias"), nb::arg("shrink"), nb::arg("fill"), nb::arg("edge"), nb::arg("channels_first"),
            nb::arg("itemsize"), nb::arg("table") = nb::none(), nb::arg("mean"), nb::arg("std"), nb::arg("max_pixels"),
-           nb::arg("max_bytes"), nb::arg("level") = "", nb::arg("oriented") = true)
+           nb::arg("max_bytes"), nb::arg("level") = "", nb::arg("oriented") = true,
+           nb::arg("changes") = std::vector<Change>(), nb::arg("erasings") = std::vector<Change>())
       .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
            nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
       .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")

@@ -1,5 +1,7 @@
 #include "row_ops.hpp"
 
+#include <stdexcept>
+
 namespace headrace {
 
 extern const RowOps* const row_ops_plain;
@@ -28,6 +30,15 @@ const RowOps* const* row_ops_available(int* count) {
   static const Available available;
   *count = available.count;
   return available.ops;
+}
+
+const RowOps& row_ops_of(const std::string& name) {
+  int count = 0;
+  const RowOps* const* ops = row_ops_available(&count);
+  if (name.empty()) return *ops[count - 1];
+  for (int i = 0; i < count; ++i)
+    if (name == ops[i]->name) return *ops[i];
+  throw std::invalid_argument("this processor does not have the instructions " + name);
 }
 
 }  // namespace headrace

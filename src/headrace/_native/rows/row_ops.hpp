@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+
+#include "../changes/plane_ops.hpp"
 
 namespace headrace {
 
@@ -32,9 +35,14 @@ struct RowOps {
                                 const float* std);
   // Whether the two above round each step by itself, as NumPy does.
   bool exact;
+
+  const PlaneOps* planes;
 };
 
 // The instruction sets that this processor has, the plainest first.
 extern const RowOps* const* row_ops_available(int* count);
+
+// The instruction set of this name, or the best; throws where the processor does not have it.
+const RowOps& row_ops_of(const std::string& name);
 
 }  // namespace headrace

@@ -3,6 +3,9 @@
 #include <immintrin.h>
 
 namespace headrace {
+
+extern const PlaneOps plane_ops_avx2;
+
 namespace avx2 {
 
 #include "../common.hpp"
@@ -111,7 +114,7 @@ static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
 }
 
 static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize,
-                        normalize_interleaved, exact};
+                        normalize_interleaved, exact, &plane_ops_avx2};
 
 }  // namespace avx2
 

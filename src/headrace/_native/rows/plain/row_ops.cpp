@@ -1,6 +1,9 @@
 #include "../row_ops.hpp"
 
 namespace headrace {
+
+extern const PlaneOps plane_ops_plain;
+
 namespace plain {
 
 #include "../common.hpp"
@@ -31,7 +34,7 @@ static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
 }
 
 static const RowOps ops{"plain", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize,
-                        normalize_interleaved, exact};
+                        normalize_interleaved, exact, &plane_ops_plain};
 
 }  // namespace plain
 

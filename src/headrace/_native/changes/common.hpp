@@ -1,0 +1,186 @@
+// The inner loops that need no intrinsics. As rows/common.hpp: included by each instruction set inside its own namespace,
+// and without functions of the standard library. NumPy computes the same in headrace.image.color and warp.
+
+static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* table) {
+  for (std::size_t i = 0; i < count; ++i) plane[i] = table[plane[i]];
+}
+
+static void gray(std::uint8_t* __restrict out, const std::uint8_t* __restrict r, const std::uint8_t* __restrict g,
+                 const std::uint8_t* __restrict b, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] = static_cast<std::uint8_t>((r[i] * 19595 + g[i] * 38470 + b[i] * 7471 + 0x8000) >> 16);
+}
+
+static std::uint64_t sum(const std::uint8_t* plane, std::size_t count) {
+  std::uint64_t all = 0;
+  while (count > 0) {
+    const std::size_t part = count < 65536 ? count : 65536;
+    std::uint32_t some = 0;
+    for (std::size_t i = 0; i < part; ++i) some += plane[i];
+    all += some, plane += part, count -= part;
+  }
+  return all;
+}
+
+static void limits(const std::uint8_t* plane, std::size_t count, std::uint8_t* low, std::uint8_t* high) {
+  std::uint8_t least = 255, most = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    least = plane[i] < least ? plane[i] : least;
+    most = plane[i] > most ? plane[i] : most;
+  }
+  *low = least, *high = most;
+}
+
+static inline std::uint8_t as_byte(std::int32_t value) {
+  return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+static void blend(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count,
+                  std::int32_t share) {
+  const std::int32_t rest = 2048 - share;
+  for (std::size_t i = 0; i < count; ++i) plane[i] = as_byte((plane[i] * share + other[i] * rest + 1024) >> 11);
+}
+
+// Rounds to the nearest whole number, halves to the even one: what the sum cannot hold is rounded off.
+static inline float rounded(float value) { return (value + 12582912.0F) - 12582912.0F; }
+
+// One channel of a turned hue; `place` is where it is on the circle, in sixths.
+static inline std::uint8_t turned(float high, float chroma, float place) {
+  place = place < 0.0F ? place + 6.0F : place;
+  place = place >= 12.0F ? place - 12.0F : place;
+  place = place >= 6.0F ? place - 6.0F : place;
+  float part = 4.0F - place;
+  part = place < part ? place : part;
+  part = part < 0.0F ? 0.0F : part;
+  part = part > 1.0F ? 1.0F : part;
+  float value = high - chroma * part;
+  value = value < 0.0F ? 0.0F : value;
+  value = value > 255.0F ? 255.0F : value;
+  return static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded(value)));
+}
+
+static void hue(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, std::size_t count,
+                float turn) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const float red = static_cast<float>(r[i]), green = static_cast<float>(g[i]), blue = static_cast<float>(b[i]);
+    float high = red > green ? red : green, low = red < green ? red : green;
+    high = high > blue ? high : blue, low = low < blue ? low : blue;
+    const float chroma = high - low;
+    float over = red - green, base = 4.0F;
+    over = high == green ? blue - red : over, base = high == green ? 2.0F : base;
+    over = high == red ? green - blue : over, base = high == red ? 0.0F : base;
+    const float angle = (base + over / (chroma > 0.0F ? chroma : 1.0F)) + turn;
+    r[i] = turned(high, chroma, angle + 5.0F);
+    g[i] = turned(high, chroma, angle + 3.0F);
+    b[i] = turned(high, chroma, angle + 1.0F);
+  }
+}
+
+static void sharpen(std::uint8_t* __restrict out, const std::uint8_t* __restrict above,
+                    const std::uint8_t* __restrict line, const std::uint8_t* __restrict below, int width,
+                    std::int32_t share) {
+  const std::int32_t rest = 2048 - share;
+  for (int i = 1; i < width - 1; ++i) {
+    const std::int32_t all = above[i - 1] + above[i] + above[i + 1] + line[i - 1] + 5 * line[i] + line[i + 1] +
+                             below[i - 1] + below[i] + below[i + 1];
+    // Divided by 26: exact for all that nine bytes can give.
+    const std::int32_t smooth = ((2 * all + 13) * 40330) >> 20;
+    out[i] = as_byte((line[i] * share + smooth * rest + 1024) >> 11);
+  }
+}
+
+static void map_points(double* __restrict x, double* __restrict y, int count, const double* matrix) {
+  const double a = matrix[0], b = matrix[1], c = matrix[2], d = matrix[3], e = matrix[4], f = matrix[5];
+  const double g = matrix[6], h = matrix[7], i = matrix[8];
+  if (g == 0 && h == 0) {
+    for (int k = 0; k < count; ++k) {
+      const double across = (a * x[k] + b * y[k] + c) / i, down = (d * x[k] + e * y[k] + f) / i;
+      x[k] = across, y[k] = down;
+    }
+    return;
+  }
+  for (int k = 0; k < count; ++k) {
+    const double under = g * x[k] + h * y[k] + i;
+    const bool behind = under <= 1e-12;
+    const double divisor = behind ? 1.0 : under;
+    const double across = (a * x[k] + b * y[k] + c) / divisor, down = (d * x[k] + e * y[k] + f) / divisor;
+    x[k] = behind ? -1e6 : across, y[k] = behind ? -1e6 : down;
+  }
+}
+
+// Written so that what is no number becomes `low`: no place may lie outside.
+static inline double within(double value, double low, double high) {
+  value = value > low ? value : low;
+  return value < high ? value : high;
+}
+
+static inline std::int32_t floored(double value) {
+  const std::int32_t whole = static_cast<std::int32_t>(value);
+  return whole - (value < static_cast<double>(whole) ? 1 : 0);
+}
+
+static void nearest_places(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
+                           int height, int width) {
+  std::int32_t* __restrict at = places.at;
+  const double rows = height, columns = width;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t column = floored(within(x[i], -1.0, columns)) + 1, row = floored(within(y[i], -1.0, rows)) + 1;
+    at[i] = row * (width + 2) + column;
+  }
+}
+
+static void bilinear_places(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
+                            int height, int width) {
+  std::int32_t* __restrict at = places.at;
+  std::int32_t* __restrict right = places.right;
+  std::int32_t* __restrict below = places.below;
+  const double rows = height, columns = width;
+  // Adding this rounds to whole numbers, halves to the even one.
+  const double magic = 6755399441055744.0;
+  for (int i = 0; i < count; ++i) {
+    const double across = within(x[i] - 0.5, -1.0, columns), down = within(y[i] - 0.5, -1.0, rows);
+    std::int32_t column = floored(across), row = floored(down);
+    column = column < width - 1 ? column : width - 1, row = row < height - 1 ? row : height - 1;
+    right[i] = static_cast<std::int32_t>(((across - column) * 2048.0 + magic) - magic);
+    below[i] = static_cast<std::int32_t>(((down - row) * 2048.0 + magic) - magic);
+    at[i] = (row + 1) * (width + 2) + column + 1;
+  }
+}
+
+static void shares(std::int32_t* __restrict share, const double* __restrict x, const double* __restrict y, int count,
+                   int height, int width, bool nearest) {
+  const double rows = height, columns = width;
+  const double magic = 6755399441055744.0;
+  if (nearest) {
+    for (int i = 0; i < count; ++i)
+      share[i] = (x[i] >= 0.0) & (x[i] < columns) & (y[i] >= 0.0) & (y[i] < rows) ? 2048 : 0;
+    return;
+  }
+  for (int i = 0; i < count; ++i) {
+    const double left = x[i], right = columns - x[i], top = y[i], bottom = rows - y[i];
+    const double across = within((left < right ? left : right) + 0.5, 0.0, 1.0);
+    const double down = within((top < bottom ? top : bottom) + 0.5, 0.0, 1.0);
+    share[i] = static_cast<std::int32_t>((across * down * 2048.0 + magic) - magic);
+  }
+}
+
+static void gather(std::uint8_t* __restrict out, const std::uint8_t* __restrict framed, const LinePlaces& places,
+                   int count, int stride) {
+  const std::int32_t* __restrict at = places.at;
+  if (places.right == nullptr) {
+    for (int i = 0; i < count; ++i) out[i] = framed[at[i]];
+    return;
+  }
+  for (int i = 0; i < count; ++i) {
+    const std::uint8_t* const upper = framed + at[i];
+    const std::uint8_t* const lower = upper + stride;
+    const std::int32_t right = places.right[i], left = 2048 - right, below = places.below[i];
+    const std::int32_t first = upper[0] * left + upper[1] * right, second = lower[0] * left + lower[1] * right;
+    out[i] = static_cast<std::uint8_t>((first * (2048 - below) + second * below + (1 << 21)) >> 22);
+  }
+}
+
+static void cover(std::uint8_t* __restrict out, const std::int32_t* __restrict share, int count, std::uint8_t value) {
+  for (int i = 0; i < count; ++i)
+    out[i] = static_cast<std::uint8_t>((out[i] * share[i] + value * (2048 - share[i]) + 1024) >> 11);
+}

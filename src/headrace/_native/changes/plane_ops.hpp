@@ -1,0 +1,44 @@
+// The inner loops that change the values of an image, over planes of one channel; one set for each instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace headrace {
+
+// Where the pixels of a line come from: by bilinear sampling, the first of four, and the weights of the others.
+struct LinePlaces {
+  std::int32_t* at;
+  std::int32_t *right, *below;  // in 1/2048; null where the nearest pixel is taken
+};
+
+struct PlaneOps {
+  void (*look_up)(std::uint8_t* plane, std::size_t count, const std::uint8_t* table);
+  // The gray values of three planes, by Pillow's weights.
+  void (*gray)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
+  std::uint64_t (*sum)(const std::uint8_t* plane, std::size_t count);
+  void (*limits)(const std::uint8_t* plane, std::size_t count, std::uint8_t* low, std::uint8_t* high);
+  // `share`/2048 of the plane, and the rest of another.
+  void (*blend)(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, std::int32_t share);
+  // Turn hues by so many sixths of the circle.
+  void (*hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn);
+  // The inner pixels of a line, from the lines above and below it.
+  void (*sharpen)(std::uint8_t* out, const std::uint8_t* above, const std::uint8_t* line, const std::uint8_t* below,
+                  int width, std::int32_t share);
+  // A line of weighed sums of `taps` neighbors, in 1/256; `line` has taps - 1 pixels more. Writes up to 16 numbers more.
+  void (*blur_across)(std::uint16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps);
+  // A line of weighed sums of lines. Writes up to 16 bytes more.
+  void (*blur_down)(std::uint8_t* out, const std::uint16_t* const* lines, int width, const std::int16_t* weights, int taps);
+  // Map points by a matrix, in place.
+  void (*map_points)(double* x, double* y, int count, const double* matrix);
+  // Where the points lie in an image of this size with a margin of one pixel.
+  void (*nearest_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
+  void (*bilinear_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
+  // How much of each point lies in an image of this size, in 1/2048.
+  void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);
+  void (*gather)(std::uint8_t* out, const std::uint8_t* framed, const LinePlaces& places, int count, int stride);
+  // Let a value show through where a point does not lie in the image.
+  void (*cover)(std::uint8_t* out, const std::int32_t* share, int count, std::uint8_t value);
+};
+
+}  // namespace headrace

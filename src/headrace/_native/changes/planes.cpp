@@ -1,0 +1,318 @@
+#include "planes.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../rows/row_ops.hpp"
+
+namespace headrace {
+namespace {
+
+std::uint8_t as_byte(double value) {
+  return static_cast<std::uint8_t>(std::nearbyint(std::min(std::max(value, 0.0), 255.0)));
+}
+
+double times(double value, double factor, double) { return value * factor; }
+
+double around(double value, double factor, double mean) { return value * factor + mean * (1 - factor); }
+
+double negative_from(double value, double threshold, double) { return value >= threshold ? 255 - value : value; }
+
+double stretched(double value, double low, double high) { return (value - low) * 255 / (high - low); }
+
+void make_table(std::uint8_t* table, double (*function)(double, double, double), double a, double b) {
+  for (int i = 0; i < 256; ++i) table[i] = as_byte(function(i, a, b));
+}
+
+// The weights of headrace.image.color.gaussian_weights, in 1/16384.
+std::vector<std::int16_t> gaussian(int size, double sigma) {
+  std::vector<double> weights(static_cast<std::size_t>(size));
+  double sum = 0;
+  for (int i = 0; i < size; ++i) {
+    const double far = (i - (size - 1) / 2.0) / sigma;
+    weights[static_cast<std::size_t>(i)] = std::exp(-0.5 * (far * far));
+    sum += weights[static_cast<std::size_t>(i)];
+  }
+  std::vector<std::int16_t> rounded(weights.size());
+  int left = 1 << 14;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    rounded[i] = static_cast<std::int16_t>(std::nearbyint(weights[i] / sum * (1 << 14)));
+    left -= rounded[i];
+  }
+  rounded[weights.size() / 2] = static_cast<std::int16_t>(rounded[weights.size() / 2] + left);
+  return rounded;
+}
+
+// The place inside that a place outside is mirrored to, without the outermost one twice.
+int mirrored(int at, int count) {
+  const int period = 2 * count - 2;
+  at = std::abs(at);
+  if (at >= period) at = period == 0 ? 0 : at % period;  // seldom, and a division
+  return std::min(at, period - at);
+}
+
+}  // namespace
+
+void ChangeBuffers::shrink_to(std::size_t bytes) {
+  for (Buffer* buffer : {&image, &spare, &gray, &framed})
+    if (buffer->capacity() > bytes) Buffer().swap(*buffer);
+  if (blurred.capacity() * sizeof(std::uint16_t) > bytes) std::vector<std::uint16_t>().swap(blurred);
+}
+
+Planes::Planes(const PlaneOps& ops, const ImageSize& size, ChangeBuffers& buffers)
+    : ops_(ops), size_(size), buffers_(buffers) {
+  room(buffers.image, area() * static_cast<std::size_t>(size.channels) + slack);
+}
+
+void Planes::split(const std::uint8_t* interleaved) {
+  const std::size_t channels = static_cast<std::size_t>(size_.channels), count = area();
+  for (int c = 0; c < size_.channels; ++c) {
+    std::uint8_t* const out = plane(c);
+    for (std::size_t i = 0; i < count; ++i) out[i] = interleaved[i * channels + static_cast<std::size_t>(c)];
+  }
+}
+
+void Planes::merge(std::uint8_t* interleaved) {
+  const std::size_t channels = static_cast<std::size_t>(size_.channels), count = area();
+  for (int c = 0; c < size_.channels; ++c) {
+    const std::uint8_t* const in = plane(c);
+    for (std::size_t i = 0; i < count; ++i) interleaved[i * channels + static_cast<std::size_t>(c)] = in[i];
+  }
+}
+
+void Planes::run(const std::vector<Op>& ops) {
+  for (std::size_t i = 0; i < ops.size();) i = ops[i].kind == Change::warp ? run_warps(ops, i) : (run_one(ops[i]), i + 1);
+}
+
+void Planes::run_one(const Op& op) {
+  const std::vector<double>& n = op.numbers;
+  switch (op.kind) {
+    case Change::brightness:
+      return by_value(times, n[0], 0);
+    case Change::contrast:
+      return contrast(n[0]);
+    case Change::saturation:
+      return saturate(n[0]);
+    case Change::hue:
+      if (size_.channels >= 3 && n[0] != 0)
+        ops_.hue(plane(0), plane(1), plane(2), area(), static_cast<float>(n[0]));
+      return;
+    case Change::grayscale:
+      if (const std::uint8_t* values = gray(); size_.channels >= 3)
+        for (int c = 0; c < 3; ++c) std::memcpy(plane(c), values, area());
+      return;
+    case Change::invert:
+      return by_value(negative_from, 0, 0);
+    case Change::solarize:
+      return by_value(negative_from, n[0], 0);
+    case Change::posterize: {
+      std::uint8_t table[256];
+      for (int i = 0; i < 256; ++i) table[i] = static_cast<std::uint8_t>(i & (0xFF & -(1 << (8 - static_cast<int>(n[0])))));
+      return look_up(0, colors(), table);
+    }
+    case Change::autocontrast:
+      return autocontrast();
+    case Change::equalize:
+      for (int c = 0; c < colors(); ++c) equalize(c);
+      return;
+    case Change::channels:
+      return permute(n);
+    case Change::sharpness:
+      return sharpen(n[0]);
+    case Change::blur:
+      return blur(n);
+    case Change::erase:
+      return erase(n);
+    default:
+      return;
+  }
+}
+
+std::uint8_t* Planes::spare(std::size_t area) {
+  return room(buffers_.spare, area * static_cast<std::size_t>(size_.channels) + slack);
+}
+
+void Planes::look_up(int first, int last, const std::uint8_t* table) {
+  ops_.look_up(plane(first), area() * static_cast<std::size_t>(last - first), table);
+}
+
+void Planes::by_value(double (*function)(double, double, double), double a, double b) {
+  std::uint8_t table[256];
+  make_table(table, function, a, b);
+  look_up(0, colors(), table);
+}
+
+const std::uint8_t* Planes::gray() {
+  if (size_.channels < 3) return plane(0);
+  std::uint8_t* const out = room(buffers_.gray, area());
+  ops_.gray(out, plane(0), plane(1), plane(2), area());
+  return out;
+}
+
+void Planes::contrast(double factor) {
+  by_value(around, factor, static_cast<double>(ops_.sum(gray(), area())) / static_cast<double>(area()));
+}
+
+void Planes::saturate(double share) {
+  if (size_.channels < 3) return;
+  const std::uint8_t* const values = gray();
+  for (int c = 0; c < 3; ++c) ops_.blend(plane(c), values, area(), static_cast<std::int32_t>(share));
+}
+
+void Planes::autocontrast() {
+  for (int c = 0; c < colors(); ++c) {
+    std::uint8_t low = 0, high = 0, table[256];
+    ops_.limits(plane(c), area(), &low, &high);
+    if (high <= low) continue;
+    make_table(table, stretched, low, high);
+    look_up(c, c + 1, table);
+  }
+}
+
+void Planes::equalize(int channel) {
+  // Four histograms: the same value several times in a row does not wait for itself.
+  std::uint32_t counts[4][256] = {};
+  const std::uint8_t* const in = plane(channel);
+  const std::size_t count = area();
+  std::size_t done = 0;
+  for (; done + 4 <= count; done += 4)
+    ++counts[0][in[done]], ++counts[1][in[done + 1]], ++counts[2][in[done + 2]], ++counts[3][in[done + 3]];
+  for (; done < count; ++done) ++counts[0][in[done]];
+  std::int64_t all[256], last = 0;
+  int used = 0;
+  for (int i = 0; i < 256; ++i) {
+    all[i] = std::int64_t{0} + counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
+    if (all[i] > 0) last = all[i], ++used;
+  }
+  const std::int64_t step = (static_cast<std::int64_t>(count) - last) / 255;
+  if (used < 2 || step == 0) return;
+  std::uint8_t table[256];
+  std::int64_t before = step / 2;
+  for (int i = 0; i < 256; before += all[i], ++i) table[i] = static_cast<std::uint8_t>(std::min<std::int64_t>(before / step, 255));
+  look_up(channel, channel + 1, table);
+}
+
+void Planes::permute(const std::vector<double>& order) {
+  std::uint8_t* const out = spare(area());
+  for (std::size_t c = 0; c < order.size(); ++c) std::memcpy(out + c * area(), plane(static_cast<int>(order[c])), area());
+  buffers_.image.swap(buffers_.spare);
+}
+
+void Planes::sharpen(double share) {
+  const std::size_t width = static_cast<std::size_t>(size_.width);
+  if (size_.height < 3 || size_.width < 3) return;
+  std::uint8_t* out = spare(area());
+  std::memcpy(out, buffers_.image.data(), area() * static_cast<std::size_t>(size_.channels));
+  for (int c = 0; c < colors(); ++c, out += area())
+    for (int y = 1; y < size_.height - 1; ++y) {
+      const std::uint8_t* const line = plane(c) + width * static_cast<std::size_t>(y);
+      ops_.sharpen(out + width * static_cast<std::size_t>(y), line - width, line, line + width, size_.width,
+                   static_cast<std::int32_t>(share));
+    }
+  buffers_.image.swap(buffers_.spare);
+}
+
+void Planes::blur(const std::vector<double>& numbers) {
+  const std::vector<std::int16_t> down = gaussian(static_cast<int>(numbers[0]), numbers[2]);
+  const std::vector<std::int16_t> across = gaussian(static_cast<int>(numbers[1]), numbers[2]);
+  std::uint8_t* out = spare(area());
+  for (int c = 0; c < size_.channels; ++c, out += area()) blur_plane(out, plane(c), across, down);
+  buffers_.image.swap(buffers_.spare);
+}
+
+void Planes::blur_plane(std::uint8_t* out, const std::uint8_t* in, const std::vector<std::int16_t>& across,
+                        const std::vector<std::int16_t>& down) {
+  const int width = size_.width, height = size_.height;
+  const int taps = static_cast<int>(across.size()), lines = static_cast<int>(down.size());
+  const std::size_t stride = static_cast<std::size_t>(width + 31) / 16 * 16;
+  std::int16_t* const line = room(buffers_.line, stride + across.size() + 16);
+  std::uint16_t* const blurred = room(buffers_.blurred, stride * static_cast<std::size_t>(height));
+  for (int y = 0; y < height; ++y) {
+    const std::uint8_t* const from = in + static_cast<std::size_t>(width) * static_cast<std::size_t>(y);
+    for (int x = 0; x < width; ++x) line[taps / 2 + x] = from[x];
+    for (int x = -(taps / 2); x < 0; ++x) line[taps / 2 + x] = from[mirrored(x, width)];
+    for (int x = width; x < width + taps / 2; ++x) line[taps / 2 + x] = from[mirrored(x, width)];
+    ops_.blur_across(blurred + stride * static_cast<std::size_t>(y), line, width, across.data(), taps);
+  }
+  const std::uint16_t** const near = room(buffers_.lines, down.size());
+  for (int y = 0; y < height; ++y) {
+    for (int k = 0; k < lines; ++k)
+      near[k] = blurred + stride * static_cast<std::size_t>(mirrored(y - lines / 2 + k, height));
+    // What is written past the end of a line belongs to later ones, which are written after it.
+    ops_.blur_down(out + static_cast<std::size_t>(width) * static_cast<std::size_t>(y), near, width, down.data(), lines);
+  }
+}
+
+void Planes::erase(const std::vector<double>& numbers) {
+  const std::size_t top = static_cast<std::size_t>(numbers[0]), left = static_cast<std::size_t>(numbers[1]);
+  const std::size_t rows = static_cast<std::size_t>(numbers[2]), columns = static_cast<std::size_t>(numbers[3]);
+  for (int c = 0; c < size_.channels; ++c)
+    for (std::size_t y = top; y < top + rows; ++y)
+      std::memset(plane(c) + y * static_cast<std::size_t>(size_.width) + left,
+                  static_cast<int>(numbers[4 + static_cast<std::size_t>(c)]), columns);
+}
+
+std::size_t Planes::run_warps(const std::vector<Op>& ops, std::size_t first) {
+  std::size_t last = first + 1;
+  while (last < ops.size() && ops[last].joins) ++last;
+  std::vector<WarpPart> parts;
+  std::vector<std::uint8_t> fills;
+  fills.reserve((last - first) * static_cast<std::size_t>(size_.channels));
+  for (std::size_t i = first; i < last; ++i) {
+    const std::uint8_t* const fill = fills.data() + fills.size();
+    for (std::size_t c = 10; c < ops[i].numbers.size(); ++c) fills.push_back(static_cast<std::uint8_t>(ops[i].numbers[c]));
+    parts.push_back({ops[i].numbers.data(), size_.height, size_.width, size_.height, size_.width, fill});
+  }
+  warp(parts, ops[first].numbers[9] == 0);
+  return last;
+}
+
+// A plane with a margin of one pixel.
+std::uint8_t* Planes::framed(int channel, std::uint8_t fill) {
+  const std::size_t width = static_cast<std::size_t>(size_.width), stride = width + 2;
+  const std::size_t height = static_cast<std::size_t>(size_.height);
+  std::uint8_t* const out = room(buffers_.framed, stride * (height + 2));
+  const std::uint8_t* const in = plane(channel);
+  std::memset(out, fill, stride), std::memset(out + stride * (height + 1), fill, stride);
+  for (std::size_t y = 0; y < height; ++y) {
+    std::uint8_t* const line = out + stride * (y + 1);
+    line[0] = line[width + 1] = fill;
+    std::memcpy(line + 1, in + width * y, width);
+  }
+  return out;
+}
+
+void Planes::warp(const std::vector<WarpPart>& parts, bool nearest) {
+  const int height = parts.back().height, width = parts.back().width;
+  const std::size_t columns = static_cast<std::size_t>(width), whole = columns * static_cast<std::size_t>(height);
+  const std::size_t between = parts.size() - 1;
+  double* const x = room(buffers_.points, 2 * columns);
+  double* const y = x + columns;
+  // Places, and how much is shown of each image on the way, for all pixels: they are the same for each channel.
+  std::int32_t* const numbers = room(buffers_.places, whole * (3 + between));
+  for (int row = 0; row < height; ++row) {
+    const std::size_t line = columns * static_cast<std::size_t>(row);
+    for (int i = 0; i < width; ++i) x[i] = i + 0.5, y[i] = row + 0.5;
+    for (std::size_t part = parts.size(); part-- > 0;) {
+      const WarpPart& map = parts[part];
+      ops_.map_points(x, y, width, map.inverse);
+      if (part > 0)
+        ops_.shares(numbers + whole * (2 + part) + line, x, y, width, map.before_height, map.before_width, nearest);
+    }
+    const LinePlaces places{numbers + line, numbers + whole + line, numbers + 2 * whole + line};
+    (nearest ? ops_.nearest_places : ops_.bilinear_places)(places, x, y, width, size_.height, size_.width);
+  }
+  std::uint8_t* out = spare(whole);
+  for (int c = 0; c < size_.channels; ++c, out += whole) {
+    const std::uint8_t* const in = framed(c, parts[0].fill[c]);
+    const LinePlaces places{numbers, nearest ? nullptr : numbers + whole, nearest ? nullptr : numbers + 2 * whole};
+    ops_.gather(out, in, places, static_cast<int>(whole), size_.width + 2);
+    for (std::size_t part = 1; part < parts.size(); ++part)
+      ops_.cover(out, numbers + whole * (2 + part), static_cast<int>(whole), parts[part].fill[c]);
+  }
+  buffers_.image.swap(buffers_.spare);
+  size_.height = height, size_.width = width;
+}
+
+}  // namespace headrace

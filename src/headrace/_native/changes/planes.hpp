@@ -1,0 +1,76 @@
+// An image of bytes in planes of one channel each, and what is done to it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "../buffer.hpp"
+#include "change.hpp"
+#include "plane_ops.hpp"
+
+namespace headrace {
+
+// What one thread needs for changes, reused from image to image.
+struct ChangeBuffers {
+  Buffer image, spare, gray, framed;
+  std::vector<std::int16_t> line;
+  std::vector<std::uint16_t> blurred;
+  std::vector<const std::uint16_t*> lines;
+  std::vector<double> points;
+  std::vector<std::int32_t> places;
+  std::vector<Op> ops;
+
+  void shrink_to(std::size_t bytes);
+};
+
+// One map of a warp: from an image of the size `before` to one of `size`.
+struct WarpPart {
+  const double* inverse;
+  int before_height, before_width, height, width;
+  const std::uint8_t* fill;  // of each channel
+};
+
+// The planes lie one after the other in `buffers.image`.
+class Planes {
+ public:
+  Planes(const PlaneOps& ops, const ImageSize& size, ChangeBuffers& buffers);
+
+  std::uint8_t* plane(int channel) { return buffers_.image.data() + area() * static_cast<std::size_t>(channel); }
+  const ImageSize& size() const { return size_; }
+  std::size_t area() const { return static_cast<std::size_t>(size_.height) * static_cast<std::size_t>(size_.width); }
+
+  void split(const std::uint8_t* interleaved);
+  void merge(std::uint8_t* interleaved);
+
+  // Do what was drawn, in order.
+  void run(const std::vector<Op>& ops);
+  // Resample the image once for maps one after the other.
+  void warp(const std::vector<WarpPart>& parts, bool nearest);
+
+ private:
+  int colors() const { return size_.channels == 4 ? 3 : size_.channels; }
+  std::uint8_t* spare(std::size_t area);
+  const std::uint8_t* gray();
+  void run_one(const Op& op);
+  void look_up(int first, int last, const std::uint8_t* table);
+  void by_value(double (*function)(double, double, double), double a, double b);
+  void contrast(double factor);
+  void saturate(double share);
+  void autocontrast();
+  void equalize(int channel);
+  void permute(const std::vector<double>& order);
+  void sharpen(double share);
+  void blur(const std::vector<double>& numbers);
+  void blur_plane(std::uint8_t* out, const std::uint8_t* in, const std::vector<std::int16_t>& across,
+                  const std::vector<std::int16_t>& down);
+  void erase(const std::vector<double>& numbers);
+  std::size_t run_warps(const std::vector<Op>& ops, std::size_t first);
+  std::uint8_t* framed(int channel, std::uint8_t fill);
+
+  const PlaneOps& ops_;
+  ImageSize size_;
+  ChangeBuffers& buffers_;
+};
+
+}  // namespace headrace

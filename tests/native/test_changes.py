@@ -1,0 +1,189 @@
+"""What the native extension does to the colors and places of images is what NumPy does, to the bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace._native import extension
+from headrace.image import color, native_changes
+from headrace.image.warp import Warp, Warps, turning
+from headrace.transforms.color_transforms import permuted
+
+pytestmark = pytest.mark.skipif(extension is None or not native_changes.ABLE, reason="the extension has no changes")
+
+FACTOR = st.floats(0, 4)
+CHANGES: dict[str, tuple[Any, st.SearchStrategy[tuple[Any, ...]]]] = {
+    "brightness": (color.brightness, st.tuples(FACTOR)),
+    "contrast": (color.contrast, st.tuples(FACTOR)),
+    "saturation": (color.saturation, st.tuples(FACTOR)),
+    "hue": (color.hue, st.tuples(st.floats(-1, 1))),
+    "grayscale": (color.grayscale, st.just(())),
+    "invert": (color.invert, st.just(())),
+    "solarize": (color.solarize, st.tuples(st.floats(-1, 300))),
+    "posterize": (color.posterize, st.tuples(st.integers(0, 8))),
+    "autocontrast": (color.autocontrast, st.just(())),
+    "equalize": (color.equalize, st.just(())),
+    "sharpness": (color.sharpness, st.tuples(FACTOR)),
+    "gaussian_blur": (
+        color.gaussian_blur,
+        st.tuples(st.tuples(*[st.integers(0, 12).map(lambda half: 2 * half + 1)] * 2), st.floats(0.05, 9)),
+    ),
+}
+
+
+def image_of(data: st.DataObject, channels: tuple[int | None, ...] = (None, 1, 3, 4)) -> Any:
+    """Draw an image of uint8: of noise, of few values, or of one."""
+    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    last = data.draw(st.sampled_from(channels))
+    shape = (height, width) if last is None else (height, width, last)
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    low = int(rng.integers(0, 200))
+    return rng.integers(low, low + data.draw(st.sampled_from([1, 2, 30, 56])), shape, np.uint8)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_colors_are_those_of_numpy(name: str, data: st.DataObject) -> None:
+    """Give the bytes that NumPy gives, and leave the image as it was."""
+    change, numbers = CHANGES[name]
+    image = image_of(data)
+    before, drawn = image.copy(), data.draw(numbers)
+    found = change(image, *drawn)
+    np.testing.assert_array_equal(found, change.__wrapped__(image, *drawn))
+    np.testing.assert_array_equal(image, before)
+    assert found.shape == image.shape
+
+
+@pytest.mark.parametrize("level", [] if extension is None else extension.levels())
+@pytest.mark.parametrize("name", CHANGES)
+def test_all_instruction_sets_give_the_same(name: str, level: str) -> None:
+    """Give NumPy's bytes by each set of instructions, at widths around those of its registers."""
+    function, _ = CHANGES[name]
+    arguments: dict[str, tuple[Any, ...]] = {"gaussian_blur": ((23, 5), 1.7), "solarize": (99.5,), "posterize": (3,)}
+    numbers: dict[str, tuple[float, ...]] = {"gaussian_blur": (23, 5, 1.7), "hue": (6 * 0.3,)}
+    rng = np.random.default_rng(0)
+    takes = name in {"brightness", "contrast", "saturation", "hue", "sharpness"}
+    args = arguments.get(name, (0.3,) if takes else ())
+    shares = (color.share_of(0.3),) if name in {"saturation", "sharpness"} else args
+    change = extension.Change(
+        "blur" if name == "gaussian_blur" else name, [float(one) for one in numbers.get(name, shares)], []
+    )
+    for width in (1, 7, 15, 16, 17, 31, 32, 33, 65):
+        image = rng.integers(0, 256, (9, width, 3), np.uint8)
+        out = np.empty_like(image)
+        extension.changed(image, out, change, level)
+        np.testing.assert_array_equal(out, function.__wrapped__(image, *args))
+
+
+def test_every_color_has_its_hue() -> None:
+    """Turn all colors of a fine grid as NumPy does."""
+    steps = np.arange(0, 256, 5, np.uint8)
+    image = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(52, -1, 3)
+    for shift in (-0.5, -0.37, 1e-9, 0.1, 0.5):
+        np.testing.assert_array_equal(color.hue(image, shift), color.hue.__wrapped__(image, shift))  # type: ignore[attr-defined]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_channels_change_places(data: st.DataObject) -> None:
+    """Put channels in any order."""
+    image = image_of(data, (1, 2, 3, 4))
+    order = data.draw(st.permutations(range(image.shape[2])))
+    np.testing.assert_array_equal(permuted(image, list(order)), image[:, :, list(order)])
+
+
+def warp_of(data: st.DataObject, before: tuple[int, int]) -> Warp:
+    """Draw a map: affine or perspective, to another size."""
+    size = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    numbers = st.floats(-1, 1)
+    scale = data.draw(st.floats(0.2, 3))
+    matrix = turning(
+        (size[1] / 2, size[0] / 2), 180 * data.draw(numbers), scale=scale, shear=(40 * data.draw(numbers), 0)
+    )
+    matrix[:2, 2] += 20 * data.draw(numbers)
+    if data.draw(st.booleans()):
+        matrix[2, :2] = 0.02 * data.draw(numbers), 0.02 * data.draw(numbers)
+    return Warp(tuple(matrix.reshape(-1).tolist()), before, size, data.draw(st.sampled_from([0, 7, 255])))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), interpolation=st.sampled_from(["nearest", "bilinear"]))
+def test_maps_are_those_of_numpy(data: st.DataObject, interpolation: Any) -> None:
+    """Resample images for one to three maps, with the fill of each."""
+    image = image_of(data, (None, 1, 2, 3, 4))
+    parts: list[Warp] = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        parts.append(warp_of(data, parts[-1].size if parts else (image.shape[0], image.shape[1])))
+    warps = Warps(tuple(parts), interpolation)
+    expected = warps.by_steps(image, interpolation, [part.fill for part in parts])
+    np.testing.assert_array_equal(warps.image(image), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool", "float16", "float32", ">u2", "uint64"])
+def test_masks_of_any_dtype_are_moved(dtype: str) -> None:
+    """Take the nearest value of a mask, and its fill outside."""
+    mask = np.random.default_rng(0).integers(0, 2, (11, 13)).astype(dtype)
+    warps = Warps((Warp(tuple(turning((6, 5), 30).reshape(-1).tolist()), (11, 13), (11, 13)),), "bilinear")
+    found = warps.mask(mask, 1)
+    assert found.dtype == mask.dtype
+    np.testing.assert_array_equal(found, warps.by_steps(mask, "nearest", [1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("hue", [7.0]),
+        ("blur", [4, 3, 1.0]),
+        ("blur", [3, 3, 0.0]),
+        ("blur", [math.nan, 3, 1.0]),
+        ("blur", [1e300, 3, 1.0]),
+        ("channels", [0, 1, 3]),
+        ("channels", [0, 1]),
+        ("posterize", [9]),
+        ("saturation", [1e9]),
+        ("brightness", []),
+        ("erase", [0, 0, 9, 1, 0, 0, 0]),
+        ("erase", [-1, 0, 1, 1, 0, 0, 0]),
+        ("warp", [1.0] * 12),
+        ("jitter", [0.0] * 12),
+        ("color", []),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused(kind: str, numbers: list[float]) -> None:
+    """Refuse, before anything is read or written."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"change"):
+        extension.changed(image, image.copy(), extension.Change(kind, numbers, []))
+
+
+def test_images_that_do_not_fit_are_refused() -> None:
+    """Refuse an output of another size, five channels, and maps of other sizes."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    invert = extension.Change("invert", [], [])
+    with pytest.raises(ValueError, match="another size"):
+        extension.changed(image, np.zeros((4, 5, 3), np.uint8), invert)
+    with pytest.raises(ValueError, match="more than 4 channels"):
+        extension.changed(np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 5), np.uint8), invert)
+    same = [1.0, 0, 0, 0, 1, 0, 0, 0, 1]
+    for sizes in ([4, 4, 5, 5], [3, 4, 4, 4], [4, 4, 0, 4]):
+        with pytest.raises(ValueError, match=r"size|side"):
+            extension.warped(image, image.copy(), [same + sizes], np.zeros((1, 3), np.uint8), nearest=True)
+    with pytest.raises(ValueError, match="a fill for each"):
+        extension.warped(image, image.copy(), [[*same, 4, 4, 4, 4]], np.zeros((1, 2), np.uint8), nearest=True)
+
+
+def test_a_map_of_nothing_reads_nothing() -> None:
+    """Fill an image whose places are no numbers."""
+    image = np.full((4, 4, 1), 9, np.uint8)
+    out = np.empty_like(image)
+    bad = [math.nan] * 9 + [4, 4, 4, 4]
+    for nearest in (True, False):
+        extension.warped(image, out, [bad], np.full((1, 1), 5, np.uint8), nearest=nearest)
+        assert (out == 5).all()
