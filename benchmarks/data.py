@@ -40,6 +40,7 @@ class Workload:
 
 
 IMAGE_WORK = "RandomResizedCrop {0} -> horizontal flip -> normalize -> float32 NCHW"
+PHOTO_WORK = "as *photos*, and after the flip"
 WORKLOADS = {
     "photos": Workload(
         "photos",
@@ -64,6 +65,18 @@ WORKLOADS = {
         224,
         16,
         ("antialiased",),
+    ),
+    "dino": Workload(
+        "dino",
+        f"{PHOTO_WORK} -> ColorJitter(0.4, 0.4, 0.4, 0.1) p 0.8 -> grayscale p 0.2 -> GaussianBlur(23) p 0.5",
+        2_000,
+        224,
+        64,
+        ("antialiased",),
+    ),
+    "randaugment": Workload("randaugment", f"{PHOTO_WORK} -> RandAugment(2, 9)", 2_000, 224, 64, ("antialiased",)),
+    "trivial": Workload(
+        "trivial", f"{PHOTO_WORK} -> TrivialAugmentWide -> RandomErasing(0.1)", 2_000, 224, 64, ("antialiased",)
     ),
     "arrays": Workload(
         "arrays",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the loaders headrace is measured against, each family into an environment of its own: benchmarks/.peers/NAME.
-#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision formats datasets tensorflow dali tokens (default: all)
+#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision albumentations formats datasets tensorflow dali tokens (default: all)
 #   PYTHON=python3.12 benchmarks/install_peers.sh
 # What is already there and imports is left alone. About 12 GB of disk for all of them.
 set -euo pipefail
@@ -19,6 +19,7 @@ describe() {
     # cloudpickle: as above, for headrace_image_folder.py and headrace_native_folder.py.
     torchvision) packages="torchvision webdataset numpy cloudpickle"
                  imports="torchvision.io, torchvision.transforms.v2, webdataset, numpy, cloudpickle" ;;
+    albumentations) packages="torch==2.13.0 albumentations numpy" imports="torch, albumentations, numpy" ;;
     # The readers and writers of shards, beside one torch.
     formats) packages="torchvision webdataset mosaicml-streaming litdata numpy pillow"
              imports="torchvision.io, torchvision.transforms.v2, webdataset, streaming, litdata, numpy, PIL" ;;
@@ -29,14 +30,14 @@ describe() {
     tokens) packages="torch==2.13.0 numpy megatron-core" imports="torch, megatron.core.datasets.gpt_dataset" ;;
     # Made for CUDA, and runs on a machine without it when every operator is on the CPU.
     dali) packages="nvidia-dali-cuda120 numpy" imports="nvidia.dali, numpy" ;;
-    *) echo "no peer called '$1'; there are: torch torchvision formats datasets tensorflow dali tokens" >&2; exit 2 ;;
+    *) echo "no peer called '$1'; there are: torch torchvision albumentations formats datasets tensorflow dali tokens" >&2; exit 2 ;;
     esac
 }
 
 works() { [ -x "$1/bin/python" ] && "$1/bin/python" -c "import $2" >/dev/null 2>&1; }
 
 names=("$@")
-[ $# -gt 0 ] || names=(torch torchvision formats datasets tensorflow dali tokens)
+[ $# -gt 0 ] || names=(torch torchvision albumentations formats datasets tensorflow dali tokens)
 for name in "${names[@]}"; do describe "$name"; done
 
 mkdir -p "$PEERS"

@@ -9,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
 IMAGES = ("photos", "thumbnails", "large", "formats")
+AUGMENTED = ("dino", "randaugment", "trivial")
 FOLDERS = ("photos", "thumbnails")
 SIZES = ("photos", "thumbnails", "large")
 BOTH = ("plain", "antialiased")
@@ -96,6 +97,10 @@ RUNNERS = (
     _runner("torch-imagefolder", "torch_image_folder.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
     _runner("headrace-imagefolder", "headrace_image_folder.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
     _runner("headrace-native", "headrace_native_folder.py", "torchvision", FOLDERS, ANTIALIASED, "threads"),
+    _runner("headrace", "headrace_augmented.py", None, AUGMENTED, ANTIALIASED, "threads"),
+    _runner("torch-torchvision", "torch_augmented.py", "torchvision", AUGMENTED, ANTIALIASED, "processes"),
+    _runner("albumentations", "albumentations_augmented.py", "albumentations", AUGMENTED, ANTIALIASED, "processes"),
+    _runner("dali", "dali_augmented.py", "dali", AUGMENTED, ANTIALIASED, "threads"),
     # Beside the other formats, in one environment.
     _runner("torch-torchvision", "torch_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
     _runner("webdataset", "webdataset_torchvision.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
@@ -130,10 +135,12 @@ BASELINES = {
     ("thumbnails", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("large", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("formats", "antialiased"): FORMAT_PEERS,
+    **{(name, "antialiased"): ("albumentations", "torch-torchvision") for name in AUGMENTED},
     ("arrays", "none"): ("torch", "torch-inline"),
     ("rows", "none"): ("datasets-rows",),
 }
 
+AUGMENTERS = ("albumentations", "torch-torchvision", "dali")
 FORMATS_OF_OURS = ("headrace-tar", "headrace-mds", "headrace-litdata", "headrace-arrow")
 # By workload: a runner, those whose fastest it is compared with below the table, and the ratio to reach.
 GOALS = {
@@ -142,5 +149,8 @@ GOALS = {
         *((ours, FORMAT_PEERS, 2.2) for ours in FORMATS_OF_OURS),
         ("headrace-arrow", ("headrace-arrow-in-order",), 0.9),
     ),
+    "dino": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (2.0, 15.0, 5.0), strict=True)),
+    "randaugment": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (1.8, 2.3, 3.0), strict=True)),
+    "trivial": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (1.8, 2.0), strict=False)),
     "rows": (("headrace-rows", ("datasets-rows",), 5.0), ("headrace-rows", ("headrace-rows-in-order",), 0.9)),
 }
