@@ -39,22 +39,30 @@ def one_node() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def left() -> list[str]:
-    """Say which actors live, and whether the object store holds anything."""
+def stored() -> float:
+    """Return how many bytes the object stores hold."""
     import ray
+
+    return float(
+        ray.cluster_resources()["object_store_memory"] - ray.available_resources().get("object_store_memory", 0)
+    )
+
+
+def left(beside: float = 0) -> list[str]:
+    """Say which of our actors live, and whether the object store holds more than so many bytes."""
     from ray._private import state
 
-    actors = [f"actor {name} ({one['State']})" for name, one in state.actors().items() if one["State"] != "DEAD"]
-    free, whole = ray.available_resources(), ray.cluster_resources()
-    held = whole["object_store_memory"] - free.get("object_store_memory", 0)
-    return actors + ([f"{held:.0f} bytes in the object store"] if held > 0 else [])
+    ours = [one for one in state.actors().values() if one["ActorClassName"] == "RemoteWorker"]
+    actors = [f"actor {one['ActorID']} ({one['State']})" for one in ours if one["State"] != "DEAD"]
+    held = stored()
+    return actors + ([f"{held:.0f} bytes in the object store"] if held > beside else [])
 
 
-def settled() -> list[str]:
+def settled(beside: float = 0) -> list[str]:
     """Wait for the end of what was killed; return what is left after a while."""
     gc.collect()  # what only a cycle still holds is not a leak
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (found := left()) and time.monotonic() < deadline:
+    while (found := left(beside)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
@@ -62,6 +70,7 @@ def settled() -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_leaks(cluster: Any) -> Iterator[None]:
     """Fail a test that leaves an actor or an object behind; Ray's own threads and processes come and go."""
+    before = stored()  # where Ray Data keeps blocks
     yield
-    if found := settled():
+    if found := settled(before):
         pytest.fail(f"left behind: {', '.join(found)}")

@@ -20,6 +20,7 @@ def numbers(cluster: Any) -> Any:
     import ray
 
     data = ray.data.range(41, override_num_blocks=4)
+    data.context.execution_options.preserve_order = True
     return data.map_batches(lambda rows: {**rows, "x": np.stack([rows["id"]] * 3, axis=1)}).materialize()
 
 
@@ -57,7 +58,7 @@ def test_a_run_resumes_at_its_row(table: Any) -> None:
 
 def test_what_is_no_dataset_is_refused(table: Any) -> None:
     """Say what is expected."""
-    with pytest.raises(ArgumentTypeError, match="got list"):
+    with pytest.raises(ArgumentTypeError, match="got a list"):
         from_ray([1, 2])
     with pytest.raises(ArgumentError, match="must be given together"):
         from_ray(table, rank=1)
