@@ -70,16 +70,16 @@ class RayCluster:
             maker,
             options,
             address=self.address,
-            how=self.actor_options(options.threads),
-            needs=self.needs(options.threads),
+            how=self._actor_options(options.threads),
+            needs=self._needs(options.threads),
             copy=self.copy,
             probe=self.probe,
         )
 
-    def actor_options(self, threads: int) -> dict[str, Any]:
+    def _actor_options(self, threads: int) -> dict[str, Any]:
         """Return what Ray needs to know of each actor.
 
-        >>> RayCluster(worker_resources={"memory": 1e9, "fast": 1}).actor_options(threads=2)["num_cpus"]
+        >>> RayCluster(worker_resources={"memory": 1e9, "fast": 1})._actor_options(threads=2)["num_cpus"]
         2
         """
         needs: dict[str, Any] = dict(self.worker_resources or {})
@@ -99,7 +99,7 @@ class RayCluster:
             given["label_selector"] = dict(self.labels)
         return given
 
-    def needs(self, threads: int) -> dict[str, float]:
+    def _needs(self, threads: int) -> dict[str, float]:
         """Return what each actor takes from its node, by Ray's names."""
         return {"CPU": threads, **(self.worker_resources or {})}
 
