@@ -25,6 +25,7 @@ SINGLE = {
     "CONTRIBUTING.md": "contributing/index.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
     "benchmarks/PROCESSES.md": "benchmarks/processes.md",
+    "benchmarks/RAY_CHAOS.md": "benchmarks/ray-chaos.md",
     "benchmarks/README.md": "benchmarks/index.md",
     "benchmarks/RESULTS.md": "benchmarks/results.md",
     "benchmarks/SMALL_BATCHES.md": "benchmarks/small-batches.md",
