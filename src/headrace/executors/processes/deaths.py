@@ -70,10 +70,14 @@ class Death:
 
 
 class Deaths:
-    """Counts the deaths of a pool's workers; ``restarts`` is how many may be replaced, any number if None."""
+    """Counts the deaths of a pool's workers; ``restarts`` is how many may be replaced, any number if None.
 
-    def __init__(self, restarts: int | None) -> None:
+    ``before_ready`` is how many may die in a row before their first sample.
+    """
+
+    def __init__(self, restarts: int | None, before_ready: int = DEADLY) -> None:
         self._restarts = restarts
+        self._most_before_ready = before_ready
         self._by_batch: Counter[int] = Counter()
         self._before_ready = 0
         """Workers in a row that died before their first sample."""
@@ -116,7 +120,7 @@ class Deaths:
         if self._restarts is not None:
             self._restarts -= 1
         spent = self._restarts is not None and self._restarts < 0
-        if spent or self._before_ready >= DEADLY or (death.code in AT_ONCE and not death.suspects):
+        if spent or self._before_ready >= self._most_before_ready or (death.code in AT_ONCE and not death.suspects):
             in_hand = f"; it had the batches {[work.step for work in death.works]} in hand" if death.works else ""
             raise death.error(in_hand + cause, cure=cure)
         for step in death.suspects:

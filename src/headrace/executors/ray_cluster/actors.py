@@ -26,7 +26,7 @@ import numpy as np
 from headrace.context.memory import Recycler
 from headrace.errors import CollateTypeError
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
-from headrace.executors.processes.deaths import Death, Deaths
+from headrace.executors.processes.deaths import DEADLY, Death, Deaths
 from headrace.executors.processes.messages import Broken, RemoteError
 from headrace.executors.processes.payload import Startup, unpicklable
 from headrace.executors.ray_cluster import connection
@@ -130,7 +130,10 @@ class RayActors:
         self._limit = options.threads * options.prefetch
         self.capacity = options.workers * self._limit
         self._copy, self._probe = copy, probe
-        self._deaths = Deaths(options.restarts)
+        self._began = self._pinned = False
+        """Whether the nodes have opened the dataset; whether actors have copies that others cannot stand in for."""
+        # Nodes may leave while many actors start on them.
+        self._deaths = Deaths(options.restarts, DEADLY * options.workers)
         self._batches = Recycler(keep=self.capacity + 2)
         self._guard = ForkGuard()
         self._reading = threading.RLock()
@@ -219,6 +222,7 @@ class RayActors:
         deadline = monotonic() + STARTING
         while sum(each.opened is not None for each in self._state.actors) < room and monotonic() < deadline:
             self._receive(TICK)
+        self._began = True
 
     def _queue(self, work: Work) -> None:
         number = None
@@ -229,6 +233,7 @@ class RayActors:
         if number is None:
             self._state.works.append(work)
         else:
+            self._pinned = True
             self._state.actors[number % self._workers].waiting.append(work)
 
     def _send(self) -> None:
@@ -240,28 +245,33 @@ class RayActors:
         opened = [each for each in state.actors if each.opened is not None]
         for actor in opened:
             while actor.waiting and self._has_room(actor, actor.waiting[0]):
-                self._order(actor, actor.waiting.popleft())
+                if not self._order(actor, actor.waiting.popleft()):
+                    return
         while state.works and opened:
             actor = min(opened, key=lambda each: len(each.in_flight))
             if not self._has_room(actor, state.works[0]):
                 break
-            self._order(actor, state.works.popleft())
+            if not self._order(actor, state.works.popleft()):
+                return
 
     def _has_room(self, actor: _Actor, work: Work) -> bool:
         suspect = self._deaths.is_suspect((*actor.in_flight.values(), work))
         return len(actor.in_flight) < (1 if suspect else self._limit)
 
-    def _order(self, actor: _Actor, work: Work) -> None:
+    def _order(self, actor: _Actor, work: Work) -> bool:
+        """Send a work; False if the actor is dead, and was replaced."""
         try:
             ref = actor.handle.make.remote(work)
         except self._ray.exceptions.RayError:  # it has died, which its other answers say too
-            self._state.works.appendleft(work)
+            actor.waiting.appendleft(work)
             self._replace(actor, "it takes no more works")
+            return False
         except Exception as error:  # noqa: BLE001  whatever a user's key does when it is pickled
             self._state.ready.append(Failed(work.step, _not_sent(error), "what it is to be made of"))
         else:
             actor.in_flight[ref] = work
             self._state.refs[ref] = actor
+        return True
 
     def _receive(self, seconds: float) -> None:
         """Wait for answers, so many seconds at most, and take those that are there."""
@@ -334,10 +344,9 @@ class RayActors:
         warnings.warn(said, RuntimeWarning, stacklevel=5)
 
     def _give_up(self, actor: _Actor, answer: Broken) -> None:
-        """Do without an actor whose node cannot open the dataset, if others serve already; else raise its error."""
+        """Do without an actor whose node came later and cannot open the dataset; at the start, raise its error."""
         state, error = self._state, answer.error.open()
-        others = [each for each in state.actors if each.opened is not None]
-        if not others or actor.waiting or len(state.actors) > len(others) + 1:
+        if not self._began or self._pinned or not any(each.opened for each in state.actors):
             error.add_note(f"headrace: Ray worker {actor.number}, before its first sample")
             self._finish()
             raise error
