@@ -120,6 +120,36 @@ def test_a_node_that_cannot_open_the_dataset_is_an_error_at_the_start() -> None:
     assert "before its first sample" in caught.value.__notes__[0]
 
 
+class OpenedInTime(Squares):
+    """Opens in no process that comes after a file is there."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker, self.opened = marker, False
+
+    def __getitem__(self, index: int) -> int:
+        if not self.opened and self.marker.exists():
+            raise MissingFile("/data/7.jpg: there is no such file")
+        self.opened = True
+        return index
+
+
+def until_one_is_left(executor: Any) -> None:
+    while len(executor._state.actors) == 2:
+        assert all(isinstance(outcome, Done) for outcome in outcomes(executor, 4).values())
+
+
+def test_a_node_that_comes_later_and_cannot_open_the_dataset_takes_no_part(tmp_path: Path) -> None:
+    """Warn of it, and let the others make all batches."""
+    executor = actors(OpenedInTime(tmp_path / "gone"))
+    (tmp_path / "gone").touch()
+    os.kill(executor._state.actors[0].opened.pid, signal.SIGKILL)
+    left_out = "cannot open the dataset and takes no part: MissingFile"
+    with pytest.warns(RuntimeWarning, match=left_out), pytest.warns(RuntimeWarning, match="died at"):
+        until_one_is_left(executor)
+    executor.close()
+
+
 def test_an_error_in_worker_init_fn_is_raised_at_the_start() -> None:
     """Raise it where the executor is made."""
 

@@ -357,6 +357,7 @@ class RayActors:
 
     def _replace(self, dead: _Actor, reason: str) -> None:
         """Start an actor in the place of one that died, and let its works be made again."""
+        self._take_finished(dead)
         state, works = self._state, [*dead.in_flight.values()]
         lost = dead.opened is not None and not connection.is_alive(dead.opened.node)
         death = _ActorDeath(
@@ -387,6 +388,16 @@ class RayActors:
         if culprit is None:  # last: where warnings are errors, nothing is lost by it
             said = f"{death}; a new one starts, and {len(death.works)} batches are made again"
             warnings.warn(said, RuntimeWarning, stacklevel=5)
+
+    def _take_finished(self, dead: _Actor) -> None:
+        """Take the batches that it made before it died: what it was making is then the first that is left."""
+        for ref in list(dead.in_flight):
+            try:
+                answer = self._ray.get(ref, timeout=0)
+            except self._ray.exceptions.RayError:
+                continue
+            self._state.refs.pop(ref, None)
+            self._handle(dead, ref, answer)
 
     def _kill(self, actor: _Actor) -> None:
         for ref in [ref for ref, whose in self._state.refs.items() if whose is actor]:
