@@ -111,7 +111,7 @@ def test_a_function_after_the_changes_draws_on() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    parts=st.lists(st.sampled_from(sorted(CHAINS)), min_size=1, max_size=3),
+    parts=st.lists(st.sampled_from([name for name in CHAINS if "erased" not in name]), min_size=1, max_size=3),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
     channels=st.sampled_from([1, 3, 4]),
@@ -119,12 +119,8 @@ def test_a_function_after_the_changes_draws_on() -> None:
 )
 def test_any_changes_one_after_the_other(parts: list[str], height: int, width: int, channels: int, seed: int) -> None:
     """Give the pixels of the steps for every order of changes, from one pixel up."""
-    chain = [
-        one for part in parts for one in CHAINS[part] if not isinstance(one, ToFloat | Normalize | ToCHW | ToDtype)
-    ]
-    chain = [
-        one for one in chain if not isinstance(one, RandomErasing) or 0 <= one.value <= 255 == int(one.value) + 255
-    ]
+    floats = ToFloat | Normalize | ToCHW | ToDtype
+    chain = [one for part in parts for one in CHAINS[part] if not isinstance(one, floats)]
     images = np.random.default_rng(seed).integers(0, 256, (6, height, width, channels), np.uint8)
     quick, slow = both(ArrayDataset(images), *chain, ToFloat())
     assert headrace.explain(quick).startswith("Mapped: all fused")
