@@ -78,6 +78,22 @@ WORKLOADS = {
     "trivial": Workload(
         "trivial", f"{PHOTO_WORK} -> TrivialAugmentWide -> RandomErasing(0.1)", 2_000, 224, 64, ("antialiased",)
     ),
+    "segmentation": Workload(
+        "segmentation",
+        "photos of about 500x375 and their masks -> affine -> crop of 512, padded -> flip -> ColorJitter -> normalize",
+        500,
+        512,
+        16,
+        ("antialiased",),
+    ),
+    "detection": Workload(
+        "detection",
+        "photos of about 500x375 and boxes -> scale jitter, crop of 512 -> flip -> photometric distortion -> normalize",
+        500,
+        512,
+        16,
+        ("antialiased",),
+    ),
     "arrays": Workload(
         "arrays",
         "32x32x3 uint8 in memory -> shuffled, normalized float32 NCHW",
@@ -133,6 +149,8 @@ def prepare(workload: Workload, cache: Path, photos: Path | None, images: int | 
         return _listed(large, sorted(large.glob("*.jpg")), total)
     if workload.name == "formats":
         return _formats(cache, files, total)
+    if workload.name == "segmentation":
+        return _with_masks(cache, files, total)
     return _listed(cache / _key("photos-list", files, total), files, total)
 
 
@@ -223,6 +241,22 @@ def _listed(folder: Path, files: list[Path], total: int) -> Prepared:
     kib = median(len(path.read_bytes()) for path in used) / 1024  # which also puts them into the page cache
     about = f"{len(used):,} files, {kib:.1f} KiB each (median)"
     return Prepared(folder, f"{total:,} images per epoch from {about}")
+
+
+def _with_masks(cache: Path, files: list[Path], total: int) -> Prepared:
+    """Write a mask beside each photo: its gray values in eight classes, of large parts."""
+
+    def write(target: Path) -> None:
+        from PIL import Image
+
+        for path in files:
+            with Image.open(path) as photo:
+                small = photo.convert("L").resize((16, 12)).resize(photo.size, Image.Resampling.BICUBIC)
+            Image.fromarray(np.asarray(small) // 32).save(target / f"{path.stem}.png")
+
+    prepared = _listed(cache / _key("segmentation", files, total), files, total)
+    cached(prepared.folder / "masks", write)
+    return prepared
 
 
 def _formats(cache: Path, files: list[Path], total: int) -> Prepared:

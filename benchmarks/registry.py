@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
 IMAGES = ("photos", "thumbnails", "large", "formats")
 AUGMENTED = ("dino", "randaugment", "trivial")
+TARGETS = ("segmentation", "detection")
 FOLDERS = ("photos", "thumbnails")
 SIZES = ("photos", "thumbnails", "large")
 BOTH = ("plain", "antialiased")
@@ -101,6 +102,9 @@ RUNNERS = (
     _runner("torch-torchvision", "torch_augmented.py", "torchvision", AUGMENTED, ANTIALIASED, "processes"),
     _runner("albumentations", "albumentations_augmented.py", "albumentations", AUGMENTED, ANTIALIASED, "processes"),
     _runner("dali", "dali_augmented.py", "dali", AUGMENTED, ANTIALIASED, "threads"),
+    _runner("headrace", "headrace_targets.py", None, TARGETS, ANTIALIASED, "threads"),
+    _runner("torch-torchvision", "torch_targets.py", "torchvision", TARGETS, ANTIALIASED, "processes"),
+    _runner("albumentations", "albumentations_targets.py", "albumentations", TARGETS, ANTIALIASED, "processes"),
     # Beside the other formats, in one environment.
     _runner("torch-torchvision", "torch_torchvision.py", "formats", ("formats",), ANTIALIASED, "processes"),
     _runner("webdataset", "webdataset_torchvision.py", "torchvision", FOLDERS, ANTIALIASED, "processes"),
@@ -135,7 +139,7 @@ BASELINES = {
     ("thumbnails", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("large", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("formats", "antialiased"): FORMAT_PEERS,
-    **{(name, "antialiased"): ("albumentations", "torch-torchvision") for name in AUGMENTED},
+    **{(name, "antialiased"): ("albumentations", "torch-torchvision") for name in (*AUGMENTED, *TARGETS)},
     ("arrays", "none"): ("torch", "torch-inline"),
     ("rows", "none"): ("datasets-rows",),
 }
@@ -152,5 +156,7 @@ GOALS = {
     "dino": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (2.0, 15.0, 5.0), strict=True)),
     "randaugment": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (1.8, 2.3, 3.0), strict=True)),
     "trivial": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (1.8, 2.0), strict=False)),
+    "segmentation": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (3.0, 6.0), strict=False)),
+    "detection": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (2.0, 4.0), strict=False)),
     "rows": (("headrace-rows", ("datasets-rows",), 5.0), ("headrace-rows", ("headrace-rows-in-order",), 0.9)),
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data import WORKLOADS, Prepared, Workload, prepare
-from registry import AUGMENTED, BASELINES, GOALS, HERE, IMAGES, RUNNERS, Runner
+from registry import AUGMENTED, BASELINES, GOALS, HERE, IMAGES, RUNNERS, TARGETS, Runner
 from report import Row, Run, goals, table
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def turns(args: argparse.Namespace, runners: Sequence[Runner]) -> list[tuple[str
         for runner in runners:
             if workload not in runner.workloads:
                 continue
-            if runner.resize and workload in (*IMAGES, *AUGMENTED):
+            if runner.resize and workload in (*IMAGES, *AUGMENTED, *TARGETS):
                 flavours = [
                     each for each in runner.resize if each in args.resize and each in WORKLOADS[workload].resize
                 ]

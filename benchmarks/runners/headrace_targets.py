@@ -1,0 +1,75 @@
+"""headrace's transforms of images with masks or boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import MEAN, STD, Epochs, Job, run
+from targets import SIZE, boxes_of, collated, mask_of
+
+from headrace import DataLoader, Normalize, RandomCrop, RandomHorizontalFlip, ToCHW, ToFloat, decode
+from headrace.datasets import Dataset
+from headrace.transforms import ColorJitter, FixedSizeCrop, RandomAffine, RandomPhotometricDistort, ScaleJitter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AFFINE = RandomAffine(10, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=5, interpolation="bilinear")
+CHAINS: dict[str, tuple[Any, ...]] = {
+    "segmentation": (
+        AFFINE,
+        RandomCrop(SIZE, pad_if_needed=True),
+        RandomHorizontalFlip(),
+        ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ),
+    "detection": (
+        ScaleJitter((SIZE, SIZE)),
+        FixedSizeCrop(SIZE),
+        RandomHorizontalFlip(),
+        RandomPhotometricDistort(),
+    ),
+}
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """Photos with their masks, or their boxes and labels."""
+
+    suits_threads = True
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __len__(self) -> int:
+        return len(self.job.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.job.paths[index]
+        image = decode(Path(path).read_bytes())
+        if self.job.workload == "segmentation":
+            return {"image": image, "mask": mask_of(self.job.folder, path)}
+        boxes, labels = boxes_of(index, *image.shape[:2])
+        return {"image": image, "boxes": boxes, "labels": labels}
+
+
+def together(samples: list[dict[str, Any]]) -> tuple[Any, Any]:
+    if "mask" in samples[0]:
+        return tuple(np.stack([sample[name] for sample in samples]) for name in ("image", "mask"))
+    return collated([(sample["image"], sample["boxes"], sample["labels"]) for sample in samples])
+
+
+def make(job: Job) -> Epochs:
+    dataset = Samples(job).map(*CHAINS[job.workload], ToFloat(), Normalize(MEAN, STD), ToCHW())
+    loader = DataLoader(
+        dataset, job.batch, shuffle=job.shuffle, seed=0, num_workers=job.workers, collate_fn=together, backend="threads"
+    )
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        yield from loader
+
+    return Epochs(epoch)
+
+
+if __name__ == "__main__":
+    run(make, packages=("headrace", "numpy", "pillow"))
