@@ -65,7 +65,7 @@ void change(const Recipe& recipe, Philox& random, Scratch& s, void* row) {
   ops.clear();
   if (!recipe.changes.empty()) {
     for (const Change& change : recipe.changes) draw(change, size_of(recipe.row), random, ops);
-    Planes planes(*recipe.row.ops->planes, size_of(recipe.row), s.changes);
+    Planes planes(*recipe.row.ops, size_of(recipe.row), s.changes);
     planes.run(ops);
     LineWriter(recipe.row, s.planes, row).put_all(planes.plane(0));
     ops.clear();

@@ -164,7 +164,7 @@ static void shares(std::int32_t* __restrict share, const double* __restrict x, c
   }
 }
 
-static void gather(std::uint8_t* __restrict out, const std::uint8_t* __restrict framed, const LinePlaces& places,
+static void gather_all(std::uint8_t* __restrict out, const std::uint8_t* __restrict framed, const LinePlaces& places,
                    int count, int stride) {
   const std::int32_t* __restrict at = places.at;
   if (places.right == nullptr) {
@@ -178,6 +178,11 @@ static void gather(std::uint8_t* __restrict out, const std::uint8_t* __restrict 
     const std::int32_t first = upper[0] * left + upper[1] * right, second = lower[0] * left + lower[1] * right;
     out[i] = static_cast<std::uint8_t>((first * (2048 - below) + second * below + (1 << 21)) >> 22);
   }
+}
+
+static void merge_all(std::uint8_t* __restrict out, const std::uint8_t* __restrict r, const std::uint8_t* __restrict g,
+                      const std::uint8_t* __restrict b, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) out[3 * i] = r[i], out[3 * i + 1] = g[i], out[3 * i + 2] = b[i];
 }
 
 static void cover(std::uint8_t* __restrict out, const std::int32_t* __restrict share, int count, std::uint8_t value) {

@@ -13,6 +13,8 @@ struct LinePlaces {
 };
 
 struct PlaneOps {
+  // Interleave three planes.
+  void (*merge3)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
   void (*look_up)(std::uint8_t* plane, std::size_t count, const std::uint8_t* table);
   // The gray values of three planes, by Pillow's weights.
   void (*gray)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
@@ -36,6 +38,7 @@ struct PlaneOps {
   void (*bilinear_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
   // How much of each point lies in an image of this size, in 1/2048.
   void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);
+  // The pixels at places of a plane with a margin, readable 4 bytes past its end.
   void (*gather)(std::uint8_t* out, const std::uint8_t* framed, const LinePlaces& places, int count, int stride);
   // Let a value show through where a point does not lie in the image.
   void (*cover)(std::uint8_t* out, const std::int32_t* share, int count, std::uint8_t value);

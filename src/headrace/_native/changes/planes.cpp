@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "../rows/row_ops.hpp"
-
 namespace headrace {
 namespace {
 
@@ -60,13 +58,17 @@ void ChangeBuffers::shrink_to(std::size_t bytes) {
   if (blurred.capacity() * sizeof(std::uint16_t) > bytes) std::vector<std::uint16_t>().swap(blurred);
 }
 
-Planes::Planes(const PlaneOps& ops, const ImageSize& size, ChangeBuffers& buffers)
-    : ops_(ops), size_(size), buffers_(buffers) {
+Planes::Planes(const RowOps& ops, const ImageSize& size, ChangeBuffers& buffers)
+    : rows_(ops), ops_(*ops.planes), size_(size), buffers_(buffers) {
   room(buffers.image, area() * static_cast<std::size_t>(size.channels) + slack);
 }
 
 void Planes::split(const std::uint8_t* interleaved) {
   const std::size_t channels = static_cast<std::size_t>(size_.channels), count = area();
+  if (channels == 3) {
+    std::uint8_t* const planes[] = {plane(0), plane(1), plane(2)};
+    return rows_.split3(planes, interleaved, static_cast<int>(count), false);
+  }
   for (int c = 0; c < size_.channels; ++c) {
     std::uint8_t* const out = plane(c);
     for (std::size_t i = 0; i < count; ++i) out[i] = interleaved[i * channels + static_cast<std::size_t>(c)];
@@ -75,6 +77,7 @@ void Planes::split(const std::uint8_t* interleaved) {
 
 void Planes::merge(std::uint8_t* interleaved) {
   const std::size_t channels = static_cast<std::size_t>(size_.channels), count = area();
+  if (channels == 3) return ops_.merge3(interleaved, plane(0), plane(1), plane(2), count);
   for (int c = 0; c < size_.channels; ++c) {
     const std::uint8_t* const in = plane(c);
     for (std::size_t i = 0; i < count; ++i) interleaved[i * channels + static_cast<std::size_t>(c)] = in[i];
@@ -272,7 +275,7 @@ std::size_t Planes::run_warps(const std::vector<Op>& ops, std::size_t first) {
 std::uint8_t* Planes::framed(int channel, std::uint8_t fill) {
   const std::size_t width = static_cast<std::size_t>(size_.width), stride = width + 2;
   const std::size_t height = static_cast<std::size_t>(size_.height);
-  std::uint8_t* const out = room(buffers_.framed, stride * (height + 2));
+  std::uint8_t* const out = room(buffers_.framed, stride * (height + 2) + slack);
   const std::uint8_t* const in = plane(channel);
   std::memset(out, fill, stride), std::memset(out + stride * (height + 1), fill, stride);
   for (std::size_t y = 0; y < height; ++y) {

@@ -7,7 +7,7 @@
 
 #include "../buffer.hpp"
 #include "change.hpp"
-#include "plane_ops.hpp"
+#include "../rows/row_ops.hpp"
 
 namespace headrace {
 
@@ -34,7 +34,7 @@ struct WarpPart {
 // The planes lie one after the other in `buffers.image`.
 class Planes {
  public:
-  Planes(const PlaneOps& ops, const ImageSize& size, ChangeBuffers& buffers);
+  Planes(const RowOps& ops, const ImageSize& size, ChangeBuffers& buffers);
 
   std::uint8_t* plane(int channel) { return buffers_.image.data() + area() * static_cast<std::size_t>(channel); }
   const ImageSize& size() const { return size_; }
@@ -68,6 +68,7 @@ class Planes {
   std::size_t run_warps(const std::vector<Op>& ops, std::size_t first);
   std::uint8_t* framed(int channel, std::uint8_t fill);
 
+  const RowOps& rows_;
   const PlaneOps& ops_;
   ImageSize size_;
   ChangeBuffers& buffers_;

@@ -80,8 +80,12 @@ void LineWriter::put_all(const std::uint8_t* planes) {
   }
   std::uint8_t* const line = planes_ + 4 * (pixels_ + slack);
   for (std::size_t at = 0; at < plane; at += width) {
-    for (std::size_t c = 0; c < channels; ++c)
-      for (std::size_t i = 0; i < width; ++i) line[i * channels + c] = planes[c * plane + at + i];
+    const std::uint8_t* const in = planes + at;
+    if (channels == 3)
+      format_.ops->planes->merge3(line, in, in + plane, in + 2 * plane, width);
+    else
+      for (std::size_t c = 0; c < channels; ++c)
+        for (std::size_t i = 0; i < width; ++i) line[i * channels + c] = in[c * plane + i];
     put_interleaved(line, at, false);
   }
 }

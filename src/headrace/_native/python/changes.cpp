@@ -55,7 +55,7 @@ void changed(Image image, Out out, const Change& change, const std::string& leve
     throw std::invalid_argument(wrong);
   const RowOps& ops = row_ops_of(level);
   const GilRelease released;
-  Planes planes(*ops.planes, size, buffers());
+  Planes planes(ops, size, buffers());
   planes.split(image.data());
   planes.run({Op{change.kind, change.numbers}});
   planes.merge(out.data());
@@ -82,7 +82,7 @@ void warped(Image image, Out out, const std::vector<std::vector<double>>& maps, 
     throw std::invalid_argument("the images are of other sizes than the maps");
   const RowOps& ops = row_ops_of(level);
   const GilRelease released;
-  Planes planes(*ops.planes, size, buffers());
+  Planes planes(ops, size, buffers());
   planes.split(image.data());
   planes.warp(parts, nearest);
   planes.merge(out.data());

@@ -28,8 +28,8 @@ static void blur_down(std::uint8_t* out, const std::uint16_t* const* lines, int 
   }
 }
 
-static constexpr PlaneOps ops{look_up,    gray,       sum,            limits,          blend,  hue,    sharpen, blur_across,
-                          blur_down,  map_points, nearest_places, bilinear_places, shares, gather, cover};
+static constexpr PlaneOps ops{merge_all, look_up, gray, sum, limits, blend, hue, sharpen, blur_across, blur_down,
+                              map_points, nearest_places, bilinear_places, shares, gather_all, cover};
 
 }  // namespace plain
 
