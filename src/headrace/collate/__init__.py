@@ -16,11 +16,23 @@ from headrace.collate.register import register_collate
 from headrace.context.tokens import count_tokens
 from headrace.hints import looked_up as _looked_up
 
+if _TYPE_CHECKING:
+    from headrace.collate.object_lists import DetectionCollate
+    from headrace.collate.transformed import TransformedCollate
+
+LAZY = {
+    "DetectionCollate": "object_lists",
+    "TransformedCollate": "transformed",
+}
+"""Names whose files are imported when they are first asked for, so that `import headrace` stays light."""
+
 __all__ = [
+    "DetectionCollate",
     "Packed",
     "PackedCollate",
     "Padded",
     "PaddedCollate",
+    "TransformedCollate",
     "collate",
     "count_tokens",
     "default_collate",
@@ -29,4 +41,8 @@ __all__ = [
 ]
 
 if not _TYPE_CHECKING:
-    __getattr__ = _looked_up(__name__)
+    __getattr__ = _looked_up(__name__, LAZY)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *LAZY]

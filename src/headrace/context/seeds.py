@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     STREAM = 5
     EPOCH = 6
     STRAND = 7
+    BATCH = 8
 
 
 def key_of(seed: int) -> Key:
@@ -87,6 +88,8 @@ class Here:
     key: Key = (0, 0)
     epoch: int = 0
     position: int = 0
+    start: int = 0
+    """The place of the batch: that of its first sample."""
     collating: bool = False
     """Whether all samples of the batch are made, and are being put together."""
     alone: bool = False
@@ -210,6 +213,15 @@ def rng() -> np.random.Generator:
     if now.generator is None:
         put(Context(None, now.seconds, now.recycler, now.share, now.worker, np.random.default_rng()))
     return current().generator  # type: ignore[no-any-return]  # as above
+
+
+def batch_rng() -> np.random.Generator:
+    """Return the random generator of the batch that is being put together, which no sample draws from.
+
+    Outside a loader it is that of `rng`.
+    """
+    here = inside()
+    return rng() if here is None else generator(here.key, Purpose.BATCH, here.epoch, here.start)
 
 
 def epoch_seed() -> int:

@@ -97,7 +97,7 @@ class Maker:
         nobody draws from them between two batches. ``scratch`` lends memory for the steps on the way to a sample.
         """
         here = here or seeds.Here()
-        here.key, here.epoch = work.seed, work.epoch
+        here.key, here.epoch, here.start = work.seed, work.epoch, work.start
         here.tokens, here.tokens_collated = None, False
         here.move(work.start)
         began = perf_counter()

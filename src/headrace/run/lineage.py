@@ -85,6 +85,8 @@ class Lineage:
     """What the dataset drew itself."""
     replaced: BadSample | None = None
     """The bad sample that this one stands in for."""
+    batch: tuple[tuple[Any, dict[str, Any]], ...] = ()
+    """The transforms of its whole batch by `TransformedCollate`, each with what it drew."""
 
     def __str__(self) -> str:
         visits = " > ".join(f"{kind}[{key!r}]" if key is not None else kind for kind, key in self.dataset)
@@ -99,6 +101,9 @@ class Lineage:
             lines.append(f"  {step.name}{f': {meant}' if meant else ''} -> {step.result}")
             if not meant:
                 lines += [f"    {draw}" for draw in step.draws]
+        for transform, drawn in self.batch:
+            meant = ", ".join(f"{name} {shown(value)}" for name, value in drawn.items())
+            lines.append(f"  the batch: {name_of(transform)}{f': {meant}' if meant else ''}")
         return "\n".join(lines)
 
 
@@ -143,6 +148,19 @@ def _made(maker: Maker, work: Work, index: int, seeding: Sequence[str]) -> tuple
 def steps(trace: Trace) -> tuple[Step, ...]:
     """Return the transforms of a trace, with what their draws mean."""
     return tuple(Step(s.transform, meaning(s), tuple(s.draws), told(s.after)) for s in trace.steps)
+
+
+def of_batch(maker: Maker, work: Work, sample: Any) -> tuple[tuple[Any, dict[str, Any]], ...]:
+    """Return what was done to the batch that a sample went into, with what was drawn for it.
+
+    Draws depend on the place, on how many samples there are and on their size: as many of the one stand for all.
+    """
+    collate = getattr(maker.collate, "_collate", maker.collate)
+    drawn = getattr(collate, "drawn", None)
+    if drawn is None or work.replica is not None or maker.on_error == "skip":
+        return ()
+    rng = seeds.generator(work.seed, seeds.Purpose.BATCH, work.epoch, work.start)
+    return tuple(drawn([sample] * work.rows, rng))
 
 
 def meaning(step: Applied) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 del outcome
         self._rows = len(samples)
         # What collate draws depends on which batch this is, as it does where a worker collates.
-        here = seeds.Here(self._key, self._stream, self._journal.batches)
+        here = seeds.Here(self._key, self._stream, self._journal.batches, start=self._journal.batches)
         try:
             seconds: dict[str, float] = {}
             with seeds.at(here, seconds), timed("collate"):

@@ -70,6 +70,7 @@ def lineage_of(session: Session, epoch: int, step: int, index: int) -> Lineage:
         before=trace.before if trace.steps else sample,
         sample=sample,
         steps=lineage.steps(trace),
+        batch=lineage.of_batch(maker, work, sample),
         draws=tuple(trace.draws),
         replaced=bad,
     )

@@ -31,6 +31,7 @@ from headrace.transforms.spatial import (
 from headrace.transforms.values import Normalize, ToCHW, ToDtype, ToFloat
 
 if _TYPE_CHECKING:
+    from headrace.transforms.batches import CutMix, MixUp, RandomResolution
     from headrace.transforms.color_transforms import (
         ColorJitter,
         GaussianBlur,
@@ -67,11 +68,13 @@ LAZY = {
     "AutoAugment": "policies",
     "ColorJitter": "color_transforms",
     "ConvertBoundingBoxFormat": "detection",
+    "CutMix": "batches",
     "FillInTheMiddle": "text",
     "FixedSizeCrop": "detection",
     "GaussianBlur": "color_transforms",
     "GaussianNoise": "color_transforms",
     "LetterBox": "detection",
+    "MixUp": "batches",
     "OneOf": "control",
     "RandAugment": "policies",
     "RandomAdjustSharpness": "color_transforms",
@@ -88,6 +91,7 @@ LAZY = {
     "RandomPerspective": "warping",
     "RandomPhotometricDistort": "color_transforms",
     "RandomPosterize": "color_transforms",
+    "RandomResolution": "batches",
     "RandomRotation": "warping",
     "RandomShortestSize": "detection",
     "RandomSolarize": "color_transforms",
@@ -110,6 +114,7 @@ __all__ = [
     "Compose",
     "ConvertBoundingBoxFormat",
     "Cut",
+    "CutMix",
     "DeviceStep",
     "FillInTheMiddle",
     "FixedSizeCrop",
@@ -122,6 +127,7 @@ __all__ = [
     "LetterBox",
     "Mask",
     "Mirror",
+    "MixUp",
     "Move",
     "NativeStep",
     "Normalize",
@@ -145,6 +151,7 @@ __all__ = [
     "RandomPhotometricDistort",
     "RandomPosterize",
     "RandomResizedCrop",
+    "RandomResolution",
     "RandomRotation",
     "RandomShortestSize",
     "RandomSolarize",
