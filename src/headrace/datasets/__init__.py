@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headrace.datasets.grouped import GroupedDataset
     from headrace.datasets.hdf5 import HDF5Dataset
     from headrace.datasets.huggingface import from_huggingface
+    from headrace.datasets.joined_images import CopyPaste, Mosaic
     from headrace.datasets.lit_dataset import LitDataset
     from headrace.datasets.mapped_columns import MappedColumns
     from headrace.datasets.mds_dataset import MDSDataset
@@ -61,6 +62,7 @@ LAZY = {
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
     "CocoDetection": "coco",
+    "CopyPaste": "joined_images",
     "EncodedImages": "encoded_images",
     "FaceDataset": "faces",
     "GroupedDataset": "grouped",
@@ -68,6 +70,7 @@ LAZY = {
     "LitDataset": "lit_dataset",
     "MDSDataset": "mds_dataset",
     "MappedColumns": "mapped_columns",
+    "Mosaic": "joined_images",
     "MultiLabel": "multi_label",
     "PackedDataset": "packed_dataset",
     "PackedStream": "packed_stream",
@@ -104,6 +107,7 @@ __all__ = [
     "CocoDetection",
     "Columns",
     "ConcatDataset",
+    "CopyPaste",
     "Dataset",
     "Decoding",
     "EncodedImages",
@@ -119,6 +123,7 @@ __all__ = [
     "MDSDataset",
     "Mapped",
     "MappedColumns",
+    "Mosaic",
     "MultiLabel",
     "PackedDataset",
     "PackedList",
