@@ -13,6 +13,7 @@ sums (seed + epoch, seed + worker) collide. The key of neighbouring seeds is spr
 from __future__ import annotations
 
 import random
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -346,6 +347,10 @@ def seeded(
             _set_state(name, state)
 
 
+SEEDING = threading.RLock()
+"""Held by the one thread that has seeded the global generators for a call, and gives them back."""
+
+
 def seed_globals(words: NDArray[np.uint32], names: Iterable[str]) -> None:
     """Seed global generators with eight random words."""
     for name in names:
@@ -364,6 +369,22 @@ def global_states() -> dict[str, Any]:
     if theirs is not None:
         states["torch"] = theirs.get_state()
     return states
+
+
+def settled_states() -> dict[str, Any]:
+    """Return the state of each global generator, once no thread has seeded it for one call.
+
+    >>> "random" in settled_states()
+    True
+    """
+    with SEEDING:
+        return global_states()
+
+
+def restore_globals(states: dict[str, Any]) -> None:
+    """Give global generators the states that `global_states` found."""
+    for name, state in states.items():
+        _set_state(name, state)
 
 
 def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:

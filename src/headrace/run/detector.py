@@ -59,10 +59,19 @@ def held(thing: Any, name: str) -> Iterator[tuple[str, Any]]:
         seen.add(id(one))
         if _is_generator(one):
             yield path, one
-        elif depth < DEEP and len(waiting) < MOST and not _is_foreign(one):
+        elif depth < DEEP and len(waiting) < MOST and not (_is_foreign(one) or is_seeded(one)):
             found = [(path + suffix, part, depth + 1) for suffix, part in islice(_parts(one), FEW)]
             owner = str(type(one).__module__).startswith(OWNERS)
             waiting += [each for each in found if not (owner and _is_generator(each[1]))]
+
+
+def is_seeded(one: Any) -> bool:
+    """Say whether an object seeds the generators that it holds, for each sample.
+
+    >>> is_seeded(3)
+    False
+    """
+    return bool(getattr(type(one), "seeds_held", False))
 
 
 def _parts(one: Any) -> Iterator[tuple[str, Any]]:
@@ -175,12 +184,12 @@ class Watch:
         """Note where they stand."""
         others = [t for t in threading.enumerate() if not type(t).__module__.startswith("tqdm")]
         alone = threading.current_thread() is threading.main_thread() and len(others) <= 1 + self._workers
-        self._before = seeds.global_states() if alone else None
+        self._before = seeds.settled_states() if alone else None
 
     def pause(self) -> None:
         """Note where they stand before others may draw again; comparing takes longer, and is done at the end."""
         if self._before is not None:
-            self._stretches.append((self._before, seeds.global_states()))
+            self._stretches.append((self._before, seeds.settled_states()))
             self._before = None
 
     def end(self) -> None:

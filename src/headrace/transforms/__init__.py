@@ -63,6 +63,7 @@ if _TYPE_CHECKING:
     from headrace.transforms.masking import Cutout, GridMask
     from headrace.transforms.photo_transforms import CLAHE, JPEG, ThreeAugment
     from headrace.transforms.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+    from headrace.transforms.seeded import Seeded
     from headrace.transforms.several_crops import FiveCrop, MultiCrop, TenCrop
     from headrace.transforms.text import FillInTheMiddle, Tokenize
     from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
@@ -110,6 +111,7 @@ LAZY = {
     "RandomZoomOut": "detection",
     "SanitizeBoundingBoxes": "detection",
     "ScaleJitter": "detection",
+    "Seeded": "seeded",
     "TenCrop": "several_crops",
     "ThreeAugment": "photo_transforms",
     "Tokenize": "text",
@@ -181,6 +183,7 @@ __all__ = [
     "SanitizeBoundingBoxes",
     "ScaleJitter",
     "ScalePart",
+    "Seeded",
     "Stay",
     "TenCrop",
     "ThreeAugment",
