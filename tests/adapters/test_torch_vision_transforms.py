@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: E402
 from headrace import transforms as ours  # noqa: E402
 from headrace.image import color  # noqa: E402
 from headrace.transforms import policies  # noqa: E402
+from headrace.transforms.elastic import Pushed  # noqa: E402
 
 SIZES = [(40, 60), (33, 21), (1, 9)]
 
@@ -32,6 +33,30 @@ def distance(one: Any, other: Any) -> float:
     places = np.sort(np.concatenate([one, other]))
     shares = [np.searchsorted(np.sort(each), places, side="right") / len(each) for each in (one, other)]
     return float(np.abs(shares[0] - shares[1]).max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
+def test_elastic_shifts_give_torchvisions_pixels(size: Any, sampling: Any) -> None:
+    """Agree within one gray level, but at the edge of what the image covers, as for maps."""
+    image = photo(3, 64, 96)[: size[0], : size[1]].copy()
+    shifts = ours.ElasticTransform(alpha=80, sigma=3).shifts(*size, np.random.default_rng(0))
+    fractions = (shifts * 2 / np.array([size[1], size[0]])[:, None, None]).transpose(1, 2, 0)[None]
+    how = v2.InterpolationMode(sampling)
+    expected = theirs(lambda x: F.elastic(x, torch.from_numpy(fractions.astype(np.float32)), how, 0), image)
+    different = np.abs(Pushed(shifts, sampling, 0).image(image).astype(int) - expected) > 1
+    assert different.mean() < 0.05
+
+
+def test_elastic_shifts_are_as_large_as_torchvisions() -> None:
+    def spread(seed: int) -> tuple[Any, Any]:
+        torch.manual_seed(seed)
+        drawn = v2.ElasticTransform().make_params([torch.zeros(3, 64, 96)])["displacement"][0].numpy()
+        own = ours.ElasticTransform().shifts(64, 96, np.random.default_rng(seed))
+        return own.std(axis=(1, 2)), drawn.std(axis=(0, 1)) * (48, 32)
+
+    mine, others = np.mean([spread(seed) for seed in range(20)], axis=0)
+    np.testing.assert_allclose(mine, others, rtol=0.1)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -100,9 +100,7 @@ class ElasticTransform(GeometricTransform):
         alpha, sigma = cast("tuple[float, float]", self.alpha), cast("tuple[float, float]", self.sigma)
         noise = rng.random((2, height, width)) * 2 - 1
         smooth = np.stack([_smoothed(noise[axis], sigma[axis]) for axis in (0, 1)])
-        # torchvision divides the shift to the right by the height, and that down by the width.
-        scale = np.array([alpha[0] * width / height, alpha[1] * height / width]) / 2
-        shifts: Shifts = smooth * scale[:, np.newaxis, np.newaxis]
+        shifts: Shifts = smooth * (np.array(alpha) / 2)[:, np.newaxis, np.newaxis]
         return shifts
 
     def move(self, height: int, width: int, rng: Any) -> Pushed:
