@@ -41,14 +41,34 @@ def test_an_argument_of_another_loader_is_refused_with_our_name(named: str, advi
 
 def test_an_argument_of_another_dataset_is_refused_with_our_way(tmp_path: Path) -> None:
     """Name .map for transforms, the loader for its own arguments, and the closest name for a slip."""
-    with pytest.raises(
-        TypeError, match=r"ImageFolder got an unexpected keyword argument 'transform'.*\.map\(function\)"
-    ):
-        ImageFolder(tmp_path, transform=len)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"ArrayDataset got .* argument 'transform'.*\.map\(function\)"):
+        ArrayDataset([1], transform=len)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"ImageFolder got .* argument 'transforms'.*\.map\(function\)"):
+        ImageFolder(tmp_path, transforms=len)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"'shuffle'.*DataLoader"):
         MDSDataset(tmp_path, shuffle=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"'extension'.*pass extensions="):
         ImageFolder(tmp_path, extension=".png")  # type: ignore[call-arg]
+
+
+def test_transform_of_torchvisions_image_datasets_does_what_map_does(tmp_path: Path) -> None:
+    """Return the mapped dataset, with the classes of the folder; None maps nothing."""
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "cat").mkdir()
+    image.new("RGB", (6, 4), "red").save(tmp_path / "cat" / "0.png")
+    dataset: Any = ImageFolder(tmp_path, transform=headrace.CenterCrop(2))  # type: ignore[call-arg]
+    assert dataset[0][0].shape == (2, 2, 3)
+    assert dataset.classes == ["cat"]
+    assert len(pickle.loads(pickle.dumps(dataset))) == 1
+    plain: Any = ImageFolder(tmp_path, transform=None)  # type: ignore[call-arg]
+    assert plain[0][0].shape == (4, 6, 3)
+
+    class Own(ImageFolder):
+        def __init__(self, root: Path, transform: Any) -> None:
+            super().__init__(root)
+            self.transform = transform
+
+    assert Own(tmp_path, transform=len).transform is len
 
 
 def test_subclasses_keep_their_own_arguments() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,36 @@ def test_the_tables_for_those_who_come_from_another_loader_name_what_exists() ->
     named = {name for row in rows for code in re.findall(r"`([^`]*)`", row) for name in re.findall(r"\b[A-Z]\w+", code)}
     assert len(named) > 25
     assert named - public - {"DST", "SRC", "True", "False", "None"} == set()
+
+
+def test_each_library_that_readers_come_from_has_a_table() -> None:
+    """Have a section for each, with a table or a page of its own that exists."""
+    text = (ROOT / "docs" / "guide" / "coming-from.md").read_text(encoding="utf-8")
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")[1:]}
+    assert list(sections) == [
+        "torch.utils.data", "torchdata", "torchvision", "albumentations", "WebDataset", "Mosaic Streaming", "LitData",
+        "Grain", "tf.data", "DALI", "FFCV", "Hugging Face datasets",
+    ]  # fmt: skip
+    for name, part in sections.items():
+        assert part.count("\n| ") > 5 or re.search(r"\]\(from-\w+\.md", part), name
+
+
+def test_the_arguments_that_the_tables_name_exist() -> None:
+    """Find each ``Name(argument=…)`` of the right columns in our signatures."""
+    guide = ROOT / "docs" / "guide"
+    pages = [guide / "coming-from.md", *sorted(guide.glob("from-*.md"))]
+    homes = [import_module(module) for module in reference.public() if module not in reference.ADAPTERS]
+    calls = 0
+    for row in re.findall(
+        r"^\|.*\| (.*) \|$", "\n".join(page.read_text(encoding="utf-8") for page in pages), re.MULTILINE
+    ):
+        for name, given in re.findall(r"\b([A-Z]\w+|random_split|open_shards)\(([^()]*)\)", row):
+            found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
+            for argument in re.findall(r"\b([a-z]\w*)=", given):
+                assert found is not None, row
+                assert argument in inspect.signature(found).parameters, f"{name}({argument}=) in {row}"
+                calls += 1
+    assert calls > 20
 
 
 def test_every_committed_page_of_the_guide_is_in_the_site() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import galleries
 import gallery
+import plots
 import reference
 import troubleshooting
 
@@ -24,11 +26,13 @@ SINGLE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing/index.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
+    "benchmarks/FORMATS.md": "benchmarks/formats.md",
     "benchmarks/PROCESSES.md": "benchmarks/processes.md",
     "benchmarks/RAY_CHAOS.md": "benchmarks/ray-chaos.md",
     "benchmarks/README.md": "benchmarks/index.md",
     "benchmarks/RESULTS.md": "benchmarks/results.md",
     "benchmarks/SMALL_BATCHES.md": "benchmarks/small-batches.md",
+    "benchmarks/TOKENS.md": "benchmarks/tokens.md",
     "docs/design.md": "design.md",
     "docs/index.md": "index.md",
     "docs/scaling.md": "scaling.md",
@@ -36,7 +40,8 @@ SINGLE = {
     "src/headrace/demo/README.md": "examples/photographs.md",
 }
 FIGURES, SHEET, ERRORS = "<!-- figures -->", "<!-- contact sheet -->", "<!-- errors -->"
-"""Where the start page has the README's table of figures, an image, and a link to what only the site has."""
+NUMBERS, GALLERIES = "<!-- numbers -->", "<!-- galleries -->"
+"""Where the start page has the README's figures, an image, two numbers, and links to what only the site has."""
 SHEET_FILE = "contact-sheet.png"
 
 
@@ -62,9 +67,14 @@ def stage(target: Path) -> None:
         text = _linked(text, name, page, known, sources, target)
         text = text.replace(SHEET, f"![Photographs before and after random crops]({SHEET_FILE})\n")
         text = text.replace(ERRORS, "[Every error, and what to do](troubleshooting).\n")
+        text = text.replace(NUMBERS, _numbers())
+        text = text.replace(GALLERIES, "[Galleries](galleries/index.md) show what transforms, samplers and datasets give.\n")
+        if page.startswith("benchmarks/") and page != "benchmarks/index.md":
+            text = plots.with_plots(text, page, target)
         _write(target / page, text + _contents(page, known))
     for name, page in sources.items():
         _write(target / page, _source_page(name, page, target))
+    galleries.write(target / "galleries")
     reference.write(target / "reference")
     _write(target / "troubleshooting.rst", troubleshooting.page())
     _sheet(target / SHEET_FILE)
@@ -99,7 +109,7 @@ def _linked(text: str, name: str, page: str, known: dict[str, str], sources: dic
 def _contents(page: str, known: dict[str, str]) -> str:
     """Return what a section's first page lists on its left: the pages in the order in which it links to them."""
     if page == "index.md":
-        entries = ["guide/index", "reference/index", "troubleshooting"]
+        entries = ["guide/index", "galleries/index", "reference/index", "troubleshooting"]
         more = [
             "examples/index",
             "benchmarks/index",
@@ -132,6 +142,11 @@ def _figures() -> str:
     if found is None:
         raise ValueError("README.md has no section 'How fast', which the start page shows")
     return found[1].strip().replace("](benchmarks/", "](../benchmarks/")
+
+
+def _numbers() -> str:
+    results, chaos = ((ROOT / "benchmarks" / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "CHAOS.md"))
+    return "".join(f"- **{number}** {about}\n" for number, about in plots.numbers(results, chaos))
 
 
 def _source_page(name: str, page: str, target: Path) -> str:

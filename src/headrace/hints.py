@@ -117,20 +117,29 @@ class Hinted:
         return made
 
 
-def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str]) -> None:
+def argument_names(kind: type) -> list[str] | None:
+    """Return the names that the constructor of a class takes; None if it may take others too.
+
+    >>> from headrace.datasets import Subset
+    >>> argument_names(Subset)
+    ['dataset', 'indices']
+    """
     names: list[str] = []
     for one in kind.__mro__:
         code = getattr(vars(one).get("__init__"), "__code__", None)
         if code is not None:
             names += code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
             if not code.co_flags & CO_VARKEYWORDS:
-                break
+                return names
             if not one.__module__.startswith("headrace."):
-                return  # it may take names of its own
-    else:
-        return
-    for name in given:
-        if name not in names:
+                return None  # it may take names of its own
+    return None
+
+
+def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str]) -> None:
+    names = argument_names(kind)
+    for name in given if names is not None else ():
+        if names is not None and name not in names:
             close = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
             cure = hints.get(name) or (f"pass {close[0]}=" if close else f"choose one of {', '.join(names)}")
             raise ArgumentTypeError(

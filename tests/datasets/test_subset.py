@@ -194,6 +194,30 @@ def test_lengths_that_do_not_divide_the_dataset_are_refused(lengths: list[Any], 
         random_split([1, 2, 3, 4], lengths)
 
 
+@pytest.mark.parametrize("lengths", [[0.8, 0.2], [70, 20, 10], [0.5, 0.25, 0.25]])
+def test_a_stratified_split_gives_each_part_its_share_of_each_class(lengths: list[float]) -> None:
+    """Have every sample once, each class by its share to within two samples, and the same split for the same seed."""
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    dataset = ArrayDataset(np.arange(100), labels)
+    parts = random_split(dataset, lengths, seed=3, stratify=True)
+    assert sorted(int(x) for part in parts for x, _ in part) == list(range(100))
+    for part in parts:
+        assert np.abs(np.bincount(part.labels, minlength=3) - np.bincount(labels) * len(part) / 100).max() < 2
+    again = random_split(range(100), lengths, 3, stratify=labels)
+    assert [list(part.indices) for part in parts] == [list(part.indices) for part in again]
+    assert [list(part.indices) for part in random_split(dataset, lengths, seed=4, stratify=True)] != [
+        list(part.indices) for part in parts
+    ]
+
+
+def test_a_split_refuses_what_it_cannot_stratify() -> None:
+    """Name the labels that are missing, and a seed beside a generator."""
+    with pytest.raises(ArgumentError, match="one label for each of 4 samples; got none"):
+        random_split(range(4), [0.5, 0.5], stratify=True)
+    with pytest.raises(ArgumentError, match="a seed and a generator"):
+        random_split(range(4), [0.5, 0.5], 1, seed=1)
+
+
 def test_split_indices_are_like_a_list() -> None:
     """Compare, join, slice, sort and search them; hold no more than an array; go through a pickle."""
     one, other = (split.indices for split in random_split(range(10), [6, 4], generator=0))

@@ -137,6 +137,19 @@ def test_numbers_and_text_have_no_image_but_a_table() -> None:
     assert "tokens: 1 2 3" in repr(headrace.show({"tokens": np.array([[1, 2, 3], [4, 5, 6]])}))
 
 
+@pytest.mark.parametrize("shape", [(3, 500), (3, 2, 500)])
+def test_sounds_are_drawn_as_curves_by_their_name(shape: tuple[int, ...]) -> None:
+    """Draw a part named audio, one channel or two, of floats or integers, silent ones too; and no other rows."""
+    sounds = np.sin(np.arange(np.prod(shape)) / 9).reshape(shape)
+    sounds[0] = 0
+    for values in (sounds, (sounds * 32767).astype(np.int16)):
+        png = headrace.show({"audio": values, "label": np.array([1, 0, 1])}, classes=["low", "high"]).png
+        assert png is not None
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        assert (pixels == (38, 110, 190)).all(axis=2).sum() > 500
+    assert headrace.show({"features": sounds, "label": np.array([1, 0, 1])}).png is None
+
+
 def test_parts_have_the_names_of_fields() -> None:
     """Name the parts of nested dicts, named tuples and lists."""
     Pair = namedtuple("Pair", ["left", "right"])

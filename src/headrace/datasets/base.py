@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 from headrace import hints
 from headrace.datasets import facts, protocol
@@ -61,6 +61,16 @@ class Dataset(hints.Hinted, Generic[T_co]):
 
     _argument_hints = hints.DATASET
     _is_stream = False
+    _maps_transform = False
+    """Whether ``transform=f`` of the constructor does what ``.map(f)`` does, for code that used torchvision's."""
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Make the dataset; with torchvision's ``transform=``, return it mapped."""
+        if "transform" in named and cls._maps_transform and "transform" not in (hints.argument_names(cls) or named):
+            function = named.pop("transform")
+            return cast("Self", cls(*given, **named).map(*([] if function is None else [function])))
+        return super().__new__(cls, *given, **named)
+
     """Whether it is read by iterating and has no index: see `IterableDataset`."""
 
     @default

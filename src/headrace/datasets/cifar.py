@@ -90,6 +90,7 @@ class CifarDataset(ArrayDataset):
     """
 
     _layouts: tuple[Layout, ...] = ()
+    _maps_transform = True
 
     def __init__(self, root: str | os.PathLike[str], kind: str, *, train: bool, verify: bool) -> None:
         train, verify = flag("train", train), flag("verify", verify)

@@ -45,6 +45,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
     """
 
     suits_threads = True
+    _maps_transform = True
 
     def __init__(
         self,

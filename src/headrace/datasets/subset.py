@@ -15,7 +15,7 @@ from headrace.checks import integer, kind_of
 from headrace.datasets import protocol
 from headrace.datasets.base import T_co, View
 from headrace.datasets.pieces import read_piece
-from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.errors import ArgumentError, ArgumentTypeError, shown
 from headrace.interop.generators import GeneratorLike, draws
 from headrace.interop.keys import is_mask, places, selected, whole
 from headrace.plan.piece import Piece
@@ -23,7 +23,7 @@ from headrace.plan.piece import Piece
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from headrace.context.memory import Empty
     from headrace.datasets.columns import Columns
@@ -172,7 +172,12 @@ class Subset(View[T_co]):
 
 
 def random_split(
-    dataset: Indexed, lengths: Sequence[int | float], generator: GeneratorLike = None
+    dataset: Indexed,
+    lengths: Sequence[int | float],
+    generator: GeneratorLike = None,
+    *,
+    seed: int | None = None,
+    stratify: ArrayLike | bool = False,
 ) -> list[Subset[Any]]:
     """Split a dataset at random into parts of given lengths, or of given fractions of its length.
 
@@ -184,11 +189,30 @@ def random_split(
     Numbers that sum to 1 are fractions: each part gets its share rounded down, and what is left over goes to the
     first parts, one sample each; an empty part is warned of. ``generator``: a NumPy or torch generator, or a seed (the
     same one always gives the same split); without one, the global generator of torch if torch is loaded, else of
-    NumPy. With torch's generators the split is the one that torch makes.
+    NumPy. With torch's generators the split is the one that torch makes. ``seed`` is a seed, by its usual name.
 
-    Raises `ArgumentError` for lengths that do not sum to the dataset's, and for fractions not between 0 and 1.
+    With ``stratify=True``, each part has its share of each class, to within one sample or two; the dataset knows its
+    labels, or ``stratify`` is an array of them.
+
+    >>> from headrace import ArrayDataset
+    >>> labels = np.array([0] * 8 + [1] * 4)
+    >>> train, test = random_split(ArrayDataset(np.arange(12), labels), [0.75, 0.25], seed=0, stratify=True)
+    >>> np.bincount(train.labels).tolist(), np.bincount(test.labels).tolist()
+    ([6, 3], [2, 1])
+
+    Raises `ArgumentError` for lengths that do not sum to the dataset's, for fractions not between 0 and 1, for a seed
+    beside a generator, and for a dataset without labels.
     """
     protocol.check_indexed("random_split", dataset, 0)
+    if seed is not None:
+        if generator is not None:
+            raise ArgumentError(
+                "random_split got a seed and a generator",
+                found=shown(generator),
+                expected="one of them",
+                cure="leave generator out",
+            )
+        generator = integer("seed", seed, least=0)
     size = len(dataset)
     total = sum(lengths)
     if total <= 1 and math.isclose(total, 1):
@@ -209,8 +233,38 @@ def random_split(
             cure="Change one of them.",
         )
     order = next(draws(generator).permutations(size, size)) if size else np.empty(0, np.int64)
+    if stratify is not False and size:
+        return [Subset(dataset, Indices(part)) for part in _stratified(order, counts, _classes_of(dataset, stratify))]
     ends = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
     return [Subset(dataset, Indices(order[begin:end])) for begin, end in pairwise(ends)]
+
+
+def _classes_of(dataset: Indexed, stratify: ArrayLike | bool) -> NDArray[Any]:
+    labels = protocol.labels(dataset) if stratify is True else np.asarray(stratify)
+    if labels is None or labels.shape != (len(dataset),):
+        found = "none" if labels is None else f"shape {labels.shape}"
+        raise ArgumentError(
+            f"random_split cannot stratify: it needs one label for each of {len(dataset)} samples; got {found}",
+            found=found,
+            expected=f"labels of shape ({len(dataset)},)",
+            cure="pass stratify=labels, an array with the class of each sample",
+        )
+    return labels
+
+
+def _stratified(order: NDArray[Any], counts: Sequence[int], labels: NDArray[Any]) -> list[NDArray[Any]]:
+    """Deal shuffled indices out class by class, so that each part gets them as evenly as its length allows.
+
+    >>> [part.tolist() for part in _stratified(np.arange(6), [4, 2], np.array([0, 0, 0, 1, 1, 1]))]
+    [[0, 2, 3, 5], [1, 4]]
+    """
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    turns = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    parts = np.repeat(np.arange(len(counts)), counts)[np.argsort(turns, kind="stable")]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    # Sorted by class, a part would begin with one class only; the shuffle's order is taken again.
+    return [found[np.argsort(place[found])] for found in (by_class[parts == part] for part in range(len(counts)))]
 
 
 class Indices(Sequence[int]):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.errors import missing
-from headrace.figure.parts import CHANNELS, Part, is_images, labels_of
+from headrace.figure.parts import CHANNELS, Part, is_images, is_sounds, labels_of
 from headrace.figure.targets_drawn import mask_names, name_of, overlay_of, row_of, soft_name
+from headrace.figure.waveforms import waveform
 from headrace.image.sheet import Single, contact_sheet
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ def sheet_of(
     kinds: Kinds | None = None,
     most: int,
 ) -> bytes | None:
-    """Draw at most ``most`` images of a batch on a contact sheet; return None if it has none.
+    """Draw at most ``most`` images, or sounds, of a batch on a contact sheet; return None if it has none.
 
     Masks, boxes and keypoints are drawn on the images. The name of its class is written below each image.
     """
     drawn = next(filter(is_images, parts), None)
     if drawn is None or drawn.array is None or not len(drawn.array):
-        return None
+        cards = _sounds(parts, classes, most)
+        return png_of(cards, title=title, subtitle=subtitle) if cards else None
     number = len(drawn.array)
     colors, done = colors_of(drawn.array[:most], scale)
     labels = labels_of(parts, number)
@@ -93,6 +95,19 @@ def caption_of(label: Any, classes: Sequence[str]) -> str:
     ('dog', 'cat 0.7, dog 0.3')
     """
     return soft_name(label, classes) if np.ndim(label) else name_of(int(label), classes)
+
+
+def _sounds(parts: list[Part], classes: Sequence[str], most: int) -> list[Single]:
+    array = next((part.array for part in parts if is_sounds(part)), None)
+    if array is None:
+        return []
+    labels = labels_of(parts, len(array))
+    peak = float(np.abs(np.nan_to_num(array[:most].astype(np.float64))).max(initial=0))
+    cards = []
+    for row, sound in enumerate(array[:most]):
+        caption = "" if labels is None else caption_of(labels[row], classes)
+        cards.append(Single(waveform(sound, peak), caption, f"{sound.shape[-1]:,} values, edge {peak:.3g}"))
+    return cards
 
 
 def png_of(cards: list[Single], *, title: str, subtitle: str) -> bytes:

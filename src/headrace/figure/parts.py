@@ -21,6 +21,10 @@ MOST_PARTS = 40
 LABELS = ("label", "labels", "target", "targets", "y", "cls")
 """Names of parts that are labels; without one of them, the first integers are the labels."""
 MASKS = ("mask", "masks")
+SOUNDS = ("audio", "sound", "sounds", "wave", "waveform", "waveforms")
+"""Names of parts that are sounds: a row of numbers alone may be anything."""
+SHORTEST = 64
+"""The least length of what may be a sound."""
 SMALLEST = 4
 """The least height and width of what may be an image, in pixels."""
 CHANNELS = (1, 3, 4)
@@ -116,6 +120,14 @@ def is_masks(part: Part) -> bool:
     array = part.array
     named = part.name.rpartition(".")[2] in MASKS
     return named and array is not None and array.ndim == 3 and array.dtype.kind in "biu"
+
+
+def is_sounds(part: Part) -> bool:
+    """Say whether a part is a batch of sounds, by its name and shape: (N, T) or (N, channels, T)."""
+    array = part.array
+    if array is None or part.name.rpartition(".")[2] not in SOUNDS:
+        return False
+    return array.ndim in (2, 3) and array.dtype.kind in "if" and array.shape[-1] >= SHORTEST
 
 
 def labels_of(parts: list[Part], count_of: int) -> NDArray[Any] | None:

@@ -45,7 +45,8 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None,
     The last line of a notebook's cell shows it. ``figure.save("batch.png")`` writes the images to a file, and a name
     that ends with .html the whole figure. ``samples``: how many are shown. ``classes``: the names of labels, where the
     dataset does not know them. Normalized images are shown in their colors if the dataset says how they were
-    normalized, else from their smallest to their largest value.
+    normalized, else from their smallest to their largest value. A part named "audio", "sound" or "waveform" is drawn
+    as curves.
 
     Masks, boxes with the names of their classes, and keypoints are drawn on the images; soft labels are written as
     "cat 0.7, dog 0.3". ``kinds`` says which fields are what, as for `Compose`: by default what the dataset's own

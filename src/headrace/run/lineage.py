@@ -13,6 +13,7 @@ from headrace.checks import integer
 from headrace.context import seeds
 from headrace.datasets.protocol import inner
 from headrace.errors import ArgumentError
+from headrace.formatting import html_table
 from headrace.make.maker import Maker
 from headrace.make.source import Batched, Indexed
 from headrace.plan.piece import Piece
@@ -105,6 +106,17 @@ class Lineage:
             meant = ", ".join(f"{name} {shown(value)}" for name, value in drawn.items())
             lines.append(f"  the batch: {name_of(transform)}{f': {meant}' if meant else ''}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        place, visits, *_ = str(self).splitlines()
+        rows = [("step", "what it drew", "result")]
+        rows += [(draw.by, str(draw), "") for draw in self.draws]
+        rows.append(("before", "", told(self.before)))
+        for step in self.steps:
+            meant = [f"{name} {shown(value)}" for name, value in step.parameters.items()]
+            rows.append((step.name, ", ".join(meant or map(str, step.draws)), step.result))
+        bad = "" if self.replaced is None else f"; in place of sample {self.replaced.index!r}: {self.replaced.error}"
+        return html_table(rows, left=3, title=f"{place}; {visits}{bad}")
 
 
 def batch(maker: Maker, work: Work) -> Any:
