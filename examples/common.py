@@ -99,7 +99,7 @@ def report(
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes[1].text(column, row, count, ha="center", va="center", fontsize=8)
-    axes[1].set(title=f"{right.mean():.0%} of {len(labels)} right", xlabel="predicted", ylabel="label")
+    axes[1].set(title=f"{right.mean():.0%} of {len(labels)} right", xlabel="predicted", ylabel="true")
     axes[1].set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes[1].set_yticks(range(len(classes)), classes)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).parent / "arguments.toml"
 NOT_CALLED = {
-    "BadSample", "Dataset", "EpochProof", "Executor", "IterableDataset", "Lineage", "NativeStep", "Packed", "Padded",
+    "BadSample", "Dataset", "EpochProof", "Executor", "IterableDataset", "Lineage", "Move", "NativeStep", "Packed", "Padded",
     "PlannedBatchSampler", "Statistics", "WorkerInfo",
 }  # fmt: skip
 """Results, whose fields are documented as attributes, and base classes without arguments: they need no table."""

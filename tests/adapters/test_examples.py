@@ -115,3 +115,32 @@ def test_a_language_model_is_killed_and_resumes_exactly(tmp_path: Path) -> None:
     ((first, last),) = losses(printed)
     assert last < first
     assert float(re.findall(r"padding: ([\d.]+)%", printed)[0]) < 2
+
+
+def _imagenet(name: str, folder: Path, *options: str, ranks: int = 1) -> str:
+    """Run a training program on small images, by torchrun on several ranks; return what it printed."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    program = [str(EXAMPLES / f"{name}.py"), "--epochs", "2", "--side", "16", "--batch-size", "36", *options]
+    environment = os.environ | {"KERAS_BACKEND": "jax", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, *program]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "ranks"),
+    [("imagenet_torch", ("torch",), 2), ("imagenet_keras", ("keras", "jax"), 1), ("imagenet_jax", ("jax",), 1)],
+)
+def test_a_program_stops_in_an_epoch_and_resumes_so_that_each_image_comes_once(
+    name: str, needs: tuple[str, ...], ranks: int, tmp_path: Path
+) -> None:
+    """Stop after 5 steps, of which 4 are saved and 3 are an epoch; resume, torch on fewer ranks."""
+    for module in needs:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{name} needs {module}")
+    assert "stopped after step 5" in _imagenet(name, tmp_path, "--stop-after", "5", "--save-every", "2", ranks=ranks)
+    printed = _imagenet(name, tmp_path)
+    assert "resumed after step 4" in printed
+    assert "each of 108 samples was delivered exactly once" in printed
+    assert "epoch 1: each of 108" in printed or name != "imagenet_torch"
