@@ -68,7 +68,9 @@ def stage(target: Path) -> None:
         text = text.replace(SHEET, f"![Photographs before and after random crops]({SHEET_FILE})\n")
         text = text.replace(ERRORS, "[Every error, and what to do](troubleshooting).\n")
         text = text.replace(NUMBERS, _numbers())
-        text = text.replace(GALLERIES, "[Galleries](galleries/index.md) show what transforms, samplers and datasets give.\n")
+        text = text.replace(
+            GALLERIES, "[Galleries](galleries/index.md) show what transforms, samplers and datasets give.\n"
+        )
         if page.startswith("benchmarks/") and page != "benchmarks/index.md":
             text = plots.with_plots(text, page, target)
         _write(target / page, text + _contents(page, known))
