@@ -35,8 +35,9 @@ def entries() -> list[Entry]:
 
 def write(folder: Path) -> None:
     """Write the page and its drawings."""
-    text = "# Samplers\nEach number is the index of a sample, and each block a batch. `lengths` is "
-    text += f"`{LENGTHS}`.\n\n"
+    text = "# Samplers\nEach number is the index of a sample, and each block a batch.\n"
+    text += "Where lengths matter, `7: 9` is sample 7 of length 9, and gray is padding. "
+    text += f"`lengths` is `{LENGTHS}`.\n\n"
     for entry in entries():
         name = f"sampler-{entry.name}.svg"
         (folder / name).write_text(drawn(entry), encoding="utf-8")

@@ -17,6 +17,7 @@ from headrace.executors.ray_cluster.cluster_options import RayCluster
 from headrace.executors.threads import Threads
 from headrace.executors.worker_options import Options
 from headrace.interop.interrupt import held_back
+from headrace.interop.machine import in_notebook
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -48,7 +49,7 @@ def processes(maker: Maker, options: Options) -> Executor:
 
         from headrace.executors.processes.pool import Processes
 
-    context = options.context or multiprocessing.get_context(options.start_method)
+    context = options.context or multiprocessing.get_context(options.start_method or _usual_start())
     check_processes(context)
     return Processes(
         maker,
@@ -69,6 +70,14 @@ _factories: dict[str, Factory] = {
     "processes": processes,
     "ray": RayCluster(),
 }
+
+
+def _usual_start() -> str | None:
+    """Return how workers start if nothing else is given: not by fork in a notebook, whose process has threads."""
+    import multiprocessing
+
+    # What set_start_method chose cannot be told from the platform's default once anything has asked for a context.
+    return "forkserver" if in_notebook() and multiprocessing.get_start_method() == "fork" else None
 
 
 def register(name: str, factory: Factory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -21,6 +22,16 @@ def cpus() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = _share()
     return count if share is None else max(1, min(count, int(share)))
+
+
+def in_notebook() -> bool:
+    """Say whether this process runs the cells of a notebook, and has threads of its server.
+
+    >>> in_notebook()
+    False
+    """
+    application = sys.modules.get("ipykernel.kernelapp")
+    return application is not None and bool(application.IPKernelApp.initialized())
 
 
 def oom_kills() -> int | None:
