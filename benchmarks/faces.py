@@ -119,7 +119,8 @@ def plot_memory(runs: dict[str, dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for way, run in runs.items():
         axes.plot(run["seen"], run["held"], label=f"{WAYS[way]}: {run['cpu']:.0f} s of CPU")
-    axes.set(xlabel="images read", ylabel="memory, MiB", xlim=(0, None), ylim=(0, None))
+    # Three of the four would lie on the axis of a linear plot.
+    axes.set(xlabel="images read", ylabel="memory, MiB (logarithmic)", xlim=(0, None), yscale="log", ylim=(1, None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

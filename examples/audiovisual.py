@@ -111,12 +111,13 @@ def run(args: argparse.Namespace, lists: list[Path], files: list[Path]) -> None:
         of_loss, right = history["loss"], history["val_accuracy"][-1]
         print(f"{name}: loss {of_loss[0]:.3f} in the first epoch, {of_loss[-1]:.3f} in the last; {right:.0%} right")
     held_out.set_epoch(0)
-    draw(histories, next(iter(held_out)), args.out / "audiovisual.png")
+    names = [f"class {label}" for label in range(classes)] if args.images else patches()[2]
+    draw(histories, next(iter(held_out)), names, args.out / "audiovisual.png")
     for file in sounds:
         file.close()
 
 
-def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, path: Path) -> None:
+def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, names: list[str], path: Path) -> None:
     (images, sounds), labels = batch
     figure = plt.figure(figsize=(13, 4.6), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.3))
@@ -132,7 +133,7 @@ def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, path: Path)
     axes = right.subplots(2, len(chosen), height_ratios=(1, 1.2), squeeze=False)
     for column, index in enumerate(chosen):
         axes[0, column].imshow(images[index])
-        axes[0, column].set_title(f"label {labels[index]}", fontsize=9)
+        axes[0, column].set_title(names[labels[index]], fontsize=9)
         axes[1, column].imshow(sounds[index].T, aspect="auto", origin="lower", cmap="Greys", interpolation="nearest")
         for axis in axes[:, column]:
             axis.set(xticks=[], yticks=[])
