@@ -98,6 +98,9 @@ def test_the_troubleshooting_page_has_each_error_and_what_to_do() -> None:
     for name in errors.__all__:
         assert f".. _{name}:" in page
         assert (getattr(errors, name).__doc__ or "").split("\n")[0] in page
+        kind = getattr(errors, name)
+        if issubclass(kind, errors.HeadraceError):
+            assert kind.__new__(kind).entry == f"troubleshooting.html#{name.lower()}"
     found = troubleshooting.messages()
     assert sum(map(len, found.values())) > 150
     assert any("no image in" in what for what in found["MissingFile"])

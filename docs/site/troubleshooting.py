@@ -20,6 +20,8 @@ def page() -> str:
     text += (
         "An error says what happened, what was expected and what to do. The parts are attributes too:\n"
         "``error.what``, ``error.found``, ``error.expected``, ``error.cure``, ``error.path``, ``error.index``.\n"
+        "The headings are the classes, which Python names before the message: ``headrace.errors.BadFile: …``. "
+        "``error.entry`` is the link to its section.\n"
         "Below, ``…`` is a value. Search this page, or the site, for the words of your message.\n\n"
     )
     for name in errors.__all__:

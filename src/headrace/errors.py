@@ -124,6 +124,16 @@ class HeadraceError(Exception):
         """Where it happened, as the message begins: the path, the line, the sample or the field; empty if unknown."""
         return self._place(self.path)
 
+    @property
+    def entry(self) -> str:
+        """Where the site of the documentation explains this kind of error, with all its messages and what to do.
+
+        >>> BadFile("the index ends early").entry
+        'troubleshooting.html#badfile'
+        """
+        name = next(kind.__name__ for kind in type(self).__mro__ if kind.__name__ in __all__)
+        return f"troubleshooting.html#{name.lower()}"
+
     def _place(self, path: str | None) -> str:
         return path or ""
 
