@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reference
 
 PAGES = [
-    "index", "guide/index", "guide/torch", "guide/shards", "guide/faces", "guide/coming-from", "guide/start", "guide/how-to",
-    "guide/install", "guide/gallery", "galleries/index", "galleries/samplers", "galleries/datasets", "galleries/sheets", "design",
-    "reference/index", "reference/headrace", "reference/headrace.DataLoader", "reference/headrace.torch.DataLoader",
-    "reference/headrace.datasets.ImageFolder", "troubleshooting", "benchmarks/results", "changelog",
+    "index", "guide/index", "guide/torch", "guide/shards", "guide/faces", "guide/coming-from", "guide/start",
+    "guide/how-to", "guide/install", "guide/gallery", "galleries/index", "galleries/samplers", "galleries/datasets",
+    "galleries/sheets", "design", "reference/index", "reference/headrace", "reference/headrace.DataLoader",
+    "reference/headrace.torch.DataLoader", "reference/headrace.datasets.ImageFolder", "troubleshooting",
+    "benchmarks/results", "changelog",
 ]  # fmt: skip
 WIDTHS = (360, 800, 1400)
 THEMES = ("light", "dark")
