@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from common import HELD_OUT, SIDE, options, patches, save
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from headrace import ImageList, RandomHorizontalFlip, Resize, ToFloat
@@ -126,6 +127,7 @@ def draw(histories: dict[str, dict[str, list[float]]], batch: tuple, names: list
         epochs = range(1, len(history["val_accuracy"]) + 1)
         axis.plot(epochs, history["val_accuracy"], marker=".", color=color, label=name)
     axis.set(title="accuracy on held-out samples", xlabel="epoch", ylim=(0, 1.02))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     right.suptitle(f"samples: an image and {SOUNDS} sounds of its class (spectra; dark is loud)")

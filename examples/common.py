@@ -13,6 +13,7 @@ from PIL import Image
 
 mpl.use("agg")  # write files, open no window
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,6 +92,7 @@ def report(
     figure, axes = plt.subplots(1, 3, figsize=(14, 5), dpi=100, layout="compressed", width_ratios=(1, 1, 1.7))
     axes[0].plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
     axes[0].set(title="training loss", xlabel="epoch", ylim=(0, None))
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].grid(alpha=0.3)
 
     counts = np.zeros((len(classes), len(classes)), int)
@@ -110,13 +112,12 @@ def report(
     axes[2].axis("off")
     for place, index in enumerate(chosen):
         row, column = divmod(place, 8)
-        top = row * 1.25
+        top = row * 1.4
         axes[2].imshow(images[index], extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
         color = "black" if right[index] else "tab:red"
-        axes[2].text(
-            column + 0.5, top + 1.1, classes[guesses[index]], ha="center", va="center", fontsize=7, color=color
-        )
-    axes[2].set(title="predictions (red: wrong)", xlim=(0, 8), ylim=(4 * 1.25, 0))
+        said = classes[guesses[index]] + ("" if right[index] else f"\nis {classes[labels[index]]}")
+        axes[2].text(column + 0.5, top + 1.0, said, ha="center", va="top", fontsize=6.5, color=color)
+    axes[2].set(title="predicted (red: wrong, and what it is)", xlim=(0, 8), ylim=(4 * 1.4, 0))
     save(figure, path)
 
 
