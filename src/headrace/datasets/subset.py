@@ -204,15 +204,7 @@ def random_split(
     beside a generator, and for a dataset without labels.
     """
     protocol.check_indexed("random_split", dataset, 0)
-    if seed is not None:
-        if generator is not None:
-            raise ArgumentError(
-                "random_split got a seed and a generator",
-                found=shown(generator),
-                expected="one of them",
-                cure="leave generator out",
-            )
-        generator = integer("seed", seed, least=0)
+    generator = _generator_of(generator, seed)
     size = len(dataset)
     total = sum(lengths)
     if total <= 1 and math.isclose(total, 1):
@@ -237,6 +229,19 @@ def random_split(
         return [Subset(dataset, Indices(part)) for part in _stratified(order, counts, _classes_of(dataset, stratify))]
     ends = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
     return [Subset(dataset, Indices(order[begin:end])) for begin, end in pairwise(ends)]
+
+
+def _generator_of(generator: GeneratorLike, seed: int | None) -> GeneratorLike:
+    if seed is None:
+        return generator
+    if generator is not None:
+        raise ArgumentError(
+            "random_split got a seed and a generator",
+            found=shown(generator),
+            expected="one of them",
+            cure="leave generator out",
+        )
+    return integer("seed", seed, least=0)
 
 
 def _classes_of(dataset: Indexed, stratify: ArrayLike | bool) -> NDArray[Any]:
