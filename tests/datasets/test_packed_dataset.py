@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -388,7 +389,7 @@ def test_reading_ahead_says_how_much_fits(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(packed)).warming is None
 
 
-def test_other_tools_open_the_shards(tmp_path: Path) -> None:
+def test_pyarrow_opens_the_shards(tmp_path: Path) -> None:
     import pyarrow as pa
 
     for store in ("jpeg", "raw"):
@@ -403,3 +404,29 @@ def test_other_tools_open_the_shards(tmp_path: Path) -> None:
             assert np.array_equal(pixels, packed[2][0])
         else:
             assert np.array_equal(decode(row["image"]["bytes"]), packed[2][0])
+
+
+def test_polars_and_duckdb_open_the_shards(tmp_path: Path) -> None:
+    if not all(map(find_spec, ("polars", "duckdb"))):
+        pytest.skip("polars or DuckDB is not installed")
+    script = """
+import sys, polars, duckdb
+for path in sys.argv[1:]:
+    frame = polars.read_ipc(path)
+    print(frame["label"].to_list(), duckdb.sql("select label, __key__ from frame where label = 1").fetchall())
+"""
+    paths = [photos(3).pack(tmp_path / store, store=store).shards[0] for store in ("jpeg", "raw")]
+    run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
+    assert run.stdout == 2 * "[0, 1, 2] [(1, '1')]\n"
+
+
+def test_hugging_face_opens_the_shards_as_images(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for store, budget in (("jpeg", None), ("smart", 30_000)):
+        packed = photos(3).pack(tmp_path / store, store=store, budget=budget)
+        found = datasets.load_dataset(
+            "arrow", data_files=packed.shards, split="train", cache_dir=str(tmp_path / "cache" / store)
+        )
+        assert found["label"][:] == [0, 1, 2]
+        for row, (image, _) in enumerate(packed):
+            assert np.array_equal(np.asarray(found[row]["image"]), image)
