@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Read every file, list the bad ones."),
     "index": ("index_command", "Index shards before a run."),
     "convert": ("convert", "Convert between formats of shards."),
+    "pack": ("pack_command", "Scale and encode images once, into shards."),
     "diff": ("diff", "Find the first step where two runs differ."),
     "doctor": ("doctor", "Say what is installed, and what is missing."),
     "replay": ("replay_command", "Show a sample of a run again, before and after."),

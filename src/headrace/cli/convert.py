@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
-from headrace.cli.command_errors import CommandError
 from headrace.cli.conversion import CLASSES, TARGETS, FolderSource, ShardSource, Source, begin, convert_shard
-from headrace.cli.image_set import open_folder
 from headrace.cli.output import Result, json_option, say
-from headrace.datasets.images import ImageFiles, ImageFolder
-from headrace.datasets.shard_kinds import open_shards, shard_kind
+from headrace.cli.source_path import check_apart, open_source
+from headrace.datasets.field_samples import FieldDataset
+from headrace.datasets.shard_kinds import open_shards
 from headrace.formats.shard_writers import image_kind
 from headrace.formatting import count, plain
 from headrace.interop.parallel import in_order, usable_cpus
@@ -51,16 +50,8 @@ def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int 
     """
     from headrace.cli.progress_bar import ProgressBar
 
-    if Path(src).is_dir() and dst.resolve().is_relative_to(Path(src).resolve()):
-        raise CommandError(
-            "DST is inside SRC, which would then be read too",
-            path=str(dst),
-            expected="a folder elsewhere",
-            cure="choose another folder",
-        )
+    check_apart(src, dst)
     source = _source(src, fields)
-    if not len(source):
-        raise CommandError("there is no sample to convert", path=src, expected="one sample or more")
     probed = [source[row][1] for row in range(min(PROBED, len(source)))]
     size = samples or _samples_of(probed)
     images = {image_kind(value) for values in probed for value in values.values() if isinstance(value, bytes)} - {None}
@@ -88,26 +79,13 @@ def convert(*, src: str, dst: Path, form: str, fields: str | None, samples: int 
 
 
 def _source(src: str, fields: str | None) -> Source:
-    place = Path(src)
-    chosen = None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
-    if src and shard_kind(src) is not None:
-        images = list(filter((found := open_shards(src, fields=chosen)).is_image, found.fields))
-        names = place / CLASSES
-        classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
-        return ShardSource(open_shards(src, fields=chosen, decoders=dict.fromkeys(images)), classes)
-    if src and place.is_dir():
-        dataset = open_folder(place, src).dataset
-        if isinstance(dataset, ImageFolder | ImageFiles):
-            if chosen is not None:
-                raise CommandError(
-                    "--fields was given, but SRC is no shard", path=src, expected="shards", cure="leave it out"
-                )
-            return FolderSource(dataset)
-    raise CommandError(
-        "this is neither shards nor a folder of images",
-        path=src,
-        expected="a shard, a pattern, a folder of shards, or a folder of images",
-    )
+    dataset = open_source(src, fields)
+    if not isinstance(dataset, FieldDataset):
+        return FolderSource(dataset)
+    images = list(filter(dataset.is_image, dataset.fields))
+    names = Path(src) / CLASSES
+    classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
+    return ShardSource(open_shards(src, fields=dataset.fields, decoders=dict.fromkeys(images)), classes)
 
 
 def _samples_of(probed: Sequence[Mapping[str, Any]]) -> int:
