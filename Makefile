@@ -19,7 +19,7 @@ help:
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
-	@echo "make chaos-more   1,000 exits and 200 closes of each executor, decode bombs, ledgers, hostile states: hours; prints tables"
+	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
@@ -139,6 +139,7 @@ chaos: $(VENV)/.dev
 chaos-more: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.exits --times 1000
 	$(BIN)/python -m tests.chaos.closes --times 200
+	$(BIN)/python -m tests.chaos.packing_kills --times 50
 	$(BIN)/python -m tests.chaos.bombs
 	$(BIN)/python -m tests.chaos.proofs --times 600
 	$(BIN)/python -m tests.resuming.hostile --times 4400
