@@ -46,6 +46,12 @@ def test_a_folder_is_packed_and_left_as_it_is_the_second_time(photos: Path, tmp_
     )
 
 
+def test_other_commands_read_what_was_packed(photos: Path, tmp_path: Path) -> None:
+    for store in ("jpeg", "raw"):
+        command("pack", photos, tmp_path / store, "--store", store)
+        assert "6 images" in command("check", tmp_path / store)
+
+
 def test_shards_are_packed_by_their_fields(photos: Path, tmp_path: Path) -> None:
     command("convert", photos, tmp_path / "tar", "--to", "tar")
     command("pack", tmp_path / "tar", tmp_path / "packed")

@@ -17,15 +17,19 @@ from headrace.cli.script_objects import is_script, loader_or_dataset_of
 from headrace.datasets.cifar import CIFAR10, CIFAR100, CifarDataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, ImageFiles, ImageFolder
 from headrace.datasets.lists import ImageList
+from headrace.datasets.packed_dataset import PackedDataset
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.errors import HeadraceError, MissingFile, SampleError
+from headrace.formats.packed_layout import LISTING
 from headrace.formatting import count, plain
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.datasets.field_samples import FieldTuples
+    from headrace.datasets.field_samples import FieldDataset, FieldTuples
+
+    Images = ImageDataset | CifarDataset | FieldTuples | PackedDataset
 
 LIST_FILES = (".txt", ".csv", ".tsv", ".lst")
 ARCHIVES = (".tar.gz", ".tgz")
@@ -54,7 +58,7 @@ class Options:
 class ImageSet:
     """A dataset of images, and how to speak of it."""
 
-    dataset: ImageDataset | CifarDataset | FieldTuples
+    dataset: Images
     name: str
     classes: tuple[str, ...] = ()
     left_out: int = 0
@@ -121,7 +125,7 @@ def open_path(path: str, options: Options) -> ImageSet:
         cifar = _open_cifar(place, path, verify=options.verify)
         if cifar is not None:
             return cifar
-        shards = _open_shards(place, path, options.max_pixels)
+        shards = _open_packed(place, path) or _open_shards(place, path, options.max_pixels)
         if shards is not None:
             return shards
         if place.is_dir():
@@ -178,6 +182,13 @@ def _open_cifar(place: Path, path: str, *, verify: bool) -> ImageSet | None:
     return None
 
 
+def _open_packed(place: Path, path: str) -> ImageSet | None:
+    """Open a packed dataset; None for anything else."""
+    if not (place / LISTING).is_file():
+        return None
+    return _image_and_label(PackedDataset(place), path)
+
+
 def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
     """Open shards of any format: one, a folder of them, or a pattern; None for anything else."""
     if place.is_dir() and any(map(is_image_name, place.iterdir())):
@@ -189,6 +200,11 @@ def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
     dataset = open_shards(path, max_pixels=max_pixels)
     if not len(dataset):
         raise NoSamplesError(len(dataset.shards))
+    return _image_and_label(dataset, path)
+
+
+def _image_and_label(dataset: FieldDataset | PackedDataset, path: str) -> ImageSet:
+    """Take the first image of each sample, and its first integer where there is one."""
     image = next(filter(dataset.is_image, dataset.fields), None)
     if image is None:
         raise CommandError(

@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headrace.cli.image_set import ImageSet
-    from headrace.datasets.cifar import CifarDataset
-    from headrace.datasets.field_samples import FieldTuples
-    from headrace.datasets.images import ImageDataset
+    from headrace.cli.image_set import Images, ImageSet
 
 # ImageNet's, which most published models were trained with.
 _MEAN = (0.485, 0.456, 0.406)
@@ -78,7 +75,7 @@ def viewable(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 class Traced(Dataset[tuple[Any, ...]]):
     """A dataset's samples after the transforms, each with its label, what it was before, size, index and part kept."""
 
-    def __init__(self, dataset: ImageDataset | CifarDataset | FieldTuples, transform: Compose) -> None:
+    def __init__(self, dataset: Images, transform: Compose) -> None:
         self._dataset = dataset
         self._transform = transform
 

@@ -15,12 +15,12 @@ from headrace.cli.rows import show_rows
 from headrace.cli.script_objects import running
 from headrace.datasets.cifar import CifarDataset
 from headrace.datasets.field_samples import FieldTuples
+from headrace.datasets.packed_dataset import PackedDataset
 from headrace.formatting import array_facts, count, most_common, plain, range_rows
 
 if TYPE_CHECKING:
-    from headrace.cli.image_set import ImageSet
+    from headrace.cli.image_set import Images, ImageSet
     from headrace.cli.preview import Preview
-    from headrace.datasets.images import ImageDataset
 
 
 def show_script(found: Any, target: str, *, output: Path, batch_size: int, **_of_images: object) -> Result:
@@ -144,12 +144,12 @@ def _in_memory(dataset: CifarDataset) -> str:
     return f"{name}: images {shapes[0]}, labels {shapes[1]}"
 
 
-def _is_one_of(dataset: ImageDataset | CifarDataset | FieldTuples, output: Path) -> bool:
+def _is_one_of(dataset: Images, output: Path) -> bool:
     """Say whether saving there would overwrite an image that is shown."""
     if isinstance(dataset, CifarDataset):
         source = Path(dataset.source)
         return output.exists() and source.resolve() in (output.resolve(), output.resolve().parent)
-    if isinstance(dataset, FieldTuples):
+    if isinstance(dataset, FieldTuples | PackedDataset):
         return output.exists() and any(output.samefile(shard) for shard in dataset.shards if Path(shard).exists())
     if not output.exists() or not output.resolve().is_relative_to(
         Path(dataset.root).resolve() if dataset.root else "/"

@@ -177,6 +177,14 @@ class PackedDataset(Dataset[Any]):
         """Read the sample at an index, in the form that it was packed in."""
         return self._made(self._structure, place_of(index, len(self), "a PackedDataset of {} samples"))
 
+    def is_image(self, field: str) -> bool:
+        """Say whether a field is an image."""
+        return any(each.name == field and each.kind == "image" for each in self._layout.fields)
+
+    def is_integer(self, field: str) -> bool:
+        """Say whether a field is an integer, which is known without reading samples."""
+        return any(each.name == field and not each.has_bytes and is_integer(each) for each in self._layout.fields)
+
     def tuple(self, *fields: str) -> PackedDataset:
         """Return a dataset whose samples are tuples of these fields: ``dataset.tuple("image", "label")``.
 
