@@ -374,8 +374,10 @@ def test_a_shard_that_is_cut_short_or_written_to_is_an_error_and_no_signal(tmp_p
     dataset = photos().pack(tmp_path, store="raw", max_side=64).map(RandomResizedCrop(16))
     batches = DataLoader(dataset, 5, seed=0)
     next(iter(batches))
-    path = tmp_path / "packed-00000.arrow"
+    path, pickled = tmp_path / "packed-00000.arrow", pickle.dumps(dataset.base)
     os.truncate(path, 4096)
+    with pytest.raises(BadFile, match=r"packed-00000\.arrow"):
+        pickle.loads(pickled)[0]
     with pytest.raises(BadFile, match="was changed, replaced or removed"):
         list(batches)
 

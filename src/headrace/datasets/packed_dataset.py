@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,7 +128,9 @@ class PackedDataset(Dataset[Any]):
         self._index = PackedIndex(shards)
         self._layout = self._index.layout
         self._structure = self._layout.structure
-        self._numbers = {each.name: self._index.numbers(each) for each in self._layout.fields if not each.has_bytes}
+        for each in self._layout.fields:
+            if not each.has_bytes:
+                self._index.numbers(each)  # damage there is an error now, and not at the first sample
         self._warned = set[str]()
         self._source = self._native()
         self.warming: Warming | None = None
@@ -136,12 +139,12 @@ class PackedDataset(Dataset[Any]):
             self.warming = Warming([(file.path, file.facts[0]) for file in self._index.files])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_numbers": {}, "_source": None, "warming": None}
+        return {**vars(self), "_source": None, "warming": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._numbers = {each.name: self._index.numbers(each) for each in self._layout.fields if not each.has_bytes}
-        self._source = self._native()
+        with suppress(HeadraceError):  # a shard has changed: its samples say so when they are read
+            self._source = self._native()
 
     @property
     def fields(self) -> list[str]:
@@ -162,8 +165,8 @@ class PackedDataset(Dataset[Any]):
     def labels(self) -> NDArray[Any] | None:
         """The values of the one field of integers in a sample, read-only; None where there are several, or none."""
         fields = [self._layout.fields[number] for number in _numbers_in(self._structure)]
-        names = [each.name for each in fields if each.kind == "number" and is_integer(each)]
-        return self._numbers[names[0]] if len(names) == 1 else None
+        found = [each for each in fields if each.kind == "number" and is_integer(each)]
+        return self._index.numbers(found[0]) if len(found) == 1 else None
 
     @property
     def classes(self) -> Sequence[str]:
@@ -236,7 +239,7 @@ class PackedDataset(Dataset[Any]):
 
     def _value(self, each: FieldLayout, row: int) -> Any:
         if not each.has_bytes:
-            value = self._numbers[each.name][row]
+            value = self._index.numbers(each)[row]
             return value.item() if each.dtype in ("int", "float", "bool") else value
         spans = self._index.spans(each)
         if spans.null is not None and spans.null[row]:
@@ -342,7 +345,7 @@ class PackedDataset(Dataset[Any]):
             image.channels,
             None if alike else Decoding(),
             tuple(shape[0].tolist()) if alike and shape is not None else None,
-            beside=tuple(self._numbers[each.name] for each in beside),
+            beside=tuple(map(self._index.numbers, beside)),
             bare=isinstance(self._structure, int),
         )
 
