@@ -1,7 +1,8 @@
 """How far workers on a cluster scale: `python benchmarks/cluster_model.py` writes docs/scaling.md's tables and figures.
 
-A model of the plan, the window and the transport, step by step, with service times that `benchmarks/cluster.py` has
-measured. Nothing here runs headrace: the model says what to expect where there is no cluster to measure.
+A model of the plan, the window and the transport, step by step. The service times are the defaults of `Setting`;
+`benchmarks/cluster.py` measures the loop's part of them. Nothing here runs headrace: the model says what to expect
+where there is no cluster to measure.
 """
 
 from __future__ import annotations
