@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
+from dataclasses import dataclass, field
+from operator import is_, itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,9 @@ NOTE = "headrace: the error came "
 
 CollateFn = Callable[..., Any]
 """Makes the batch from samples of one type; called as ``function(samples, collate_fn_map=…)``."""
+
+Short = Callable[[Sequence[Any], "Empty"], Any]
+"""Makes a batch of samples that are alike, in memory that it is lent; returns None for others."""
 
 Functions = Mapping[type | tuple[type, ...], CollateFn]
 
@@ -82,7 +86,54 @@ def default_collate(samples: Sequence[Any], *, empty: Empty = np.empty, collate_
 
 def collated(samples: Sequence[Any], found: Found, empty: Empty = np.empty) -> Any:
     """Make one batch from samples with the functions of `Merged`."""
-    return _collate(samples, Registry(found, empty))
+    short = len(samples) > 0 and (not found.odd or _suits(samples[0], found))
+    batch = _shortly(samples, found, empty) if short else None
+    return _collate(samples, Registry(found, empty)) if batch is None else batch
+
+
+def _suits(first: Any, found: Found) -> bool:
+    """Say whether all leaves of a batch's first sample have functions that need no mapping."""
+    kind = type(first)
+    if kind in found.short:
+        return True
+    if kind not in _CONTAINERS or not found.plain:
+        function = found.shorts.get(found.kinds.get(kind, collate))
+        if function is None:
+            return False
+        found.short[kind] = function
+        found.odd.discard(kind)
+        return True
+    for leaf in first.values() if kind is dict else first:
+        if type(leaf) not in found.short and not _suits(leaf, found):
+            return False
+    return True
+
+
+def _shortly(samples: Sequence[Any], found: Found, empty: Empty) -> Any:
+    """Make a batch of samples that are all alike; None of others."""
+    first = samples[0]
+    kind = type(first)
+    function = found.short.get(kind)
+    if function is not None:
+        return function(samples, empty)
+    if kind not in _CONTAINERS or not found.plain:
+        found.odd.add(kind)
+        return None
+    if len(set(map(type, samples))) > 1 or len(set(map(len, samples))) > 1 or not first:
+        return None
+    columns: Any = zip(*samples, strict=True)
+    if kind is dict:
+        try:
+            columns = [[sample[key] for sample in samples] for key in first]
+        except KeyError:
+            return None
+    made = []
+    for column in columns:
+        batch = _shortly(column, found, empty)
+        if batch is None:
+            return None
+        made.append(batch)
+    return dict(zip(first, made, strict=True)) if kind is dict else made
 
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
@@ -105,19 +156,27 @@ def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) ->
 NO_FUNCTIONS: Functions = MappingProxyType({})
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Found:
     """The functions for a batch, and whether none of them is for plain tuples, lists or dicts."""
 
     functions: Functions
-    plain: bool
-    kinds: dict[type, CollateFn]
+    plain: bool = False
+    kinds: dict[type, CollateFn] = field(default_factory=dict)
     """The answers so far for types that are no key themselves: asking ``isinstance`` of every key takes long."""
+    short: dict[type, Short] = field(default_factory=dict)
+    """Of types of leaves, the functions that need no mapping."""
+    shorts: Mapping[CollateFn, Short] = field(default_factory=dict)
+    """The same, by the functions that they are tried in place of."""
+    odd: set[type] = field(default_factory=set)
+    """Types of leaves that were met and have none."""
 
 
 class Merged:
     """The functions of several mappings in one, those of the first before the others; put together once.
 
-    ``without`` says which functions of the mappings are left out.
+    ``without`` says which functions of the mappings are left out. ``shorts`` has for some functions one that is tried
+    in its place: it takes the samples and the memory to use, and returns None where it cannot put them together.
 
     >>> merged, mine, default = Merged(), {int: sum}, {int: max, str: min}
     >>> found = merged(mine, default)
@@ -125,22 +184,24 @@ class Merged:
     (True, True, True)
     """
 
-    __slots__ = ("_base", "_last", "_without")
+    __slots__ = ("_base", "_last", "_shorts", "_without")
 
-    def __init__(self, base: Functions | None = None, without: Callable[[CollateFn], bool] | None = None) -> None:
+    def __init__(
+        self,
+        base: Functions | None = None,
+        without: Callable[[CollateFn], bool] | None = None,
+        shorts: Mapping[CollateFn, Short] | None = None,
+    ) -> None:
         self._base = base or {}
         self._without = without
-        self._last: tuple[list[Any], Found] = [], Found({}, plain=False, kinds={})
+        self._shorts = shorts or {}
+        self._last: tuple[Any, Any, Found] = (), (), Found({})
 
     def __call__(self, *mappings: Mapping[Any, CollateFn]) -> Found:
         """Return the functions of these mappings, then of the base: the last answer, if no mapping has changed."""
-        seen, found = self._last  # read once: other threads may set it meanwhile
-        if len(seen) == len(mappings):
-            for mapping, (same, before) in zip(mappings, seen, strict=True):
-                if mapping is not same or mapping != before:
-                    break
-            else:
-                return found
+        same, before, found = self._last  # read once: other threads may set it meanwhile
+        if mappings == before and all(map(is_, mappings, same)):
+            return found
         functions: dict[Any, CollateFn] = {}
         for mapping in mappings:
             for key, function in mapping.items():
@@ -149,8 +210,10 @@ class Merged:
         for key, function in self._base.items():
             functions.setdefault(key, function)
         containers: tuple[Any, ...] = ((), [], {})
-        found = Found(functions, not any(isinstance(one, types) for types in functions for one in containers), {})
-        self._last = [(mapping, dict(mapping)) for mapping in mappings], found
+        plain = not any(isinstance(one, types) for types in functions for one in containers)
+        short = {kind: self._shorts[one] for kind, one in functions.items() if one in self._shorts}
+        found = Found(functions, plain, short=short, shorts=self._shorts)
+        self._last = mappings, tuple(map(dict, mappings)), found
         return found
 
 
@@ -198,7 +261,7 @@ _CONTAINERS = _SEQUENCES | {dict}
 
 
 def _registry(functions: Functions | None) -> Registry:
-    return functions if isinstance(functions, Registry) else Registry(Found(functions or {}, plain=False, kinds={}))
+    return functions if isinstance(functions, Registry) else Registry(Found(functions or {}))
 
 
 def _collate(samples: Sequence[Any], registry: Registry) -> Any:
@@ -339,7 +402,29 @@ default_collate_fn_map: Functions = MappingProxyType(
 )
 """The functions of `default_collate`, by type of leaf; read-only."""
 
-_by_default = Merged(default_collate_fn_map)
+
+def short_arrays(batch: Sequence[Any], empty: Empty) -> npt.NDArray[Any] | None:
+    """Stack plain arrays of one shape and dtype; return None for others."""
+    column = column_of(batch)
+    if column is None and batch[0].shape and not batch[0].dtype.hasobject and _alike(batch):
+        shape = batch[0].shape
+        column = empty((len(batch), *shape), batch[0].dtype)
+        np.concatenate(batch, out=column.reshape(len(batch) * shape[0], *shape[1:]))
+    return column
+
+
+def _short_numbers(batch: Sequence[Any], empty: Empty) -> npt.NDArray[Any] | None:  # noqa: ARG001
+    return of_one_type(batch)
+
+
+def _short_text(batch: Sequence[Any], empty: Empty) -> Sequence[Any]:  # noqa: ARG001
+    return _text(batch)
+
+
+SHORT_TEXT: Mapping[CollateFn, Short] = {_text: _short_text}
+_by_default = Merged(
+    default_collate_fn_map, shorts={collate_arrays: short_arrays, _numbers: _short_numbers, **SHORT_TEXT}
+)
 
 
 def _mapping(samples: Sequence[Mapping[Any, Any]], registry: Registry) -> Any:

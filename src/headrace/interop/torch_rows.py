@@ -62,8 +62,10 @@ def reader(dataset: Any, collate: Callable[..., Any]) -> Callable[..., Any] | No
 
 def suits(nbytes: int, empty: Empty) -> bool:
     """Say whether a tensor of so many bytes is made in lent memory."""
+    if nbytes < SMALLEST or nbytes >= SMALLEST_RECYCLED:
+        return nbytes >= SMALLEST
     recycled = empty is np.empty or isinstance(getattr(empty, "__self__", None), Recycler)
-    return nbytes >= (SMALLEST_RECYCLED if recycled else SMALLEST)
+    return not recycled
 
 
 def lent(shape: tuple[int, ...], dtype: Any, empty: Empty) -> Any:
@@ -113,6 +115,8 @@ def _rows(keys: Any) -> Rows:
     """Return keys as rows; raises IndexError for those that are not."""
     if type(keys) is range and keys.step == 1 and keys.start >= 0:
         return keys
+    if len(keys) == 1 and type(keys[0]) is int and keys[0] >= 0:
+        return range(keys[0], keys[0] + 1)
     if type(keys) is np.ndarray and keys.ndim == 1 and keys.dtype.kind in "iu":
         rows = keys.astype(np.int64, copy=False)
     elif INTEGERS.issuperset(map(type, keys)):

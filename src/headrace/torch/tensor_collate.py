@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,12 @@ def default_convert(data: Any) -> Any:
 
 
 def _converted(data: Any, place: tuple[Any, ...]) -> Any:
-    if type(data) in _AS_THEY_ARE:
+    kind = type(data)
+    if kind in _AS_THEY_ARE:
         return data
+    if (kind is np.ndarray or issubclass(kind, np.generic)) and data.dtype.kind in "biufc":
+        with suppress(TypeError, ValueError):  # a dtype that torch has not; an order of bytes
+            return torch.from_numpy(np.asarray(data))
     if isinstance(data, np.ndarray | np.generic) and floats.is_bfloat16(data.dtype):
         return tensor_of(np.asarray(data))
     if isinstance(data, Mapping):
@@ -90,11 +95,9 @@ _DTYPE = attrgetter("dtype")
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
     first = batch[0]
     empty = collate_fn_map.empty if isinstance(collate_fn_map, arrays.Registry) else np.empty
-    if set(map(type, batch)) == {torch.Tensor} and first.is_cpu and len(set(map(_DTYPE, batch))) == 1:
-        try:
-            return _stacked(batch, empty)
-        except (RuntimeError, TypeError):
-            pass  # why they cannot be stacked in lent memory is found out below
+    made = _short_tensors(batch, empty)
+    if made is not None:
+        return made
     field = _field(collate_fn_map)
     for row, tensor in enumerate(batch):
         if not isinstance(tensor, torch.Tensor):
@@ -141,6 +144,39 @@ def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = 
             expected="tensors that torch.stack accepts",
             cure="give all samples tensors of one kind on one device, or pass a collate_fn",
         ) from error
+
+
+def _short_tensors(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:
+    first = batch[0]
+    try:
+        if torch_rows.suits(len(batch) * first.nbytes, empty):
+            alike = set(map(type, batch)) == {torch.Tensor} and len(set(map(_DTYPE, batch))) == 1 and first.is_cpu
+            return _stacked(batch, empty) if alike else None
+        made = torch.stack(batch)
+    except (RuntimeError, TypeError, AttributeError):  # why they cannot be stacked is found out later
+        return None
+    if made.is_nested or made.layout is not torch.strided:
+        return None
+    # Integers of several dtypes keep their digits in the dtype that torch promotes them to; floats may not.
+    exact = not made.dtype.is_floating_point and not made.dtype.is_complex
+    return made if exact or len(set(map(_DTYPE, batch))) == 1 else None
+
+
+def _short_arrays(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:
+    column = arrays.short_arrays(batch, empty)
+    return None if column is None or column.dtype.kind not in "biufc" else _short_held(column)
+
+
+def _short_numbers(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:  # noqa: ARG001
+    column = of_one_type(batch)
+    return None if column is None else _short_held(column)
+
+
+def _short_held(column: Any) -> torch.Tensor | None:
+    try:
+        return torch.from_numpy(column)
+    except (TypeError, ValueError):
+        return None
 
 
 def _stacked(batch: Sequence[torch.Tensor], empty: Empty) -> torch.Tensor:
@@ -239,4 +275,5 @@ _functions = arrays.Merged(
         bytes: arrays.default_collate_fn_map[bytes],
     },
     without=lambda function: function.__module__ == torchs.__name__,
+    shorts={_tensors: _short_tensors, _arrays: _short_arrays, _numbers: _short_numbers, **arrays.SHORT_TEXT},
 )
