@@ -103,10 +103,7 @@ def _suits(first: Any, found: Found) -> bool:
         found.short[kind] = function
         found.odd.discard(kind)
         return True
-    for leaf in first.values() if kind is dict else first:
-        if type(leaf) not in found.short and not _suits(leaf, found):
-            return False
-    return True
+    return all(_suits(leaf, found) for leaf in (first.values() if kind is dict else first))
 
 
 def _shortly(samples: Sequence[Any], found: Found, empty: Empty) -> Any:

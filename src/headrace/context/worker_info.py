@@ -50,6 +50,11 @@ def set_current(info: WorkerInfo) -> None:
     tell_torch()
 
 
+def outside() -> bool:
+    """Say whether this process is no worker."""
+    return _current is None
+
+
 def serving(number: int, count: int, dataset: Any) -> AbstractContextManager[None]:
     """For the length of a block, be worker ``number`` of ``count``: for reading a copy of a stream in another's stead.
 

@@ -10,6 +10,7 @@ from headrace.context.memory import Recycler
 from headrace.context.seeds import GLOBALS, Here
 from headrace.executors.base import SCRATCH
 from headrace.executors.lifecycle import closed_while_reading, submitted_after_closing
+from headrace.make.inline_maker import InlineMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -31,11 +32,15 @@ class Inline:
         self._batches, self._scratch = Recycler(keep=2), Recycler(keep=SCRATCH)
         self._works: deque[Work] = deque()
         self._closed = False
-        empty = self._batches.empty
+        empty, here = self._batches.empty, Here()
         self.make: Callable[[Work], Outcome] = partial(
-            maker.make, here=Here(), empty=empty, seeding=seeding, scratch=self._scratch
+            maker.make, here=here, empty=empty, seeding=seeding, scratch=self._scratch
         )
         """Makes a work at once."""
+        self.short: InlineMaker | None = None
+        """Makes it in less time, where nothing is asked for but batches; None: not here, or not any longer."""
+        if InlineMaker.suits(maker, seeding):
+            self.short = InlineMaker(maker, here, empty, self._scratch, self.make)
 
     def submit(self, work: Work) -> None:
         """Take a work."""
@@ -57,6 +62,7 @@ class Inline:
         """Forget what was submitted."""
         self._closed = True
         self.make = _closed
+        self.short = None
         self._works.clear()
         self._batches.close()
         self._scratch.close()

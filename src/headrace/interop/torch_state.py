@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.storage.mapped_samples import copy_guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def loaded() -> Any:
@@ -59,6 +62,17 @@ def on_cpu() -> AbstractContextManager[Any]:
         return _NOTHING
     device: AbstractContextManager[Any] = torch.device("cpu")
     return device
+
+
+def modes() -> Callable[[], int]:
+    """Return what says whether `on_cpu` has anything to do, in less time than entering it takes."""
+    torch = loaded()
+    count: Callable[[], int] | None = getattr(getattr(torch, "_C", None), "_len_torch_function_stack", None)
+    return _may_have_modes if count is None else count
+
+
+def _may_have_modes() -> int:
+    return "torch" in sys.modules
 
 
 def in_memory(thing: Any) -> Any:

@@ -116,16 +116,16 @@ class Maker:
                     back = gives_back or keeper is not None
                     with seeds.seeded(work.seed, work.epoch, work.start, seeding, back=back):
                         batch, bad = self._make(work, here, seconds, empty, stop)
-            stream = None if keeper is None else self._kept(work)
+            stream = None if keeper is None else self.kept(work)
             page_faults.check_faults("the batch")
             seconds["other"] = _rest(seconds, began)
             return Done(work.step, batch, bad, seconds, stream, here.tokens)
         except _Exhausted:
-            return Ended(work.step, self._kept(work, ended=True))
+            return Ended(work.step, self.kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
         except BaseException as error:  # noqa: BLE001
             # Only here: a thread that survives no faults has not counted those that others have met.
-            return self._failed(page_faults.cause_of(error), work, here)
+            return self.failed(page_faults.cause_of(error), work, here)
         finally:
             page_faults.survive(on=survived)
             reset(token)
@@ -138,7 +138,7 @@ class Maker:
         elif work.dataset_copy is not None and work.dataset_copy.state is not None:
             restore(self.source.dataset, *work.dataset_copy.state)
 
-    def _kept(self, work: Work, *, ended: bool = False) -> tuple[int, Any] | None:
+    def kept(self, work: Work, *, ended: bool = False) -> tuple[int, Any] | None:
         """Return what the dataset keeps of itself after a work, and in which copy of it."""
         if isinstance(self.source, Streamed):
             replica = work.replica
@@ -167,7 +167,7 @@ class Maker:
         except KeyboardInterrupt:
             raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
         except BaseException as error:  # noqa: BLE001  as above
-            return self._failed(error, work, here)
+            return self.failed(error, work, here)
 
     def complete(self, pending: Pending, *, stop: Stop | None = None) -> Outcome:
         """Return the outcome of a work that was begun, whose job is done.
@@ -180,13 +180,14 @@ class Maker:
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)
-            return Done(work.step, batch, (), pending.seconds, self._kept(work), here.tokens)
+            return Done(work.step, batch, (), pending.seconds, self.kept(work), here.tokens)
         except BaseException as error:
             if stop is None and isinstance(error, KeyboardInterrupt):
                 raise
-            return self._failed(error, work, here)
+            return self.failed(error, work, here)
 
-    def _failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
+    def failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
+        """Return the outcome of a work that raised an error, with the place in words."""
         if isinstance(error, StopIteration):
             error = _unending(error, "a sample")
         try:
@@ -198,9 +199,10 @@ class Maker:
     def join(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> Any:
         """Collate samples into a batch."""
         with torch_state.on_cpu():
-            return self._joined(samples, empty)
+            return self.collated(samples, empty)
 
-    def _joined(self, samples: Sequence[Any], empty: Empty) -> Any:
+    def collated(self, samples: Sequence[Any], empty: Empty) -> Any:
+        """Do what `join` does, where tensors are made on the CPU already."""
         try:
             batch = self.collate(samples, empty=empty)
         except StopIteration as error:
@@ -228,7 +230,7 @@ class Maker:
             return samples, tuple(bad)
         here.collating = True
         began = perf_counter()
-        batch = self._joined(samples, empty)
+        batch = self.collated(samples, empty)
         seconds["collate"] = seconds.get("collate", 0.0) + perf_counter() - began
         return batch, tuple(bad)
 

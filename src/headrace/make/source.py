@@ -142,6 +142,8 @@ class Batched:
         if self._maps is None:
             self._maps = MapGuard(self._dataset)
             self._maps.look()
+        if not self._maps.files:
+            return self._read_batch(keys, empty=empty)
         self._maps.check(*keys[:1])
         batch = self._read_batch(keys, empty=empty)
         self._maps.check(*keys[:1])
@@ -219,6 +221,15 @@ class Streamed:
             return None
         self._entered[0] = samples
         return state
+
+    def hand_back(self, replica: StreamReplica, samples: Iterator[Any]) -> None:
+        """Take back an iterator that `read` returned and nobody read from; the next call returns it again."""
+        self._entered[replica.number] = samples
+
+    def keeps_any_state(self, replica: StreamReplica) -> bool:
+        """Whether `state` has anything to return while the replica's stream is read."""
+        samples = self._first.get(replica.number, self._open[replica.number][1])
+        return keeps_state(self._copies[replica.number]) or keeps_state(samples)
 
     def enter(self, replica: StreamReplica) -> None:
         """Restore what the stream keeps of itself, where the replica has it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headrace.executors.inline import Inline
     from headrace.ledger.recorder import Recorder
     from headrace.plan.batch_plan import Plan
-    from headrace.plan.work import Done, Failed
+    from headrace.plan.work import Done, Failed, Outcome, Work
     from headrace.run.window import Unordered, Window
 
 
@@ -117,7 +117,7 @@ class Direct:
     one asks for them (docs/decisions/0014-small-batches.md).
     """
 
-    __slots__ = ("_plan", "_recorder", "_step", "_stream", "ended", "executor", "release")
+    __slots__ = ("_plan", "_recorder", "_stream", "ended", "executor", "made", "release", "step")
 
     def __init__(
         self,
@@ -130,7 +130,10 @@ class Direct:
     ) -> None:
         self._plan = plan
         self._stream = stream
-        self._step = first
+        self.step = first
+        """The first step that was not taken."""
+        self.made: Outcome | None = None
+        """The outcome of that step, where somebody has made it already."""
         self._recorder = recorder
         self.ended: dict[int, Any] = {}
         """As a `Dispatcher` has it."""
@@ -140,20 +143,26 @@ class Direct:
     @property
     def place(self) -> tuple[int, tuple[int, ...]]:
         """The first step that was not taken; none beyond it was."""
-        return self._step, ()
+        return self.step, ()
+
+    def work(self) -> Work | None:
+        """Return the next work, or None at the end of the epoch."""
+        return self._plan.work(self._stream, self.step)
 
     def submit(self) -> None:
         """Do nothing: what is asked for is made at once."""
 
     def next(self) -> Done | Failed | None:
         """Make the next batch and return its outcome, or None at the end of the epoch."""
-        work = self._plan.work(self._stream, self._step)
-        if work is None:
-            return None
-        if self._recorder is not None:
-            self._recorder.submitted(work)
-        outcome = self.executor.make(work)
-        self._step += 1
+        outcome, self.made = self.made, None
+        if outcome is None:
+            work = self.work()
+            if work is None:
+                return None
+            if self._recorder is not None:
+                self._recorder.submitted(work)
+            outcome = self.executor.make(work)
+        self.step += 1
         if not isinstance(outcome, Ended):
             return outcome
         if outcome.stream is not None:

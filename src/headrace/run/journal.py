@@ -131,6 +131,18 @@ class Journal:
             self._record = self._recorder.entry_record(batch, self.batches, rows, self._place().step)
         self.meter.delivered(batch, asked)
 
+    def received(self, batch: Any, asked: float, step: int) -> None:
+        """Do what `made`, `delivered` and `move` do for a batch that there is nothing else to say of.
+
+        ``step`` is the first one that was not taken after it.
+        """
+        meter, first, cursor = self.meter, self._first, self._cursor
+        meter.delivered(batch, asked)
+        batches = first.batches + meter.batches
+        cursor.place = Place(first.epoch, step, (), 0, batches, self._bad, self._streams, None)
+        if cursor.sampler is not None:
+            cursor.sampler.forget(step)
+
     def move(self) -> None:
         """Move to the place after what was delivered; where batches are fetched ahead, note it for later."""
         record, self._record = self._record, None

@@ -112,7 +112,7 @@ class Loop(AdvisesKeras, Iterator[T_co]):
                 )
             self._inside = True
             try:
-                return self._deliver()
+                return self._deliver(perf_counter())
             except (StopIteration, LoaderClosed):
                 raise
             except Exception as error:
@@ -122,11 +122,11 @@ class Loop(AdvisesKeras, Iterator[T_co]):
             finally:
                 self._inside = False
 
-    def _deliver(self) -> T_co:
+    def _deliver(self, began: float) -> T_co:
+        """Return the next batch, which the consumer asked for at that time."""
         if self._state != "open":
             self._check_open()
             raise StopIteration
-        began = perf_counter()
         if self._meter.started is None:
             self._meter.started = began
         watch, self._watch = self._watch, None  # the first batch is enough

@@ -27,6 +27,7 @@ from headrace.run import arguments
 from headrace.run.ahead import Ahead, Mapped
 from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Direct, Dispatcher
+from headrace.run.inline_loop import InlineLoop
 from headrace.run.journal import Journal
 from headrace.run.loop import Loop
 from headrace.run.orders import SampledOrder, order_of, with_own_states
@@ -186,7 +187,8 @@ class Session:
         if settings.on_error == "skip":
             refill = Refill(settings.batch_size or 1, drop_last=settings.drop_last, offset=place.offset)
         budget = Budget(samples, settings.allowed(samples))
-        loop: Loop[Any] = Loop(
+        short = isinstance(dispatcher, Direct) and dispatcher.executor.short is not None and recorder is None
+        loop: Loop[Any] = (InlineLoop if short else Loop)(
             entry,
             dispatcher,
             Journal(entry.cursor, self.meter, budget, window, refill, recorder, stays=settings.workers_stay),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from time import perf_counter
@@ -264,6 +264,17 @@ class Meter:
 
 _WITHOUT_ROWS = frozenset({int, float, bool, str, bytes, type(None)})
 _COLUMNS = (list, tuple)
+_MOST_KINDS = 64
+_arrays: set[type] = {np.ndarray}
+"""Types of arrays, of other libraries too, that were met: to know them at once."""
+
+
+def _measured(array: Any) -> tuple[int, int]:
+    try:
+        shape = array.shape
+        return (shape[0] if shape else 0), array.nbytes
+    except Exception:  # noqa: BLE001  of a kind that has no one shape: torch's nested tensors
+        return 0, 0
 
 
 def measure(batch: Any) -> tuple[int, int]:
@@ -272,24 +283,24 @@ def measure(batch: Any) -> tuple[int, int]:
     >>> measure([np.zeros((4, 2)), {"label": np.zeros(4)}])
     (4, 96)
     """
-    if type(batch) in _WITHOUT_ROWS:
+    kind = type(batch)
+    if kind in _WITHOUT_ROWS:
         return 0, 0
-    if isinstance(batch, np.ndarray):
-        return (len(batch) if batch.ndim else 0), batch.nbytes
+    if kind in _arrays:
+        return _measured(batch)
     if isinstance(batch, _COLUMNS):  # before mappings: whether it is one takes longer to say
-        parts: Sequence[Any] = batch
-    elif hasattr(type(batch), "keys") and isinstance(batch, Mapping):  # the second takes five times as long
-        parts = list(batch.values())
-    elif hasattr(type(batch), "shape"):  # another library's array
-        try:
-            return (int(batch.shape[0]) if batch.shape else 0), int(batch.nbytes)
-        except Exception:  # noqa: BLE001  of a kind that has no one shape: torch's nested tensors
-            return 0, 0
+        parts: Collection[Any] = batch
+    elif kind is dict or (hasattr(kind, "keys") and isinstance(batch, Mapping)):
+        parts = batch.values()
+    elif hasattr(kind, "shape"):  # another library's array
+        if len(_arrays) < _MOST_KINDS:
+            _arrays.add(kind)
+        return _measured(batch)
     else:
         return 0, 0
     rows = total = 0
     for part in parts:
-        count, nbytes = measure(part)
+        count, nbytes = _measured(part) if type(part) in _arrays else measure(part)
         rows = rows or count
         total += nbytes
     # A list without arrays is a column of strings, or what a user's own collate function made: one item a sample.
