@@ -1,7 +1,7 @@
-"""Recognize torchvision's datasets, and read them by the native extension: what ``native=True`` does.
+"""Recognize datasets of torchvision's, and Hugging Face's with its transforms: what ``native=True`` does.
 
-torchvision is never imported here. Only its own classes are recognized, and torch's ``Subset`` and ``ConcatDataset``
-of them: a subclass may change what a sample is.
+Neither is imported here. Only their own classes are recognized, and torch's ``Subset`` and ``ConcatDataset`` of them: a
+subclass may change what a sample is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from headrace._native import extension
 from headrace.checks import kind_of, shown
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset
+from headrace.datasets.followed import Followed, follow
+from headrace.datasets.huggingface import from_huggingface
+from headrace.datasets.huggingface_view import HuggingFaceView
 from headrace.datasets.subset import Indices, Subset
 from headrace.datasets.torchvision_view import LoadedImages, TorchvisionView
 from headrace.datasets.views import Mapped
@@ -40,6 +43,8 @@ ARRAYS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "Q
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 LOOKED_AT = 1000
 """How many names of files say whether a folder is one of JPEG files."""
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+"""The dtypes of the columns of Hugging Face's that the native extension reads beside an image."""
 DECODING = Decoding(oriented=False)
 """torchvision applies no EXIF orientation."""
 
@@ -150,7 +155,34 @@ class ConcatPart:
         return ConcatDataset([part.built(collate) for part in self.parts])
 
 
-Part = FilesPart | ArraysPart | SubsetPart | ConcatPart
+@dataclass(frozen=True, slots=True)
+class HuggingFacePart:
+    """A `datasets.Dataset` with a function that applies a transform to its images."""
+
+    dataset: Held
+    function: Held
+    followed: Followed
+    translation: Translation
+
+    def kept(self) -> HuggingFacePart:
+        """Return itself: such a dataset does not change, but for its function."""
+        return self
+
+    def built(self, collate: Callable[..., Any]) -> Dataset[Any]:  # noqa: ARG002  every column is read by headrace
+        """Make the dataset of ours."""
+        plain = from_huggingface(self.dataset.thing.with_format(None))
+        followed = self.followed
+        beside = list(dict.fromkeys(column for _, column in followed.names if column is not None))
+        other = next((column for column in beside if not plain.is_integer(column)), None)
+        if other is not None:
+            raise TypeError(f"not every value of its column {other!r} is an integer")
+        tuples: Mapped[Any] = Mapped(plain.tuple(followed.image, *beside), *self.translation.transforms)
+        return HuggingFaceView(
+            tuples, [(name, 0 if column is None else 1 + beside.index(column)) for name, column in followed.names]
+        )
+
+
+Part = FilesPart | ArraysPart | SubsetPart | ConcatPart | HuggingFacePart
 
 
 def examined(dataset: Any) -> Found | None:
@@ -169,6 +201,8 @@ def examined(dataset: Any) -> Found | None:
             parts = [examined(part) for part in dataset.datasets]
             found = [part for part in parts if part is not None]
             return _concat(dataset, found) if found else None
+    if (type(dataset).__module__, type(dataset).__name__) == ("datasets.arrow_dataset", "Dataset"):
+        return _huggingface(dataset)
     if not any(str(kind.__module__).startswith("torchvision.datasets") for kind in type(dataset).__mro__):
         return None
     return _leaf(dataset)
@@ -191,7 +225,8 @@ class NativeReading:
         """Return the dataset to read in place of the user's, or None, and why there is none."""
         found = examined(self._dataset)
         if found is None:
-            return None, f"{kind_of(self._dataset)} is not a dataset of torchvision, nor one of headrace that is fused"
+            known = "torchvision, nor one of Hugging Face with images, nor one of headrace that is fused"
+            return None, f"{kind_of(self._dataset)} is not a dataset of {known}"
         if found.plan is None:
             return None, f"{found.name}: {found.refusal}"
         if self._built is None or self._kept != found.plan:
@@ -256,6 +291,40 @@ def _leaf(dataset: Any) -> Found:
         labels = dataset.targets if isinstance(dataset.targets, list) else Held(dataset.targets)
         part = ArraysPart(Held(dataset.data), labels, translation, target_transform)
     return Found(name, part, "", translation.parts)
+
+
+def _huggingface(dataset: Any) -> Found | None:
+    """Examine a dataset of Hugging Face's; None for one without images."""
+    images = [name for name, feature in dataset.features.items() if type(feature).__name__ == "Image"]
+    if not images:
+        return None
+    name, form = "Dataset", dataset.format
+    function = form["format_kwargs"].get("transform") if form["type"] == "custom" else None
+    if function is None:
+        return Found(name, None, "it has no transform: use with_transform, with a transform of torchvision's")
+    if form.get("output_all_columns"):
+        return Found(name, None, "output_all_columns=True adds columns that the transform does not see")
+    found = follow(function, form["columns"], [one for one in images if dataset.features[one].decode])
+    if isinstance(found, str):
+        return Found(name, None, found)
+    if (found.mode or dataset.features[found.image].mode) != "RGB":
+        return Found(name, None, f"it does not convert {found.image!r} to RGB")
+    kinds = {column: getattr(dataset.features[column], "dtype", "") for _, column in found.names if column is not None}
+    other = next((column for column, dtype in kinds.items() if dtype not in INTEGERS), None)
+    if other is not None:
+        return Found(name, None, f"its column {other!r} holds {kinds[other] or 'no integers'}, and not integers")
+    if extension is None:
+        return Found(name, None, "the native extension was not built (headrace doctor)")
+    translation = translated(found.transform)
+    why = translation.refusal
+    if not why:
+        plan = fused.plan(translation.transforms, image_shape=None, oriented=True)
+        if not plan.whole:
+            at = min(plan.fused, len(translation.names) - 1)
+            why = f"{translation.names[at]}: {plan.why[at]}"
+    if why:
+        return Found(name, None, why, translation.parts)
+    return Found(name, HuggingFacePart(Held(dataset), Held(function), found, translation), "", translation.parts)
 
 
 def _unread_files(dataset: Any) -> str:

@@ -122,7 +122,7 @@ class TorchvisionView(View[Any]):
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> InFlightBatch:
         begin: Any = protocol.batch_beginner(self.dataset)
         begun: InFlightBatch = begin(keys, empty=empty)
-        return begun if self.target_transform is None else _Targeted(begun, self._with_targets)
+        return begun if self.target_transform is None else Converted(begun, self._with_targets)
 
     def _with_targets(self, batch: Any) -> Any:
         if self.target_transform is None:
@@ -131,8 +131,8 @@ class TorchvisionView(View[Any]):
         return [images, self._collate([self.target_transform(label) for label in labels.tolist()])]
 
 
-class _Targeted:
-    """A batch of images and labels whose targets are made when its images are."""
+class Converted:
+    """A batch that is converted when its images are made."""
 
     __slots__ = ("_begun", "_then")
 
