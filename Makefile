@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests last unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers format clean
+.PHONY: help demo test quick check lint types tests last unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -242,6 +242,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
 	$(BIN)/python benchmarks/small_batches.py --output benchmarks/SMALL_BATCHES.md
 	$(BIN)/python benchmarks/tokens.py --output benchmarks/TOKENS.md
+
+libraries:  # in whatever environment has them: make libraries PYTHON=…
+	PYTHONPATH=src $(PYTHON) benchmarks/libraries.py
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) $(RAY) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples

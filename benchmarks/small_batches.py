@@ -1,22 +1,26 @@
-"""Small batches beside torch's loader: `python benchmarks/small_batches.py` (medians of one run, in microseconds).
+"""Swapping one import: batches beside torch's loader, `python benchmarks/small_batches.py` (medians, in microseconds).
 
 All loaders read the same samples in one process, epoch by epoch in turn, without workers and with two. Without workers
 the CPU time of the thread counts, with workers the time on the clock. It runs in the environment of torch's runners
-(`make bench-peers`), or in its own if torch is installed there.
+(`make bench-peers`), or in its own if torch is installed there. Hugging Face's data sets are read if `datasets` is
+installed, and images if torchvision is. ``--guide`` writes the ratios into docs/guide/torch.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib.util
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PYTHON = PEERS / "torch" / "bin" / "python"
-BATCHES = {1: 300, 10: 300, 16: 300, 32: 100, 128: 20, 256: 25, None: 300}
+GUIDE = HERE.parent / "docs" / "guide" / "torch.md"
+BATCHES = {1: 300, 10: 300, 16: 300, 32: 100, 64: 10, 128: 20, 256: 25, None: 300}
 """How many batches an epoch has, by the size of a batch."""
+PHOTOS = {"photos": 320, "CIFAR-sized files": 3200}
+"""How many image files a folder has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Case:
     sizes: tuple[int | None, ...]
     arrays: Callable[[int], Any] | None = None
     how: dict[str, Any] = field(default_factory=dict)
+    ours: dict[str, Any] = field(default_factory=dict)
+    """Arguments that torch's loader does not have."""
 
 
 def cases() -> list[Case]:
@@ -80,6 +89,8 @@ def cases() -> list[Case]:
 
     two = {"num_workers": 2, "persistent_workers": True}
     return [
+        *(_from_libraries(tokens) if importlib.util.find_spec("datasets") is not None else []),
+        *(_photos() if importlib.util.find_spec("torchvision") is not None else []),
         Case("TensorDataset", pair, (1, 10, 32, 256), arrays),
         Case("TensorDataset, shuffled", pair, (1, 32, 256), arrays, {"shuffle": True}),
         Case("range", range, (1, 16, 256, None)),
@@ -91,6 +102,80 @@ def cases() -> list[Case]:
         Case("dicts of 512 int64, 2 workers", tokens, (32,), token_arrays, two),
         Case("TensorDataset of 3x32x32, 2 workers", pictured, (128,), None, two),
     ]
+
+
+def _from_libraries(tokens: Callable[[int], list[Any]]) -> list[Case]:
+    """Return the cases of Hugging Face's `datasets`."""
+    import datasets
+
+    def plain(count: int) -> Any:
+        rows = tokens(count)
+        return datasets.Dataset.from_dict({name: [row[name].tolist() for row in rows] for name in rows[0]})
+
+    def scalars(count: int) -> Any:
+        return datasets.Dataset.from_dict({"id": range(count), "length": [1.5] * count, "text": ["a"] * count})
+
+    two = {"num_workers": 2, "persistent_workers": True}
+    return [
+        Case(
+            'datasets with_format("torch"), 2 workers',
+            lambda count: plain(count).with_format("torch"),
+            (32,),
+            None,
+            two,
+        ),
+        Case("datasets, plain, 2 workers", scalars, (32,), None, two),
+    ]
+
+
+def _photos() -> list[Case]:
+    """Return the cases of torchvision's ImageFolder, with and without ``native=True``."""
+    import io
+    import tempfile
+
+    import torch
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    import headrace
+
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    demo = Path(headrace.__file__).parent / "demo"
+
+    def folder(name: str, size: tuple[int, int], crop: int, _count: int) -> ImageFolder:
+        place = root / name / "all"
+        if not place.exists():
+            place.mkdir(parents=True)
+            files = []
+            for path in sorted(demo.glob("*.jpg")):
+                with Image.open(path) as image:
+                    file = io.BytesIO()
+                    image.convert("RGB").resize(size).save(file, "JPEG", quality=90)
+                    files.append(file.getvalue())
+            for number in range(PHOTOS[name]):
+                (place / f"{number:05}.jpg").write_bytes(files[number % len(files)])
+        transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(crop),
+                v2.RandomHorizontalFlip(),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+        return ImageFolder(str(root / name), transform)
+
+    two = {"num_workers": 2, "persistent_workers": True, "shuffle": True}
+    found = []
+    for name, size, crop in (("photos", (500, 375), 224), ("CIFAR-sized files", (32, 32), 32)):
+        made = partial(folder, name, size, crop)
+        found += [
+            Case(f"ImageFolder of {name}, 2 workers", made, (64,), None, two),
+            Case(f"ImageFolder of {name}, native=True, 2 workers", made, (64,), None, two, ours={"native": True}),
+        ]
+    return found
 
 
 def epoch(loader: Any, clock: Callable[[], float]) -> float:
@@ -109,10 +194,10 @@ def measure(case: Case, size: int | None, rounds: int) -> list[list[float]]:
 
     samples = BATCHES[size] * (size or 1)
     loaders = [
-        kind(case.make(samples), batch_size=size, **case.how)
-        for kind in (torch.utils.data.DataLoader, headrace.torch.DataLoader)
+        torch.utils.data.DataLoader(case.make(samples), batch_size=size, **case.how),
+        headrace.torch.DataLoader(case.make(samples), batch_size=size, **case.how, **case.ours),
     ]
-    if case.arrays is not None or "3x32x32" not in case.name:
+    if case.arrays is not None or not any(word in case.name for word in ("3x32x32", "datasets", "ImageFolder")):
         loaders.append(headrace.DataLoader((case.arrays or case.make)(samples), size, **case.how))
     clock = perf_counter if case.how.get("num_workers") else process_time
     found: list[list[float]] = [[] for _ in loaders]
@@ -165,10 +250,25 @@ def document(rounds: int, names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_ratios(page: str, text: str) -> str:
+    """Return the guide's page with the ratios of a run in its table."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
+    ratios: dict[str, list[tuple[str, str]]] = {}
+    for name, size, _, _, ratio, *_ in rows:
+        ratios.setdefault(name, []).append((size, ratio))
+    table = ["| samples | batch size | batches while torch makes one |", "|---|---|---|"]
+    for name, found in ratios.items():
+        sizes, times = (", ".join(column) for column in zip(*found, strict=True))
+        table.append(f"| {name} | {sizes} | {times} |")
+    before, rest = page.partition("<!-- ratios -->\n")[0], page.partition("<!-- end of ratios -->\n")[2]
+    return f"{before}<!-- ratios -->\n" + "\n".join(table) + f"\n<!-- end of ratios -->\n{rest}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="epochs of each loader (15)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="of the names of samples")
+    parser.add_argument("--guide", action="store_true", help="write the ratios into the guide")
     parser.add_argument("--output", type=Path, help="write the table to this file too")
     given = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
@@ -186,6 +286,8 @@ def main() -> int:
     print(text)
     if given.output:
         given.output.write_text(text)
+    if given.guide:
+        GUIDE.write_text(with_ratios(GUIDE.read_text(), text))
     return 0
 
 
