@@ -196,6 +196,23 @@ def test_two_processes_share_a_prepared_loader(tmp_path: Path) -> None:
     assert [a + b for a, b in zip(first, second, strict=True)][:2] == expected[:2]
 
 
+def test_arguments_are_kept_under_the_patch() -> None:
+    """Keep a loader's own arguments where Accelerate makes others of it, and say which of them it cannot."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    with patch(backend="inline"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            prepared = accelerator.prepare(DataLoader(Sometimes(8), 2, seed=4, on_error="replace"))
+            skipped = skip_first_batches(prepared, 2)
+        with pytest.warns(UserWarning, match="without seed="):
+            accelerator.prepare(DataLoader(Numbers(8), 2, seed=4, shuffle=True))
+    for loader in (prepared, skipped):
+        own = getattr(loader, "base_dataloader", loader)
+        assert (own.seed, own.on_error, own.backend) == (4, "replace", "inline")
+    assert [len(batch) for batch in prepared] == [2] * 4
+    assert [batch.tolist() for batch in skipped] == [[4, 5], [6, 7]]
+
+
 def test_prepared_loaders_read_through_ours_under_the_patch() -> None:
     """Let Accelerate make a loader of ours, with the patch's own arguments, and say nothing of a loss."""
     accelerator = accelerate.Accelerator(cpu=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from typing import Any
+
+import torch.utils.data
 
 from headrace.checks import kind_of
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.loader import DataLoader
 
+DEEPEST = 6
+"""How many frames lie between Accelerate's function and the constructor of a loader, at most."""
 LOST = (
     "seed",
     "backend",
@@ -25,10 +30,46 @@ LOST = (
 """The arguments that Accelerate does not know, but for rank and world_size: it has its own."""
 
 
+MAKERS = ("prepare_data_loader", "skip_first_batches")
+"""The functions of Accelerate that make a loader of another one, which each of them calls ``dataloader``."""
+
+
+def own_arguments(loader: DataLoader[Any]) -> dict[str, Any]:
+    """Return headrace's own arguments of a loader, where they are not the defaults."""
+    defaults = inspect.signature(DataLoader).parameters
+    return {name: getattr(loader, name) for name in LOST if getattr(loader, name) != defaults[name].default}
+
+
+def kept_arguments() -> dict[str, Any]:
+    """Return the own arguments of the loader that Accelerate makes another of; empty where it makes none.
+
+    A function of Accelerate's in a frame above has that loader. Accelerate chooses the batches by a
+    ``batch_sampler``, so that those cannot be refilled.
+    """
+    frame = sys._getframe(1)
+    for _ in range(DEEPEST):
+        if frame.f_back is None:
+            return {}
+        frame = frame.f_back
+        if frame.f_code.co_name in MAKERS and frame.f_globals.get("__name__") == "accelerate.data_loader":
+            source = frame.f_locals.get("dataloader")
+            source = getattr(source, "base_dataloader", source)
+            found = own_arguments(source) if isinstance(source, DataLoader) else {}
+            return {name: value for name, value in found.items() if not _is_refused(name, found)}
+    return {}
+
+
+def _is_refused(name: str, found: dict[str, Any]) -> bool:
+    return name in ("on_error", "max_errors") and found.get("on_error") == "skip"
+
+
 def warn_of_loss(loader: DataLoader[Any]) -> None:
     """Warn that what Accelerate is about to make of a loader has none of headrace's own arguments."""
-    defaults = inspect.signature(DataLoader).parameters
-    lost = [f"{name}=" for name in LOST if getattr(loader, name) != defaults[name].default]
+    found = own_arguments(loader)
+    if hasattr(torch.utils.data.DataLoader.__init__, "_of_headrace"):  # under the patch, most are kept
+        order = loader.seed is not None and loader._session.settings.shuffle
+        found = {name: value for name, value in found.items() if _is_refused(name, found) or (order and name == "seed")}
+    lost = [f"{name}=" for name in found]
     if lost:
         warnings.warn(
             f"Accelerate makes a loader of its own of this one, without {', '.join(lost)}: it knows the arguments of "

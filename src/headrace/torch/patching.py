@@ -21,6 +21,7 @@ from headrace.checks import flag
 from headrace.datasets.explain import explain as explained
 from headrace.errors import ArgumentTypeError
 from headrace.torch import overrides
+from headrace.torch.accelerated import kept_arguments
 from headrace.torch.tensor_loader import DataLoader
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _init(theirs: Callable[..., None]) -> Any:
         elif latest is None or not _becomes_ours(self, kind):
             theirs(self, *given, **named)
         else:
-            DataLoader.__init__(self, *given, **{**latest.arguments, **named})
+            own = {**latest.arguments, **kept_arguments()}
+            DataLoader.__init__(self, *given, **{**own, **named})
             if not named.keys() & ARGUMENTS:  # what it has of ours, a loader that Accelerate makes of it has too
                 self._is_accelerate_prepared = False
             if latest.explain:
