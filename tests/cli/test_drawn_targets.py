@@ -99,7 +99,7 @@ def test_a_replay_draws_targets_and_the_crop(script: Path) -> None:
 def test_what_was_drawn_is_written_below_a_pair(transform: Any, words: str, outlined: bool) -> None:
     """Say it of every transform, and outline the crop only where it is the first that moves pixels."""
     images = ArrayDataset(np.full((3, 40, 50, 3), 80, np.uint8)).map(Compose(transform, ToFloat()))
-    pair = _pair(DataLoader(images, 3, seed=0).lineage(epoch=0, step=0, index=1), [])
+    pair = _pair(DataLoader(images, 3, seed=0).lineage(epoch=0, step=0, index=1), images)
     assert pair is not None
     assert words in pair.detail
     assert (pair.drawn[0].outline is not None) == outlined
@@ -114,7 +114,7 @@ def test_kinds_of_a_chain_hold_before_it_too() -> None:
             return sample
 
     dataset = One(np.zeros(2)).map(Compose(Resize(80), kinds={"bbox": Boxes("xywh")}))
-    pair = _pair(DataLoader(dataset, 1, seed=0, collate_fn=list).lineage(epoch=0, step=0, index=0), [])
+    pair = _pair(DataLoader(dataset, 1, seed=0, collate_fn=list).lineage(epoch=0, step=0, index=0), dataset)
     assert pair is not None
     assert [one.boxes.tolist() for one in pair.drawn] == [[[10, 10, 30, 30]], [[20, 20, 60, 60]]]
 

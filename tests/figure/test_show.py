@@ -307,6 +307,25 @@ class ListDataset(headrace.Dataset[Any]):
         return self.samples[index]
 
 
+def test_a_batch_of_images_of_several_sizes_is_shown() -> None:
+    """Draw a list of images, each with its own boxes; and one of arrays that are no images as a table alone."""
+    images = [np.full((20, 40, 3), 100, np.uint8), np.full((50, 30, 3), 100, np.uint8)]
+    boxes = [np.array([[0.0, 0, 40, 20]]), np.zeros((0, 4))]
+    places = _painted(headrace.show({"image": images, "boxes": boxes, "image_id": np.array([1, 2])}), ORANGE)
+    assert len(places) > 1500
+    assert places[:, 0].max() < 530
+    assert headrace.show({"x": [np.zeros((20, 40)), np.zeros((3, 9))]}).png is None
+
+
+def test_kinds_that_a_dataset_has_itself_are_known() -> None:
+    """Draw boxes by the kinds of the dataset, where no chain declares any."""
+    dataset = ListDataset([{"image": np.full((40, 40, 3), 100, np.uint8), "bbox": np.array([[20.0, 20, 20, 20]])}])
+    assert not len(_painted(headrace.show(dataset), ORANGE))
+    dataset.kinds = {"bbox": Boxes("xywh")}  # type: ignore[attr-defined]
+    places = _painted(headrace.show(dataset.map(ToFloat())), ORANGE)
+    assert 270 < places[:, 0].min() < 285
+
+
 def test_keypoints_are_dots_and_those_not_labeled_are_left_out() -> None:
     """Draw a visible point, a ring for one that is hidden, and nothing for one that is not labeled."""
     image = np.full((1, 40, 40, 3), 100, np.uint8)

@@ -17,6 +17,7 @@ from headrace.cli.options import Number
 from headrace.cli.output import Result, json_option, say, say_table
 from headrace.cli.script_objects import loader_of
 from headrace.datasets import protocol
+from headrace.figure.showing import known_kinds
 from headrace.figure.targets_drawn import bare, kinds_along, overlay_of
 from headrace.figure.targets_drawn import plain as in_numpy
 from headrace.formatting import count, finite, plain
@@ -93,7 +94,7 @@ def replay(
         if rows > len(lineages):
             say(f"and {rows - len(lineages)} more")
         say("--index N tells what was done to one of them")
-    has_images = _save_sheet(lineages, protocol.classes(loader.dataset), plain(target), out)
+    has_images = _save_sheet(lineages, loader.dataset, plain(target), out)
     return Result(
         {
             "target": target,
@@ -158,9 +159,9 @@ def _in_brief(lineages: Sequence[Lineage]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str, out: Path) -> bool:
+def _save_sheet(lineages: Sequence[Lineage], dataset: Any, title: str, out: Path) -> bool:
     """Save the images before and after; return whether there are any."""
-    pairs = [pair for one in lineages if (pair := _pair(one, classes)) is not None]
+    pairs = [pair for one in lineages if (pair := _pair(one, dataset)) is not None]
     if not pairs:
         say("no image: the samples have no array of (H, W), (H, W, C) or (C, H, W)")
         return False
@@ -176,14 +177,16 @@ def _save_sheet(lineages: Sequence[Lineage], classes: Sequence[str], title: str,
     return True
 
 
-def _pair(one: Lineage, classes: Sequence[str]) -> Pair | None:
+def _pair(one: Lineage, dataset: Any) -> Pair | None:
     from headrace.image.sheet import Pair
     from headrace.run.lineage import image_of
 
     before, after = viewable(image_of(one.before)), viewable(image_of(one.sample), one)
     if before is None or after is None:
         return None
+    classes, known = protocol.classes(dataset), known_kinds(dataset)
     kinds = kinds_along(step.transform for step in one.steps)
+    kinds = kinds[0] or known[0], kinds[1] or known[1]
     first = overlay_of(in_numpy(one.before), before.shape[:2], kinds[0], classes)
     last = overlay_of(in_numpy(one.sample), after.shape[:2], kinds[1], classes)
     first = replace(first, outline=_cropped(one))

@@ -13,7 +13,7 @@ from headrace.errors import ArgumentTypeError, HeadraceError, SampleError
 from headrace.figure.drawing import caption_of, colors_of, png_of, sheet_of
 from headrace.figure.parts import LABELS, Part, as_array, is_images, is_soft, part_rows, parts_of, values_of
 from headrace.figure.rendered import Figure
-from headrace.figure.targets_drawn import bare, kinds_along, mask_names, overlay_of, plain
+from headrace.figure.targets_drawn import bare, kinds_along, mask_names, overlay_of, plain, row_of
 from headrace.formatting import count
 from headrace.image.kinds import Kinds, declared
 from headrace.image.sheet import SINGLE_TILE, Single
@@ -95,7 +95,8 @@ def _of_batch(
     sizes = [len(part.value) for part in parts if hasattr(part.value, "__len__") and not _is_scalar(part)]
     number = sizes[0] if sizes else 1
     title = title or f"a batch of {number}"
-    sheet = sheet_of(
+    known = kinds or known_kinds(source)[1]
+    sheet = _sheet_of_several_sizes(batch, samples, classes, title, known, source) or sheet_of(
         batch,
         parts,
         classes=classes,
@@ -103,11 +104,34 @@ def _of_batch(
         subtitle=f"{min(samples, number)} of {number}" if number > samples else "",
         details=details,
         scale=_normalization(source),
-        kinds=kinds or kinds_along(_functions(source))[1],
+        kinds=known,
         most=samples,
     )
     texts = tuple((part.name, tuple(values_of(part))) for part in parts if not is_images(part) and not _is_label(part))
     return Figure(title, tuple(part_rows(parts)), texts=tuple(text for text in texts if text[1]), png=sheet)
+
+
+def _sheet_of_several_sizes(
+    batch: Any, samples: int, classes: Sequence[str], title: str, kinds: Kinds | None, source: Any
+) -> bytes | None:
+    """Draw a batch whose images are a list, of several sizes; None for any other."""
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    images = next((value for value in values if _is_list_of_images(value)), None)
+    if images is None:
+        return None
+    scale, number = _normalization(source), len(images)
+    cards = []
+    for row, image in enumerate(images[:samples]):
+        sample = row_of(batch, number, row)
+        parts = [part for part in parts_of(sample) if part.value is not image]
+        cards.append(_card(Part("image", as_array(image)), sample, parts, classes, scale=scale, kinds=kinds, where=""))
+    return png_of(cards, title=title, subtitle=f"{len(cards)} of {number}" if number > samples else "")
+
+
+def _is_list_of_images(value: Any) -> bool:
+    arrays = [as_array(one) for one in value] if isinstance(value, list | tuple) else []
+    several = len(arrays) > 1 and all(array is not None and array.ndim in (2, 3) for array in arrays)
+    return several and all(is_images(Part("image", np.asarray(array)[None])) for array in arrays)
 
 
 def _is_scalar(part: Part) -> bool:
@@ -159,7 +183,7 @@ def _of_dataset(dataset: Any, samples: int, classes: Sequence[str] | None, kinds
     rows = facts.rows(dataset)
     chain = " of ".join(facts.chain(dataset))
     indices = np.unique(np.linspace(0, max(len(dataset) - 1, 0), min(samples, len(dataset))).astype(int)).tolist()
-    scale, kinds = _normalization(dataset), kinds or kinds_along(_functions(dataset))[1]
+    scale, kinds = _normalization(dataset), kinds or known_kinds(dataset)[1]
     cards: list[Single] = []
     texts: dict[str, list[str]] = {}
     drawn = False
@@ -212,7 +236,7 @@ def _card(
         label = next((part.array for part in soft), None)
     caption = mask_names(overlay, classes) if label is None else caption_of(label, classes)
     name = where.replace("\\", "/").rpartition("/")[2]
-    return Single(colors[0], caption, f"{name}, {width} x {height}", overlay)
+    return Single(colors[0], caption, f"{name}, {width} x {height}" if name else f"{width} x {height}", overlay)
 
 
 def _label(part: Part) -> int | None:
@@ -264,16 +288,38 @@ def _normalization(dataset: Any) -> Scale | None:
     return found[0] if len(found) == 1 else None
 
 
-def _functions(dataset: Any) -> list[Any]:
-    """Return the functions that a dataset applies to a sample, through its views, in order."""
-    functions: list[Any] = []
-    for _ in range(facts.DEEPEST):
-        functions[:0] = _flat(
-            [*getattr(dataset, "functions", ()), *filter(None, [getattr(dataset, "transform", None)])]
-        )
+def known_kinds(dataset: Any) -> tuple[Kinds | None, Kinds | None]:
+    """Return the kinds of a sample's fields before and after the functions of a dataset: declared, or its own.
+
+    >>> from headrace import ArrayDataset
+    >>> known_kinds(ArrayDataset([1, 2]))
+    (None, None)
+    """
+    before, after = kinds_along(_functions(dataset))
+    own = getattr(_bases(dataset)[-1], "kinds", None)
+    if before is None and isinstance(own, Mapping):
+        before = declared(own)
+        after = after or before
+    return before, after
+
+
+def _bases(dataset: Any) -> list[Any]:
+    """Return a dataset and those that it is a view of, from the outermost inwards."""
+    found = [dataset]
+    while len(found) < facts.DEEPEST:
         dataset = next((getattr(dataset, name) for name in ("base", "dataset") if hasattr(dataset, name)), None)
         if dataset is None:
             break
+        found.append(dataset)
+    return found
+
+
+def _functions(dataset: Any) -> list[Any]:
+    """Return the functions that a dataset applies to a sample, through its views, in order."""
+    functions: list[Any] = []
+    for one in _bases(dataset):
+        own = [*getattr(one, "functions", ()), *filter(None, [getattr(one, "transform", None)])]
+        functions[:0] = _flat(own)
     return functions
 
 
