@@ -107,6 +107,25 @@ def test_a_forecaster_comes_near_the_best_possible_error(tmp_path: Path) -> None
     assert 0.99 < ratio < 1.1
 
 
+def test_a_model_segments_shapes_on_photographs(tmp_path: Path) -> None:
+    """Fall in loss, find most pixels of each class in held-out images, and show samples with their masks."""
+    printed = run("segment", tmp_path, "--epochs", "4", needs=("torch",))
+    ((first, last),) = losses(printed)
+    assert last < 0.6 * first
+    assert float(re.findall(r"mean IoU of 40 held-out images: ([\d.]+)", printed)[0]) > 0.45
+    shows_something(tmp_path / "headrace-examples" / "segment-samples.png")
+
+
+def test_a_model_detects_shapes_on_photographs(tmp_path: Path) -> None:
+    """Fall in loss, find held-out shapes, and show samples and predictions with their boxes."""
+    printed = run("detect", tmp_path, "--epochs", "5", needs=("torch",))
+    ((first, last),) = losses(printed)
+    assert last < 0.7 * first
+    assert float(re.findall(r"precision of 60 held-out images: ([\d.]+)", printed)[0]) > 0.25
+    for name in ("samples", "predictions"):
+        shows_something(tmp_path / "headrace-examples" / f"detect-{name}.png")
+
+
 def test_a_language_model_is_killed_and_resumes_exactly(tmp_path: Path) -> None:
     """Fall in loss on packed documents, and repeat the steps after the checkpoint bit for bit."""
     printed = run("pretrain", tmp_path, "--steps", "42", needs=("torch", "tokenizers"))
