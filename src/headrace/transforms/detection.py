@@ -160,8 +160,9 @@ class ScaleJitter(GeometricTransform):
     >>> ScaleJitter((20, 20), scale_range=(0.5, 0.5))(np.zeros((10, 20))).shape
     (5, 10)
 
-    The factor is uniform in ``scale_range``. ``interpolation``, ``antialias``, dtypes and errors are as for `Resize`.
-    Source: Ghiasi et al., "Simple copy-paste is a strong data augmentation method", CVPR 2021.
+    ``target_size`` is one length or (height, width); torchvision takes a pair as (width, height). The factor is uniform
+    in ``scale_range``. ``interpolation``, ``antialias``, dtypes and errors are as for `Resize`. Source: Ghiasi et
+    al., "Simple copy-paste is a strong data augmentation method", CVPR 2021.
     """
 
     target_size: Size
