@@ -115,17 +115,34 @@ def on_colors(image: Image, change: Callable[[Image], Image]) -> Image:
     """
     if image.ndim == 2:
         return change(image[:, :, np.newaxis])[:, :, 0]
-    channels = image.shape[2]
-    if channels in (1, 3):
-        return change(image)
-    if channels == 4:
+    check_channels(image.shape[2])
+    if image.shape[2] == 4:
         return np.concatenate([change(image[:, :, :3]), image[:, :, 3:]], axis=2)
-    raise ArgumentError(
-        f"cannot change the colors of an image of {channels} channels",
-        found=channels,
-        expected="1 channel (gray), 3 (RGB) or 4 (RGB and alpha)",
-        cure="Map a function that picks the channels.",
-    )
+    return change(image)
+
+
+def check(image: Image) -> None:
+    """Refuse an image whose colors cannot be changed.
+
+    >>> check(np.zeros((1, 1, 3), np.uint8))
+    """
+    most(image.dtype)
+    if image.ndim == 3:
+        check_channels(image.shape[2])
+
+
+def check_channels(channels: int) -> None:
+    """Refuse another number of channels than colors have.
+
+    >>> check_channels(4)
+    """
+    if channels not in (1, 3, 4):
+        raise ArgumentError(
+            f"cannot change the colors of an image of {channels} channels",
+            found=channels,
+            expected="1 channel (gray), 3 (RGB) or 4 (RGB and alpha)",
+            cure="Map a function that picks the channels.",
+        )
 
 
 def back(values: Any, dtype: np.dtype[Any]) -> Image:
@@ -145,7 +162,8 @@ def by_value(image: Image, function: Callable[[Any], Any]) -> Image:
         table = back(function(np.arange(256, dtype=np.float64)), image.dtype)
         found: Image = table.take(image)
         return found
-    return back(function(_floats(image)), image.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):  # floats may be infinite
+        return back(function(_floats(image)), image.dtype)
 
 
 def blend(image: Image, other: Any, factor: float) -> Image:
@@ -159,7 +177,8 @@ def blend(image: Image, other: Any, factor: float) -> Image:
         mixed = image * np.int32(share) + np.asarray(other, np.int32) * np.int32(2048 - share)
         kept: Image = np.clip((mixed + 1024) >> 11, 0, 255)
         return kept.astype(np.uint8)
-    return back(_floats(image) * factor + np.asarray(other, np.float64) * (1 - factor), image.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return back(_floats(image) * factor + np.asarray(other, np.float64) * (1 - factor), image.dtype)
 
 
 def gray(image: Image) -> Image:
@@ -289,9 +308,11 @@ def _stretched(values: Any, *, low: float, high: float, white: float) -> Any:
     return (values - low) * white / (high - low)
 
 
-@_natively("equalize", _none)
-def equalize(image: Image) -> Image:
-    """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
+def check_eight_bits(image: Image) -> None:
+    """Refuse an image that is not of uint8.
+
+    >>> check_eight_bits(np.zeros((1, 1), np.uint8))
+    """
     if image.dtype != np.uint8:
         raise ArgumentError(
             f"cannot equalize an image of {image.dtype}",
@@ -299,6 +320,12 @@ def equalize(image: Image) -> Image:
             expected="uint8",
             cure="Put it before ToFloat.",
         )
+
+
+@_natively("equalize", _none)
+def equalize(image: Image) -> Image:
+    """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
+    check_eight_bits(image)
 
     def change(colors: Image) -> Image:
         return np.stack([_equalized(colors[..., channel]) for channel in range(colors.shape[2])], axis=2)

@@ -243,7 +243,7 @@ def bilinear(image: Image, x: Places, y: Places, fill: Fill) -> Image:
 
     The weights of uint8 are multiples of 1/2048, and the sum is rounded once. Other dtypes are computed in floats.
     """
-    _check(image)
+    check_weighable(image)
     rows, columns = image.shape[:2]
     right: Any
     below: Any
@@ -295,7 +295,11 @@ def _back(made: Image, dtype: np.dtype[Any]) -> Image:
     return whole.astype(dtype)
 
 
-def _check(image: Image) -> None:
+def check_weighable(image: Image) -> None:
+    """Refuse an image whose values cannot be mixed.
+
+    >>> check_weighable(np.zeros((1, 1)))
+    """
     if image.dtype.kind not in "iuf":
         raise ArgumentError(
             f"cannot weigh the pixels of an image of {image.dtype}",

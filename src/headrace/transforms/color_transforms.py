@@ -42,6 +42,10 @@ class ColorTransform(ImageTransform):
     __slots__ = ()
     described: ClassVar[tuple[str, ...]] = tuple(name for name in ImageTransform.described if name != "drawn")
 
+    def check_image(self, image: Image) -> None:
+        """Refuse an image whose colors cannot be changed."""
+        color.check(image)
+
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
         """Draw the numbers, by name."""
         raise NotImplementedError(f"{type(self).__qualname__} must define draw(self, image, rng)")
@@ -107,8 +111,8 @@ class ColorJitter(ColorTransform):
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            object.__setattr__(self, name, factor_range("ColorJitter", name, getattr(self, name)))
-        object.__setattr__(self, "hue", hue_range("ColorJitter", self.hue))
+            object.__setattr__(self, name, parameters.factor_range("ColorJitter", name, getattr(self, name)))
+        object.__setattr__(self, "hue", parameters.hue_range("ColorJitter", self.hue))
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:  # noqa: ARG002
         """Draw the order, and a number for each that is changed."""
@@ -157,8 +161,10 @@ class RandomPhotometricDistort(ColorTransform):
                 cure = "Pass (0, 0) for the hue as it is, and (1, 1) for the others."
                 raise refused(f"RandomPhotometricDistort: {name}", None, "(least, most)", cure)
         for name in ("brightness", "contrast", "saturation"):
-            object.__setattr__(self, name, factor_range("RandomPhotometricDistort", name, getattr(self, name)))
-        object.__setattr__(self, "hue", hue_range("RandomPhotometricDistort", self.hue))
+            object.__setattr__(
+                self, name, parameters.factor_range("RandomPhotometricDistort", name, getattr(self, name))
+            )
+        object.__setattr__(self, "hue", parameters.hue_range("RandomPhotometricDistort", self.hue))
         object.__setattr__(self, "p", fraction("RandomPhotometricDistort: p", self.p))
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
@@ -193,6 +199,9 @@ class RandomChannelPermutation(ColorTransform):
     >>> sorted(RandomChannelPermutation()(np.array([[[1, 2, 3]]])).reshape(-1).tolist())
     [1, 2, 3]
     """
+
+    def check_image(self, image: Image) -> None:
+        """Take any."""
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
         """Draw the order."""
@@ -282,6 +291,11 @@ class RandomEqualize(OrNot):
 
     p: float = 0.5
 
+    def check_image(self, image: Image) -> None:
+        """Refuse what is not uint8, or has other channels than colors."""
+        color.check_eight_bits(image)
+        color.check(image)
+
     def changed(self, image: Image) -> Image:
         """Return the image equalized."""
         return color.equalize(image)
@@ -306,7 +320,7 @@ class RandomPosterize(OrNot):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", integer("RandomPosterize: bits", self.bits, least=0, most=8))
-        object.__setattr__(self, "p", fraction("RandomPosterize: p", self.p))
+        OrNot.__post_init__(self)
 
     def changed(self, image: Image) -> Image:
         """Return the image with fewer values."""
@@ -332,7 +346,7 @@ class RandomSolarize(OrNot):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", number("RandomSolarize: threshold", self.threshold))
-        object.__setattr__(self, "p", fraction("RandomSolarize: p", self.p))
+        OrNot.__post_init__(self)
 
     def changed(self, image: Image) -> Image:
         """Return the image with bright values inverted."""
@@ -359,7 +373,7 @@ class RandomAdjustSharpness(OrNot):
     def __post_init__(self) -> None:
         factor = number("RandomAdjustSharpness: sharpness_factor", self.sharpness_factor, least=0)
         object.__setattr__(self, "sharpness_factor", factor)
-        object.__setattr__(self, "p", fraction("RandomAdjustSharpness: p", self.p))
+        OrNot.__post_init__(self)
 
     def changed(self, image: Image) -> Image:
         """Return the image sharper."""
@@ -395,6 +409,10 @@ class GaussianBlur(ColorTransform):
         object.__setattr__(self, "kernel_size", sizes)
         sigma = self.sigma if isinstance(self.sigma, Iterable) else (self.sigma, self.sigma)
         object.__setattr__(self, "sigma", parameters.positive_range("GaussianBlur", "sigma", sigma))
+
+    def check_image(self, image: Image) -> None:
+        """Refuse a dtype that colors do not have; channels may be any."""
+        color.most(image.dtype)
 
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:  # noqa: ARG002
         """Draw the width."""
@@ -478,6 +496,13 @@ class RandomErasing(ColorTransform):
         elif self.value != "random":
             raise refused("RandomErasing: value", self.value, 'a number, one for each channel, or "random"')
 
+    def check_image(self, image: Image) -> None:
+        """Refuse an image that cannot have the value."""
+        if not isinstance(self.value, str):
+            geometry.fill_of(self.value, image.dtype, image.shape[2:])
+        elif image.dtype.kind != "f":
+            color.most(image.dtype)
+
     def draw(self, image: Image, rng: Any) -> dict[str, Any]:
         """Draw the part that is erased, and the values of "random"."""
         if rng.random() >= self.p:
@@ -546,34 +571,3 @@ def permuted(image: Image, channels: list[int]) -> Image:
         return image
     found = changed(image, "channels", tuple(channels))
     return np.ascontiguousarray(image[:, :, channels]) if found is None else found
-
-
-def factor_range(owner: str, name: str, value: object) -> Range | None:
-    """Return the range of a factor around 1.
-
-    >>> factor_range("ColorJitter", "contrast", 0.4), factor_range("ColorJitter", "contrast", (0.5, 2))
-    ((0.6, 1.4), (0.5, 2.0))
-    """
-    if value is None:
-        return None
-    if not isinstance(value, Iterable):
-        most = number(f"{owner}: {name}", value, least=0)
-        return max(0.0, 1 - most), 1 + most
-    least, most = parameters.both_ways(owner, name, value)
-    if least < 0:
-        raise refused(f"{owner}: {name}", value, "factors from 0 up", "Pass (0.6, 1.4), for example.")
-    return least, most
-
-
-def hue_range(owner: str, value: object) -> Range | None:
-    """Return the range of a hue's shift.
-
-    >>> hue_range("ColorJitter", 0.1)
-    (-0.1, 0.1)
-    """
-    if value is None:
-        return None
-    least, most = parameters.both_ways(owner, "hue", value)
-    if least < -0.5 or most > 0.5:
-        raise refused(f"{owner}: hue", value, "shares of the circle from -0.5 to 0.5", "Pass 0.1, for example.")
-    return least, most

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from headrace.image.kinds import BOX_FORMATS, NONE_DECLARED, declared
 from headrace.image.moves import Cut, CutAroundCenters, InTurn, Mirror, ScalePart, Stay, WithoutSmallBoxes
 from headrace.image.moves import centers_inside as inside_of
 from headrace.transforms import parameters
-from headrace.transforms.geometric_transform import GeometricTransform
+from headrace.transforms.geometric_transform import GeometricTransform, named_box
 from headrace.transforms.image_transform import ImageTransform, size_of
 
 if TYPE_CHECKING:
@@ -101,11 +101,42 @@ class RandomZoomOut(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the canvas."""
-        return _named(self.box(*size_of(sample), rng))
+        return named_box(self.box(*size_of(sample), rng))
+
+
+class RandomScale(GeometricTransform):
+    """Scale images to a size that is drawn: the base class of `RandomShortestSize` and `ScaleJitter`.
+
+    >>> import numpy as np
+    >>> from headrace.transforms import ScaleJitter
+    >>> ScaleJitter((20, 20), scale_range=(1, 1)).drawn(np.zeros((10, 20)), np.random.default_rng(0))
+    {'height': 10, 'width': 20}
+
+    A subclass defines ``sides``.
+    """
+
+    __slots__ = ()
+    described: ClassVar[tuple[str, ...]] = tuple(name for name in GeometricTransform.described if name != "drawn")
+    interpolation: Any
+    antialias: Any
+
+    def sides(self, height: int, width: int, rng: Any) -> HeightAndWidth:
+        """Draw the new height and width."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define sides(self, height, width, rng)")
+
+    def move(self, height: int, width: int, rng: Any) -> ScalePart:
+        """Draw the size."""
+        size = self.sides(height, width, rng)
+        return ScalePart((0, 0, height, width), size, self.interpolation, self.antialias)
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the new height and width; none where a subclass may draw otherwise."""
+        own = self.carries and type(self).apply is ImageTransform.apply and type(self).move is RandomScale.move
+        return dict(zip(("height", "width"), self.sides(*size_of(sample), rng), strict=True)) if own else {}
 
 
 @dataclass(frozen=True, slots=True)
-class RandomShortestSize(GeometricTransform):
+class RandomShortestSize(RandomScale):
     """Scale the shorter side of images to one of several lengths, and the longer to at most ``max_size``.
 
     >>> import numpy as np
@@ -141,18 +172,9 @@ class RandomShortestSize(GeometricTransform):
             factor = min(factor, self.max_size / max(height, width))
         return max(1, int(height * factor)), max(1, int(width * factor))
 
-    def move(self, height: int, width: int, rng: Any) -> ScalePart:
-        """Draw the size."""
-        size = self.sides(height, width, rng)
-        return ScalePart((0, 0, height, width), size, self.interpolation, self.antialias)
-
-    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the new height and width."""
-        return dict(zip(("height", "width"), self.sides(*size_of(sample), rng), strict=True))
-
 
 @dataclass(frozen=True, slots=True)
-class ScaleJitter(GeometricTransform):
+class ScaleJitter(RandomScale):
     """Scale images at random around the size that fits ``target_size``: large scale jitter, before `FixedSizeCrop`.
 
     >>> import numpy as np
@@ -183,15 +205,6 @@ class ScaleJitter(GeometricTransform):
         (rows, columns), (least, most) = cast("tuple[int, int]", self.target_size), self.scale_range
         factor = min(rows / height, columns / width) * (least + (most - least) * float(rng.random()))
         return max(1, int(height * factor)), max(1, int(width * factor))
-
-    def move(self, height: int, width: int, rng: Any) -> ScalePart:
-        """Draw the size."""
-        size = self.sides(height, width, rng)
-        return ScalePart((0, 0, height, width), size, self.interpolation, self.antialias)
-
-    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the new height and width."""
-        return dict(zip(("height", "width"), self.sides(*size_of(sample), rng), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +240,7 @@ class FixedSizeCrop(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the part that is kept."""
-        return _named(self.box(*size_of(sample), rng))
+        return named_box(self.box(*size_of(sample), rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +347,7 @@ class RandomIoUCrop(GeometricTransform):
     def drawn_for(self, sample: Any, rng: np.random.Generator, kinds: Kinds) -> dict[str, Any]:
         """Return the part that is kept, of a sample whose fields have these kinds."""
         fields = sample_fields.found(sample, kinds)
-        return _named(self._box(fields, fields[0].value.shape[:2], rng))
+        return named_box(self._box(fields, fields[0].value.shape[:2], rng))
 
     def _box(self, fields: Sequence[Field], size: HeightAndWidth, rng: Any) -> Box | None:
         field = carrying.boxes_field(self._name, fields)
@@ -445,7 +458,3 @@ def _overlaps(boxes: Points, part: Box, least: float) -> bool:
     common = np.maximum(high - low, 0).prod(axis=1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + rows * columns - common
     return bool((common >= least * union).any())
-
-
-def _named(box: Box | None) -> dict[str, Any]:
-    return {"applied": False} if box is None else dict(zip(("top", "left", "height", "width"), box, strict=True))

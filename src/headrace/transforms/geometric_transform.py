@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace.image.geometry import fill_of
 from headrace.transforms.image_transform import ImageTransform
 
 if TYPE_CHECKING:
-    from headrace.image.geometry import Image
+    from headrace.image.geometry import Box, Image
     from headrace.image.moves import Move
 
 
@@ -44,9 +45,24 @@ class GeometricTransform(ImageTransform):
         # The one that is defined first, seen from the class, says what happens to the image.
         cls.carries = names[0] == "move"
 
+    def check_image(self, image: Image) -> None:
+        """Refuse an image that cannot have the ``fill``, whether or not it comes to be seen."""
+        fill = getattr(self, "fill", 0)
+        if fill and getattr(self, "mode", "constant") == "constant":
+            fill_of(fill, image.dtype, image.shape[2:])
+
     def transform_image(self, image: Image, rng: Any) -> Image:
         """Return the image moved."""
         move: Move | None = self.move(image.shape[0], image.shape[1], rng)
         if move is None:
             raise NotImplementedError(f"{type(self).__qualname__} must define move(self, height, width, rng)")
         return move.image(image)
+
+
+def named_box(box: Box | None) -> dict[str, Any]:
+    """Return the part of an image that a transform drew by name; that it is not applied, where there is none.
+
+    >>> named_box((1, 2, 30, 40)), named_box(None)
+    ({'top': 1, 'left': 2, 'height': 30, 'width': 40}, {'applied': False})
+    """
+    return {"applied": False} if box is None else dict(zip(("top", "left", "height", "width"), box, strict=True))

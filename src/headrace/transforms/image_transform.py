@@ -167,6 +167,9 @@ class ImageTransform(Transform):
         """Return the image transformed. ``rng`` is as for `Transform.apply`."""
         raise NotImplementedError(f"{type(self).__qualname__} must define transform_image(self, image, rng)")
 
+    def check_image(self, image: Image) -> None:
+        """Raise ArgumentError for an image that it cannot take: whether it is refused must not depend on a draw."""
+
     def move(self, height: int, width: int, rng: Any) -> Move | None:  # noqa: ARG002
         """Draw what happens to the pixels of a sample whose image has this size; None where it moves only the image."""
         return None
@@ -229,6 +232,7 @@ class ImageTransform(Transform):
                 expected="an image of shape (H, W) or (H, W, C), no side of length 0",
                 cure="Pass one image at a time, and leave empty ones out.",
             )
+        self.check_image(image)
         return in_memory(image)
 
     def _check_targets(self, sample: Any, fields: list[Field]) -> None:

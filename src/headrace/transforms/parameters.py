@@ -131,3 +131,34 @@ def check_resizing(owner: str, interpolation: object, antialias: object) -> bool
     if not smooth or interpolation != "nearest":
         geometry.load(antialias=smooth)
     return smooth
+
+
+def factor_range(owner: str, name: str, value: object) -> Range | None:
+    """Return the range of a factor around 1.
+
+    >>> factor_range("ColorJitter", "contrast", 0.4), factor_range("ColorJitter", "contrast", (0.5, 2))
+    ((0.6, 1.4), (0.5, 2.0))
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Iterable):
+        most = number(f"{owner}: {name}", value, least=0)
+        return max(0.0, 1 - most), 1 + most
+    least, most = both_ways(owner, name, value)
+    if least < 0:
+        raise refused(f"{owner}: {name}", value, "factors from 0 up", "Pass (0.6, 1.4), for example.")
+    return least, most
+
+
+def hue_range(owner: str, value: object) -> Range | None:
+    """Return the range of a hue's shift.
+
+    >>> hue_range("ColorJitter", 0.1)
+    (-0.1, 0.1)
+    """
+    if value is None:
+        return None
+    least, most = both_ways(owner, "hue", value)
+    if least < -0.5 or most > 0.5:
+        raise refused(f"{owner}: hue", value, "shares of the circle from -0.5 to 0.5", "Pass 0.1, for example.")
+    return least, most

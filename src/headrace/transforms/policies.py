@@ -15,7 +15,7 @@ import numpy as np
 from headrace.checks import flag, integer, number, one_of
 from headrace.context.draws import one_of as drawn_of
 from headrace.errors import ArgumentError
-from headrace.image import color
+from headrace.image import color, geometry
 from headrace.image.geometry import fill_of
 from headrace.image.moves import InTurn, Recolor, Stay
 from headrace.image.native_changes import NOTHING
@@ -116,8 +116,10 @@ class Policy(GeometricTransform):
     interpolation: Any
     fill: Any
 
-    def _checked(self, image: object) -> Image:
-        return eight_bits(self._name, super()._checked(image))
+    def check_image(self, image: Image) -> None:
+        """Refuse what one of the changes would refuse."""
+        eight_bits(self._name, image)
+        GeometricTransform.check_image(self, image)
 
     def ops(self, height: int, width: int, rng: Any) -> list[Op]:
         """Draw the changes and their strengths, in order."""
@@ -315,8 +317,10 @@ class AugMix(ImageTransform):
         object.__setattr__(self, "all_ops", flag("all_ops", self.all_ops))
         check_sampling(self, "AugMix")
 
-    def _checked(self, image: object) -> Image:
-        return eight_bits(self._name, ImageTransform._checked(self, image))
+    def check_image(self, image: Image) -> None:
+        """Refuse what one of the changes would refuse."""
+        eight_bits(self._name, image)
+        geometry.fill_of(self.fill, image.dtype, image.shape[2:])
 
     def draw(self, height: int, width: int, rng: Any) -> tuple[list[float], list[list[Op]]]:
         """Draw the weights, the image's own first, and the changes of each chain."""
@@ -348,7 +352,7 @@ class AugMix(ImageTransform):
 
 
 def eight_bits(owner: str, image: Image) -> Image:
-    """Return an image of uint8; whether another is refused must not depend on the changes drawn.
+    """Return an image of uint8, of 1, 3 or 4 channels; whether another is refused must not depend on what is drawn.
 
     >>> eight_bits("RandAugment", np.zeros((1, 2), np.uint8))
     array([[0, 0]], dtype=uint8)
@@ -360,6 +364,7 @@ def eight_bits(owner: str, image: Image) -> Image:
             expected="uint8",
             cure="Put it before ToFloat.",
         )
+    color.check(image)
     return image
 
 

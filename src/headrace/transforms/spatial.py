@@ -18,7 +18,7 @@ from headrace.image import geometry, native_steps
 from headrace.image.geometry import PAD_MODES, Box, Fill, Interpolation, PadMode
 from headrace.image.moves import Cut, Mirror, ScalePart, Stay
 from headrace.transforms import parameters
-from headrace.transforms.geometric_transform import GeometricTransform
+from headrace.transforms.geometric_transform import GeometricTransform, named_box
 from headrace.transforms.image_transform import size_of
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class RandomCrop(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the part that is kept."""
-        return _named(self.box(*size_of(sample), rng))
+        return named_box(self.box(*size_of(sample), rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ class RandomResizedCrop(GeometricTransform):
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the part that is kept."""
-        return _named(self.box(*size_of(sample), rng))
+        return named_box(self.box(*size_of(sample), rng))
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +341,3 @@ class Pad(GeometricTransform):
 def _middle(length: int, wanted: int) -> int:
     """Return where the middle part begins; before 0 where more is wanted than there is."""
     return round((length - wanted) / 2) if length >= wanted else -((wanted - length) // 2)
-
-
-def _named(box: Box) -> dict[str, Any]:
-    return dict(zip(("top", "left", "height", "width"), box, strict=True))

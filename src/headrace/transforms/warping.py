@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.checks import flag, fraction, one_of, refused
 from headrace.image.moves import Stay
-from headrace.image.warp import Sampling, Warp, Warps, corners_to, mapped, turning
+from headrace.image.warp import Sampling, Warp, Warps, check_weighable, corners_to, mapped, turning
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform
 from headrace.transforms.image_transform import ImageTransform, size_of
@@ -17,7 +17,7 @@ from headrace.transforms.image_transform import ImageTransform, size_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headrace.image.geometry import Fill
+    from headrace.image.geometry import Fill, Image
     from headrace.image.moves import Matrix, Move, Points, Size
     from headrace.transforms.base import Transform
     from headrace.transforms.parameters import Range
@@ -41,6 +41,12 @@ class WarpTransform(GeometricTransform):
     __slots__ = ()
     described: ClassVar[tuple[str, ...]] = tuple(name for name in GeometricTransform.described if name != "drawn")
     interpolation: Any
+
+    def check_image(self, image: Image) -> None:
+        """Refuse an image whose values cannot be mixed, or that cannot have the ``fill``."""
+        if self.interpolation != "nearest":
+            check_weighable(image)
+        GeometricTransform.check_image(self, image)
 
     def draw(self, height: int, width: int, rng: Any) -> dict[str, Any]:
         """Draw the numbers, by name, for an image of this size."""
@@ -75,6 +81,11 @@ class JoinedWarps(GeometricTransform):
     """Several maps, resampled once."""
 
     transforms: tuple[Any, ...]
+
+    def check_image(self, image: Image) -> None:
+        """Refuse what one of them refuses."""
+        for transform in self.transforms:
+            transform.check_image(image)
 
     @property
     def interpolation(self) -> Sampling:

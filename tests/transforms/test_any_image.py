@@ -1,0 +1,135 @@
+"""Every transform on images of any size, dtype and number of channels: taken or refused, whatever is drawn."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace import transforms as t
+from headrace.errors import ArgumentError
+from tests.golden.transform_cases import COLORS, GEOMETRY
+
+pytest.importorskip("PIL")
+
+CASES = {
+    **GEOMETRY,
+    **COLORS,
+    "fills": lambda: t.RandomZoomOut(fill=(1, 2, 3), p=0.5),
+    "fills far": lambda: t.RandomPerspective(p=0.5, fill=300),
+    "fills a crop": lambda: t.RandomCrop(4, pad_if_needed=True, fill=(1, 2, 3)),
+    "fills a policy": lambda: t.RandAugment(fill=(1, 2, 3)),
+    "erases": lambda: t.RandomErasing(p=0.5, value=300),
+}
+SIZES = [(1, 1), (1, 9), (8, 6)]
+DTYPES = ["uint8", "uint16", "float32", "float16", "int32", "bool"]
+SEEDS = 5
+
+
+def image_of(size: tuple[int, int], channels: int | None, dtype: str) -> Any:
+    """Make an image that cannot be written to."""
+    shape = size if channels is None else (*size, channels)
+    values = np.random.default_rng(0).random(shape)
+    kind = np.dtype(dtype)
+    image = values * (np.iinfo(kind).max if kind.kind == "u" else 100) if kind.kind in "ui" else values
+    image = image > 0.5 if dtype == "bool" else image.astype(kind)
+    image.setflags(write=False)
+    return image
+
+
+def given(name: str, image: Any) -> Any:
+    """Return a sample for a transform: with boxes, where it needs them."""
+    box = [[0, 0, image.shape[1], image.shape[0]]]
+    return {"image": image, "boxes": box} if name in ("RandomIoUCrop", "chain") else image
+
+
+CHOICES = {"OneOf", "RandomApply", "RandomChoice"}
+"""Of any functions: each refuses what it refuses."""
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - CHOICES - {"chain"}))
+def test_whether_an_image_is_refused_does_not_depend_on_a_draw(name: str) -> None:
+    """Take an image with all seeds, of its own dtype, or refuse it with all; change it in place with none."""
+    transform = CASES[name]()
+    for size in SIZES:
+        for channels in (None, 1, 2, 3, 4):
+            for dtype in DTYPES:
+                image = image_of(size, channels, dtype)
+                sample, refused = given(name, image), 0
+                for seed in range(SEEDS):
+                    try:
+                        out = transform(sample, np.random.default_rng(seed))
+                    except ArgumentError:
+                        refused += 1
+                    else:
+                        out = out["image"] if isinstance(out, dict) else out
+                        assert (out.dtype, out.ndim) == (image.dtype, image.ndim)
+                        assert out.size
+                assert refused in (0, SEEDS), (size, channels, dtype, refused)
+                np.testing.assert_array_equal(image, image_of(size, channels, dtype))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_out_of_range_raise_no_warning(name: str) -> None:
+    """Compute something of nan, infinity and numbers beyond 0 and 1, silently."""
+    for bad in (np.nan, np.inf, -np.inf, -3.0, 7.0, 1e30):
+        image = image_of((9, 11), 3, "float32").copy()
+        image[2:5, 3:6] = bad
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with suppress(ArgumentError):
+                CASES[name]()(given(name, image), np.random.default_rng(0))
+
+
+@dataclass
+class Record:
+    image: Any
+    boxes: Any
+    labels: Any
+    note: str = "x"
+
+
+BOXES = {
+    "an empty list": ([], []),
+    "no rows": (np.zeros((0, 4)), np.zeros(0, int)),
+    "integers": (np.array([[0, 0, 8, 5]]), np.array([3])),
+    "tuples": (((0, 0, 8, 5),), (3,)),
+    "no area": ([[1, 1, 1, 1], [0, 0, 8, 5]], [1, 3]),
+    "outside": ([[-50, -50, -20, -20], [0, 0, 8, 5]], ["a", "b"]),
+    "the wrong way around": ([[8, 5, 0, 0]], [1]),
+    "far beyond": ([[-1e9, -1e9, 1e9, 1e9]], [1]),
+    "half floats": (np.array([[0, 0, 8, 5]], np.float16), [1]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(GEOMETRY.keys() - {"RandomCrop"}))
+def test_boxes_of_any_form_keep_their_form_and_their_labels(name: str) -> None:
+    """Take them in dicts with unknown fields, in dataclasses and in tuples; return as many labels of the same type."""
+    image = image_of((5, 8), 3, "uint8")
+    for boxes, labels in BOXES.values():
+        samples: list[Any] = [
+            {
+                "image": image,
+                "boxes": boxes,
+                "labels": labels,
+                "id": 3,
+                "meta": {"a": [1, 2]},
+                "tags": ["x"],
+                "none": None,
+            },
+            Record(image, boxes, labels),
+            (image, {"boxes": boxes, "labels": labels}),
+        ]
+        for sample in samples:
+            out = GEOMETRY[name]()(sample, np.random.default_rng(1))
+            assert type(out) is type(sample)
+            target = out if isinstance(out, dict) else vars(out) if isinstance(out, Record) else out[1]
+            assert len(target["boxes"]) == len(target["labels"])
+            assert type(target["labels"]) is type(labels)
+            assert target["boxes"].dtype == (
+                boxes.dtype if getattr(boxes, "dtype", None) in (float, "f2") else np.float32
+            )
