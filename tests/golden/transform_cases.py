@@ -24,6 +24,7 @@ SEEDS = 6
 
 GEOMETRY: dict[str, Callable[[], Any]] = {
     "CenterCrop": lambda: t.CenterCrop((30, 60)),
+    "ElasticTransform": lambda: t.ElasticTransform(30.0, 4.0),
     "FixedSizeCrop": lambda: t.FixedSizeCrop((30, 60), fill=9),
     "LetterBox": lambda: t.LetterBox(32),
     "Pad": lambda: t.Pad((1, 2, 3, 4), mode="reflect"),
@@ -59,9 +60,15 @@ GEOMETRY: dict[str, Callable[[], Any]] = {
 
 COLORS: dict[str, Callable[[], Any]] = {
     "AugMix": t.AugMix,
+    "CLAHE": lambda: t.CLAHE(p=0.8),
     "ColorJitter": lambda: t.ColorJitter(0.4, 0.4, 0.4, 0.2),
+    "Cutout": lambda: t.Cutout(9, holes=2),
+    "FiveCrop": lambda: t.FiveCrop(20),
     "GaussianBlur": lambda: t.GaussianBlur((5, 9)),
     "GaussianNoise": lambda: t.GaussianNoise(0.1, 0.2),
+    "GridMask": lambda: t.GridMask((6, 12), p=0.8),
+    "JPEG": lambda: t.JPEG((10, 60)),
+    "MultiCrop": lambda: t.MultiCrop((3, t.RandomResizedCrop(12))),
     "OneOf": lambda: t.OneOf([t.RandomInvert(p=1), t.RandomGrayscale(p=1)], p=0.7),
     "RandomAdjustSharpness": lambda: t.RandomAdjustSharpness(3, p=0.7),
     "RandomApply": lambda: t.RandomApply([t.RandomInvert(p=1), t.ColorJitter(0.3)], p=0.6),
@@ -76,10 +83,12 @@ COLORS: dict[str, Callable[[], Any]] = {
     "RandomPhotometricDistort": t.RandomPhotometricDistort,
     "RandomPosterize": lambda: t.RandomPosterize(3, p=0.7),
     "RandomSolarize": lambda: t.RandomSolarize(99, p=0.7),
+    "TenCrop": lambda: t.TenCrop(20),
+    "ThreeAugment": lambda: t.ThreeAugment((0.1, 2.0)),
 }
 """Of images alone."""
 
-PLAIN = {"Compose", "FillInTheMiddle", "Normalize", "ToCHW", "ToDtype", "ToFloat", "Tokenize"}
+PLAIN = {"Compose", "FillInTheMiddle", "Normalize", "Seeded", "ToCHW", "ToDtype", "ToFloat", "Tokenize"}
 """What is no augmentation, and has tests of its own."""
 OF_BATCHES = {"CopyPaste", "CutMix", "MixUp", "Mosaic", "RandomResolution"}
 """What takes whole batches."""
@@ -106,7 +115,7 @@ def digest(name: str) -> str:
         given = sample(seed)
         out = GEOMETRY[name]()(given, rng) if name in GEOMETRY else {"image": COLORS[name]()(given["image"], rng)}
         for key in sorted(out):
-            value = np.asarray(out[key])
+            value = np.concatenate(out[key]) if isinstance(out[key], list) and key == "image" else np.asarray(out[key])
             if key in ("boxes", "keypoints"):  # the last bits of a sine depend on the machine
                 value = np.rint(value.astype(np.float64) * 100).astype(np.int64)
             hashed.update(f"{key}{value.dtype.str}{value.shape}".encode())

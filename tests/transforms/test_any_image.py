@@ -49,9 +49,11 @@ def given(name: str, image: Any) -> Any:
 
 CHOICES = {"OneOf", "RandomApply", "RandomChoice"}
 """Of any functions: each refuses what it refuses."""
+SEVERAL = {"FiveCrop", "MultiCrop", "TenCrop"}
+"""Give several images."""
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - CHOICES - {"chain"}))
+@pytest.mark.parametrize("name", sorted(CASES.keys() - CHOICES - SEVERAL - {"chain"}))
 def test_whether_an_image_is_refused_does_not_depend_on_a_draw(name: str) -> None:
     """Take an image with all seeds, of its own dtype, or refuse it with all; change it in place with none."""
     transform = CASES[name]()
