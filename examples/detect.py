@@ -71,7 +71,7 @@ def loss_of(output: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
 
 def main() -> None:
     args = options(__doc__, epochs=12).parse_args()
-    folders = make_coco(args.out / "scenes", 160, seed=0), make_coco(args.out / "scenes-held-out", 60, seed=1)
+    folders = make_coco(args.out / "scenes", 192, seed=0), make_coco(args.out / "scenes-held-out", 60, seed=1)
     train, test = (CocoDetection(one / "images", one / "instances.json") for one in folders)
     augmented = train.map(
         RandomIoUCrop(min_scale=0.6),
@@ -82,7 +82,7 @@ def main() -> None:
     )
     args.out.mkdir(parents=True, exist_ok=True)
     headrace.show(augmented, 8, classes=CLASSES).save(args.out / "detect-samples.png")
-    training = DataLoader(augmented.map(*PIXELS, on_a_grid), batch_size=12, shuffle=True, seed=0, num_workers=1)
+    training = DataLoader(augmented.map(*PIXELS, on_a_grid), batch_size=8, shuffle=True, seed=0, num_workers=1)
 
     torch.manual_seed(0)
     model = network()
