@@ -66,7 +66,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     """What each cell put out, in one run of the notebook."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
     folder = tmp_path_factory.mktemp("notebook")
-    client = nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(folder)}})
+    client = nbclient.NotebookClient(
+        notebook, timeout=280, startup_timeout=280, resources={"metadata": {"path": str(folder)}}
+    )
     client.execute()
     return [cell.outputs for cell in notebook.cells]
 
