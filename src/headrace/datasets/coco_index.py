@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from headrace.checks import as_integer, kind_of, shown
+from headrace.checks import kind_of, shown
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import BadFile
 from headrace.formats.json_items import items
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEYS = frozenset({"images", "annotations", "categories"})
 CURE = "Fix the annotation file, or export it again."
+NUMBERS = frozenset({int, float})
 INT64 = range(-(2**63), 2**63)
 
 
@@ -126,8 +127,8 @@ class _Found:
         owner = f"annotation {number}"
         image, category = self._integer(value, "image_id", owner), self._integer(value, "category_id", owner)
         box: Any = value.get("bbox")
-        numeric = isinstance(box, list) and len(box) == 4 and all(type(one) in (int, float) for one in box)
-        if not numeric or not all(abs(one) < 1e9 for one in box):  # NaN is refused too
+        numeric = isinstance(box, list) and len(box) == 4 and NUMBERS.issuperset(map(type, box))
+        if not numeric or not max(map(abs, box)) < 1e9:  # NaN is refused too
             self.refuse(f"{owner}: 'bbox' is {shown(box)}", "[x, y, width, height]", NO_BOX if box is None else CURE)
         if box[2] < 0 or box[3] < 0:
             self.refuse(f"{owner}: a box of negative size, {shown(box)}", "[x, y, width, height]")
@@ -175,9 +176,9 @@ class _Found:
         raise BadFile(what, path=self.path, found=what, expected=expected, cure=cure)
 
     def _integer(self, value: dict[str, Any], key: str, owner: str) -> int:
-        number = as_integer(value.get(key))
-        if number is None or number not in INT64:
-            self.refuse(f"{owner}: {key!r} is {shown(value.get(key))}", "an integer")
+        number = value.get(key)
+        if type(number) is not int or number not in INT64:  # JSON has no other integers
+            self.refuse(f"{owner}: {key!r} is {shown(number)}", "an integer")
         return number
 
     def _check_unique(self, ids: Numbers, what: str) -> None:

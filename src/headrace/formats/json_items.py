@@ -19,6 +19,7 @@ MOST_OF_AN_ITEM = 64 << 20
 """Bytes of one item of an array, or of a value beside the arrays."""
 MOST_BYTES = 1 << 36
 
+COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 SPACE = re.compile(r"[ \t\r\n]*")
 CURE = "Download or export the file again."
 
@@ -95,10 +96,15 @@ class _Reader:
         self._take("[")
         while self._next() != "]":
             yield Item(key, *self._value())
-            if self._next() != "]":
+            comma = COMMA.match(self._text, self._at)
+            if comma is not None and comma.end() < len(self._text):
+                self._at = comma.end()
+            elif self._next() == "]":
+                break
+            else:
                 self._take(",")
-                if self._next() == "]":
-                    self._refuse("']' after a comma", "an item")
+            if self._next() == "]":
+                self._refuse("']' after a comma", "an item")
         self._at += 1
 
     def _value(self) -> tuple[Any, int, int]:
@@ -127,6 +133,8 @@ class _Reader:
 
     def _next(self) -> str:
         """Return the next character that is no space, without taking it; empty at the end of the file."""
+        if self._at < len(self._text) and self._text[self._at] > " ":
+            return self._text[self._at]
         while True:
             self._at = SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing too
             if self._at < len(self._text):
