@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests last unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests last unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -24,6 +24,10 @@ help:
 	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
+	@echo "make wheels       the same for each Python that is here (nox), tried without compiler and headers; manylinux tags"
+	@echo "make sdist        the source distribution, and a wheel built from it"
+	@echo "make sbom         what the wheels of make wheel or make wheels carry, as CycloneDX JSON"
+	@echo "make changelog    collects changelog.d/ in CHANGELOG.md: make changelog VERSION=0.2.0"
 	@echo "make docs         the documentation as a site, in build/site/html; warnings are errors; a minute"
 	@echo "make gallery      the guide's page of transforms before and after, and its images"
 	@echo "make screenshots  pages of the site in Chromium, at three widths, light and dark; fails where one has a defect"
@@ -194,19 +198,43 @@ endif
 
 # With a libjpeg-turbo of its own (JPEG_SOURCES: a tar.gz of its sources, else they are downloaded), and tried where no
 # header and no library of the system can help: in an environment of its own.
-wheel: $(VENV)/.cmake
-	[ -e build/libjpeg-turbo/lib/libjpeg.a ] || PATH="$(CURDIR)/$(BIN):$$PATH" \
-	  src/headrace/_native/libjpeg-turbo.sh build/libjpeg-turbo $(JPEG_SOURCES) > build/libjpeg-turbo.log 2>&1 \
-	  || { tail -n 20 build/libjpeg-turbo.log; exit 1; }
+build/libjpeg-turbo/lib/libjpeg.a: | $(VENV)/.cmake
+	@mkdir -p build
+	PATH="$(CURDIR)/$(BIN):$$PATH" src/headrace/_native/libjpeg-turbo.sh build/libjpeg-turbo $(JPEG_SOURCES) \
+	  > build/libjpeg-turbo.log 2>&1 || { tail -n 20 build/libjpeg-turbo.log; exit 1; }
+
+wheel: $(VENV)/.cmake build/libjpeg-turbo/lib/libjpeg.a
 	rm -rf build/wheels build/clean
 	CMAKE_PREFIX_PATH="$(CURDIR)/build/libjpeg-turbo" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels \
 	  --config-settings=cmake.define.HEADRACE_STATIC=ON .
 	@! ls build/wheels/*-none-any.whl 2>/dev/null || { echo "a wheel without the native extension"; exit 1; }
 	$(PYTHON) -m venv build/clean
-	build/clean/bin/pip install --quiet build/wheels/headrace-*.whl 'headrace[images,cli]'
+	build/clean/bin/pip install --quiet "`ls build/wheels/headrace-*.whl`[images,cli]"
 	cd build && clean/bin/python -c "from headrace._native import extension; print(extension.LIBJPEG_TURBO, extension.levels())" \
 	  && clean/bin/headrace doctor
 	@ls build/wheels/*.whl
+
+# Options: WHEELS="-s wheel-3.12". Interpreters are found by their names on the PATH.
+$(VENV)/.release: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet build nox towncrier
+	@touch $@
+
+wheels: $(VENV)/.release build/libjpeg-turbo/lib/libjpeg.a
+	$(BIN)/nox $(WHEELS)
+	@ls build/wheels/*/*.whl
+
+# An sdist that cannot be built from, or that lacks the version, fails here.
+sdist: $(VENV)/.release
+	rm -rf build/sdist
+	$(BIN)/python -m build --outdir build/sdist .
+	@ls build/sdist
+
+sbom:
+	@for wheel in build/wheels/*.whl build/wheels/*/*.whl; do [ ! -e "$$wheel" ] || { \
+	  $(PYTHON) scripts/sbom.py "$$wheel" > "$$wheel.cdx.json" && echo "$$wheel.cdx.json"; }; done
+
+changelog: $(VENV)/.release
+	$(BIN)/towncrier build --yes --version $(VERSION)
 
 # No network is needed once the tools are installed. What the site promises is tested on what was built.
 $(VENV)/.docs: pyproject.toml | $(VENV)/.dev

@@ -34,6 +34,7 @@ SINGLE = {
     "benchmarks/SMALL_BATCHES.md": "benchmarks/small-batches.md",
     "benchmarks/TOKENS.md": "benchmarks/tokens.md",
     "docs/design.md": "design.md",
+    "docs/releasing.md": "releasing.md",
     "docs/index.md": "index.md",
     "docs/scaling.md": "scaling.md",
     "examples/README.md": "examples/index.md",
@@ -119,6 +120,7 @@ def _contents(page: str, known: dict[str, str]) -> str:
             "scaling",
             "decisions/index",
             "contributing/index",
+            "releasing",
             "changelog",
         ]
         return _toctree(entries, "Use it") + _toctree(more, "Behind it")

@@ -54,7 +54,16 @@ from headrace.transforms import (
     Transform,
 )
 
-__version__ = "0.1.0"
+try:
+    from headrace._native._version import __version__  # written by the build
+except ImportError:  # the sources themselves, never built
+    from importlib.metadata import PackageNotFoundError as _NotInstalled
+    from importlib.metadata import version as _version
+
+    try:
+        __version__ = _version("headrace")
+    except _NotInstalled:
+        __version__ = "0.0.0"
 
 if _TYPE_CHECKING:
     from headrace.figure.showing import show

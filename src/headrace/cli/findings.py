@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -203,12 +205,24 @@ def _reinstall() -> str:
         origin = json.loads(text) if text else {}
     except (PackageNotFoundError, ValueError):
         origin = {}
-    url = str(origin.get("url", ""))
+    return _from(origin, command)
+
+
+def _from(origin: dict[str, Any], command: str) -> str:
+    """Return the command that installs headrace from its origin, as pip has written it down (PEP 610).
+
+    >>> _from({"url": "file:///src/headrace%2Bmine", "dir_info": {"editable": True}}, "pip install")
+    'pip install --editable /src/headrace+mine'
+    >>> _from({"url": "https://example.org/headrace", "vcs_info": {"vcs": "git"}}, "pip install")
+    'pip install git+https://example.org/headrace'
+    """
+    url = unquote(str(origin.get("url", "")))
     if url.endswith(".whl"):
         return f"{command} SOURCES, the folder or the sdist of headrace (its wheel {url.rpartition('/')[2]} has none)"
     if url:
-        place = url.removeprefix("file://")
-        return f"{command} {'--editable ' if origin.get('dir_info', {}).get('editable') else ''}{place}"
+        vcs = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+        editable = "--editable " if origin.get("dir_info", {}).get("editable") else ""
+        return f"{command} {editable}{vcs}{shlex.quote(url.removeprefix('file://'))}"
     return f"{command} headrace"
 
 
