@@ -14,8 +14,13 @@ nox.needs_version = ">=2024.10"
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.14t"]
 BUILD = Path(__file__).parent / "build"
-QUICK = ["tests/native", "tests/test_loader.py", "tests/collate", "tests/cli/test_doctor.py"]
-"""Tests that need no compiler: the native extension's own, the loader's, and what the doctor says."""
+QUICK = [
+    "tests/test_loader.py",
+    "tests/executors/test_native.py",
+    "tests/datasets/test_web_dataset.py",
+    "tests/cli/test_doctor.py",
+]
+"""Tests that need no other extra: the loader, the native extension, shards, and what the doctor says."""
 
 
 @nox.session(python=PYTHONS)
