@@ -99,7 +99,7 @@ class ImageSet:
         return Path(self.dataset.where(index)).name
 
 
-class NoSamplesError(Exception):
+class _NoSamples(Exception):
     """Shards without a sample, which are no error: there is nothing to do."""
 
     def __init__(self, shards: int) -> None:
@@ -110,7 +110,7 @@ class NoSamplesError(Exception):
 def open_path(path: str, options: Options) -> ImageSet:
     """Open a folder of class folders or images, a list file, shards, CIFAR's files or archive, or one image.
 
-    Raises `CommandError` for a PATH that is none of these, and `NoSamplesError` for shards without a sample.
+    Raises `CommandError` for a PATH that is none of these, and `_NoSamples` for shards without a sample.
     """
     place = Path(path)
     is_list = place.is_file() and place.suffix.lower() in LIST_FILES
@@ -199,7 +199,7 @@ def _open_shards(place: Path, path: str, max_pixels: int) -> ImageSet | None:
         return None
     dataset = open_shards(path, max_pixels=max_pixels)
     if not len(dataset):
-        raise NoSamplesError(len(dataset.shards))
+        raise _NoSamples(len(dataset.shards))
     return _image_and_label(dataset, path)
 
 
@@ -271,7 +271,7 @@ def image_set_of_path(
                 return rows(found, path, **others)
             try:
                 image_set = open_path(path, Options(root, header, columns, max_pixels, by_class, verify))
-            except NoSamplesError as empty:
+            except _NoSamples as empty:
                 say(f"{plain(path)}: 0 samples in {count(empty.shards, 'shard')}")
                 return Result({"path": path, "samples": 0, "shards": empty.shards})
             return command(image_set=image_set, **others)
