@@ -182,3 +182,9 @@ def test_no_built_page_refers_to_a_file_that_is_not_there(built: Path) -> None:
             if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists():
                 missing.add((str(page.relative_to(built)), target))
     assert not missing
+
+
+def test_no_class_on_a_built_page_hides_its_arguments(built: Path) -> None:
+    """Show the arguments of the constructor, not of the check of their names."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (built / "reference").glob("*.html")}
+    assert not [name for name, text in pages.items() if ">given<" in text and ">named<" in text]

@@ -46,7 +46,8 @@ pygments_dark_style = "a11y-dark"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Add the tables of arguments, and links from unqualified names in docstrings."""
+    """Add signatures, the tables of arguments, and links from unqualified names in docstrings."""
+    app.connect("autodoc-process-signature", reference.own_signature)
     app.connect("autodoc-process-docstring", reference.add_arguments)
     app.connect("autodoc-process-bases", reference.keep_public_bases)
     app.connect("missing-reference", reference.resolve)

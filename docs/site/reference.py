@@ -170,6 +170,23 @@ def _title(text: str) -> str:
     return f"{text}\n{'=' * len(text)}\n"
 
 
+def own_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    given: str,
+    returns: str,
+) -> tuple[str, str] | None:
+    """Return the signature of a constructor, where Sphinx takes that of ``Hinted.__new__`` for it."""
+    if what not in {"class", "exception"} or given != "(*given, **named)":
+        return None
+    found = inspect.signature(thing)
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
+    return str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty)), returns
+
+
 def add_arguments(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Put a table of the arguments, with types, defaults and what each does, after a docstring."""
     if what not in {"class", "exception", "function", "method"}:
