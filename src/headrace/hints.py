@@ -166,7 +166,7 @@ def looked_up(module: str, lazy: Mapping[str, str] | None = None) -> Callable[[s
     def found(name: str) -> Any:
         if lazy and name in lazy:
             value = getattr(import_module(f"{module}.{lazy[name]}"), name)
-            setattr(sys.modules[module], name, value)
+            setattr(import_module(module), name, value)
             return value
         text = f"module {module!r} has no attribute {name!r}"
         if not name.startswith("_"):
