@@ -284,7 +284,7 @@ def test_a_generator_fixes_the_loops_that_follow() -> None:
         ({"dataset": iter([1]), "sampler": [0]}, "expected unspecified sampler option"),
         ({"dataset": iter([1]), "batch_sampler": [[0]]}, "expected unspecified batch_sampler option"),
         ({"dataset": iter([1]), "on_error": "replace"}, "needs a dataset with an index"),
-        ({"backend": "ray"}, "backend must be one of 'auto', 'inline', 'threads', 'processes'"),
+        ({"backend": "cluster"}, "backend must be one of 'auto', 'inline', 'threads', 'processes'"),
         ({"num_workers": 1, "multiprocessing_context": "vfork"}, "should specify a valid start method in"),
         ({"generator": "x"}, "generator must be"),
         ({"generator": 1, "seed": 1}, "seed=1 and generator= were both given"),

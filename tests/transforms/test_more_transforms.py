@@ -74,7 +74,7 @@ def test_images_of_any_size_keep_size_and_dtype(height: int, width: int, channel
         assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (61, 93), (10, 7)])
+@pytest.mark.parametrize("size", [(64, 96), (61, 93), (10, 7), (64, 93), (3, 8), (1, 96)])
 @pytest.mark.parametrize("limit", [1.0, 2.5, 40.0])
 def test_gray_values_are_spread_as_opencv_does(size: tuple[int, int], limit: float) -> None:
     plane = np.ascontiguousarray(photo(3, 64, 96)[: size[0], : size[1], 1])

@@ -154,11 +154,13 @@ def equalized_tiles(plane: Image, grid: tuple[int, int], limit: float) -> Image:
     """Return a plane of uint8 with the values of each tile spread, up to a limit.
 
     >>> equalized_tiles(np.array([[10, 20], [20, 30]], np.uint8), (1, 1), 40.0)
-    array([[ 64, 191],
+    array([[128, 191],
            [191, 255]], dtype=uint8)
     """
     height, width = plane.shape
-    rows, columns = -(-height // grid[0]), -(-width // grid[1])
+    # As OpenCV has it: if one side is no multiple of its tiles, both are widened.
+    exact = height % grid[0] == 0 and width % grid[1] == 0
+    rows, columns = height // grid[0] + (not exact), width // grid[1] + (not exact)
     padded = plane
     if (rows * grid[0], columns * grid[1]) != plane.shape:
         padded = _widened(plane, rows * grid[0], columns * grid[1])
