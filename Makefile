@@ -13,7 +13,7 @@ NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_nati
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
-	@echo "make test         everything that must hold, about 25 minutes: what CI runs"
+	@echo "make test         everything that must hold, about half an hour: what CI runs"
 	@echo "make quick        lint, types and the unit tests that start no process: a minute or two, for between two edits"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
@@ -65,7 +65,7 @@ demo: $(VENV)/.demo
 # sanitize: the native extension's tests again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
 # fuzz: damaged shards, and damaged images for the native extension under the same sanitizers, half a minute each.
 test:
-	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about 25 minutes"
+	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about half an hour"
 	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz last"
 
 check: lint types tests
