@@ -182,7 +182,7 @@ def test_a_shard_that_reads_back_differently_is_an_error(
 ) -> None:
     """Say so, in place of trusting the disk."""
     monkeypatch.setattr(conversion, "write_tar", lambda path, _: path.write_bytes(bytes(1024)))
-    assert "reads back differently" in convert(photos, tmp_path / "to", "--to", "tar", status=1)
+    assert "reads back differently" in convert(photos, tmp_path / "to", "--to", "tar", status=3)
 
 
 def test_keys_of_two_files_stay_two_samples(tmp_path: Path) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("click")
 
-from click.testing import CliRunner
-
 from headrace import ArrayDataset, ConcatDataset, DataLoader, Ledger, rng
-from headrace.cli.app import commands
 from headrace.samplers import MixtureSampler
 
+if TYPE_CHECKING:
+    from tests.cli.conftest import Call
+
+Diff = Callable[[Path, Path], tuple[int, str]]
 NUMBERS = np.arange(40, dtype=np.float32)
 
 
@@ -33,9 +35,15 @@ def run(folder: Path, batches: int | None = None, **changed: Any) -> Path:
     return folder
 
 
-def diff(one: Path, other: Path) -> tuple[int, str]:
-    found = CliRunner().invoke(commands, ["diff", str(one), str(other)])
-    return found.exit_code, found.output
+@pytest.fixture
+def diff(call: Call) -> Diff:
+    """Compare two runs, for the exit status and all that is written."""
+
+    def diff(one: Path, other: Path) -> tuple[int, str]:
+        status, out, err = call("diff", one, other)
+        return status, out + err
+
+    return diff
 
 
 def changed_at(place: int) -> ArrayDataset:
@@ -70,7 +78,7 @@ def mixture(share: float) -> dict[str, Any]:
     ids=["order", "augmentation", "batches", "content", "mixture", "shuffled within"],
 )
 def test_the_first_step_that_differs_is_named(
-    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], words: list[str]
+    diff: Diff, tmp_path: Path, one: dict[str, Any], other: dict[str, Any], words: list[str]
 ) -> None:
     """Say where, and in what."""
     status, text = diff(run(tmp_path / "a", **one), run(tmp_path / "b", **other))
@@ -79,7 +87,7 @@ def test_the_first_step_that_differs_is_named(
         assert word in text
 
 
-def test_workers_restarts_and_worlds_make_no_difference(tmp_path: Path) -> None:
+def test_workers_restarts_and_worlds_make_no_difference(diff: Diff, tmp_path: Path) -> None:
     """Find two runs the same that are the same, however they came about."""
     whole = run(tmp_path / "whole")
     dataset = ArrayDataset(NUMBERS).map(jitter)
@@ -94,13 +102,13 @@ def test_workers_restarts_and_worlds_make_no_difference(tmp_path: Path) -> None:
     assert diff(whole, tmp_path / "parts") == (0, "no difference in the 10 batches that both runs have\n")
 
 
-def test_a_run_that_continues_longer_does_not_differ(tmp_path: Path) -> None:
+def test_a_run_that_continues_longer_does_not_differ(diff: Diff, tmp_path: Path) -> None:
     """Say how many batches more it has."""
     status, text = diff(run(tmp_path / "a", 3), run(tmp_path / "b"))
     assert (status, text) == (0, "no difference in the 3 batches that both runs have\n  B has 7 batches more\n")
 
 
-def test_without_fingerprints_keys_are_compared(tmp_path: Path) -> None:
+def test_without_fingerprints_keys_are_compared(diff: Diff, tmp_path: Path) -> None:
     """Say that the bytes were not."""
     ledger = Ledger(tmp_path / "a.ledger", fingerprints=False)
     list(DataLoader(ArrayDataset(NUMBERS), 4, shuffle=True, seed=1, ledger=ledger))
@@ -110,7 +118,7 @@ def test_without_fingerprints_keys_are_compared(tmp_path: Path) -> None:
     assert "and not the batches' bytes" in text
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_run_is_refused(diff: Diff, tmp_path: Path) -> None:
     """Name the folder or the file."""
     for path in (tmp_path, tmp_path / "none"):
         status, text = diff(path, path)
@@ -118,5 +126,5 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         assert str(path) in text
     (tmp_path / "x.ledger").write_bytes(b"no ledger at all")
     status, text = diff(tmp_path, tmp_path)
-    assert status == 1
+    assert status == 3
     assert "not a ledger" in text

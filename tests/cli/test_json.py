@@ -45,6 +45,7 @@ EACH = {
     "check with a bad one": (("check", "BAD"), 1),
     "convert": (("convert", "PHOTOS", "shards", "--to", "tar"), 0),
     "index": (("index", "shards"), 0),
+    "pack": (("pack", "PHOTOS", "packed", "--max-side", "16"), 0),
     "diff": (("diff", "one", "two"), 1),
     "doctor": (("doctor",), 0),
     "demo": (("demo", "-n", "6", "-s", "16", "-e", "1", "-w", "1"), 0),
