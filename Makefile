@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests last unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -66,7 +66,7 @@ demo: $(VENV)/.demo
 # fuzz: damaged shards, and damaged images for the native extension under the same sanitizers, half a minute each.
 test:
 	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about half an hour"
-	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz last"
+	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz"
 
 check: lint types tests
 
@@ -93,23 +93,19 @@ $(FRAMEWORKS)/.dev: pyproject.toml
 
 # Layers, leaks, doctests and the guide's code are tests like any other; coverage sees the processes that they start.
 # The suite, and what comes FIRST, runs beside everything else (BESIDE, which installs the frameworks), so that two
-# cores are busy. LAST is a part of the suite that runs there too, so that both sides end at about the same time.
+# cores are busy.
 FIRST ?=
-BESIDE ?= unmeasured adapters last
-LAST := tests/cli tests/benchmarks
+BESIDE ?= unmeasured adapters
 tests: $(VENV)/.dev
 	rm -f .coverage .coverage.*
 	@mkdir -p build
 	@echo "the suite runs now; beside it $(BESIDE), whose output follows: build/beside.log"
 	@$(MAKE) -k $(BESIDE) > build/beside.log 2>&1 & beside=$$!; trap 'kill $$beside' INT TERM; \
 	  [ -z "$(FIRST)" ] || $(MAKE) $(FIRST) || { kill $$beside; exit 1; }; \
-	  $(BIN)/coverage run -m pytest $(patsubst %,--ignore %,$(UNMEASURED) $(LAST)); suite=$$?; \
+	  $(BIN)/coverage run -m pytest $(UNMEASURED:%=--ignore %); suite=$$?; \
 	  wait $$beside; others=$$?; cat build/beside.log; exit $$((suite || others))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-last: $(VENV)/.dev
-	$(BIN)/coverage run -m pytest $(LAST)
 
 # Without coverage, which fails where memory is short on purpose, and takes minutes where hundreds of workers start.
 UNMEASURED := tests/chaos tests/resuming
