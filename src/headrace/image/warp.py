@@ -49,8 +49,8 @@ class Warp(NamedTuple):
     @property
     def inverse(self) -> Matrix:
         """The matrix that takes a point of the image after to the image before."""
-        inverse: Matrix = np.linalg.inv(_matrix(self)).astype(np.float64, copy=False)
-        return inverse
+        below = determinant(self.matrix)
+        return np.array([one / below for one in _adjugate(self.matrix)]).reshape(3, 3)
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -79,7 +79,7 @@ class Warps(NamedTuple):
     @property
     def mirrors(self) -> bool:
         """Whether left and right change sides, at the middle of the image."""
-        turned = [np.linalg.det(_matrix(part)) < 0 for part in self.parts]
+        turned = [determinant(part.matrix) < 0 for part in self.parts]
         return bool(sum(turned) % 2)
 
     def image(self, image: Image) -> Image:
@@ -168,7 +168,7 @@ def matrix_move(
         given = np.zeros(())
     if given.shape == (2, 3):
         given = np.concatenate([given, [[0, 0, 1]]])
-    if given.shape != (3, 3) or not np.isfinite(given).all() or not abs(np.linalg.det(given)) > TINY:
+    if given.shape != (3, 3) or not np.isfinite(given).all() or not abs(determinant(given.reshape(-1).tolist())) > TINY:
         raise ArgumentError(
             f"matrix_move got {shown(matrix)} for a matrix",
             found=matrix,
@@ -259,10 +259,11 @@ def bilinear(image: Image, x: Places, y: Places, fill: Fill) -> Image:
         kind = np.float32 if image.dtype == np.float32 else np.float64
         right, below = (part.astype(kind)[..., np.newaxis] for part in (right, below))
         one = kind(1)
-    upper = framed.take(first, axis=0) * (one - right) + framed.take(first + 1, axis=0) * right
-    first = first + (columns + 2)
-    lower = framed.take(first, axis=0) * (one - right) + framed.take(first + 1, axis=0) * right
-    made = upper * (one - below) + lower * below
+    with np.errstate(invalid="ignore"):  # infinity has no share of nothing
+        upper = framed.take(first, axis=0) * (one - right) + framed.take(first + 1, axis=0) * right
+        first = first + (columns + 2)
+        lower = framed.take(first, axis=0) * (one - right) + framed.take(first + 1, axis=0) * right
+        made = upper * (one - below) + lower * below
     if image.dtype == np.uint8:
         rounded: Image = (made + (1 << (2 * BITS - 1))) >> (2 * BITS)
         return rounded.astype(np.uint8)
@@ -287,7 +288,9 @@ def _blended(made: Image, shown: Places, value: Image, interpolation: Sampling) 
         mixed = (made * weight + value.astype(np.int32) * (ONE - weight) + ONE // 2) >> BITS
         return mixed.astype(np.uint8)
     weight = shown[..., np.newaxis]
-    return _back(made * weight + value * (1 - weight), made.dtype)
+    with np.errstate(invalid="ignore"):
+        mixed = made * weight + value * (1 - weight)
+    return _back(mixed, made.dtype)
 
 
 def _back(made: Image, dtype: np.dtype[Any]) -> Image:
@@ -315,9 +318,10 @@ def mapped(matrix: Matrix, points: Points) -> Points:
     >>> mapped(np.diag([2.0, 3, 1]), np.array([[1.0, 1]]))
     array([[2., 3.]])
     """
-    below = np.maximum(points @ matrix[2, :2] + matrix[2, 2], 1e-9)
-    found: Points = (points @ matrix[:2, :2].T + matrix[:2, 2]) / below[..., np.newaxis]
-    return found
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    x, y = points[..., 0], points[..., 1]
+    below = np.maximum(g * x + h * y + i, 1e-9)
+    return np.stack([(a * x + b * y + c) / below, (d * x + e * y + f) / below], axis=-1)
 
 
 def extent(quads: Sequence[Points]) -> Points:
@@ -389,11 +393,9 @@ def turning(
     b = -math.cos(turn - down) * math.tan(across) / math.cos(down) - math.sin(turn)
     c = math.sin(turn - down) / math.cos(down)
     d = -math.sin(turn - down) * math.tan(across) / math.cos(down) + math.cos(turn)
-    linear = scale * np.array([[a, b], [c, d]])
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = np.array(center) + shift - linear @ np.array(center)
-    return matrix
+    a, b, c, d = (scale * one for one in (a, b, c, d))
+    (x, y), (right, down) = center, shift
+    return np.array([[a, b, x + right - (a * x + b * y)], [c, d, y + down - (c * x + d * y)], [0, 0, 1]])
 
 
 def corners_to(before: Points, after: Points) -> Matrix:
@@ -403,8 +405,51 @@ def corners_to(before: Points, after: Points) -> Matrix:
     >>> np.allclose(corners_to(square, 2 * square), np.diag([2, 2, 1]))
     True
     """
-    rows = []
-    for (x, y), (u, v) in zip(before.tolist(), after.tolist(), strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-    found = np.linalg.lstsq(np.array(rows), after.reshape(-1), rcond=None)[0]
-    return np.append(found, 1.0).reshape(3, 3)
+    matrix = product(_of_unit_square(after.tolist()), _adjugate(_of_unit_square(before.tolist())))
+    return np.array([one / matrix[8] for one in matrix]).reshape(3, 3)
+
+
+def _of_unit_square(corners: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return a matrix from (0, 0), (1, 0), (1, 1), (0, 1) to four corners (Heckbert, 1989), without its divisions."""
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
+    across, down = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    i = (x1 - x2) * (y3 - y2) - (x3 - x2) * (y1 - y2)
+    g = across * (y3 - y2) - (x3 - x2) * down
+    h = (x1 - x2) * down - across * (y1 - y2)
+    return (
+        *(i * (x1 - x0) + g * x1, i * (x3 - x0) + h * x3, i * x0),
+        *(i * (y1 - y0) + g * y1, i * (y3 - y0) + h * y3, i * y0),
+        *(g, h, i),
+    )
+
+
+# Products and inverses are written out: those of linear algebra libraries round differently on other processors.
+def product(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+    """Return the product of two matrices of nine numbers, row by row.
+
+    >>> product((0, 1, 0, 1, 0, 0, 0, 0, 1), (1, 2, 3, 4, 5, 6, 7, 8, 9))
+    (4, 5, 6, 1, 2, 3, 7, 8, 9)
+    """
+    rows, columns = [one[start : start + 3] for start in (0, 3, 6)], [other[start::3] for start in range(3)]
+    return tuple(a * x + b * y + c * z for a, b, c in rows for x, y, z in columns)
+
+
+def determinant(matrix: Sequence[float]) -> float:
+    """Return the determinant of a matrix of nine numbers, row by row.
+
+    >>> determinant((2, 0, 0, 0, 3, 0, 0, 0, 1))
+    6
+    """
+    a, b, c = matrix[:3]
+    first, _, _, second, _, _, third, _, _ = _adjugate(matrix)
+    return a * first + b * second + c * third
+
+
+def _adjugate(matrix: Sequence[float]) -> tuple[float, ...]:
+    """Return the inverse of a matrix of nine numbers times its determinant."""
+    a, b, c, d, e, f, g, h, i = matrix
+    return (
+        *(e * i - f * h, c * h - b * i, b * f - c * e),
+        *(f * g - d * i, a * i - c * g, c * d - a * f),
+        *(d * h - e * g, b * g - a * h, a * e - b * d),
+    )

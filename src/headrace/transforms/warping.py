@@ -299,9 +299,9 @@ def _expanded(matrix: Matrix, size: Size, angle: float) -> tuple[Size, Matrix]:
     columns, rows = (int(one) for one in high - low)
     if angle % 90 == 0:  # no margin, though the corners lie between pixels
         rows, columns = size if angle % 180 == 0 else size[::-1]
-    moved = np.eye(3)
-    moved[:2, 2] = (columns - width) / 2, (rows - height) / 2
-    return (rows, columns), moved @ matrix
+    moved = matrix.copy()  # an affine one
+    moved[:2, 2] += (columns - width) / 2, (rows - height) / 2
+    return (rows, columns), moved
 
 
 def _is_convex(corners: Points) -> bool:
