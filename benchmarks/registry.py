@@ -101,7 +101,7 @@ RUNNERS = (
     _runner("headrace", "headrace_augmented.py", None, AUGMENTED, ANTIALIASED, "threads"),
     _runner("torch-torchvision", "torch_augmented.py", "torchvision", AUGMENTED, ANTIALIASED, "processes"),
     _runner("albumentations", "albumentations_augmented.py", "albumentations", AUGMENTED, ANTIALIASED, "processes"),
-    _runner("dali", "dali_augmented.py", "dali", AUGMENTED, ANTIALIASED, "threads"),
+    _runner("dali", "dali.py", "dali", AUGMENTED, ANTIALIASED, "threads"),
     _runner("headrace", "headrace_targets.py", None, TARGETS, ANTIALIASED, "threads"),
     _runner("torch-torchvision", "torch_targets.py", "torchvision", TARGETS, ANTIALIASED, "processes"),
     _runner("albumentations", "albumentations_targets.py", "albumentations", TARGETS, ANTIALIASED, "processes"),
