@@ -1,11 +1,11 @@
 // The inner loops that need no intrinsics. As rows/common.hpp: included by each instruction set inside its own namespace,
 // and without functions of the standard library. NumPy computes the same in headrace.image.color and warp.
 
-static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* table) {
+static void look_up_all(std::uint8_t* plane, std::size_t count, const std::uint8_t* table) {
   for (std::size_t i = 0; i < count; ++i) plane[i] = table[plane[i]];
 }
 
-static void gray(std::uint8_t* __restrict out, const std::uint8_t* __restrict r, const std::uint8_t* __restrict g,
+static void gray_all(std::uint8_t* __restrict out, const std::uint8_t* __restrict r, const std::uint8_t* __restrict g,
                  const std::uint8_t* __restrict b, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i)
     out[i] = static_cast<std::uint8_t>((r[i] * 19595 + g[i] * 38470 + b[i] * 7471 + 0x8000) >> 16);
@@ -35,45 +35,71 @@ static inline std::uint8_t as_byte(std::int32_t value) {
   return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-static void blend(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count,
+static void blend_all(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count,
                   std::int32_t share) {
   const std::int32_t rest = 2048 - share;
   for (std::size_t i = 0; i < count; ++i) plane[i] = as_byte((plane[i] * share + other[i] * rest + 1024) >> 11);
 }
 
-// Rounds to the nearest whole number, halves to the even one: what the sum cannot hold is rounded off.
-static inline float rounded(float value) { return (value + 12582912.0F) - 12582912.0F; }
-
-// One channel of a turned hue; `place` is where it is on the circle, in sixths.
-static inline std::uint8_t turned(float high, float chroma, float place) {
-  place = place < 0.0F ? place + 6.0F : place;
-  place = place >= 12.0F ? place - 12.0F : place;
+// One channel of a turned hue; `place` is where it is on the circle, in sixths. Adding the large number rounds to the
+// nearest whole one, halves to the even one. Places below -2 and from 12 up only come from turns by more than 2 sixths.
+static inline float turned(float high, float chroma, float place, bool far) {
+  if (far) {
+    place = place < -2.0F ? place + 6.0F : place;
+    place = place >= 12.0F ? place - 12.0F : place;
+  }
   place = place >= 6.0F ? place - 6.0F : place;
   float part = 4.0F - place;
   part = place < part ? place : part;
   part = part < 0.0F ? 0.0F : part;
   part = part > 1.0F ? 1.0F : part;
-  float value = high - chroma * part;
-  value = value < 0.0F ? 0.0F : value;
-  value = value > 255.0F ? 255.0F : value;
-  return static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded(value)));
+  return (high - chroma * part + 12582912.0F) - 12582912.0F;
 }
 
-static void hue(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, std::size_t count,
-                float turn) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const float red = static_cast<float>(r[i]), green = static_cast<float>(g[i]), blue = static_cast<float>(b[i]);
-    float high = red > green ? red : green, low = red < green ? red : green;
-    high = high > blue ? high : blue, low = low < blue ? low : blue;
+// Pixels at a time: all floats first, because compilers vectorize loops over values of one size best.
+static constexpr int hues = 64;
+
+static inline void turn_hues(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b,
+                             float turn, bool far) {
+  float red[hues], green[hues], blue[hues];
+  for (int i = 0; i < hues; ++i) red[i] = static_cast<float>(r[i]);
+  for (int i = 0; i < hues; ++i) green[i] = static_cast<float>(g[i]);
+  for (int i = 0; i < hues; ++i) blue[i] = static_cast<float>(b[i]);
+  for (int i = 0; i < hues; ++i) {
+    const float x = red[i], y = green[i], z = blue[i];
+    float high = x > y ? x : y, low = x < y ? x : y;
+    high = high > z ? high : z, low = low < z ? low : z;
     const float chroma = high - low;
-    float over = red - green, base = 4.0F;
-    over = high == green ? blue - red : over, base = high == green ? 2.0F : base;
-    over = high == red ? green - blue : over, base = high == red ? 0.0F : base;
-    const float angle = (base + over / (chroma > 0.0F ? chroma : 1.0F)) + turn;
-    r[i] = turned(high, chroma, angle + 5.0F);
-    g[i] = turned(high, chroma, angle + 3.0F);
-    b[i] = turned(high, chroma, angle + 1.0F);
+    float over = x - y, base = 4.0F;
+    over = high == y ? z - x : over, base = high == y ? 2.0F : base;
+    over = high == x ? y - z : over, base = high == x ? 0.0F : base;
+    const float angle = (base + over / (chroma > 1.0F ? chroma : 1.0F)) + turn;
+    red[i] = turned(high, chroma, angle + 5.0F, far);
+    green[i] = turned(high, chroma, angle + 3.0F, far);
+    blue[i] = turned(high, chroma, angle + 1.0F, far);
   }
+  for (int i = 0; i < hues; ++i) r[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(red[i]));
+  for (int i = 0; i < hues; ++i) g[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(green[i]));
+  for (int i = 0; i < hues; ++i) b[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blue[i]));
+}
+
+static inline bool is_far(float turn) { return turn < -2.0F || turn > 2.0F; }
+
+static void hue_all(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b,
+                    std::size_t count, float turn) {
+  const bool far = is_far(turn);
+  std::size_t done = 0;
+  for (; done + hues <= count; done += hues)
+    far ? turn_hues(r + done, g + done, b + done, turn, true) : turn_hues(r + done, g + done, b + done, turn, false);
+  if (done == count) return;
+  std::uint8_t last[3][hues] = {};
+  __builtin_memcpy(last[0], r + done, count - done);
+  __builtin_memcpy(last[1], g + done, count - done);
+  __builtin_memcpy(last[2], b + done, count - done);
+  turn_hues(last[0], last[1], last[2], turn, far);
+  __builtin_memcpy(r + done, last[0], count - done);
+  __builtin_memcpy(g + done, last[1], count - done);
+  __builtin_memcpy(b + done, last[2], count - done);
 }
 
 static void sharpen(std::uint8_t* __restrict out, const std::uint8_t* __restrict above,

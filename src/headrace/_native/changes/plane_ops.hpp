@@ -27,10 +27,11 @@ struct PlaneOps {
   // The inner pixels of a line, from the lines above and below it.
   void (*sharpen)(std::uint8_t* out, const std::uint8_t* above, const std::uint8_t* line, const std::uint8_t* below,
                   int width, std::int32_t share);
-  // A line of weighed sums of `taps` neighbors, in 1/256; `line` has taps - 1 pixels more. Writes up to 16 numbers more.
-  void (*blur_across)(std::uint16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps);
-  // A line of weighed sums of lines. Writes up to 16 bytes more.
-  void (*blur_down)(std::uint8_t* out, const std::uint16_t* const* lines, int width, const std::int16_t* weights, int taps);
+  // A line of weighed sums of `taps` neighbors, in 1/256, lowered by 32768; `line` has taps - 1 pixels more. The weights
+  // are the same on both sides of their middle, and 0 lies before and behind them. Writes up to 16 numbers more.
+  void (*blur_across)(std::int16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps);
+  // One or two lines that follow each other, of weighed sums of such lines; the second of the lines from the second one on.
+  void (*blur_down)(std::uint8_t* out, int rows, const std::int16_t* const* lines, int width, const std::int16_t* weights, int taps);
   // Map points by a matrix, in place.
   void (*map_points)(double* x, double* y, int count, const double* matrix);
   // Where the points lie in an image of this size with a margin of one pixel.

@@ -14,9 +14,8 @@ namespace headrace {
 // What one thread needs for changes, reused from image to image.
 struct ChangeBuffers {
   Buffer image, spare, gray, framed;
-  std::vector<std::int16_t> line;
-  std::vector<std::uint16_t> blurred;
-  std::vector<const std::uint16_t*> lines;
+  std::vector<std::int16_t> line, blurred;
+  std::vector<const std::int16_t*> lines;
   std::vector<double> points;
   std::vector<std::int32_t> places;
   std::vector<Op> ops;

@@ -8,51 +8,199 @@ namespace avx2 {
 #include "../common.hpp"
 
 // Two weights at a time: `madd` multiplies by 16 bits, and adds two products.
-static inline __m256i pair(const std::int16_t* weights, int k, int taps) {
-  const std::uint16_t first = static_cast<std::uint16_t>(weights[k]);
-  const std::uint16_t second = k + 1 < taps ? static_cast<std::uint16_t>(weights[k + 1]) : std::uint16_t{0};
-  return _mm256_set1_epi32(static_cast<int>(first | static_cast<std::uint32_t>(second) << 16));
+static inline __m256i pair(const std::int16_t* weights) {
+  std::int32_t both;
+  __builtin_memcpy(&both, weights, sizeof both);
+  return _mm256_set1_epi32(both);
 }
 
 static inline __m256i words(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
 
-static void blur_across(std::uint16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps) {
+// Sixteen entries of a table at a time: `shuffle` looks up the low four bits, or gives 0 where the highest bit is set.
+// Each step subtracts 16, after which what lay below is negative and stays so: it has its value already. The steps
+// after the first hold differences to the entries before, so that all steps together give the value.
+static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* table) {
+  __m256i entries[16];
+  for (int i = 0; i < 16; ++i) {
+    const __m128i these = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table) + i);
+    const __m128i before = i % 8 == 0 ? _mm_setzero_si128() : _mm_loadu_si128(reinterpret_cast<const __m128i*>(table) + i - 1);
+    entries[i] = _mm256_broadcastsi128_si256(_mm_xor_si128(these, before));
+  }
+  const __m256i sixteen = _mm256_set1_epi8(16), top = _mm256_set1_epi8(static_cast<char>(0x80));
+  std::size_t done = 0;
+  for (; done + 32 <= count; done += 32) {
+    __m256i low = words(plane + done), high = _mm256_xor_si256(low, top);
+    __m256i first = _mm256_shuffle_epi8(entries[0], low), second = _mm256_shuffle_epi8(entries[8], high);
+    for (int i = 1; i < 8; ++i) {
+      low = _mm256_subs_epi8(low, sixteen), high = _mm256_subs_epi8(high, sixteen);
+      first = _mm256_xor_si256(first, _mm256_shuffle_epi8(entries[i], low));
+      second = _mm256_xor_si256(second, _mm256_shuffle_epi8(entries[i + 8], high));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(plane + done), _mm256_or_si256(first, second));
+  }
+  look_up_all(plane + done, count - done, table);
+}
+
+// Gray values of eight pixels, of words: the share of green is split into two equal ones.
+static inline __m256i gray8(__m256i red_green, __m256i green_blue) {
+  const __m256i of_red = _mm256_set1_epi32(19595 | 19235 << 16), of_blue = _mm256_set1_epi32(19235 | 7471 << 16);
+  const __m256i all = _mm256_add_epi32(_mm256_madd_epi16(red_green, of_red), _mm256_madd_epi16(green_blue, of_blue));
+  return _mm256_srli_epi32(_mm256_add_epi32(all, _mm256_set1_epi32(0x8000)), 16);
+}
+
+static inline __m256i sixteen_words(const std::uint8_t* at) {
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+static inline void put_words(std::uint8_t* out, __m256i all) {
+  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
+}
+
+static void gray(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count) {
+  std::size_t done = 0;
+  for (; done + 16 <= count; done += 16) {
+    const __m256i red = sixteen_words(r + done), green = sixteen_words(g + done), blue = sixteen_words(b + done);
+    const __m256i low = gray8(_mm256_unpacklo_epi16(red, green), _mm256_unpacklo_epi16(green, blue));
+    const __m256i high = gray8(_mm256_unpackhi_epi16(red, green), _mm256_unpackhi_epi16(green, blue));
+    put_words(out + done, _mm256_packus_epi32(low, high));
+  }
+  gray_all(out + done, r + done, g + done, b + done, count - done);
+}
+
+static void blend(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, std::int32_t share) {
+  // Both shares fit 16 bits, or the loop of 32 bits does all.
+  const std::int32_t rest = 2048 - share;
+  std::size_t done = 0;
+  if (share >= -30000 && share <= 30000) {
+    const __m256i shares = _mm256_set1_epi32((share & 0xFFFF) | static_cast<int>(static_cast<std::uint32_t>(rest) << 16));
+    const __m256i half = _mm256_set1_epi32(1024);
+    for (; done + 16 <= count; done += 16) {
+      const __m256i one = sixteen_words(plane + done), two = sixteen_words(other + done);
+      const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(one, two), shares);
+      const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(one, two), shares);
+      put_words(plane + done, _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, half), 11),
+                                                 _mm256_srai_epi32(_mm256_add_epi32(high, half), 11)));
+    }
+  }
+  blend_all(plane + done, other + done, count - done, share);
+}
+
+static void blur_across(std::int16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps) {
   // The weights are the same on both sides: two neighbors are added first, which fit 16 bits.
   const int half = taps / 2, sides = half + 1;
+  const __m256i sign = _mm256_set1_epi16(static_cast<short>(0x8000));
   for (int begin = 0; begin < width; begin += 16) {
     const std::int16_t* const in = line + begin;
     __m256i low = _mm256_set1_epi32(1 << 5), high = low;
     for (int k = 0; k < sides; k += 2) {
-      const __m256i weight = pair(weights, k, sides);
+      const __m256i weight = pair(weights + k);
       const __m256i a = k == half ? words(in + k) : _mm256_add_epi16(words(in + k), words(in + taps - 1 - k));
-      __m256i b = a;
+      __m256i b = _mm256_setzero_si256();
       if (k + 1 < half) b = _mm256_add_epi16(words(in + k + 1), words(in + taps - 2 - k));
       if (k + 1 == half) b = words(in + k + 1);
       low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
       high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
     }
     const __m256i all = _mm256_packus_epi32(_mm256_srli_epi32(low, 6), _mm256_srli_epi32(high, 6));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + begin), all);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + begin), _mm256_xor_si256(all, sign));
   }
 }
 
-static void blur_down(std::uint8_t* out, const std::uint16_t* const* lines, int width, const std::int16_t* weights,
-                      int taps) {
-  // The numbers need 16 bits without a sign: they are lowered by 32768. The weights add up to 16384.
-  const __m256i sign = _mm256_set1_epi16(static_cast<short>(0x8000));
+static inline void put_sums(std::uint8_t* out, int count, __m256i low, __m256i high) {
+  const __m256i all = _mm256_packus_epi32(_mm256_srli_epi32(low, 22), _mm256_srli_epi32(high, 22));
+  if (count >= 16) return put_words(out, all);
+  std::uint8_t last[16];
+  put_words(last, all);
+  __builtin_memcpy(out, last, static_cast<std::size_t>(count));
+}
+
+static void blur_down(std::uint8_t* out, int rows, const std::int16_t* const* lines, int width,
+                      const std::int16_t* weights, int taps) {
+  // Both lines are made of the same pairs of neighbors: the second one's weights are those of the first, one later.
+  // 1 << 29: the weights add up to 16384, and all was lowered by 32768.
+  const __m256i start = _mm256_set1_epi32((1 << 29) + (1 << 21));
   for (int begin = 0; begin < width; begin += 16) {
-    __m256i low = _mm256_set1_epi32((1 << 29) + (1 << 21)), high = low;
-    for (int k = 0; k < taps; k += 2) {
-      const __m256i weight = pair(weights, k, taps);
-      const __m256i a = _mm256_xor_si256(words(lines[k] + begin), sign);
-      const __m256i b = k + 1 < taps ? _mm256_xor_si256(words(lines[k + 1] + begin), sign) : a;
-      low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weight));
-      high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
+    __m256i low = start, high = start, low2 = start, high2 = start;
+    for (int k = 0; k <= taps; k += 2) {
+      const __m256i a = words(lines[k] + begin), b = k + 1 < taps + rows - 1 ? words(lines[k + 1] + begin) : a;
+      const __m256i first = _mm256_unpacklo_epi16(a, b), second = _mm256_unpackhi_epi16(a, b);
+      const __m256i weight = pair(weights + k);
+      low = _mm256_add_epi32(low, _mm256_madd_epi16(first, weight));
+      high = _mm256_add_epi32(high, _mm256_madd_epi16(second, weight));
+      if (rows == 1) continue;
+      const __m256i later = pair(weights + k - 1);
+      low2 = _mm256_add_epi32(low2, _mm256_madd_epi16(first, later));
+      high2 = _mm256_add_epi32(high2, _mm256_madd_epi16(second, later));
     }
-    const __m256i all = _mm256_packus_epi32(_mm256_srli_epi32(low, 22), _mm256_srli_epi32(high, 22));
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(all, all), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + begin), _mm256_castsi256_si128(bytes));
+    put_sums(out + begin, width - begin, low, high);
+    if (rows == 2) put_sums(out + width + begin, width - begin, low2, high2);
   }
+}
+
+// One channel of eight turned hues, as `turned` in common.hpp. Floats that are not negative are ordered as their bits are,
+// and negative ones lie above them: the smaller of two bits is the number before a wrap, or the one after it.
+static inline __m256i turned8(__m256 high, __m256 chroma, __m256 place, bool far) {
+  const auto wrapped = [](__m256 at, float turn) {
+    const __m256 after = _mm256_sub_ps(at, _mm256_set1_ps(turn));
+    return _mm256_castsi256_ps(_mm256_min_epu32(_mm256_castps_si256(at), _mm256_castps_si256(after)));
+  };
+  if (far) {
+    const __m256 low = _mm256_cmp_ps(place, _mm256_set1_ps(-2.0F), _CMP_LT_OQ);
+    place = _mm256_add_ps(place, _mm256_and_ps(low, _mm256_set1_ps(6.0F)));
+    place = wrapped(place, 12.0F);
+  }
+  place = wrapped(place, 6.0F);
+  __m256 part = _mm256_min_ps(place, _mm256_sub_ps(_mm256_set1_ps(4.0F), place));
+  part = _mm256_min_ps(_mm256_max_ps(part, _mm256_setzero_ps()), _mm256_set1_ps(1.0F));
+  return _mm256_cvtps_epi32(_mm256_sub_ps(high, _mm256_mul_ps(chroma, part)));
+}
+
+static inline __m256 eight_floats(const std::uint8_t* at) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+}
+
+struct Turned {
+  __m256i r, g, b;
+};
+
+static inline Turned turn8(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, __m256 turn, bool far) {
+  const __m256 red = eight_floats(r), green = eight_floats(g), blue = eight_floats(b);
+  const __m256 high = _mm256_max_ps(_mm256_max_ps(red, green), blue);
+  const __m256 chroma = _mm256_sub_ps(high, _mm256_min_ps(_mm256_min_ps(red, green), blue));
+  const __m256 is_green = _mm256_cmp_ps(high, green, _CMP_EQ_OQ), is_red = _mm256_cmp_ps(high, red, _CMP_EQ_OQ);
+  __m256 over = _mm256_blendv_ps(_mm256_sub_ps(red, green), _mm256_sub_ps(blue, red), is_green);
+  over = _mm256_blendv_ps(over, _mm256_sub_ps(green, blue), is_red);
+  __m256 base = _mm256_blendv_ps(_mm256_set1_ps(4.0F), _mm256_set1_ps(2.0F), is_green);
+  base = _mm256_andnot_ps(is_red, base);
+  const __m256 share = _mm256_div_ps(over, _mm256_max_ps(chroma, _mm256_set1_ps(1.0F)));
+  const __m256 angle = _mm256_add_ps(_mm256_add_ps(base, share), turn);
+  return {turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(5.0F)), far),
+          turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(3.0F)), far),
+          turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(1.0F)), far)};
+}
+
+static inline void put16(std::uint8_t* out, __m256i first, __m256i second) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xD8);
+  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
+}
+
+static inline std::size_t turn_all(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn, bool far) {
+  const __m256 by = _mm256_set1_ps(turn);
+  std::size_t done = 0;
+  for (; done + 16 <= count; done += 16) {
+    const Turned first = turn8(r + done, g + done, b + done, by, far);
+    const Turned second = turn8(r + done + 8, g + done + 8, b + done + 8, by, far);
+    put16(r + done, first.r, second.r), put16(g + done, first.g, second.g), put16(b + done, first.b, second.b);
+  }
+  return done;
+}
+
+static void hue(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn) {
+  const bool far = is_far(turn);
+  const std::size_t done = far ? turn_all(r, g, b, count, turn, true) : turn_all(r, g, b, count, turn, false);
+  hue_all(r + done, g + done, b + done, count - done, turn);
 }
 
 static void merge3(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count) {
