@@ -189,6 +189,13 @@ def test_yolo_keypoints_flip_by_the_order_in_the_file(yolo: Path) -> None:
     assert flipped["keypoints"].tolist() == [[[0, 0, 0], [5.5, 1, 2]]]
 
 
+@pytest.mark.parametrize("seen", ["nan", "inf"])
+def test_a_visibility_that_is_no_number_is_a_bad_sample(yolo: Path, seen: str) -> None:
+    text(yolo / "labels" / "val" / "x.txt", f"1 0.5 0.5 0.5 0.5 0.25 0.25 {seen} 0 0 0\n")
+    with pytest.raises(BadAnnotation, match="line 1: a keypoint that is no number"):
+        YOLO(yolo, "val", keypoints=True)[0]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -157,6 +158,8 @@ class _Rows:
             rest, points = rest[:4], rest[4:]
             if len(points) != self._points:
                 self._refuse(number, f"{len(points)} numbers for keypoints", f"{self._points}, by kpt_shape")
+            if not all(map(math.isfinite, points)):
+                self._refuse(number, "a keypoint that is no number", "x, y and visibility")
         places = rest + [one for at, one in enumerate(points) if self._step == 2 or at % 3 < 2]
         if not all(-SLACK <= one <= 1 + SLACK for one in places):  # NaN is refused too
             odd = next(one for one in places if not -SLACK <= one <= 1 + SLACK)
