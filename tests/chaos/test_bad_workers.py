@@ -20,7 +20,7 @@ import pytest
 
 from headrace import DataLoader, IterableDataset
 from headrace.errors import WorkerDied, WorkerTimeout
-from headrace.executors.processes import pool
+from headrace.executors import lifecycle
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*")
 METHODS = ["fork", "forkserver", "spawn"]
@@ -136,7 +136,7 @@ def test_a_hung_worker_is_named_with_its_sample_and_its_stack(method: str) -> No
 def test_without_a_timeout_a_hung_worker_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name it with its stack, after half a minute (here: half a second), and go on waiting: here, until its death."""
     loop = hung("fork", restart_workers=0)
-    monkeypatch.setattr(pool, "STUCK", 0.5)
+    monkeypatch.setattr(lifecycle, "STUCK", 0.5)
 
     def killing(message: Any, *_: Any) -> None:
         said.append(str(message))

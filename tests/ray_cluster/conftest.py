@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-HEAD = {"num_cpus": 2, "object_store_memory": 80 << 20}
+STORE = 80 << 20
 """The smallest object store that Ray takes."""
+HEAD = {
+    "num_cpus": 2,
+    "object_store_memory": STORE,
+    # The death of a node is known within 2 s instead of 30.
+    "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
+}
 SETTLE_SECONDS = 20.0
+LOOKS = 0.05
+"""Seconds between two looks at what Ray gives no notice of."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,13 +67,27 @@ def left(beside: float = 0) -> list[str]:
     return actors + ([f"{held:.0f} bytes in the object store"] if held > beside else [])
 
 
+def until(holds: Callable[[], bool], seconds: float = SETTLE_SECONDS) -> bool:
+    """Look at something that Ray gives no notice of until it holds; return whether it does in the end."""
+    deadline, never = time.monotonic() + seconds, threading.Event()
+    while not (found := holds()) and time.monotonic() < deadline:
+        never.wait(LOOKS)
+    return found
+
+
 def settled(beside: float = 0) -> list[str]:
     """Wait for the end of what was killed; return what is left after a while."""
     gc.collect()  # what only a cycle still holds is not a leak
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while (found := left(beside)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
+    until(lambda: not left(beside))
+    return left(beside)
+
+
+def remove(cluster: Any, node: Any, graceful: bool = True) -> None:
+    """Take a node away, and wait until Ray starts no actor on it any more."""
+    import ray
+
+    cluster.remove_node(node, allow_graceful=graceful)
+    assert until(lambda: all(one["NodeID"] != node.node_id for one in ray.nodes() if one["Alive"]), 60)
 
 
 @pytest.fixture(autouse=True)

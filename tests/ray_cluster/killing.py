@@ -14,12 +14,13 @@ from typing import Any
 
 from headrace import DataLoader, Ledger, rng, verify_epoch
 from headrace.executors import RayCluster
+from tests.ray_cluster.conftest import STORE, remove
 
 ROWS, BATCH = 192, 4
 STEPS = ROWS // BATCH
 LARGE = 40_000
 """Numbers in some samples: a batch of them is more than Ray sends without its object store."""
-NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
+NODE = {"num_cpus": 2, "object_store_memory": STORE}
 
 
 class Samples:
@@ -98,7 +99,7 @@ def survive(cluster: Any, kills: int, removals: int, seed: int, workers: int = 3
         tally.made_again += sum("made again" in str(each.message) for each in said)
         tally.epochs += 1
     for node in nodes:
-        cluster.remove_node(node)
+        remove(cluster, node)
     tally.seconds = time.monotonic() - began
     return tally
 

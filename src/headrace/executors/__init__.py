@@ -5,7 +5,8 @@
 
 from headrace.executors.base import Executor
 from headrace.executors.ray_cluster.cluster_options import RayCluster
+from headrace.executors.ray_cluster.shared_pool import RayPool
 from headrace.executors.registry import register
 from headrace.executors.worker_options import Options
 
-__all__ = ["Executor", "Options", "RayCluster", "register"]
+__all__ = ["Executor", "Options", "RayCluster", "RayPool", "register"]

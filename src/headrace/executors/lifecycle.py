@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds that closing waits for the work at hand before it leaves a thread running, with a warning."""
 
+STUCK = 30.0
+"""Seconds without any batch after which a warning says what the workers are doing."""
+
 
 def closed_while_reading() -> LoaderClosed:
     """Return the error for whoever still waits for a batch, or asks for one, after closing."""
@@ -47,6 +50,12 @@ def timed_out(timeout: float, workers: str) -> WorkerTimeout:
     # torch's words to begin with: people search for them, and test suites match them.
     what = f"DataLoader timed out after {timeout:g} seconds; {cure}. What the workers are doing:\n{workers}"
     return WorkerTimeout(what, workers, found=timeout, cure=cure)
+
+
+def warn_of_wait(workers: str) -> None:
+    """Warn that no batch came within `STUCK` seconds; ``workers`` says what the workers are doing."""
+    said = f"no batch came within {STUCK:g} s. What the workers are doing:\n{workers}"
+    warnings.warn(said, RuntimeWarning, stacklevel=3)
 
 
 class ForkGuard:

@@ -76,7 +76,7 @@ def _usual_start() -> str | None:
     """Return how workers start if nothing else is given: not by fork in a notebook, whose process has threads."""
     import multiprocessing
 
-    # What set_start_method chose cannot be told from the platform's default once anything has asked for a context.
+    # Once a context exists, nothing says whether set_start_method chose "fork" or the platform did.
     return "forkserver" if in_notebook() and multiprocessing.get_start_method() == "fork" else None
 
 

@@ -37,3 +37,5 @@ class Options:
     """Whether batches are taken in order, so that each worker may make every n-th."""
     seeds_globals: bool = False
     """Whether the global generators are seeded for each batch, where no other thread draws from them."""
+    rank: int = 0
+    """The rank whose batches these are, where several share the workers."""

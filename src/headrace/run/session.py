@@ -301,6 +301,7 @@ class Session:
             in_turns=settings.ordered,
             # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
             seeds_globals=settings.key is not None,
+            rank=settings.rank,
         )
         own = callable(settings.backend) and settings.kind != "inline"
         backend = settings.backend if own else settings.kind

@@ -26,8 +26,9 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import CollateTypeError
+from headrace.executors import lifecycle
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
+from headrace.executors.not_sent import keys_not_sent
 from headrace.executors.processes import messages, start
 from headrace.executors.processes.deaths import Death, Deaths
 from headrace.executors.processes.main_guard import exit_where_unguarded
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
-
-STUCK = 30.0
-"""Seconds without any batch after which a warning says what the workers are doing."""
 
 
 @dataclass(slots=True)
@@ -144,14 +142,13 @@ class Processes:
         with self._reading, self._closing_on_ctrl_c():
             while not self._ready:
                 self._check_open()
-                events = self._selector.select(timeout if timeout is not None else None if warned else STUCK)
+                events = self._selector.select(timeout if timeout is not None else None if warned else lifecycle.STUCK)
                 self._check_open()
                 if not events and timeout is not None:
                     raise timed_out(timeout, explain(self._workers))
                 if not events:
                     warned = True
-                    said = f"no batch came within {STUCK:g} s. What the workers are doing:\n{explain(self._workers)}"
-                    warnings.warn(said, RuntimeWarning, stacklevel=2)
+                    lifecycle.warn_of_wait(explain(self._workers))
                 self._handle(events)
             return self._ready.popleft()
 
@@ -196,7 +193,9 @@ class Processes:
                 pickled = packed(order)
             except Exception as error:  # noqa: BLE001  whatever a user's key does when it is pickled
                 to.slots.give_back(slot)
-                self._ready.append(Failed(work.step, _not_sent(error), "what it is to be made of"))
+                self._ready.append(
+                    Failed(work.step, keys_not_sent(error, "a worker process"), "what it is to be made of")
+                )
                 continue
             to.in_flight[order.ticket] = (work, slot)
             messages.send_order(to.channel, pickled)
@@ -276,16 +275,6 @@ def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | N
     except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
         return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
     return Done(work.step, batch, answer.bad, answer.seconds, answer.stream, answer.tokens)
-
-
-def _not_sent(error: Exception) -> CollateTypeError:
-    ours = CollateTypeError(
-        f"a batch's keys, or the samples that were read for it, cannot be sent to a worker process: {error}",
-        expected="what pickle can send: numbers, strings, arrays and containers of them",
-        cure="change what the sampler or the iterable dataset yields, or use threads",
-    )
-    ours.__cause__ = error
-    return ours
 
 
 def _finish(

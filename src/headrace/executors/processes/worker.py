@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.context import worker_info
 from headrace.context.memory import Recycler, recycling
-from headrace.errors import CollateTypeError
 from headrace.executors.base import SCRATCH
+from headrace.executors.not_sent import batch_not_sent
 from headrace.executors.processes import current_sample, messages
 from headrace.executors.processes.current_sample import ReportedHere
 from headrace.executors.processes.messages import (
@@ -199,17 +199,5 @@ def _answered(ticket: int, outcome: Outcome, writer: SlotWriter) -> tuple[bytes,
             made = Made(ticket, message, outcome.bad, outcome.seconds, outcome.stream, outcome.tokens)
             return packed(made), descriptor
         except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
-            answer = NotMade(ticket, "the finished batch", RemoteError.of(_not_sent(error)))
+            answer = NotMade(ticket, "the finished batch", RemoteError.of(batch_not_sent(error, "a worker process")))
     return packed(answer), None
-
-
-def _not_sent(error: Exception) -> Exception:
-    if isinstance(error, MemoryError):
-        return error
-    ours = CollateTypeError(
-        f"the batch cannot be sent from a worker process: {error}",
-        expected="what pickle can send: arrays, numbers, strings and containers of them",
-        cure="convert the samples or the batches, or use threads",
-    )
-    ours.__cause__ = error
-    return ours

@@ -1,1 +1,1 @@
-"""The executor of actors on a Ray cluster: cluster_options, actors (the executor), connection, remote_worker."""
+"""The executor on a Ray cluster: cluster_options and shared_pool (what users pass), actors (the executor), the rest."""

@@ -11,9 +11,11 @@ in Ray's queue, where an autoscaler sees it, and takes part once a node has room
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import pickle
 import threading
+import uuid
 import warnings
 import weakref
 from collections import deque
@@ -24,25 +26,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.context.memory import Recycler
-from headrace.errors import CollateTypeError
+from headrace.errors import ArgumentError
+from headrace.executors import lifecycle
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
-from headrace.executors.processes.deaths import DEADLY, Death, Deaths
+from headrace.executors.not_sent import keys_not_sent
+from headrace.executors.processes.deaths import DEADLY, Deaths
 from headrace.executors.processes.messages import Broken, RemoteError
 from headrace.executors.processes.payload import Startup, unpicklable
 from headrace.executors.ray_cluster import connection
-from headrace.executors.ray_cluster.remote_worker import Batch, NoBatch, NotMade, Opened, RemoteWorker
+from headrace.executors.ray_cluster.remote_actor import ActorDeath, RemoteActor, reason
+from headrace.executors.ray_cluster.remote_worker import Batch, NoBatch, NotMade, Opened, Unprepared
 from headrace.plan.work import Done, Ended, Failed
 from headrace.transport.out_of_band import reducers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
+    from headrace.executors.ray_cluster.actor_sources import ActorSource
     from headrace.executors.worker_options import Options
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
 
-STUCK = 30.0
-"""Seconds without any batch after which a warning says what the workers are doing."""
+NODE_DIED = "its node has died"
+"""Ray's words, where an actor died before anything is known of its node."""
 
 STARTING = 60.0
 """Seconds that a loop waits for actors that should have room, before it begins with those that it has."""
@@ -51,103 +57,54 @@ TICK = 1.0
 """Seconds after which a wait looks whether the executor was closed."""
 
 
-@dataclass(eq=False, slots=True)
-class _Actor:
-    """One actor, as the loader sees it."""
-
-    number: int
-    handle: Any
-    threads: int
-    opened: Opened | None = None
-    """None before it has read its sample."""
-    waiting: deque[Work] = field(default_factory=deque)
-    """Works that only this one can make: it has the copy of the stream."""
-    in_flight: dict[Any, Work] = field(default_factory=dict)
-    """By Ray's reference to the answer, in the order in which it makes them."""
-
-    def __str__(self) -> str:
-        if self.opened is None:
-            return f"Ray worker {self.number}"
-        return f"Ray worker {self.number} (pid {self.opened.pid} on {self.opened.host})"
-
-    def making(self) -> list[Work]:
-        """Return the works that it is making."""
-        return list(self.in_flight.values())[: self.threads]
-
-    def doing(self) -> str:
-        """Say in words what it is, or was, working on."""
-        if self.opened is None:
-            return "starting, or waiting for a node with room"
-        return " and ".join(_named(work) for work in self.making()) or "idle"
-
-
-@dataclass(slots=True)
-class _ActorDeath(Death):
-    """An actor that ended by itself."""
-
-    name: str = ""
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} died {f'at {self.at}' if self.ready else 'before its first sample'}: {self.reason}"
-
-
 @dataclass(slots=True)
 class _State:
     """All that closing has to let go of."""
 
-    actors: list[_Actor] = field(default_factory=list)
-    refs: dict[Any, _Actor] = field(default_factory=dict)
+    actors: list[RemoteActor] = field(default_factory=list)
+    refs: dict[Any, RemoteActor] = field(default_factory=dict)
     """Whose answer each reference is: to being prepared, or to a work."""
     works: deque[Work] = field(default_factory=deque)
     """Works for whoever is free first."""
     ready: deque[Outcome] = field(default_factory=deque)
     payload: list[Any] = field(default_factory=list)
     """Ray's reference to the dataset."""
+    key: tuple[str, str] = ("", "")
+    """What names the dataset, and this loop, in actors that others use too."""
 
 
 class RayActors:
-    """Makes batches in ``options.workers`` actors, at most ``workers * threads * prefetch`` ahead of the consumer.
+    """Makes batches in actors, at most ``options.workers * threads * prefetch`` ahead of the consumer.
 
-    ``how`` is what Ray needs to know of each actor, ``needs`` what it takes from its node; the others are those of
-    `RayCluster`.
+    ``source`` is where the actors come from; ``copy`` and ``probe`` are those of `RayCluster`.
     """
 
-    def __init__(
-        self,
-        maker: Maker,
-        options: Options,
-        *,
-        address: str | None,
-        how: Mapping[str, Any],
-        needs: Mapping[str, float],
-        copy: bool,
-        probe: bool,
-    ) -> None:
+    def __init__(self, maker: Maker, options: Options, source: ActorSource, *, copy: bool, probe: bool) -> None:
         self._ray = connection.imported()
-        self._threads = options.threads
-        self._workers = options.workers
-        self._limit = options.threads * options.prefetch
+        self._source = source
+        self._limit = source.threads * options.prefetch
         self.capacity = options.workers * self._limit
         self._copy, self._probe = copy, probe
         self._began = self._pinned = False
         """Whether the nodes have opened the dataset; whether actors have copies that others cannot stand in for."""
         # Nodes may leave while many actors start on them.
-        self._deaths = Deaths(options.restarts, DEADLY * options.workers)
+        self._deaths = Deaths(options.restarts, DEADLY * source.count)
         self._batches = Recycler(keep=self.capacity + 2)
         self._guard = ForkGuard()
         self._reading = threading.RLock()
         self._state = state = _State()
-        packed = _packed(Startup(options.workers, options.threads, options.seed, maker, options.init))
-        connection.connect(address, options.workers, needs["CPU"])
-        self._kind = self._ray.remote(RemoteWorker).options(**how)
-        self._finish = weakref.finalize(self, _finish, state, self._batches, self._guard)
+        packed = _packed(Startup(source.count, source.threads, options.seed, maker, options.init))
+        if source.shared:
+            state.key = (_hash(packed), uuid.uuid4().hex)
+        source.connect()
+        self._connection = connection.Connection()
+        self._finish = weakref.finalize(self, _finish, state, source, self._batches, self._guard, self._connection)
         try:
             state.payload.append(self._ray.put(packed))
-            room = connection.room(needs, options.workers)
-            for number in range(options.workers):
+            expected = source.expected()
+            for number in source.places(options.rank, self.capacity):
                 state.actors.append(self._start(number))
-            self._await_actors(room)
+            self._await_actors(expected)
         except BaseException:
             self._finish()
             raise
@@ -155,7 +112,7 @@ class RayActors:
     @property
     def closed(self) -> bool:
         """Whether its workers are gone, or belong to another process."""
-        return self._guard.in_child or not self._finish.alive
+        return self._guard.in_child or not self._finish.alive or self._connection.lost
 
     def submit(self, work: Work) -> None:
         """Hand a work to the actor that is free first, or to the one that has the copy of its stream."""
@@ -163,6 +120,7 @@ class RayActors:
         with self._reading, self._closing_on_ctrl_c():
             if not self._finish.alive:
                 raise submitted_after_closing()
+            self._check_connection()
             self._queue(work)
             self._send()
 
@@ -176,10 +134,9 @@ class RayActors:
                 waited = monotonic() - began
                 if timeout is not None and waited >= timeout:
                     raise timed_out(timeout, self._explain())
-                if not warned and waited >= STUCK:
+                if not warned and waited >= lifecycle.STUCK:
                     warned = True
-                    said = f"no batch came within {STUCK:g} s. What the workers are doing:\n{self._explain()}"
-                    warnings.warn(said, RuntimeWarning, stacklevel=2)
+                    lifecycle.warn_of_wait(self._explain())
                 self._receive(TICK if timeout is None else min(TICK, timeout - waited))
             return self._state.ready.popleft()
 
@@ -210,17 +167,26 @@ class RayActors:
     def _check_open(self) -> None:
         if not self._finish.alive:
             raise closed_while_reading()
+        self._check_connection()
 
-    def _start(self, number: int) -> _Actor:
-        actor = _Actor(number, self._kind.remote(), self._threads)
-        ref = actor.handle.prepare.remote(self._state.payload[0], number, self._probe)
-        self._state.refs[ref] = actor
+    def _check_connection(self) -> None:
+        if self._connection.lost:
+            self._finish()
+            raise self._connection.error()
+
+    def _start(self, number: int) -> RemoteActor:
+        actor = RemoteActor(number, self._source.start(number), self._source.threads)
+        self._prepare(actor)
         return actor
 
-    def _await_actors(self, room: int) -> None:
-        """Wait for as many actors as the cluster has room for: a node that cannot open the dataset is an error here."""
+    def _prepare(self, actor: RemoteActor) -> None:
+        ref = actor.handle.prepare.remote(self._state.key, self._state.payload[0], actor.number, self._probe)
+        self._state.refs[ref] = actor
+
+    def _await_actors(self, expected: int) -> None:
+        """Wait for the actors that should have room: a node that cannot open the dataset is an error here."""
         deadline = monotonic() + STARTING
-        while sum(each.opened is not None for each in self._state.actors) < room and monotonic() < deadline:
+        while sum(each.opened is not None for each in self._state.actors) < expected and monotonic() < deadline:
             self._receive(TICK)
         self._began = True
 
@@ -233,8 +199,10 @@ class RayActors:
         if number is None:
             self._state.works.append(work)
         else:
+            if self._source.shared:
+                raise _not_shared()
             self._pinned = True
-            self._state.actors[number % self._workers].waiting.append(work)
+            self._state.actors[number % self._source.count].waiting.append(work)
 
     def _send(self) -> None:
         """Send works as far as the actors have room, each to the one with the fewest.
@@ -254,20 +222,22 @@ class RayActors:
             if not self._order(actor, state.works.popleft()):
                 return
 
-    def _has_room(self, actor: _Actor, work: Work) -> bool:
+    def _has_room(self, actor: RemoteActor, work: Work) -> bool:
         suspect = self._deaths.is_suspect((*actor.in_flight.values(), work))
         return len(actor.in_flight) < (1 if suspect else self._limit)
 
-    def _order(self, actor: _Actor, work: Work) -> bool:
+    def _order(self, actor: RemoteActor, work: Work) -> bool:
         """Send a work; False if the actor is dead, and was replaced."""
         try:
-            ref = actor.handle.make.remote(work)
+            ref = actor.handle.make.remote(self._state.key[0], work)
         except self._ray.exceptions.RayError:  # it has died, which its other answers say too
             actor.waiting.appendleft(work)
             self._replace(actor, "it takes no more works")
             return False
         except Exception as error:  # noqa: BLE001  whatever a user's key does when it is pickled
-            self._state.ready.append(Failed(work.step, _not_sent(error), "what it is to be made of"))
+            self._state.ready.append(
+                Failed(work.step, keys_not_sent(error, "a node of the cluster"), "what it is to be made of")
+            )
         else:
             actor.in_flight[ref] = work
             self._state.refs[ref] = actor
@@ -297,23 +267,33 @@ class RayActors:
                 self._make_again(actor, ref, error)
             except self._ray.exceptions.RayError as error:
                 self._state.refs[ref] = actor
-                self._replace(actor, _reason(error))
+                self._replace(actor, reason(error))
             else:
                 self._handle(actor, ref, answer)
         self._send()
 
-    def _handle(self, actor: _Actor, ref: Any, answer: Any) -> None:
+    def _handle(self, actor: RemoteActor, ref: Any, answer: Any) -> None:
         work = actor.in_flight.pop(ref, None)
         if isinstance(answer, Opened):
             actor.opened = answer
             self._deaths.started()
         elif isinstance(answer, Broken):
             self._give_up(actor, answer)
+        elif isinstance(answer, Unprepared):
+            self._prepare_again(actor, work)
         elif work is not None:
             self._deaths.clear(work.step)
             self._state.ready.append(self._outcome(work, answer, actor))
 
-    def _outcome(self, work: Work, answer: Batch | NoBatch | NotMade, actor: _Actor) -> Outcome:
+    def _prepare_again(self, actor: RemoteActor, work: Work | None) -> None:
+        """Send an actor of a pool the dataset again: it was restarted, or has opened others since."""
+        if work is not None:
+            self._state.works.appendleft(work)
+        if actor.opened is not None:  # its other works come back with the same answer
+            actor.opened = None
+            self._prepare(actor)
+
+    def _outcome(self, work: Work, answer: Batch | NoBatch | NotMade, actor: RemoteActor) -> Outcome:
         if isinstance(answer, NoBatch):
             return Ended(work.step, answer.stream)
         if isinstance(answer, NotMade):
@@ -330,20 +310,20 @@ class RayActors:
         np.copyto(lent, buffer)
         return lent
 
-    def _make_again(self, actor: _Actor, ref: Any, error: Exception) -> None:
+    def _make_again(self, actor: RemoteActor, ref: Any, error: Exception) -> None:
         """Make a batch again that was lost with the store of its node, after it was made."""
         work = actor.in_flight.pop(ref, None)
         if work is None:
             return
         if work.replica is not None or work.dataset_copy is not None:
             actor.in_flight[ref] = work  # its copy of the stream is past it: another begins there again
-            self._replace(actor, _reason(error))
+            self._replace(actor, reason(error))
             return
         self._state.works.appendleft(work)
-        said = f"batch {work.step} of {actor} was lost before it arrived: {_reason(error)}; it is made again"
+        said = f"batch {work.step} of {actor} was lost before it arrived: {reason(error)}; it is made again"
         warnings.warn(said, RuntimeWarning, stacklevel=5)
 
-    def _give_up(self, actor: _Actor, answer: Broken) -> None:
+    def _give_up(self, actor: RemoteActor, answer: Broken) -> None:
         """Do without an actor whose node came later and cannot open the dataset; at the start, raise its error."""
         state, error = self._state, answer.error.open()
         if not self._began or self._pinned or not any(each.opened for each in state.actors):
@@ -355,12 +335,12 @@ class RayActors:
         state.actors.remove(actor)
         warnings.warn(said, RuntimeWarning, stacklevel=5)
 
-    def _replace(self, dead: _Actor, reason: str) -> None:
+    def _replace(self, dead: RemoteActor, why: str) -> None:
         """Start an actor in the place of one that died, and let its works be made again."""
         self._take_finished(dead)
         state, works = self._state, [*dead.in_flight.values()]
-        lost = dead.opened is not None and not connection.is_alive(dead.opened.node)
-        death = _ActorDeath(
+        lost = NODE_DIED in why or (dead.opened is not None and not connection.is_alive(dead.opened.node))
+        death = ActorDeath(
             number=dead.number,
             pid=0 if dead.opened is None else dead.opened.pid,
             ready=dead.opened is not None,
@@ -368,11 +348,12 @@ class RayActors:
             suspects=[work.step for work in dead.making()],
             works=[*works, *dead.waiting],
             name=str(dead),
-            reason="its node left the cluster" if lost else reason,
+            reason="its node left the cluster" if lost else why,
         )
         self._kill(dead)
         try:
             # With its node, or before it was given a work: no batch is to blame.
+            self._source.check(why)
             culprit = None if lost else self._deaths.judge(death)
             successor = self._start(dead.number)
         except BaseException:
@@ -389,7 +370,7 @@ class RayActors:
             said = f"{death}; a new one starts, and {len(death.works)} batches are made again"
             warnings.warn(said, RuntimeWarning, stacklevel=5)
 
-    def _take_finished(self, dead: _Actor) -> None:
+    def _take_finished(self, dead: RemoteActor) -> None:
         """Take the batches that it made before it died: what it was making is then the first that is left."""
         for ref in list(dead.in_flight):
             try:
@@ -399,29 +380,14 @@ class RayActors:
             self._state.refs.pop(ref, None)
             self._handle(dead, ref, answer)
 
-    def _kill(self, actor: _Actor) -> None:
-        for ref in [ref for ref, whose in self._state.refs.items() if whose is actor]:
+    def _kill(self, actor: RemoteActor) -> None:
+        refs = [ref for ref, whose in self._state.refs.items() if whose is actor]
+        for ref in refs:
             del self._state.refs[ref]
-        with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
-            self._ray.kill(actor.handle)
+        self._source.end(actor.handle, refs, self._state.key)
 
     def _explain(self) -> str:
         return "\n".join(f"{each}: {each.doing()}" for each in self._state.actors)
-
-
-def _named(work: Work) -> str:
-    """Say which samples a work is of: on another machine nobody sees which of them is being read."""
-    ends = dict.fromkeys(work.name(row) for row in (0, work.rows - 1)) if work.rows else {}
-    return " ".join([" to ".join(ends), f"of batch {work.step}"]).strip()
-
-
-def _reason(error: Exception) -> str:
-    """Return the part of Ray's message that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("The actor is dead because")), lines[0] if lines else "")
-    for rest in ("Some common causes", "There are some potential root causes", "The task may or may not"):
-        said = said.partition(rest)[0]
-    return said.strip().rstrip(".") or type(error).__name__
 
 
 def _packed(startup: Startup) -> tuple[bytes, list[Any]]:
@@ -440,24 +406,30 @@ def _packed(startup: Startup) -> tuple[bytes, list[Any]]:
     return file.getvalue(), [np.frombuffer(each.raw(), np.uint8) for each in buffers]
 
 
-def _not_sent(error: Exception) -> CollateTypeError:
-    ours = CollateTypeError(
-        f"a batch's keys, or the samples that were read for it, cannot be sent to a node of the cluster: {error}",
-        expected="what pickle can send: numbers, strings, arrays and containers of them",
-        cure="change what the sampler or the iterable dataset yields, or use threads",
+def _hash(packed: tuple[bytes, list[Any]]) -> str:
+    """Return what names a dataset in an actor: ranks that send the same one share it there."""
+    digest = hashlib.blake2b(packed[0], digest_size=16)
+    for each in packed[1]:
+        digest.update(each)
+    return digest.hexdigest()
+
+
+def _not_shared() -> ArgumentError:
+    return ArgumentError(
+        "a dataset that is read as a stream, or keeps a state of its own, cannot be read in a RayPool",
+        expected="a dataset whose samples any actor can make",
+        cure='use actors of this rank alone (backend="ray"), or read_once=True for a stream',
     )
-    ours.__cause__ = error
-    return ours
 
 
-def _finish(state: _State, batches: Recycler, guard: ForkGuard) -> None:
+def _finish(
+    state: _State, source: ActorSource, batches: Recycler, guard: ForkGuard, connected: connection.Connection
+) -> None:
     if guard.in_child:
         return  # a fork took the executor along, but its actors are not that process's
-    ray = connection.imported()
-    if ray.is_initialized():  # otherwise they ended with it, and asking would start another cluster
+    if not connected.lost:  # otherwise they ended with it, and asking would start another cluster
         for each in state.actors:
-            with contextlib.suppress(Exception):
-                ray.kill(each.handle)
+            source.end(each.handle, list(each.in_flight), state.key)
     for held in (state.refs, state.works, state.ready, state.payload):
         held.clear()
     for each in state.actors:

@@ -64,17 +64,12 @@ class RayCluster:
     def __call__(self, maker: Maker, options: Options) -> Executor:
         """Make the executor; connects to the cluster, and waits until the nodes have opened the dataset."""
         with held_back():
+            from headrace.executors.ray_cluster.actor_sources import OwnActors
             from headrace.executors.ray_cluster.actors import RayActors
 
-        return RayActors(
-            maker,
-            options,
-            address=self.address,
-            how=self._actor_options(options.threads),
-            needs=self._needs(options.threads),
-            copy=self.copy,
-            probe=self.probe,
-        )
+        how, needs = self._actor_options(options.threads), self._needs(options.threads)
+        source = OwnActors(options.workers, options.threads, self.address, how, needs)
+        return RayActors(maker, options, source, copy=self.copy, probe=self.probe)
 
     def _actor_options(self, threads: int) -> dict[str, Any]:
         """Return what Ray needs to know of each actor.

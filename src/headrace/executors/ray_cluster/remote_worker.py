@@ -21,8 +21,8 @@ import ray
 from headrace.context import worker_info
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import GLOBALS, Here, key_of
-from headrace.errors import CollateTypeError
 from headrace.executors.base import SCRATCH
+from headrace.executors.not_sent import batch_not_sent
 from headrace.executors.processes.messages import Broken, RemoteError
 from headrace.executors.processes.preparing import one_thread_each, prepare
 from headrace.interop.own_states import keeps_state
@@ -31,9 +31,10 @@ from headrace.plan.work import Ended, Failed, MadeOn, Work
 from headrace.transport.out_of_band import dumped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from headrace.executors.processes.payload import Startup
+    from headrace.make.maker import Maker
     from headrace.plan.work import BadSample, Outcome
 
 IN_BAND = 1024
@@ -74,6 +75,27 @@ class NotMade(NamedTuple):
     error: RemoteError
 
 
+class Unprepared(NamedTuple):
+    """The worker has no such dataset: it was restarted, or has opened others since."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A dataset that the worker has opened, with all that belongs to it."""
+
+    maker: Maker
+    info: worker_info.WorkerInfo
+    seeding: Collection[str]
+    alone: bool
+    """Whether one batch at a time is made here."""
+    users: set[str] = dataclasses.field(default_factory=set)
+    """The loops that read it."""
+
+
+KEPT = 16
+"""Datasets that a worker of a pool keeps open at most: ranks that were killed have let go of none."""
+
+
 class RemoteWorker:
     """The class of the actors. Its methods run on as many threads as ``threads_per_worker`` says."""
 
@@ -81,43 +103,71 @@ class RemoteWorker:
         self._batches = Recycler(keep=2)
         self._local = threading.local()
         self._host = socket.gethostname()
+        self._name = f"headrace on {self._host}"
+        self._preparing = threading.Lock()
+        self._prepared: dict[str, _Prepared] = {}
 
-    def prepare(self, payload: tuple[bytes, Sequence[Any]], number: int, probe: bool) -> Opened | Broken:
-        """Open the dataset, call the user's ``worker_init_fn``, and read a sample."""
-        threading.current_thread().name = self._name = f"headrace-{number} on {self._host}"
+    def prepare(
+        self, key: tuple[str, str], payload: tuple[bytes, Sequence[Any]], number: int, probe: bool
+    ) -> Opened | Broken:
+        """Open the dataset, call the user's ``worker_init_fn``, and read a sample, once for the loops that share it.
+
+        ``key`` names the dataset and the loop.
+        """
+        dataset, user = key
         try:
-            startup: Startup = pickle.loads(payload[0], buffers=payload[1])  # noqa: S301  from our own loader
-            self._maker = maker = startup.maker
-            worker_info.set_current(
-                worker_info.WorkerInfo(number, startup.workers, startup.seed + number, maker.source.dataset)
-            )
-            one_thread_each()
-            maker.ambient.enter_process()
-            seeding = prepare(startup, number)
-            self._alone = startup.threads == 1
-            self._seeding = seeding if self._alone else ()
-            self._local.scratch = Recycler(keep=SCRATCH)
-            if probe:
-                _probe(startup)
+            with self._preparing:
+                opened = self._prepared.pop(dataset, None) or self._open(payload, number, probe)
+                opened.users.add(user)
+                for old in list(self._prepared)[: len(self._prepared) + 1 - KEPT]:
+                    del self._prepared[old]
+                self._prepared[dataset] = opened
         except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises
             return Broken(RemoteError.of(error))
         return Opened(ray.get_runtime_context().get_node_id(), self._host, os.getpid())
 
-    def make(self, work: Work) -> Batch | NoBatch | NotMade:
-        """Make a batch; never raises."""
-        clock = process_time if self._alone else thread_time
+    def _open(self, payload: tuple[bytes, Sequence[Any]], number: int, probe: bool) -> _Prepared:
+        threading.current_thread().name = self._name = f"headrace-{number} on {self._host}"
+        startup: Startup = pickle.loads(payload[0], buffers=payload[1])  # noqa: S301  from our own loader
+        maker = startup.maker
+        info = worker_info.WorkerInfo(number, startup.workers, startup.seed + number, maker.source.dataset)
+        worker_info.set_current(info)
+        one_thread_each()
+        maker.ambient.enter_process()
+        seeding = prepare(startup, number)
+        alone = startup.threads == 1
+        self._local.scratch = Recycler(keep=SCRATCH)
+        if probe:
+            _probe(startup)
+        return _Prepared(maker, info, seeding if alone else (), alone)
+
+    def forget(self, dataset: str, user: str) -> None:
+        """Let go of a dataset, if no other loop reads it."""
+        with self._preparing:
+            opened = self._prepared.get(dataset)
+            if opened is not None:
+                opened.users.discard(user)
+                if not opened.users:
+                    del self._prepared[dataset]
+
+    def make(self, dataset: str, work: Work) -> Batch | NoBatch | NotMade | Unprepared:
+        """Make a batch of a dataset; never raises."""
+        prepared = self._prepared.get(dataset)
+        if prepared is None:
+            return Unprepared()
+        clock = process_time if prepared.alone else thread_time
         began = clock()
-        worker_info.tell_torch()  # a dataset may load it with its first sample
-        with recycling(self._scratch()):
-            outcome = self._maker.make(
-                work, here=Here(), empty=self._batches.empty, seeding=self._seeding, gives_back=False
+        worker_info.set_current(prepared.info)  # a dataset may load torch with its first sample, which is told then
+        with recycling(self._scratch(prepared.maker)):
+            outcome = prepared.maker.make(
+                work, here=Here(), empty=self._batches.empty, seeding=prepared.seeding, gives_back=False
             )
         return self._answer(outcome, clock, began)
 
-    def _scratch(self) -> Recycler:
+    def _scratch(self, maker: Maker) -> Recycler:
         if not hasattr(self._local, "scratch"):  # a thread of Ray's that is new here
             threading.current_thread().name = self._name
-            self._maker.ambient.enter_thread()
+            maker.ambient.enter_thread()
             self._local.scratch = Recycler(keep=SCRATCH)
         found: Recycler = self._local.scratch
         return found
@@ -131,7 +181,7 @@ class RemoteWorker:
         try:
             head = dumped(outcome.batch, lambda buffer: _stays(buffer, buffers))
         except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
-            return NotMade("the finished batch", RemoteError.of(_not_sent(error)))
+            return NotMade("the finished batch", RemoteError.of(batch_not_sent(error, "a node of the cluster")))
         nbytes = len(head) + sum(each.nbytes for each in buffers)
         made_on = MadeOn(self._host, clock() - began, nbytes)
         return Batch(head, buffers, outcome.bad, outcome.seconds, outcome.stream, outcome.tokens, made_on)
@@ -143,18 +193,6 @@ def _stays(buffer: pickle.PickleBuffer, buffers: list[Any]) -> bool:
         return True
     buffers.append(np.frombuffer(raw, np.uint8))
     return False
-
-
-def _not_sent(error: Exception) -> Exception:
-    if isinstance(error, MemoryError):
-        return error
-    ours = CollateTypeError(
-        f"the batch cannot be sent from a node of the cluster: {error}",
-        expected="what pickle can send: arrays, numbers, strings and containers of them",
-        cure="convert the samples or the batches, or use threads",
-    )
-    ours.__cause__ = error
-    return ours
 
 
 def _probe(startup: Startup) -> None:
