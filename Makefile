@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -17,6 +17,7 @@ help:
 	@echo "make quick        lint, types and the unit tests that start no process: a minute or two, for between two edits"
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
+	@echo "make clusters     some tests of workers on a Ray cluster, in an environment of their own (part of make test)"
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, decode bombs, ledgers, hostile states: hours; prints tables"
@@ -65,8 +66,8 @@ demo: $(VENV)/.demo
 # sanitize: the native extension's tests again, built with AddressSanitizer and UndefinedBehaviorSanitizer.
 # fuzz: damaged shards, and damaged images for the native extension under the same sanitizers, half a minute each.
 test:
-	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, sanitize and fuzz: about half an hour"
-	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters sanitize fuzz"
+	@echo "make test runs: lint, types, then the suite with coverage beside chaos, resuming, adapters, examples, clusters, sanitize and fuzz: about half an hour"
+	$(MAKE) tests FIRST="lint types" BESIDE="unmeasured adapters clusters sanitize fuzz"
 
 check: lint types tests
 
@@ -95,7 +96,7 @@ $(FRAMEWORKS)/.dev: pyproject.toml
 # The suite, and what comes FIRST, runs beside everything else (BESIDE, which installs the frameworks), so that two
 # cores are busy.
 FIRST ?=
-BESIDE ?= unmeasured adapters
+BESIDE ?= unmeasured adapters clusters
 tests: $(VENV)/.dev
 	rm -f .coverage .coverage.*
 	@mkdir -p build
@@ -120,6 +121,21 @@ adapters: $(FRAMEWORKS)/.dev
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
+
+# A part of the tests on a cluster, in a minute or two: Ray and pytest, no compiled extension, no Ray Data. Skipped where
+# Ray has no wheel.
+$(RAY)-small/.dev: pyproject.toml
+	$(PYTHON) -m venv $(RAY)-small
+	@mkdir -p build
+	@$(RAY)-small/bin/python -m pip install --quiet --only-binary ray 'ray>=2.49' cloudpickle numpy pytest hypothesis > build/ray.log 2>&1 \
+	  || grep -q "No matching distribution found for ray" build/ray.log || { cat build/ray.log; exit 1; }
+	@touch $@
+
+clusters: $(RAY)-small/.dev
+	@if $(RAY)-small/bin/python -c "import ray" 2>/dev/null; then \
+	  PYTHONPATH=src:. $(RAY)-small/bin/python -m pytest -q $(CLUSTERS); \
+	else echo "clusters: skipped: Ray has no wheel for `$(PYTHON) --version`"; fi
+CLUSTERS := tests/ray_cluster/test_ray_executor.py tests/ray_cluster/test_ray_loader.py
 
 # A local cluster of several raylets. Options: RAY_CHAOS="--kills 100 --removals 20 --seed 7".
 $(RAY)/.dev: pyproject.toml
@@ -271,4 +287,4 @@ libraries:  # in whatever environment has them: make libraries PYTHON=…
 	PYTHONPATH=src $(PYTHON) benchmarks/libraries.py
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(RAY) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples
+	rm -rf $(VENV) $(FRAMEWORKS) $(RAY) $(RAY)-small build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples

@@ -74,7 +74,7 @@ def test_ranks_share_the_actors_and_each_batch_is_made_once(pool: RayPool, tmp_p
     times, pids = made(tmp_path)
     assert times == dict.fromkeys(range(48), 1)
     assert len(pids) == 2
-    assert verify_epoch(ledgers).exact
+    assert verify_epoch(*ledgers).exact
     for rank in range(2):
         inline = DataLoader(Numbers(tmp_path), 4, shuffle=True, seed=3, rank=rank, world_size=2)
         for batch, same in zip(found[rank], inline, strict=True):

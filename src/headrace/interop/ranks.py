@@ -21,9 +21,9 @@ def found() -> tuple[int, int]:
     >>> found()
     (0, 1)
 
-    Asked are, in this order: ``torch.distributed`` where it is initialised, JAX where it has several processes, and the
-    variables that launchers set (``RANK`` and ``WORLD_SIZE``, those of MPI, those of Slurm). Raises `ArgumentError` for
-    variables that make no sense.
+    Asked are, in this order: ``torch.distributed`` where it is initialised, JAX where it has several processes, Ray
+    Train in its workers, and the variables that launchers set (``RANK`` and ``WORLD_SIZE``, those of MPI, those of
+    Slurm). Raises `ArgumentError` for variables that make no sense.
     """
     group = torch_state.process_group()
     if group is not None:
@@ -31,6 +31,9 @@ def found() -> tuple[int, int]:
     processes = torch_state.jax_processes()
     if processes is not None:
         return processes
+    worker = torch_state.ray_train_worker()
+    if worker is not None:
+        return worker
     for rank, size in VARIABLES:
         if rank in os.environ and size in os.environ:
             try:

@@ -1,4 +1,4 @@
-"""What this program has loaded of torch, JAX and ml_dtypes: the only place that asks `sys.modules` for them.
+"""What this program has loaded of torch, JAX, Ray Train and ml_dtypes: the only place that asks `sys.modules` for them.
 
 None of them is ever imported here. A tensor, a generator or a process group exists only where its library is loaded,
 so that asking `sys.modules` is enough, and a program without torch pays nothing for it.
@@ -128,6 +128,19 @@ def jax_processes() -> tuple[int, int] | None:
     if jax is None or not hasattr(jax, "process_count") or jax.process_count() <= 1:
         return None
     return jax.process_index(), jax.process_count()
+
+
+def ray_train_worker() -> tuple[int, int] | None:
+    """Return rank and world size of a worker of Ray Train; None elsewhere."""
+    train: Any = sys.modules.get("ray.train")
+    if not hasattr(train, "get_context"):
+        return None
+    try:
+        context = train.get_context()
+        place = context.get_world_rank(), context.get_world_size()
+    except Exception:  # noqa: BLE001  its errors outside of a worker are not public, and differ by version
+        return None
+    return place if all(isinstance(each, int) for each in place) else None
 
 
 def has_ml_dtypes() -> bool:
