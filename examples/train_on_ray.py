@@ -7,6 +7,7 @@ to the same files on every node. A ledger of each rank proves in the end that ev
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import ray
 import ray.train
 import torch
 from photos import make_photos
-from ray.train import RunConfig, ScalingConfig
+from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 from torch import nn
 
@@ -51,8 +52,18 @@ def train(config: dict[str, Any]) -> None:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        ray.train.report({"loss": sum(losses) / len(losses)})
+        with tempfile.TemporaryDirectory() as folder:
+            report(folder, {"loss": sum(losses) / len(losses)}, model=model, data=loader)
     loader.close()
+
+
+def report(folder: str, metrics: dict[str, float], **parts: Any) -> None:
+    """Save the states of model and loader: all ranks have the same, so rank 0 writes them."""
+    checkpoint = None
+    if ray.train.get_context().get_world_rank() == 0:
+        torch.save({name: part.state_dict() for name, part in parts.items()}, Path(folder) / "states.pt")
+        checkpoint = Checkpoint.from_directory(folder)
+    ray.train.report(metrics, checkpoint=checkpoint)
 
 
 def main() -> None:
@@ -66,6 +77,7 @@ def main() -> None:
     out = given.out.resolve()
     folder = given.folder.resolve() if given.folder else make_photos(out / "photos")
     classes = ImageFolder(folder / "train").classes
+    ray.init()
     with RayPool(given.actors, RayCluster(worker_resources={"CPU": 0.5})) as pool:
         config = {"folder": folder, "out": out, "pool": pool, "classes": classes, "epochs": given.epochs}
         trainer = TorchTrainer(

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 NODE_DIED = "its node has died"
 """Ray's words, where an actor died before anything is known of its node."""
 
+RESTARTING = "The actor is restarting"
+"""Ray's words for what it did not even send."""
+
+RESTART_LOOKS = 0.2
+"""Seconds between two looks whether Ray has restarted an actor."""
+
 STARTING = 60.0
 """Seconds that a loop waits for actors that should have room, before it begins with those that it has."""
 
@@ -245,6 +251,7 @@ class RayActors:
 
     def _receive(self, seconds: float) -> None:
         """Wait for answers, so many seconds at most, and take those that are there."""
+        seconds = min(seconds, self._prepare_restarted())
         refs = list(self._state.refs)
         # Ray looks at each of them. So all that are there are taken at once, and a large cluster costs no more a batch.
         done: list[Any] = []
@@ -266,6 +273,9 @@ class RayActors:
             except self._ray.exceptions.ObjectLostError as error:
                 self._make_again(actor, ref, error)
             except self._ray.exceptions.RayError as error:
+                if RESTARTING in str(error):
+                    self._await_restart(actor, ref)
+                    continue
                 self._state.refs[ref] = actor
                 self._replace(actor, reason(error))
             else:
@@ -292,6 +302,22 @@ class RayActors:
         if actor.opened is not None:  # its other works come back with the same answer
             actor.opened = None
             self._prepare(actor)
+
+    def _await_restart(self, actor: RemoteActor, ref: Any) -> None:
+        """Keep what an actor of a pool refused: it died of another's work, or was found dead, and Ray restarts it."""
+        work = actor.in_flight.pop(ref, None)
+        if work is not None:
+            self._state.works.appendleft(work)
+        actor.opened, actor.again = None, monotonic() + RESTART_LOOKS
+
+    def _prepare_restarted(self) -> float:
+        """Send the dataset to actors that Ray may have restarted by now; return the seconds until the next are due."""
+        due = [each for each in self._state.actors if each.again is not None]
+        for each in due:
+            if each.again is not None and each.again <= monotonic():
+                each.again = None
+                self._prepare(each)
+        return RESTART_LOOKS if due else TICK
 
     def _outcome(self, work: Work, answer: Batch | NoBatch | NotMade, actor: RemoteActor) -> Outcome:
         if isinstance(answer, NoBatch):

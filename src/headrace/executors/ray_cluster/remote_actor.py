@@ -22,6 +22,8 @@ class RemoteActor:
     threads: int
     opened: Opened | None = None
     """None before it has read its sample."""
+    again: float | None = None
+    """When the dataset is to be sent again: Ray restarts it, and refuses everything meanwhile."""
     waiting: deque[Work] = field(default_factory=deque)
     """Works that only this one can make: it has the copy of the stream."""
     in_flight: dict[Any, Work] = field(default_factory=dict)
