@@ -30,6 +30,7 @@ from headrace.transforms import (
     OneOf,
     RandAugment,
     RandomAdjustSharpness,
+    RandomAffine,
     RandomApply,
     RandomAutocontrast,
     RandomChannelPermutation,
@@ -38,8 +39,10 @@ from headrace.transforms import (
     RandomErasing,
     RandomGrayscale,
     RandomInvert,
+    RandomPerspective,
     RandomPhotometricDistort,
     RandomPosterize,
+    RandomRotation,
     RandomSolarize,
     TrivialAugmentWide,
 )
@@ -66,6 +69,20 @@ CHAINS: dict[str, tuple[Any, ...]] = {
     "erased halves": (ToFloat(), ToDtype("float16"), RandomErasing(1, value=0.5), ToDtype("float16")),
     "distorted": (RandomPhotometricDistort(p=0.5), RandomInvert(0.3)),
     "histograms": (RandomAutocontrast(0.5), RandomEqualize(0.5), RandomPosterize(3, 0.5), RandomSolarize(99.5, 0.5)),
+    "turned": (RandomRotation(40, fill=9), RandomGrayscale(0.5), RandomRotation(20, interpolation="bilinear"), ToCHW()),
+    "mapped": (
+        RandomAffine(30, translate=(0.2, 0.1), scale=(0.5, 2), shear=(-9, 9, -30, 5), interpolation="bilinear", fill=7),
+        RandomPerspective(0.7, p=0.8, fill=200),
+        RandomRotation((-10, 90), interpolation="bilinear", center=(0, 3)),
+        RandomAffine(0, translate=(1, 0)),
+        ToFloat(),
+    ),
+    "maybe mapped": (
+        RandomApply([RandomRotation(10), RandomAffine(0, shear=20), RandomInvert(1)], p=0.7),
+        RandomRotation(9),
+        RandAugment(),
+        RandomChoice([RandomPerspective(1.0, p=1), RandomErasing(1)]),
+    ),
     "chosen": (
         RandomChoice(
             [RandomInvert(1), [RandomGrayscale(1), RandomPosterize(2, 1)], GaussianBlur((3, 9))], p=[1, 0.5, 2]
@@ -87,7 +104,7 @@ def test_batches_of_arrays_are_those_of_the_steps(shape: tuple[int, ...], chain:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("chain", ["dino", "randaugment", "erased floats"])
+@pytest.mark.parametrize("chain", ["dino", "randaugment", "erased floats", "mapped"])
 def test_batches_of_files_are_those_of_the_steps(chain: str, workers: int, tmp_path: Path) -> None:
     """Crop, scale, flip and change JPEG files in one pass; a file of another format goes step by step."""
     for number in range(12):
@@ -138,6 +155,9 @@ def test_any_changes_one_after_the_other(parts: list[str], height: int, width: i
         ((RandomErasing(1, value=300),), "the step refuses images of this kind"),
         ((RandAugment(fill=(1, 2)),), "the step refuses images of this kind"),
         ((GaussianBlur(129),), "it has no native step"),
+        ((RandomRotation(9, expand=True),), "it has no native step"),
+        ((RandomAffine(9, fill=(1, 2)),), "the step refuses images of this kind"),
+        ((ToFloat(), RandomPerspective()), "it follows ToFloat"),
         ((ColorJitter(saturation=80),), "it has no native step"),
         ((RandomApply([abs]),), "it has no native step"),
     ],

@@ -144,6 +144,7 @@ def plan(
         if reason:
             break
         known += 1
+        chain.transforms = known
         if chain.size is not None:
             fused = known
             recipe = _recipe(chain, max_pixels=max_pixels, shrink=shrink, oriented=oriented, level=level)

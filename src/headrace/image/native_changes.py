@@ -21,6 +21,11 @@ NOTHING: Change = ("all", (), ())
 ABLE = extension is None or hasattr(extension, "Change")
 """Whether the extension, if it is there, was built from sources that have changes."""
 
+KINDS: frozenset[str] | None = (
+    None if extension is None else frozenset(extension.change_kinds() if hasattr(extension, "change_kinds") else ())
+)
+"""The kinds of changes that the extension was built with; None where there is none."""
+
 MOST_TAPS = 127
 """The most pixels that the extension's blur weighs along an axis: weights of more add up to rounding errors."""
 MOST_PIXELS = 1 << 27

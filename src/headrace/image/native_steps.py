@@ -8,10 +8,10 @@ import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.image import geometry
-from headrace.image.native_changes import ABLE, NOTHING
+from headrace.image.native_changes import ABLE, KINDS, NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headrace.image.geometry import Fill, Image, Interpolation, PadMode
     from headrace.image.native_changes import Change
@@ -21,6 +21,9 @@ Sides = tuple[int, int, int, int]
 
 IDENTITY = ((0.0,), (1.0,))
 """The mean and deviation that change nothing."""
+
+LATE = "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
+OLD = "the native extension was built before it could do this (headrace doctor)"
 
 Numbers = tuple[tuple[str, Any], ...]
 """A step as the extension takes it: its kind first, then its numbers, by name."""
@@ -178,6 +181,39 @@ class ChangePixels(NamedTuple):
         return refusal
 
 
+class MapPlaces(NamedTuple):
+    """Map the places of an image by a matrix that is drawn. Those that follow each other are resampled once."""
+
+    kind: str
+    numbers: Callable[[int, int], tuple[float, ...]]
+    """Called with height and width: what is drawn from."""
+    fill: Fill
+    interpolation: str
+
+    def describe(self, size: tuple[int, int, int]) -> Change:
+        """Return the change of an image of a height, a width and channels."""
+        height, width, channels = size
+        pixel = np.broadcast_to(geometry.fill_of(self.fill, np.dtype(np.uint8), (channels,)), (channels,)).tolist()
+        return self.kind, (*self.numbers(height, width), self.interpolation == "bilinear", *pixel), ()
+
+    def add_to(self, chain: Chain) -> str:
+        """Add itself to a chain."""
+        if KINDS is not None and self.kind not in KINDS:
+            return OLD
+        refusal, found = chain.described(self.describe, colors=False)
+        if refusal:
+            return refusal
+        if chain.values:
+            return LATE
+        if chain.mapped == (chain.transforms, self.interpolation):
+            _, _, parts = chain.changes.pop()
+            chain.changes.append(("joined", (), (*parts, found)))
+        else:
+            chain.changes.append(("joined", (), (found,)))
+        chain.mapped = chain.transforms + 1, self.interpolation
+        return ""
+
+
 class ErasePart(NamedTuple):
     """Put one value in the place of a random part of an image, of bytes or of floats."""
 
@@ -261,6 +297,10 @@ class Chain:
         self.flipped = self.channels_first = False
         self.cropped = False
         """Whether pixels were cut off, which would show again where the image is padded."""
+        self.transforms = 0
+        """How many were added."""
+        self.mapped = -1, ""
+        """After how many of them maps came last, and their interpolation."""
         self.changes: list[Change] = []
         """What is done to bytes, after they were moved."""
         self.values: list[ChangeValues] = []
@@ -275,7 +315,7 @@ class Chain:
     def move(self, *, flip: bool = False) -> str:
         """Return why no pixels can be moved any more; empty where they can."""
         if self.values or self.channels_first:
-            return "it follows ToFloat or ToCHW, but the native extension moves pixels of bytes, channels last"
+            return LATE
         if self.changes:
             return "it follows a change of colors, but the native extension moves pixels first"
         return "it follows a flip, but the native extension flips last" if self.flipped and not flip else ""
@@ -283,7 +323,7 @@ class Chain:
     def described(self, describe: Callable[[tuple[int, int, int]], Change], *, colors: bool) -> tuple[str, Change]:
         """Return what a change is for the images of this chain; or first, why it cannot follow what is there."""
         if not ABLE:
-            return "the native extension was built before it could do this (headrace doctor)", NOTHING
+            return OLD, NOTHING
         if self.size is None:
             return "images still differ in size before it", NOTHING
         if self.channels_first:
@@ -334,6 +374,26 @@ class Chain:
         except ArgumentError:
             return f"mode={mode!r} mirrors more pixels than an image has"
         return ""
+
+
+def changes_of(steps: Sequence[ChangePixels | ErasePart | MapPlaces], size: tuple[int, int, int]) -> tuple[Change, ...]:
+    """Return what steps one after the other do to images of a height, a width and channels.
+
+    >>> changes_of([ErasePart(1, (0.1, 0.2), (-1, 1), 0)], (4, 6, 1))
+    (('any_erase', (1, 0.1, 0.2, -1, 1, 0), ()),)
+    """
+    changes: list[Change] = []
+    before = None
+    for step in steps:
+        found = step.describe(size)
+        if not isinstance(step, MapPlaces):
+            changes.append(found)
+        elif isinstance(before, MapPlaces) and before.interpolation == step.interpolation:
+            changes[-1] = "joined", (), (*changes[-1][2], found)
+        else:
+            changes.append(("joined", (), (found,)))
+        before = step
+    return tuple(changes)
 
 
 def scaled_sides(rows: int, columns: int, shorter: int) -> tuple[int, int]:

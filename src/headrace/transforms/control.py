@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace.checks import fraction, number, refused
 from headrace.context.draws import one_of
 from headrace.image.kinds import NONE_DECLARED
-from headrace.image.native_steps import ChangePixels, ErasePart
+from headrace.image.native_steps import ChangePixels, ErasePart, MapPlaces, changes_of
 from headrace.transforms.base import Compose, Transform
 
 if TYPE_CHECKING:
@@ -192,13 +192,13 @@ def _native_step(chains: Sequence[Compose], together: Callable[[tuple[Change, ..
     described = []
     for chain in chains:
         found = [one.native_step() if isinstance(one, Transform) else None for one in chain.transforms]
-        steps = [step for step in found if isinstance(step, ChangePixels | ErasePart)]
+        steps = [step for step in found if isinstance(step, ChangePixels | ErasePart | MapPlaces)]
         if len(steps) < len(found):
             return None
         described.append(steps)
 
     def describe(size: tuple[int, int, int]) -> Change:
-        return together(tuple(("all", (), tuple(step.describe(size) for step in steps)) for steps in described))
+        return together(tuple(("all", (), changes_of(steps, size)) for steps in described))
 
     return ChangePixels(describe)
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 import numpy as np
 
 from headrace.checks import flag, fraction, one_of, refused
+from headrace.context.draws import between
+from headrace.context.draws import one_of as drawn_of
 from headrace.image.moves import Stay
+from headrace.image.native_steps import MapPlaces
 from headrace.image.warp import Sampling, Warp, Warps, check_weighable, corners_to, mapped, turning
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform
@@ -158,7 +161,7 @@ class RandomRotation(WarpTransform):
 
     def draw(self, height: int, width: int, rng: Any) -> dict[str, Any]:  # noqa: ARG002
         """Draw the angle."""
-        return {"angle": float(rng.uniform(*cast("Range", self.degrees)))}
+        return {"angle": between(rng, *cast("Range", self.degrees))}
 
     def warp(self, height: int, width: int, drawn: dict[str, Any]) -> Warp:
         """Return the map."""
@@ -167,6 +170,10 @@ class RandomRotation(WarpTransform):
         if self.expand:
             size, matrix = _expanded(matrix, size, drawn["angle"])
         return Warp(tuple(matrix.reshape(-1).tolist()), (height, width), size, self.fill)
+
+    def native_step(self) -> MapPlaces | None:
+        """Draw and do the same, to images that keep their size."""
+        return None if self.expand else _native_affine(self, -1, self.degrees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +218,16 @@ class RandomAffine(WarpTransform):
 
     def draw(self, height: int, width: int, rng: Any) -> dict[str, Any]:
         """Draw angle, shift, factor and shear."""
-        angle = float(rng.uniform(*cast("Range", self.degrees)))
+        angle = between(rng, *cast("Range", self.degrees))
         across, down = self.translate or (0, 0)
         shift: tuple[int, ...] = (0, 0)
         if self.translate is not None:
-            shift = tuple(round(float(rng.uniform(-most, most))) for most in (across * width, down * height))
-        scale = 1.0 if self.scale is None else float(rng.uniform(*self.scale))
+            shift = tuple(round(between(rng, -most, most)) for most in (across * width, down * height))
+        scale = 1.0 if self.scale is None else between(rng, *self.scale)
         shear = [0.0, 0.0]
         ranges = cast("tuple[float, ...]", self.shear or ())
         for axis in range(len(ranges) // 2):
-            shear[axis] = float(rng.uniform(*ranges[2 * axis : 2 * axis + 2]))
+            shear[axis] = between(rng, *ranges[2 * axis : 2 * axis + 2])
         return {"angle": angle, "translate": shift, "scale": scale, "shear": tuple(shear)}
 
     def warp(self, height: int, width: int, drawn: dict[str, Any]) -> Warp:
@@ -229,6 +236,11 @@ class RandomAffine(WarpTransform):
         shift, scale, shear = drawn["translate"], drawn["scale"], drawn["shear"]
         matrix = turning(center, drawn["angle"], shift=shift, scale=scale, shear=shear)
         return Warp(tuple(matrix.reshape(-1).tolist()), (height, width), (height, width), self.fill)
+
+    def native_step(self) -> MapPlaces | None:
+        """Draw and do the same."""
+        shear = cast("tuple[float, ...]", self.shear or ())
+        return _native_affine(self, 1, self.degrees, self.translate, self.scale, shear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +275,8 @@ class RandomPerspective(WarpTransform):
         """Draw whether it is done, and the new corners: top left, top right, bottom right, bottom left."""
         if rng.random() >= self.p:
             return {"applied": False}
-        most = [int(self.distortion_scale * (side // 2)) + 1 for side in (width, height)]
-        inwards = rng.integers(0, most, (4, 2))
+        most = self._most(height, width)
+        inwards = np.array([[drawn_of(rng, places) for places in most] for _ in range(4)])
         last = np.array([width - 1, height - 1])
         corners = np.where([[False, False], [True, False], [True, True], [False, True]], last - inwards, inwards)
         return {"applied": True, "corners": corners.tolist()}
@@ -279,6 +291,41 @@ class RandomPerspective(WarpTransform):
             return None
         matrix = corners_to(before, after)
         return Warp(tuple(matrix.reshape(-1).tolist()), (height, width), (height, width), self.fill)
+
+    def native_step(self) -> MapPlaces:
+        """Draw and do the same."""
+        return MapPlaces(
+            "any_perspective",
+            lambda height, width: (self.p, *self._most(height, width)),
+            self.fill,
+            self.interpolation,
+        )
+
+    def _most(self, height: int, width: int) -> tuple[int, int]:
+        """Return how many places a corner may move to, across and down."""
+        return int(self.distortion_scale * (width // 2)) + 1, int(self.distortion_scale * (height // 2)) + 1
+
+
+def _native_affine(
+    transform: RandomRotation | RandomAffine,
+    sign: int,
+    degrees: Any,
+    translate: tuple[float, float] | None = None,
+    scale: tuple[float, float] | None = None,
+    shear: tuple[float, ...] = (),
+) -> MapPlaces:
+    """Return the native step of a map that shears, scales, turns and shifts."""
+
+    def numbers(height: int, width: int) -> tuple[float, ...]:
+        across, down = translate or (0, 0)
+        return (
+            *(sign, *degrees, *(transform.center or (width / 2, height / 2))),
+            *(translate is not None, across * width, down * height),
+            *(scale is not None, *(scale or (1, 1))),
+            *(len(shear) // 2, *shear, *(0.0,) * (4 - len(shear))),
+        )
+
+    return MapPlaces("any_affine", numbers, transform.fill, transform.interpolation)
 
 
 def check_sampling(transform: Any, owner: str) -> None:

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "maps.hpp"
+
 namespace headrace {
 namespace {
 
@@ -69,6 +71,39 @@ void draw_erase(const Change& change, const ImageSize& size, Philox& random, std
     ops.push_back(std::move(op));
     return;
   }
+}
+
+// A map that was drawn; `rest` is whether it is bilinear, and the fill.
+void add_warp(const Matrix& inverse, std::vector<double>::const_iterator rest, const Change& change, std::vector<Op>& ops) {
+  Op op{Change::warp, {inverse.begin(), inverse.end()}};
+  op.numbers.insert(op.numbers.end(), rest, change.numbers.end());
+  ops.push_back(std::move(op));
+}
+
+void draw_affine(const Change& change, Philox& random, std::vector<Op>& ops) {
+  const std::vector<double>& n = change.numbers;
+  Affine affine{n[3], n[4], n[0] * between(n[1], n[2], random), 0, 0, 1, 0, 0};
+  if (n[5] != 0) {
+    affine.right = std::nearbyint(between(-n[6], n[6], random));
+    affine.down = std::nearbyint(between(-n[7], n[7], random));
+  }
+  if (n[8] != 0) affine.scale = between(n[9], n[10], random);
+  if (n[11] > 0) affine.shear_across = between(n[12], n[13], random);
+  if (n[11] > 1) affine.shear_down = between(n[14], n[15], random);
+  add_warp(inverse_of(affine), n.begin() + 16, change, ops);
+}
+
+void draw_perspective(const Change& change, const ImageSize& size, Philox& random, std::vector<Op>& ops) {
+  const std::vector<double>& n = change.numbers;
+  if (random.random() >= n[0]) return;
+  double corners[4][2];
+  for (int corner = 0; corner < 4; ++corner) {
+    const double right = std::trunc(random.random() * n[1]), down = std::trunc(random.random() * n[2]);
+    corners[corner][0] = corner == 1 || corner == 2 ? size.width - 1 - right : right;
+    corners[corner][1] = corner > 1 ? size.height - 1 - down : down;
+  }
+  Matrix inverse;
+  if (inverse_of_corners(size.height, size.width, corners, inverse)) add_warp(inverse, n.begin() + 3, change, ops);
 }
 
 const Change* weighted(const Change& change, Philox& random) {
@@ -150,6 +185,10 @@ bool is_good(const Change& change, const ImageSize& size, std::size_t bytes) {
       return count == 4 + bytes && is_erase(n, size) && are_bytes(n, 4);
     case Change::any_erase:
       return count == 5 + bytes && inside(n[1], 0, 1) && inside(n[2], n[1], 1) && are_bytes(n, 5);
+    case Change::any_affine:
+      return count == 17 + channels && are_bytes(n, 17);
+    case Change::any_perspective:
+      return count == 4 + channels && are_bytes(n, 4);
     case Change::apply:
       return count == 1;
     case Change::choice:
@@ -197,6 +236,10 @@ void draw(const Change& change, const ImageSize& size, Philox& random, std::vect
     }
     case Change::any_erase:
       return draw_erase(change, size, random, ops);
+    case Change::any_affine:
+      return draw_affine(change, random, ops);
+    case Change::any_perspective:
+      return draw_perspective(change, size, random, ops);
     default:
       ops.push_back({change.kind, change.numbers});
   }

@@ -36,6 +36,9 @@ struct Change {
     any_channels,
     any_blur,      // rows, columns, least and most sigma
     any_erase,     // chance, area least and most, log of ratio least and most, bytes of a pixel
+    any_affine,    // 1 or -1, which degrees are times; their least, most; center (2); whether it shifts, how far (2);
+                   // whether it scales, least, most; how many ways it shears, least, most (4); bilinear or not, fill
+    any_perspective,  // chance; how many places a corner may move to across, down; bilinear or not, fill
   };
   Kind kind = all;
   std::vector<double> numbers;

@@ -19,7 +19,7 @@ namespace {
 constexpr const char* kinds[] = {
     "brightness", "contrast", "saturation", "hue",    "grayscale", "invert",   "solarize", "posterize",    "autocontrast",
     "equalize",   "channels", "sharpness",  "blur",   "warp",      "erase",    "all",      "joined",       "apply",
-    "choice",     "weighted", "jitter",     "distort", "any_channels", "any_blur", "any_erase"};
+    "choice",     "weighted", "jitter",     "distort", "any_channels", "any_blur", "any_erase", "any_affine", "any_perspective"};
 
 Change change_of(const std::string& kind, std::vector<double> numbers, std::vector<Change> parts) {
   for (std::size_t i = 0; i < std::size(kinds); ++i)
@@ -97,6 +97,7 @@ void bind_changes(nb::module_& module) {
              new (self) Change(change_of(kind, std::move(numbers), std::move(parts)));
            },
            nb::arg("kind"), nb::arg("numbers"), nb::arg("parts"));
+  module.def("change_kinds", [] { return std::vector<std::string>(std::begin(kinds), std::end(kinds)); }, "The kinds of changes.");
   module.def("changed", &changed, nb::arg("image"), nb::arg("out"), nb::arg("change"), nb::arg("level") = "",
              "Write an image with one change done to it.");
   module.def("warped", &warped, nb::arg("image"), nb::arg("out"), nb::arg("maps"), nb::arg("fills"), nb::arg("nearest"),
