@@ -137,7 +137,7 @@ def _described(node: ast.ClassDef | ast.FunctionDef, name: str, indent: str, kin
     directive = "class" if isinstance(node, ast.ClassDef) else "method" if indent else "function"
     if directive == "method" and any(ast.unparse(one) == "property" for one in node.decorator_list):
         directive, rows = "property", []
-    called = "" if directive == "property" else f"({', '.join(row[0] + _equals(row[2]) for row in rows)})"
+    called = "" if directive == "property" else f"({_bare(function)})"
     lines = [f".. py:{directive}:: {name}{called}", ""]
     inside = [*(ast.get_docstring(node) or "").splitlines(), *_table(rows), ""]
     lines += [f"   {line}" if line else "" for line in inside]
@@ -146,24 +146,36 @@ def _described(node: ast.ClassDef | ast.FunctionDef, name: str, indent: str, kin
     return text + "".join(_described(one, one.name, indent + "   ", name) for one in methods)
 
 
-def _equals(default: str) -> str:
-    return f"={default}" if default and default != "required" else ""
+def _bare(node: ast.FunctionDef | None) -> str:
+    """Return the arguments of a function as its call has them: without types, and without the object itself."""
+    if node is None:
+        return ""
+    found = ast.parse(ast.unparse(node)).body[0]
+    assert isinstance(found, ast.FunctionDef)
+    own = found.args
+    for one in (*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg):
+        if one is not None:
+            one.annotation = None
+    return ast.unparse(own).removeprefix("self").removeprefix("cls").removeprefix(", ")
 
 
 def _rows_of_source(node: ast.FunctionDef, key: str) -> list[Row]:
     given = node.args
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + list(given.defaults)
-    named = [*zip(positional, defaults, strict=True), *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
-    rows = [
-        (one.arg, ast.unparse(one.annotation) if one.annotation else "", ast.unparse(value) if value else "required")
-        for one, value in named
-        if one.arg not in {"self", "cls"}
+    found = [(one.arg, one, _value(value)) for one, value in zip(positional, defaults, strict=True)]
+    found += [(f"*{given.vararg.arg}", given.vararg, "")] if given.vararg else []
+    found += [(one.arg, one, _value(value)) for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    found += [(f"**{given.kwarg.arg}", given.kwarg, "")] if given.kwarg else []
+    return [
+        (name, ast.unparse(one.annotation) if one.annotation else "", default, arguments.line(key, name))
+        for name, one, default in found
+        if name not in {"self", "cls"}
     ]
-    for mark, one in (("*", given.vararg), ("**", given.kwarg)):
-        if one:
-            rows.append((mark + one.arg, ast.unparse(one.annotation) if one.annotation else "", ""))
-    return [(*row, arguments.line(key, row[0])) for row in rows]
+
+
+def _value(default: ast.expr | None) -> str:
+    return ast.unparse(default) if default else "required"
 
 
 def _title(text: str) -> str:
@@ -182,7 +194,11 @@ def own_signature(
     """Return the signature of a constructor, where Sphinx takes that of ``Hinted.__new__`` for it."""
     if what not in {"class", "exception"} or given != "(*given, **named)":
         return None
+    if thing.__init__ is object.__init__:
+        return "()", returns
     found = inspect.signature(thing)
+    if list(found.parameters) == ["given", "named"]:  # a base class whose own __new__ hides an inherited __init__
+        found = inspect.signature(thing.__init__.__get__(thing))
     bare = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
     return str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty)), returns
 

@@ -28,8 +28,8 @@ class StatefulDistributedSampler(DistributedSampler[Any]):
     After the end of a pass the state is that of the next one's beginning, where torchdata's gives an empty pass first.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.yielded = 0
         self.next_yielded: int | None = None
 

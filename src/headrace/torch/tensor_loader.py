@@ -138,6 +138,6 @@ class StatefulDataLoader(DataLoader[T_co]):
     ``snapshot_every_n_steps`` says nothing here: the state is exact at every step, and costs a few numbers.
     """
 
-    def __init__(self, *given: Any, snapshot_every_n_steps: int = 1, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, snapshot_every_n_steps: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.snapshot_every_n_steps = snapshot_every_n_steps
