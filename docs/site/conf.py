@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 project = "headrace"
 author = "the headrace developers"
-version = release = headrace.__version__
+release = headrace.__version__
+version = release.partition("+")[0]  # without the commit, which does not fit beside the search
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 templates_path: list[str] = []
 root_doc = "index"

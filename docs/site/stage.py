@@ -20,6 +20,8 @@ import troubleshooting
 
 ROOT = Path(__file__).parent.parent.parent
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"\[([\w-]+)\.md\]\(")
+"""A link that shows a file's name, which a site's reader has not got."""
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 FOLDERS = {"docs/guide": "guide", "docs/decisions": "decisions", "docs/contributing": "contributing"}
 SINGLE = {
@@ -106,7 +108,7 @@ def _linked(text: str, name: str, page: str, known: dict[str, str], sources: dic
         return f"{match[1]}{posixpath.relpath(found, posixpath.dirname(page))}{match[3] or ''})"
 
     parts = FENCE.split(text)
-    return "".join(part if number % 2 else LINK.sub(turned, part) for number, part in enumerate(parts))
+    return "".join(part if number % 2 else LINK.sub(turned, FILE_NAME.sub(r"[\1](", part)) for number, part in enumerate(parts))
 
 
 def _contents(page: str, known: dict[str, str]) -> str:
