@@ -93,11 +93,12 @@ def test_every_bad_sample_is_listed(call: Call, script: Path) -> None:
     """Read all samples of a dataset; read a stream up to its error."""
     assert script.exists()
     status, out, err = call("check", "train.py:odd")
-    assert (status, out.splitlines()) == (1, ["sample 3: no sample 3", "sample 7: no sample 7"])
+    bad = [f"sample {index}: ValueError: no sample {index}" for index in (3, 7)]
+    assert (status, out.splitlines()) == (1, bad)
     assert err == "10 samples checked, 2 bad\n"
     assert call("check", "train.py:stream")[::2] == (0, "20 samples checked, all good\n")
     status, out, _ = call("check", "train.py:ends")
-    assert (status, out) == (1, "sample 1: the line is cut; the stream ended there\n")
+    assert (status, out) == (1, "sample 1: ValueError: the line is cut; the stream ended there\n")
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,12 @@ def test_what_cannot_be_meant_is_one_line(
     assert found == status
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["show", "bench", "check"])
+def test_a_script_without_a_name_in_it_says_how_one_is_given(call: Call, script: Path, command: str) -> None:
+    """Know a Python file from a damaged image."""
+    assert script.exists()
+    status, _, err = call(command, "train.py")
+    assert status == 2
+    assert "name a loader or a dataset in it, as in train.py:loader" in err

@@ -111,15 +111,17 @@ class Examine:
 
 
 def reason(error: Exception) -> str:
-    """Say in one line what an error found and expected; path and cure are left out.
+    """Say in one line what an error found and expected; leave out path and cure. Name the class of a foreign error.
 
     >>> from headrace.errors import BadImage
     >>> reason(BadImage("0 bytes", path="a/b.jpg", expected="a whole image", cure="Fix or remove the file."))
     '0 bytes; expected a whole image'
-    >>> reason(MemoryError())
-    'MemoryError'
+    >>> reason(MemoryError()), reason(KeyError("label"))
+    ('MemoryError', "KeyError: 'label'")
     """
     message = str(error)
     if isinstance(error, HeadraceError):
         message = f"{error.what}; expected {error.expected}" if error.expected else error.what
+    elif not isinstance(error, OSError):
+        message = f"{type(error).__name__}: {message}" if message else ""
     return " ".join(message.split()).rstrip(".") or type(error).__name__

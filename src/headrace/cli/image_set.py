@@ -223,6 +223,8 @@ def is_image_name(path: Path) -> bool:
 
 
 def _open_image(place: Path, path: str, max_pixels: int) -> ImageSet:
+    if place.suffix == ".py":
+        raise CommandError("a Python script", path=path, cure=f"name a loader or a dataset in it, as in {path}:loader")
     one = ImageFiles([place], max_pixels=max_pixels)
     if place.suffix.lower() not in DEFAULT_EXTENSIONS:
         try:
