@@ -108,7 +108,8 @@ def _linked(text: str, name: str, page: str, known: dict[str, str], sources: dic
         return f"{match[1]}{posixpath.relpath(found, posixpath.dirname(page))}{match[3] or ''})"
 
     parts = FENCE.split(text)
-    return "".join(part if number % 2 else LINK.sub(turned, FILE_NAME.sub(r"[\1](", part)) for number, part in enumerate(parts))
+    parts[::2] = [LINK.sub(turned, FILE_NAME.sub(r"[\1](", part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _contents(page: str, known: dict[str, str]) -> str:
