@@ -127,7 +127,7 @@ adapters: $(FRAMEWORKS)/.dev
 $(RAY)-small/.dev: pyproject.toml
 	$(PYTHON) -m venv $(RAY)-small
 	@mkdir -p build
-	@$(RAY)-small/bin/python -m pip install --quiet --only-binary ray 'ray>=2.49' cloudpickle numpy pytest hypothesis > build/ray.log 2>&1 \
+	@$(RAY)-small/bin/python -m pip install --quiet --only-binary ray 'ray>=2.49' cloudpickle numpy pillow pytest hypothesis > build/ray.log 2>&1 \
 	  || grep -q "No matching distribution found for ray" build/ray.log || { cat build/ray.log; exit 1; }
 	@touch $@
 
