@@ -11,7 +11,7 @@ from headrace import ArrayDataset, Compose, DataLoader, RandomHorizontalFlip, To
 from headrace.collate import TransformedCollate
 from headrace.errors import ArgumentError
 from headrace.testing.transforms import assert_same
-from headrace.transforms import CutMix, MixUp, RandomChoice, RandomResolution
+from headrace.transforms import CutMix, MixUp, RandomChoice, RandomResolution, batches
 
 CLASSES = 4
 
@@ -52,6 +52,24 @@ def test_cutmix_labels_are_shares_of_the_area(mode: Any, minmax: Any, first: boo
         expected = kept * np.eye(CLASSES)[labels[row]] + (1 - kept) * np.eye(CLASSES)[labels[row - 1]]
         np.testing.assert_allclose(soft[row], expected, atol=1e-6)
         assert set(np.unique(mixed[row])) <= {images[row, 0, 0, 0], images[row - 1, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float32", "float64"])
+@pytest.mark.parametrize("count", [1, 2, 5, 11])
+def test_rows_are_mixed_a_few_at_a_time_and_as_all_at_once(dtype, count, monkeypatch) -> None:
+    """Give the values of one expression over the whole batch."""
+    monkeypatch.setattr(batches, "CACHED", 600)
+    rng = np.random.default_rng(count)
+    values = (rng.random((count, 3, 4, 5)) * 250 - 9 * (dtype != "uint8")).astype(dtype)
+    values.flags.writeable = False
+    kept = rng.random(count)
+    floats = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
+    weights = kept.astype(floats).reshape(-1, 1, 1, 1)
+    mixed = values * weights + np.roll(values, 1, axis=0) * (1 - weights)
+    expected = (mixed if values.dtype.kind == "f" else np.rint(mixed)).astype(dtype)
+    found = batches._blended(values, kept.reshape(-1, 1, 1, 1))
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_shares_follow_the_beta_distribution() -> None:

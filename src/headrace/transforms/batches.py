@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from headrace.checks import fraction, integer, number, one_of, refused, shown
+from headrace.context import memory
 from headrace.errors import ArgumentError
 from headrace.image.sample_fields import replaced
 from headrace.transforms import parameters
@@ -16,7 +17,7 @@ from headrace.transforms.base import Compose, Transform
 from headrace.transforms.spatial import Resize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Mode = Literal["batch", "elem"]
 Layout = Literal["NHWC", "NCHW"]
 CHANNELS = (1, 3, 4)
+CACHED = 1 << 18
+"""Bytes of rows that are mixed at a time."""
 SPATIAL = frozenset({"mask", "masks", "boxes", "keypoints"})
 IMAGES, LABELS = ("image", "images"), ("label", "labels", "target", "targets")
 
@@ -123,12 +126,13 @@ class CutMix(Transform):
         """Return the batch, with boxes of other images."""
         images, labels = _parts(self, batch)
         boxes = self._boxes(images.value, rng)
-        mixed, before = images.value.copy(), np.roll(images.value, 1, axis=0)
+        mixed = memory.empty(images.value.shape, images.value.dtype)
+        np.copyto(mixed, images.value)
         rows = self._axis(images.value)
         for place, (top, left, bottom, right) in enumerate(boxes.tolist()):
             inside = (slice(top, bottom), slice(left, right))
-            at = (place, *((slice(None), *inside) if rows == 2 else inside))
-            mixed[at] = before[at]
+            at = (slice(None), *inside) if rows == 2 else inside
+            mixed[place][at] = images.value[place - 1][at]
         sides = images.value.shape[rows : rows + 2]
         kept = 1 - (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) / (sides[0] * sides[1])
         return _replaced(batch, images, mixed, labels, _soft(self, labels.value, kept))
@@ -278,9 +282,24 @@ def _blended(values: NDArray[Any], kept: Weights) -> NDArray[Any]:
     """Return each row, mixed with the one before it, in the dtype of the rows."""
     floats = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
     weights = kept.astype(floats)
-    mixed = values * weights + np.roll(values, 1, axis=0) * (1 - weights)
-    result: NDArray[Any] = mixed if values.dtype.kind == "f" else np.rint(mixed)
-    return result.astype(values.dtype)
+    mixed = memory.empty(values.shape, values.dtype)
+    # A few rows at a time, which stay in the cache: each row is read from memory once. NumPy lets go of the GIL.
+    count = max(1, CACHED // max(1, values[:1].size * floats.itemsize))
+    for first, last in _spans(len(values), count):
+        before = values[first - 1 : last - 1] if first else values[-1:]
+        made = values[first:last] * weights[first:last]
+        made += before * (1 - weights[first:last])
+        if values.dtype.kind != "f":
+            np.rint(made, out=made)
+        mixed[first:last] = made
+    return mixed
+
+
+def _spans(count: int, length: int) -> Iterator[tuple[int, int]]:
+    """Return where the first row lies, and each few of the others."""
+    yield 0, 1
+    for first in range(1, count, length):
+        yield first, min(count, first + length)
 
 
 def _soft(transform: MixUp | CutMix, labels: NDArray[Any], kept: Weights) -> NDArray[Any]:
