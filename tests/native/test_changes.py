@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headrace._native import extension
 from headrace.image import color, native_changes
+from headrace.image.fused import Recipe, pipeline_of
 from headrace.image.warp import Warp, Warps, turning
 from headrace.transforms.color_transforms import permuted
 
@@ -187,3 +188,34 @@ def test_a_map_of_nothing_reads_nothing() -> None:
     for nearest in (True, False):
         extension.warped(image, out, [bad], np.full((1, 1), 5, np.uint8), nearest=nearest)
         assert (out == 5).all()
+
+
+@pytest.mark.skipif(not hasattr(getattr(extension, "Pipeline", None), "drawn"), reason="it makes no pixels at once")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": [0, 0, 5, 4]},
+        {"source": [0, 0, 4]},
+        {"size": (0, 4)},
+        {"window": [0, 0, 0, 4]},
+        {"window": [0, 0, 4, 5]},
+        {"fill": [0]},
+        {"maps": [[1.0] * 9]},
+        {"maps": [[1.0] * 9 + [4, 4, 4, 4]], "map_fills": []},
+        {"maps": [[1.0] * 9 + [5, 4, 4, 4]], "map_fills": [[0, 0, 0]]},
+        {"ops": [("blur", [2, 3, 1])]},
+        {"ops": [("jitter", [0.0] * 12)]},
+        {"filter": "round"},
+    ],
+)
+def test_what_was_drawn_and_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    """Refuse parts, sizes, maps and changes that do not fit, before anything is written."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    good: dict[str, Any] = {
+        "source": [0, 0, 4, 4], "size": (4, 4), "window": [0, 0, 4, 4], "flipped": False, "fill": [0, 0, 0],
+        "filter": "bilinear", "antialias": True, "maps": [], "map_fills": [], "nearest": False, "ops": [],
+    }  # fmt: skip
+    pipeline = pipeline_of(Recipe((), 1, 1, 3))
+    assert pipeline.drawn(image, image.copy(), **good)
+    with pytest.raises(ValueError, match=r"\w"):
+        pipeline.drawn(image, image.copy(), **(good | wrong))

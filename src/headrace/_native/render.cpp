@@ -38,8 +38,8 @@ View view_of(const Box& box, int shrink, int height, int width) {
 ImageSize size_of(const RowFormat& row) { return {row.height, row.width, row.values.channels}; }
 
 // What writes the lines of an image: to the row of the batch, or to memory where changes are to come.
-LineWriter writer_of(const Recipe& recipe, Scratch& s, void* row) {
-  if (recipe.changes.empty()) return {recipe.row, s.planes, row};
+LineWriter writer_of(const Recipe& recipe, bool changes, Scratch& s, void* row) {
+  if (!changes) return {recipe.row, s.planes, row};
   return {recipe.bytes, s.planes, room(s.changes.image, recipe.bytes.bytes() + slack)};
 }
 
@@ -59,15 +59,20 @@ void erase(const RowFormat& row, const Op& op, std::uint8_t* out) {
       }
 }
 
+// Change the planes of an image, and write the row of the batch.
+void change_planes(const Recipe& recipe, const std::vector<Op>& ops, Scratch& s, void* row) {
+  Planes planes(*recipe.row.ops, size_of(recipe.row), s.changes);
+  planes.run(ops);
+  LineWriter(recipe.row, s.planes, row).put_all(planes.plane(0));
+}
+
 // Do what is drawn for the image after its geometry, and write the row of the batch.
 void change(const Recipe& recipe, Philox& random, Scratch& s, void* row) {
   std::vector<Op>& ops = s.changes.ops;
   ops.clear();
   if (!recipe.changes.empty()) {
     for (const Change& change : recipe.changes) draw(change, size_of(recipe.row), random, ops);
-    Planes planes(*recipe.row.ops, size_of(recipe.row), s.changes);
-    planes.run(ops);
-    LineWriter(recipe.row, s.planes, row).put_all(planes.plane(0));
+    change_planes(recipe, ops, s, row);
     ops.clear();
   }
   for (const Change& change : recipe.erasings) draw(change, size_of(recipe.row), random, ops);
@@ -90,7 +95,7 @@ bool render_jpeg(const Recipe& recipe, const Sample& sample, Philox& random, Scr
   const View view = view_of(geometry.source, shrink, rows, columns);
   JpegLines stored(jpeg, shrink, s.strip, seconds, then);
   UprightLines upright(stored, how, rows, columns, s.upright);
-  LineWriter writer = writer_of(recipe, s, row);
+  LineWriter writer = writer_of(recipe, !recipe.changes.empty(), s, row);
   Scaler scaler(recipe, geometry, view, s.scale, writer);
   const bool good = orientation == 1 ? scaler.run(stored) : scaler.run(upright);
   seconds.transform += since(then);
@@ -192,12 +197,8 @@ class Copier {
   int first_, last_;
 };
 
-bool copy_or_scale(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row) {
-  const Pixels pixels{sample.data, sample.height, sample.width, sample.channels};
-  Geometry geometry;
-  if (!place(recipe.steps, pixels.height, pixels.width, random, geometry) || !fits(recipe, geometry)) return false;
+bool copy_or_scale(const Recipe& recipe, const Geometry& geometry, const Pixels& pixels, Scratch& s, LineWriter writer) {
   const Box& box = geometry.source;
-  LineWriter writer = writer_of(recipe, s, row);
   const Box& window = geometry.window;
   const bool whole = box.height == pixels.height && box.width == pixels.width;
   const bool within = window.top >= 0 && window.left >= 0 && window.top + window.height <= geometry.height &&
@@ -211,7 +212,10 @@ bool copy_or_scale(const Recipe& recipe, const Sample& sample, Philox& random, S
 }
 
 bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& s, void* row) {
-  if (!copy_or_scale(recipe, sample, random, s, row)) return false;
+  const Pixels pixels{sample.data, sample.height, sample.width, sample.channels};
+  Geometry geometry;
+  if (!place(recipe.steps, pixels.height, pixels.width, random, geometry) || !fits(recipe, geometry)) return false;
+  if (!copy_or_scale(recipe, geometry, pixels, s, writer_of(recipe, !recipe.changes.empty(), s, row))) return false;
   change(recipe, random, s, row);
   return true;
 }
@@ -221,12 +225,27 @@ bool render_pixels(const Recipe& recipe, const Sample& sample, Philox& random, S
 void Scratch::shrink_to(std::size_t bytes) {
   for (Buffer* buffer : {&reading.buffer, &strip, &scale.ring, &scale.line, &upright, &planes})
     if (buffer->capacity() > bytes) Buffer().swap(*buffer);
-  changes.shrink_to(bytes);
+  changes.shrink_to(bytes), resample.shrink_to(bytes);
 }
 
 bool render(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& scratch, void* row, Seconds& seconds) {
   return sample.encoded() ? render_jpeg(recipe, sample, random, scratch, row, seconds)
                           : render_pixels(recipe, sample, random, scratch, row);
+}
+
+bool render_drawn(const Recipe& recipe, const DrawnImage& drawn, const Pixels& pixels, Scratch& s, void* row) {
+  const Geometry& geometry = drawn.geometry;
+  if (drawn.maps.empty()) {
+    const bool changes = !drawn.ops.empty();
+    if (!copy_or_scale(recipe, geometry, pixels, s, writer_of(recipe, changes, s, row))) return false;
+    if (changes) change_planes(recipe, drawn.ops, s, row);
+    return true;
+  }
+  std::uint8_t* const planes = room(s.changes.image, recipe.bytes.bytes() + slack);
+  Resampler(*recipe.row.ops, drawn.maps, drawn.nearest, geometry.window, geometry.flipped, recipe.fill, s.resample)
+      .planes(pixels, planes);
+  change_planes(recipe, drawn.ops, s, row);
+  return true;
 }
 
 }  // namespace headrace

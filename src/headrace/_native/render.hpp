@@ -5,6 +5,7 @@
 
 #include "buffer.hpp"
 #include "changes/planes.hpp"
+#include "changes/resample.hpp"
 #include "decode/jpeg.hpp"
 #include "geometry/philox.hpp"
 #include "geometry/scale.hpp"
@@ -21,6 +22,7 @@ struct Scratch {
   Buffer strip, upright, planes;
   std::vector<int> columns;
   ChangeBuffers changes;
+  ResampleBuffers resample;
 
   // Free the buffers that only an uncommonly large image needed.
   void shrink_to(std::size_t bytes);
@@ -28,5 +30,17 @@ struct Scratch {
 
 // False for a sample that is left to the step-by-step path, which makes it or says what is wrong with it.
 bool render(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& scratch, void* row, Seconds& seconds);
+
+// What was drawn for one image: it is scaled, or resampled for maps, and a window of that is changed.
+struct DrawnImage {
+  Geometry geometry;            // with maps, only its window and whether it is flipped
+  std::vector<WarpPart> maps;
+  bool nearest = false;         // how maps take pixels
+  std::vector<Op> ops;
+};
+
+// Make of an image in memory what was drawn for it; false for an image that is left to the step-by-step path. The size of
+// the recipe's row is the window's.
+bool render_drawn(const Recipe& recipe, const DrawnImage& drawn, const Pixels& pixels, Scratch& scratch, void* row);
 
 }  // namespace headrace

@@ -10,6 +10,7 @@ from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentError
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
 from headrace.image.moves import upright
+from headrace.image.pending import move_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def carried(owner: str, move: Move, fields: Sequence[Field], size: Size) -> dict
     for field in fields:
         kind, value = field.kind, field.value
         if kind is IMAGE:
-            values[field.path] = move.image(same_size(owner, field, size))
+            values[field.path] = move_pixels(move, same_size(owner, field, size))
         elif isinstance(kind, Mask):
             values[field.path] = _mask(owner, move, field, kind, size, kept)
         elif isinstance(kind, Boxes) and kept is not None:
@@ -189,7 +190,7 @@ def _mask(owner: str, move: Move, field: Field, kind: Mask, size: Size, kept: Ke
         form = "(N, H, W) or (H, W)" if kind.stacked else "(H, W) or (H, W, C)"
         raise wrong(owner, field, f"a mask {form} of {size[0]} x {size[1]} pixels, as the image is")
     if not stacked:
-        return move.mask(mask, kind.fill)
+        return move_pixels(move, mask, kind.fill)
     if kept is not None:
         mask = _chosen(owner, field, mask, kept[1])
     if not len(mask):

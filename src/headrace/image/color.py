@@ -17,6 +17,7 @@ import numpy as np
 
 from headrace.errors import ArgumentError
 from headrace.image.native_changes import MOST_TAPS, changed
+from headrace.image.pending import done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ def _natively(
         def natively(image: Image, /, *args: P.args, **kwargs: P.kwargs) -> Image:
             given = numbers(*args, **kwargs) if image.dtype == np.uint8 else None
             made = None if given is None else changed(image, kind, given)
-            return function(image, *args, **kwargs) if made is None else made
+            return function(done(image), *args, **kwargs) if made is None else made
 
         return natively
 

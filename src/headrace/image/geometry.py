@@ -71,7 +71,7 @@ def resize(
         return _opencv_resize(crop(image, top, left, rows, columns), height, width, interpolation)
     if interpolation == "nearest":
         part = crop(image, top, left, rows, columns)
-        return part.take(_nearest(rows, height), axis=0).take(_nearest(columns, width), axis=1)
+        return part.take(nearest_places(rows, height), axis=0).take(nearest_places(columns, width), axis=1)
     if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3)):
         return _pillow_resize_uint8(image, (top, left, rows, columns), height, width, interpolation)
     part = crop(image, top, left, rows, columns)
@@ -337,8 +337,12 @@ def _back(floats: Image, dtype: np.dtype[Any]) -> Image:
 
 
 @lru_cache(maxsize=256)
-def _nearest(before: int, after: int) -> Indices:
-    """Return which of ``before`` pixels each of ``after`` shows: the one under its center."""
+def nearest_places(before: int, after: int) -> Indices:
+    """Return which of ``before`` pixels each of ``after`` shows: the one under its center.
+
+    >>> nearest_places(4, 2)
+    array([1, 3])
+    """
     # Summed, as Pillow does: a product would round differently where a center meets an edge.
     step = before / after
     steps = np.full(after, step)

@@ -76,6 +76,8 @@ class Transform:
     """Whether ``apply`` may draw from ``rng``."""
     mergeable: ClassVar[bool] = False
     """Whether a later transform of the same `Compose` may take it into a quicker step of its own."""
+    defers: ClassVar[bool] = False
+    """Whether it takes images whose pixels are made later, and looks at shape and dtype alone: `image.pending`."""
     described: ClassVar[tuple[str, ...]] = (
         "draws",
         "mergeable",
@@ -84,6 +86,7 @@ class Transform:
         "merged",
         "drawn",
         "unpacked",
+        "defers",
     )
     """The names of what describes ``apply``: wrong once ``apply`` is another."""
 
@@ -114,6 +117,10 @@ class Transform:
     def merged(self, steps: tuple[Step, ...]) -> tuple[Step, ...] | None:  # noqa: ARG002
         """Return the steps before it with this one worked into them; None where it is a step of its own."""
         return None
+
+    def grouped(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps of its `Compose`, with groups in place of those that are quicker together."""
+        return steps
 
     def joined(self, before: Transform) -> Transform | None:  # noqa: ARG002
         """Return one transform in place of the one before it and itself, which does more than both in turn; or None."""
@@ -329,4 +336,5 @@ def _steps_of(transforms: tuple[Callable[..., Any], ...]) -> tuple[Step, ...]:
                 steps = together
                 continue
         steps = (*steps, step)
-    return steps
+    first = next((step for step in steps if isinstance(step, Transform) and step.defers), None)
+    return steps if first is None else first.grouped(steps)

@@ -104,6 +104,8 @@ class ColorJitter(ColorTransform):
     Raises ArgumentError for arguments and dtypes that cannot be used.
     """
 
+    defers = True
+
     brightness: Factor = None
     contrast: Factor = None
     saturation: Factor = None
@@ -147,6 +149,8 @@ class RandomPhotometricDistort(ColorTransform):
     Each is (least, most). Contrast comes before saturation and hue, or after, with equal chance. Dtypes, channels and
     errors are as for `ColorJitter`.
     """
+
+    defers = True
 
     _: KW_ONLY
     brightness: tuple[float, float] = (0.875, 1.125)
@@ -200,6 +204,8 @@ class RandomChannelPermutation(ColorTransform):
     [1, 2, 3]
     """
 
+    defers = True
+
     def check_image(self, image: Image) -> None:
         """Take any."""
 
@@ -226,6 +232,8 @@ class RandomGrayscale(OrNot):
     array([[[76, 76, 76]]], dtype=uint8)
     """
 
+    defers = True
+
     p: float = 0.1
 
     def changed(self, image: Image) -> Image:
@@ -246,6 +254,8 @@ class RandomInvert(OrNot):
     >>> RandomInvert(p=1)(np.array([[0, 200]], np.uint8))
     array([[255,  55]], dtype=uint8)
     """
+
+    defers = True
 
     p: float = 0.5
 
@@ -268,6 +278,8 @@ class RandomAutocontrast(OrNot):
     array([[  0, 128, 255]], dtype=uint8)
     """
 
+    defers = True
+
     p: float = 0.5
 
     def changed(self, image: Image) -> Image:
@@ -288,6 +300,8 @@ class RandomEqualize(OrNot):
     >>> RandomEqualize(p=1)(np.zeros((20, 30, 3), np.uint8)).shape
     (20, 30, 3)
     """
+
+    defers = True
 
     p: float = 0.5
 
@@ -315,6 +329,8 @@ class RandomPosterize(OrNot):
     array([[  0,  64, 192]], dtype=uint8)
     """
 
+    defers = True
+
     bits: int
     p: float = 0.5
 
@@ -341,6 +357,8 @@ class RandomSolarize(OrNot):
     array([[100,  55]], dtype=uint8)
     """
 
+    defers = True
+
     threshold: float
     p: float = 0.5
 
@@ -366,6 +384,8 @@ class RandomAdjustSharpness(OrNot):
     >>> RandomAdjustSharpness(2, p=1)(np.zeros((20, 30, 3), np.uint8)).shape
     (20, 30, 3)
     """
+
+    defers = True
 
     sharpness_factor: float
     p: float = 0.5
@@ -397,6 +417,8 @@ class GaussianBlur(ColorTransform):
     ``kernel_size`` is how many pixels are weighed, an odd number, or (across, down), as in torchvision. ``sigma`` is
     uniform in (least, most), or one number. Any dtype of `ColorJitter`, any number of channels.
     """
+
+    defers = True
 
     kernel_size: int | tuple[int, int]
     sigma: float | tuple[float, float] = (0.1, 2.0)

@@ -44,6 +44,8 @@ class RandomVerticalFlip(GeometricTransform):
            [1, 2]])
     """
 
+    defers = True
+
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class RandomZoomOut(GeometricTransform):
     The canvas is larger by a factor that is uniform in ``side_range``; ``fill`` is its value: one number, or one for
     each channel. Source: Liu et al., "SSD: Single shot multibox detector", ECCV 2016.
     """
+
+    defers = True
 
     _: KW_ONLY
     fill: Fill = 0
@@ -147,6 +151,8 @@ class RandomShortestSize(RandomScale):
     ``min_size`` is one length or several. ``interpolation``, ``antialias``, dtypes and errors are as for `Resize`.
     """
 
+    defers = True
+
     min_size: int | Sequence[int]
     _: KW_ONLY
     max_size: int | None = None
@@ -187,6 +193,8 @@ class ScaleJitter(RandomScale):
     al., "Simple copy-paste is a strong data augmentation method", CVPR 2021.
     """
 
+    defers = True
+
     target_size: Size
     _: KW_ONLY
     scale_range: tuple[float, float] = (0.1, 2.0)
@@ -219,6 +227,8 @@ class FixedSizeCrop(GeometricTransform):
 
     ``size`` is one length or (height, width). ``fill`` is one number, or one for each channel.
     """
+
+    defers = True
 
     size: Size
     _: KW_ONLY
@@ -260,6 +270,7 @@ class LetterBox(GeometricTransform):
     for `Resize`.
     """
 
+    defers = True
     draws = False
     size: Size
     _: KW_ONLY
@@ -305,6 +316,8 @@ class RandomIoUCrop(GeometricTransform):
     Raises ArgumentError for arguments that cannot be used, and for a sample without boxes. Source: Liu et al., "SSD:
     Single shot multibox detector", ECCV 2016.
     """
+
+    defers = True
 
     _: KW_ONLY
     min_scale: float = 0.3
@@ -397,6 +410,7 @@ class SanitizeBoundingBoxes(GeometricTransform):
     Rows of labels, masks and keypoints are dropped with their boxes. The image stays as it is.
     """
 
+    defers = True
     draws = False
     min_size: float = 1.0
     min_area: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.image.geometry import fill_of
+from headrace.image.pending import move_pixels
 from headrace.transforms.image_transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class GeometricTransform(ImageTransform):
         move: Move | None = self.move(image.shape[0], image.shape[1], rng)
         if move is None:
             raise NotImplementedError(f"{type(self).__qualname__} must define move(self, height, width, rng)")
-        return move.image(image)
+        return move_pixels(move, image)
 
 
 def named_box(box: Box | None) -> dict[str, Any]:

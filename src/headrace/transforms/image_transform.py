@@ -16,6 +16,7 @@ from headrace.image.carrying import carried
 from headrace.image.kinds import IMAGE, LABEL, NONE_DECLARED, declared
 from headrace.storage.mapped_samples import in_memory
 from headrace.transforms.base import Transform
+from headrace.transforms.together import together
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Box, Image, Interpolation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.image.moves import Move
     from headrace.image.native_steps import NativeStep
     from headrace.image.sample_fields import Field
+    from headrace.transforms.base import Step
 
 Sample = TypeVar("Sample")
 
@@ -178,6 +180,10 @@ class ImageTransform(Transform):
         """Draw what happens to a sample with these fields, whose image has this size."""
         return self.move(*size, rng)
 
+    def grouped(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps with groups in place of those whose pixels are made at once."""
+        return together(steps)
+
     def with_kinds(self, kinds: Declaration) -> Transform:
         """Return this transform for samples whose fields have declared kinds."""
         return WithKinds(self, declared(kinds)) if type(self).apply is ImageTransform.apply else self
@@ -278,6 +284,15 @@ class WithKinds(Transform):
     def draws(self) -> bool:  # type: ignore[override]  # the transform decides
         """Whether the transform may draw."""
         return bool(self.transform.draws)
+
+    @property
+    def defers(self) -> bool:  # type: ignore[override]  # the transform decides
+        """Whether the transform takes images whose pixels are made later."""
+        return bool(self.transform.defers)
+
+    def grouped(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps with groups in place of those whose pixels are made at once."""
+        return together(steps)
 
     @property
     def takes(self) -> Layout:

@@ -50,6 +50,7 @@ class Resize(GeometricTransform):
     installed.
     """
 
+    defers = True
     draws = False
     size: Size
     _: KW_ONLY
@@ -100,6 +101,7 @@ class CenterCrop(GeometricTransform):
     where the image is large enough.
     """
 
+    defers = True
     draws = False
     size: Size
 
@@ -136,6 +138,8 @@ class RandomCrop(GeometricTransform):
 
     Raises ArgumentError for arguments that cannot be used, and for an image that is too small.
     """
+
+    defers = True
 
     size: Size
     _: KW_ONLY
@@ -205,6 +209,8 @@ class RandomResizedCrop(GeometricTransform):
 
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
     """
+
+    defers = True
 
     size: Size
     _: KW_ONLY
@@ -277,6 +283,8 @@ class RandomHorizontalFlip(GeometricTransform):
     Any dtype. A mirrored image is a new contiguous array.
     """
 
+    defers = True
+
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -317,6 +325,7 @@ class Pad(GeometricTransform):
     and where mirroring would need more pixels than the image has.
     """
 
+    defers = True
     draws = False
     padding: Padding
     _: KW_ONLY

@@ -13,6 +13,7 @@ from headrace.context import memory
 from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.native_steps import IDENTITY, ChangeValues, ChannelsFirst
+from headrace.image.pending import Pending, done
 from headrace.interop import floats
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import DeviceStep, ImageTransform
@@ -200,10 +201,13 @@ class ToCHW(ImageTransform):
 
     draws = False
     mergeable = True
+    defers = True
     gives: ClassVar[Layout] = "CHW"
 
     def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
         """Return a view with channels first."""
+        if isinstance(image, Pending):
+            return image.with_channels_first()
         return image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
 
     def native_step(self) -> ChannelsFirst:
@@ -291,14 +295,23 @@ class _Standardize(ImageTransform):
     """
 
     draws = False
+    defers = True
     normalize: Normalize
     rounded: ToDtype | None = None
 
     def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
         """Return the image as the transforms leave it, one after the other."""
         if image.dtype == np.uint8 and image.ndim == 3 and not self.normalize.channels_first:
+            if isinstance(image, Pending):
+                _table(self, image.shape[2])  # refuses other channels
+                return image.valued(self._values)
             return geometry.look_up(image, _table(self, image.shape[2]))
-        return self._computed(image)
+        return self._computed(done(image))
+
+    @property
+    def _values(self) -> tuple[ChangeValues, ...]:
+        steps = (_TO_FLOAT.native_step(), self.normalize.native_step())
+        return steps if self.rounded is None else (*steps, self.rounded.native_step())
 
     def _computed(self, image: Image) -> Image:
         scaled = _TO_FLOAT.transform_image(image, None)

@@ -83,6 +83,8 @@ class WarpTransform(GeometricTransform):
 class JoinedWarps(GeometricTransform):
     """Several maps, resampled once."""
 
+    defers = True
+
     transforms: tuple[Any, ...]
 
     def check_image(self, image: Image) -> None:
@@ -143,6 +145,8 @@ class RandomRotation(WarpTransform):
     Raises ArgumentError for arguments that cannot be used.
     """
 
+    defers = True
+
     degrees: float | tuple[float, float]
     _: KW_ONLY
     interpolation: Sampling = "nearest"
@@ -193,6 +197,8 @@ class RandomAffine(WarpTransform):
 
     Raises ArgumentError for arguments that cannot be used.
     """
+
+    defers = True
 
     degrees: float | tuple[float, float]
     _: KW_ONLY
@@ -258,6 +264,8 @@ class RandomPerspective(WarpTransform):
 
     Raises ArgumentError for arguments that cannot be used.
     """
+
+    defers = True
 
     distortion_scale: float = 0.5
     _: KW_ONLY

@@ -118,6 +118,13 @@ static void sharpen(std::uint8_t* __restrict out, const std::uint8_t* __restrict
 static void map_points(double* __restrict x, double* __restrict y, int count, const double* matrix) {
   const double a = matrix[0], b = matrix[1], c = matrix[2], d = matrix[3], e = matrix[4], f = matrix[5];
   const double g = matrix[6], h = matrix[7], i = matrix[8];
+  if (g == 0 && h == 0 && i == 1) {  // nothing to divide by
+    for (int k = 0; k < count; ++k) {
+      const double across = a * x[k] + b * y[k] + c, down = d * x[k] + e * y[k] + f;
+      x[k] = across, y[k] = down;
+    }
+    return;
+  }
   if (g == 0 && h == 0) {
     for (int k = 0; k < count; ++k) {
       const double across = (a * x[k] + b * y[k] + c) / i, down = (d * x[k] + e * y[k] + f) / i;
@@ -145,7 +152,7 @@ static inline std::int32_t floored(double value) {
   return whole - (value < static_cast<double>(whole) ? 1 : 0);
 }
 
-static void nearest_places(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
+static void nearest_places_all(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
                            int height, int width) {
   std::int32_t* __restrict at = places.at;
   const double rows = height, columns = width;
@@ -155,7 +162,7 @@ static void nearest_places(const LinePlaces& places, const double* __restrict x,
   }
 }
 
-static void bilinear_places(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
+static void bilinear_places_all(const LinePlaces& places, const double* __restrict x, const double* __restrict y, int count,
                             int height, int width) {
   std::int32_t* __restrict at = places.at;
   std::int32_t* __restrict right = places.right;
@@ -203,6 +210,33 @@ static void gather_all(std::uint8_t* __restrict out, const std::uint8_t* __restr
     const std::int32_t right = places.right[i], left = 2048 - right, below = places.below[i];
     const std::int32_t first = upper[0] * left + upper[1] * right, second = lower[0] * left + lower[1] * right;
     out[i] = static_cast<std::uint8_t>((first * (2048 - below) + second * below + (1 << 21)) >> 22);
+  }
+}
+
+static void widen_all(std::uint32_t* __restrict out, const std::uint8_t* __restrict in, std::size_t pixels, int channels) {
+  for (std::size_t i = 0; i < pixels; ++i) {
+    std::uint32_t pixel = 0;
+    for (int c = 0; c < channels; ++c) pixel |= static_cast<std::uint32_t>(*in++) << (8 * c);
+    out[i] = pixel;
+  }
+}
+
+static void gather_pixels_all(std::uint8_t* const* out, int channels, const std::uint32_t* __restrict framed,
+                              const LinePlaces& places, int count, int stride) {
+  for (int i = 0; i < count; ++i) {
+    const std::uint32_t* const upper = framed + places.at[i];
+    if (places.right == nullptr) {
+      for (int c = 0; c < channels; ++c) out[c][i] = static_cast<std::uint8_t>(upper[0] >> (8 * c));
+      continue;
+    }
+    const std::uint32_t* const lower = upper + stride;
+    const std::int32_t right = places.right[i], left = 2048 - right, below = places.below[i];
+    for (int c = 0; c < channels; ++c) {
+      const std::int32_t one = static_cast<std::int32_t>(upper[0] >> (8 * c) & 255), two = static_cast<std::int32_t>(upper[1] >> (8 * c) & 255);
+      const std::int32_t three = static_cast<std::int32_t>(lower[0] >> (8 * c) & 255), four = static_cast<std::int32_t>(lower[1] >> (8 * c) & 255);
+      const std::int32_t first = one * left + two * right, second = three * left + four * right;
+      out[c][i] = static_cast<std::uint8_t>((first * (2048 - below) + second * below + (1 << 21)) >> 22);
+    }
   }
 }
 

@@ -41,6 +41,12 @@ struct PlaneOps {
   void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);
   // The pixels at places of a plane with a margin, readable 4 bytes past its end.
   void (*gather)(std::uint8_t* out, const std::uint8_t* framed, const LinePlaces& places, int count, int stride);
+  // Put pixels of up to 4 bytes into four each.
+  void (*widen)(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels, int channels);
+  // As `gather`, for all channels at once: the pixels have four bytes, and are readable a line past their end. Writes
+  // `count` bytes for each channel.
+  void (*gather_pixels)(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
+                        int count, int stride);
   // Let a value show through where a point does not lie in the image.
   void (*cover)(std::uint8_t* out, const std::int32_t* share, int count, std::uint8_t value);
 };

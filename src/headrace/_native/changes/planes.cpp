@@ -277,11 +277,11 @@ std::size_t Planes::run_warps(const std::vector<Op>& ops, std::size_t first) {
   return last;
 }
 
-// A plane with a margin of one pixel.
+// A plane with a margin of one pixel; weights of 0 may read the line behind it.
 std::uint8_t* Planes::framed(int channel, std::uint8_t fill) {
   const std::size_t width = static_cast<std::size_t>(size_.width), stride = width + 2;
   const std::size_t height = static_cast<std::size_t>(size_.height);
-  std::uint8_t* const out = room(buffers_.framed, stride * (height + 2) + slack);
+  std::uint8_t* const out = room(buffers_.framed, stride * (height + 3) + slack);
   const std::uint8_t* const in = plane(channel);
   std::memset(out, fill, stride), std::memset(out + stride * (height + 1), fill, stride);
   for (std::size_t y = 0; y < height; ++y) {

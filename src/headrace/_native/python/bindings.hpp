@@ -6,8 +6,11 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "../changes/planes.hpp"
 #include "../source/source.hpp"
 #include "../threads/task.hpp"
 
@@ -55,6 +58,11 @@ class Job {
   std::shared_ptr<Task> task_;
   Kept kept_;
 };
+
+// A change by the name of its kind.
+Change change_of(const std::string& kind, std::vector<double> numbers, std::vector<Change> parts);
+// The maps of a warp of 13 numbers each, without their fills.
+std::vector<WarpPart> parts_of(const std::vector<std::vector<double>>& maps, std::size_t bytes);
 
 void bind_sources(nb::module_& module);
 void bind_threads(nb::module_& module);

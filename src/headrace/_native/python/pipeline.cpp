@@ -1,9 +1,11 @@
 // What is done to every image of a dataset, as Python hands it over.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -13,7 +15,9 @@
 #include <vector>
 
 #include "../batch_rows.hpp"
+#include "../render.hpp"
 #include "bindings.hpp"
+#include "gil.hpp"
 
 namespace headrace {
 namespace {
@@ -34,6 +38,25 @@ Value named(const char* const (&names)[count], const std::string& name, const ch
 // In the order of the enumerations.
 constexpr const char* filters[] = {"nearest", "bilinear", "bicubic", "lanczos", "box"};
 constexpr const char* edges[] = {"constant", "edge", "reflect", "symmetric"};
+
+using SampleImage = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Sides = std::vector<int>;
+
+Box box_of(const Sides& sides) {
+  if (sides.size() != 4) throw std::invalid_argument("a part of an image has 4 numbers");
+  return {sides[0], sides[1], sides[2], sides[3]};
+}
+
+std::vector<std::uint8_t> set_fills(std::vector<WarpPart>& maps, const std::vector<std::vector<int>>& fills, std::size_t channels) {
+  if (fills.size() != maps.size()) throw std::invalid_argument("a fill for each map is needed");
+  std::vector<std::uint8_t> pixels;
+  for (const std::vector<int>& fill : fills) {
+    if (fill.size() != channels) throw std::invalid_argument("a fill for each channel is needed");
+    for (const int one : fill) pixels.push_back(static_cast<std::uint8_t>(one));
+  }
+  for (std::size_t i = 0; i < maps.size(); ++i) maps[i].fill = pixels.data() + i * channels;
+  return pixels;
+}
 
 // Whether computing gives what the table holds, for each value of a byte, to the last bit.
 bool computes_table(const RowFormat& row) {
@@ -92,6 +115,46 @@ class Pipeline {
     if (which) rows.which = std::move(*which);
     auto task = std::make_shared<Task>(std::move(rows), drawn.value_or(std::vector<std::int32_t>()), scratch_);
     return std::make_unique<Job>(std::move(task), keep([source = held.kept, out] {}));
+  }
+
+  // Make one image of what was drawn for it. `maps` are as for `warped`, `map_fills` a pixel for each, and `fill` what
+  // lies outside of the image. False: it is left to the step-by-step path.
+  bool drawn(SampleImage image, Out out, const Sides& source, const std::pair<int, int>& size, const Sides& window,
+             bool flipped, const std::vector<int>& fill, const std::string& filter, bool antialias,
+             const std::vector<std::vector<double>>& maps, const std::vector<std::vector<int>>& map_fills, bool nearest,
+             const std::vector<std::pair<std::string, std::vector<double>>>& ops) const {
+    const Pixels pixels{image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)),
+                        static_cast<int>(image.shape(2))};
+    Recipe recipe = *recipe_;
+    const std::size_t channels = static_cast<std::size_t>(recipe.row.values.channels);
+    if (image.shape(2) != channels || image.size() == 0 || image.size() > std::size_t{1} << 30 || fill.size() != channels)
+      throw std::invalid_argument("an image with other channels, or of no pixels, or too many");
+    DrawnImage what{{box_of(source), size.first, size.second, box_of(window), flipped}, parts_of(maps, image.shape(2)), nearest, {}};
+    const Box &from = what.geometry.source, &to = what.geometry.window;
+    const bool within = from.top >= 0 && from.left >= 0 && from.height >= 1 && from.width >= 1 &&
+                        from.height <= pixels.height - from.top && from.width <= pixels.width - from.left;
+    constexpr int most = 1 << 28;
+    if (!within || size.first < 1 || size.second < 1 || size.first > most || size.second > most || to.height < 1 || to.width < 1 ||
+        std::int64_t{1} * to.height * to.width > most || std::abs(to.top) > most || std::abs(to.left) > most)
+      throw std::invalid_argument("a part or a size of an image that cannot be used");
+    recipe.filter = named<Filter>(filters, filter, "filter"), recipe.antialias = antialias;
+    recipe.row.height = recipe.bytes.height = to.height, recipe.row.width = recipe.bytes.width = to.width;
+    for (std::size_t c = 0; c < channels; ++c) recipe.fill[c] = static_cast<std::uint8_t>(fill[c]);
+    if (out.nbytes() != recipe.row.bytes()) throw std::invalid_argument("`out` is of another size than the image");
+    std::vector<std::uint8_t> pixel_fills = set_fills(what.maps, map_fills, channels);
+    if (!what.maps.empty() && (what.maps[0].before_height != pixels.height || what.maps[0].before_width != pixels.width))
+      throw std::invalid_argument("the image is of another size than the first map's");
+    for (const auto& [kind, numbers] : ops) {
+      const Change change = change_of(kind, numbers, {});
+      if (change.kind >= Change::all) throw std::invalid_argument("a change that is drawn");
+      if (const char* wrong = complaint(change, {to.height, to.width, pixels.channels}, channels))
+        throw std::invalid_argument(wrong);
+      what.ops.push_back({change.kind, change.numbers});
+    }
+    const GilRelease released;
+    static thread_local Scratch scratch;
+    scratch.shrink_to(std::size_t{16} << 20);
+    return render_drawn(recipe, what, pixels, scratch, out.data());
   }
 
   std::string level() const { return recipe_->row.ops->name; }
@@ -200,6 +263,9 @@ void bind_pipeline(nb::module_& module) {
            nb::arg("changes") = std::vector<Change>(), nb::arg("erasings") = std::vector<Change>())
       .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
            nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
+      .def("drawn", &Pipeline::drawn, nb::arg("image"), nb::arg("out"), nb::arg("source"), nb::arg("size"), nb::arg("window"),
+           nb::arg("flipped"), nb::arg("fill"), nb::arg("filter"), nb::arg("antialias"), nb::arg("maps"), nb::arg("map_fills"),
+           nb::arg("nearest"), nb::arg("ops"), "Make one image of what was drawn for it.")
       .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")
       .def_prop_ro("computed", &Pipeline::computed, "Whether values are computed, and not looked up in a table.");
 

@@ -250,8 +250,111 @@ static void gather(std::uint8_t* out, const std::uint8_t* framed, const LinePlac
   gather_all(out + done, framed, left, count - done, stride);
 }
 
+// The place of four points along one axis, in 1/2048 and counted from the margin. Where a share rounds up to a whole
+// pixel, it is the next pixel, and nothing of the one behind it.
+static inline __m128i shifted(__m256d place, double count) {
+  const __m256d zero = _mm256_setzero_pd(), one = _mm256_set1_pd(1.0);
+  // What is no number becomes -1.
+  place = _mm256_max_pd(_mm256_sub_pd(place, _mm256_set1_pd(0.5)), _mm256_set1_pd(-1.0));
+  place = _mm256_min_pd(place, _mm256_set1_pd(count));
+  const __m256d before = _mm256_cmp_pd(place, zero, _CMP_LT_OQ);
+  // Places before the first pixel are counted from the margin before they are rounded, as by NumPy.
+  place = _mm256_add_pd(place, _mm256_and_pd(before, one));
+  const __m128i whole = _mm256_cvtpd_epi32(_mm256_mul_pd(place, _mm256_set1_pd(2048.0)));
+  const __m256d behind = _mm256_andnot_pd(before, _mm256_castsi256_pd(_mm256_set1_epi64x(2048)));
+  const __m256i narrow = _mm256_permutevar8x32_epi32(_mm256_castpd_si256(behind), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  return _mm_add_epi32(whole, _mm256_castsi256_si128(narrow));
+}
+
+static void bilinear_places(const LinePlaces& places, const double* x, const double* y, int count, int height, int width) {
+  if (height >= 1 << 19 || width >= 1 << 19) return bilinear_places_all(places, x, y, count, height, width);
+  const __m128i share = _mm_set1_epi32(2047), stride = _mm_set1_epi32(width + 2);
+  int done = 0;
+  for (; done + 4 <= count; done += 4) {
+    const __m128i across = shifted(_mm256_loadu_pd(x + done), width), down = shifted(_mm256_loadu_pd(y + done), height);
+    const __m128i at = _mm_add_epi32(_mm_mullo_epi32(_mm_srli_epi32(down, 11), stride), _mm_srli_epi32(across, 11));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + done), at);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.right + done), _mm_and_si128(across, share));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.below + done), _mm_and_si128(down, share));
+  }
+  bilinear_places_all({places.at + done, places.right + done, places.below + done}, x + done, y + done, count - done, height, width);
+}
+
+// The pixel under each of four points along one axis, counted from the margin.
+static inline __m128i under(__m256d place, double count) {
+  place = _mm256_min_pd(_mm256_max_pd(place, _mm256_set1_pd(-1.0)), _mm256_set1_pd(count));  // no number becomes -1
+  return _mm_add_epi32(_mm256_cvttpd_epi32(_mm256_floor_pd(place)), _mm_set1_epi32(1));
+}
+
+static void nearest_places(const LinePlaces& places, const double* x, const double* y, int count, int height, int width) {
+  const __m128i stride = _mm_set1_epi32(width + 2);
+  int done = 0;
+  for (; done + 4 <= count; done += 4) {
+    const __m128i column = under(_mm256_loadu_pd(x + done), width), row = under(_mm256_loadu_pd(y + done), height);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + done), _mm_add_epi32(_mm_mullo_epi32(row, stride), column));
+  }
+  nearest_places_all({places.at + done, nullptr, nullptr}, x + done, y + done, count - done, height, width);
+}
+
+static void widen(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels, int channels) {
+  std::size_t done = 0;
+  if (channels == 3) {
+    const __m128i apart = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+    for (; done + 6 <= pixels; done += 4) {  // 16 bytes are read for 12
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 3 * done));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + done), _mm_shuffle_epi8(bytes, apart));
+    }
+  }
+  widen_all(out + done, in + static_cast<std::size_t>(channels) * done, pixels - done, channels);
+}
+
+// Two pixels at each of two places, the channels of both side by side in 16 bits.
+static inline __m256i neighbors_of_two(const std::uint32_t* framed, std::int32_t one, std::int32_t other) {
+  const __m256i apart = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1));
+  const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(framed + one));
+  const __m128i second = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(framed + other));
+  return _mm256_shuffle_epi8(_mm256_set_m128i(second, first), apart);
+}
+
+static void gather_pixels(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
+                          int count, int stride) {
+  if (places.right == nullptr) return gather_pixels_all(out, channels, framed, places, count, stride);
+  const __m256i one = _mm256_set1_epi32(2048), half = _mm256_set1_epi32(1 << 21);
+  const __m256i by_channel = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const std::uint32_t* const next = framed + stride;
+  int done = 0;
+  for (; done + 8 <= count; done += 8) {
+    const __m256i right = words(places.right + done), below = words(places.below + done);
+    const __m256i weights = _mm256_or_si256(_mm256_sub_epi32(one, right), _mm256_slli_epi32(right, 16));
+    const std::int32_t* const at = places.at + done;
+    __m256i made[4];
+    for (int two = 0; two < 4; ++two) {
+      const int k = 2 * two;
+      const __m256i pick = _mm256_setr_epi32(k, k, k, k, k + 1, k + 1, k + 1, k + 1);
+      const __m256i weight = _mm256_permutevar8x32_epi32(weights, pick), down = _mm256_permutevar8x32_epi32(below, pick);
+      const __m256i upper = _mm256_madd_epi16(neighbors_of_two(framed, at[k], at[k + 1]), weight);
+      const __m256i lower = _mm256_madd_epi16(neighbors_of_two(next, at[k], at[k + 1]), weight);
+      const __m256i all = _mm256_add_epi32(_mm256_slli_epi32(upper, 11), _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
+      made[two] = _mm256_srli_epi32(_mm256_add_epi32(all, half), 22);
+    }
+    // Even pixels in the lower half, odd ones in the upper.
+    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(made[0], made[1]), _mm256_packs_epi32(made[2], made[3]));
+    const __m256i sorted = _mm256_shuffle_epi8(bytes, by_channel);
+    const __m128i even = _mm256_castsi256_si128(sorted), odd = _mm256_extracti128_si256(sorted, 1);
+    const __m128i front = _mm_unpacklo_epi8(even, odd), back = _mm_unpackhi_epi8(even, odd);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out[0] + done), front);
+    if (channels > 1) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[1] + done), _mm_unpackhi_epi64(front, front));
+    if (channels > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[2] + done), back);
+    if (channels > 3) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[3] + done), _mm_unpackhi_epi64(back, back));
+  }
+  std::uint8_t* left[4] = {};
+  for (int c = 0; c < channels; ++c) left[c] = out[c] + done;
+  gather_pixels_all(left, channels, framed, {places.at + done, places.right + done, places.below + done}, count - done, stride);
+}
+
 static constexpr PlaneOps ops{merge3, look_up, gray, sum, limits, blend, hue, sharpen, blur_across, blur_down,
-                              map_points, nearest_places, bilinear_places, shares, gather, cover};
+                              map_points, nearest_places, bilinear_places, shares, gather, widen, gather_pixels, cover};
 
 }  // namespace avx2
 
