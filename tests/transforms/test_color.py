@@ -232,3 +232,13 @@ class TestErasing(TransformTests):
 class TestNoise(TransformTests):
     def make(self) -> Any:
         return GaussianNoise()
+
+
+def test_a_blur_wider_than_127_pixels_weighs_every_pixel_as_floats_do() -> None:
+    """Round the sum once: rounded weights of 1023 pixels would leave a negative share for the middle one."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 40, 3), np.uint8)
+    image[:, 20] = 255
+    for size, sigma in (((1, 1023), 500.0), ((129, 129), 40.0)):
+        smooth = color.gaussian_blur(image, size, sigma)
+        exact = color.gaussian_blur(image.astype(np.float64) / 255, size, sigma) * 255
+        assert np.abs(smooth - exact).max() <= 0.5 + 1e-6

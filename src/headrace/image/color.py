@@ -385,7 +385,8 @@ def gaussian_blur(image: Image, size: tuple[int, int], sigma: float) -> Image:
     array([[ 0, 25, 41, 25,  0]], dtype=uint8)
     """
     values = image if image.ndim == 3 else image[:, :, np.newaxis]
-    whole = image.dtype == np.uint8
+    # Each weight is rounded: those of a longer kernel would add up to errors larger than a weight.
+    whole = image.dtype == np.uint8 and max(size) <= MOST_TAPS
     wide = values.astype(np.int32) if whole else _floats(values)
     for axis, length in ((1, size[1]), (0, size[0])):
         weights = gaussian_weights(length, sigma)
