@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from common import MEAN, STD, Epochs, Job, run
-from targets import SIZE, boxes_of, collated, mask_of
+from targets import SIZE, boxes_of, mask_of
 
 from headrace import DataLoader, Normalize, RandomCrop, RandomHorizontalFlip, ToCHW, ToFloat, decode
+from headrace.collate import DetectionCollate
 from headrace.datasets import Dataset
 from headrace.transforms import ColorJitter, FixedSizeCrop, RandomAffine, RandomPhotometricDistort, ScaleJitter
 
@@ -53,20 +53,23 @@ class Samples(Dataset[dict[str, Any]]):
         return {"image": image, "boxes": boxes, "labels": labels}
 
 
-def together(samples: list[dict[str, Any]]) -> tuple[Any, Any]:
-    if "mask" in samples[0]:
-        return tuple(np.stack([sample[name] for sample in samples]) for name in ("image", "mask"))
-    return collated([(sample["image"], sample["boxes"], sample["labels"]) for sample in samples])
-
-
 def make(job: Job) -> Epochs:
     dataset = Samples(job).map(*CHAINS[job.workload], ToFloat(), Normalize(MEAN, STD), ToCHW())
     loader = DataLoader(
-        dataset, job.batch, shuffle=job.shuffle, seed=0, num_workers=job.workers, collate_fn=together, backend="threads"
+        dataset,
+        job.batch,
+        shuffle=job.shuffle,
+        seed=0,
+        num_workers=job.workers,
+        collate_fn=DetectionCollate() if job.workload == "detection" else None,
+        backend="threads",
     )
 
+    target = "boxes" if job.workload == "detection" else "mask"
+
     def epoch() -> Iterator[tuple[Any, Any]]:
-        yield from loader
+        for batch in loader:
+            yield batch["image"], batch[target]
 
     return Epochs(epoch)
 
