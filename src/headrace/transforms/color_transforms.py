@@ -98,8 +98,8 @@ class ColorJitter(ColorTransform):
 
     The first three are factors, uniform in (max(0, 1 - x), 1 + x) for a number x, or in (least, most). ``hue`` is a
     share of the circle, in (-x, x) for a number up to 0.5, or in (least, most). Takes uint8, uint16 and floats from 0
-    to 1, of 1, 3 or 4 channels; alpha stays. Within one gray level for each of the four, the values are
-    torchvision's.
+    to 1, of 1, 3 or 4 channels; alpha stays. torchvision truncates where this rounds: brightness and hue
+    are within one gray level of its own, contrast and saturation within two for factors up to 2.
 
     Raises ArgumentError for arguments and dtypes that cannot be used.
     """
