@@ -44,6 +44,7 @@ WITHIN = {
     ("__init__", "cli"): False,
     ("__init__", "torch"): False,
     ("__main__", "cli"): True,
+    ("cli", "testing"): True,  # the doctor's examination
     ("context", "interop"): True,  # torch_state, which imports nothing of ours
 }
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch"}

@@ -27,7 +27,7 @@ MODULES = {
     "headrace.image": "Bytes to pixels.",
     "headrace.errors": "Errors and warnings, with what each says.",
     "headrace.executors": "Executors of your own.",
-    "headrace.testing": "Conformance suites for what you add.",
+    "headrace.testing": "Property tests of your dataset, and conformance suites for what you add.",
     "headrace.torch": "Batches of tensors, and torch's names.",
     "headrace.jax": "Batches on JAX devices.",
     "headrace.keras": "A loader for `fit`, `evaluate` and `predict`.",

@@ -109,3 +109,52 @@ print(next(iter(headrace.DataLoader(dataset, 4, seed=0))).tobytes().hex())
     ]
     assert "not built" in lines[0][0]
     assert lines[0][1] == lines[1][1]
+
+
+SCRIPT = """
+import numpy as np
+
+class Noisy:
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        if index >= 9:
+            raise IndexError(index)
+        return index + np.random.rand()
+
+noisy = Noisy()
+
+def sound():
+    return [1, 2, 3]
+"""
+
+
+def test_a_fault_of_a_script_s_dataset_has_its_line_and_exits_with_1(run: Run, tmp_path: Path) -> None:
+    """Name the check, the line to change, what was seen and the cure; as values too."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    done = run("doctor", "train.py:noisy", "--seconds", "12")
+    assert done.returncode == 1, done.stderr
+    assert "randomness: samples draw from a global generator  (train.py:11)" in done.stdout
+    assert "seen: reading moves np.random" in done.stdout
+    assert "cure: Draw from headrace.rng()" in done.stdout
+    assert "1 finding" in done.stdout.splitlines()[-1]
+
+
+def test_a_sound_dataset_of_a_script_exits_with_0(run: Run, tmp_path: Path) -> None:
+    """Find nothing, and write that as one document."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    done = run("doctor", "train.py:sound", "--seconds", "12", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert (result["findings"], result["name"]) == ([], "list, 3 samples")
+    assert "pickle" in result["checked"]
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in guide for key in result)
+
+
+def test_what_names_nothing_in_a_script_is_wrong_use(run: Run) -> None:
+    """Exit with 2 for a folder."""
+    done = run("doctor", "photos")
+    assert done.returncode == 2
+    assert "as in train.py:dataset" in done.stderr

@@ -57,12 +57,12 @@ def held(thing: Any, name: str) -> Iterator[tuple[str, Any]]:
         if id(one) in seen or isinstance(one, _LEAVES):
             continue
         seen.add(id(one))
-        if _is_generator(one):
+        if is_generator(one):
             yield path, one
-        elif depth < DEEP and len(waiting) < MOST and not (_is_foreign(one) or is_seeded(one)):
-            found = [(path + suffix, part, depth + 1) for suffix, part in islice(_parts(one), FEW)]
+        elif depth < DEEP and len(waiting) < MOST and not (is_foreign(one) or is_seeded(one)):
+            found = [(path + suffix, part, depth + 1) for suffix, part in islice(parts(one), FEW)]
             owner = str(type(one).__module__).startswith(OWNERS)
-            waiting += [each for each in found if not (owner and _is_generator(each[1]))]
+            waiting += [each for each in found if not (owner and is_generator(each[1]))]
 
 
 def is_seeded(one: Any) -> bool:
@@ -74,7 +74,7 @@ def is_seeded(one: Any) -> bool:
     return bool(getattr(type(one), "seeds_held", False))
 
 
-def _parts(one: Any) -> Iterator[tuple[str, Any]]:
+def parts(one: Any) -> Iterator[tuple[str, Any]]:
     """Give what an object holds, and how it is reached from there; nothing of it is called."""
     # By the built-in methods: those of a subclass may read from a disk.
     if isinstance(one, list | tuple):
@@ -96,11 +96,11 @@ def _parts(one: Any) -> Iterator[tuple[str, Any]]:
             yield f" (default {place})", value
         yield from _globals(one)
     else:
-        yield from ((f".{name}", part) for name, part in _attributes(one).items())
+        yield from ((f".{name}", part) for name, part in attributes(one).items())
         yield from _of_class(type(one))
 
 
-def _attributes(one: Any) -> dict[str, Any]:
+def attributes(one: Any) -> dict[str, Any]:
     """Return what an object holds, without asking its class, which may have its own idea of attributes."""
     found: dict[str, Any] = {}
     with suppress(AttributeError, TypeError):
@@ -118,7 +118,7 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
         if str(base.__module__).partition(".")[0] in ("builtins", "typing", "abc", "headrace", "torch"):
             continue
         for name, part in vars(base).items():
-            if _is_generator(part):
+            if is_generator(part):
                 yield f".{name}", part
             elif name in MAKING and isinstance(part, types.FunctionType):
                 yield from ((f".{name}{suffix}", value) for suffix, value in _globals(part))
@@ -127,20 +127,21 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Give the generators among the global variables that a function reads."""
     code, there = function.__code__, function.__globals__
-    names = {name for name in code.co_names if _is_generator(there.get(name))}
+    names = {name for name in code.co_names if is_generator(there.get(name))}
     if names:  # an attribute may have the name of a global variable
         read = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         yield from ((f": {name}", there[name]) for name in sorted(names & read))
 
 
-def _is_generator(one: Any) -> bool:
+def is_generator(one: Any) -> bool:
+    """Say whether an object is a random generator, and none of the global ones."""
     if isinstance(one, np.random.Generator | np.random.RandomState | np.random.BitGenerator | random.Random):
         # The global ones are everybody's: whether they are drawn from is looked at on its own.
         return one is not np.random.mtrand._rand and not isinstance(one, random.SystemRandom)
     return torch_state.is_generator(one) and one is not torch_state.default_generator()
 
 
-def _is_foreign(one: Any) -> bool:
+def is_foreign(one: Any) -> bool:
     """Say whether what an object holds is its own business: samplers hold generators by right."""
     kind = type(one)
     module = str(kind.__module__)

@@ -1,4 +1,4 @@
-"""Conformance suites: inherit one in a test file, give it a factory, and pytest checks all that the loader relies on.
+"""Conformance suites for what you add, and `examine`, which property-tests a dataset of your own.
 
 A suite is a class of plain test methods. Its name ends in ``Tests``, so pytest runs the classes that inherit it only::
 
@@ -8,27 +8,60 @@ A suite is a class of plain test methods. Its name ends in ``Tests``, so pytest 
         def make(self, maker):
             return Ray(maker)
 
-Nothing else in headrace imports this package, and pytest is needed here alone.
+``examine`` needs no pytest; ``headrace doctor SCRIPT:NAME`` calls it. The suites import pytest when they are asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from headrace.errors import MissingDependency
+from headrace.testing.examination import Examination, examine
+from headrace.testing.subject import Finding
 
-try:
-    import pytest
-except ImportError as error:
-    raise MissingDependency(
-        "headrace.testing needs pytest, which is not installed", expected="pytest", cure="pip install pytest"
-    ) from error
+if TYPE_CHECKING:
+    from headrace.testing.datasets import DatasetTests, FormatTests
+    from headrace.testing.executors import ExecutorTests
+    from headrace.testing.samplers import BatchSamplerTests, SamplerTests
+    from headrace.testing.transforms import TransformTests
 
-# Before the suites are imported: a failed assert then shows the values that it compared.
-for _name in ("datasets", "executors", "samplers", "transforms"):
-    pytest.register_assert_rewrite(f"headrace.testing.{_name}")
+_SUITES = {
+    "BatchSamplerTests": "samplers",
+    "DatasetTests": "datasets",
+    "ExecutorTests": "executors",
+    "FormatTests": "datasets",
+    "SamplerTests": "samplers",
+    "TransformTests": "transforms",
+}
+"""The module of each suite."""
 
-from headrace.testing.datasets import DatasetTests, FormatTests  # noqa: E402
-from headrace.testing.executors import ExecutorTests  # noqa: E402
-from headrace.testing.samplers import BatchSamplerTests, SamplerTests  # noqa: E402
-from headrace.testing.transforms import TransformTests  # noqa: E402
+__all__ = [
+    "BatchSamplerTests",
+    "DatasetTests",
+    "Examination",
+    "ExecutorTests",
+    "Finding",
+    "FormatTests",
+    "SamplerTests",
+    "TransformTests",
+    "examine",
+]
 
-__all__ = ["BatchSamplerTests", "DatasetTests", "ExecutorTests", "FormatTests", "SamplerTests", "TransformTests"]
+
+def __getattr__(name: str) -> Any:
+    """Import a suite."""
+    if name not in _SUITES:
+        raise AttributeError(f"module 'headrace.testing' has no attribute {name!r}")
+    try:
+        import pytest
+    except ImportError as error:
+        raise MissingDependency(
+            f"headrace.testing.{name} needs pytest, which is not installed",
+            expected="pytest",
+            cure="pip install pytest",
+        ) from error
+    # Before the suites are imported: a failed assert then shows the values that it compared.
+    for module in sorted(set(_SUITES.values())):
+        pytest.register_assert_rewrite(f"headrace.testing.{module}")
+    return getattr(import_module(f"headrace.testing.{_SUITES[name]}"), name)
