@@ -22,6 +22,8 @@ HEAD = {
     # The death of a node is known within 2 s instead of 30.
     "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
 }
+UNCLOSED = "Exception ignored in. <_io.FileIO name=./dev/null"
+"""What Ray 2.52 leaves open where it starts a node, as Python says it."""
 SETTLE_SECONDS = 20.0
 LOOKS = 0.05
 """Seconds between two looks at what Ray gives no notice of."""
@@ -32,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in item.nodeid:
             item.add_marker(pytest.mark.filterwarnings("ignore:::ray"))
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:{UNCLOSED}:pytest.PytestUnraisableExceptionWarning"))
 
 
 @pytest.fixture(scope="session", name="cluster")
