@@ -223,12 +223,15 @@ static void widen_all(std::uint32_t* __restrict out, const std::uint8_t* __restr
 
 static void gather_pixels_all(std::uint8_t* const* out, int channels, const std::uint32_t* __restrict framed,
                               const LinePlaces& places, int count, int stride) {
+  if (places.right == nullptr) {
+    for (int c = 0; c < channels; ++c) {
+      std::uint8_t* __restrict plane = out[c];
+      for (int i = 0; i < count; ++i) plane[i] = static_cast<std::uint8_t>(framed[places.at[i]] >> (8 * c));
+    }
+    return;
+  }
   for (int i = 0; i < count; ++i) {
     const std::uint32_t* const upper = framed + places.at[i];
-    if (places.right == nullptr) {
-      for (int c = 0; c < channels; ++c) out[c][i] = static_cast<std::uint8_t>(upper[0] >> (8 * c));
-      continue;
-    }
     const std::uint32_t* const lower = upper + stride;
     const std::int32_t right = places.right[i], left = 2048 - right, below = places.below[i];
     for (int c = 0; c < channels; ++c) {

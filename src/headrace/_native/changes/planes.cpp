@@ -58,8 +58,9 @@ int mirrored(int at, int count) {
 }  // namespace
 
 void ChangeBuffers::shrink_to(std::size_t bytes) {
-  for (Buffer* buffer : {&image, &spare, &gray, &framed})
+  for (Buffer* buffer : {&image, &spare, &gray})
     if (buffer->capacity() > bytes) Buffer().swap(*buffer);
+  if (framed.capacity() * sizeof(std::uint32_t) > bytes) std::vector<std::uint32_t>().swap(framed);
   if (blurred.capacity() * sizeof(std::int16_t) > bytes) std::vector<std::int16_t>().swap(blurred);
 }
 
@@ -277,17 +278,22 @@ std::size_t Planes::run_warps(const std::vector<Op>& ops, std::size_t first) {
   return last;
 }
 
-// A plane with a margin of one pixel; weights of 0 may read the line behind it.
-std::uint8_t* Planes::framed(int channel, std::uint8_t fill) {
+// Up to four channels with a margin of one pixel, in four bytes for each pixel; weights of 0 may read the line behind it.
+std::uint32_t* Planes::framed(int first, int channels, const std::uint8_t* fill) {
   const std::size_t width = static_cast<std::size_t>(size_.width), stride = width + 2;
   const std::size_t height = static_cast<std::size_t>(size_.height);
-  std::uint8_t* const out = room(buffers_.framed, stride * (height + 3) + slack);
-  const std::uint8_t* const in = plane(channel);
-  std::memset(out, fill, stride), std::memset(out + stride * (height + 1), fill, stride);
+  std::uint32_t* const out = room(buffers_.framed, stride * (height + 3) + slack);
+  std::uint32_t outside = 0;
+  for (int c = 0; c < channels; ++c) outside |= static_cast<std::uint32_t>(fill[first + c]) << (8 * c);
+  std::fill(out, out + stride, outside), std::fill(out + stride * (height + 1), out + stride * (height + 2), outside);
   for (std::size_t y = 0; y < height; ++y) {
-    std::uint8_t* const line = out + stride * (y + 1);
-    line[0] = line[width + 1] = fill;
-    std::memcpy(line + 1, in + width * y, width);
+    std::uint32_t* const line = out + stride * (y + 1) + 1;
+    line[-1] = line[width] = outside;
+    std::fill(line, line + width, 0);
+    for (int c = 0; c < channels; ++c) {
+      const std::uint8_t* const in = plane(first + c) + width * y;
+      for (std::size_t x = 0; x < width; ++x) line[x] |= static_cast<std::uint32_t>(in[x]) << (8 * c);
+    }
   }
   return out;
 }
@@ -312,13 +318,17 @@ void Planes::warp(const std::vector<WarpPart>& parts, bool nearest) {
     const LinePlaces places{numbers + line, numbers + whole + line, numbers + 2 * whole + line};
     (nearest ? ops_.nearest_places : ops_.bilinear_places)(places, x, y, width, size_.height, size_.width);
   }
-  std::uint8_t* out = spare(whole);
-  for (int c = 0; c < size_.channels; ++c, out += whole) {
-    const std::uint8_t* const in = framed(c, parts[0].fill[c]);
-    const LinePlaces places{numbers, nearest ? nullptr : numbers + whole, nearest ? nullptr : numbers + 2 * whole};
-    ops_.gather(out, in, places, static_cast<int>(whole), size_.width + 2);
-    for (std::size_t part = 1; part < parts.size(); ++part)
-      ops_.cover(out, numbers + whole * (2 + part), static_cast<int>(whole), parts[part].fill[c]);
+  std::uint8_t* const made = spare(whole);
+  const LinePlaces places{numbers, nearest ? nullptr : numbers + whole, nearest ? nullptr : numbers + 2 * whole};
+  for (int first = 0; first < size_.channels; first += 4) {
+    const int channels = std::min(4, size_.channels - first);
+    std::uint8_t* out[4] = {};
+    for (int c = 0; c < channels; ++c) out[c] = made + whole * static_cast<std::size_t>(first + c);
+    const std::uint32_t* const pixels = framed(first, channels, parts[0].fill);
+    ops_.gather_pixels(out, channels, pixels, places, static_cast<int>(whole), size_.width + 2);
+    for (int c = 0; c < channels; ++c)
+      for (std::size_t part = 1; part < parts.size(); ++part)
+        ops_.cover(out[c], numbers + whole * (2 + part), static_cast<int>(whole), parts[part].fill[first + c]);
   }
   buffers_.image.swap(buffers_.spare);
   size_.height = height, size_.width = width;

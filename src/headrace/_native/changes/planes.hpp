@@ -13,7 +13,8 @@ namespace headrace {
 
 // What one thread needs for changes, reused from image to image.
 struct ChangeBuffers {
-  Buffer image, spare, gray, framed;
+  Buffer image, spare, gray;
+  std::vector<std::uint32_t> framed;
   std::vector<std::int16_t> line, blurred;
   std::vector<const std::int16_t*> lines;
   std::vector<double> points;
@@ -65,7 +66,7 @@ class Planes {
                   const std::vector<std::int16_t>& down);
   void erase(const std::vector<double>& numbers);
   std::size_t run_warps(const std::vector<Op>& ops, std::size_t first);
-  std::uint8_t* framed(int channel, std::uint8_t fill);
+  std::uint32_t* framed(int first, int channels, const std::uint8_t* fill);
 
   const RowOps& rows_;
   const PlaneOps& ops_;

@@ -317,9 +317,31 @@ static inline __m256i neighbors_of_two(const std::uint32_t* framed, std::int32_t
   return _mm256_shuffle_epi8(_mm256_set_m128i(second, first), apart);
 }
 
+static void put8(std::uint8_t* const* out, int channels, int at, __m128i front, __m128i back) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out[0] + at), front);
+  if (channels > 1) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[1] + at), _mm_unpackhi_epi64(front, front));
+  if (channels > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[2] + at), back);
+  if (channels > 3) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[3] + at), _mm_unpackhi_epi64(back, back));
+}
+
+static void nearest_pixels(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
+                           int count, int stride) {
+  const __m256i by_channel = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  int done = 0;
+  for (; done + 8 <= count; done += 8) {
+    const __m256i four = _mm256_i32gather_epi32(reinterpret_cast<const int*>(framed), words(places.at + done), 4);
+    const __m256i sorted = _mm256_shuffle_epi8(four, by_channel);
+    const __m128i first = _mm256_castsi256_si128(sorted), second = _mm256_extracti128_si256(sorted, 1);
+    put8(out, channels, done, _mm_unpacklo_epi32(first, second), _mm_unpackhi_epi32(first, second));
+  }
+  std::uint8_t* left[4] = {};
+  for (int c = 0; c < channels; ++c) left[c] = out[c] + done;
+  gather_pixels_all(left, channels, framed, {places.at + done, nullptr, nullptr}, count - done, stride);
+}
+
 static void gather_pixels(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
                           int count, int stride) {
-  if (places.right == nullptr) return gather_pixels_all(out, channels, framed, places, count, stride);
+  if (places.right == nullptr) return nearest_pixels(out, channels, framed, places, count, stride);
   const __m256i one = _mm256_set1_epi32(2048), half = _mm256_set1_epi32(1 << 21);
   const __m256i by_channel = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   const std::uint32_t* const next = framed + stride;
@@ -343,10 +365,7 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
     const __m256i sorted = _mm256_shuffle_epi8(bytes, by_channel);
     const __m128i even = _mm256_castsi256_si128(sorted), odd = _mm256_extracti128_si256(sorted, 1);
     const __m128i front = _mm_unpacklo_epi8(even, odd), back = _mm_unpackhi_epi8(even, odd);
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(out[0] + done), front);
-    if (channels > 1) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[1] + done), _mm_unpackhi_epi64(front, front));
-    if (channels > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[2] + done), back);
-    if (channels > 3) _mm_storel_epi64(reinterpret_cast<__m128i*>(out[3] + done), _mm_unpackhi_epi64(back, back));
+    put8(out, channels, done, front, back);
   }
   std::uint8_t* left[4] = {};
   for (int c = 0; c < channels; ++c) left[c] = out[c] + done;
