@@ -39,8 +39,19 @@ static inline __m256i two_pixels(const std::uint8_t* a, const std::uint8_t* b) {
                                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(b)), 1);
 }
 
-static void scale_across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t*,
-                          const std::int16_t* lanes, int taps, int outputs) {
+static inline void add_products(__m256i& high, __m256i& low, __m256i values, const __m256i* weights) {
+  high = _mm256_add_epi32(high, _mm256_madd_epi16(values, _mm256_loadu_si256(weights)));
+  low = _mm256_add_epi32(low, _mm256_madd_epi16(values, _mm256_loadu_si256(weights + 2)));
+}
+
+static inline __m256i rounded(__m256i high, __m256i low) {
+  return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high, 11), low), 22);
+}
+
+// `two_taps` is known when this is compiled: an image that is enlarged has no more.
+static inline __attribute__((always_inline)) void scale_across_by(std::uint8_t* out, const std::uint8_t* in,
+                                                                  const int* first, const std::int16_t* lanes, int taps,
+                                                                  int outputs, bool two_taps) {
   const __m256i front = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
   const __m256i back = _mm256_broadcastsi128_si256(
@@ -55,23 +66,52 @@ static void scale_across3(std::uint8_t* out, const std::uint8_t* in, const int* 
     for (int group = 0; group < taps; group += 4, weights += 8) {
       const __m256i ab = two_pixels(place[0] + 3 * group, place[1] + 3 * group);
       const __m256i cd = two_pixels(place[2] + 3 * group, place[3] + 3 * group);
-      const __m256i ab0 = _mm256_shuffle_epi8(ab, front), ab2 = _mm256_shuffle_epi8(ab, back);
-      const __m256i cd0 = _mm256_shuffle_epi8(cd, front), cd2 = _mm256_shuffle_epi8(cd, back);
-      high_ab = _mm256_add_epi32(high_ab, _mm256_madd_epi16(ab0, _mm256_loadu_si256(weights + 0)));
-      high_ab = _mm256_add_epi32(high_ab, _mm256_madd_epi16(ab2, _mm256_loadu_si256(weights + 1)));
-      low_ab = _mm256_add_epi32(low_ab, _mm256_madd_epi16(ab0, _mm256_loadu_si256(weights + 2)));
-      low_ab = _mm256_add_epi32(low_ab, _mm256_madd_epi16(ab2, _mm256_loadu_si256(weights + 3)));
-      high_cd = _mm256_add_epi32(high_cd, _mm256_madd_epi16(cd0, _mm256_loadu_si256(weights + 4)));
-      high_cd = _mm256_add_epi32(high_cd, _mm256_madd_epi16(cd2, _mm256_loadu_si256(weights + 5)));
-      low_cd = _mm256_add_epi32(low_cd, _mm256_madd_epi16(cd0, _mm256_loadu_si256(weights + 6)));
-      low_cd = _mm256_add_epi32(low_cd, _mm256_madd_epi16(cd2, _mm256_loadu_si256(weights + 7)));
+      add_products(high_ab, low_ab, _mm256_shuffle_epi8(ab, front), weights);
+      add_products(high_cd, low_cd, _mm256_shuffle_epi8(cd, front), weights + 4);
+      if (two_taps) continue;
+      add_products(high_ab, low_ab, _mm256_shuffle_epi8(ab, back), weights + 1);
+      add_products(high_cd, low_cd, _mm256_shuffle_epi8(cd, back), weights + 5);
     }
-    const __m256i sum_ab = _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_ab, 11), low_ab), 22);
-    const __m256i sum_cd = _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(high_cd, 11), low_cd), 22);
-    const __m256i words = _mm256_packs_epi32(sum_ab, sum_cd);  // a c | b d
+    const __m256i words = _mm256_packs_epi32(rounded(high_ab, low_ab), rounded(high_cd, low_cd));  // a c | b d
     const __m256i bytes = _mm256_packus_epi16(words, words);
     const __m128i abcd = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * static_cast<std::ptrdiff_t>(four)), _mm_shuffle_epi8(abcd, close));
+  }
+}
+
+static void scale_across3(std::uint8_t* out, const std::uint8_t* in, const int* first, const std::int32_t*,
+                          const std::int16_t* lanes, int taps, int outputs) {
+  if (taps <= 2)
+    scale_across_by(out, in, first, lanes, taps, outputs, true);
+  else
+    scale_across_by(out, in, first, lanes, taps, outputs, false);
+}
+
+// Two rows at a time, 32 bytes of each, by weights in two parts as above. Bytes past the end are weighed too: rows have
+// that much slack.
+static void scale_down(std::uint8_t* out, const std::uint8_t* const* in, const std::int32_t* value, int taps, int bytes) {
+  const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi32(1 << 21);
+  for (int at = 0; at < bytes; at += 32) {
+    __m256i high[4] = {zero, zero, zero, zero}, low[4] = {half, half, half, half};
+    for (int k = 0; k < taps; k += 2) {
+      const int other = k + 1 < taps ? k + 1 : k;
+      const std::int32_t a = value[k], b = other > k ? value[other] : 0;
+      const __m256i highs = _mm256_set1_epi32(static_cast<std::int32_t>((b >> 11) * 65536U + ((a >> 11) & 0xFFFF)));
+      const __m256i lows = _mm256_set1_epi32((b & 2047) << 16 | (a & 2047));
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[k] + at));
+      const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[other] + at));
+      const __m256i front = _mm256_unpacklo_epi8(x, y), back = _mm256_unpackhi_epi8(x, y);
+      const __m256i pairs[4] = {_mm256_unpacklo_epi8(front, zero), _mm256_unpackhi_epi8(front, zero),
+                                _mm256_unpacklo_epi8(back, zero), _mm256_unpackhi_epi8(back, zero)};
+      for (int i = 0; i < 4; ++i) {
+        high[i] = _mm256_add_epi32(high[i], _mm256_madd_epi16(pairs[i], highs));
+        low[i] = _mm256_add_epi32(low[i], _mm256_madd_epi16(pairs[i], lows));
+      }
+    }
+    // Packing undoes the order of unpacking.
+    const __m256i words = _mm256_packs_epi32(rounded(high[0], low[0]), rounded(high[1], low[1]));
+    const __m256i more = _mm256_packs_epi32(rounded(high[2], low[2]), rounded(high[3], low[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + at), _mm256_packus_epi16(words, more));
   }
 }
 

@@ -8,6 +8,25 @@ namespace plain {
 
 #include "../common.hpp"
 
+static inline std::uint8_t clipped(std::int32_t sum) {
+  sum >>= 22;
+  return static_cast<std::uint8_t>(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+static void scale_down(std::uint8_t* out, const std::uint8_t* const* in, const std::int32_t* value, int taps, int bytes) {
+  // Bytes past the end are weighed too: rows have that much slack.
+  for (int begin = 0; begin < bytes; begin += 64) {
+    std::int32_t sum[64];
+    for (int i = 0; i < 64; ++i) sum[i] = 1 << 21;
+    for (int k = 0; k < taps; ++k) {
+      const std::uint8_t* row = in[k] + begin;
+      const std::int32_t weight = value[k];
+      for (int i = 0; i < 64; ++i) sum[i] += row[i] * weight;
+    }
+    for (int i = 0; i < 64; ++i) out[begin + i] = clipped(sum[i]);
+  }
+}
+
 static std::size_t lane_bytes(int, int) { return 0; }
 
 static void pack_lanes(std::int16_t*, const std::int32_t*, int, int) {}
