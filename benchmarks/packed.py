@@ -56,6 +56,10 @@ def crops(photos: Path, target: Path, count: int) -> list[Path]:
     return paths
 
 
+def photos_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
+
+
 def rate(dataset: Any, *, workers: int, epochs: int, batch: int) -> tuple[float, float]:
     """Return images per second, and the seconds to the first batch."""
     loader = DataLoader(dataset, batch, shuffle=True, seed=0, num_workers=workers)
@@ -98,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         own = Path(headrace.__file__).parent / "demo"
         (Path(place) / "photos").mkdir()
-        found = sorted(arguments.photos.rglob("*.jpg")) if arguments.photos else []
+        found = photos_in(arguments.photos) if arguments.photos else []
         paths = found or crops(own, Path(place) / "photos", min(arguments.images, 750))
         files = ImageFiles([paths[number % len(paths)] for number in range(arguments.images)])
         options = {"workers": arguments.workers, "epochs": arguments.epochs, "batch": arguments.batch}
