@@ -14,7 +14,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+import packed_data
 import shard_data
+from registry import python_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +112,14 @@ WORKLOADS = {
         64,
         ("antialiased",),
     ),
+    "packed": Workload(
+        "packed",
+        f"*photos*, and the same scaled to {packed_data.MAX_SIDE} pixels and stored once -> {IMAGE_WORK.format(224)}",
+        2_000,
+        224,
+        64,
+        ("antialiased",),
+    ),
     "rows": Workload(
         "rows",
         f"rows of {FEATURES} float32 and a label in an Arrow file -> shuffled batches",
@@ -149,6 +159,8 @@ def prepare(workload: Workload, cache: Path, photos: Path | None, images: int | 
         return _listed(large, sorted(large.glob("*.jpg")), total)
     if workload.name == "formats":
         return _formats(cache, files, total)
+    if workload.name == "packed":
+        return _packed(cache, files, total)
     if workload.name == "segmentation":
         return _with_masks(cache, files, total)
     return _listed(cache / _key("photos-list", files, total), files, total)
@@ -273,6 +285,21 @@ def _formats(cache: Path, files: list[Path], total: int) -> Prepared:
     by = [f"{', '.join(own)} by its own library"] if own else []
     by += [f"{', '.join(ours)} by headrace"] if ours else []
     return Prepared(prepared.folder, f"{prepared.about}; {'; '.join(by)}")
+
+
+def _packed(cache: Path, files: list[Path], total: int) -> Prepared:
+    """Pack the photos, and write the same pixels in each form whose writer is installed."""
+    prepared = _listed(cache / _key("packed", files, total), files, total)
+    cached(prepared.folder / "packed", partial(packed_data.pack, prepared.folder / "list.tsv"))
+    for form, family in packed_data.PEER_FORMS.items():
+        if (python := python_of(family)).exists():
+            cached(prepared.folder / form, partial(packed_data.write, form, python, prepared.folder))
+    sizes = {}
+    for name in ("raw", "jpeg", "npy"):
+        found = (prepared.folder / "packed" / name).iterdir()
+        sizes[name] = sum(len(path.read_bytes()) for path in found)  # and into the page cache
+    told = f"{sizes['raw'] / 1e6:,.0f} MB as pixels, {sizes['jpeg'] / 1e6:,.0f} MB as JPEG files"
+    return Prepared(prepared.folder, f"{prepared.about}; packed: {told}")
 
 
 def _rows(cache: Path, total: int) -> Prepared:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the loaders headrace is measured against, each family into an environment of its own: benchmarks/.peers/NAME.
-#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision albumentations formats datasets tensorflow dali tokens (default: all)
+#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision albumentations formats datasets tensorflow dali tokens ffcv (default: all)
 #   PYTHON=python3.12 benchmarks/install_peers.sh
 # What is already there and imports is left alone. About 12 GB of disk for all of them.
 set -euo pipefail
@@ -10,6 +10,7 @@ PEERS=$(cd "$(dirname "$0")" && pwd)/.peers
 
 # What to install, and the imports that show it works.
 describe() {
+    built=
     case $1 in
     # Held at this release, for which a build without CUDA may be at hand; newer ones bring gigabytes that are not used.
     # cloudpickle: what headrace itself needs, which runs in there too (process_workers.py).
@@ -30,14 +31,18 @@ describe() {
     tokens) packages="torch==2.13.0 numpy megatron-core" imports="torch, megatron.core.datasets.gpt_dataset" ;;
     # Made for CUDA, and runs on a machine without it when every operator is on the CPU.
     dali) packages="nvidia-dali-cuda120 numpy" imports="nvidia.dali, numpy" ;;
-    *) echo "no peer called '$1'; there are: torch torchvision albumentations formats datasets tensorflow dali tokens" >&2; exit 2 ;;
+    # Compiled here: needs a C++ compiler, pkg-config, and the headers of OpenCV and libjpeg-turbo (Debian: libopencv-dev,
+    # libturbojpeg0-dev). Its own list of packages asks for more than is imported.
+    ffcv) packages="torch torchvision numpy<2.3 numba opencv-python-headless setuptools wheel tqdm psutil pandas assertpy fastargs terminaltables imgcat pytorch-pfn-extras"
+          built="ffcv==1.0.2" imports="torch, ffcv" ;;
+    *) echo "no peer called '$1'; there are: torch torchvision albumentations formats datasets tensorflow dali tokens ffcv" >&2; exit 2 ;;
     esac
 }
 
 works() { [ -x "$1/bin/python" ] && "$1/bin/python" -c "import $2" >/dev/null 2>&1; }
 
 names=("$@")
-[ $# -gt 0 ] || names=(torch torchvision albumentations formats datasets tensorflow dali tokens)
+[ $# -gt 0 ] || names=(torch torchvision albumentations formats datasets tensorflow dali tokens ffcv)
 for name in "${names[@]}"; do describe "$name"; done
 
 mkdir -p "$PEERS"
@@ -53,7 +58,8 @@ for name in "${names[@]}"; do
     echo "$name: installing $packages"
     rm -rf "$home"
     # shellcheck disable=SC2086  # several packages in one string
-    if "$PYTHON" -m venv "$home" && "$home/bin/pip" install --quiet $packages && works "$home" "$imports"; then
+    if "$PYTHON" -m venv "$home" && "$home/bin/pip" install --quiet $packages &&
+        { [ -z "$built" ] || "$home/bin/pip" install --quiet --no-build-isolation --no-deps "$built"; } && works "$home" "$imports"; then
         good+=("$name")
     else
         # Half an environment would look installed to the benchmark.

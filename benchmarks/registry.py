@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
-IMAGES = ("photos", "thumbnails", "large", "formats")
+IMAGES = ("photos", "thumbnails", "large", "formats", "packed")
 AUGMENTED = ("dino", "randaugment", "trivial")
 TARGETS = ("segmentation", "detection")
 FOLDERS = ("photos", "thumbnails")
@@ -126,6 +126,16 @@ RUNNERS = (
     ),
     _runner("datasets-rows", "datasets_rows.py", "datasets", ("rows",), (), "processes"),
     _runner("datasets-rows-in-order", "datasets_rows.py", "datasets", ("rows",), (), "processes", shuffle=False),
+    # Images that are scaled and stored once.
+    _runner("headrace-raw", "headrace_packed.py", None, ("packed",), ANTIALIASED, "threads", form="raw"),
+    _runner("headrace-jpeg", "headrace_packed.py", None, ("packed",), ANTIALIASED, "threads", form="jpeg"),
+    _runner("headrace-array", "headrace_packed.py", None, ("packed",), ANTIALIASED, "threads", form="array"),
+    _runner("ffcv-raw", "ffcv_packed.py", "ffcv", ("packed",), ANTIALIASED, "threads", form="ffcv-raw"),
+    _runner("ffcv-jpeg", "ffcv_packed.py", "ffcv", ("packed",), ANTIALIASED, "threads", form="ffcv-jpeg"),
+    _runner("mosaic-raw", "raw_torchvision.py", "formats", ("packed",), ANTIALIASED, "processes", form="mosaic"),
+    _runner("litdata-raw", "raw_torchvision.py", "formats", ("packed",), ANTIALIASED, "processes", form="litdata"),
+    _runner("dali-numpy", "dali_numpy.py", "dali", ("packed",), ANTIALIASED, "threads"),
+    _runner("crop-copy", "crop_copy.py", None, ("packed",), ANTIALIASED, "threads", limit=True),
     _runner("decode-only", "decode_only.py", None, SIZES, (), "threads", limit=True),
     _runner("numpy-copy", "numpy_copy.py", None, ("arrays",), (), "threads", limit=True),
 )  # fmt: skip
@@ -139,6 +149,7 @@ BASELINES = {
     ("thumbnails", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("large", "antialiased"): ("torch-torchvision", "torch-pillow"),
     ("formats", "antialiased"): FORMAT_PEERS,
+    ("packed", "antialiased"): ("headrace",),
     **{(name, "antialiased"): ("albumentations", "torch-torchvision") for name in (*AUGMENTED, *TARGETS)},
     ("arrays", "none"): ("torch", "torch-inline"),
     ("rows", "none"): ("datasets-rows",),
@@ -152,6 +163,15 @@ GOALS = {
         *((ours, ("headrace",), 0.97) for ours in FORMATS_OF_OURS),
         *((ours, FORMAT_PEERS, 2.2) for ours in FORMATS_OF_OURS),
         ("headrace-arrow", ("headrace-arrow-in-order",), 0.9),
+    ),
+    "packed": (
+        ("headrace-raw", ("headrace",), 5.0),
+        ("headrace-raw", ("headrace-array",), 0.8),
+        ("headrace-raw", ("crop-copy",), 0.8),
+        ("headrace-jpeg", ("headrace",), 2.5),
+        ("headrace-raw", ("ffcv-raw",), 1.6),
+        ("headrace-jpeg", ("ffcv-jpeg",), 1.3),
+        ("headrace-raw", ("mosaic-raw", "litdata-raw", "dali-numpy"), 1.0),
     ),
     "dino": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (2.0, 15.0, 5.0), strict=True)),
     "randaugment": tuple(("headrace", (peer,), least) for peer, least in zip(AUGMENTERS, (1.8, 2.3, 3.0), strict=True)),

@@ -253,7 +253,7 @@ def test_an_unknown_runner_is_refused_by_name(tmp_path: Path) -> None:
     """Name the runner that does not exist and those that do, before any work."""
     done = run_harness("--only", "torhc", "--cache", str(tmp_path))
     assert done.returncode == 2
-    assert "no runner 'torhc'; there are albumentations, dali, " in done.stderr
+    assert "no runner 'torhc'; there are albumentations, crop-copy, " in done.stderr
 
 
 def test_an_interrupt_ends_the_runner_and_its_children(tmp_path: Path) -> None:
