@@ -270,6 +270,14 @@ class OtherHash(Sound):
         return hash(f"sample {index}")
 
 
+class DiesElsewhere(Sound):
+    def __setstate__(self, state: Any) -> None:
+        os._exit(7)
+
+    def __getstate__(self) -> Any:
+        return {"size": SIZE}
+
+
 class Races(Sound):
     def sample(self, index: int) -> Any:
         self.current = index
@@ -378,6 +386,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
             (OpensLater, "handles"),
             (OpenDatabase, "handles"),
             (OtherHash, "spawn"),
+            (DiesElsewhere, "spawn"),
             (Races, "threads"),
             (RacesOnList, "threads"),
             (DeadlocksOnThreads, "hang"),

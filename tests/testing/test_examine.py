@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -208,3 +210,11 @@ def test_what_is_no_dataset_is_refused() -> None:
     """Raise for an object that has no samples."""
     with pytest.raises(ArgumentTypeError, match="a loader or a dataset"):
         examine(object())
+
+
+def test_a_main_script_that_cannot_be_imported_is_no_finding() -> None:
+    """Say that no fresh process was started, as in a program that Python reads from standard input."""
+    code = "from headrace.testing import examine; found = examine([*range(9)], seconds=12)\n"
+    code += "print(found.findings, *found.unchecked)"
+    done = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
+    assert done.stdout == "() spawn\n"

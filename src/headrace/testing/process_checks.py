@@ -177,14 +177,17 @@ class Fresh:
         """Wait for its digests and compare them with those that were read here."""
         report = Report()
         end = monotonic() + seconds
-        answer = None
+        begun, answer = False, None
         try:
-            if self._receive.poll(max(0.1, end - monotonic())):
-                answer = self._receive.recv()
-            else:
+            while answer is None and self._receive.poll(max(0.1, end - monotonic())):
+                begun, answer = True, self._receive.recv()
+            if answer is None:
                 report.unchecked["spawn"] = "a fresh process gave no answer in time"
         except EOFError:
-            report.find("spawn", "a fresh process died while it read", "it ended without an answer", _SPAWN, place)
+            if begun:
+                report.find("spawn", "a fresh process died while it read", "it ended without an answer", _SPAWN, place)
+            else:
+                report.unchecked["spawn"] = "no fresh process can be started: it cannot import the main script"
         finally:
             self.close()
         if answer is None:
@@ -216,6 +219,7 @@ _SPAWN = "Let the dataset find all it needs in its own attributes, which are pic
 
 def _read(pickled: bytes, keys: list[Any], streams: bool, send: Connection) -> None:
     """Be the fresh process: read samples of a copy and send their digests."""
+    send.send(None)  # whatever ends the process from here on, the dataset did
     warnings.simplefilter("ignore")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
