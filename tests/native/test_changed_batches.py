@@ -44,6 +44,7 @@ from headrace.transforms import (
     RandomPosterize,
     RandomRotation,
     RandomSolarize,
+    RandomVerticalFlip,
     TrivialAugmentWide,
 )
 from tests.image_files import encoded, photo
@@ -68,6 +69,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
     "erased floats": (ColorJitter(0.4), ToFloat(), Normalize(0.4, 0.2), RandomErasing(0.7, value=-3), ToCHW()),
     "erased halves": (ToFloat(), ToDtype("float16"), RandomErasing(1, value=0.5), ToDtype("float16")),
     "distorted": (RandomPhotometricDistort(p=0.5), RandomInvert(0.3)),
+    "upside down": (RandomVerticalFlip(0.6), RandomApply([RandomVerticalFlip(1), RandomInvert(1)])),
     "histograms": (RandomAutocontrast(0.5), RandomEqualize(0.5), RandomPosterize(3, 0.5), RandomSolarize(99.5, 0.5)),
     "turned": (RandomRotation(40, fill=9), RandomGrayscale(0.5), RandomRotation(20, interpolation="bilinear"), ToCHW()),
     "mapped": (
@@ -148,6 +150,8 @@ def test_any_changes_one_after_the_other(parts: list[str], height: int, width: i
     ("chain", "why"),
     [
         ((ToFloat(), ColorJitter(0.4)), "it takes uint8, but an earlier transform gives floats"),
+        ((ToFloat(), GaussianBlur(3)), "it takes uint8, but an earlier transform gives floats"),
+        ((ToFloat(), Normalize((0, 1, 2), 1), RandomChannelPermutation()), "it takes uint8, but an earlier"),
         ((ColorJitter(0.4), CenterCrop(4)), "it follows a change of colors"),
         ((ColorJitter(0.4), RandomHorizontalFlip()), "it follows a change of colors"),
         ((ToFloat(), RandomErasing(1), Normalize(0.5, 0.5)), "parts of them were erased"),

@@ -58,14 +58,18 @@ class Found:
     refusal: str = ""
     """Why it is read as on torch; empty where the native extension reads it."""
     steps: tuple[tuple[str, str], ...] = ()
-    """The transforms of the first of its datasets: the name of each, and why it is not recognized."""
+    """The transforms of the first of its datasets: the name of each, and why it is not recognized or not fused."""
 
     def __str__(self) -> str:
         head = f"{self.name}: with native=True in DataLoader, "
-        head += f"sample by sample as on torch: {self.refusal}" if self.refusal else "all fused"
+        unfused = next((name for name, why in self.steps if why), "")
+        if self.refusal:
+            head += f"sample by sample as on torch: {self.refusal}"
+        else:
+            head += f"fused up to {unfused}, then headrace's own, step by step" if unfused else "all fused"
         width = max((len(name) for name, _ in self.steps), default=0)
-        good = "recognized" if self.refusal else "fused"
-        rows = [f"  {name:{width}}  {f'step by step: it {why}' if why else good}" for name, why in self.steps]
+        good, bad = ("recognized", "step by step: it ") if self.refusal else ("fused", "step by step: ")
+        rows = [f"  {name:{width}}  {bad + why if why else good}" for name, why in self.steps]
         return "\n".join([head, *rows])
 
 
@@ -276,21 +280,32 @@ def _leaf(dataset: Any) -> Found:
         return Found(name, None, "the native extension was not built (headrace doctor)")
     translation = translated(dataset.transform)
     why = translation.refusal or (_unread_files(dataset) if name in FILES else _unread_arrays(dataset))
+    steps = translation.parts
     if not why:
         shape = None if name in FILES else tuple(np.asarray(dataset.data[:1]).shape[1:])
-        plan = fused.plan(translation.transforms, image_shape=shape, oriented=DECODING.oriented)
-        if not plan.whole:
-            at = min(plan.fused, len(translation.names) - 1)
-            why = f"{translation.names[at]}: {plan.why[at]}"
+        why, steps = _fused(translation, shape, oriented=DECODING.oriented)
     target_transform = Held(dataset.target_transform)
     if why:
-        return Found(name, None, why, translation.parts)
+        return Found(name, None, why, steps)
     if name in FILES:
         part: Part = FilesPart(getattr(dataset, FILES[name]), dataset.loader, translation, target_transform)
     else:
         labels = dataset.targets if isinstance(dataset.targets, list) else Held(dataset.targets)
         part = ArraysPart(Held(dataset.data), labels, translation, target_transform)
-    return Found(name, part, "", translation.parts)
+    return Found(name, part, "", steps)
+
+
+def _fused(
+    translation: Translation, shape: tuple[int, ...] | None, *, oriented: bool
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return why the native extension does nothing of a chain, or "" where it begins it; and what it does not do."""
+    plan = fused.plan(translation.transforms, image_shape=shape, oriented=oriented)
+    unfused = {place: why for place, why in zip(translation.places, plan.why, strict=True) if why}
+    steps = tuple((name, unfused.get(place, "")) for place, (name, _) in enumerate(translation.parts))
+    if plan.fused:
+        return "", steps
+    at = min(unfused, default=0)
+    return f"{translation.parts[at][0]}: {unfused[at]}", translation.parts
 
 
 def _huggingface(dataset: Any) -> Found | None:
@@ -316,15 +331,12 @@ def _huggingface(dataset: Any) -> Found | None:
     if extension is None:
         return Found(name, None, "the native extension was not built (headrace doctor)")
     translation = translated(found.transform)
-    why = translation.refusal
+    why, steps = translation.refusal, translation.parts
     if not why:
-        plan = fused.plan(translation.transforms, image_shape=None, oriented=True)
-        if not plan.whole:
-            at = min(plan.fused, len(translation.names) - 1)
-            why = f"{translation.names[at]}: {plan.why[at]}"
+        why, steps = _fused(translation, None, oriented=True)
     if why:
-        return Found(name, None, why, translation.parts)
-    return Found(name, HuggingFacePart(Held(dataset), Held(function), found, translation), "", translation.parts)
+        return Found(name, None, why, steps)
+    return Found(name, HuggingFacePart(Held(dataset), Held(function), found, translation), "", steps)
 
 
 def _unread_files(dataset: Any) -> str:

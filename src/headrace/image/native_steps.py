@@ -175,6 +175,8 @@ class ChangePixels(NamedTuple):
 
     def add_to(self, chain: Chain) -> str:
         """Add itself to a chain."""
+        if chain.values:
+            return "it takes uint8, but an earlier transform gives floats"
         refusal, found = chain.described(self.describe, colors=self.colors)
         if not refusal:
             chain.changes.append(found)
@@ -328,8 +330,6 @@ class Chain:
             return "images still differ in size before it", NOTHING
         if self.channels_first:
             return "it takes channels last", NOTHING
-        if colors and self.values:
-            return "it takes uint8, but an earlier transform gives floats", NOTHING
         if colors and self.channels == 2:
             return "it takes 1, 3 or 4 channels, the image has 2", NOTHING
         try:

@@ -14,6 +14,7 @@ from headrace.image import carrying, sample_fields
 from headrace.image.kinds import BOX_FORMATS, NONE_DECLARED, declared
 from headrace.image.moves import Cut, CutAroundCenters, InTurn, Mirror, ScalePart, Stay, WithoutSmallBoxes
 from headrace.image.moves import centers_inside as inside_of
+from headrace.image.native_steps import ChangePixels
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform, named_box
 from headrace.transforms.image_transform import ImageTransform, size_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.image.kinds import BoxFormat, Kinds
     from headrace.image.moves import Move, Points
     from headrace.image.moves import Size as HeightAndWidth
+    from headrace.image.native_changes import Change
     from headrace.image.sample_fields import Field
     from headrace.transforms.parameters import Size
 
@@ -58,6 +60,16 @@ class RandomVerticalFlip(GeometricTransform):
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
         """Return whether the image is mirrored."""
         return {"flipped": bool(rng.random() < self.p)}
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same, by a map whose places are pixels."""
+
+        def describe(size: tuple[int, int, int]) -> Change:
+            height, _, channels = size
+            upside_down = (1, 0, 0, 0, -1, height, 0, 0, 1)
+            return "apply", (self.p,), (("warp", (*upside_down, False, *(0,) * channels), ()),)
+
+        return ChangePixels(describe, colors=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,208 @@
+"""Translate torchvision's augmentation: colors, policies, maps, erased parts, and what decides about them.
+
+For Pillow images torchvision calls Pillow, and for tensors it computes in floats, with other pixels. What ours match
+within a gray level is here, and the rest is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from headrace.transforms.color_transforms import (
+    ColorJitter,
+    GaussianBlur,
+    RandomAdjustSharpness,
+    RandomAutocontrast,
+    RandomEqualize,
+    RandomErasing,
+    RandomGrayscale,
+    RandomInvert,
+    RandomPosterize,
+    RandomSolarize,
+)
+from headrace.transforms.control import RandomApply, RandomChoice
+from headrace.transforms.detection import RandomVerticalFlip
+from headrace.transforms.elastic import ElasticTransform
+from headrace.transforms.policies import RandAugment, TrivialAugmentWide
+from headrace.transforms.torchvision_chain import BYTES, FLOATS, NORMALIZED, PILLOW, Chain, Unknown, is_pair
+from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.transforms.base import Transform
+
+
+def is_as_made(transform: Any) -> bool:
+    """Say whether the logarithms that the second version keeps are those of the ratio."""
+    kept = getattr(transform, "_log_ratio", None)
+    if kept is None:
+        return True
+    return all(
+        math.isclose(math.log(one), float(log), abs_tol=1e-6) for one, log in zip(transform.ratio, kept, strict=True)
+    )
+
+
+def _with_chance(ours: Callable[[float], Transform], **how: bool) -> Callable[[Chain, Any], None]:
+    """Return what adds a transform that has a probability and nothing else."""
+    return lambda chain, transform: chain.change_pixels(ours(transform.p), **how)
+
+
+def _grayscale(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(RandomGrayscale(transform.p), rough=chain.stage == BYTES)
+
+
+def _vertical_flip(chain: Chain, transform: Any) -> None:
+    chain.move(RandomVerticalFlip(transform.p))
+
+
+def _jitter(chain: Chain, transform: Any) -> None:
+    ranges = {name: getattr(transform, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    rounded = ("hue",) if chain.stage == PILLOW else ("contrast", "saturation")
+    for name in rounded:
+        if ranges[name] is not None:
+            raise Unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
+    used = {name: tuple(one) for name, one in ranges.items() if one is not None}
+    if len(used) > 1:
+        raise Unknown(f"changes {' and '.join(used)} one after the other, and rounds between them as ours do not")
+    chain.change_pixels(ColorJitter(**used), rough=bool(used), keeps=not used)
+
+
+def _posterize(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(RandomPosterize(transform.bits, transform.p))
+
+
+def _solarize(chain: Chain, transform: Any) -> None:
+    if chain.stage == BYTES and transform.threshold > 255:
+        raise Unknown(f"has threshold={transform.threshold} for {chain.stage}")
+    chain.change_pixels(RandomSolarize(transform.threshold, transform.p))
+
+
+def _sharpness(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(RandomAdjustSharpness(transform.sharpness_factor, transform.p), rough=True)
+
+
+def _blur(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(GaussianBlur(tuple(transform.kernel_size), tuple(transform.sigma)), rough=True)
+
+
+def _turning(chain: Chain, transform: Any) -> dict[str, Any]:
+    """Return filter and fill of what turns pixels."""
+    how = chain.sampling(transform)
+    nearest = how["interpolation"] == "nearest"
+    chain.stay_close(rough=not nearest, keeps=nearest)
+    return how
+
+
+def _rotation(chain: Chain, transform: Any) -> None:
+    chain.need(PILLOW, BYTES)
+    how = _turning(chain, transform)
+    chain.move(
+        RandomRotation(tuple(transform.degrees), expand=bool(transform.expand), center=_point(transform.center), **how)
+    )
+
+
+def _affine(chain: Chain, transform: Any) -> None:
+    chain.need(PILLOW, BYTES)
+    given = {name: getattr(transform, name) for name in ("translate", "scale", "shear")}
+    ours = {name: None if one is None else tuple(one) for name, one in given.items()}
+    how = _turning(chain, transform)
+    chain.move(RandomAffine(tuple(transform.degrees), center=_point(transform.center), **ours, **how))
+
+
+def _perspective(chain: Chain, transform: Any) -> None:
+    chain.need(PILLOW, BYTES)
+    chain.move(RandomPerspective(transform.distortion_scale, p=transform.p, **_turning(chain, transform)))
+
+
+def _elastic(chain: Chain, transform: Any) -> None:
+    chain.need(PILLOW, BYTES)
+    how = {"interpolation": chain.filter_of(transform), "fill": chain.fill_value(transform)}
+    if how["interpolation"] not in ("nearest", "bilinear") or how["fill"]:
+        raise Unknown(f"has interpolation={how['interpolation']!r} and fill={how['fill']}")
+    chain.stay_close(rough=True, keeps=False)
+    chain.move(ElasticTransform(tuple(transform.alpha), tuple(transform.sigma), **how))
+
+
+def _point(center: Any) -> Any:
+    return None if center is None else tuple(center)
+
+
+def _erasing(chain: Chain, transform: Any) -> None:
+    chain.need(BYTES, FLOATS, NORMALIZED)
+    if not is_as_made(transform):
+        raise Unknown("has a ratio that was changed after it was made")
+    value = transform.value
+    if value is None or isinstance(value, str):
+        if chain.stage == BYTES:
+            raise Unknown("has value='random', which wraps around in bytes")
+        value = "random"
+    elif is_pair(value):
+        value = tuple(value) if len(value) > 1 else value[0]
+    ours = RandomErasing(transform.p, tuple(transform.scale), tuple(transform.ratio), value)
+    if chain.stage == BYTES:
+        chain.change_pixels(ours, keeps=True)
+    else:
+        chain.change_values(ours, chain.stage)
+
+
+def _apply(chain: Chain, transform: Any) -> None:
+    _decided(chain, RandomApply(chain.inner(transform.transforms, chain.rough), transform.p))
+
+
+def _choice(chain: Chain, transform: Any) -> None:
+    before = chain.rough
+    _decided(chain, RandomChoice([chain.inner([one], before) for one in transform.transforms], transform.p))
+
+
+def _decided(chain: Chain, ours: Transform) -> None:
+    if chain.stage in (PILLOW, BYTES):
+        chain.change_pixels(ours, keeps=True)  # what is inside was examined
+    else:
+        chain.change_values(ours, chain.stage)
+
+
+def _policy(chain: Chain, transform: Any) -> dict[str, Any]:
+    """Return filter and fill of a policy."""
+    if chain.stage != PILLOW:
+        raise Unknown(f"changes colors of {chain.stage}, where torchvision rounds in another way")
+    return chain.sampling(transform)
+
+
+def _trivial(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(TrivialAugmentWide(transform.num_magnitude_bins, **_policy(chain, transform)), rough=True)
+
+
+def _rand(chain: Chain, transform: Any) -> None:
+    if transform.num_ops > 1:
+        raise Unknown(f"does {transform.num_ops} changes one after the other, and rounds between them as ours do not")
+    how = _policy(chain, transform)
+    ours = RandAugment(transform.num_ops, transform.magnitude, transform.num_magnitude_bins, **how)
+    chain.change_pixels(ours, rough=True)
+
+
+def _auto(chain: Chain, transform: Any) -> None:  # noqa: ARG001
+    raise Unknown("does two changes one after the other, and rounds between them as ours do not")
+
+
+BOTH: dict[str, Any] = {
+    "ColorJitter": _jitter,
+    "ElasticTransform": _elastic,
+    "GaussianBlur": _blur,
+    "RandomAdjustSharpness": _sharpness,
+    "RandomAffine": _affine,
+    "RandomApply": _apply,
+    "RandomAutocontrast": _with_chance(RandomAutocontrast, rough=True),
+    "RandomChoice": _choice,
+    "RandomEqualize": _with_chance(RandomEqualize),
+    "RandomErasing": _erasing,
+    "RandomGrayscale": _grayscale,
+    "RandomInvert": _with_chance(RandomInvert, keeps=True),
+    "RandomPerspective": _perspective,
+    "RandomPosterize": _posterize,
+    "RandomRotation": _rotation,
+    "RandomSolarize": _solarize,
+    "RandomVerticalFlip": _vertical_flip,
+}
+POLICIES: dict[str, Any] = {"AutoAugment": _auto, "RandAugment": _rand, "TrivialAugmentWide": _trivial}
