@@ -122,6 +122,22 @@ def test_what_accelerate_would_drop_is_said_once_with_the_cure() -> None:
         accelerator.prepare(DataLoader(Numbers(8), 2, num_workers=1, in_order=False, generator=torch.Generator()))
 
 
+def test_what_skipping_batches_would_drop_is_said() -> None:
+    """Warn where Accelerate makes a loader without our arguments, of one that is prepared too; else say nothing."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    how: dict[str, Any] = {"shuffle": True, "seed": 5, "on_error": "replace"}
+    for loader in (DataLoader(Numbers(8), 2, **how), prepare(accelerator, DataLoader(Numbers(8), 2, **how))):
+        for skip in (skip_first_batches, accelerator.skip_first_batches):
+            with pytest.warns(UserWarning, match=r"without seed=, on_error=.*load_state_dict") as caught:
+                skip(loader, 1)
+            assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        skipped = skip_first_batches(DataLoader(Numbers(8), 2, num_workers=1, multiprocessing_context="spawn"), 3)
+        assert skipped.multiprocessing_context.get_start_method() == "spawn"
+        assert DataLoader(Numbers(8), 2, **how).multiprocessing_context is None
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_prepare_keeps_every_argument(workers: int) -> None:
     """Read the order of the seed, and survive a bad sample, on Accelerate's device and by its count of steps."""

@@ -65,11 +65,7 @@ def _is_refused(name: str, found: dict[str, Any]) -> bool:
 
 def warn_of_loss(loader: DataLoader[Any]) -> None:
     """Warn that what Accelerate is about to make of a loader has none of headrace's own arguments."""
-    found = own_arguments(loader)
-    if hasattr(torch.utils.data.DataLoader.__init__, "_of_headrace"):  # under the patch, most are kept
-        order = loader.seed is not None and loader._session.settings.shuffle
-        found = {name: value for name, value in found.items() if _is_refused(name, found) or (order and name == "seed")}
-    lost = [f"{name}=" for name in found]
+    lost = _lost(loader)
     if lost:
         warnings.warn(
             f"Accelerate makes a loader of its own of this one, without {', '.join(lost)}: it knows the arguments of "
@@ -78,6 +74,34 @@ def warn_of_loss(loader: DataLoader[Any]) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def warn_of_skipping(loader: DataLoader[Any]) -> None:
+    """Warn that Accelerate's ``skip_first_batches`` makes a loader of another, if that is what runs."""
+    frame, level = sys._getframe(2), 4
+    # Between them are a comprehension, and the attribute of a prepared loader.
+    while frame.f_code.co_name != "skip_first_batches" and frame.f_back is not None and level < DEEPEST:
+        frame, level = frame.f_back, level + 1
+    if frame.f_code.co_name != "skip_first_batches" or frame.f_globals.get("__name__") != "accelerate.data_loader":
+        return
+    lost = _lost(loader)
+    if lost:
+        warnings.warn(
+            f"skip_first_batches makes a loader of Accelerate's own of this one, without {', '.join(lost)}: a shuffled "
+            "order is another one, and so are the batches that it skips. Save loader.state_dict(), and resume with "
+            "loader.load_state_dict(state)",
+            UserWarning,
+            stacklevel=level,
+        )
+
+
+def _lost(loader: DataLoader[Any]) -> list[str]:
+    """Return which arguments a loader of Accelerate's does not get."""
+    found = own_arguments(loader)
+    if hasattr(torch.utils.data.DataLoader.__init__, "_of_headrace"):  # under the patch, most are kept
+        order = loader.seed is not None and loader._session.settings.shuffle
+        found = {name: value for name, value in found.items() if _is_refused(name, found) or (order and name == "seed")}
+    return [f"{name}=" for name in found]
 
 
 def prepare(accelerator: Any, loader: Any) -> Any:

@@ -64,8 +64,6 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
         place=pinning,
     )
 
-    multiprocessing_context: Any = None
-    """torch has a property here, which would hide the loader's own attribute."""
     _iterator = None
     """torch's name for the iterator that persistent workers share; Lightning asks for it. Ours share none."""
 
@@ -101,6 +99,17 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
     @_is_accelerate_prepared.setter
     def _is_accelerate_prepared(self, value: bool) -> None:
         self.__dict__["_is_accelerate_prepared"] = value
+
+    @property
+    def multiprocessing_context(self) -> Any:
+        """How processes start; torch has a property here too, which reads another attribute."""
+        # Of all that it takes from a loader, Accelerate's skip_first_batches is alone in asking for this one.
+        accelerated.warn_of_skipping(self)
+        return vars(self).get("multiprocessing_context")
+
+    @multiprocessing_context.setter
+    def multiprocessing_context(self, value: Any) -> None:
+        self.__dict__["multiprocessing_context"] = value
 
     @property
     def _dataset_kind(self) -> int:
