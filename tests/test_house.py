@@ -109,7 +109,7 @@ EXACT_TYPES = {
     "testing/transforms.py": "compares results, whose types must agree",
     "torch/from_numpy.py": "a subclass of Tensor may have behavior of its own",
     "torch/tensor_collate.py": "as from_numpy",
-    "transforms/torchvision_transforms.py": "a subclass of torchvision's may do something else",
+    "transforms/torchvision_chain.py": "a subclass of torchvision's may do something else",
 }
 
 BANNED = re.compile(

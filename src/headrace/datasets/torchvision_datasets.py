@@ -27,7 +27,8 @@ from headrace.errors import HeadraceError
 from headrace.image import fused
 from headrace.image.decoding import Decoding
 from headrace.interop import torch_state
-from headrace.transforms.torchvision_transforms import Translation, name_of, translated
+from headrace.transforms.torchvision_chain import name_of
+from headrace.transforms.torchvision_transforms import Translation, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

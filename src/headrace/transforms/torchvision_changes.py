@@ -106,7 +106,7 @@ def _rotation(chain: Chain, transform: Any) -> None:
 def _affine(chain: Chain, transform: Any) -> None:
     chain.need(PILLOW, BYTES)
     given = {name: getattr(transform, name) for name in ("translate", "scale", "shear")}
-    ours = {name: None if one is None else tuple(one) for name, one in given.items()}
+    ours: dict[str, Any] = {name: None if one is None else tuple(one) for name, one in given.items()}
     how = _turning(chain, transform)
     chain.move(RandomAffine(tuple(transform.degrees), center=_point(transform.center), **ours, **how))
 
