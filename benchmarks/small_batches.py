@@ -1,7 +1,8 @@
 """Swapping one import: batches beside torch's loader, `python benchmarks/small_batches.py` (medians, in microseconds).
 
 All loaders read the same samples in one process, epoch by epoch in turn, without workers and with two. Without workers
-the CPU time of the thread counts, with workers the time on the clock. It runs in the environment of torch's runners
+the CPU time of the thread counts, with workers the time on the clock. Of images, a second table has the CPU time of an
+epoch, workers included. It runs in the environment of torch's runners
 (`make bench-peers`), or in its own if torch is installed there. Hugging Face's data sets are read if `datasets` is
 installed, and images if torchvision is. ``--guide`` writes the ratios into docs/guide/torch.md.
 """
@@ -14,6 +15,7 @@ import gc
 import importlib.util
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,7 @@ PYTHON = PEERS / "torch" / "bin" / "python"
 GUIDE = HERE.parent / "docs" / "guide" / "torch.md"
 BATCHES = {1: 300, 10: 300, 16: 300, 32: 100, 64: 10, 128: 20, 256: 25, None: 300}
 """How many batches an epoch has, by the size of a batch."""
+NATIVE = "native=True"
 PHOTOS = {"photos": 320, "CIFAR-sized files": 3200}
 """How many image files a folder has."""
 
@@ -135,6 +138,7 @@ def _photos() -> list[Case]:
 
     import torch
     from PIL import Image
+    from torchvision import transforms as v1
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
@@ -144,7 +148,19 @@ def _photos() -> list[Case]:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     demo = Path(headrace.__file__).parent / "demo"
 
-    def folder(name: str, size: tuple[int, int], crop: int, _count: int) -> ImageFolder:
+    normalize = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+    def plain(crop: int) -> Any:
+        how = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*normalize)]
+        return v2.Compose([v2.RandomResizedCrop(crop), v2.RandomHorizontalFlip(), *how])
+
+    def preset(crop: int) -> Any:
+        """Return the training preset of torchvision's references, as its newer weights are trained."""
+        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), v1.TrivialAugmentWide()]
+        tail = [v1.PILToTensor(), v1.ConvertImageDtype(torch.float), v1.Normalize(*normalize)]
+        return v1.Compose([*head, *tail, v1.RandomErasing(0.1)])
+
+    def folder(name: str, size: tuple[int, int], transform: Any, _count: int) -> ImageFolder:
         place = root / name / "all"
         if not place.exists():
             place.mkdir(parents=True)
@@ -156,25 +172,19 @@ def _photos() -> list[Case]:
                     files.append(file.getvalue())
             for number in range(PHOTOS[name]):
                 (place / f"{number:05}.jpg").write_bytes(files[number % len(files)])
-        transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(crop),
-                v2.RandomHorizontalFlip(),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            ]
-        )
         return ImageFolder(str(root / name), transform)
 
     two = {"num_workers": 2, "persistent_workers": True, "shuffle": True}
     found = []
     for name, size, crop in (("photos", (500, 375), 224), ("CIFAR-sized files", (32, 32), 32)):
-        made = partial(folder, name, size, crop)
+        made = partial(folder, name, size, plain(crop))
         found += [
             Case(f"ImageFolder of {name}, 2 workers", made, (64,), None, two),
-            Case(f"ImageFolder of {name}, native=True, 2 workers", made, (64,), None, two, ours={"native": True}),
+            Case(f"ImageFolder of {name}, {NATIVE}, 2 workers", made, (64,), None, two, ours={"native": True}),
         ]
+        made = partial(folder, name, size, preset(crop))
+        augmented = f"ImageFolder of {name}, TrivialAugmentWide and RandomErasing, {NATIVE}, 2 workers"
+        found.append(Case(augmented, made, (64,), None, two, ours={"native": True}))
     return found
 
 
@@ -209,6 +219,31 @@ def measure(case: Case, size: int | None, rounds: int) -> list[list[float]]:
     return found
 
 
+def processor(case: Case, size: int, rounds: int) -> list[float]:
+    """Return the seconds of CPU time of an epoch, its workers' too, by torch's loader and by headrace.torch's."""
+    import torch.utils.data
+
+    import headrace.torch
+
+    dataset, how = case.make(BATCHES[size] * size), {**case.how, "persistent_workers": False}
+    found: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for times, kind, own in zip(
+            found, (torch.utils.data.DataLoader, headrace.torch.DataLoader), ({}, case.ours), strict=True
+        ):
+            before = used()
+            for _ in kind(dataset, batch_size=size, **how, **own):
+                pass
+            times.append(used() - before)
+    return [median(times) for times in found]
+
+
+def used() -> float:
+    """Return the seconds of CPU time of this process, and of its workers that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def cells(times: Sequence[Sequence[float]]) -> list[str]:
     torchs, *ours = times
     found = [f"{median(torchs):,.0f}"]
@@ -241,17 +276,25 @@ def document(rounds: int, names: Sequence[str]) -> str:
         "| samples | batch | torch | headrace.torch | times torch | headrace | times torch |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    costs = []
     for case in cases():
         if not names or any(name in case.name for name in names):
             for size in case.sizes:
                 row = [case.name, str(size), *cells(measure(case, size, rounds))]
                 print(*row, sep=" | ", file=sys.stderr, flush=True)
                 lines.append(f"| {' | '.join(row)} |")
+            if NATIVE in case.name:
+                theirs, own = processor(case, 64, min(rounds, 3))
+                costs.append(f"| {case.name} | {theirs:.2f} | {own:.2f} | {own / theirs:.2f} |")
+    if costs:
+        head = ["## CPU seconds of an epoch", "", "| samples | torch | headrace.torch | share |"]
+        lines += ["", *head, "| --- | ---: | ---: | ---: |", *costs]
     return "\n".join(lines) + "\n"
 
 
 def with_ratios(page: str, text: str) -> str:
     """Return the guide's page with the ratios of a run in its table."""
+    text = text.partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
     ratios: dict[str, list[tuple[str, str]]] = {}
     for name, size, _, _, ratio, *_ in rows:
