@@ -71,8 +71,13 @@ MIRRORED_ALIKE = (
 """What gives the same pixels before a horizontal flip and after it, which the native extension does first."""
 
 
-class Unknown(Exception):
+class _Unknown(Exception):
     """A transform, or a setting of it, that ours do not have."""
+
+
+def unknown(why: str) -> Exception:
+    """Return what a handler raises for a transform, or a setting of it, that ours do not have."""
+    return _Unknown(why)
 
 
 class Chain:
@@ -108,7 +113,7 @@ class Chain:
             return f"has {found}, which may do something else"
         try:
             handler(self, transform)
-        except Unknown as error:
+        except _Unknown as error:
             return str(error)
         except (HeadraceError, AttributeError, TypeError, ValueError) as error:
             return f"has settings that cannot be used: {error}"
@@ -117,9 +122,9 @@ class Chain:
     def move(self, ours: Transform) -> None:
         """Add what moves pixels: values are changed after it, as neither looks at the other."""
         if self.stage == NORMALIZED:
-            raise Unknown("follows Normalize")
+            raise _Unknown("follows Normalize")
         if len(self.values) > 1:
-            raise Unknown("follows RandomErasing")
+            raise _Unknown("follows RandomErasing")
         at = len(self.pixels)
         if isinstance(ours, RandomHorizontalFlip):
             while at and isinstance(self.pixels[at - 1][0], MIRRORED_ALIKE):
@@ -143,7 +148,7 @@ class Chain:
     def stay_close(self, *, rough: bool, keeps: bool) -> None:
         """Refuse a second transform that rounds, or any other that makes a difference of one gray level larger."""
         if self.rough and not keeps:
-            raise Unknown(f"follows {self.rough}, whose values may be one gray level apart: more would follow")
+            raise _Unknown(f"follows {self.rough}, whose values may be one gray level apart: more would follow")
         self.rough = self.name if rough else self.rough
 
     def change_values(self, ours: Transform, stage: Stage) -> None:
@@ -159,7 +164,7 @@ class Chain:
     def need(self, *stages: Stage) -> None:
         """Refuse a transform that torchvision does not apply to what the image is."""
         if self.stage not in stages:
-            raise Unknown(f"gets {self.stage}")
+            raise _Unknown(f"gets {self.stage}")
 
     def inner(self, transforms: Sequence[Any], before: str) -> list[Transform]:
         """Return ours for the transforms that another one decides about; ``before`` them, this was ``rough``."""
@@ -168,11 +173,11 @@ class Chain:
         for part in (one for transform in transforms for one in parts(transform)):
             why = inside.add(part)
             if why:
-                raise Unknown(f"applies {name_of(part)}, which {why}")
+                raise _Unknown(f"applies {name_of(part)}, which {why}")
         if inside.stage != self.stage:
-            raise Unknown("decides whether the image becomes a tensor")
+            raise _Unknown("decides whether the image becomes a tensor")
         if inside.pixels and self.stage not in (PILLOW, BYTES):
-            raise Unknown(f"moves pixels of {self.stage}")
+            raise _Unknown(f"moves pixels of {self.stage}")
         self.rough = inside.rough or self.rough
         return [ours for ours, _ in (*inside.pixels, *inside.values)]
 
@@ -188,18 +193,18 @@ class Chain:
         if self.stage == PILLOW:
             return {"interpolation": "nearest" if how == "nearest-exact" else how}
         if how != "bilinear" and (how != "bicubic" or self.stage == FLOATS):
-            raise Unknown(f"has interpolation={how!r} for {self.stage}")
+            raise _Unknown(f"has interpolation={how!r} for {self.stage}")
         if not isinstance(transform.antialias, bool):
-            raise Unknown(f"has antialias={transform.antialias!r} for {self.stage}")
+            raise _Unknown(f"has antialias={transform.antialias!r} for {self.stage}")
         return {"interpolation": how, "antialias": transform.antialias}
 
     def sampling(self, transform: Any) -> dict[str, Any]:
         """Return filter and fill of a transform that turns pixels: between pixels, Pillow's edges are its own."""
         how, fill = self.filter_of(transform), self.fill_value(transform)
         if how != "nearest" and (self.stage == PILLOW or how != "bilinear"):
-            raise Unknown(f"has interpolation={how!r} for {self.stage}")
+            raise _Unknown(f"has interpolation={how!r} for {self.stage}")
         if how != "nearest" and np.any(fill):
-            raise Unknown(f"has fill={shown(fill)} with interpolation={how!r}")
+            raise _Unknown(f"has fill={shown(fill)} with interpolation={how!r}")
         return {"interpolation": how, "fill": fill}
 
     def fill(self, transform: Any) -> dict[str, Any]:
@@ -212,16 +217,16 @@ class Chain:
         """Return the fill in values of bytes."""
         fill = transform.fill
         if isinstance(fill, dict):
-            raise Unknown("has a fill for each type")
+            raise _Unknown("has a fill for each type")
         used = getattr(transform, "_fill", None)  # the second version reads this one
         if isinstance(used, dict) and not _same(used.get("others"), fill):
-            raise Unknown("has a fill that was changed after it was made")
+            raise _Unknown("has a fill that was changed after it was made")
         given: Any = 0 if fill is None else fill
         given = given if is_pair(given) else (given,)
         values = [255 * one if self.stage == FLOATS else one for one in given]
         whole = [round(one) for one in values]
         if any(abs(one - near) > 1e-6 for one, near in zip(values, whole, strict=True)):
-            raise Unknown(f"has fill={shown(fill)}, which is no value of a byte")
+            raise _Unknown(f"has fill={shown(fill)}, which is no value of a byte")
         return tuple(whole) if len(whole) > 1 else whole[0]
 
 

@@ -25,7 +25,7 @@ from headrace.transforms.control import RandomApply, RandomChoice
 from headrace.transforms.detection import RandomVerticalFlip
 from headrace.transforms.elastic import ElasticTransform
 from headrace.transforms.policies import RandAugment, TrivialAugmentWide
-from headrace.transforms.torchvision_chain import BYTES, FLOATS, NORMALIZED, PILLOW, Chain, Unknown, is_pair
+from headrace.transforms.torchvision_chain import BYTES, FLOATS, NORMALIZED, PILLOW, Chain, is_pair, unknown
 from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def _jitter(chain: Chain, transform: Any) -> None:
     rounded = ("hue",) if chain.stage == PILLOW else ("contrast", "saturation")
     for name in rounded:
         if ranges[name] is not None:
-            raise Unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
+            raise unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
     used = {name: tuple(one) for name, one in ranges.items() if one is not None}
     if len(used) > 1:
-        raise Unknown(f"changes {' and '.join(used)} one after the other, and rounds between them as ours do not")
+        raise unknown(f"changes {' and '.join(used)} one after the other, and rounds between them as ours do not")
     chain.change_pixels(ColorJitter(**used), rough=bool(used), keeps=not used)
 
 
@@ -75,7 +75,7 @@ def _posterize(chain: Chain, transform: Any) -> None:
 
 def _solarize(chain: Chain, transform: Any) -> None:
     if chain.stage == BYTES and transform.threshold > 255:
-        raise Unknown(f"has threshold={transform.threshold} for {chain.stage}")
+        raise unknown(f"has threshold={transform.threshold} for {chain.stage}")
     chain.change_pixels(RandomSolarize(transform.threshold, transform.p))
 
 
@@ -120,7 +120,7 @@ def _elastic(chain: Chain, transform: Any) -> None:
     chain.need(PILLOW, BYTES)
     how = {"interpolation": chain.filter_of(transform), "fill": chain.fill_value(transform)}
     if how["interpolation"] not in ("nearest", "bilinear") or how["fill"]:
-        raise Unknown(f"has interpolation={how['interpolation']!r} and fill={how['fill']}")
+        raise unknown(f"has interpolation={how['interpolation']!r} and fill={how['fill']}")
     chain.stay_close(rough=True, keeps=False)
     chain.move(ElasticTransform(tuple(transform.alpha), tuple(transform.sigma), **how))
 
@@ -132,11 +132,11 @@ def _point(center: Any) -> Any:
 def _erasing(chain: Chain, transform: Any) -> None:
     chain.need(BYTES, FLOATS, NORMALIZED)
     if not is_as_made(transform):
-        raise Unknown("has a ratio that was changed after it was made")
+        raise unknown("has a ratio that was changed after it was made")
     value = transform.value
     if value is None or isinstance(value, str):
         if chain.stage == BYTES:
-            raise Unknown("has value='random', which wraps around in bytes")
+            raise unknown("has value='random', which wraps around in bytes")
         value = "random"
     elif is_pair(value):
         value = tuple(value) if len(value) > 1 else value[0]
@@ -166,7 +166,7 @@ def _decided(chain: Chain, ours: Transform) -> None:
 def _policy(chain: Chain, transform: Any) -> dict[str, Any]:
     """Return filter and fill of a policy."""
     if chain.stage != PILLOW:
-        raise Unknown(f"changes colors of {chain.stage}, where torchvision rounds in another way")
+        raise unknown(f"changes colors of {chain.stage}, where torchvision rounds in another way")
     return chain.sampling(transform)
 
 
@@ -176,14 +176,14 @@ def _trivial(chain: Chain, transform: Any) -> None:
 
 def _rand(chain: Chain, transform: Any) -> None:
     if transform.num_ops > 1:
-        raise Unknown(f"does {transform.num_ops} changes one after the other, and rounds between them as ours do not")
+        raise unknown(f"does {transform.num_ops} changes one after the other, and rounds between them as ours do not")
     how = _policy(chain, transform)
     ours = RandAugment(transform.num_ops, transform.magnitude, transform.num_magnitude_bins, **how)
     chain.change_pixels(ours, rough=True)
 
 
 def _auto(chain: Chain, transform: Any) -> None:  # noqa: ARG001
-    raise Unknown("does two changes one after the other, and rounds between them as ours do not")
+    raise unknown("does two changes one after the other, and rounds between them as ours do not")
 
 
 BOTH: dict[str, Any] = {

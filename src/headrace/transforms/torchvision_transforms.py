@@ -25,11 +25,11 @@ from headrace.transforms.torchvision_chain import (
     NORMALIZED,
     PILLOW,
     Chain,
-    Unknown,
     is_pair,
     modules,
     name_of,
     parts,
+    unknown,
 )
 from headrace.transforms.values import Normalize, ToCHW, ToFloat
 
@@ -81,7 +81,7 @@ def _sides(size: Any) -> Any:
 
 def _resize(chain: Chain, transform: Any) -> None:
     if getattr(transform, "max_size", None) is not None:
-        raise Unknown("has max_size")
+        raise unknown("has max_size")
     chain.move(Resize(_sides(transform.size), **chain.scaling(transform)))
 
 
@@ -91,7 +91,7 @@ def _center_crop(chain: Chain, transform: Any) -> None:
 
 def _random_resized_crop(chain: Chain, transform: Any) -> None:
     if not changes.is_as_made(transform):
-        raise Unknown("has a ratio that was changed after it was made")
+        raise unknown("has a ratio that was changed after it was made")
     sizes = {"scale": transform.scale, "ratio": transform.ratio}
     chain.move(RandomResizedCrop(_sides(transform.size), **sizes, **chain.scaling(transform)))
 
@@ -135,7 +135,7 @@ def _to_tensor_v2(chain: Chain, transform: Any) -> None:  # noqa: ARG001
 def _open_as_floats(chain: Chain) -> None:
     dtype = str(torch_state.loaded().get_default_dtype())
     if dtype != "torch.float32":
-        raise Unknown(f"gives {dtype}, the default dtype")
+        raise unknown(f"gives {dtype}, the default dtype")
     chain.open()
     chain.change_values(ToFloat(), FLOATS)
 
@@ -160,11 +160,11 @@ def _convert(chain: Chain, transform: Any) -> None:
 
 def _to_dtype(chain: Chain, transform: Any) -> None:
     if isinstance(transform.dtype, dict):
-        raise Unknown("has a dtype for each type")
+        raise unknown("has a dtype for each type")
     if chain.stage == PILLOW:
         return  # it leaves Pillow images as they are
     if chain.stage == BYTES and not transform.scale and str(transform.dtype) != "torch.uint8":
-        raise Unknown("has scale=False, which leaves values at 0 to 255")
+        raise unknown("has scale=False, which leaves values at 0 to 255")
     _become(chain, str(transform.dtype))
 
 
@@ -172,7 +172,7 @@ def _become(chain: Chain, dtype: str) -> None:
     if dtype == ("torch.uint8" if chain.stage == BYTES else "torch.float32"):
         return
     if dtype != "torch.float32":
-        raise Unknown(f"has dtype={dtype} for {chain.stage}")
+        raise unknown(f"has dtype={dtype} for {chain.stage}")
     chain.change_values(ToFloat(), FLOATS)
 
 
