@@ -9,7 +9,7 @@ import pytest
 
 from headrace import DataLoader
 from headrace.executors import RayCluster, RayPool
-from headrace.interop import ranks
+from headrace.interop import ranks, torch_state
 
 pytest.importorskip("ray.train", reason="Ray Train is not installed")
 
@@ -24,20 +24,23 @@ def nothing_leaks() -> None:
 def read(config: dict[str, Any]) -> None:
     """What each worker of Ray Train runs: read an epoch, and write down which samples came."""
     loader = DataLoader(range(40), 4, shuffle=True, seed=3, rank="auto", num_workers=1, backend=config["pool"])
+    assert torch_state.ray_train_worker() == (loader.rank, loader.world_size)  # as where torch has no process group
     keys = [int(key) for batch in loader for key in batch]
     Path(config["folder"], f"{loader.rank} of {loader.world_size}").write_text(" ".join(map(str, keys)))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_workers_of_ray_train_find_their_rank_and_share_a_pool(cluster: Any, tmp_path: Path) -> None:
     """Start two workers: each reads its half, and the pool makes the batches of both."""
+    pytest.importorskip("torch", reason="torch is not installed")
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.data_parallel_trainer import DataParallelTrainer
+    from ray.train.torch import TorchTrainer
 
     with RayPool(1, RayCluster(worker_resources=EIGHTH)) as pool:
-        trainer = DataParallelTrainer(
+        trainer = TorchTrainer(
             read,
             train_loop_config={"folder": str(tmp_path), "pool": pool},
-            scaling_config=ScalingConfig(num_workers=2, resources_per_worker=EIGHTH, trainer_resources=EIGHTH),
+            scaling_config=ScalingConfig(num_workers=2, resources_per_worker=EIGHTH),
             run_config=RunConfig(storage_path=str(tmp_path / "runs")),
         )
         trainer.fit()
