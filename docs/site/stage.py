@@ -29,6 +29,7 @@ SINGLE = {
     "CONTRIBUTING.md": "contributing/index.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
+    "benchmarks/PACKED.md": "benchmarks/packed.md",
     "benchmarks/PROCESSES.md": "benchmarks/processes.md",
     "benchmarks/RAY_CHAOS.md": "benchmarks/ray-chaos.md",
     "benchmarks/README.md": "benchmarks/index.md",
