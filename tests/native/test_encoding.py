@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from headrace._native import extension
-from headrace.formats.crc32c import crc32c
 from headrace.image import decode, geometry
+from headrace.storage.crc32c import crc32c
 
 native: Any = pytest.importorskip("headrace._native.extension")
 LIMIT = 10**8

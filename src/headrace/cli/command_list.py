@@ -14,6 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("pack_command", "Scale and encode images once, into shards."),
     "diff": ("diff", "Find the first step where two runs differ."),
     "doctor": ("doctor", "Say what is missing here, or wrong with a dataset."),
+    "doctor": ("doctor", "Say what is installed, and what is missing."),
+    "cache": ("cache_command", "Count, check or delete cached remote data."),
     "replay": ("replay_command", "Show a sample of a run again, before and after."),
 }
 """For each command its module below `headrace.cli`, and its line in the help."""

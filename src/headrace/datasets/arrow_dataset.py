@@ -22,6 +22,7 @@ from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.objects import is_url
 from headrace.storage.span_maps import SpanMaps
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ArrowDataset(ArrowRows):
     >>> sample, pair, labels
     ({'__key__': '0', 'text': 'hi', 'n': 3, 'ids': array([1, 2])}, ('yo', 5), array([3, 5]))
 
-    ``shards``: a path, a pattern with braces or stars, a folder, or a list of paths. Of a folder that
+    ``shards``: a path, a pattern with braces or stars, a folder, a URL, or a list of these. Of a folder that
     `Dataset.save_to_disk` wrote, the files that its ``state.json`` names; of any other its ``.arrow``, ``.feather`` and
     ``.ipc`` files, sorted. A sample is a dict of its columns, and of ``"__key__"``: its row in its file. All files have
     the same columns. pyarrow is not needed, unless files are compressed.
@@ -90,7 +91,7 @@ class ArrowDataset(ArrowRows):
         follow_paths: bool = False,
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
-        paths = _saved(shards) or shard_paths(shards, *SUFFIXES)
+        paths = _saved(shards) or shard_paths(shards, *SUFFIXES, urls=True)
         follow = flag("follow_paths", follow_paths)
         self._hold(at_once(arrow.index, paths))
         super().__init__(
@@ -159,7 +160,7 @@ class ArrowDataset(ArrowRows):
 
     def _images(self, name: str, beside: Sequence[NDArray[Any]], rows: NDArray[np.int64] | None) -> Source | None:
         """Return where the images of these rows are, or of all; None for those in compressed buffers."""
-        if any(file.codec for file in self._files):
+        if any(file.codec or is_url(file.path) for file in self._files):
             return None
         offset, length = np.empty(len(self), np.int64), np.empty(len(self), np.int64)
         for first, batch, column, count in self._each_batch(name):

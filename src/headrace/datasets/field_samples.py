@@ -39,6 +39,8 @@ class FieldDataset(Dataset[dict[str, Any]]):
     """
 
     suits_threads = True
+    _remote = False
+    """Whether a shard is behind a URL."""
 
     def __init__(self, names: Sequence[str], fields: Fields, chosen: Iterable[str] | None) -> None:
         self._fields = fields
@@ -72,6 +74,19 @@ class FieldDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the sample at an index: a dict of its key and its fields."""
         return self._guarded(self._sample, index)
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether reading many samples at once is better than one by one: of objects behind URLs."""
+        return self._remote
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Read many samples; what they need of objects is fetched by several requests at once."""
+        self._fetch(indices, self._chosen)
+        return [self[index] for index in indices]
+
+    def _fetch(self, indices: Sequence[int], names: Iterable[str]) -> None:
+        """Fetch what these fields of samples need of objects behind URLs."""
 
     def _guarded(self, read: Callable[[int], T], index: int) -> T:
         """Read something of a sample; formats whose index is a mapped file live through its end being cut off."""
@@ -251,6 +266,16 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Read these fields of the sample at an index."""
         return self._dataset._guarded(self._sample, index)
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether reading many samples at once is better than one by one: of objects behind URLs."""
+        return self._dataset.reads_many
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Read these fields of many samples; what they need of objects is fetched by several requests at once."""
+        self._dataset._fetch(indices, self._names)
+        return [self[index] for index in indices]
 
     def _sample(self, index: int) -> tuple[Any, ...]:
         row = self._dataset._row(index)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
-from headrace.datasets.shards import SpanDataset
+from headrace.datasets.shards import SpanDataset, absolute
 from headrace.datasets.span_table import at_once, indexed
 from headrace.errors import ArgumentError
 from headrace.formats import mds
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,9 +41,9 @@ class MDSDataset(SpanDataset):
     >>> sample, pair, dataset.labels
     ({'__key__': '1', 'n': 5, 'text': 'yo'}, ('hi', 3), array([3, 5]))
 
-    ``folder`` has an ``index.json`` (version 2), which names the shards. A sample is a dict of its columns, and of
-    ``"__key__"``: its number in its shard. ``fields``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in
-    `WebDataset`.
+    ``folder`` has an ``index.json`` (version 2), which names the shards; it may be a URL. A sample is a dict of its
+    columns, and of ``"__key__"``: its number in its shard. ``fields``, ``mode``, ``max_pixels``, ``allow_truncated``,
+    ``index``: as in `WebDataset`.
 
     ``jpeg``, ``png`` and ``pil`` become arrays, their lists lists of arrays; integers of all sizes an int, which is
     known with the index; floats NumPy's scalars; ``ndarray`` an array; ``str``, ``json``, ``bytes``, ``str_int``,
@@ -71,7 +72,7 @@ class MDSDataset(SpanDataset):
         index: str | os.PathLike[str] | None = "auto",
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
-        listing = Listing(os.path.abspath(path_of("folder", folder)))  # noqa: PTH100
+        listing = Listing(absolute(path_of("folder", folder)))
         shards = mds.shards_of(listing)
         if not shards:
             raise listing.damaged("it names no shards", "one shard or more")
@@ -94,6 +95,15 @@ def _ready(shard: ShardInfo, verify: bool, cache: str | os.PathLike[str] | None)
             expected="a hash that Python computes, such as sha1",
             cure="Pass verify=False, or write the shards with hashes=['sha1'].",
         )
+    if is_url(shard.path):
+        if shard.packed is not None or verify:
+            raise ArgumentError(
+                "compressed shards, and verify=True, need files" if shard.packed else "verify=True needs files",
+                found=shard.path,
+                expected="shards that are not compressed, where folder= is a URL",
+                cure="Write the shards without compression; blocks in the cache have checksums of their own.",
+            )
+        return shard.path
     if shard.packed is None or os.path.exists(shard.path):  # noqa: PTH110
         if verify:
             verified(shard.path, shard.hashes)

@@ -19,11 +19,11 @@ from headrace.datasets.packed_dataset import PackedDataset
 from headrace.datasets.packed_index import read_listing
 from headrace.datasets.packed_samples import Samples
 from headrace.errors import ArgumentError, BadFile, HeadraceError
-from headrace.formats.crc32c import crc32c
 from headrace.formats.packed_layout import LISTING, SUFFIX, Layout, ShardLayout
 from headrace.formats.packed_tables import Stored, pyarrow, write_shard
 from headrace.interop.machine import cpus
 from headrace.interop.parallel import in_order
+from headrace.storage.crc32c import crc32c
 from headrace.storage.files import unopened
 from headrace.storage.whole_files import remove_partial, write_whole
 

@@ -19,12 +19,12 @@ from headrace.datasets.image_sources import Source
 from headrace.datasets.packed_index import COPY, PackedIndex
 from headrace.datasets.warming import Warming
 from headrace.errors import ArgumentError, BadFile, HeadraceError, SampleError
-from headrace.formats.crc32c import crc32c
 from headrace.formats.packed_layout import KEY
 from headrace.formats.packed_tables import is_integer, label_of
 from headrace.image.decoder import decode_as
 from headrace.image.decoding import Decoding
 from headrace.interop.keys import place as place_of
+from headrace.storage.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

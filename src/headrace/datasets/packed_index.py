@@ -16,7 +16,6 @@ from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
 from headrace.errors import BadFile
 from headrace.formats import arrow
-from headrace.formats.crc32c import crc32c
 from headrace.formats.packed_layout import (
     LISTING,
     SIDES,
@@ -31,6 +30,7 @@ from headrace.formats.packed_layout import (
     place,
     read_layout,
 )
+from headrace.storage.crc32c import crc32c
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:

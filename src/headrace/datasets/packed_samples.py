@@ -15,13 +15,13 @@ from headrace.datasets import protocol
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.image_sources import Bytes, Files, Ranges, label_of
 from headrace.errors import ArgumentError, SampleError, missing
-from headrace.formats.crc32c import crc32c
 from headrace.formats.packed_layout import KEY, SIDES, SUMS, FieldLayout, Layout
 from headrace.formats.packed_tables import Stored
 from headrace.image import geometry
 from headrace.image.decoder import decode_as
 from headrace.image.moves import ScalePart
 from headrace.image.targets import spatial_part
+from headrace.storage.crc32c import crc32c
 from headrace.storage.files import read_file
 from headrace.transforms.geometric_transform import GeometricTransform
 

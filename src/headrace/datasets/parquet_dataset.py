@@ -49,10 +49,11 @@ class ParquetDataset(ArrowRows):
     [[9, 7], [3, 5]]
     >>> folder.cleanup()
 
-    ``shards``: a path, a pattern with braces or stars, a folder (its ``.parquet`` files, sorted), or a list of paths.
-    A sample is a dict of its columns, and of ``"__key__"``: its row in its file. ``fields``: which columns to read.
-    Columns that are not asked for, by ``tuple`` too, are not decoded. Types, images, ``decoders``, ``follow_paths``,
-    ``mode``, ``max_pixels``, ``allow_truncated``: as in `ArrowDataset`; a column of words in a dictionary becomes text.
+    ``shards``: a path, a pattern with braces or stars, a folder (its ``.parquet`` files, sorted), a URL, or a list
+    of these. A sample is a dict of its columns, and of ``"__key__"``: its row in its file. ``fields``: which columns to
+    read. Columns that are not asked for, by ``tuple`` too, are not decoded. Types, images, ``decoders``,
+    ``follow_paths``, ``mode``, ``max_pixels``, ``allow_truncated``: as in `ArrowDataset`; a column of words in a
+    dictionary becomes text.
 
     Parquet has no access to single rows. `ShardSampler.of(dataset, window=…)` shuffles row groups, and the rows of
     ``window`` row groups together; ``DataLoader(shuffle=True)`` would decode a row group for nearly each row.
@@ -77,7 +78,7 @@ class ParquetDataset(ArrowRows):
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
         self._cache: RowCache[ArrowFile] = RowCache(integer("cache_bytes", cache_bytes, least=0))
-        self._files = files = at_once(parquet.index, shard_paths(shards, *SUFFIXES))
+        self._files = files = at_once(parquet.index, shard_paths(shards, *SUFFIXES, urls=True))
         follow = flag("follow_paths", follow_paths)
         self._groups = [(file, group) for file, each in enumerate(files) for group in range(len(each.rows))]
         self._lay_out([file.path for file in files], [file.rows for file in files])

@@ -19,8 +19,11 @@ from headrace.datasets.image_sources import Ranges
 from headrace.datasets.patterns import braces
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
+from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.blocks import blocks
 from headrace.storage.mapped_samples import mapped_file
+from headrace.storage.objects import is_url
 from headrace.storage.page_faults import cause_of, check_faults, surviving
 from headrace.storage.spans import read_span
 
@@ -58,6 +61,7 @@ class SpanDataset(FieldDataset):
     def __init__(self, table: SpanTable, fields: Fields, chosen: Iterable[str] | None) -> None:
         self._table = table
         self._mapped = mapped_file(table.file) is not None
+        self._remote = any(is_url(path) for path in table.paths)
         super().__init__(table.fields, fields, chosen)
 
     @property
@@ -78,6 +82,23 @@ class SpanDataset(FieldDataset):
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def _fetch(self, indices: Sequence[int], names: Iterable[str]) -> None:
+        if not self._remote:
+            return
+        table, chosen = self._table, set(names)
+        held = [name for name in table.offset if name.partition(HIDDEN)[0] in chosen]
+        rows = [self._row(index) for index in indices]
+        blocks().ensure(
+            (
+                table.paths[file := int(table.file[row])],
+                int(table.offset[name][row]),
+                int(table.length[name][row]),
+                (int(table.facts[file][0]), int(table.facts[file][1])),
+            )
+            for row in rows
+            for name in held
+        )
 
     def read(self, index: int, field: str) -> bytes:
         """Read the bytes of one field as they are, without decoding them.
@@ -121,7 +142,7 @@ class SpanDataset(FieldDataset):
     def _source(self, image: str, beside: Sequence[NDArray[Any]]) -> Source | None:
         table = self._table
         offset, length = table.offset[image], table.length[image]
-        if (length < 0).any():
+        if self._remote or (length < 0).any():
             return None
         decoding = self._fields.decoding
         return Ranges(table.paths, table.file, offset, length, "", decoding, table.facts, beside=tuple(beside))
@@ -163,10 +184,10 @@ class WebDataset(SpanDataset):
     (2, {'__key__': 'dog', 'txt': 'a dog', 'cls': 5}, ('a cat', 3))
 
     ``shards``: a path, a pattern with braces (``"train-{0000..0099}.tar"``, ``"{a,b}.tar"``) or stars, a folder (its
-    ``.tar`` files, sorted), or a list of paths. A sample is a dict of ``"__key__"`` and its fields. The name of a
-    member is ``key.field``: the field begins after the first dot of the file's name, in lower case. Members without a
-    field belong to no sample. ``fields``: which fields to read; all by default. ``mode``, ``max_pixels``,
-    ``allow_truncated``: as in `ImageFolder`.
+    ``.tar`` files, sorted), a URL, which may have braces, or a list of these. A sample is a dict of ``"__key__"`` and
+    its fields. The name of a member is ``key.field``: the field begins after the first dot of the
+    file's name, in lower case. Members without a field belong to no sample. ``fields``: which fields to read; all by
+    default. ``mode``, ``max_pixels``, ``allow_truncated``: as in `ImageFolder`.
 
     Images become arrays, ``cls`` an int, ``txt`` a str, ``json`` a value, ``npy`` an array; the rest stays bytes, and
     nothing is unpickled. ``decoders`` by field: a function of the bytes (``{"mp3": decode}``), None for the bytes, or
@@ -202,17 +223,18 @@ class WebDataset(SpanDataset):
 
         decoding = Decoding(mode, max_pixels, allow_truncated)
         listed = listed_shards(shards, split)
-        paths = [shard.path for shard in listed] or shard_paths(shards, ".tar")
+        paths = [shard.path for shard in listed] or shard_paths(shards, ".tar", urls=True)
         table = indexed(paths, tar.index, KIND, index)
         if listed:
             agree(listed, np.diff(table.first).tolist(), table.facts[:, 0].tolist())
         super().__init__(table, Fields(decoding, decoders or {}), fields)
 
 
-def shard_paths(shards: Shards, *suffixes: str) -> list[str]:
+def shard_paths(shards: Shards, *suffixes: str, urls: bool = False) -> list[str]:
     """Return the absolute paths of shards: of a path, a folder, a pattern, or several of these.
 
-    ``suffixes`` end the names of those in a folder; ``-00000-of-00008`` may follow.
+    ``suffixes`` end the names of those in a folder; ``-00000-of-00008`` may follow. ``urls``: whether the format is
+    read from URLs; these may have braces.
 
     >>> [path.rpartition("/")[2] for path in shard_paths(["a-{08..10}.tar", "{x,y}.tar"], ".tar")]
     ['a-08.tar', 'a-09.tar', 'a-10.tar', 'x.tar', 'y.tar']
@@ -220,10 +242,39 @@ def shard_paths(shards: Shards, *suffixes: str) -> list[str]:
     Raises `MissingFile` for a folder or a pattern of stars that gives none, and `ArgumentError` for no shards at all.
     """
     given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
-    found = [path for each in given for path in _expanded(path_of("shards", each), suffixes)]
+    named = [path_of("shards", each) for each in given]
+    found = [path for each in named for path in (_urls(each, urls) if is_url(each) else _expanded(each, suffixes))]
     if not found:
         raise ArgumentError("shards is empty", found="[]", expected="one shard or more", cure="Give their paths.")
-    return [os.path.abspath(path) for path in found]  # noqa: PTH100  as text, a pattern may give a million
+    return [absolute(path) for path in found]
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file; a URL as it is.
+
+    >>> absolute("s3://bucket/a.tar")
+    's3://bucket/a.tar'
+    """
+    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
+
+
+def _urls(pattern: str, read: bool) -> list[str]:
+    """Return the URLs of a pattern of braces."""
+    if not read:
+        raise ArgumentError(
+            f"this format is not read from URLs: {pattern[:200]!r}",
+            found=pattern[:200],
+            expected="paths of files",
+            cure="Copy the files, or write the data as tar, TFRecord, MDS, Arrow or Parquet shards.",
+        )
+    if glob.has_magic(pattern) or pattern.endswith("/"):
+        raise ArgumentError(
+            f"{pattern[:200]!r} would have to be listed",
+            found=pattern[:200],
+            expected="URLs of shards",
+            cure="Give each shard, or a pattern with braces: s3://bucket/train-{0000..0099}.tar.",
+        )
+    return list(braces(pattern))
 
 
 def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -17,7 +17,10 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.saved_arrays import SavedArrays, save
 from headrace.errors import BadFile, SampleError
 from headrace.formats.shard import HIDDEN
+from headrace.storage import objects
+from headrace.storage.blocks import user_folder
 from headrace.storage.files import unread
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -110,7 +113,8 @@ def indexed(paths: Sequence[str], indexer: Indexer, kind: str, save: str | os.Pa
     """
     places = _places(paths, kind, save)
     old = next((table for place in places if (table := load(str(place), paths)) is not None), None)
-    now = np.array([_facts(path) for path in paths], np.int64).reshape(-1, 2)
+    remote = any(is_url(path) for path in paths[:1])
+    now = np.array(at_once(_facts, paths) if remote else [_facts(path) for path in paths], np.int64).reshape(-1, 2)
     if old is not None and np.array_equal(old.facts, now):
         return old
     fresh = np.ones(len(paths), bool) if old is None else (old.facts != now).any(axis=1)
@@ -343,7 +347,11 @@ def _names(paths: Sequence[str]) -> list[str]:
     """Return the shards by name below the folder of the first, so that a dataset may be moved with its index."""
     folder = os.path.dirname(paths[0]) if paths else ""  # noqa: PTH120
     below = os.path.join(folder, "") if folder else "\0"  # noqa: PTH118  of a million shards, most are below it
-    return [path[len(below) :] if path.startswith(below) else os.path.relpath(path, folder or ".") for path in paths]
+    return [path[len(below) :] if path.startswith(below) else _relative(path, folder or ".") for path in paths]
+
+
+def _relative(path: str, folder: str) -> str:
+    return path if is_url(path) else os.path.relpath(path, folder)
 
 
 def _places(paths: Sequence[str], kind: str, save: str | os.PathLike[str] | None) -> list[Path]:
@@ -351,19 +359,24 @@ def _places(paths: Sequence[str], kind: str, save: str | os.PathLike[str] | None
         return []
     told = json.dumps([kind, _names(paths)]).encode("utf-8", "surrogatepass")
     if save != "auto":
-        folder = str(Path(paths[0]).absolute().parent).encode("utf-8", "surrogatepass")
+        first = paths[0]
+        base = first.rpartition("/")[0] if is_url(first) else str(Path(first).absolute().parent)
+        folder = base.encode("utf-8", "surrogatepass")
         return [Path(save) / f"{hashlib.sha256(told + folder).hexdigest()[:16]}.index"]
+    if is_url(paths[0]):
+        return _places(paths, kind, cache_folder())
     beside = Path(paths[0]).parent / f".headrace-{hashlib.sha256(told).hexdigest()[:16]}.index"
     return [beside, *_places(paths, kind, cache_folder())]
 
 
 def cache_folder() -> Path:
     """Return the user's folder for indexes, as the XDG base directory specification has it."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "headrace" / "indexes"  # noqa: PTH117
+    return user_folder("indexes")
 
 
 def _facts(path: str) -> tuple[int, int]:
+    if is_url(path):
+        return objects.facts(path)
     try:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError) as error:

@@ -36,8 +36,8 @@ class TFRecordDataset(SpanDataset):
     >>> len(dataset), sample, dataset.labels
     (2, {'__key__': '1', 'text': b'', 'n': 3}, array([3, 3]))
 
-    ``shards``: a path, a pattern with braces or stars, a folder (its ``.tfrecord`` files, sorted), or a list of paths.
-    A sample is a dict of its features, and of ``"__key__"``: its number in its file. ``fields``, ``mode``,
+    ``shards``: a path, a pattern with braces or stars, a folder (its ``.tfrecord`` files, sorted), a URL, or a list
+    of these. A sample is a dict of its features, and of ``"__key__"``: its number in its file. ``fields``, ``mode``,
     ``max_pixels``, ``allow_truncated``, ``index``: as in `WebDataset`.
 
     A feature with one value in each sample is an int (known with the index), a float32 or bytes; one with several, or
@@ -71,7 +71,7 @@ class TFRecordDataset(SpanDataset):
         decoding = Decoding(mode, max_pixels, allow_truncated)
         verify, features = flag("verify", verify), flag("features", features)
         indexer = partial(tfrecord.index, verify=verify, features=features)
-        table = indexed(shard_paths(shards, *SUFFIXES), indexer, f"tfrecord 1 {verify} {features}", index)
+        table = indexed(shard_paths(shards, *SUFFIXES, urls=True), indexer, f"tfrecord 1 {verify} {features}", index)
         super().__init__(table, Fields(decoding, decoders or {}, table.kinds, tfrecord.READERS), fields)
 
     def _has(self, row: int, name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.formats.crc32c import crc32c
+from headrace.storage.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

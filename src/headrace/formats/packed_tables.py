@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from headrace.errors import missing
-from headrace.formats.crc32c import crc32c
 from headrace.formats.packed_layout import SIDES, SUMS
+from headrace.storage.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

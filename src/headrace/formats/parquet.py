@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import BadFile, missing
+from headrace.errors import BadFile, HeadraceError, missing
 from headrace.formats import arrow
 from headrace.formats.reader import COPY, ShardReader
+from headrace.storage.object_file import ObjectFile
+from headrace.storage.objects import is_url
 from headrace.storage.spans import span_error
 
 if TYPE_CHECKING:
@@ -72,9 +74,10 @@ def _opened(path: str) -> Iterator[Any]:
         raise missing("pyarrow", extra="arrow", purpose="reading Parquet files") from error
     try:
         # Without a map and without threads of its own: a cut file is an error, and a forked worker can read.
-        with pa.OSFile(path) as source, parquet.ParquetFile(source, pre_buffer=False) as file:
+        opened = pa.PythonFile(ObjectFile(path), "r") if is_url(path) else pa.OSFile(path)
+        with opened as source, parquet.ParquetFile(source, pre_buffer=False) as file:
             yield file
-    except BadFile:
+    except HeadraceError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError, IndexError) as error:
         what = f"it is not a Parquet file, or damaged: {str(error)[:200]}"

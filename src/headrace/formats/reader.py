@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from headrace.errors import BadFile
+from headrace.storage.blocks import blocks, read_url
 from headrace.storage.files import unread
+from headrace.storage.objects import facts, is_url
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 14
 """Bytes that are read ahead where the last two reads were near each other."""
+
+AHEAD = 1 << 24
+"""Bytes of an object that are fetched ahead while it is read in order."""
 
 WINDOW, MOST_ROWS, SPARSE = 1 << 20, 1 << 15, 1 << 14
 """What `ShardReader.gather` reads at once: bytes and rows; and the distance of rows above which it reads each alone."""
@@ -42,7 +47,12 @@ class ShardReader:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self.is_remote = path, is_url(path)
+        self._block, self._start, self._last, self._ahead = b"", 0, -BLOCK, 0
+        if self.is_remote:
+            self._file, self.facts = -1, facts(path)
+            self.size = self.facts[0]
+            return
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
@@ -52,7 +62,6 @@ class ShardReader:
             os.close(self._file)
             raise unread(path, OSError(0, "it is not a regular file"), "Give the path of a shard.")
         self.size, self.facts = found.st_size, (found.st_size, found.st_mtime_ns)
-        self._block, self._start, self._last = b"", 0, -BLOCK
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +69,8 @@ class ShardReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from an offset on."""
@@ -77,7 +87,7 @@ class ShardReader:
 
     @property
     def descriptor(self) -> int:
-        """The descriptor of the open file, for the native extension."""
+        """The descriptor of the open file, for the native extension; -1 of an object behind a URL."""
         return self._file
 
     def gather(self, offsets: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
@@ -113,7 +123,18 @@ class ShardReader:
     def _shrunk(self) -> BadFile:
         return self.damaged("it was cut short while it was indexed", f"{self.size:,} bytes")
 
+    def _fetched(self, offset: int, length: int) -> bytes:
+        """Read a range of an object; fetch the next ones at once where the reads go through it in order."""
+        length = max(0, min(length, self.size - offset))
+        if offset + length > self._ahead and 0 <= offset - self._last <= AHEAD:
+            self._ahead = min(offset + length + AHEAD, self.size)
+            blocks().ensure([(self.path, offset, self._ahead - offset, self.facts)])
+        self._last = offset
+        return read_url(self.path, offset, length, self.facts)
+
     def _pread(self, offset: int, length: int) -> bytes:
+        if self.is_remote:
+            return self._fetched(offset, length)
         try:
             data = os.pread(self._file, length, offset)
             while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):

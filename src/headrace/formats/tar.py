@@ -87,7 +87,7 @@ class _Samples:
 
         There the archive ends, or has an entry of another kind.
         """
-        scan: Any = getattr(extension, "scan_tar", None)
+        scan: Any = None if reader.is_remote else getattr(extension, "scan_tar", None)
         count = AT_ONCE
         while scan is not None and count == AT_ONCE:
             # The extension finds keys of UTF-8 alone, so that none is the last one if that is not.

@@ -16,9 +16,9 @@ import numpy as np
 from headrace._native import extension
 from headrace.checks import article
 from headrace.errors import BadFile
-from headrace.formats.crc32c import crc32c
 from headrace.formats.reader import ShardReader
 from headrace.formats.shard import HIDDEN, Shard
+from headrace.storage.crc32c import crc32c
 from headrace.storage.files import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _walked(
 
     There the file ends, or has a record that is damaged or is no plain Example.
     """
-    scan: Any = getattr(extension, "scan_records", None)
+    scan: Any = None if reader.is_remote else getattr(extension, "scan_records", None)
     count = AT_ONCE
     while scan is not None and count == AT_ONCE:
         at, first, size, names, *arrays = scan(

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import FileTooLarge, MissingFile, SampleError, UnreadableFile
+from headrace.errors import FileTooLarge, HeadraceError, MissingFile, SampleError, UnreadableFile
+from headrace.storage.blocks import read_url
+from headrace.storage.objects import facts as object_facts
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +41,19 @@ def read_file(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE
     ``EFBIG``, in a `FileTooLarge`, for a file above the limit, refused before it is read.
     """
     try:
+        if is_url(path):
+            known = object_facts(path)
+            _refuse_size(known[0], "", max_bytes, limit)
+            return read_url(path, 0, known[0], known)
         file, size = _opened(path, max_bytes, limit)
         try:
             return _whole(file, size)
         finally:
             os.close(file)
+    except _OverLimitError as error:
+        raise unread(path, error, cure) from error
+    except HeadraceError:  # it names the URL
+        raise
     except (OSError, ValueError) as error:
         raise unread(path, error, cure) from error
 
@@ -143,13 +154,15 @@ def _refuse(facts: os.stat_result, max_bytes: int, limit: str) -> None:
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
     if facts.st_dev in _of_the_kernel():
         raise OSError(errno.EINVAL, "it is made by the operating system as it is read (a file of /proc or /sys)")
-    if facts.st_size > max_bytes:
-        held = facts.st_blocks * 512
-        sparse = f" ({held} bytes of them on disk: it is sparse)" if held < facts.st_size // 2 else ""
+    held = facts.st_blocks * 512
+    sparse = f" ({held} bytes of them on disk: it is sparse)" if held < facts.st_size // 2 else ""
+    _refuse_size(facts.st_size, sparse, max_bytes, limit)
+
+
+def _refuse_size(size: int, sparse: str, max_bytes: int, limit: str) -> None:
+    if size > max_bytes:
         raise _OverLimitError(
-            f"{facts.st_size} bytes{sparse}",
-            f"at most {max_bytes} bytes",
-            f"{limit}. Otherwise remove the file.",
+            f"{size} bytes{sparse}", f"at most {max_bytes} bytes", f"{limit}. Otherwise remove the file."
         )
 
 

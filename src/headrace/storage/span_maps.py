@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headrace._native import extension
+from headrace.storage.objects import is_url
 from headrace.storage.spans import SpanFiles, read_span
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class SpanMaps:
         if not out.size:
             return
         width = out.shape[1]
-        if extension is not None and offsets.min() >= 0 and offsets.max() <= facts[0] - width:
+        if extension is not None and not is_url(path) and offsets.min() >= 0 and offsets.max() <= facts[0] - width:
             found = self._open.get(path) or self._keep(path, facts)
             if found is not None and found.copy(offsets, facts, out):
                 return

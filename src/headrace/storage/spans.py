@@ -9,7 +9,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadFile, MissingFile, UnreadableFile
+from headrace.storage.blocks import read_url
 from headrace.storage.files import CURE
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from headrace.errors import HeadraceError
@@ -18,7 +20,7 @@ KEEP = "Restore the file, or construct the dataset again; do not write to a shar
 
 
 def read_span(path: str, offset: int, length: int, facts: Any = None) -> bytes:
-    """Read a range of a file, by one positioned read.
+    """Read a range of a file, by one positioned read; of an object behind a URL, by its blocks.
 
     >>> import tempfile, pathlib
     >>> from headrace.storage.spans import read_span
@@ -28,10 +30,13 @@ def read_span(path: str, offset: int, length: int, facts: Any = None) -> bytes:
     ...     read_span(str(file), 4, 3)
     b'two'
 
-    ``facts``, if given, are the file's size in bytes and time of modification (ns) when it was indexed. Raises
+    ``facts``, if given, are the file's size in bytes and time of modification (ns) when it was indexed; of an object,
+    its size and the number of its version. Raises
     `MissingFile` or `UnreadableFile` for a file that cannot be opened, and `BadFile` for one that is too short or is
     not what ``facts`` say. Errors name path and offset.
     """
+    if is_url(path):
+        return read_url(path, offset, length, facts)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
@@ -78,6 +83,8 @@ class SpanFiles:
 
     def read(self, path: str, offset: int, length: int, facts: tuple[int, int]) -> bytes:
         """Read a range of a file."""
+        if is_url(path):
+            return read_url(path, offset, length, facts)
         file = self._open.get(path)
         if file is None:
             data = read_span(path, offset, length, facts)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace._native import extension
-from headrace.formats.crc32c import crc32c, crc32c_by_numpy
+from headrace.storage.crc32c import crc32c, crc32c_by_numpy
 
 KNOWN = [
     (b"", 0),
@@ -37,5 +37,5 @@ def test_all_three_ways_give_one_sum(size: int, seed: int) -> None:
 
 def test_without_the_extension_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fall back where there is no extension, or one that is older."""
-    monkeypatch.setattr("headrace.formats.crc32c.extension", None)
+    monkeypatch.setattr("headrace.storage.crc32c.extension", None)
     assert crc32c(b"123456789" * 1000) == crc32c_by_numpy(b"123456789" * 1000)

@@ -1,4 +1,4 @@
-"""CRC-32C, the checksum of TFRecord files: by the native extension, else by tables in NumPy."""
+"""CRC-32C, the checksum of TFRecord files and of cached blocks: by the native extension, else by tables in NumPy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,423 @@
+"""A cache of blocks of objects on disk, which the processes of a machine share, with a cap on its bytes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from headrace.errors import ArgumentError
+from headrace.storage.crc32c import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SUM = 4
+"""Bytes of the checksum at the end of each file."""
+
+STATE = ".headrace-cache"
+"""The file that makes a folder a cache: it is locked for each change, and holds the bytes that are in use."""
+
+LOCKED_SECONDS = 20.0
+"""How long a process waits for a lock before it does without the cache: whoever holds it may be stopped."""
+
+LOW, TOUCHED_SECONDS, MOST_VERIFIED = 0.9, 30, 1 << 16
+"""The share of the cap that eviction leaves; how exact the time of use is; names that a process remembers."""
+
+_BLOCK = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.(block|part)")
+
+
+class Entry(NamedTuple):
+    """A block in the cache: its name, the bytes of its file, when it was used last (ns)."""
+
+    name: str
+    nbytes: int
+    used: int
+
+
+class Eviction(Protocol):
+    """Chooses which blocks go first; what knows the plan can order them by their next use."""
+
+    def __call__(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return the blocks, those to remove first at the front."""
+        ...
+
+
+def least_recent(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Order blocks by their last use.
+
+    >>> [entry.name for entry in least_recent([Entry("a", 1, 7), Entry("b", 1, 3)])]
+    ['b', 'a']
+    """
+    return sorted(entries, key=lambda entry: (entry.used, entry.name))
+
+
+class CacheStatus(NamedTuple):
+    """What a cache holds: blocks, their bytes, downloads that run, files of others."""
+
+    blocks: int
+    nbytes: int
+    downloads: int
+    strangers: tuple[str, ...]
+
+
+class BlockCache:
+    """Blocks of bytes by name, one file each: written under a temporary name, checked by CRC-32C, and renamed.
+
+    >>> import tempfile
+    >>> name = f"{0:032x}-{0:08x}"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     held = BlockCache(folder, 1 << 20)
+    ...     claim = held.claim(name, 5)
+    ...     claim.finish(b"hello")
+    ...     held.part(name, 5, 1, 3), held.claim(name, 5), held.status().nbytes
+    (b'ell', 'held', 9)
+
+    ``most``: the cap in bytes of all files of blocks, whole and in the making, over all processes. Space is reserved
+    before a download. Only regular files whose names have the pattern of blocks are ever deleted, and no link is
+    followed. `claim` raises OSError where the folder cannot be used: read-only, full, or without `flock`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], most: int, eviction: Eviction = least_recent) -> None:
+        self.folder, self.most, self._eviction = Path(folder), most, eviction
+        self._verified: dict[str, tuple[int, int]] = {}
+
+    def part(self, name: str, size: int, begin: int, length: int) -> bytes | None:
+        """Return bytes of a block; None where it is not held. A damaged block is deleted."""
+        try:
+            file = os.open(self._block(name), _READ)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(file)
+            mark = (found.st_ino, found.st_mtime_ns)
+            if self._verified.get(name) != mark:
+                data = _whole(file, size + SUM + 1) if stat.S_ISREG(found.st_mode) else b""
+                if len(data) != size + SUM or crc32c(data[:-SUM]) != int.from_bytes(data[-SUM:], "little"):
+                    self._drop(name, found)
+                    return None
+                if len(self._verified) >= MOST_VERIFIED:
+                    self._verified.clear()
+                self._verified[name] = mark
+            now = time.time_ns()
+            if abs(now - found.st_atime_ns) > TOUCHED_SECONDS * 10**9:
+                with suppress(OSError):
+                    os.utime(file, ns=(now, found.st_mtime_ns))
+            data = os.pread(file, length, begin)
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+        if len(data) == length:
+            return data
+        self._verified.pop(name, None)  # it was cut short after it was checked
+        self._drop(name, found)
+        return None
+
+    def claim(self, name: str, size: int) -> Claim | Literal["held", "busy"] | None:
+        """Reserve the space of a block, to be downloaded; None where it cannot fit under the cap.
+
+        "held" says that it is there, "busy" that another thread or process downloads it: see `wait`. Raises OSError.
+        """
+        need = size + SUM
+        if need > self.most:
+            return None
+        with self._locked() as state:
+            if self._block(name).exists():
+                return "held"
+            part = self._part(name)
+            with suppress(FileNotFoundError):
+                if self._reap(part, state) is False:
+                    return "busy"
+            if state.used + need > self.most and not self._evict(state, need):
+                return None
+            state.write(state.used + need)  # first: a kill between the two leaves a number too large, never too small
+            file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            _files.add(file)
+            claim = Claim(self, name, need, file)
+            try:
+                _lock_new(file)
+                _reserve(file, need)
+            except OSError as error:
+                claim._given_up(state)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self._evict(state, 0, round(state.used * LOW))  # others need the disk too
+                raise
+            return claim
+
+    def wait(self, name: str, seconds: float = LOCKED_SECONDS) -> bool:
+        """Wait until nobody downloads a block, because it is there or its process has died; False if that is late."""
+        until = time.monotonic() + seconds
+        pause = 0.001
+        while True:
+            try:
+                file = os.open(self._part(name), _READ)
+            except OSError:
+                return True
+            try:
+                if _try_lock(file):
+                    return True
+            finally:
+                os.close(file)
+            if time.monotonic() > until:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+    def status(self) -> CacheStatus:
+        """Say what the cache holds."""
+        entries, strangers = self._listed()
+        blocks = [entry for entry in entries if entry.name.endswith(".block")]
+        nbytes = sum(entry.nbytes for entry in entries)
+        return CacheStatus(len(blocks), nbytes, len(entries) - len(blocks), tuple(strangers))
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Check all blocks; return how many are sound, and the names of the damaged ones, which are deleted."""
+        sound, damaged = 0, []
+        for entry in self._listed()[0]:
+            name, _, kind = entry.name.partition(".")
+            if kind == "block":
+                self._verified.pop(name, None)
+                if self.part(name, entry.nbytes - SUM, 0, 0) is None:
+                    damaged.append(entry.name)
+                else:
+                    sound += 1
+        return sound, damaged
+
+    def clear(self) -> tuple[int, int]:
+        """Delete all blocks that nobody is downloading; return how many, and their bytes.
+
+        Raises `ArgumentError` for a folder that holds files of others, and deletes nothing there.
+        """
+        if not self.folder.is_dir():
+            return 0, 0
+        strangers = self._listed()[1]
+        if strangers or not (self.folder / STATE).is_file():
+            what = f"the folder holds {strangers[0]!r}" if strangers else "the folder is no cache of headrace"
+            raise ArgumentError(
+                f"{what}: {str(self.folder)!r} is not cleared",
+                found=str(self.folder),
+                expected="a folder that holds nothing but cached blocks",
+                cure="Give the folder of the cache, or move the other files away.",
+            )
+        with self._locked() as state:
+            before, used = self.status(), state.used
+            self._evict(state, 0, 0)
+            return before.blocks - self.status().blocks, used - state.used
+
+    def _block(self, name: str) -> Path:
+        return self.folder / f"{name}.block"
+
+    def _part(self, name: str) -> Path:
+        return self.folder / f"{name}.part"
+
+    @contextmanager
+    def _locked(self) -> Iterator[_State]:
+        """Hold the lock of the cache; freed by the operating system where the process dies."""
+        until = time.monotonic() + LOCKED_SECONDS
+        path = self.folder / STATE
+        while True:
+            file = self._state_file(path)
+            _files.add(file)
+            try:
+                pause = 0.0005
+                while not _try_lock(file):
+                    if time.monotonic() > until:
+                        raise OSError(errno.ETIMEDOUT, "the lock of the cache was not freed", str(path))
+                    time.sleep(pause)
+                    pause = min(pause * 1.5, 0.02)
+                if os.fstat(file).st_nlink:  # else the folder was deleted meanwhile
+                    state = _State(file)
+                    if state.fresh:
+                        state.write(sum(entry.nbytes for entry in self._listed()[0]))
+                    yield state
+                    return
+            finally:
+                _unlock(file)
+
+    def _state_file(self, path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(path, flags, 0o600)
+
+    def _listed(self) -> tuple[list[Entry], list[str]]:
+        """Return our files, and the names of those that are not ours."""
+        entries, strangers = [], []
+        with suppress(FileNotFoundError), os.scandir(self.folder) as found:
+            for each in found:
+                with suppress(FileNotFoundError):
+                    about = each.stat(follow_symlinks=False)
+                    if not (each.name == STATE or _BLOCK.fullmatch(each.name)) or not stat.S_ISREG(about.st_mode):
+                        strangers.append(each.name)
+                    elif each.name != STATE:
+                        entries.append(Entry(each.name, about.st_size, about.st_atime_ns))
+        return entries, strangers
+
+    def _evict(self, state: _State, need: int, target: int | None = None) -> bool:
+        """Make room for ``need`` bytes, or leave at most ``target``; say whether there is room."""
+        entries, _ = self._listed()
+        used, blocks = sum(entry.nbytes for entry in entries), []
+        state.write(used)
+        for entry in entries:
+            if entry.name.endswith(".part"):
+                with suppress(OSError):
+                    self._reap(self.folder / entry.name, state)
+            else:
+                blocks.append(entry)
+        limit = min(self.most - need, round(self.most * LOW)) if target is None else target
+        if target is None and state.used <= self.most - need:
+            return True  # the number was too large
+        for entry in self._eviction(blocks):
+            if state.used <= limit:
+                break
+            with suppress(FileNotFoundError):
+                (self.folder / entry.name).unlink()
+                state.write(state.used - entry.nbytes)
+        return state.used + need <= self.most
+
+    def _reap(self, part: Path, state: _State) -> bool:
+        """Delete the unfinished download of a process that died; False where it lives."""
+        file = os.open(part, _READ)
+        try:
+            if not _try_lock(file):
+                return False
+            self._unlinked(part, os.fstat(file), state)
+            return True
+        finally:
+            _unlock(file, known=False)
+
+    def _unlinked(self, path: Path, found: os.stat_result, state: _State) -> None:
+        """Delete a file, if it still is the one that was looked at, and subtract its bytes."""
+        with suppress(FileNotFoundError):
+            if path.lstat().st_ino == found.st_ino:
+                size = path.lstat().st_size
+                path.unlink()
+                state.write(max(0, state.used - size))
+
+    def _drop(self, name: str, found: os.stat_result) -> None:
+        """Delete a damaged block."""
+        if not stat.S_ISREG(found.st_mode):
+            return
+        with suppress(OSError), self._locked() as state:
+            self._unlinked(self._block(name), found, state)
+
+
+class Claim:
+    """A block that this thread downloads, and the space that is reserved for it."""
+
+    def __init__(self, owner: BlockCache, name: str, need: int, file: int) -> None:
+        self._owner, self._name, self._need, self._file = owner, name, need, file
+
+    def finish(self, data: bytes) -> None:
+        """Write the block and give it its name; raises OSError, and then leaves nothing."""
+        try:
+            whole = memoryview(data + crc32c(data).to_bytes(SUM, "little"))
+            at = 0
+            while at < len(whole):
+                at += os.pwrite(self._file, whole[at:], at)
+            self._owner._part(self._name).rename(self._owner._block(self._name))
+        except OSError:
+            self.give_up()
+            raise
+        file, self._file = self._file, -1
+        _unlock(file)
+
+    def give_up(self) -> None:
+        """Free what was reserved."""
+        if self._file < 0:
+            return
+        try:
+            with self._owner._locked() as state:
+                self._given_up(state)
+        except OSError:  # the next eviction finds the file, and nobody holding it
+            file, self._file = self._file, -1
+            _unlock(file)
+
+    def _given_up(self, state: _State) -> None:
+        file, self._file = self._file, -1
+        with suppress(OSError):
+            part, found = self._owner._part(self._name), os.fstat(file)
+            if part.lstat().st_ino == found.st_ino:
+                part.unlink()
+                state.write(max(0, state.used - self._need))
+        _unlock(file)
+
+
+class _State:
+    """The bytes in use, as the locked file has them."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        data = os.pread(file, 8, 0)
+        self.used, self.fresh = int.from_bytes(data, "little"), len(data) < 8
+
+    def write(self, used: int) -> None:
+        """Change the number."""
+        self.used = used
+        os.pwrite(self._file, used.to_bytes(8, "little"), 0)
+
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_files: set[int] = set()
+"""Descriptors that hold a lock: a forked child closes them, so that a lock does not outlive its process."""
+
+
+def _forget() -> None:
+    for file in _files:
+        with suppress(OSError):
+            os.close(file)
+    _files.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_new(file: int) -> None:
+    """Lock a file of our own, which `wait` may hold for a moment."""
+    for _ in range(200):
+        if _try_lock(file):
+            return
+        time.sleep(0.001)
+    raise OSError(errno.EAGAIN, "a new file of the cache cannot be locked")
+
+
+def _unlock(file: int, *, known: bool = True) -> None:
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not free it while a forked child has a copy
+    if known:
+        _files.discard(file)
+    os.close(file)
+
+
+def _reserve(file: int, size: int) -> None:
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is None:
+        os.ftruncate(file, size)
+    else:
+        allocate(file, 0, size)
+
+
+def _whole(file: int, most: int) -> bytes:
+    data = os.pread(file, most, 0)
+    while len(data) < most and (more := os.pread(file, most - len(data), len(data))):
+        data += more
+    return data

@@ -1,0 +1,327 @@
+"""Ranges of objects, read by blocks: from the cache on disk, from memory, or from the server, several at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from headrace.errors import ArgumentError, BadFile
+from headrace.storage import objects
+from headrace.storage.block_cache import BlockCache, Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from headrace.storage.object_clients import Facts
+
+BLOCK = 1 << 20
+"""Bytes of a block: what is fetched for any byte in it."""
+
+JOINED, AT_ONCE, IN_MEMORY = 8, 16, 1 << 26
+"""Neighboring blocks that one request fetches; requests of a process at once; bytes of blocks in its memory."""
+
+FOLDER, MOST = "HEADRACE_CACHE_DIR", "HEADRACE_CACHE_BYTES"
+"""The variables of the environment that set the cache: its folder, and the most bytes it may take (0: no cache)."""
+
+DEFAULT_MOST = 1 << 34
+"""The most bytes of the cache: 16 GiB."""
+
+_CHANGED = "Construct the dataset again; do not write to an object while it is read."
+
+
+def user_folder(name: str) -> Path:
+    """Return a folder in the user's cache, as the XDG base directory specification has it."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "headrace" / name  # noqa: PTH117
+
+
+def cache_of_environment() -> BlockCache:
+    """Return the cache that the environment sets; its cap is 0 where there is to be none."""
+    given = os.environ.get(MOST, "") or str(DEFAULT_MOST)
+    if not given.isdecimal():
+        raise ArgumentError(
+            f"{MOST} is {given[:40]!r}", found=given[:40], expected="a number of bytes", cure=f"Set {MOST}=10000000000."
+        )
+    folder = os.environ.get(FOLDER, "")
+    return BlockCache(Path(folder).absolute() if folder else user_folder("blocks"), int(given))
+
+
+class Counts:
+    """What this process has read of objects: requests, bytes fetched, blocks found in the cache and not found."""
+
+    __slots__ = ("fetched_bytes", "hits", "misses", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.fetched_bytes = self.hits = self.misses = 0
+
+
+class _Key(NamedTuple):
+    url: str
+    facts: Facts
+    number: int
+
+    @property
+    def size(self) -> int:
+        return min(BLOCK, self.facts[0] - self.number * BLOCK)
+
+
+class Blocks:
+    """Reads ranges of objects by blocks, each fetched once and kept.
+
+    ``disk``: the cache; where it cannot be used, blocks are kept in memory, at most ``in_memory`` bytes of them, and a
+    warning says so once. ``fetch(url, begin, end)`` returns bytes, and the facts of their object. For threads.
+    """
+
+    def __init__(
+        self,
+        disk: BlockCache,
+        fetch: Callable[[str, int, int], tuple[bytes, Facts]] = objects.read_range,
+        in_memory: int = IN_MEMORY,
+    ) -> None:
+        self.disk, self.counts = disk, Counts()
+        self._fetch, self._most = fetch, in_memory
+        self._lock = threading.Lock()
+        self._held: OrderedDict[_Key, bytes] = OrderedDict()
+        self._held_bytes = 0
+        self._making: dict[_Key, threading.Event] = {}
+        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        self._warned = False
+
+    def read(self, url: str, offset: int, length: int, facts: Facts) -> bytes:
+        """Return a range of an object that is what ``facts`` say.
+
+        Raises `BadFile` where the range ends behind the object, and where the object has changed.
+        """
+        if offset < 0 or length < 0 or offset + length > facts[0]:
+            raise BadFile(
+                f"bytes {offset} to {offset + length} cannot be read: the object has {facts[0]:,} bytes",
+                path=url,
+                expected="the object as it was indexed",
+                cure=_CHANGED,
+            )
+        if not length:
+            return b""
+        keys = [_Key(url, facts, number) for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)]
+        parts = [self._part(key, offset, length) for key in keys]
+        missing = [key for key, part in zip(keys, parts, strict=True) if part is None]
+        self.counts.hits += len(keys) - len(missing)
+        if len(missing) > JOINED:
+            self.ensure([(url, offset, length, facts)])
+        made = self._blocks(missing) if missing else {}
+        return b"".join(
+            _cut(key, made[key], offset, length) if part is None else part
+            for key, part in zip(keys, parts, strict=True)
+        )
+
+    def ensure(self, spans: Iterable[tuple[str, int, int, Facts]]) -> None:
+        """Fetch the blocks of ranges (url, offset, length, facts) that are not held: several requests at once.
+
+        Errors are not raised here: whoever reads a range is told.
+        """
+        wanted: dict[_Key, None] = {}
+        for url, offset, length, facts in spans:
+            if offset >= 0 and 0 < length <= facts[0] - offset:
+                for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
+                    wanted[_Key(url, facts, number)] = None
+        missing = [key for key in wanted if self._part(key, 0, 0) is None]
+        room = max(1, self._most // BLOCK)  # without a disk, no more than memory holds
+        runs = list(_runs(missing[:room] if not self.disk.most else missing))
+        if len(runs) == 1:
+            self._quietly(runs[0])
+        elif runs:
+            with ThreadPoolExecutor(min(AT_ONCE, len(runs)), thread_name_prefix="headrace-blocks") as pool:
+                list(pool.map(self._quietly, runs))
+
+    def _quietly(self, run: list[_Key]) -> None:
+        with suppress(Exception):  # whoever reads the range is told
+            self._blocks(run)
+
+    def _part(self, key: _Key, offset: int, length: int) -> bytes | None:
+        data = self._held.get(key)
+        if data is not None:
+            return _cut(key, data, offset, length)
+        begin, end = _within(key, offset, length)
+        return self.disk.part(_name(key), key.size, begin, max(0, end - begin)) if self.disk.most else None
+
+    def _blocks(self, keys: Sequence[_Key]) -> dict[_Key, bytes]:
+        """Return whole blocks; a block that another thread fetches is waited for."""
+        found: dict[_Key, bytes] = {}
+        while missing := [key for key in keys if key not in found]:
+            mine, others = list[_Key](), list[threading.Event]()
+            with self._lock:
+                for key in missing:
+                    if key in self._held:
+                        found[key] = self._held[key]
+                    elif key in self._making:
+                        others.append(self._making[key])
+                    else:
+                        self._making[key] = threading.Event()
+                        mine.append(key)
+            try:
+                for key, data in self._made(mine):
+                    found[key] = data
+                    self._keep(key, data)
+            finally:
+                with self._lock:
+                    for key in mine:
+                        self._making.pop(key).set()
+            for event in others:
+                event.wait()
+        return found
+
+    def _keep(self, key: _Key, data: bytes) -> None:
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = data
+                self._held_bytes += len(data)
+            while self._held_bytes > self._most:
+                self._held_bytes -= len(self._held.popitem(last=False)[1])
+
+    def _made(self, keys: Sequence[_Key]) -> Iterator[tuple[_Key, bytes]]:
+        """Yield blocks from the disk or from the server, those that other processes fetch at the end."""
+        busy, alone, claims = list[_Key](), list[_Key](), dict[_Key, Claim]()
+        try:
+            for key in keys:
+                data = self.disk.part(_name(key), key.size, 0, key.size) if self.disk.most else None
+                if data is not None:
+                    yield key, data
+                    continue
+                claim = self._claimed(key)
+                if isinstance(claim, Claim):
+                    claims[key] = claim
+                elif claim is None:
+                    alone.append(key)
+                else:
+                    busy.append(key)
+            for run in _runs(sorted([*claims, *alone])):
+                for key, data in zip(run, self._fetched(run), strict=True):
+                    if key in claims:
+                        self._stored(claims.pop(key), data)
+                    yield key, data
+        finally:
+            for claim in claims.values():
+                claim.give_up()
+        # Only now, without a claim of our own: two processes that wait for each other would wait for ever.
+        for key in busy:
+            waited = self.disk.wait(_name(key))
+            data = self.disk.part(_name(key), key.size, 0, key.size)
+            if data is None:
+                claim = self._claimed(key) if waited else None
+                data = next(iter(self._fetched_with(key, claim if isinstance(claim, Claim) else None)))
+            yield key, data
+
+    def _fetched_with(self, key: _Key, claim: Claim | None) -> list[bytes]:
+        try:
+            found = self._fetched([key])
+        except BaseException:
+            if claim is not None:
+                claim.give_up()
+            raise
+        if claim is not None:
+            self._stored(claim, found[0])
+        return found
+
+    def _claimed(self, key: _Key) -> Claim | str | None:
+        if not self.disk.most:
+            return None
+        try:
+            return self.disk.claim(_name(key), key.size)
+        except OSError as error:
+            self._warn(error)
+            return None
+
+    def _stored(self, claim: Claim, data: bytes) -> None:
+        try:
+            claim.finish(data)
+        except OSError as error:
+            self._warn(error)
+
+    def _fetched(self, run: list[_Key]) -> list[bytes]:
+        """Fetch neighboring blocks by one request."""
+        url, facts, first = run[0]
+        begin, end = first * BLOCK, run[-1].number * BLOCK + run[-1].size
+        with self._at_once:
+            data, now = self._fetch(url, begin, end)
+        if now != facts or len(data) != end - begin:
+            raise BadFile(
+                f"bytes {begin} to {end} cannot be read: the object has changed, and has {now[0]:,} bytes now",
+                path=url,
+                expected=f"the version that was indexed, of {facts[0]:,} bytes",
+                cure=_CHANGED,
+            )
+        with self._lock:
+            self.counts.requests += 1
+            self.counts.fetched_bytes += len(data)
+            self.counts.misses += len(run)
+        return [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+
+    def _warn(self, error: OSError) -> None:
+        with self._lock:
+            first, self._warned = not self._warned, True
+        if first:
+            warnings.warn(
+                f"the cache {str(self.disk.folder)!r} cannot be used ({error.strerror or error}); blocks are kept in "
+                f"memory. Set {FOLDER} to a folder that can be written to, or {MOST}=0 for no cache",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def read_url(url: str, offset: int, length: int, facts: Facts | None = None) -> bytes:
+    """Read a range of an object, by the blocks of this process.
+
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/shards/b", b"one two")
+    >>> read_url("memory://shards/b", 4, 3)
+    b'two'
+
+    ``facts`` are what `objects.facts` returned when it was indexed. Raises `MissingFile`, `UnreadableFile` and
+    `BadFile`.
+    """
+    known = objects.facts(url) if facts is None else (int(facts[0]), int(facts[1]))
+    return blocks().read(url, offset, length, known)
+
+
+def blocks() -> Blocks:
+    """Return what reads objects in this process; a forked child has its own."""
+    return _of_process(os.getpid(), os.environ.get(FOLDER, ""), os.environ.get(MOST, ""))
+
+
+@cache
+def _of_process(process: int, folder: str, most: str) -> Blocks:  # noqa: ARG001  they are the key
+    return Blocks(cache_of_environment())
+
+
+def _name(key: _Key) -> str:
+    said = f"{key.url}\0{key.facts[0]}\0{key.facts[1]}\0{BLOCK}"
+    return f"{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}-{key.number:08x}"
+
+
+def _within(key: _Key, offset: int, length: int) -> tuple[int, int]:
+    begin = key.number * BLOCK
+    return max(0, offset - begin), min(key.size, offset + length - begin)
+
+
+def _cut(key: _Key, data: bytes, offset: int, length: int) -> bytes:
+    begin, end = _within(key, offset, length)
+    return data[begin:end]
+
+
+def _runs(keys: Iterable[_Key]) -> Iterator[list[_Key]]:
+    """Yield neighboring blocks of one object, at most as many as one request fetches."""
+    run = list[_Key]()
+    for key in sorted(keys):
+        if run and (key[:2] != run[-1][:2] or key.number != run[-1].number + 1 or len(run) == JOINED):
+            yield run
+            run = []
+        run.append(key)
+    if run:
+        yield run

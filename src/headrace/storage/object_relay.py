@@ -1,0 +1,137 @@
+"""A helper process that reads objects for a forked process, in which obstore's threads do not exist."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.errors import UnreadableFile
+from headrace.storage.object_clients import SECONDS, ObstoreClient
+
+if TYPE_CHECKING:
+    from headrace.storage.object_clients import Facts
+
+THREADS = 16
+_PROGRAM = "from headrace.storage.object_relay import main; main()"
+_CURE = "Run again; if the helper ends each time, pass multiprocessing_context='forkserver' to the loader."
+
+
+def relay() -> Relay:
+    """Return the helper of this process, started unless it runs."""
+    with _lock:
+        held = _held.get(os.getpid())
+        if held is None or held.ended:
+            _held.clear()  # a parent's helper is not ours
+            held = _held[os.getpid()] = Relay()
+        return held
+
+
+_held: dict[int, Relay] = {}
+_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+class Relay:
+    """Sends calls to a helper process: any number of threads at once."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.ended = False
+        self._waiting: dict[int, Future[Any]] = {}
+        self._lock, self._number = threading.Lock(), 0
+        command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno())]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        with theirs:
+            # In a session of its own: Ctrl-C is for those who wait for it, and it ends when they do.
+            self._process = subprocess.Popen(  # noqa: S603
+                command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True
+            )
+        self._line = Connection(ours.detach())
+        threading.Thread(target=self._receive, name="headrace-objects", daemon=True).start()
+        atexit.register(self.close)
+
+    def facts(self, url: str) -> Facts:
+        """Return size and version of an object."""
+        return cast("Facts", self._call("facts", url))
+
+    def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
+        """Return a range of an object, and its facts."""
+        return cast("tuple[bytes, Facts]", self._call("read", url, begin, end))
+
+    def close(self) -> None:
+        """End the helper."""
+        self.ended = True
+        with suppress(OSError):
+            self._process.kill()
+            self._process.wait(5)
+
+    def _call(self, name: str, url: str, *rest: int) -> Any:
+        answer: Future[Any] = Future()
+        with self._lock:
+            self._number += 1
+            self._waiting[self._number] = answer
+            if self.ended:
+                raise _gone(url)
+            try:
+                self._line.send((self._number, name, url, *rest))
+            except OSError as error:
+                self.ended = True
+                raise _gone(url) from error
+        try:
+            return answer.result(3 * SECONDS)
+        except (EOFError, Late) as error:
+            raise _gone(url) from error
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                number, fine, value = self._line.recv()
+                answer = self._waiting.pop(number)
+                if fine:
+                    answer.set_result(value)
+                else:
+                    answer.set_exception(value)
+        except (EOFError, OSError):
+            with self._lock:
+                self.ended = True
+                left, self._waiting = self._waiting, {}
+            for answer in left.values():
+                answer.set_exception(EOFError())
+
+
+def _gone(url: str) -> UnreadableFile:
+    return UnreadableFile("the helper process that reads it ended", path=url, expected="an answer", cure=_CURE)
+
+
+def serve(line: Connection) -> None:
+    """Answer calls until the other end is closed."""
+    sending, client = threading.Lock(), ObstoreClient()
+
+    def answer(number: int, name: str, url: str, rest: tuple[int, ...]) -> None:
+        try:
+            found, fine = getattr(client, name)(url, *rest), True
+        except Exception as error:  # noqa: BLE001  it is raised at the other end
+            found, fine = error, False
+        with sending, suppress(OSError):
+            line.send((number, fine, found))
+
+    with ThreadPoolExecutor(THREADS) as pool, suppress(EOFError, OSError):
+        while True:
+            number, name, url, *rest = line.recv()
+            pool.submit(answer, number, name, url, tuple(rest))
+
+
+def main() -> None:
+    """Serve on the descriptor that the command line names."""
+    serve(Connection(int(sys.argv[1])))
+    os._exit(0)

@@ -1,0 +1,101 @@
+"""Objects behind URLs: their size, their version and ranges of their bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.errors import missing
+from headrace.storage.object_clients import BY_OBSTORE, FsspecClient, ObstoreClient
+from headrace.storage.object_relay import relay
+
+if TYPE_CHECKING:
+    from headrace.storage.object_clients import Facts
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+def is_url(path: str) -> bool:
+    """Say whether a path is a URL.
+
+    >>> is_url("s3://bucket/a.tar"), is_url("/data/a.tar"), is_url("a://b")
+    (True, False, False)
+    """
+    return "://" in path and _URL.match(path) is not None
+
+
+class Client(Protocol):
+    """What reads objects."""
+
+    def facts(self, url: str) -> Facts:
+        """Return the size in bytes of an object, and a number that changes with its version."""
+        ...
+
+    def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
+        """Return a range of an object, and the facts of the object that it came from."""
+        ...
+
+
+def facts(url: str) -> Facts:
+    """Return the size in bytes of an object, and a number that changes with its version (its ETag).
+
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/shards/a", b"one two")
+    >>> facts("memory://shards/a")[0]
+    7
+
+    Raises `MissingFile`, `UnreadableFile` and `MissingDependency`.
+    """
+    return client(url).facts(url)
+
+
+def read_range(url: str, begin: int, end: int) -> tuple[bytes, Facts]:
+    """Return the bytes of an object from ``begin`` to ``end``, and the facts of the object that they came from.
+
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/shards/a", b"one two")
+    >>> read_range("memory://shards/a", 4, 7)[0]
+    b'two'
+
+    A request that fails for a reason that may pass is sent again. Raises what `facts` raises.
+    """
+    return client(url).read(url, begin, end)
+
+
+def client(url: str) -> Client:
+    """Return what reads a URL in this process; one client for all URLs of a kind.
+
+    obstore runs threads that do not exist in a forked child: there, a helper process reads for it.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme not in BY_OBSTORE:
+        return _fsspec(os.getpid())
+    if find_spec("obstore") is None:
+        raise missing("obstore", extra="remote", purpose=f"reading {scheme}:// URLs")
+    with _lock:
+        if not _used_in:
+            _used_in.append(os.getpid())
+    if _used_in[0] == os.getpid():
+        return _obstore()
+    return relay()
+
+
+_used_in: list[int] = []
+_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # Another thread may hold it when a process forks.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+@cache
+def _obstore() -> Client:
+    return ObstoreClient()
+
+
+@cache
+def _fsspec(process: int) -> Client:  # noqa: ARG001  a forked child makes its own
+    return FsspecClient()
