@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Run, Start
 
-COMMANDS = ["show", "bench", "check", "index", "convert", "pack", "diff", "demo", "doctor", "replay"]
+COMMANDS = ["show", "bench", "check", "index", "convert", "pack", "diff", "demo", "doctor", "replay", "cache"]
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

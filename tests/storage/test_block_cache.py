@@ -40,14 +40,8 @@ def fetched(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
 
 
 def nbytes(folder: Path) -> int:
-    total = 0
-    for path in folder.iterdir():
-        if path.name != block_cache.STATE:
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:  # evicted meanwhile
-                continue
-    return total
+    with BlockCache(folder, CAP)._locked():  # else a file that is renamed or replaced meanwhile counts twice
+        return sum(path.stat().st_size for path in folder.iterdir() if path.name != block_cache.STATE)
 
 
 def name(number: int) -> str:
@@ -209,7 +203,7 @@ def _forked(work: Callable[[int], None]) -> tuple[int, int]:
     return child, into
 
 
-@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_processes_that_are_killed_leave_no_wrong_byte_and_keep_the_cap(folder: Path) -> None:
     draw = random.Random(1)
     for _ in range(8):
@@ -232,7 +226,7 @@ def test_processes_that_are_killed_leave_no_wrong_byte_and_keep_the_cap(folder: 
     assert nbytes(folder) <= CAP
 
 
-@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_the_lock_and_the_claim_of_a_dead_process_are_free(folder: Path) -> None:
     cache = BlockCache(folder, CAP)
 
@@ -256,7 +250,7 @@ def test_the_lock_and_the_claim_of_a_dead_process_are_free(folder: Path) -> None
 
 
 class TestDisks:
-    @pytest.mark.filterwarnings("ignore:This process")
+    @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
     def test_a_disk_that_takes_no_more_bytes_never_fails_the_run(self, folder: Path) -> None:
         def work(out: int) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the kernel refuses each block (EFBIG)

@@ -220,8 +220,8 @@ class TestDatasets:
             np.testing.assert_equal(theirs, ours)
 
     @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-    @pytest.mark.filterwarnings("ignore:worker processes are forked")
-    @pytest.mark.filterwarnings("ignore:This process")
+    @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:worker processes are forked:RuntimeWarning")  # the server has threads
     def test_worker_processes_share_the_cache(self, server: ObjectServer, method: str) -> None:
         server.objects["/t.tar"] = _tar(40)
         dataset = WebDataset(f"{server.url}/t.tar")

@@ -14,15 +14,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("pack_command", "Scale and encode images once, into shards."),
     "diff": ("diff", "Find the first step where two runs differ."),
     "doctor": ("doctor", "Say what is missing here, or wrong with a dataset."),
-    "doctor": ("doctor", "Say what is installed, and what is missing."),
     "cache": ("cache_command", "Count, check or delete cached remote data."),
     "replay": ("replay_command", "Show a sample of a run again, before and after."),
 }
 """For each command its module below `headrace.cli`, and its line in the help."""
 
 STATUSES: dict[int, str] = {
-    0: "done; for check, diff and doctor: nothing was found",
-    1: "check found a bad sample; diff a difference; doctor a fault",
+    0: "done; for check, diff, doctor and cache verify: nothing was found",
+    1: "check found a bad sample; diff a difference; doctor a fault; cache verify a damaged block",
     2: "used wrongly: an option, a path or a missing library",
     3: "failed: the data, the script or the disk did not allow it",
     130: "interrupted (Ctrl-C)",

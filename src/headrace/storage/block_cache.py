@@ -324,7 +324,8 @@ class Claim:
             at = 0
             while at < len(whole):
                 at += os.pwrite(self._file, whole[at:], at)
-            self._owner._part(self._name).rename(self._owner._block(self._name))
+            with self._owner._locked():  # who counts the files meanwhile would miss it, or count it twice
+                self._owner._part(self._name).rename(self._owner._block(self._name))
         except OSError:
             self.give_up()
             raise

@@ -34,6 +34,8 @@ FOLDER, MOST = "HEADRACE_CACHE_DIR", "HEADRACE_CACHE_BYTES"
 DEFAULT_MOST = 1 << 34
 """The most bytes of the cache: 16 GiB."""
 
+_LOCAL = ("memory://", "file://", "local://")
+
 _CHANGED = "Construct the dataset again; do not write to an object while it is read."
 
 
@@ -149,7 +151,11 @@ class Blocks:
         if data is not None:
             return _cut(key, data, offset, length)
         begin, end = _within(key, offset, length)
-        return self.disk.part(_name(key), key.size, begin, max(0, end - begin)) if self.disk.most else None
+        return self.disk.part(_name(key), key.size, begin, max(0, end - begin)) if self._on_disk(key) else None
+
+    def _on_disk(self, key: _Key) -> bool:
+        """Say whether a block goes to the cache: not where there is none, and not what is on this machine anyway."""
+        return bool(self.disk.most) and not key.url.startswith(_LOCAL)
 
     def _blocks(self, keys: Sequence[_Key]) -> dict[_Key, bytes]:
         """Return whole blocks; a block that another thread fetches is waited for."""
@@ -190,7 +196,7 @@ class Blocks:
         busy, alone, claims = list[_Key](), list[_Key](), dict[_Key, Claim]()
         try:
             for key in keys:
-                data = self.disk.part(_name(key), key.size, 0, key.size) if self.disk.most else None
+                data = self.disk.part(_name(key), key.size, 0, key.size) if self._on_disk(key) else None
                 if data is not None:
                     yield key, data
                     continue
@@ -230,7 +236,7 @@ class Blocks:
         return found
 
     def _claimed(self, key: _Key) -> Claim | str | None:
-        if not self.disk.most:
+        if not self._on_disk(key):
             return None
         try:
             return self.disk.claim(_name(key), key.size)

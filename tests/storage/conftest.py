@@ -1,0 +1,24 @@
+"""What the tests of storage share: obstore's threads, which stay, are started before leaks are counted."""
+
+from __future__ import annotations
+
+import multiprocessing
+from importlib.util import find_spec
+from multiprocessing import forkserver, resource_tracker
+
+import pytest
+from tests.storage.object_server import object_server
+
+from headrace.storage import objects
+
+
+@pytest.fixture(scope="package", autouse=True)
+def helpers_that_stay() -> None:
+    """Start what multiprocessing and obstore start once and leave."""
+    forkserver.ensure_running()
+    resource_tracker.ensure_running()
+    multiprocessing.RawValue("i")
+    if find_spec("obstore") is not None:
+        with object_server() as server:
+            server.objects["/a"] = b"a"
+            objects.facts(f"{server.url}/a")
