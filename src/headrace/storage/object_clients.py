@@ -160,7 +160,7 @@ def _of_meta(meta: Any) -> Facts:
 
 
 def _number(version: str) -> int:
-    """Return a version as a number of 63 bits, which stands where a local file has its time of modification."""
+    """Return a version as a number of 63 bits, used where a local file has its time of modification."""
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:8], "big") >> 1
 
 
