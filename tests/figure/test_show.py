@@ -373,3 +373,20 @@ def test_names_of_boxes_never_leave_the_image_or_cover_each_other() -> None:
     card = pixels[100:660, 38:518]
     outside = np.concatenate([card[:5].reshape(-1, 3), pixels[:, :28].reshape(-1, 3)])
     assert not (outside == ORANGE).all(axis=1).any()
+
+
+def test_a_single_sample_is_shown_as_one_image(folder: ImageFolder) -> None:
+    """Take an image, or a sample with one, for what it is, and not for a batch of its rows."""
+    for sample in (folder[0][0], folder[0], {"image": folder[0][0], "label": 1}):
+        figure = headrace.show(sample, classes=folder.classes)
+        assert figure.title == "one sample"
+        assert len(_colors(figure.png)) > 2
+    assert headrace.show(np.zeros((8, 20, 3), np.float32)).title == "a batch of 8"
+
+
+@pytest.mark.parametrize("batch", [[], {}, (), np.zeros((0, 8, 8, 3), np.uint8), None, "text", 3, np.float32(1)])
+def test_a_batch_without_samples_or_without_arrays_is_a_table(batch: Any) -> None:
+    """Draw nothing and raise nothing."""
+    figure = headrace.show(batch)
+    assert figure.png is None
+    assert figure._repr_html_()

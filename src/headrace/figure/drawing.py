@@ -106,7 +106,7 @@ def _sounds(parts: list[Part], classes: Sequence[str], most: int) -> list[Single
     cards = []
     for row, sound in enumerate(array[:most]):
         caption = "" if labels is None else caption_of(labels[row], classes)
-        cards.append(Single(waveform(sound, peak), caption, f"{sound.shape[-1]:,} values, edge {peak:.3g}"))
+        cards.append(Single(waveform(sound, peak), caption, f"{sound.shape[-1]:,} values, peak {peak:.3g}"))
     return cards
 
 

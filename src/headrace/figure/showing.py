@@ -55,7 +55,7 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None,
     For a *loader*, the figure shows the first batch of its newest epoch, or without a seed the first samples of the
     dataset. The loader does not advance and draws no random numbers. For a *dataset*, the figure shows samples spread
     evenly from the first to the last; an unreadable sample appears as its error. A *batch* is anything else: arrays,
-    tensors, dicts and lists.
+    tensors, dicts and lists. A single sample is shown too if it has an image of (H, W, 3) or (H, W, 4) bytes.
 
     Images need Pillow. Raises `ArgumentTypeError` for an iterator, because the figure would use it up, and what
     reading raises.
@@ -68,7 +68,7 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None,
         return _of_dataset(shown, samples, classes, given)
     if hasattr(shown, "__next__"):
         raise _used_up(shown)
-    return _of_batch(shown, samples, classes or [], "", kinds=given)
+    return _of_sample(shown, classes or [], given) or _of_batch(shown, samples, classes or [], "", kinds=given)
 
 
 def _is_loader(shown: Any) -> bool:
@@ -206,6 +206,25 @@ def _of_dataset(dataset: Any, samples: int, classes: Sequence[str] | None, kinds
     png = png_of(cards, title=chain, subtitle=title) if drawn else None
     shown = tuple((name, tuple(values[:samples])) for name, values in texts.items())
     return Figure(title, (("dataset", chain), *rows), left=2, texts=shown, png=png)
+
+
+def _of_sample(sample: Any, classes: Sequence[str], kinds: Kinds | None) -> Figure | None:
+    """Return the figure of a single sample, known by the bytes of its image; None for a batch."""
+    own = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple) else [sample]
+    arrays = [Part("image", array) for one in own if not isinstance(one, list) and (array := as_array(one)) is not None]
+    if any(map(is_images, arrays)) or not any(map(_is_image_of_bytes, arrays)):
+        return None
+    parts = parts_of(sample)
+    image = _image_of(parts)
+    if image is None:
+        return None
+    card = _card(image, sample, parts, classes, scale=None, kinds=kinds, where="")
+    return Figure("one sample", tuple(part_rows(parts)), png=png_of([card], title="one sample", subtitle=""))
+
+
+def _is_image_of_bytes(part: Part) -> bool:
+    array = np.asarray(part.array)
+    return array.ndim == 3 and array.dtype == np.uint8 and array.shape[-1] in (3, 4) and is_images(_batched(part))
 
 
 def _image_of(parts: list[Part]) -> Part | None:
