@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from collections import Counter
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,13 @@ def _held() -> Counter[str]:
         f"thread {thread.name}" for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)
     )
     return threads + _pools() + _children() + _descriptors() + _shared_memory()
+
+
+def pytest_sessionstart() -> None:
+    """Start what multiprocessing starts once and keeps, where worker processes usually come from it (Python 3.14)."""
+    if multiprocessing.get_all_start_methods()[0] == "forkserver":
+        forkserver.ensure_running()
+        resource_tracker.ensure_running()
 
 
 @pytest.hookimpl(wrapper=True)
