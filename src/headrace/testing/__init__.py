@@ -13,6 +13,7 @@ A suite is a class of plain test methods. Its name ends in ``Tests``, so pytest 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,6 @@ def __getattr__(name: str) -> Any:
             cure="pip install pytest",
         ) from error
     # Before the suites are imported: a failed assert then shows the values that it compared.
-    for module in sorted(set(_SUITES.values())):
-        pytest.register_assert_rewrite(f"headrace.testing.{module}")
+    names = {f"headrace.testing.{module}" for module in _SUITES.values()}
+    pytest.register_assert_rewrite(*sorted(names - sys.modules.keys()))
     return getattr(import_module(f"headrace.testing.{_SUITES[name]}"), name)
