@@ -118,12 +118,11 @@ def _shortly(samples: Sequence[Any], found: Found, empty: Empty) -> Any:
         return None
     if len(set(map(type, samples))) > 1 or len(set(map(len, samples))) > 1 or not first:
         return None
-    columns: Any = zip(*samples, strict=True)
-    if kind is dict:
-        try:
-            columns = [[sample[key] for sample in samples] for key in first]
-        except KeyError:
-            return None
+    columns: Iterable[Any]
+    try:
+        columns = [list(map(itemgetter(key), samples)) for key in first] if kind is dict else zip(*samples, strict=True)
+    except KeyError:
+        return None
     made = []
     for column in columns:
         batch = _shortly(column, found, empty)

@@ -14,7 +14,7 @@ from headrace.make.map_guard import LOOKS
 from headrace.make.source import Batched, Indexed, Streamed
 from headrace.plan.work import Done, Ended
 from headrace.storage import page_faults
-from headrace.storage.mapped_samples import parts_in_memory
+from headrace.storage.mapped_samples import parts_in_memory, samples_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -164,7 +164,7 @@ def _in_memory(own: InlineMaker, work: Work) -> Any:
     except Exception:  # noqa: BLE001  which sample it is, is found out one by one
         return _UNUSUAL
     if not maker.writes_rows:
-        samples = list(map(parts_in_memory, samples))
+        samples = samples_in_memory(samples)
     here.position += len(samples) - 1  # for what collate draws, as one by one
     here.collating = True
     own._joined_at = perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -146,6 +147,7 @@ def write_row(column: NDArray[Any], row: int, array: NDArray[Any]) -> None:
 
 
 _CONTAINERS = (list, tuple, dict)
+_SEQUENCES = {list, tuple}
 _MOST_KINDS = 64
 _never_mapped: set[type] = {int, float, bool, str, bytes, type(None)}
 """Types that are neither arrays of NumPy's nor containers of them: also others that were met, to know them at once."""
@@ -188,6 +190,25 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     if part is not None:
         return part(sample)
     return in_memory(sample) if isinstance(sample, np.ndarray) else sample
+
+
+def samples_in_memory(samples: list[Any]) -> list[Any]:
+    """Return samples as `parts_in_memory` does each; where they are alike, their parts are looked at all at once.
+
+    >>> samples = [{"label": 7}, {"label": 8}]
+    >>> samples_in_memory(samples) is samples
+    True
+    """
+    kinds = set(map(type, samples))
+    parts: Iterable[Any] = ()
+    if kinds == {dict}:
+        parts = chain.from_iterable(map(dict.values, samples))
+    elif kinds <= _SEQUENCES:
+        parts = chain.from_iterable(samples)
+    elif not kinds <= _never_mapped:
+        return list(map(parts_in_memory, samples))
+    held = set(map(type, parts))
+    return samples if held <= _never_mapped or _are_never_mapped(held) else list(map(parts_in_memory, samples))
 
 
 def gather(array: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
