@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
 
+ENOUGH = 16
+"""Samples, before the time that one takes is compared with another way to read it."""
+LEAST_GAIN = 1.1
+"""How many times as fast another way is to be, to be worth a word."""
+
 
 class Session:
     """All loops over one loader: begins them, knows those that run, and keeps workers from one epoch to the next."""
@@ -60,6 +65,7 @@ class Session:
         self._loops: WeakRefs[Loop[Any] | Ahead[Any]] = WeakRefs()
         self._kept: Reusable | None = None
         """Workers that stay for the next epoch."""
+        self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
 
@@ -133,14 +139,27 @@ class Session:
         cursor = self.progress.cursor
         key, _ = self.progress.stream(cursor.seed or 0, cursor.place.epoch)
         sources = self.order.sources(key, cursor)
-        return dataclasses.replace(self.meter.snapshot(), sources=sources, hint=self._hint)
+        return dataclasses.replace(self.meter.snapshot(), sources=sources, hint=self._hint())
 
-    @cached_property
     def _hint(self) -> str:
+        """Say once what native=True would bring: as soon as there are times to compare with."""
+        if self._hinted is None and self.meter.samples >= ENOUGH:
+            self._hinted = self._promised()
+        return self._hinted or ""
+
+    def _promised(self) -> str:
         found = None if self.settings.native else examined(self.settings.dataset)
-        if found is None or found.refusal:
+        if found is None or found.plan is None:
             return ""
-        return f"{found.name}: the native extension can make these batches: pass native=True"
+        from headrace.datasets.native_trial import seconds_each
+
+        meter = self.meter
+        native, spent = seconds_each(found.plan, self.settings.collate_fn), sum(meter.stages.values())
+        gain = spent / meter.samples / native if native and spent else None
+        if gain is not None and gain < LEAST_GAIN:
+            return ""
+        times = "" if gain is None else f" about {gain:.1f} times as fast"
+        return f"{found.name}: the native extension can make these batches{times}: pass native=True"
 
     def maker(self, *, again: bool = False) -> Maker:
         """Return what makes the batches."""
