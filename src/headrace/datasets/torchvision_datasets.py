@@ -67,7 +67,7 @@ class Found:
         if self.refusal:
             head += f"sample by sample as on torch: {self.refusal}"
         else:
-            head += f"fused up to {unfused}, then headrace's own, step by step" if unfused else "all fused"
+            head += f"fused before {unfused}, from there headrace's own, step by step" if unfused else "all fused"
         width = max((len(name) for name, _ in self.steps), default=0)
         good, bad = ("recognized", "step by step: it ") if self.refusal else ("fused", "step by step: ")
         rows = [f"  {name:{width}}  {bad + why if why else good}" for name, why in self.steps]
