@@ -27,6 +27,7 @@ FOLDERS = {"docs/guide": "guide", "docs/decisions": "decisions", "docs/contribut
 SINGLE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing/index.md",
+    "benchmarks/AUGMENTATION.md": "benchmarks/augmentation.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
     "benchmarks/PACKED.md": "benchmarks/packed.md",
