@@ -29,6 +29,7 @@ SINGLE = {
     "CONTRIBUTING.md": "contributing/index.md",
     "benchmarks/AUGMENTATION.md": "benchmarks/augmentation.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
+    "benchmarks/CLUSTER.md": "benchmarks/cluster.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
     "benchmarks/PACKED.md": "benchmarks/packed.md",
     "benchmarks/PROCESSES.md": "benchmarks/processes.md",
