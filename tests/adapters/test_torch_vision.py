@@ -517,6 +517,25 @@ def test_without_the_argument_nothing_changes_but_a_hint(folder: Path) -> None:
     assert headrace.torch.DataLoader(OwnFolder(folder, VALIDATION)).statistics().hint == ""
 
 
+def test_the_hint_covers_views_and_calls_no_function_of_the_users(folder: Path) -> None:
+    """Time the samples of a Subset and a ConcatDataset; with a target_transform, give no figure."""
+    calls: list[int] = []
+
+    def noted(label: int) -> int:
+        calls.append(label)
+        return label
+
+    dataset = datasets.ImageFolder(folder, VALIDATION)
+    for made in (Subset(dataset, range(20)), ConcatDataset([dataset, dataset])):
+        begun = loader(made, native=False)
+        list(begun)
+        assert re.search(r"these batches about \d+\.\d times as fast", begun.statistics().hint)
+    begun = loader(datasets.ImageFolder(folder, VALIDATION, target_transform=noted), native=False)
+    read = sum(len(labels) for _, labels in begun)
+    assert begun.statistics().hint == "ImageFolder: the native extension can make these batches: pass native=True"
+    assert len(calls) == read
+
+
 def test_numpy_batches_come_from_the_same_datasets(folder: Path) -> None:
     """Give arrays from `headrace.DataLoader`."""
     dataset = datasets.ImageFolder(folder, VALIDATION, target_transform=lambda label: label + 1)
