@@ -104,7 +104,7 @@ def _is_handle(one: Any) -> bool:
     if isinstance(one, io.BytesIO | io.StringIO):
         return False
     if isinstance(one, io.IOBase):
-        with suppress(Exception):
+        with suppress(OSError, ValueError):
             return not one.closed and one.fileno() >= 0
         return False
     if isinstance(one, socket.socket):
@@ -127,7 +127,7 @@ def _handles(dataset: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _position(handle: Any) -> int | None:
-    with suppress(Exception):
+    with suppress(AttributeError, OSError, ValueError):
         return os.lseek(handle.fileno(), 0, os.SEEK_CUR)
     return None
 
@@ -140,7 +140,7 @@ def _shared(subject: Subject, report: Report) -> set[int]:
         return set()
 
     def after_a_read() -> list[str]:
-        with suppress(Exception):
+        with suppress(Exception):  # errors are another check's
             for _ in subject.samples(subject.keys[-1:]):
                 break
         now = _handles(subject.dataset)

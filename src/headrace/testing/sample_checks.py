@@ -124,20 +124,22 @@ def _beyond(subject: Subject, report: Report) -> None:
 
 
 def _counted(subject: Subject, report: Report) -> None:
-    with suppress(TypeError, NotImplementedError):
+    try:
         said = len(subject.dataset)
-        if said > _MOST_STREAMED:
-            report.unchecked["length"] = f"the stream says {said:,} samples: more than {_MOST_STREAMED:,} to count"
-            return
-        found = sum(1 for _ in subject.stream(said + 1))
-        if found != said:
-            report.find(
-                "length",
-                "the stream gives another number of samples than len() says",
-                f"len() is {said:,}, and iterating gives {'more' if found > said else f'{found:,}'}",
-                "Return the number of samples that iterating gives, or define no __len__.",
-                defined(getattr(type(subject.dataset), "__len__", None)),
-            )
+    except (TypeError, NotImplementedError):  # a stream need not know
+        return
+    if said > _MOST_STREAMED:
+        report.unchecked["length"] = f"the stream says {said:,} samples: more than {_MOST_STREAMED:,} to count"
+        return
+    found = sum(1 for _ in subject.stream(said + 1))
+    if found != said:
+        report.find(
+            "length",
+            "the stream gives another number of samples than len() says",
+            f"len() is {said:,}, and iterating gives {'more' if found > said else f'{found:,}'}",
+            "Return the number of samples that iterating gives, or define no __len__.",
+            defined(getattr(type(subject.dataset), "__len__", None)),
+        )
 
 
 def _structures(subject: Subject, report: Report, samples: list[tuple[Any, Any]]) -> None:
@@ -255,7 +257,7 @@ def _drawn(subject: Subject, report: Report) -> None:
     key = 0 if subject.streams else subject.keys[0]
     names, tracer = set(), _Moves()
     for at in [key] if subject.streams else subject.keys[:4]:
-        with suppress(Exception):
+        with suppress(Exception):  # errors are another check's
             seeding = seeds.global_states()
             sys.settrace(tracer)
             try:
@@ -306,6 +308,6 @@ def kinds(dataset: Any) -> str:
     >>> kinds([1, 2])
     'list, 2 samples'
     """
-    with suppress(Exception):
+    with suppress(Exception):  # the user's len may raise anything
         return f"{type(dataset).__qualname__}, {count(len(dataset), 'sample')}"
     return kind_of(dataset)
