@@ -126,7 +126,7 @@ class Blocks:
     def ensure(self, spans: Iterable[tuple[str, int, int, Facts]]) -> None:
         """Fetch the blocks of ranges (url, offset, length, facts) that are not held: several requests at once.
 
-        Errors are not raised here: whoever reads a range is told.
+        Raises nothing: reading a range that cannot be fetched raises the error.
         """
         wanted: dict[_Key, None] = {}
         for url, offset, length, facts in spans:
@@ -143,7 +143,7 @@ class Blocks:
                 list(pool.map(self._quietly, runs))
 
     def _quietly(self, run: list[_Key]) -> None:
-        with suppress(Exception):  # whoever reads the range is told
+        with suppress(Exception):  # reading the range raises it
             self._blocks(run)
 
     def _part(self, key: _Key, offset: int, length: int) -> bytes | None:

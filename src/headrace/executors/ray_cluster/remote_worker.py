@@ -157,7 +157,8 @@ class RemoteWorker:
             return Unprepared()
         clock = process_time if prepared.alone else thread_time
         began = clock()
-        worker_info.set_current(prepared.info)  # a dataset may load torch with its first sample, which is told then
+        # For each batch: the first sample may import torch, whose get_worker_info then needs it too.
+        worker_info.set_current(prepared.info)
         with recycling(self._scratch(prepared.maker)):
             outcome = prepared.maker.make(
                 work, here=Here(), empty=self._batches.empty, seeding=prepared.seeding, gives_back=False
