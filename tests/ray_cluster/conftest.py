@@ -87,10 +87,16 @@ def settled(beside: float = 0) -> list[str]:
 
 def remove(cluster: Any, node: Any, graceful: bool = True) -> None:
     """Take a node away, and wait until Ray starts no actor on it any more."""
+    cluster.remove_node(node, allow_graceful=graceful)
+    wait_until_gone([node])
+
+
+def wait_until_gone(nodes: list[Any]) -> None:
+    """Wait until Ray knows that nodes are dead: until then it starts actors on them."""
     import ray
 
-    cluster.remove_node(node, allow_graceful=graceful)
-    assert until(lambda: all(one["NodeID"] != node.node_id for one in ray.nodes() if one["Alive"]), 60)
+    ids = {node.node_id for node in nodes}
+    assert until(lambda: not any(one["NodeID"] in ids for one in ray.nodes() if one["Alive"]), 60)
 
 
 @pytest.fixture(autouse=True)
