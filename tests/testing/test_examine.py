@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,14 @@ def test_a_planted_fault_is_found_and_no_other(name: str) -> None:
             ]
             places = [range(first, first + len(source)), *(range(at, at + len(text)) for text, at in inherited)]
             assert any(int(line) in place for place in places), finding
+
+
+def test_a_fresh_process_that_starts_late_is_waited_for() -> None:
+    """On a busy machine a start may take longer than the time that is left to read."""
+    data = pickle.dumps((planted_faults.DiesElsewhere(), None))
+    report = process_checks.Fresh(data, [0], streams=False).check({0: ""}, "here:1", seconds=0.1)
+    assert [one.what for one in report.findings] == ["a fresh process died while it read"]
+    assert not report.unchecked
 
 
 def _labeled(sample: Any) -> dict[str, Any]:

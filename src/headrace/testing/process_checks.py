@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MOST_SENT = 64 << 20
 """How large a pickled dataset may be to be sent to a fresh interpreter."""
 
+STARTING = 60.0
+"""Seconds that a fresh interpreter may take to start: on a busy machine that says nothing of the dataset."""
+
 _START = "spawn"
 """How the fresh process is started."""
 
@@ -174,13 +177,13 @@ class Fresh:
         send.close()
 
     def check(self, expected: dict[Any, str] | None, place: str | None, seconds: float) -> Report:
-        """Wait for its digests and compare them with those that were read here."""
+        """Compare its digests with those that were read here, ``seconds`` after it began to read at the latest."""
         report = Report()
-        end = monotonic() + seconds
+        end = monotonic() + STARTING
         begun, answer = False, None
         try:
             while answer is None and self._receive.poll(max(0.1, end - monotonic())):
-                begun, answer = True, self._receive.recv()
+                begun, answer, end = True, self._receive.recv(), monotonic() + seconds
             if answer is None:
                 report.unchecked["spawn"] = "a fresh process gave no answer in time"
         except EOFError:
