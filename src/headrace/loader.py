@@ -12,6 +12,7 @@ from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
 from headrace.run.session import Session, batches_of
+from headrace.run.timeline import MOST_BYTES, Timeline
 
 if TYPE_CHECKING:
     import os
@@ -350,6 +351,28 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     def statistics(self) -> Statistics:
         """Return what the newest loop has done so far; cheap, and safe from another thread."""
         return self._session.statistics()
+
+    def trace(self, path: str | os.PathLike[str], *, max_bytes: int = MOST_BYTES) -> Timeline:
+        """Write what happens to each batch into a file that https://ui.perfetto.dev and chrome://tracing open.
+
+        >>> import tempfile
+        >>> from headrace import DataLoader
+        >>> loader = DataLoader(range(100), batch_size=10, num_workers=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with loader.trace(folder + "/epoch.json"):
+        ...         for batch in loader:
+        ...             pass
+
+        It shows, for each batch, when it was asked for, made, carried and delivered, in which thread of which process,
+        with each stage (read, decode, transform, collate) of each sample. It holds the loops that begin while it is
+        open: until its block, or ``close()``, ends it, or the next ``trace``. At most ``max_bytes`` are written, and
+        little memory is used, however long the loop is. Raises `ArgumentError` for a file that cannot be written.
+        """
+        timeline = Timeline(path, max_bytes)
+        before, self._session.timeline = self._session.timeline, timeline
+        if before is not None:
+            before.close()
+        return timeline
 
     def close(self) -> None:
         """End all running loops and their workers; a new loop may begin afterwards."""

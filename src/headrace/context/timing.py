@@ -18,6 +18,23 @@ Seconds = dict[str, float]
 """Seconds by stage: ``read``, ``decode``, ``transform``, ``collate``, and any that a dataset names itself."""
 
 
+MOST_SPANS = 2000
+"""How many blocks of a batch are noted one by one; all are counted."""
+
+
+class Spans(Seconds):
+    """Seconds by stage, and when each block began and ended: of a batch that is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[tuple[str, float, float]] = []
+
+    def note(self, stage: str, began: float, ended: float) -> None:
+        """Note a block of a stage."""
+        if len(self.spans) < MOST_SPANS:
+            self.spans.append((stage, began, ended))
+
+
 class timed:  # noqa: N801  reads as a verb where it is used, like contextlib.suppress
     """Count the seconds of a block under the name of a stage.
 
@@ -41,7 +58,10 @@ class timed:  # noqa: N801  reads as a verb where it is used, like contextlib.su
     ) -> None:
         seconds = current().seconds
         if seconds is not None:
-            seconds[self._stage] = seconds.get(self._stage, 0.0) + perf_counter() - self._start
+            now = perf_counter()
+            seconds[self._stage] = seconds.get(self._stage, 0.0) + now - self._start
+            if isinstance(seconds, Spans):
+                seconds.note(self._stage, self._start, now)
 
 
 class counting(setting):  # noqa: N801  a context manager, named for how it reads

@@ -6,9 +6,10 @@ The only file that runs a user's dataset, transforms and collate function; every
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -16,13 +17,13 @@ import numpy as np
 from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
 from headrace.context.current import reset
-from headrace.context.timing import timed_rest
+from headrace.context.timing import Spans, timed_rest
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop import torch_state
 from headrace.interop.ambient import Ambient
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
-from headrace.plan.work import BadSample, Done, Ended, Failed, Outcome, StreamReplica, Work
+from headrace.plan.work import BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
 from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory
 
@@ -63,6 +64,7 @@ class Pending:
     begun: InFlightBatch
     here: seeds.Here
     seconds: Seconds
+    began: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,9 @@ class Maker:
         here.key, here.epoch, here.start = work.seed, work.epoch, work.start
         here.tokens, here.tokens_collated = None, False
         here.move(work.start)
-        began = perf_counter()
+        began, cpu = perf_counter(), thread_time() if work.noted else 0.0
         keeper = work.replica or work.dataset_copy
-        seconds: Seconds = {}
+        seconds: Seconds = Spans() if work.noted > 1 else {}
         token = seeds.enter(here, seconds, scratch)
         survived = page_faults.survive(on=True)
         try:
@@ -118,8 +120,10 @@ class Maker:
                         batch, bad = self._make(work, here, seconds, empty, stop)
             stream = None if keeper is None else self.kept(work)
             page_faults.check_faults("the batch")
-            seconds["other"] = _rest(seconds, began)
-            return Done(work.step, batch, bad, seconds, stream, here.tokens)
+            ended = perf_counter()
+            seconds["other"] = _rest(seconds, began, ended)
+            making = _making(seconds, began, ended, thread_time() - cpu) if work.noted else None
+            return Done(work.step, batch, bad, seconds, stream, here.tokens, making=making)
         except _Exhausted:
             return Ended(work.step, self.kept(work, ended=True))
         # Every work gets exactly one outcome, sys.exit() in a dataset included: or the consumer would wait for ever.
@@ -159,11 +163,12 @@ class Maker:
         """Begin a work, where `begins` says that it can be; raises nothing but Ctrl-C, which is not the work's."""
         here = seeds.Here(work.seed, work.epoch, work.start)
         begin = cast("Any", self.source).begin
+        began = perf_counter()
         try:
-            seconds: Seconds = {}
+            seconds: Seconds = Spans() if work.noted > 1 else {}
             with seeds.at(here, seconds), timed_rest("other"):
                 self._restore(work)
-                return Pending(work, begin(work.keys, empty=empty), here, seconds)
+                return Pending(work, begin(work.keys, empty=empty), here, seconds, began)
         except KeyboardInterrupt:
             raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
         except BaseException as error:  # noqa: BLE001  as above
@@ -180,7 +185,11 @@ class Maker:
                 batch = pending.begun.finish(None if stop is None else stop.check)
                 if self.finish is not None:
                     batch = self.finish(batch)
-            return Done(work.step, batch, (), pending.seconds, self.kept(work), here.tokens)
+            seconds = pending.seconds
+            # The extension counts its own seconds, of all its threads together; it only waits while it reads.
+            cpu = sum(seconds.values()) - seconds.get("read", 0.0)
+            making = Making(pending.began, perf_counter(), cpu, os.getpid(), 0) if work.noted else None
+            return Done(work.step, batch, (), seconds, self.kept(work), here.tokens, making=making)
         except BaseException as error:
             if stop is None and isinstance(error, KeyboardInterrupt):
                 raise
@@ -215,7 +224,8 @@ class Maker:
         if isinstance(self.source, Batched):
             began = perf_counter()
             batch = self.source.read(work.keys, empty=empty)
-            seconds["read"] = seconds.get("read", 0.0) + _rest(seconds, began)
+            ended = perf_counter()
+            seconds["read"] = seconds.get("read", 0.0) + _rest(seconds, began, ended)
             return (batch if self.finish is None else self.finish(batch)), ()
         writes = empty if self.writes_rows and self.on_error != "skip" else None
         if isinstance(self.source, Streamed):
@@ -223,7 +233,7 @@ class Maker:
             began = perf_counter()
             with worker_info.serving(work.replica.number, work.replica.count, self.source.dataset):
                 samples, bad = self._stream(self.source, work.replica, work, here, stop, writes)
-            seconds["read"] = _rest(seconds, began)
+            seconds["read"] = _rest(seconds, began, perf_counter())
         else:
             samples, bad = self._samples(self.source, work, here, stop, writes)
         if self.on_error == "skip":
@@ -231,7 +241,10 @@ class Maker:
         here.collating = True
         began = perf_counter()
         batch = self.collated(samples, empty)
-        seconds["collate"] = seconds.get("collate", 0.0) + perf_counter() - began
+        ended = perf_counter()
+        seconds["collate"] = seconds.get("collate", 0.0) + ended - began
+        if isinstance(seconds, Spans):
+            seconds.note("collate", began, ended)
         return batch, tuple(bad)
 
     def _samples(
@@ -372,9 +385,17 @@ class Maker:
         return f"{work.name(row)} ({where})" if where else work.name(row)
 
 
-def _rest(seconds: Seconds, began: float) -> float:
-    """Return the seconds that have passed and are not counted under any stage yet."""
-    return max(0.0, perf_counter() - began - sum(seconds.values()))
+def _rest(seconds: Seconds, began: float, ended: float) -> float:
+    """Return the seconds between two times that are not counted under any stage yet."""
+    return max(0.0, ended - began - sum(seconds.values()))
+
+
+def _making(seconds: Seconds, began: float, ended: float, cpu: float) -> Making:
+    """Say when this thread made a batch; with its stages one by one, if they were noted."""
+    if not isinstance(seconds, Spans):
+        return Making(began, ended, cpu, os.getpid(), threading.get_native_id())
+    name = threading.current_thread().name
+    return Making(began, ended, cpu, os.getpid(), threading.get_native_id(), name, tuple(seconds.spans))
 
 
 def _told(error: BaseException) -> str:

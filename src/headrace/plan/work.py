@@ -6,7 +6,7 @@ Nobody changes one after it is made. Those made for every batch are not declared
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,8 @@ class Work:
     """The part of a stream to read. If there are keys too, they are samples that were already read from there."""
     dataset_copy: DatasetCopy | None = None
     """Of a dataset with an index that keeps a state of its own: whose turn it is."""
+    noted: int = 0
+    """What is noted of its making: 1: when, and by whom; 2: each stage too, for a trace. It changes no batch."""
 
     @property
     def rows(self) -> int:
@@ -94,6 +96,33 @@ class MadeOn:
     """How much came over the network, or would have."""
 
 
+class Making(NamedTuple):
+    """When a batch was made, and by which thread.
+
+    Times are seconds of ``time.perf_counter``, which on Linux and macOS all processes of a machine share.
+    """
+
+    began: float
+    ended: float
+    cpu: float
+    """Seconds that the thread ran on a CPU meanwhile."""
+    pid: int
+    thread: int
+    """The operating system's number for it; 0 for the native extension's threads, which make a batch together."""
+    name: str = ""
+    """The thread's name, and the times of its stages: of a traced work."""
+    spans: Sequence[tuple[str, float, float]] = ()
+
+
+class Carried(NamedTuple):
+    """When a batch from another process was packed there, and opened here."""
+
+    packed: float
+    """The end of packing, which begins when the batch is made."""
+    opening: float
+    opened: float
+
+
 @dataclass(slots=True)
 class Done:
     """The batch of a step; if bad samples are skipped, its good samples instead."""
@@ -108,6 +137,9 @@ class Done:
     """The number of tokens, and of positions of padding, where the batch has them."""
     made_on: MadeOn | None = None
     """None for this machine."""
+    making: Making | None = None
+    carried: Carried | None = None
+    """None where nothing had to be carried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace.plan.work import Ended
+from headrace.plan.work import Done, Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from headrace.executors.inline import Inline
     from headrace.ledger.recorder import Recorder
     from headrace.plan.batch_plan import Plan
-    from headrace.plan.work import Done, Failed, Outcome, Work
+    from headrace.plan.work import Failed, Outcome, Work
+    from headrace.run.lives import Lives
     from headrace.run.window import Unordered, Window
 
 
@@ -26,6 +27,7 @@ class Dispatcher:
 
     __slots__ = (
         "_asking",
+        "_lives",
         "_plan",
         "_recorder",
         "_stream",
@@ -46,8 +48,10 @@ class Dispatcher:
         release: Callable[[], None],
         timeout: float | None,
         recorder: Recorder | None,
+        lives: Lives,
     ) -> None:
         self._plan = plan
+        self._lives = lives
         self._stream = stream
         self._timeout = timeout
         self._recorder = recorder
@@ -75,6 +79,7 @@ class Dispatcher:
                 window.ask()
                 if self._recorder is not None:
                     self._recorder.submitted(work)
+                self._lives.submitted(work)
                 self.executor.submit(work)
 
     def next(self) -> Done | Failed | None:
@@ -87,6 +92,10 @@ class Dispatcher:
                 return outcome  # type: ignore[return-value]  # a window takes no Ended
             if window.in_flight:
                 found = self.executor.next(self._timeout)
+                if isinstance(found, Done):
+                    self._lives.received(found)
+                else:
+                    self._lives.lost(found.step)
                 if isinstance(found, Ended) and found.stream is not None:
                     self.ended[found.stream[0]] = found.stream[1]
                 window.put(found)
@@ -117,7 +126,7 @@ class Direct:
     one asks for them (docs/decisions/0014-small-batches.md).
     """
 
-    __slots__ = ("_plan", "_recorder", "_stream", "ended", "executor", "made", "release", "step")
+    __slots__ = ("_lives", "_plan", "_recorder", "_stream", "ended", "executor", "made", "release", "step")
 
     def __init__(
         self,
@@ -127,7 +136,9 @@ class Direct:
         first: int,
         release: Callable[[], None],
         recorder: Recorder | None,
+        lives: Lives,
     ) -> None:
+        self._lives = lives
         self._plan = plan
         self._stream = stream
         self.step = first
@@ -161,10 +172,13 @@ class Direct:
                 return None
             if self._recorder is not None:
                 self._recorder.submitted(work)
+            self._lives.submitted(work)
             outcome = self.executor.make(work)
+            self._lives.received(outcome)
         self.step += 1
         if not isinstance(outcome, Ended):
             return outcome
+        self._lives.lost(outcome.step)
         if outcome.stream is not None:
             self.ended[outcome.stream[0]] = outcome.stream[1]
         return None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.plan.work import Done
     from headrace.run.checkpoint import Cursor
     from headrace.run.dispatch import Direct
+    from headrace.run.lives import Lives
     from headrace.run.stats import Meter
     from headrace.run.tolerance import Budget, Refill
     from headrace.run.window import Unordered, Window
@@ -32,6 +33,7 @@ class Journal:
         "_earlier",
         "_first",
         "_latest",
+        "_lives",
         "_places",
         "_record",
         "_recorder",
@@ -54,6 +56,7 @@ class Journal:
         window: Window | Unordered | Direct,
         refill: Refill | None,
         recorder: Recorder | None,
+        lives: Lives,
         *,
         stays: bool = False,
     ) -> None:
@@ -67,6 +70,7 @@ class Journal:
         self._window = window
         self._refill = refill
         self._recorder = recorder
+        self._lives = lives
         self._first = self._latest = cursor.place
         self._streams = dict(cursor.place.streams)
         self._bad = cursor.place.bad
@@ -90,6 +94,7 @@ class Journal:
         meter = self.meter
         if self._recorder is not None:
             self._recorder.completed(outcome)
+        self._lives.made(outcome)
         meter.made(outcome.seconds, outcome.bad, outcome.tokens, outcome.made_on, skip=self._refill is not None)
         if outcome.stream is not None:
             replica, state = outcome.stream
@@ -108,6 +113,7 @@ class Journal:
         """Take note of a step whose batch is an error."""
         if self._recorder is not None:
             self._recorder.failed(step)
+        self._lives.lost(step)
 
     def finished(self, ended: Mapping[int, Any]) -> None:
         """Take note of the end of the epoch, and of what streams keep of themselves after it."""
@@ -130,6 +136,7 @@ class Journal:
             rows = rows if self._refill is not None else measure(batch)[0]
             self._record = self._recorder.entry_record(batch, self.batches, rows, self._place().step)
         self.meter.delivered(batch, asked)
+        self._lives.delivered(asked, self.meter.ended)
 
     def received(self, batch: Any, asked: float, step: int) -> None:
         """Do what `made`, `delivered` and `move` do for a batch that there is nothing else to say of.

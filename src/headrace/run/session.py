@@ -29,6 +29,7 @@ from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Direct, Dispatcher
 from headrace.run.inline_loop import InlineLoop
 from headrace.run.journal import Journal
+from headrace.run.lives import Lives
 from headrace.run.loop import Loop
 from headrace.run.orders import SampledOrder, order_of, with_own_states
 from headrace.run.progress import Progress, fingerprint
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from headrace.run.orders import Entry, EpochOrder
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
+    from headrace.run.timeline import Timeline
 
 ENOUGH = 16
 """Samples, before the time that one takes is compared with another way to read it."""
@@ -65,6 +67,8 @@ class Session:
         self._loops: WeakRefs[Loop[Any] | Ahead[Any]] = WeakRefs()
         self._kept: Reusable | None = None
         """Workers that stay for the next epoch."""
+        self.timeline: Timeline | None = None
+        """Where the lives of the batches are written, of loops that begin while it is open."""
         self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
@@ -72,7 +76,7 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
         own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
-        return {**vars(self), **own, "_loops": None, "_kept": None, "_keeper": None}
+        return {**vars(self), **own, "_loops": None, "_kept": None, "_keeper": None, "timeline": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -193,24 +197,28 @@ class Session:
         executor, release = self._staff(maker, base)
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
+        traced = self.timeline is not None and self.timeline.is_open
+        lives = Lives(self.timeline if traced else None)
         window: Window | Unordered | Direct
         dispatcher: Dispatcher | Direct
         if isinstance(executor, Inline) and copies == 1 and not place.beyond:
-            window = dispatcher = Direct(plan, entry.stream, executor, place.step, release, recorder)
+            window = dispatcher = Direct(plan, entry.stream, executor, place.step, release, recorder, lives)
         else:
             kind = Window if settings.ordered else Unordered
             window = kind(executor.capacity, copies, place.step, place.beyond)
             timeout = settings.timeout or None
-            dispatcher = Dispatcher(plan, entry.stream, executor, window, release, timeout, recorder)
+            dispatcher = Dispatcher(plan, entry.stream, executor, window, release, timeout, recorder, lives)
         refill = None
         if settings.on_error == "skip":
             refill = Refill(settings.batch_size or 1, drop_last=settings.drop_last, offset=place.offset)
         budget = Budget(samples, settings.allowed(samples))
-        short = isinstance(dispatcher, Direct) and dispatcher.executor.short is not None and recorder is None
+        short = (
+            isinstance(dispatcher, Direct) and dispatcher.executor.short is not None and recorder is None and not traced
+        )
         loop: Loop[Any] = (InlineLoop if short else Loop)(
             entry,
             dispatcher,
-            Journal(entry.cursor, self.meter, budget, window, refill, recorder, stays=settings.workers_stay),
+            Journal(entry.cursor, self.meter, budget, window, refill, recorder, lives, stays=settings.workers_stay),
             maker,
             refill=refill,
             watch=watch,

@@ -19,7 +19,7 @@ from headrace.transport import shared
 from headrace.transport.channel import LOST, Channel, close_quietly
 
 if TYPE_CHECKING:
-    from headrace.plan.work import BadSample, Work
+    from headrace.plan.work import BadSample, Making, Work
     from headrace.transport.slots import Message
 
 STACK_SIGNAL = signal.SIGUSR2
@@ -84,6 +84,9 @@ class Made(NamedTuple):
     seconds: dict[str, float]
     stream: tuple[int, Any] | None
     tokens: tuple[int, int] | None
+    making: Making | None
+    packed: float
+    """When, by ``time.perf_counter``."""
 
 
 class Exhausted(NamedTuple):

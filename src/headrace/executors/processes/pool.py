@@ -23,7 +23,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from headrace.executors import lifecycle
@@ -36,7 +36,7 @@ from headrace.executors.processes.messages import Broken, Exhausted, Made, NotMa
 from headrace.executors.processes.payload import Payload, Startup
 from headrace.executors.processes.process import AFTER_CTRL_C, PATIENCE, WorkerProcess, explain
 from headrace.executors.processes.schedule import FirstFree, RoundRobin, Schedule
-from headrace.plan.work import Done, Ended, Failed
+from headrace.plan.work import Carried, Done, Ended, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -270,11 +270,22 @@ def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | N
         return Ended(work.step, answer.stream)
     if isinstance(answer, NotMade):
         return Failed(work.step, answer.error.open(), answer.place)
+    opening = perf_counter()
     try:
         batch = sender.slots.open(answer.message, descriptor)
     except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
         return Failed(work.step, error, f"the finished batch, from worker process {sender.number}")
-    return Done(work.step, batch, answer.bad, answer.seconds, answer.stream, answer.tokens)
+    carried = Carried(answer.packed, opening, perf_counter())
+    return Done(
+        work.step,
+        batch,
+        answer.bad,
+        answer.seconds,
+        answer.stream,
+        answer.tokens,
+        making=answer.making,
+        carried=carried,
+    )
 
 
 def _finish(

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from multiprocessing import process
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from headrace.context import worker_info
@@ -196,7 +197,16 @@ def _answered(ticket: int, outcome: Outcome, writer: SlotWriter) -> tuple[bytes,
         try:
             message, descriptor = writer.pack(outcome.batch)
             # With a descriptor it is short; without memory for the batch it may have no descriptor, however long.
-            made = Made(ticket, message, outcome.bad, outcome.seconds, outcome.stream, outcome.tokens)
+            made = Made(
+                ticket,
+                message,
+                outcome.bad,
+                dict(outcome.seconds),
+                outcome.stream,
+                outcome.tokens,
+                outcome.making,
+                perf_counter(),
+            )
             return packed(made), descriptor
         except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
             answer = NotMade(ticket, "the finished batch", RemoteError.of(batch_not_sent(error, "a worker process")))

@@ -20,7 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from headrace.executors.processes.payload import Startup, unpicklable
 from headrace.executors.ray_cluster import connection
 from headrace.executors.ray_cluster.remote_actor import ActorDeath, RemoteActor, reason
 from headrace.executors.ray_cluster.remote_worker import Batch, NoBatch, NotMade, Opened, Unprepared
-from headrace.plan.work import Done, Ended, Failed
+from headrace.plan.work import Carried, Done, Ended, Failed
 from headrace.transport.out_of_band import reducers
 
 if TYPE_CHECKING:
@@ -324,12 +324,23 @@ class RayActors:
             return Ended(work.step, answer.stream)
         if isinstance(answer, NotMade):
             return Failed(work.step, answer.error.open(), answer.place)
+        opening = perf_counter()
         buffers = [self._copied(each) for each in answer.buffers] if self._copy else answer.buffers
         try:
             batch = pickle.loads(answer.head, buffers=buffers)  # noqa: S301  made by our own worker
         except Exception as error:  # noqa: BLE001  whatever a user's class does when it is unpickled
             return Failed(work.step, error, f"the finished batch, from {actor}")
-        return Done(work.step, batch, answer.bad, answer.seconds, answer.stream, answer.tokens, answer.made_on)
+        return Done(
+            work.step,
+            batch,
+            answer.bad,
+            answer.seconds,
+            answer.stream,
+            answer.tokens,
+            answer.made_on,
+            answer.making,
+            Carried(answer.packed, opening, perf_counter()),
+        )
 
     def _copied(self, buffer: Any) -> Any:
         lent = self._batches.empty(buffer.shape, np.dtype(np.uint8))

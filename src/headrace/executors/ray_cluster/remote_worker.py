@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import threading
-from time import process_time, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from headrace.executors.processes.messages import Broken, RemoteError
 from headrace.executors.processes.preparing import one_thread_each, prepare
 from headrace.interop.own_states import keeps_state
 from headrace.make.source import Streamed
-from headrace.plan.work import Ended, Failed, MadeOn, Work
+from headrace.plan.work import Ended, Failed, MadeOn, Making, Work
 from headrace.transport.out_of_band import dumped
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class Batch(NamedTuple):
     stream: tuple[int, Any] | None
     tokens: tuple[int, int] | None
     made_on: MadeOn
+    making: Making | None
+    packed: float
+    """When, by this machine's ``time.perf_counter``."""
 
 
 class NoBatch(NamedTuple):
@@ -185,7 +188,17 @@ class RemoteWorker:
             return NotMade("the finished batch", RemoteError.of(batch_not_sent(error, "a node of the cluster")))
         nbytes = len(head) + sum(each.nbytes for each in buffers)
         made_on = MadeOn(self._host, clock() - began, nbytes)
-        return Batch(head, buffers, outcome.bad, outcome.seconds, outcome.stream, outcome.tokens, made_on)
+        return Batch(
+            head,
+            buffers,
+            outcome.bad,
+            dict(outcome.seconds),
+            outcome.stream,
+            outcome.tokens,
+            made_on,
+            outcome.making,
+            perf_counter(),
+        )
 
 
 def _stays(buffer: pickle.PickleBuffer, buffers: list[Any]) -> bool:
