@@ -28,7 +28,8 @@ from headrace import (
 )
 from headrace.datasets import RandomWalkDataset
 from headrace.errors import RandomnessWarning
-from headrace.run.detector import MOST, held
+from headrace.interop.held import MOST
+from headrace.run.detector import held
 from headrace.samplers import BucketBatchSampler, RandomSampler
 
 OUTSIDE = np.random.default_rng(0)

@@ -191,7 +191,7 @@ def shown(value: Any) -> str:
         return "[" + ", ".join(map(shown, value.tolist())) + "]" if value.ndim else shown(value.item())
     if isinstance(value, np.generic):
         return shown(value.item())
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 

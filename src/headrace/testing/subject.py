@@ -15,7 +15,7 @@ from headrace.collate.default import default_collate
 from headrace.context import seeds
 from headrace.datasets import protocol
 from headrace.interop import torch_state
-from headrace.run.detector import DEEP, FEW, MOST, is_foreign, parts
+from headrace.interop.held import DEEP, FEW, MOST, is_foreign, parts
 from headrace.testing.source_lines import defined
 
 if TYPE_CHECKING:

@@ -6,14 +6,18 @@ import copy
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.checks import kind_of, shown
 from headrace.context import seeds
 from headrace.errors import ArgumentTypeError
+from headrace.interop.held import reached, takes_a_seed
 from headrace.transforms.base import Transform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class _Copies(threading.local):
@@ -24,6 +28,18 @@ class _Copies(threading.local):
 
 
 _copies = _Copies()
+
+
+class _Held:
+    """The transforms that a function holds and that take a seed: found in each process by itself."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Held, ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +59,17 @@ class Seeded(Transform):
     worker, with any batch size, and in a replay. Without `Seeded`, loaders seed these generators once for a batch.
 
     A transform with ``set_random_seed``, as albumentations' have, is seeded by it, and called by keywords: with the
-    items of a mapping, or with the image of an array or of a tuple. Others are called with the sample.
+    items of a mapping, or with the image of an array or of a tuple. Others are called with the sample. A function that
+    calls such transforms has them seeded too, where they are its variables, global or not, or lie in an attribute:
+    ``Seeded(lambda image: chain(image=image)["image"])``. A transform that is made in the call is not found.
 
     Threads take turns, because the generators belong to the whole process: processes are faster. Raises
     `ArgumentTypeError` for what cannot be called.
     """
 
-    seeds_held: ClassVar[bool] = True
-    """No warning is needed of the generators that it holds."""
     function: Callable[..., Any]
     _own: bool = field(init=False, repr=False, compare=False)
+    _held: _Held = field(init=False, repr=False, compare=False, default_factory=_Held)
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -62,20 +79,40 @@ class Seeded(Transform):
                 expected="a function of one sample, or a transform of another library",
                 cure="Pass the transform itself.",
             )
-        object.__setattr__(self, "_own", callable(getattr(self.function, "set_random_seed", None)))
+        object.__setattr__(self, "_own", takes_a_seed(self.function))
+
+    def seeds_held(self) -> list[Any]:
+        """Return what it seeds of what its function holds: no warning is needed of the generators in it."""
+        if self._own:
+            return [self.function]
+        if self._held.found is None:
+            self._held.found = [one for _, one in reached(self.function, "", takes_a_seed)]
+        return self._held.found
 
     def apply(self, sample: Any, rng: Any) -> Any:
         """Return the sample transformed."""
-        words = rng.integers(0, 1 << 32, 8, dtype=np.uint32)
+        words = self._words(rng)
+        seed = int(words[0] >> 1)
         if self._own:
-            return _by_keywords(self._seeded(int(words[0] >> 1)), sample)
+            return _by_keywords(self._seeded(seed), sample)
         with seeds.SEEDING:
             before = seeds.global_states()
             seeds.seed_globals(words, before)
+            for one in self.seeds_held():
+                one.set_random_seed(seed)
             try:
                 return self.function(sample)
             finally:
                 seeds.restore_globals(before)
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
+        """Return the seed of what takes one."""
+        return {"seed": int(self._words(rng)[0] >> 1)} if self.seeds_held() else {}
+
+    def _words(self, rng: Any) -> NDArray[np.uint32]:
+        """Draw the numbers that all generators are seeded with."""
+        words: NDArray[np.uint32] = rng.integers(0, 1 << 32, 8, dtype=np.uint32)
+        return words
 
     def _seeded(self, seed: int) -> Any:
         """Return this thread's copy of the transform, whose own generators are seeded."""
