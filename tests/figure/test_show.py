@@ -390,3 +390,18 @@ def test_a_batch_without_samples_or_without_arrays_is_a_table(batch: Any) -> Non
     figure = headrace.show(batch)
     assert figure.png is None
     assert figure._repr_html_()
+
+
+@pytest.mark.parametrize(("name", "caption"), [("image_id", ""), ("num_boxes", ""), ("species", "label 7")])
+def test_the_number_of_an_image_is_not_written_as_its_label(name: str, caption: str) -> None:
+    """Pass over identifiers and counts, of a sample and of a batch, and take other whole numbers for labels."""
+    from headrace.figure.parts import labels_of, parts_of
+    from headrace.figure.showing import _card, _image_of
+
+    sample = {"image": np.zeros((8, 9, 3), np.uint8), name: 7}
+    parts = parts_of(sample)
+    image = _image_of(parts)
+    assert image is not None
+    assert _card(image, sample, parts, [], scale=None, kinds=None, where="").caption == caption
+    batch = {"image": np.zeros((2, 8, 9, 3), np.uint8), name: np.array([7, 8])}
+    assert (labels_of(parts_of(batch), 2) is None) == (not caption)

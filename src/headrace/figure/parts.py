@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 DEEPEST = 6
 MOST_PARTS = 40
 LABELS = ("label", "labels", "target", "targets", "y", "cls")
-"""Names of parts that are labels; without one of them, the first integers are the labels."""
+"""Names of parts that are labels; without one of them, the first integers that are no identifiers are the labels."""
+IDENTIFIERS = ("id", "ids", "index", "idx", "key", "count", "counts", "boxes")
+"""Last words of the names of numbers that are no labels, such as "image_id" and "num_boxes"."""
 MASKS = ("mask", "masks")
 SOUNDS = ("audio", "sound", "sounds", "wave", "waveform", "waveforms")
 """Names of parts that are sounds: a row of numbers alone may be anything."""
@@ -138,12 +141,22 @@ def labels_of(parts: list[Part], count_of: int) -> NDArray[Any] | None:
     """
     # "labels[0]" are those of the boxes of the first image.
     whole_batch = [part for part in parts if part.name.startswith("[") or not part.name.endswith("]")]
-    arrays = [(part.name.rpartition(".")[2], part.array) for part in whole_batch if part.array is not None]
+    parts = [part for part in whole_batch if not is_identifier(part)]
+    arrays = [(part.name.rpartition(".")[2], part.array) for part in parts if part.array is not None]
     whole = [(name, one) for name, one in arrays if one.shape == (count_of,) and one.dtype.kind in "iu"]
     soft = [(name, one) for name, one in arrays if one.ndim == 2 and len(one) == count_of and all(map(is_soft, one))]
     named = [array for name, array in (*whole, *soft) if name in LABELS]
     second = [array for name, array in soft if name == "[1]"]
     return next(iter([*named, *(array for _, array in whole), *second]), None)
+
+
+def is_identifier(part: Part) -> bool:
+    """Say whether the name of a part says that it is the number of something, such as "image_id", and no label.
+
+    >>> is_identifier(Part("meta.image_id", 3)), is_identifier(Part("idea", 3)), is_identifier(Part("[1]", 3))
+    (True, False, False)
+    """
+    return re.split(r"[._]", part.name)[-1].lower() in IDENTIFIERS
 
 
 def is_soft(value: Any) -> bool:

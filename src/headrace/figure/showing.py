@@ -11,7 +11,7 @@ from headrace.checks import integer, kind_of
 from headrace.datasets import facts, protocol
 from headrace.errors import ArgumentTypeError, HeadraceError, SampleError
 from headrace.figure.drawing import caption_of, colors_of, png_of, sheet_of
-from headrace.figure.parts import LABELS, Part, as_array, is_images, is_soft, part_rows, parts_of, values_of
+from headrace.figure.parts import LABELS, Part, as_array, is_identifier, is_images, is_soft, part_rows, parts_of, values_of
 from headrace.figure.rendered import Figure
 from headrace.figure.targets_drawn import bare, kinds_along, mask_names, overlay_of, plain, row_of
 from headrace.formatting import count
@@ -249,7 +249,8 @@ def _card(
     colors, _ = colors_of(np.asarray(image.array)[None], scale)
     height, width = colors.shape[1:3]
     overlay = overlay_of(plain(sample), (height, width), kinds, classes)
-    label: Any = next((one for one in map(_label, parts) if one is not None), None)
+    named = sorted(parts, key=lambda part: part.name.rpartition(".")[2] not in LABELS)
+    label: Any = next((one for one in map(_label, named) if one is not None), None)
     if label is None:
         soft = (part for part in parts if part.name.rpartition(".")[2] in (*LABELS, "[1]") and is_soft(part.array))
         label = next((part.array for part in soft), None)
@@ -260,6 +261,8 @@ def _card(
 
 def _label(part: Part) -> int | None:
     value = part.value
+    if is_identifier(part):
+        return None
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return int(value) if part.array is not None and part.array.ndim == 0 and part.array.dtype.kind in "iu" else None
