@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from headrace import CenterCrop, Compose, DataLoader, RandomHorizontalFlip
-from headrace.datasets import VOC, YOLO, MultiLabel, SegmentationFolder
+from headrace.datasets import VOC, YOLO, CopyPaste, MultiLabel, SegmentationFolder
 from headrace.errors import ArgumentError, BadAnnotation, BadFile, ListFileError, MissingFile
 from headrace.testing import DatasetTests
 from headrace.transforms import Pad
@@ -90,6 +90,58 @@ def test_voc_masks_keep_the_indices_of_their_palette(voc: Path) -> None:
     assert (mask[0, 0], set(mask.ravel().tolist()), mask.dtype) == (255, {15, 255}, np.uint8)
     padded = Compose(Pad(1), kinds=dataset.kinds)(dataset[0])
     assert set(padded["mask"][0].tolist()) == {255}
+
+
+OBJECTS = np.zeros((HEIGHT, WIDTH), np.uint8)
+OBJECTS[1:4, 2:6], OBJECTS[5, 7], OBJECTS[0] = 1, 3, 255
+CLASSES_OF_PIXELS = np.array([0, 12, 12, 8], np.uint8)  # by object: dog (12), cat (8)
+
+
+def write_objects(voc: Path, objects: Any = OBJECTS, classes: Any = None) -> VOC:
+    """Write the masks of one image, and return the dataset."""
+    if classes is None:
+        classes = np.where(objects == 255, 255, CLASSES_OF_PIXELS[np.minimum(objects, 3)]).astype(np.uint8)
+    for folder, mask in (("SegmentationObject", objects), ("SegmentationClass", classes)):
+        (voc / folder).mkdir(exist_ok=True)
+        for name in NAMES:
+            image = Image.fromarray(mask).convert("P")
+            image.putdata(mask.ravel().tolist())
+            image.save(voc / folder / f"{name}.png")
+    return VOC(voc, target="instances")
+
+
+def test_voc_objects_have_masks_boxes_around_them_and_the_classes_of_their_pixels(voc: Path) -> None:
+    dataset = write_objects(voc)
+    sample = dataset[0]
+    assert sample["masks"].dtype == np.uint8
+    np.testing.assert_array_equal(sample["masks"], [OBJECTS == 1, OBJECTS == 3])
+    assert sample["boxes"].tolist() == [[2, 1, 6, 4], [7, 5, 8, 6]]
+    assert [dataset.classes[label] for label in sample["labels"]] == ["dog", "cat"]
+    cut = Compose(CenterCrop(2), kinds=dataset.kinds)(sample)
+    assert [len(cut[name]) for name in ("boxes", "labels", "masks")] == [1, 1, 1]
+    pasted = CopyPaste(dataset, p=1, share=1)[1]
+    assert pasted["masks"].sum(axis=0).max() == 1
+    empty = write_objects(voc, np.where(OBJECTS == 255, OBJECTS, 0))[0]
+    assert (empty["masks"].shape, empty["boxes"].shape, empty["labels"].shape) == ((0, HEIGHT, WIDTH), (0, 4), (0,))
+
+
+@pytest.mark.parametrize(
+    ("objects", "classes", "message"),
+    [
+        (OBJECTS, np.full((HEIGHT, WIDTH), 255, np.uint8), r"the object 1 has no class: \[255\]"),
+        (OBJECTS, np.full((HEIGHT, WIDTH), 21, np.uint8), r"the object 1 has no class: \[21\]"),
+        (OBJECTS[:-1], np.zeros((HEIGHT, WIDTH), np.uint8), "a mask of 8 x 5 pixels beside classes of 8 x 6"),
+    ],
+)
+def test_voc_objects_that_do_not_fit_their_classes_are_bad_samples(
+    voc: Path, objects: Any, classes: Any, message: str
+) -> None:
+    dataset = write_objects(voc, objects, classes)
+    with pytest.raises(BadAnnotation, match=message):
+        dataset[0]
+    (voc / "SegmentationObject" / "b.png").unlink()
+    with pytest.raises(MissingFile, match=r"b\.png"):
+        dataset[1]
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;&x;">]><a>&y;</a>'

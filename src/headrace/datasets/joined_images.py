@@ -15,6 +15,7 @@ from headrace.errors import ArgumentError
 from headrace.image import carrying, sample_fields
 from headrace.image.kinds import IMAGE, LABELS, NONE_DECLARED, Boxes, Keypoints, Kinds, Mask, declared
 from headrace.image.moves import Cut, InTurn, ScalePart, Stay
+from headrace.image.outlines import box_around
 from headrace.interop.keys import place as place_of
 from headrace.transforms import parameters
 from headrace.transforms.base import Compose, Transform
@@ -311,8 +312,7 @@ def _tightened(
     height, width = size
     corners = carrying.corners(boxes, kind.format, (height, width) if kind.normalized else None)
     for row in np.flatnonzero(changed & masks.any(axis=(1, 2))).tolist():
-        down, across = np.flatnonzero(masks[row].any(axis=1)), np.flatnonzero(masks[row].any(axis=0))
-        corners[row] = (across[0], down[0], across[-1] + 1, down[-1] + 1)
+        corners[row] = box_around(masks[row])
     return carrying.formatted(corners, kind.format, (height, width) if kind.normalized else None).astype(boxes.dtype)
 
 

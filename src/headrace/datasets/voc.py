@@ -1,15 +1,15 @@
-"""Pascal VOC: images with boxes from XML files, or with masks of a palette."""
+"""Pascal VOC: images with boxes from XML files, with a mask of a palette, or with a mask for each object."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from headrace.checks import flag, one_of, refused
-from headrace.datasets.annotated import AnnotatedImages, read_mask, sized, wrong
+from headrace.checks import flag, one_of, refused, shown
+from headrace.datasets.annotated import AnnotatedImages, check_masks, read_mask, sized, stacked_masks, wrong
 from headrace.datasets.images import as_folder
 from headrace.datasets.lists import opened
 from headrace.datasets.packed_list import PackedList
@@ -17,10 +17,13 @@ from headrace.errors import MissingFile
 from headrace.formats import plain_xml
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
+from headrace.image.outlines import box_around
 from headrace.storage.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from headrace.formats.plain_xml import Element
 
@@ -34,9 +37,11 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 IGNORED = 255
 """The index of the outlines between objects in VOC's masks."""
 
+Target = Literal["detection", "segmentation", "instances"]
+
 
 class VOC(AnnotatedImages):
-    """Images of a folder in the layout of Pascal VOC, with boxes or with a mask.
+    """Images of a folder in the layout of Pascal VOC, with boxes, with a mask, or with a mask for each object.
 
     >>> import pathlib, tempfile
     >>> from PIL import Image
@@ -58,14 +63,17 @@ class VOC(AnnotatedImages):
     ``ImageSets``. With ``target="detection"`` a sample is a dict of ``image`` (H, W, 3) uint8; ``boxes`` (N, 4)
     float32, x1, y1, x2, y2 in pixels; ``labels`` (N,) int64; ``difficult`` (N,) bool; and the text ``image_id``. With
     ``target="segmentation"`` it is ``image``, ``mask`` (H, W) uint8 and ``image_id``. The mask holds the indices of its
-    palette: 0 is the background, label + 1 a class, and 255 is ignored. Pass `kinds` to `Compose`.
+    palette: 0 is the background, label + 1 a class, and 255 is ignored. With ``target="instances"`` it is ``image``;
+    ``masks`` (N, H, W) uint8 of the objects in ``SegmentationObject``; ``boxes`` around the masks; ``labels`` as
+    ``SegmentationClass`` has them; and ``image_id``: what `CopyPaste` takes. Pass `kinds` to `Compose`.
 
     VOC counts pixels from 1 and includes the last one, so that the box of the first pixel is (1, 1, 1, 1): it becomes
     (0, 0, 1, 1). ``from_one=False`` is for files that count from 0. ``difficult=False`` leaves difficult objects out.
     ``classes`` are the names, in the order of their labels; VOC's own without it.
 
     Raises `MissingFile` here where folders or the list are missing. Reading a sample raises `BadAnnotation` for XML
-    that cannot be parsed, has a document type, or names a class that is not there, and for boxes that are none.
+    that cannot be parsed, has a document type, or names a class that is not there, for boxes that are none, and for
+    masks that do not fit together.
     """
 
     def __init__(
@@ -73,7 +81,7 @@ class VOC(AnnotatedImages):
         root: str | os.PathLike[str],
         split: str = "train",
         *,
-        target: Literal["detection", "segmentation"] = "detection",
+        target: Target = "detection",
         classes: Iterable[str] = CLASSES,
         difficult: bool = True,
         from_one: bool = True,
@@ -81,9 +89,9 @@ class VOC(AnnotatedImages):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
     ) -> None:
-        self._target = one_of("target", target, ("detection", "segmentation"))
+        self._target = one_of("target", target, get_args(Target))
         self._difficult, self._first = flag("difficult", difficult), int(flag("from_one", from_one))
-        names = _split(Path(as_folder(root)), split, "Main" if target == "detection" else "Segmentation")
+        names = _split(Path(as_folder(root)), split, "Main" if self._target == "detection" else "Segmentation")
         given = () if isinstance(classes, str) else tuple(classes)
         if not given or len(set(given)) != len(given):
             raise refused("classes", classes, "different names", "List the names in the order of their labels.")
@@ -102,13 +110,15 @@ class VOC(AnnotatedImages):
         """The kinds of the fields, for ``Compose(..., kinds=dataset.kinds)``."""
         if self._target == "segmentation":
             return {"image": "image", "mask": Mask(fill=IGNORED)}
-        return {"image": "image", "boxes": "boxes", "labels": "labels", "difficult": "labels"}
+        kinds = {"image": "image", "boxes": "boxes", "labels": "labels"}
+        return kinds | ({"masks": "masks"} if self._target == "instances" else {"difficult": "labels"})
 
     def _sample(self, place: int) -> dict[str, Any]:
         name = self._names[place]
-        if self._target == "segmentation":
+        if self._target != "detection":
             mask = read_mask(self._beside("SegmentationClass", f"{name}.png"), self._decoding, self._warned)
-            return {"image": self._image(place, mask.shape), "mask": mask, "image_id": name}
+            parts = {"mask": mask} if self._target == "segmentation" else self._instances(name, mask)
+            return {"image": self._image(place, mask.shape), **parts, "image_id": name}
         path = self._beside("Annotations", f"{name}.xml")
         data = self._read(self.path(place))
         try:
@@ -125,6 +135,33 @@ class VOC(AnnotatedImages):
             "difficult": np.array([hard for _, _, hard in kept], bool),
             "image_id": name,
         }
+
+    def _instances(self, name: str, mask: NDArray[Any]) -> dict[str, Any]:
+        """Return masks, boxes and labels of the objects of an image, whose pixels have these classes."""
+        path = self._beside("SegmentationObject", f"{name}.png")
+        numbers = read_mask(path, self._decoding, self._warned)
+        if numbers.shape != mask.shape:
+            shapes = [f"{one.shape[1]} x {one.shape[0]}" for one in (numbers, mask)]
+            wrong(path, f"a mask of {shapes[0]} pixels beside classes of {shapes[1]}", "masks of one size")
+        objects = [number for number in np.unique(numbers).tolist() if number not in (0, IGNORED)]
+        check_masks(path, len(objects), mask.shape)
+        masks = stacked_masks([(numbers == number).astype(np.uint8) for number in objects], mask.shape)
+        labels = [
+            self._class_of(mask[inside != 0], number, path) for number, inside in zip(objects, masks, strict=True)
+        ]
+        return {
+            "masks": masks,
+            "boxes": np.array([box_around(inside) for inside in masks], np.float32).reshape(-1, 4),
+            "labels": np.array(labels, np.int64),
+        }
+
+    def _class_of(self, indices: NDArray[Any], number: int, path: str) -> int:
+        """Return the label that most pixels of an object have."""
+        known = indices[(indices > 0) & (indices <= len(self._labels))]
+        if not known.size:
+            expected = f"indices from 1 to {len(self._labels)} in SegmentationClass where the object is"
+            wrong(path, f"the object {number} has no class: {shown(np.unique(indices).tolist())}", expected)
+        return int(np.bincount(known).argmax()) - 1
 
     def _object(self, element: Element, path: str) -> tuple[list[float], int, bool]:
         name = element.value("name") or ""

@@ -66,6 +66,16 @@ def run_lengths(mask: NDArray[Any]) -> list[int]:
     return [0, *runs] if len(flat) and flat[0] else runs
 
 
+def box_around(mask: NDArray[Any]) -> list[int]:
+    """Return the box x1, y1, x2, y2 around the pixels of a mask ``(H, W)`` that are set: there must be one.
+
+    >>> box_around(np.array([[0, 0, 0], [0, 1, 1]]))
+    [1, 1, 3, 2]
+    """
+    rows, columns = (np.flatnonzero((mask != 0).any(axis=axis)) for axis in (1, 0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
 def polygons_mask(polygons: Sequence[Any], height: int, width: int) -> Mask:
     """Return the mask ``(height, width)`` of an object that one or more outlines surround.
 
