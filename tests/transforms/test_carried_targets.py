@@ -295,6 +295,16 @@ def test_fields_that_do_not_fit_are_refused_whatever_is_drawn(part: dict[str, An
             RandomHorizontalFlip(p)({"image": np.zeros((4, 4)), **part})
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_fill_that_a_mask_cannot_hold_is_refused_whatever_is_drawn(stacked: bool) -> None:
+    """Say so of a mask of booleans, though a flip uncovers nothing."""
+    mask = np.zeros((2, 4, 4) if stacked else (4, 4), bool)
+    kinds = {"part": Mask(fill=255, stacked=stacked)}
+    for p in (0, 1):
+        with pytest.raises(ArgumentError, match=r"'part' .*bool.*a mask of a dtype that holds its fill, 255"):
+            Compose(RandomHorizontalFlip(p), kinds=kinds)({"image": np.zeros((4, 4)), "part": mask})
+
+
 @pytest.mark.parametrize("labels", [[7, 8], (7, 8), [[7], [8]], np.array([7, 8]), np.array([[7], [8]])])
 def test_labels_of_any_form_lose_the_rows_of_dropped_boxes(labels: Any) -> None:
     """Keep the label of the box that is left: lists, tuples, vectors and columns."""

@@ -11,7 +11,17 @@ from headrace.checks import integer, kind_of
 from headrace.datasets import facts, protocol
 from headrace.errors import ArgumentTypeError, HeadraceError, SampleError
 from headrace.figure.drawing import caption_of, colors_of, png_of, sheet_of
-from headrace.figure.parts import LABELS, Part, as_array, is_identifier, is_images, is_soft, part_rows, parts_of, values_of
+from headrace.figure.parts import (
+    LABELS,
+    Part,
+    as_array,
+    is_identifier,
+    is_images,
+    is_soft,
+    part_rows,
+    parts_of,
+    values_of,
+)
 from headrace.figure.rendered import Figure
 from headrace.figure.targets_drawn import bare, kinds_along, mask_names, overlay_of, plain, row_of
 from headrace.formatting import count

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.checks import kind_of, shown
 from headrace.errors import ArgumentError
+from headrace.image import geometry
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
 from headrace.image.moves import upright
 from headrace.image.pending import move_pixels
@@ -189,6 +191,9 @@ def _mask(owner: str, move: Move, field: Field, kind: Mask, size: Size, kept: Ke
     if not isinstance(mask, np.ndarray) or mask.ndim not in ndims or tuple(mask.shape[axis] for axis in axes) != size:
         form = "(N, H, W) or (H, W)" if kind.stacked else "(H, W) or (H, W, C)"
         raise wrong(owner, field, f"a mask {form} of {size[0]} x {size[1]} pixels, as the image is")
+    # Checked before it is needed: whether a mask is refused must not depend on a draw.
+    if kind.fill and not _holds(mask.dtype, kind.fill):
+        raise wrong(owner, field, f"a mask of a dtype that holds its fill, {kind.fill:g}")
     if not stacked:
         return move_pixels(move, mask, kind.fill)
     if kept is not None:
@@ -196,6 +201,15 @@ def _mask(owner: str, move: Move, field: Field, kind: Mask, size: Size, kept: Ke
     if not len(mask):
         return np.zeros((0, *move.size), mask.dtype)
     return np.stack([move.mask(one, kind.fill) for one in mask])
+
+
+@lru_cache(maxsize=64)
+def _holds(dtype: np.dtype[Any], fill: float) -> bool:
+    try:
+        geometry.fill_of(fill, dtype, ())
+    except ArgumentError:
+        return False
+    return True
 
 
 def _keypoints(owner: str, move: Move, field: Field, kind: Keypoints, kept: Kept | None) -> Rows:
