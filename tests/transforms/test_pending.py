@@ -185,11 +185,13 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(chain=CHAINS, data=st.data(), seed=st.integers(0, 999))
-def test_pixels_made_at_once_are_those_made_one_by_one(chain: list[Any], data: st.DataObject, seed: int) -> None:
+@given(chain=CHAINS, data=st.data(), seed=st.integers(0, 999), kinds=st.sampled_from([None, {"mask": Mask(fill=3)}]))
+def test_pixels_made_at_once_are_those_made_one_by_one(
+    chain: list[Any], data: st.DataObject, seed: int, kinds: Any
+) -> None:
     """Give the same bytes or the same error, and draw the same numbers."""
     sample = sample_of(data)
-    both, generators = Compose(chain), [np.random.default_rng(seed) for _ in range(2)]
+    both, generators = Compose(chain, kinds=kinds), [np.random.default_rng(seed) for _ in range(2)]
     found, expected = (
         given_or_said(call, copy.deepcopy(sample), generator)
         for call, generator in zip((both, partial(one_by_one, both)), generators, strict=True)

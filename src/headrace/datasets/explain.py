@@ -9,7 +9,7 @@ from headrace.datasets.torchvision_datasets import examined
 
 
 def explain(dataset: Any) -> str:
-    r"""Explain which steps of a dataset are fused, which run sample by sample, and why.
+    r"""Explain which steps of a dataset are fused, which are grouped, which run step by step, and why.
 
     >>> import numpy as np
     >>> from headrace import ArrayDataset, RandomCrop, ToFloat, explain
@@ -26,6 +26,10 @@ def explain(dataset: Any) -> str:
     of them: crops and resizing come first, then flips, then changes of colors and policies, then `ToFloat`,
     `Normalize`, `RandomErasing`, `ToCHW`, `ToDtype`. Selections such as `Subset`, and `ConcatDataset`, make no
     difference. `headrace doctor` says whether the extension was built.
+
+    Samples with masks or boxes, and all others that are read one by one, have *groups*: transforms that follow each
+    other draw first, and then one native call makes the pixels of the image, and one those of each mask. That needs
+    uint8 images of 1, 3 or 4 channels; others go step by step.
 
     Of a dataset of torchvision's, it says what ``DataLoader(dataset, native=True)`` recognizes.
     """

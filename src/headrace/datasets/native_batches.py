@@ -17,6 +17,8 @@ from headrace.image import fused
 from headrace.image.targets import spatial_part
 from headrace.interop import floats
 from headrace.storage.spans import span_error
+from headrace.transforms.base import Compose
+from headrace.transforms.groups import native_groups
 from headrace.transforms.image_transform import ImageTransform, WithKinds
 
 if TYPE_CHECKING:
@@ -102,17 +104,14 @@ def unfit(base: Any) -> str:
     return f"the native extension reads image files and arrays of images; {name} has no native_source()"
 
 
-def explained(name: str, base: Any, plan: Plan | None) -> str:
-    """Say which steps of a chain over a dataset are fused, and why not the others."""
+def explained(name: str, base: Any, plan: Plan | None, chain: Compose) -> str:
+    """Say which steps of a chain over a dataset are fused, which are grouped, and why not the others."""
     if plan is None:
-        return f"{name}: sample by sample: {unfit(base)}"
-    rows = [
-        (
-            _called(step),
-            f"step by step: {why}" if why else "fused",
-        )
-        for step, why in zip(plan.transforms, plan.why, strict=True)
-    ]
+        head = f"{name}: sample by sample: {unfit(base)}"
+        rows = _group_rows(chain, [])
+        return _table(head, rows) if any(how.startswith("group") for _, how in rows) else head
+    fused_rows = [(_called(step), "fused") for step in plan.transforms[: plan.fused]]
+    rows = fused_rows + _group_rows(Compose(*plan.rest), plan.why[plan.fused :])
     if plan.recipe is None:
         head = f"{name}: sample by sample"
     elif plan.whole:
@@ -122,6 +121,19 @@ def explained(name: str, base: Any, plan: Plan | None) -> str:
         head = f"{name}: {first} of its {len(rows)} steps fused, then sample by sample"
     if plan.recipe is not None and extension is None:
         head = f"{name}: sample by sample: the native extension was not built (headrace doctor); with it:"
+    return _table(head, rows)
+
+
+def _group_rows(chain: Compose, unfused: Sequence[str]) -> list[tuple[str, str]]:
+    """Return for each transform its name and group, with why it is not fused, or else why it has no group."""
+    found = native_groups(chain)
+    whys = unfused or [why for _, _, why in found]
+    wheres = [f"group {number}" if number else "step by step" for _, number, _ in found]
+    names = [_called(step) for step, _, _ in found]
+    return [(name, f"{here}: {why}" if why else here) for name, here, why in zip(names, wheres, whys, strict=True)]
+
+
+def _table(head: str, rows: Sequence[tuple[str, str]]) -> str:
     width = max((len(step) for step, _ in rows), default=0)
     return "\n".join([head, *(f"  {step:{width}}  {how}" for step, how in rows)])
 

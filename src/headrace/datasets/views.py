@@ -176,7 +176,7 @@ class Mapped(View[T_co]):
         """Say which of the functions are fused, and why not the others."""
         if self._apart is not None:
             return protocol.explain(self._apart)
-        return fused.explained(type(self).__qualname__, self.base, self._plan)
+        return fused.explained(type(self).__qualname__, self.base, self._plan, self._chain)
 
     def __repr__(self) -> str:
         return f"Mapped({', '.join(map(repr, (self.base, *self.functions)))})"

@@ -213,6 +213,11 @@ class Compose(Transform):
             sample = step(sample, rng)
         return sample
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What applies its transforms: fewer steps, where some are quicker together."""
+        return self._steps
+
     def unpacked(self) -> tuple[Callable[..., Any], ...]:
         """Return its transforms."""
         return self.transforms

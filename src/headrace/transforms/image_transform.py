@@ -321,6 +321,18 @@ class WithKinds(Transform):
         after = self.transform.kinds_after(self.kinds)
         return kinds if after == self.kinds else after
 
+    def merged(self, steps: tuple[Step, ...]) -> tuple[Step, ...] | None:
+        """Return the steps with the transform worked into those before it that have the same kinds."""
+        own: list[Any] = []
+        for step in reversed(steps):
+            if not isinstance(step, WithKinds) or step.kinds != self.kinds:
+                break
+            own.insert(0, step.transform)
+        both = self.transform.merged(tuple(own))
+        if both is None:
+            return None
+        return (*steps[: len(steps) - len(own)], *(WithKinds(step, self.kinds) for step in both))
+
     def joined(self, before: Transform) -> Transform | None:
         """Return both as one, where the transforms are one and have the same kinds."""
         if not isinstance(before, WithKinds) or before.kinds != self.kinds:

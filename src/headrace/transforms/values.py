@@ -47,10 +47,13 @@ class ToFloat(ImageTransform):
 
     draws = False
     mergeable = True
+    defers = True
     takes: ClassVar[Layout] = "any"
 
     def transform_image(self, image: Image, rng: Any) -> Image:  # noqa: ARG002
         """Return the image as float32."""
+        if isinstance(image, Pending):
+            return image.valued((self.native_step(),))
         if image.dtype == np.uint8:
             scaled: Row = memory.empty(image.shape, np.float32)
             return np.divide(image, np.float32(255), out=scaled)
@@ -312,6 +315,10 @@ class _Standardize(ImageTransform):
     def _values(self) -> tuple[ChangeValues, ...]:
         steps = (_TO_FLOAT.native_step(), self.normalize.native_step())
         return steps if self.rounded is None else (*steps, self.rounded.native_step())
+
+    def unpacked(self) -> tuple[ImageTransform, ...]:
+        """Return what it does in one step."""
+        return (_TO_FLOAT, self.normalize) if self.rounded is None else (_TO_FLOAT, self.normalize, self.rounded)
 
     def _computed(self, image: Image) -> Image:
         scaled = _TO_FLOAT.transform_image(image, None)
