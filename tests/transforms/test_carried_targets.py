@@ -26,7 +26,7 @@ from headrace import (
 from headrace.errors import ArgumentError
 from headrace.testing import TransformTests
 from headrace.testing.transforms import Samples
-from headrace.transforms import Boxes, ImageTransform, Keypoints, Mask
+from headrace.transforms import Boxes, ImageTransform, Keypoints, Mask, RandomRotation
 
 EXACT = [
     RandomHorizontalFlip(1),
@@ -285,6 +285,9 @@ def test_a_kind_that_does_not_exist_is_refused(kinds: Any, match: str) -> None:
         ({"boxes": np.ones((2, 4)), "masks": np.zeros((1, 4, 4))}, "'masks' .*a row for each of the 2 boxes"),
         ({"mask": np.zeros((4, 5))}, r"'mask' .*a mask \(H, W\) or \(H, W, C\) of 4 x 4"),
         ({"keypoints": np.zeros((1, 2, 3, 2))}, "'keypoints' .*keypoints"),
+        ({"keypoints": np.array([[1, np.nan]])}, "'keypoints' .*finite keypoints"),
+        ({"keypoints": np.array([[np.inf, 1, 2]])}, "'keypoints' .*finite keypoints"),
+        ({"boxes": [[0, 0, 1e300, 1]]}, "'boxes' .*boxes: finite numbers"),
         ({"boxes": np.ones((1, 4)), "target": {"boxes": np.ones((1, 4))}}, "2 fields of boxes"),
     ],
 )
@@ -293,6 +296,26 @@ def test_fields_that_do_not_fit_are_refused_whatever_is_drawn(part: dict[str, An
     for p in (0, 1):
         with pytest.raises(ArgumentError, match=rf"RandomHorizontalFlip .*{match}"):
             RandomHorizontalFlip(p)({"image": np.zeros((4, 4)), **part})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "match"),
+    [
+        ({"boxs": Boxes("xywh")}, "declare boxes under 'boxs', and the sample has them under 'boxes'"),
+        (("image", Boxes("xywh")), "declare 2 items in order, and the sample is a dict"),
+    ],
+)
+def test_kinds_of_another_sample_are_refused(kinds: Any, match: str) -> None:
+    """Pass over no declaration of boxes: their format would be another."""
+    with pytest.raises(ArgumentError, match=match):
+        Compose(RandomHorizontalFlip(0), kinds=kinds)({"image": np.zeros((4, 4)), "boxes": [[0, 0, 1, 1]]})
+
+
+def test_a_point_that_was_not_labeled_may_be_anything() -> None:
+    """Keep what it is, without a warning."""
+    points = np.array([[np.inf, np.nan, 0], [1, 1, 2]])
+    out = RandomRotation((7, 7))({"image": np.zeros((4, 4)), "keypoints": points})["keypoints"]
+    np.testing.assert_array_equal(out[0], points[0])
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -216,9 +216,13 @@ def _keypoints(owner: str, move: Move, field: Field, kind: Keypoints, kept: Kept
     given = rows_of(field.value, (2, 3))
     if given is None or given.ndim not in (2, 3):
         raise wrong(owner, field, "keypoints, (K, 2), (K, 3), (N, K, 2) or (N, K, 3)")
+    labeled = given[..., :2] if given.shape[-1] == 2 else given[given[..., 2] != 0]
+    if not np.isfinite(labeled).all():
+        raise wrong(owner, field, "finite keypoints: those that were not labeled have a visibility of 0")
     if given.ndim == 3 and kept is not None:
         given = _chosen(owner, field, given, kept[1])
-    places = move.points(given[..., :2].astype(np.float64) + 0.5) - 0.5
+    with np.errstate(invalid="ignore"):  # what was not labeled may be anything
+        places = move.points(given[..., :2].astype(np.float64) + 0.5) - 0.5
     moved = given.copy()
     moved[..., :2] = places
     if given.shape[-1] == 3:

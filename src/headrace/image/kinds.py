@@ -218,8 +218,9 @@ def rows_of(value: Any, columns: tuple[int, ...]) -> NDArray[Any] | None:
     if not isinstance(value, np.ndarray | list | tuple):
         return None
     try:
-        rows: NDArray[Any] = value if isinstance(value, np.ndarray) else np.array(value, np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            rows: NDArray[Any] = value if isinstance(value, np.ndarray) else np.array(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
         return None
     if rows.shape == (0,):
         rows = rows.reshape(0, columns[0])

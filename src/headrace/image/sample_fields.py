@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from headrace.checks import kind_of
 from headrace.image.kinds import (
     BY_NAME,
     IMAGE,
@@ -87,6 +88,25 @@ def found(sample: Any, kinds: Kinds = NONE_DECLARED) -> list[Field]:
     if first is None:
         return []
     return [fields[first], *fields[:first], *fields[first + 1 :]]
+
+
+def misnamed(sample: Any, kinds: Kinds, fields: Iterable[Field]) -> str:
+    """Describe a declaration that has not the form of the sample, or names boxes that are not there; empty if none.
+
+    >>> sample = {"image": np.zeros((4, 4)), "boxes": np.zeros((1, 4))}
+    >>> from headrace.image.kinds import declared
+    >>> kinds = declared({"boxs": Boxes("xywh")})
+    >>> misnamed(sample, kinds, found(sample, kinds)), misnamed(sample, NONE_DECLARED, found(sample))
+    ("boxes under 'boxs', and the sample has them under 'boxes'", '')
+    """
+    keys = [key for key, _ in kinds.fields]
+    if keys == list(range(len(keys))) and keys and (isinstance(sample, Mapping) or is_record(sample)):
+        return f"{len(keys)} items in order, and the sample is {kind_of(sample)}"
+    undeclared = next((one for one in fields if isinstance(one.kind, Boxes) and one.by_name), None)
+    absent = next((key for key, kind in kinds.fields if isinstance(kind, Boxes)), None)
+    if undeclared is None or absent is None:
+        return ""
+    return f"boxes under {absent!r}, and the sample has them under {undeclared.path[-1]!r}"
 
 
 def _declared(sample: Any, kinds: Kinds, path: Path) -> Iterator[Field]:

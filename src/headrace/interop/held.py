@@ -124,7 +124,7 @@ def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _may_draw(one: Any, there: dict[str, Any]) -> bool:
-    return is_generator(one) or takes_a_seed(one) or (type(one) is types.FunctionType and one.__globals__ is there)
+    return is_generator(one) or takes_a_seed(one) or (isinstance(one, types.FunctionType) and one.__globals__ is there)
 
 
 def is_generator(one: Any) -> bool:

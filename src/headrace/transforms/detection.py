@@ -463,6 +463,7 @@ class ConvertBoundingBoxFormat(ImageTransform):
         fields = sample_fields.found(sample, kinds)
         if not fields:
             raise self._refusal(sample)
+        self._check_declaration(sample, kinds, fields)
         size: tuple[int, int] = self._checked(fields[0].value).shape[:2]
         values = carrying.converted(self._name, fields, self.format, normalized=self.normalized, size=size)
         return sample_fields.replaced(sample, values) if values else sample

@@ -142,6 +142,7 @@ class ImageTransform(Transform):
         fields = sample_fields.found(sample, kinds)
         if not fields:
             raise self._refusal(sample)
+        self._check_declaration(sample, kinds, fields)
         first, *others = fields
         if self.geometric:
             self._check_targets(sample, fields)
@@ -240,6 +241,17 @@ class ImageTransform(Transform):
             )
         self.check_image(image)
         return in_memory(image)
+
+    def _check_declaration(self, sample: Any, kinds: Kinds, fields: list[Field]) -> None:
+        """Refuse kinds that were declared for another sample: what they say would be passed over without a word."""
+        what = sample_fields.misnamed(sample, kinds, fields) if kinds.fields else ""
+        if what:
+            raise ArgumentError(
+                f"{self._name} got kinds that declare {what}",
+                found=what,
+                expected="kinds in the form of the sample, with its names",
+                cure="Correct Compose(..., kinds={...}).",
+            )
 
     def _check_targets(self, sample: Any, fields: list[Field]) -> None:
         """Refuse a sample with other parts that have places in its image, and would stay where they are."""
