@@ -221,23 +221,26 @@ def _keypoints(owner: str, move: Move, field: Field, kind: Keypoints, kept: Kept
         raise wrong(owner, field, "finite keypoints: those that were not labeled have a visibility of 0")
     if given.ndim == 3 and kept is not None:
         given = _chosen(owner, field, given, kept[1])
-    with np.errstate(invalid="ignore"):  # what was not labeled may be anything
-        places = move.points(given[..., :2].astype(np.float64) + 0.5) - 0.5
+    places, inside = _followed(move, given[..., :2])
     moved = given.copy()
     moved[..., :2] = places
     if given.shape[-1] == 3:
-        _mark(moved, given, move.size)
+        seen = given[..., 2] != 0
+        moved[seen & ~inside] = 0
+        moved[~seen] = given[~seen]
     if move.mirrors and kind.swaps and moved.size:
         _swap(owner, moved, field, kind)
     return moved
 
 
-def _mark(moved: Rows, given: Rows, size: Size) -> None:
-    """Keep points without a label unchanged, and set points outside the image to 0."""
-    x, y, seen = moved[..., 0], moved[..., 1], given[..., 2] != 0
-    inside = (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
-    moved[seen & ~inside] = 0
-    moved[~seen] = given[~seen]
+def _followed(move: Move, given: Rows) -> Kept:
+    """Return keypoints moved; and whether each was inside the image after every part of the move."""
+    points, inside = given.astype(np.float64) + 0.5, np.ones(given.shape[:-1], bool)
+    with np.errstate(invalid="ignore"):  # what was not labeled may be anything
+        for part in getattr(move, "stages", (move,)):
+            points = part.points(points)
+            inside &= ((points >= 0) & (points < part.size[::-1])).all(axis=-1)
+    return points - 0.5, inside
 
 
 def _swap(owner: str, moved: Rows, field: Field, kind: Keypoints) -> None:

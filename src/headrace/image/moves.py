@@ -212,6 +212,11 @@ class InTurn(NamedTuple):
         """Whether left and right change sides."""
         return bool(sum(part.mirrors for part in self.parts) % 2)
 
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """The moves, and those that they consist of: a point that leaves the image of one of them is lost."""
+        return tuple(stage for part in self.parts for stage in getattr(part, "stages", (part,)))
+
     def image(self, image: Image) -> Image:
         """Return the image moved by each of them."""
         for part in self.parts:

@@ -82,6 +82,11 @@ class Warps(NamedTuple):
         turned = [determinant(part.matrix) < 0 for part in self.parts]
         return bool(sum(turned) % 2)
 
+    @property
+    def stages(self) -> tuple[Warps, ...]:
+        """The maps, each by itself: a point that leaves the image of one of them is lost."""
+        return tuple(Warps((part,), self.interpolation) for part in self.parts)
+
     def image(self, image: Image) -> Image:
         """Return the image resampled."""
         return self._resampled(image, self.interpolation, [part.fill for part in self.parts])
