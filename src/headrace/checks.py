@@ -18,6 +18,7 @@ import operator
 import os
 import re
 import threading
+from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -265,6 +266,18 @@ def check_weights(values: NDArray[np.float64]) -> None:
     if not values.any():
         what = f"no weight is above 0; got {len(values)} weights"
         raise ArgumentError(what, found=shown(values.tolist()), cure="give at least one weight above 0")
+
+
+def different_names(name: str, value: Any) -> tuple[str, ...]:
+    """Return names as a tuple; refuse one text, none at all, and a name that is there twice.
+
+    >>> different_names("classes", ["cat", "dog"])
+    ('cat', 'dog')
+    """
+    given = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else ()
+    if not given or not all(isinstance(one, str) for one in given) or len(set(given)) < len(given):
+        raise refused(name, value, "different names", f'Pass {name}=["cat", "dog"], for example.')
+    return given
 
 
 def function(name: str, value: T) -> T:

@@ -238,3 +238,11 @@ def test_a_file_that_changes_after_it_was_indexed_is_an_error(folder: Path) -> N
 def test_a_missing_file_of_annotations_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"none\.json"):
         CocoDetection(tmp_path, tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("other", [{}, {"images": {}}, {"images": [], "annotations": []}])
+def test_a_file_without_images_is_refused(folder: Path, other: dict[str, Any]) -> None:
+    """Say what was expected, where the file is of another format."""
+    write(folder, other)
+    with pytest.raises(BadFile, match="no images in it"):
+        made(folder)

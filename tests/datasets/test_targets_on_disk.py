@@ -386,6 +386,8 @@ def test_lists_of_labels_become_vectors_in_the_order_of_the_classes(tmp_path: Pa
         ("image\na.jpg\n", {}, "a header"),
         ("", {}, "a header"),
         ('image,cat\n"a.jpg,1\n', {}, "as CSV"),
+        ("image,cat,cat\na.jpg,1,0\n", {}, "several columns 'cat'"),
+        ("image,cat,cat\na.jpg,1,0\n", {"labels": ["cat"]}, "several columns 'cat'"),
     ],
 )
 def test_lines_that_cannot_be_read_are_named(
@@ -394,3 +396,20 @@ def test_lines_that_cannot_be_read_are_named(
     text(tmp_path / "a.csv", content)
     with pytest.raises(ListFileError, match=message):
         MultiLabel(tmp_path / "a.csv", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"labels": "tags", "classes": ["x", "x"]}, {"labels": "tags", "classes": "x"}, {"labels": []}]
+)
+def test_names_of_classes_must_differ(tmp_path: Path, options: dict[str, Any]) -> None:
+    text(tmp_path / "a.csv", "image,tags\na.jpg,x\n")
+    with pytest.raises(ArgumentError, match="must be different names"):
+        MultiLabel(tmp_path / "a.csv", **options)
+
+
+def test_a_mapping_that_is_none_and_classes_in_one_text_are_refused(pairs: Path) -> None:
+    wrong: tuple[dict[str, Any], ...] = ({"mapping": 5}, {"mapping": "01"}, {"classes": "road"})
+    for options in wrong:
+        with pytest.raises(ArgumentError, match=r"(mapping|classes) must be"):
+            folders = pairs / "leftImg8bit", pairs / "gtFine"
+            SegmentationFolder(*folders, image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds", **options)

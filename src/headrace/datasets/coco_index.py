@@ -143,6 +143,8 @@ class _Found:
 
     def index(self, facts: tuple[int, int]) -> CocoIndex:
         """Return the index of all that was added."""
+        if not self.names:
+            self.refuse("no images in it", "a list of objects under 'images'", NO_IMAGES)
         images = np.array(self.images, np.int64).reshape(-1, 3)
         by_id = np.argsort(images[:, 0], kind="stable")
         images = images[by_id]
@@ -199,4 +201,5 @@ class _Found:
 
 
 SIDES = ("height", "width")
+NO_IMAGES = "Pass a file in COCO's format: instances_train2017.json, for example."
 NO_BOX = "Read a file of instances or keypoints: instances_train2017.json, for example."

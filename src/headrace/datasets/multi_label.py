@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from headrace.checks import refused
+from headrace.checks import different_names, refused
 from headrace.datasets.images import ImageDataset, as_folder
 from headrace.datasets.lists import opened
 from headrace.datasets.packed_list import PackedList
@@ -70,14 +70,15 @@ class MultiLabel(ImageDataset):
             raise refused("sep", sep, "one character", 'Pass sep="\\t" for tabs.')
         if split is not None and (not isinstance(split, str) or not split):
             raise refused("split", split, "text between two classes", "Leave it out for white space.")
+        known = None if classes is None else different_names("classes", classes)
         table = _Table(Path(csv_file), sep)
         place = 0 if path is None else table.place(path)
         if isinstance(labels, str):
-            rows, names = table.listed(place, table.place(labels), split, classes)
+            rows, names = table.listed(place, table.place(labels), split, known)
         elif classes is not None:
             raise refused("classes", classes, "no classes, where columns name them", "Leave it out, or pass labels=.")
         else:
-            rows, names = table.columns(place, labels)
+            rows, names = table.columns(place, None if labels is None else different_names("labels", labels))
         folder = str(Path(csv_file).parent) if root is None else as_folder(root)
         decoding = Decoding("RGB", max_pixels, allow_truncated, scaled_decode)
         super().__init__(folder, PackedList(table.paths), rows, names, decoding)
@@ -98,12 +99,19 @@ class _Table:
             self._refuse(
                 f"no column {name!r}", f"one of {', '.join(map(repr, self._names))}", "Check path= and labels=."
             )
+        self._check_once(name)
         return self._names.index(name)
+
+    def _check_once(self, name: str) -> None:
+        if self._names.count(name) > 1:
+            self._refuse(f"several columns {name!r}", "one column of this name", "Rename a column, or pass labels=.")
 
     def columns(self, path: int, names: Sequence[str] | None) -> tuple[NDArray[np.float32], list[str]]:
         """Return the labels of columns that hold 0 or 1, and their names."""
         if names is None:
             places = [place for place in range(len(self._names)) if place != path]
+            for place in places:
+                self._check_once(self._names[place])
         else:
             places = [self.place(name) for name in names]
         found = bytearray()

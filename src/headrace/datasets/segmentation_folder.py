@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import as_integer, integer, refused
+from headrace.checks import as_integer, different_names, integer, refused
 from headrace.datasets.annotated import AnnotatedImages, read_mask, wrong
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.packed_list import PackedList
@@ -17,7 +17,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -83,7 +83,7 @@ class SegmentationFolder(AnnotatedImages):
         super().__init__(
             as_folder(images),
             PackedList(image_names.values()),
-            tuple(classes),
+            different_names("classes", classes) if classes else (),
             Decoding("RGB", max_pixels, allow_truncated),
         )
 
@@ -129,8 +129,10 @@ class SegmentationFolder(AnnotatedImages):
         return {"image": image, "mask": mask}
 
 
-def _table(mapping: Mapping[int, int] | Sequence[int], ignored: int) -> NDArray[Any]:
+def _table(mapping: Any, ignored: int) -> NDArray[Any]:
     """Return the class of each id that a file may have."""
+    if not isinstance(mapping, Iterable) or isinstance(mapping, str):
+        raise refused("mapping", mapping, "a dict of ids to classes, or a class for each id", "Pass {7: 0, 8: 1}.")
     pairs: Any = mapping.items() if isinstance(mapping, Mapping) else enumerate(mapping)
     pairs = [(as_integer(number), as_integer(label)) for number, label in pairs]
     if any(one is None or not 0 <= one < IDS for pair in pairs for one in pair):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from headrace.checks import flag, one_of, refused, shown
+from headrace.checks import different_names, flag, one_of, shown
 from headrace.datasets.annotated import AnnotatedImages, check_masks, read_mask, sized, stacked_masks, wrong
 from headrace.datasets.images import as_folder
 from headrace.datasets.lists import opened
@@ -92,9 +92,7 @@ class VOC(AnnotatedImages):
         self._target = one_of("target", target, get_args(Target))
         self._difficult, self._first = flag("difficult", difficult), int(flag("from_one", from_one))
         names = _split(Path(as_folder(root)), split, "Main" if self._target == "detection" else "Segmentation")
-        given = () if isinstance(classes, str) else tuple(classes)
-        if not given or len(set(given)) != len(given):
-            raise refused("classes", classes, "different names", "List the names in the order of their labels.")
+        given = different_names("classes", classes)
         self._labels = {name: label for label, name in enumerate(given)}
         self._names = PackedList(names)
         paths = PackedList(f"JPEGImages/{name}{extension}" for name in names)
