@@ -409,7 +409,7 @@ def test_names_of_classes_must_differ(tmp_path: Path, options: dict[str, Any]) -
 
 def test_a_mapping_that_is_none_and_classes_in_one_text_are_refused(pairs: Path) -> None:
     wrong: tuple[dict[str, Any], ...] = ({"mapping": 5}, {"mapping": "01"}, {"classes": "road"})
+    folders = pairs / "leftImg8bit", pairs / "gtFine"
     for options in wrong:
         with pytest.raises(ArgumentError, match=r"(mapping|classes) must be"):
-            folders = pairs / "leftImg8bit", pairs / "gtFine"
             SegmentationFolder(*folders, image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelIds", **options)
