@@ -24,7 +24,7 @@ from headrace.datasets import (
     WebDataset,
 )
 from headrace.errors import ArgumentError, BadFile, MissingDependency, MissingFile, UnreadableFile
-from headrace.storage import block_cache, blocks, object_clients, objects
+from headrace.storage import block_cache, blocks, objects, request_loop
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -63,21 +63,19 @@ class TestFaults:
     def test_a_fault_that_stays_ends_in_an_error_with_the_status(
         self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_clients, "RETRIES", 1)
-        client = object_clients.ObstoreClient()
+        monkeypatch.setattr(request_loop, "RETRIES", 1)
         server.fault = lambda _method, _number: "503"
         with pytest.raises(UnreadableFile, match="503") as caught:
-            client.read(f"{server.url}/a", 0, 10)
+            objects.read_range(f"{server.url}/a", 0, 10)
         assert f"{server.url}/a: bytes 0 to 10" in str(caught.value)
         assert len(server.requests) == 2
 
     def test_a_server_that_hangs_is_given_up(self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(object_clients, "RETRIES", 0)
-        monkeypatch.setattr(object_clients, "SECONDS", 0.3)
-        client = object_clients.ObstoreClient()
+        monkeypatch.setattr(request_loop, "RETRIES", 0)
+        monkeypatch.setattr(request_loop, "SECONDS", 0.3)
         server.fault = lambda _method, _number: "hang"
-        with pytest.raises(UnreadableFile, match="cannot be read"):
-            client.read(f"{server.url}/a", 0, 10)
+        with pytest.raises(UnreadableFile, match=r"no answer within 0\.3 s"):
+            objects.read_range(f"{server.url}/a", 0, 10)
 
     @pytest.mark.parametrize("status", ["401", "403"])
     def test_a_refusal_names_the_credentials(self, server: ObjectServer, status: str) -> None:
@@ -128,7 +126,7 @@ class TestRequests:
         assert blocks.blocks().counts.fetched_bytes == len(CONTENT)
 
     def test_requests_run_at_once_up_to_the_bound(self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(blocks, "AT_ONCE", 3)
+        monkeypatch.setattr(objects.limit(), "now", 3)
         url = f"{server.url}/a"
         facts = objects.facts(url)
         server.gate = threading.Barrier(3)  # each answers once three wait

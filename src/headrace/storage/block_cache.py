@@ -27,8 +27,9 @@ STATE = ".headrace-cache"
 LOCKED_SECONDS = 20.0
 """How long a process waits for a lock before it does without the cache: whoever holds it may be stopped."""
 
-LOW, TOUCHED_SECONDS, MOST_VERIFIED = 0.9, 30, 1 << 16
-"""The share of the cap that eviction leaves; how exact the time of use is; names that a process remembers."""
+SLACK, LOW, TOUCHED_SECONDS, MOST_VERIFIED = 64, 0.9, 30, 1 << 16
+"""Of the cap, eviction frees one part of so many at once; of a full disk, it leaves this share; how exact the time of
+use is; names that a process remembers."""
 
 _BLOCK = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.(block|part)")
 
@@ -85,7 +86,7 @@ class BlockCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], most: int, eviction: Eviction = least_recent) -> None:
-        self.folder, self.most, self._eviction = Path(folder), most, eviction
+        self.folder, self.most, self.eviction = Path(folder), most, eviction
         self._verified: dict[str, tuple[int, int]] = {}
 
     def part(self, name: str, size: int, begin: int, length: int) -> bytes | None:
@@ -119,6 +120,10 @@ class BlockCache:
         self._verified.pop(name, None)  # it was cut short after it was checked
         self._drop(name, found)
         return None
+
+    def has(self, name: str) -> bool:
+        """Say whether a block is there, without reading it."""
+        return os.access(self._block(name), os.R_OK)
 
     def claim(self, name: str, size: int) -> Claim | Literal["held", "busy"] | None:
         """Reserve the space of a block, to be downloaded; None where it cannot fit under the cap.
@@ -273,10 +278,10 @@ class BlockCache:
                     self._reap(self.folder / entry.name, state)
             else:
                 blocks.append(entry)
-        limit = min(self.most - need, round(self.most * LOW)) if target is None else target
+        limit = self.most - max(need, self.most // SLACK) if target is None else target
         if target is None and state.used <= self.most - need:
             return True  # the number was too large
-        for entry in self._eviction(blocks):
+        for entry in self.eviction(blocks):
             if state.used <= limit:
                 break
             with suppress(FileNotFoundError):

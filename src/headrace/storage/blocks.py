@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import threading
 import warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from headrace.errors import ArgumentError, BadFile
+from headrace.errors import ArgumentError, BadFile, HeadraceError
 from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, Claim
+from headrace.storage.next_use import PlannedEviction
+from headrace.storage.request_limit import RequestLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20
 """Bytes of a block: what is fetched for any byte in it."""
 
-JOINED, AT_ONCE, IN_MEMORY = 8, 16, 1 << 26
-"""Neighboring blocks that one request fetches; requests of a process at once; bytes of blocks in its memory."""
+JOINED, IN_MEMORY, MOST_FAILED = 8, 1 << 26, 1024
+"""Neighboring blocks that one request fetches; bytes of blocks in the memory of a process; errors kept for readers."""
 
 FOLDER, MOST = "HEADRACE_CACHE_DIR", "HEADRACE_CACHE_BYTES"
 """The variables of the environment that set the cache: its folder, and the most bytes it may take (0: no cache)."""
@@ -53,7 +55,7 @@ def cache_of_environment() -> BlockCache:
             f"{MOST} is {given[:40]!r}", found=given[:40], expected="a number of bytes", cure=f"Set {MOST}=10000000000."
         )
     folder = os.environ.get(FOLDER, "")
-    return BlockCache(Path(folder).absolute() if folder else user_folder("blocks"), int(given))
+    return BlockCache(Path(folder).absolute() if folder else user_folder("blocks"), int(given), PlannedEviction())
 
 
 class Counts:
@@ -65,14 +67,23 @@ class Counts:
         self.requests = self.fetched_bytes = self.hits = self.misses = 0
 
 
-class _Key(NamedTuple):
+class Block(NamedTuple):
+    """A block of one version of an object, counted from 0."""
+
     url: str
     facts: Facts
     number: int
 
     @property
     def size(self) -> int:
+        """Its bytes: the last block of an object is shorter."""
         return min(BLOCK, self.facts[0] - self.number * BLOCK)
+
+    @property
+    def name(self) -> str:
+        """Its name in the cache."""
+        said = f"{self.url}\0{self.facts[0]}\0{self.facts[1]}\0{BLOCK}"
+        return f"{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}-{self.number:08x}"
 
 
 class Blocks:
@@ -87,14 +98,16 @@ class Blocks:
         disk: BlockCache,
         fetch: Callable[[str, int, int], tuple[bytes, Facts]] = objects.read_range,
         in_memory: int = IN_MEMORY,
+        limit: RequestLimit | None = None,
     ) -> None:
         self.disk, self.counts = disk, Counts()
         self._fetch, self._most = fetch, in_memory
         self._lock = threading.Lock()
-        self._held: OrderedDict[_Key, bytes] = OrderedDict()
+        self._held: OrderedDict[Block, bytes] = OrderedDict()
         self._held_bytes = 0
-        self._making: dict[_Key, threading.Event] = {}
-        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        self._making: dict[Block, threading.Event] = {}
+        self.limit = limit or RequestLimit()
+        self._failed: OrderedDict[Block, HeadraceError] = OrderedDict()
         self._warned = False
 
     def read(self, url: str, offset: int, length: int, facts: Facts) -> bytes:
@@ -111,12 +124,14 @@ class Blocks:
             )
         if not length:
             return b""
-        keys = [_Key(url, facts, number) for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)]
+        keys = [Block(url, facts, number) for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)]
         parts = [self._part(key, offset, length) for key in keys]
         missing = [key for key, part in zip(keys, parts, strict=True) if part is None]
         self.counts.hits += len(keys) - len(missing)
         if len(missing) > JOINED:
             self.ensure([(url, offset, length, facts)])
+        if missing and self._failed:
+            self._raise_failed(missing)
         made = self._blocks(missing) if missing else {}
         return b"".join(
             _cut(key, made[key], offset, length) if part is None else part
@@ -126,42 +141,72 @@ class Blocks:
     def ensure(self, spans: Iterable[tuple[str, int, int, Facts]]) -> None:
         """Fetch the blocks of ranges (url, offset, length, facts) that are not held: several requests at once.
 
-        Raises nothing: reading a range that cannot be fetched raises the error.
+        What cannot be fetched raises its error when it is read next, without another request.
         """
-        wanted: dict[_Key, None] = {}
+        wanted: dict[Block, None] = {}
         for url, offset, length, facts in spans:
             if offset >= 0 and 0 < length <= facts[0] - offset:
                 for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
-                    wanted[_Key(url, facts, number)] = None
+                    wanted[Block(url, facts, number)] = None
         missing = [key for key in wanted if self._part(key, 0, 0) is None]
         room = max(1, self._most // BLOCK)  # without a disk, no more than memory holds
-        runs = list(_runs(missing[:room] if not self.disk.most else missing))
+        runs = list(runs_of(missing if self.disk.most else missing[:room]))
         if len(runs) == 1:
-            self._quietly(runs[0])
+            self._noted(runs[0])
         elif runs:
-            with ThreadPoolExecutor(min(AT_ONCE, len(runs)), thread_name_prefix="headrace-blocks") as pool:
-                list(pool.map(self._quietly, runs))
+            with ThreadPoolExecutor(min(self.limit.now, len(runs)), thread_name_prefix="headrace-blocks") as pool:
+                list(pool.map(self._noted, runs))
 
-    def _quietly(self, run: list[_Key]) -> None:
-        with suppress(Exception):  # reading the range raises it
+    def fetch(self, run: Sequence[Block]) -> None:
+        """Fetch neighboring blocks by one request, for whoever reads them later: to the disk, else to memory.
+
+        Raises what `read` raises.
+        """
+        self._blocks(run, ahead=True)
+
+    def holds(self, block: Block) -> bool:
+        """Say whether a block is here; it is not read, nor its checksum compared."""
+        return block in self._held or (self._on_disk(block) and self.disk.has(block.name))
+
+    def room(self) -> int:
+        """Return how many bytes of blocks may be held at once: on the disk, or in memory where there is no cache."""
+        return self.disk.most or self._most
+
+    def _noted(self, run: list[Block]) -> None:
+        try:
             self._blocks(run)
+        except HeadraceError as error:  # all that a client raises
+            with self._lock:
+                for block in run:
+                    self._failed[block] = error
+                while len(self._failed) > MOST_FAILED:
+                    self._failed.popitem(last=False)
 
-    def _part(self, key: _Key, offset: int, length: int) -> bytes | None:
+    def _raise_failed(self, keys: Sequence[Block]) -> None:
+        with self._lock:
+            found = [error for key in keys if (error := self._failed.pop(key, None)) is not None]
+        if found:
+            raise copy.copy(found[0]) from found[0].__cause__  # a copy: samples add their own notes
+
+    def _part(self, key: Block, offset: int, length: int) -> bytes | None:
         data = self._held.get(key)
         if data is not None:
             return _cut(key, data, offset, length)
         begin, end = _within(key, offset, length)
-        return self.disk.part(_name(key), key.size, begin, max(0, end - begin)) if self._on_disk(key) else None
+        return self.disk.part(key.name, key.size, begin, max(0, end - begin)) if self._on_disk(key) else None
 
-    def _on_disk(self, key: _Key) -> bool:
+    def _on_disk(self, key: Block) -> bool:
         """Say whether a block goes to the cache: not where there is none, and not what is on this machine anyway."""
         return bool(self.disk.most) and not key.url.startswith(_LOCAL)
 
-    def _blocks(self, keys: Sequence[_Key]) -> dict[_Key, bytes]:
-        """Return whole blocks; a block that another thread fetches is waited for."""
-        found: dict[_Key, bytes] = {}
+    def _blocks(self, keys: Sequence[Block], *, ahead: bool = False) -> dict[Block, bytes]:
+        """Return whole blocks; a block that another thread fetches is waited for.
+
+        ``ahead``: whether nobody waits for them yet.
+        """
+        found: dict[Block, bytes] = {}
         while missing := [key for key in keys if key not in found]:
-            mine, others = list[_Key](), list[threading.Event]()
+            mine, others = list[Block](), list[threading.Event]()
             with self._lock:
                 for key in missing:
                     if key in self._held:
@@ -172,9 +217,10 @@ class Blocks:
                         self._making[key] = threading.Event()
                         mine.append(key)
             try:
-                for key, data in self._made(mine):
+                for key, data in self._made(mine, ahead=ahead):
                     found[key] = data
-                    self._keep(key, data)
+                    if not (ahead and self._on_disk(key) and self.disk.has(key.name)):
+                        self._keep(key, data)
             finally:
                 with self._lock:
                     for key in mine:
@@ -183,7 +229,7 @@ class Blocks:
                 event.wait()
         return found
 
-    def _keep(self, key: _Key, data: bytes) -> None:
+    def _keep(self, key: Block, data: bytes) -> None:
         with self._lock:
             if key not in self._held:
                 self._held[key] = data
@@ -191,12 +237,12 @@ class Blocks:
             while self._held_bytes > self._most:
                 self._held_bytes -= len(self._held.popitem(last=False)[1])
 
-    def _made(self, keys: Sequence[_Key]) -> Iterator[tuple[_Key, bytes]]:
+    def _made(self, keys: Sequence[Block], *, ahead: bool) -> Iterator[tuple[Block, bytes]]:
         """Yield blocks from the disk or from the server, those that other processes fetch at the end."""
-        busy, alone, claims = list[_Key](), list[_Key](), dict[_Key, Claim]()
+        busy, alone, claims = list[Block](), list[Block](), dict[Block, Claim]()
         try:
             for key in keys:
-                data = self.disk.part(_name(key), key.size, 0, key.size) if self._on_disk(key) else None
+                data = self.disk.part(key.name, key.size, 0, key.size) if self._on_disk(key) else None
                 if data is not None:
                     yield key, data
                     continue
@@ -207,8 +253,8 @@ class Blocks:
                     alone.append(key)
                 else:
                     busy.append(key)
-            for run in _runs(sorted([*claims, *alone])):
-                for key, data in zip(run, self._fetched(run), strict=True):
+            for run in runs_of(sorted([*claims, *alone])):
+                for key, data in zip(run, self._fetched(run, ahead=ahead), strict=True):
                     if key in claims:
                         self._stored(claims.pop(key), data)
                     yield key, data
@@ -217,14 +263,14 @@ class Blocks:
                 claim.give_up()
         # Only now, without a claim of our own: two processes that wait for each other would wait for ever.
         for key in busy:
-            waited = self.disk.wait(_name(key))
-            data = self.disk.part(_name(key), key.size, 0, key.size)
+            waited = self.disk.wait(key.name)
+            data = self.disk.part(key.name, key.size, 0, key.size)
             if data is None:
                 claim = self._claimed(key) if waited else None
                 data = next(iter(self._fetched_with(key, claim if isinstance(claim, Claim) else None)))
             yield key, data
 
-    def _fetched_with(self, key: _Key, claim: Claim | None) -> list[bytes]:
+    def _fetched_with(self, key: Block, claim: Claim | None) -> list[bytes]:
         try:
             found = self._fetched([key])
         except BaseException:
@@ -235,11 +281,11 @@ class Blocks:
             self._stored(claim, found[0])
         return found
 
-    def _claimed(self, key: _Key) -> Claim | str | None:
+    def _claimed(self, key: Block) -> Claim | str | None:
         if not self._on_disk(key):
             return None
         try:
-            return self.disk.claim(_name(key), key.size)
+            return self.disk.claim(key.name, key.size)
         except OSError as error:
             self._warn(error)
             return None
@@ -250,11 +296,11 @@ class Blocks:
         except OSError as error:
             self._warn(error)
 
-    def _fetched(self, run: list[_Key]) -> list[bytes]:
+    def _fetched(self, run: list[Block], *, ahead: bool = False) -> list[bytes]:
         """Fetch neighboring blocks by one request."""
         url, facts, first = run[0]
         begin, end = first * BLOCK, run[-1].number * BLOCK + run[-1].size
-        with self._at_once:
+        with self.limit.request(end - begin, urgent=not ahead):
             data, now = self._fetch(url, begin, end)
         if now != facts or len(data) != end - begin:
             raise BadFile(
@@ -281,6 +327,15 @@ class Blocks:
             )
 
 
+def is_elsewhere(path: str) -> bool:
+    """Say whether a path is a URL of something that is not on this machine.
+
+    >>> is_elsewhere("s3://bucket/a"), is_elsewhere("/data/a"), is_elsewhere("memory://a")
+    (True, False, False)
+    """
+    return objects.is_url(path) and not path.startswith(_LOCAL)
+
+
 def read_url(url: str, offset: int, length: int, facts: Facts | None = None) -> bytes:
     """Read a range of an object, by the blocks of this process.
 
@@ -303,27 +358,22 @@ def blocks() -> Blocks:
 
 @cache
 def _of_process(process: int, folder: str, most: str) -> Blocks:  # noqa: ARG001  they are the key
-    return Blocks(cache_of_environment())
+    return Blocks(cache_of_environment(), limit=objects.limit())
 
 
-def _name(key: _Key) -> str:
-    said = f"{key.url}\0{key.facts[0]}\0{key.facts[1]}\0{BLOCK}"
-    return f"{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}-{key.number:08x}"
-
-
-def _within(key: _Key, offset: int, length: int) -> tuple[int, int]:
+def _within(key: Block, offset: int, length: int) -> tuple[int, int]:
     begin = key.number * BLOCK
     return max(0, offset - begin), min(key.size, offset + length - begin)
 
 
-def _cut(key: _Key, data: bytes, offset: int, length: int) -> bytes:
+def _cut(key: Block, data: bytes, offset: int, length: int) -> bytes:
     begin, end = _within(key, offset, length)
     return data[begin:end]
 
 
-def _runs(keys: Iterable[_Key]) -> Iterator[list[_Key]]:
+def runs_of(keys: Iterable[Block]) -> Iterator[list[Block]]:
     """Yield neighboring blocks of one object, at most as many as one request fetches."""
-    run = list[_Key]()
+    run = list[Block]()
     for key in sorted(keys):
         if run and (key[:2] != run[-1][:2] or key.number != run[-1].number + 1 or len(run) == JOINED):
             yield run

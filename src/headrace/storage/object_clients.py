@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import re
-import time
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from headrace.errors import MissingFile, UnreadableFile, missing
+from headrace.storage import request_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from headrace.errors import SampleError
 
 Facts = tuple[int, int]
@@ -22,8 +23,8 @@ Facts = tuple[int, int]
 BY_OBSTORE = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https"})
 """The schemes that obstore reads; fsspec reads the others."""
 
-RETRIES, SECONDS = 8, 60.0
-"""How often a request is sent again, and for how long; each waits longer than the one before, by a random share."""
+BUSY = frozenset({"408", "429", "503"})
+"""The status of a server that asks for fewer requests."""
 
 _STATUS = re.compile(r"status code: (\d{3})|HTTP (?:status|error)[^\d]{0,20}(\d{3})|\b([345]\d\d) [A-Z][a-z]+")
 _CREDENTIALS = (
@@ -46,41 +47,58 @@ _VERSIONS = (
 
 
 class ObstoreClient:
-    """Reads by obstore, which keeps connections open and sends failed requests again."""
+    """Reads by obstore, which keeps connections open; sends failed and slow requests again.
 
-    def __init__(self) -> None:
+    ``refused`` is called where the server asks for fewer requests.
+    """
+
+    def __init__(self, refused: Callable[[], None] = lambda: None) -> None:
         self._module: Any = import_module("obstore")
         self._stores: dict[str, Any] = {}
+        self._loop, self._refused, self.tail = request_loop.RequestLoop(), refused, request_loop.Tail()
 
     def facts(self, url: str) -> Facts:
         """Return size and version, by a HEAD request."""
         store, path = self._place(url)
+
+        async def send() -> Facts:
+            return _of_meta(await self._module.head_async(store, path))
+
         try:
-            return _of_meta(self._module.head(store, path))
+            return self._loop.call(request_loop.persistent(send, self._may_pass))
         except Exception as error:
             raise failed(url, error) from error
 
     def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
-        """Read a range, by one GET request, and others where its body is cut short."""
+        """Read a range, by one GET request, and others where it fails, is slow, or its body is cut short."""
         store, path = self._place(url)
-        until = time.monotonic() + SECONDS
-        for attempt in range(RETRIES + 1):
-            try:
-                answer = store.get(path, options={"range": (begin, end)})
-                found = _of_meta(answer.meta)
-                data = bytes(answer.bytes())
-                if len(data) == end - begin or found[0] < end:
-                    return data, found
-                error: Exception = OSError(f"the server sent {len(data):,} of {end - begin:,} bytes")
-            except Exception as raised:  # obstore's errors have no base but Exception
-                if not _may_pass(raised):
-                    raise failed(url, raised, begin, end) from raised
-                error = raised
-            pause = random.uniform(0.5, 1) * min(0.1 * 2**attempt, 5)  # noqa: S311  spreads requests, secures nothing
-            if attempt == RETRIES or time.monotonic() + pause > until:
-                raise failed(url, error, begin, end) from error
-            time.sleep(pause)
-        raise AssertionError
+
+        async def send() -> tuple[bytes, Facts]:
+            answer = await store.get_async(path, options={"range": (begin, end)})
+            found = _of_meta(answer.meta)
+            data = bytes(await answer.bytes_async())
+            if len(data) < end - begin and found[0] >= end:
+                raise ConnectionError(f"the server sent {len(data):,} of {end - begin:,} bytes")
+            return data, found
+
+        def once() -> Awaitable[tuple[bytes, Facts]]:
+            return request_loop.hedged(send, end - begin, self.tail)
+
+        try:
+            return self._loop.call(request_loop.persistent(once, self._may_pass))
+        except Exception as error:
+            raise failed(url, error, begin, end) from error
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
+        if isinstance(error, ConnectionError):
+            return True
+        if type(error).__name__ != "GenericError" or "Range" in str(error):
+            return False
+        status = _status(_line(error))
+        if status in BUSY:
+            self._refused()
+        return not status or status in BUSY or status.startswith("5")
 
     def _place(self, url: str) -> tuple[Any, str]:
         scheme, place, path, query, fragment = urlsplit(url)
@@ -95,11 +113,13 @@ class ObstoreClient:
         root = f"{scheme}://{place}"
         store = self._stores.get(root)
         if store is None:
-            options: dict[str, Any] = {"timeout": timedelta(seconds=SECONDS), "connect_timeout": timedelta(seconds=10)}
+            options: dict[str, Any] = {
+                "timeout": timedelta(seconds=request_loop.SECONDS),
+                "connect_timeout": timedelta(seconds=10),
+            }
             if scheme == "http":
                 options["allow_http"] = True
-            backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
-            retry = {"max_retries": RETRIES, "backoff": backoff, "retry_timeout": timedelta(seconds=SECONDS)}
+            retry = {"max_retries": 0}  # they are sent again here, where slow ones are too
             try:
                 make = import_module("obstore.store").from_url
                 store = make(root, client_options=options, retry_config=retry)
@@ -164,11 +184,6 @@ def _number(version: str) -> int:
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:8], "big") >> 1
 
 
-def _may_pass(error: Exception) -> bool:
-    """Say whether a body that broke off may come whole next time; obstore has sent failed requests again itself."""
-    return type(error).__name__ == "GenericError" and not _STATUS.search(str(error)) and "Range" not in str(error)
-
-
 def failed(url: str, error: Exception, begin: int | None = None, end: int | None = None) -> SampleError:
     """Build the error for an object that cannot be read: URL, status and cure.
 
@@ -178,8 +193,7 @@ the URL, and that the object is still there.
     """
     place = "" if begin is None else f"bytes {begin} to {end} cannot be read: "
     line, name = _line(error), type(error).__name__
-    match = _STATUS.search(line)
-    status = next((group for group in match.groups() if group), "") if match else ""
+    status = _status(line)
     said = f" (status {status})" if status else ""
     if isinstance(error, FileNotFoundError):
         what, cure = f"{place}there is no such object{said}", "Check the URL, and that the object is still there."
@@ -193,5 +207,12 @@ the URL, and that the object is still there.
     return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=_NETWORK)
 
 
+def _status(line: str) -> str:
+    match = _STATUS.search(line)
+    return next((group for group in match.groups() if group), "") if match else ""
+
+
 def _line(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {request_loop.SECONDS:g} s"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

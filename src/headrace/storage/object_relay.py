@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.errors import UnreadableFile
-from headrace.storage.object_clients import SECONDS, ObstoreClient
+from headrace.storage.object_clients import ObstoreClient
+from headrace.storage.request_loop import SECONDS
 
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.errors import missing
 from headrace.storage.object_clients import BY_OBSTORE, FsspecClient, ObstoreClient
 from headrace.storage.object_relay import relay
+from headrace.storage.request_limit import RequestLimit
 
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts
@@ -84,6 +85,16 @@ def client(url: str) -> Client:
     return relay()
 
 
+def limit() -> RequestLimit:
+    """Return how many requests this process sends at once; a forked child has its own."""
+    return _limit(os.getpid())
+
+
+@cache
+def _limit(process: int) -> RequestLimit:  # noqa: ARG001  it is the key
+    return RequestLimit()
+
+
 _used_in: list[int] = []
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -93,7 +104,7 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _obstore() -> Client:
-    return ObstoreClient()
+    return ObstoreClient(limit().refused)
 
 
 @cache

@@ -1,0 +1,178 @@
+"""A thread in which requests run: each may be sent twice where it is slow, sent again where it fails, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import random
+import threading
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+RETRIES, SECONDS = 8, 60.0
+"""How often a request is sent again, and for how long in all."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before a request is sent again: twice as long each time, of which a random half is left out."""
+
+ENOUGH, REMEMBERED, SLOW, LEAST_WAIT, HEDGED = 20, 100, 2.0, 0.05, 0.05
+"""A request is sent a second time when it takes `SLOW` times as long as 95 % of the last ones of its size, and no less
+than `LEAST_WAIT` seconds. There must be `ENOUGH` of them, of at most `REMEMBERED`; and at most `HEDGED` of all requests
+are sent twice."""
+
+
+class Stop:
+    """Stops the requests of those who asked for them together.
+
+    >>> stop = Stop()
+    >>> stop.set()
+    >>> stop.is_set
+    True
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._running: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        """Stop the requests that run, and those to come."""
+        with self._lock:
+            self.is_set, running = True, list(self._running)
+        for future in running:
+            future.cancel()
+
+    @contextmanager
+    def running(self, future: Future[Any]) -> Iterator[None]:
+        """Let a request be stopped while it runs."""
+        with self._lock:
+            self._running.add(future)
+            stopped = self.is_set
+        if stopped:
+            future.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(future)
+
+
+_of_thread = threading.local()
+
+
+@contextmanager
+def stoppable(stop: Stop) -> Iterator[None]:
+    """Let the requests of this thread be stopped by ``stop``; they then raise `CancelledError`."""
+    _of_thread.stop = stop
+    try:
+        yield
+    finally:
+        del _of_thread.stop
+
+
+class RequestLoop:
+    """Runs coroutines for any number of threads, in one thread of its own, until the interpreter exits."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="headrace-objects", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine, and return what it returns."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        stop = getattr(_of_thread, "stop", None)
+        try:
+            if stop is None:
+                return future.result()
+            with stop.running(future):
+                return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C, for one: nobody waits for it any more
+            raise
+
+    def close(self) -> None:
+        """Stop all requests, and end the thread: obstore's threads must not call into an interpreter that ends."""
+
+        def stop() -> None:
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.call_soon(self._loop.stop)
+
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(stop)
+            self._thread.join(5)
+
+
+class Tail:
+    """How long requests of a size take, and from when on one is slow."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, deque[float]] = {}
+        self.requests = self.hedged = 0
+
+    def slow_after(self, nbytes: int) -> float | None:
+        """Return after how many seconds a request is to be sent a second time; None where it is not to be."""
+        known = self._seconds.get(nbytes.bit_length(), ())
+        if len(known) < ENOUGH or self.hedged + 1 > HEDGED * self.requests:
+            return None
+        return max(LEAST_WAIT, SLOW * sorted(known)[int(0.95 * (len(known) - 1))])
+
+    def took(self, nbytes: int, seconds: float) -> None:
+        """Note how long a request took."""
+        self.requests += 1
+        self._seconds.setdefault(nbytes.bit_length(), deque(maxlen=REMEMBERED)).append(seconds)
+
+
+async def hedged(send: Callable[[], Awaitable[T]], nbytes: int, tail: Tail) -> T:
+    """Send a request; if it is slow, send it a second time, and return what comes first."""
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    tasks = {asyncio.ensure_future(send())}
+    try:
+        wait = tail.slow_after(nbytes)
+        done, _ = await asyncio.wait(tasks, timeout=wait)
+        if not done:
+            tail.hedged += 1
+            tasks.add(asyncio.ensure_future(send()))
+        left = set(tasks)
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None or not left:
+                    found = task.result()
+                    tail.took(nbytes, clock() - begun)
+                    return found
+        raise AssertionError
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+
+
+async def persistent(send: Callable[[], Awaitable[T]], passes: Callable[[Exception], bool]) -> T:
+    """Send a request again as long as its errors may pass, for `RETRIES` times and `SECONDS` seconds.
+
+    Raises its last error, and TimeoutError if the time is over while a request runs.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + SECONDS
+    for attempt in range(RETRIES + 1):
+        try:
+            async with asyncio.timeout_at(until):
+                return await send()
+        except Exception as error:
+            pause = random.uniform(0.5, 1) * min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)  # noqa: S311  no secret
+            late = clock() + pause > until
+            if attempt == RETRIES or late or not passes(error):
+                raise
+        await asyncio.sleep(pause)
+    raise AssertionError

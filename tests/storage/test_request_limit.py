@@ -1,0 +1,94 @@
+"""How many requests run at once: more while that helps, fewer where the server refuses, some kept for who waits."""
+
+from __future__ import annotations
+
+import threading
+
+from headrace.storage.request_limit import FEWEST, RequestLimit
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def a_round(limit: RequestLimit, clock: Clock, seconds: float) -> None:
+    """Let as many requests as may run at once wait for places, and end."""
+    clock.now += seconds
+    limit._full = True
+    for _ in range(limit.now):
+        with limit.request(1 << 20):
+            pass
+
+
+def test_more_requests_run_at_once_while_that_brings_more() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=8, most=12, clock=clock)
+    for _ in range(10):
+        a_round(limit, clock, 1.0)  # always as long: each place more brings more bytes a second
+    assert limit.now == 12
+
+
+def test_the_number_stays_where_more_brings_nothing_and_falls_where_it_harms() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=8, clock=clock)
+    a_round(limit, clock, 1.0)
+    reached = limit.now
+    for _ in range(5):
+        a_round(limit, clock, limit.now / 8)  # the bandwidth is used up
+    assert limit.now == reached
+    a_round(limit, clock, limit.now / 2)
+    assert limit.now < reached
+
+
+def test_requests_that_leave_places_free_change_nothing() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=8, clock=clock)
+    for _ in range(50):
+        clock.now += 0.1
+        with limit.request(1):
+            pass
+    assert limit.now == 8
+
+
+def test_a_refusal_halves_the_number_once_a_round_down_to_a_least() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=16, clock=clock)
+    limit.refused()
+    limit.refused()
+    assert limit.now == 8
+    for _ in range(10):
+        a_round(limit, clock, 1.0)
+        limit.refused()
+    assert limit.now == FEWEST
+
+
+def test_a_request_waits_for_a_place_and_an_urgent_one_goes_before_it() -> None:
+    limit = RequestLimit(first=1)
+    entered = threading.Event()
+
+    def later() -> None:
+        with limit.request(1, urgent=False):
+            entered.set()
+
+    thread = threading.Thread(target=later)
+    with limit.request(1):
+        thread.start()
+        with limit.request(1):  # urgent: it has a place beyond the limit
+            assert not entered.is_set()
+    thread.join()
+    assert entered.is_set()
+    assert limit.busy == 0
+
+
+def test_a_request_that_fails_gives_its_place_back() -> None:
+    limit = RequestLimit(first=1)
+    for _ in range(3):
+        try:
+            with limit.request(1):
+                raise OSError("broken")
+        except OSError:
+            pass
+    assert limit.busy == 0
