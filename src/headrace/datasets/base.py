@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.datasets.columns import Columns
     from headrace.datasets.image_sources import Source
     from headrace.datasets.protocol import Indexed
+    from headrace.storage.object_spans import ObjectSpans
 else:
 
     class default:  # noqa: N801  is used as property is
@@ -156,6 +157,13 @@ class Dataset(hints.Hinted, Generic[T_co]):
         A view asks the dataset that it reads; any other dataset is its own answer.
         """
         return self, protocol.rows_of(keys, len(self))
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:  # noqa: ARG002
+        """Return which ranges of objects behind URLs the samples of these keys need: a loader fetches them ahead.
+
+        A view asks the dataset that it reads; any other dataset says that it needs none, or does not know.
+        """
+        return []
 
     def inner(self, index: Any) -> tuple[Any, Any] | None:  # noqa: ARG002
         """Return the dataset that a view reads a sample from, and the index there; None where this is no view."""
@@ -363,6 +371,10 @@ class View(Dataset[T_co]):
 
     def __len__(self) -> int:
         return len(self._viewed)
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Ask the dataset: its indices are the same."""
+        return protocol.object_spans(self._viewed, keys)
 
     @property
     def suits_threads(self) -> bool:

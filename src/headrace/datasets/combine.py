@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from headrace.context.memory import Empty
     from headrace.datasets.protocol import Indexed
+    from headrace.storage.object_spans import ObjectSpans
 
 
 class ConcatDataset(Dataset[T_co]):
@@ -79,6 +80,15 @@ class ConcatDataset(Dataset[T_co]):
             for row, sample in zip(mine, made, strict=True):
                 samples[row] = sample
         return samples
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Ask all datasets, each for its samples."""
+        places, pieces = self._by_part(list(keys))
+        return [
+            spans
+            for part, dataset in enumerate(self.datasets)
+            for spans in protocol.object_spans(dataset, [places[row][1] for row in pieces.get(part, [])])
+        ]
 
     @property
     def reads_many(self) -> bool:
@@ -287,6 +297,10 @@ class StackDataset(Dataset[T_co]):
         check_whole(indices)
         columns = [protocol.many(dataset, indices) for dataset in self._parts]
         return [self._joined(items) for items in zip(*columns, strict=True)]
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Ask all datasets."""
+        return [spans for dataset in self._parts for spans in protocol.object_spans(dataset, keys)]
 
     @property
     def reads_many(self) -> bool:

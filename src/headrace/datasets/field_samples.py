@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from headrace.errors import ArgumentError, HeadraceError, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.interop.keys import place as place_of
 from headrace.interop.keys import places
+from headrace.storage.blocks import blocks
 from headrace.storage.files import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
     from headrace.datasets.fields import Fields
     from headrace.datasets.image_sources import Source
+    from headrace.storage.object_spans import ObjectSpans
 
 T = TypeVar("T")
 
@@ -85,8 +88,18 @@ class FieldDataset(Dataset[dict[str, Any]]):
         self._fetch(indices, self._chosen)
         return [self[index] for index in indices]
 
+    def object_spans(self, keys: Sequence[int]) -> list[ObjectSpans]:
+        """Return which ranges of objects behind URLs the samples of these keys need."""
+        return self._spans_of(self._rows(keys), self._chosen) if self._remote else []
+
     def _fetch(self, indices: Sequence[int], names: Iterable[str]) -> None:
         """Fetch what these fields of samples need of objects behind URLs."""
+        if self._remote:
+            blocks().ensure(chain.from_iterable(each.each() for each in self._spans_of(self._rows(indices), names)))
+
+    def _spans_of(self, rows: NDArray[np.int64], names: Iterable[str]) -> list[ObjectSpans]:  # noqa: ARG002
+        """Return which ranges of objects behind URLs these fields of samples need, where the format knows that."""
+        return []
 
     def _guarded(self, read: Callable[[int], T], index: int) -> T:
         """Read something of a sample; formats whose index is a mapped file live through its end being cut off."""
@@ -276,6 +289,11 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
         """Read these fields of many samples; what they need of objects is fetched by several requests at once."""
         self._dataset._fetch(indices, self._names)
         return [self[index] for index in indices]
+
+    def object_spans(self, keys: Sequence[int]) -> list[ObjectSpans]:
+        """Return which ranges of objects behind URLs the samples of these keys need."""
+        dataset = self._dataset
+        return dataset._spans_of(dataset._rows(keys), self._names) if dataset.reads_many else []
 
     def _sample(self, index: int) -> tuple[Any, ...]:
         row = self._dataset._row(index)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.datasets.protocol import Indexed
+    from headrace.storage.object_spans import ObjectSpans
 
 
 class GroupedDataset(View[list[Any]]):
@@ -59,6 +60,12 @@ class GroupedDataset(View[list[Any]]):
     def reads_many(self) -> bool:
         """Whether the dataset reads many samples at once."""
         return protocol.reads_many(self.dataset)
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Ask the dataset for the samples of all groups; of a part of a sample, for the whole of it."""
+        numbers = [number for key in keys for number in _group(key)]
+        whole = [number.index if isinstance(number, Piece) else number for number in numbers]
+        return protocol.object_spans(self.dataset, whole)
 
     def where(self, index: Any) -> str | None:
         """Say where the first sample of a group comes from, as the dataset does."""

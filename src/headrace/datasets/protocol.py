@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.datasets.image_sources import Source
+    from headrace.storage.object_spans import ObjectSpans
 
 
 class Indexed(Protocol):
@@ -105,6 +106,16 @@ def resolve(dataset: Any, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
     """
     method = getattr(dataset, "resolve", None)
     return method(keys) if callable(method) else (dataset, rows_of(keys, len(dataset)))
+
+
+def object_spans(dataset: Any, keys: Sequence[Any]) -> list[ObjectSpans]:
+    """Return which ranges of objects behind URLs the samples of these keys need, as far as that is known.
+
+    Without keys, the answer is empty only if the dataset reads no objects, or does not know what it needs.
+    """
+    method = getattr(dataset, "object_spans", None)
+    found: list[ObjectSpans] = method(keys) if callable(method) else []
+    return found
 
 
 def rows_of(keys: Sequence[Any], length: int) -> NDArray[np.int64]:

@@ -21,8 +21,8 @@ from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.blocks import blocks
 from headrace.storage.mapped_samples import mapped_file
+from headrace.storage.object_spans import ObjectSpans
 from headrace.storage.objects import is_url
 from headrace.storage.page_faults import cause_of, check_faults, surviving
 from headrace.storage.spans import read_span
@@ -83,22 +83,21 @@ class SpanDataset(FieldDataset):
     def __len__(self) -> int:
         return len(self._table)
 
-    def _fetch(self, indices: Sequence[int], names: Iterable[str]) -> None:
+    def _spans_of(self, rows: NDArray[np.int64], names: Iterable[str]) -> list[ObjectSpans]:
         if not self._remote:
-            return
-        table, chosen = self._table, set(names)
-        held = [name for name in table.offset if name.partition(HIDDEN)[0] in chosen]
-        rows = [self._row(index) for index in indices]
-        blocks().ensure(
-            (
-                table.paths[file := int(table.file[row])],
-                int(table.offset[name][row]),
-                int(table.length[name][row]),
-                (int(table.facts[file][0]), int(table.facts[file][1])),
-            )
-            for row in rows
-            for name in held
-        )
+            return []
+        table = self._table
+        read = {name for name in names if self._numbers(name) is None}
+        held = [name for name in table.offset if name.partition(HIDDEN)[0] in read]
+
+        def found(_row: int) -> list[ObjectSpans]:
+            file = table.file[rows]
+            return [
+                ObjectSpans(table.paths, table.facts, file, table.offset[name][rows], table.length[name][rows])
+                for name in held
+            ]
+
+        return self._guarded(found, int(rows[0]) if len(rows) else 0)
 
     def read(self, index: int, field: str) -> bytes:
         """Read the bytes of one field as they are, without decoding them.

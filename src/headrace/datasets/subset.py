@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.datasets.columns import Columns
     from headrace.datasets.image_sources import Source
     from headrace.datasets.protocol import Indexed
+    from headrace.storage.object_spans import ObjectSpans
 
 
 class Subset(View[T_co]):
@@ -150,6 +151,10 @@ class Subset(View[T_co]):
     def resolve(self, keys: Sequence[Any]) -> tuple[Any, NDArray[np.int64]]:
         """Ask the dataset, by its own indices."""
         return protocol.resolve(self.dataset, self._keys(keys))
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Ask the dataset, by its own indices."""
+        return protocol.object_spans(self.dataset, self._keys(keys))
 
     def rebuilt(self, make: Callable[[Any], Any]) -> Subset[Any]:
         """Return the same indices of ``make(dataset)``."""

@@ -48,6 +48,22 @@ def found() -> tuple[int, int]:
     return 0, 1
 
 
+def on_this_machine(rank: int, world_size: int) -> range:
+    """Return the ranks of this machine, this one among them; this one alone where the launcher does not say.
+
+    >>> on_this_machine(3, 8)
+    range(3, 4)
+
+    ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE`` are what torchrun sets.
+    """
+    given = [os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    if all(text.isdecimal() for text in given):
+        local, size = map(int, given)
+        if local < size and rank >= local and rank - local + size <= world_size:
+            return range(rank - local, rank - local + size)
+    return range(rank, rank + 1)
+
+
 def checked(rank: int, world_size: int) -> tuple[int, int]:
     """Return a rank and a world size that fit together."""
     if world_size < 1 or not 0 <= rank < world_size:

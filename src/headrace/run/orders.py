@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,10 @@ class EpochOrder(ABC):
         """Return what a state between two loops has of the sampler: nothing where there is none."""
         return {}
 
+    def apart(self, entry: Entry, rank: int) -> Plan | None:  # noqa: ARG002
+        """Return the plan of a rank once more, for another thread; None where the order can be read only once."""
+        return None
+
 
 class PlannedOrder(EpochOrder):
     """The loader's own order, or a planned sampler's: a function of key and epoch."""
@@ -139,6 +144,13 @@ class PlannedOrder(EpochOrder):
         origin, window = entry.saved.get("samples", 0), entry.saved.get("window")
         plan = entry.cursor.plan = self._whole(entry.key, place.epoch, place.step, origin, window)
         return plan, len(plan.order) if isinstance(plan, BatchPlan) else self._settings.most_samples()
+
+    def apart(self, entry: Entry, rank: int) -> Plan:
+        """Return the plan of a rank once more: nothing that it keeps is shared with the one that the loop reads."""
+        settings, saved = self._settings, entry.saved
+        other = PlannedOrder(dataclasses.replace(settings, rank=rank))
+        place = entry.cursor.place
+        return other._whole(entry.key, place.epoch, place.step, saved.get("samples", 0), saved.get("window"))
 
     def sources(self, key: seeds.Key, cursor: Cursor) -> tuple[SourceShare, ...]:
         """Return what the run has read of each dataset of a `MixtureSampler`.

@@ -25,13 +25,15 @@ from headrace.make.maker import Maker
 from headrace.make.source import Streamed
 from headrace.run import arguments
 from headrace.run.ahead import Ahead, Mapped
+from headrace.run.checkpoint import Cursor, Place
 from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Direct, Dispatcher
 from headrace.run.inline_loop import InlineLoop
 from headrace.run.journal import Journal
 from headrace.run.lives import Lives
 from headrace.run.loop import Loop
-from headrace.run.orders import SampledOrder, order_of, with_own_states
+from headrace.run.orders import Entry, SampledOrder, order_of, with_own_states
+from headrace.run.prefetched_plan import prefetched
 from headrace.run.progress import Progress, fingerprint
 from headrace.run.promise import Promise
 from headrace.run.stats import Meter
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from headrace.collate.default import Collate
     from headrace.context.memory import Empty
     from headrace.executors.base import Executor
-    from headrace.run.orders import Entry, EpochOrder
+    from headrace.run.orders import EpochOrder
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
     from headrace.run.timeline import Timeline
@@ -199,6 +201,9 @@ class Session:
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
         traced = self.timeline is not None and self.timeline.is_open
         lives = Lives(self.timeline if traced else None)
+        ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, executor.capacity)
+        if ahead is not None:
+            plan, release, self.meter.prefetched = ahead, _both(ahead.close, release), ahead.counts
         window: Window | Unordered | Direct
         dispatcher: Dispatcher | Direct
         if isinstance(executor, Inline) and copies == 1 and not place.beyond:
@@ -230,6 +235,13 @@ class Session:
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
         return loop
+
+    def _next_entry(self, entry: Entry) -> Entry | None:
+        """Return how the epoch after this one is entered; None where a seed will be drawn for it."""
+        epoch = entry.cursor.place.epoch + 1
+        if self.settings.key is None:
+            return None
+        return Entry(*self.progress.stream(0, epoch), Cursor(Place(epoch)))
 
     def _settle_stream(self, maker: Maker, entry: Entry, copies: int) -> None:
         """Note what a stream that this process reads keeps of itself, for a state before the first batch."""
@@ -351,6 +363,18 @@ class Session:
                 expected="num_workers=1 or more, or timeout=0",
                 cure="leave timeout out, or give num_workers=1 or more",
             )
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls two; the second one whatever the first one raises."""
+
+    def call() -> None:
+        try:
+            first()
+        finally:
+            second()
+
+    return call
 
 
 _ANY_KEY = seeds.key_of(0)

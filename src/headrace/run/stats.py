@@ -16,6 +16,7 @@ from headrace.run.report import stage_rows
 
 if TYPE_CHECKING:
     from headrace.plan.work import BadSample, MadeOn
+    from headrace.run.prefetcher import PrefetchCounts
 
 MOST_BAD_SAMPLES = 1000
 """How many bad samples are kept by name; all are counted."""
@@ -42,6 +43,50 @@ class NodeShare:
     cpu_seconds: float
     nbytes: int
     """The size of these batches as they left it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteReads:
+    """What a loop has read of objects behind URLs, as the thread that fetches ahead has counted it."""
+
+    blocks: int
+    """Blocks that the steps so far needed, those fetched ahead included."""
+    hits: int
+    """Of these, in the cache already."""
+    requests: int
+    """Sent by this process. Workers send more only for what was not there when they read it."""
+    nbytes: int
+    """Bytes that these requests brought."""
+    stalls: int
+    """Batches that were begun before all of their blocks were there."""
+    stall_seconds: float
+    """How long the workers, or some of them, waited for blocks."""
+    requests_at_once: int
+    """How many requests may run at once; it follows what the server can take."""
+    needed_bytes_per_second: float
+    """The bandwidth without stalls: bytes fetched by the seconds in which nothing waited for blocks; 0 if unknown."""
+
+    @property
+    def hit_rate(self) -> float:
+        """The part of the blocks that was in the cache already, from 0 to 1; 1 before the first block."""
+        return self.hits / self.blocks if self.blocks else 1.0
+
+    def __str__(self) -> str:
+        """Return it as one sentence.
+
+        >>> print(RemoteReads(200, 150, 20, 50_000_000, 2, 0.25, 16, 5e6))
+        remote data: 75 % of 200 blocks were in the cache, 20 requests brought 50.0 MB; 2 batches waited 0.25 s for \
+blocks, which 5.0 MB/s would prevent
+        """
+        stalls = "nothing waited for blocks"
+        if self.stalls:
+            cure = f", which {self.needed_bytes_per_second / 1e6:,.1f} MB/s would prevent"
+            stalls = f"{count(self.stalls, 'batch', 'batches')} waited {self.stall_seconds:.2f} s for blocks"
+            stalls += cure if self.needed_bytes_per_second else ""
+        return (
+            f"remote data: {percent(self.hit_rate)} of {count(self.blocks, 'block')} were in the cache, "
+            f"{count(self.requests, 'request')} brought {self.nbytes / 1e6:,.1f} MB; {stalls}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +135,8 @@ class Statistics:
     budgets), these are the samples of the windows before the current one."""
     nodes: tuple[NodeShare, ...] = ()
     """On a cluster (``backend="ray"``), what each machine has made."""
+    remote: RemoteReads | None = None
+    """Of data behind URLs, what was fetched ahead; None for files, and where the order is not known ahead."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
@@ -142,7 +189,8 @@ class Statistics:
             if number
         ]
         tokens = f"{count(self.tokens, 'token')}, {percent(self.padding_share, 1)} padding"
-        return [*bad, *([tokens] if self.tokens else []), *([self.hint] if self.hint else [])]
+        remote = [] if self.remote is None else [str(self.remote)]
+        return [*bad, *([tokens] if self.tokens else []), *remote, *([self.hint] if self.hint else [])]
 
 
 def rate_rows(
@@ -197,6 +245,7 @@ class Meter:
     replaced: int = 0
     bad: list[BadSample] = field(default_factory=list)
     nodes: dict[str, NodeShare] = field(default_factory=dict)
+    prefetched: PrefetchCounts | None = None
 
     def made(
         self,
@@ -241,6 +290,23 @@ class Meter:
         """Count how long the loop stood waiting for a batch that was fetched ahead."""
         self.waited += seconds
 
+    def _remote(self) -> RemoteReads | None:
+        counts = self.prefetched
+        if counts is None:
+            return None
+        stalled = counts.stall_seconds
+        lasted = self.ended - self.created - stalled
+        return RemoteReads(
+            blocks=counts.blocks,
+            hits=counts.hits,
+            requests=counts.requests,
+            nbytes=counts.nbytes,
+            stalls=counts.stalls,
+            stall_seconds=stalled,
+            requests_at_once=counts.at_once,
+            needed_bytes_per_second=counts.nbytes / lasted if lasted > 0 else 0.0,
+        )
+
     def snapshot(self) -> Statistics:
         """Freeze the counters."""
         return Statistics(
@@ -259,6 +325,7 @@ class Meter:
             replaced=self.replaced,
             bad=tuple(self.bad),
             nodes=tuple(self.nodes.values()),
+            remote=self._remote(),
         )
 
 

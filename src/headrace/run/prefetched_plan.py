@@ -1,0 +1,112 @@
+"""A plan whose steps are fetched ahead, where they read objects behind URLs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.datasets import protocol
+from headrace.interop.ranks import on_this_machine
+from headrace.run.prefetcher import Prefetcher
+from headrace.storage.blocks import blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from headrace.plan.batch_plan import Plan
+    from headrace.plan.work import Work
+    from headrace.run.orders import Entry, EpochOrder
+    from headrace.run.prefetcher import PrefetchCounts
+    from headrace.run.settings import Settings
+    from headrace.storage.object_spans import ObjectSpans
+
+MOST_SAMPLES = 1 << 20
+"""How many samples ahead the uses of blocks are looked up, for eviction."""
+
+HERE = ("inline", "threads", "native", "processes")
+"""The backends whose workers read through the cache of this machine."""
+
+
+class PrefetchedPlan:
+    """Another plan; its works are handed out while what they read is fetched ahead, until it is closed or dropped."""
+
+    def __init__(self, plan: Plan, spans: PlannedSpans, first: int, lag: int) -> None:
+        self._plan = plan
+        self._prefetcher = Prefetcher(blocks(), spans, first, lag, owner=self)
+        self._started = False
+
+    @property
+    def counts(self) -> PrefetchCounts:
+        """What was counted so far."""
+        return self._prefetcher.counts
+
+    def work(self, epoch: int, step: int) -> Work | None:
+        """Return the work of a step."""
+        work = self._plan.work(epoch, step)
+        if work is not None:
+            if not self._started:  # not before: worker processes may be forked first
+                self._started = True
+                self._prefetcher.start()
+            self._prefetcher.reached(step)
+        return work
+
+    def close(self) -> None:
+        """Fetch nothing more."""
+        self._prefetcher.close()
+
+
+class PlannedSpans:
+    """What the steps of an epoch read, by a plan of its own: it is asked in another thread than the loop's.
+
+    ``then``: the entry of the epoch after this one, where its order is known.
+    """
+
+    def __init__(self, settings: Settings, order: EpochOrder, entry: Entry, then: Entry | None) -> None:
+        self._dataset, self._order = settings.dataset, order
+        self._rank = settings.rank
+        self._ranks = on_this_machine(settings.rank, settings.world_size)
+        self._entry, self._then = entry, then
+        self._plan = order.apart(entry, settings.rank)
+
+    def at(self, step: int) -> Iterable[ObjectSpans] | None:
+        """Return what a step of this rank reads; None after the last one."""
+        return None if self._plan is None else self._spans(self._plan, self._entry, step)
+
+    def uses(self, step: int) -> Iterator[Iterable[ObjectSpans]]:
+        """Yield what the steps from this one on read, of all ranks of this machine, into the epoch after this one."""
+        left = MOST_SAMPLES
+        for entry in (self._entry, self._then):
+            plans = [] if entry is None else [self._order.apart(entry, rank) for rank in self._ranks]
+            while entry is not None and left > 0:
+                found = [self._spans(plan, entry, step) for plan in plans if plan is not None]
+                together = [spans for each in found if each is not None for spans in each]
+                if all(each is None for each in found):
+                    break
+                left -= sum(len(spans.file) for spans in together)
+                yield together
+                step += 1
+            step = 0
+
+    def _spans(self, plan: Plan, entry: Entry, step: int) -> Iterable[ObjectSpans] | None:
+        try:
+            work = plan.work(entry.stream, step)
+            return None if work is None else protocol.object_spans(self._dataset, list(work.keys))
+        except Exception:  # noqa: BLE001  a sampler's error is the loop's, which asks for the same step
+            return None
+
+
+def prefetched(
+    settings: Settings, order: EpochOrder, entry: Entry, then: Entry | None, plan: Plan, lag: int
+) -> PrefetchedPlan | None:
+    """Return a plan whose steps are fetched ahead; None where they read no objects, or the order is not planned."""
+    if settings.streams or settings.kind not in HERE:
+        return None
+    try:
+        remote = bool(protocol.object_spans(settings.dataset, []))
+    except Exception:  # noqa: BLE001  a view of a user's may refuse to be asked for nothing
+        return None
+    if not remote or order.apart(entry, settings.rank) is None:
+        return None
+    reader = blocks()
+    if settings.kind == "processes" and not reader.disk.most:
+        return None  # what this process holds in memory is of no use to the workers
+    return PrefetchedPlan(plan, PlannedSpans(settings, order, entry, then), entry.cursor.place.step, lag)

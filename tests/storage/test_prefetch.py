@@ -1,0 +1,336 @@
+"""Steps that are fetched ahead: in the plan's order, each block once, the first batch alone, and never a hang."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tests.storage.object_server import ObjectServer, object_server
+
+from headrace import ConcatDataset, DataLoader, Subset
+from headrace.datasets import GroupedDataset, StackDataset, WebDataset, protocol
+from headrace.errors import HeadraceError
+from headrace.run.prefetched_plan import PlannedSpans, PrefetchedPlan
+from headrace.run.prefetcher import Prefetcher
+from headrace.samplers import PackingBatchSampler, ShardSampler
+from headrace.storage import blocks
+from headrace.storage.block_cache import BlockCache
+from headrace.storage.blocks import Blocks
+from headrace.storage.next_use import PlannedEviction
+from headrace.storage.object_spans import BlockNumbers, ObjectSpans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest.importorskip("obstore")
+
+BLOCK = 1 << 14
+SAMPLES = 240
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
+    monkeypatch.setenv(blocks.FOLDER, str(tmp_path / "blocks"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+def _tar(first: int, count: int) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        for number in range(first, first + count):
+            data = np.random.default_rng(number).bytes(4000)
+            for ending, content in (("bin", data), ("cls", str(number).encode())):
+                member = tarfile.TarInfo(f"{number:04}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return held.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shards() -> dict[str, bytes]:
+    return {f"/{shard}.tar": _tar(shard * SAMPLES // 2, SAMPLES // 2) for shard in range(2)}
+
+
+@pytest.fixture
+def server(shards: dict[str, bytes]) -> Iterator[ObjectServer]:
+    with object_server() as found:
+        found.objects |= shards
+        yield found
+
+
+def _opened(server: ObjectServer) -> WebDataset:
+    """Return the dataset, with an index and an empty cache."""
+    dataset = WebDataset(f"{server.url}/{{0..1}}.tar", fields=["bin"])
+    _forget()
+    server.requests.clear()
+    return dataset
+
+
+def _forget() -> None:
+    blocks.blocks().disk.clear()
+    blocks._of_process.cache_clear()
+
+
+def _keys(batches: Any) -> list[str]:
+    return list(chain.from_iterable(batch["__key__"] for batch in batches))
+
+
+def _blocks_of(dataset: Any, keys: list[int]) -> set[tuple[str, int]]:
+    numbers = BlockNumbers()
+    found = numbers.of(protocol.object_spans(dataset, keys)).tolist()
+    return {(block.url.rpartition("/")[2], block.number) for block in map(numbers.block, found)}
+
+
+def _fetched(server: ObjectServer) -> list[tuple[str, int]]:
+    """Return the blocks that were asked for, in order."""
+    found = []
+    for method, path, said in list(server.requests):
+        if method == "GET":
+            begin, end = map(int, said.removeprefix("bytes=").split("-"))
+            found += [(path[1:], number) for number in range(begin // BLOCK, end // BLOCK + 1)]
+    return found
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "inline": {},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "processes": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+}
+
+
+class TestLoops:
+    @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:worker processes are forked:RuntimeWarning")  # the server has threads
+    @pytest.mark.parametrize("how", HOW)
+    def test_each_block_is_fetched_once_and_the_batches_are_the_same(self, server: ObjectServer, how: str) -> None:
+        dataset = _opened(server)
+        expected = _keys(DataLoader([{"__key__": f"{n:04}"} for n in range(SAMPLES)], 8, shuffle=True, seed=3))
+        with DataLoader(dataset, 8, shuffle=True, seed=3, **HOW[how]) as loader:
+            assert _keys(loader) == expected
+            remote = loader.statistics().remote
+            assert _keys(loader) != expected
+        again = loader.statistics().remote
+        assert remote is not None
+        assert again is not None
+        assert sorted(_fetched(server)) == sorted(_blocks_of(dataset, list(range(SAMPLES))))
+        assert remote.blocks == sum(
+            len(_blocks_of(dataset, [int(key) for key in expected[at : at + 8]])) for at in range(0, SAMPLES, 8)
+        )
+        assert (again.hit_rate, again.requests) == (1.0, 0)
+        assert "remote data: 100 %" in str(loader.statistics())
+
+    @pytest.mark.parametrize("how", ["inline", "threads"])
+    def test_a_resumed_loop_fetches_the_blocks_of_its_first_batch_first(self, server: ObjectServer, how: str) -> None:
+        dataset = _opened(server)
+        loader = DataLoader(dataset, 4, shuffle=True, seed=3)
+        batches = iter(loader)
+        for _ in range(30):
+            next(batches)
+        state = loader.state_dict()
+        expected = next(batches)["__key__"]
+        loader.close()
+        _forget()
+        server.requests.clear()
+        with DataLoader(dataset, 4, shuffle=True, seed=3, **HOW[how]) as resumed:
+            resumed.load_state_dict(state)
+            batch = next(iter(resumed))
+            assert batch["__key__"] == expected
+        own = _blocks_of(dataset, [int(key) for key in expected])
+        found = _fetched(server)
+        if how == "inline":  # other workers read the batches after it at the same time
+            assert set(found[: len(own)]) == own
+
+    def test_shards_in_order_are_few_requests(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        with DataLoader(dataset, 4, sampler=ShardSampler.of(dataset, window=1), seed=0) as loader:
+            assert len(_keys(loader)) == SAMPLES
+        assert sorted(_fetched(server)) == sorted(_blocks_of(dataset, list(range(SAMPLES))))
+        assert len(server.gets()) < len(_fetched(server)) // 2
+
+    def test_what_cannot_be_fetched_raises_its_error_in_its_batch(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        server.fault = lambda _method, number: "403" if number == 20 else ""
+        with DataLoader(dataset, 4, num_workers=2, backend="threads") as loader:
+            assert len(_keys(loader)) == SAMPLES  # who reads it asks again
+        _forget()
+        server.objects.pop("/1.tar")
+        with DataLoader(dataset, 4) as loader, pytest.raises(HeadraceError, match=r"1\.tar.*no such object"):
+            list(loader)
+        assert loader.statistics().batches == SAMPLES // 2 // 4
+
+    def test_a_sampler_that_plans_by_window_is_fetched_ahead_too(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        sampler = PackingBatchSampler(np.full(SAMPLES, 10), 40, 1, window=50)
+        with DataLoader(GroupedDataset(dataset), batch_sampler=sampler, collate_fn=list, seed=1) as loader:
+            assert sum(len(group) for batch in loader for group in batch) == SAMPLES
+            remote = loader.statistics().remote
+        assert remote is not None
+        assert remote.blocks > SAMPLES // 4
+
+    def test_a_loop_that_is_dropped_or_left_fetches_no_more(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        loader = DataLoader(dataset, 4, shuffle=True, seed=3)
+        next(iter(loader))
+        batches = iter(loader)
+        next(batches)
+        loader.close()
+        assert blocks.blocks().disk.eviction._plans == []  # type: ignore[attr-defined]
+
+    def test_what_is_not_remote_or_not_planned_is_not_fetched_ahead(self, server: ObjectServer, tmp_path: Path) -> None:
+        (tmp_path / "0.tar").write_bytes(server.objects["/0.tar"])
+        local = DataLoader(WebDataset(str(tmp_path / "0.tar")), 4)
+        sampled = DataLoader(_opened(server), 4, sampler=[3, 1, 2])
+        for loader in (local, sampled):
+            next(iter(loader))
+            assert loader.statistics().remote is None
+
+
+class TestViews:
+    def test_views_pass_the_question_on(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        subset = Subset(dataset, list(range(SAMPLES - 1, -1, -1)))
+        both = ConcatDataset([Subset(dataset, [0, 1]), subset.map(str)])
+        assert _blocks_of(subset, [0]) == _blocks_of(dataset, [SAMPLES - 1])
+        assert _blocks_of(both, [1, 2]) == _blocks_of(dataset, [1, SAMPLES - 1])
+        assert _blocks_of(StackDataset(subset, dataset), [0]) == _blocks_of(dataset, [0, SAMPLES - 1])
+        assert _blocks_of(dataset.tuple("bin"), [5]) == _blocks_of(dataset, [5])
+        for view in (subset, both, dataset.tuple("bin")):
+            assert protocol.object_spans(view, [])
+        assert protocol.object_spans([1, 2], []) == []
+
+    def test_the_ranks_of_a_machine_are_looked_up_together(
+        self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        dataset = _opened(server)
+        loader = DataLoader(dataset, 4, shuffle=True, seed=3, rank=3, world_size=4)
+        session = loader._session
+        entry, _ = session.progress.enter()
+        spans = PlannedSpans(session.settings, session.order, entry, session._next_entry(entry))
+        assert spans._ranks == range(2, 4)
+        uses = list(spans.uses(2))
+        assert len(uses) == 2 * len(loader) - 2
+        ours = [DataLoader(dataset, 4, shuffle=True, seed=3, rank=rank, world_size=4) for rank in (2, 3)]
+        keys = [list(map(int, batches[2]["__key__"])) for batches in map(list, ours)]
+        numbers = BlockNumbers()
+        together = {numbers.block(each).number for each in numbers.of(uses[0]).tolist()}
+        assert together == {number for _, number in _blocks_of(dataset, [*keys[0], *keys[1]])}
+
+
+class _Steps:
+    """Steps of one block each, of an object that nobody serves."""
+
+    paths, facts = ["s3://a/b"], np.array([[BLOCK * 100, 7]])
+
+    def __init__(self, steps: list[list[int]]) -> None:
+        self.steps = steps
+
+    def at(self, step: int) -> list[ObjectSpans] | None:
+        if step >= len(self.steps):
+            return None
+        offset = np.array(self.steps[step], np.int64) * BLOCK
+        return [ObjectSpans(self.paths, self.facts, np.zeros(len(offset), int), offset, np.ones_like(offset))]
+
+    def uses(self, step: int) -> Iterator[list[ObjectSpans]]:
+        return (self.at(each) or [] for each in range(step, len(self.steps)))
+
+
+def _fetching(tmp_path: Path, fetch: Any, cap: int) -> Blocks:
+    return Blocks(BlockCache(tmp_path / "cache", cap, PlannedEviction()), fetch)
+
+
+class TestPrefetcher:
+    def test_nothing_is_fetched_before_the_first_step_is_there(self, tmp_path: Path) -> None:
+        done: set[int] = set()
+        wrong: list[int] = []
+        all_there = threading.Event()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            numbers = range(begin // BLOCK, end // BLOCK)
+            wrong.extend(number for number in numbers if number not in (7, 30, 60) and not done >= {7, 30, 60})
+            done.update(numbers)
+            if len(done) == 12:
+                all_there.set()
+            return bytes(end - begin), (BLOCK * 100, 7)
+
+        steps = _Steps([[7, 30, 60], *([number * 2] for number in range(5, 14))])
+        owner = threading.Event()
+        prefetcher = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), steps, 0, 1, owner)
+        prefetcher.start()
+        assert all_there.wait(20)
+        prefetcher.close()
+        assert wrong == []
+
+    def test_no_more_is_fetched_ahead_than_a_quarter_of_the_cache(self, tmp_path: Path) -> None:
+        fetched: list[int] = []
+        some, more = threading.Event(), threading.Event()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            fetched.append(begin // BLOCK)
+            if len(fetched) >= 5:  # the first step, and a quarter of sixteen blocks
+                some.set()
+            if len(fetched) >= 6:
+                more.set()
+            return bytes(end - begin), (BLOCK * 100, 7)
+
+        owner = threading.Event()
+        steps = _Steps([[number * 2] for number in range(50)])
+        prefetcher = Prefetcher(_fetching(tmp_path, fetch, 16 * BLOCK), steps, 0, 1, owner)
+        prefetcher.start()
+        prefetcher.reached(0)
+        assert some.wait(20)
+        assert not more.is_set()
+        prefetcher.reached(1)
+        assert more.wait(20)
+        prefetcher.close()
+        assert sorted(fetched) == [0, 2, 4, 6, 8, 10]
+
+    def test_steps_that_wait_are_stalls(self, tmp_path: Path) -> None:
+        go, second = threading.Event(), threading.Event()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            assert go.wait(20)
+            if begin == 2 * BLOCK:
+                second.set()
+            return bytes(end - begin), (BLOCK * 100, 7)
+
+        owner = threading.Event()
+        prefetcher = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), _Steps([[1], [2]]), 0, 1, owner)
+        prefetcher.start()
+        prefetcher.reached(0)
+        go.set()
+        assert second.wait(20)
+        prefetcher.close()
+        counts = prefetcher.counts
+        assert (counts.stalls, counts.blocks, counts.hits) == (1, 2, 0)
+        assert counts.stall_seconds > 0
+
+    def test_an_error_in_the_thread_is_a_warning_and_ends_it(self, tmp_path: Path) -> None:
+        class Broken(_Steps):
+            def at(self, step: int) -> list[ObjectSpans] | None:
+                raise RuntimeError(f"no step {step}")
+
+        owner = threading.Event()
+        prefetcher = Prefetcher(_fetching(tmp_path, None, 1 << 30), Broken([]), 0, 1, owner)
+        prefetcher.start()
+        with pytest.warns(RuntimeWarning, match="fetched ahead from some step on: RuntimeError: no step 0"):
+            prefetcher.close()
+
+
+def test_a_plan_that_is_never_asked_starts_no_thread(server: ObjectServer) -> None:
+    loader = DataLoader(_opened(server), 4, seed=0)
+    session = loader._session
+    entry, _ = session.progress.enter()
+    plan, _ = session.order.plan(entry)
+    spans = PlannedSpans(session.settings, session.order, entry, None)
+    before = threading.active_count()
+    PrefetchedPlan(plan, spans, 0, 1).close()
+    assert threading.active_count() == before
