@@ -158,13 +158,6 @@ class Dataset(hints.Hinted, Generic[T_co]):
         """
         return self, protocol.rows_of(keys, len(self))
 
-    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:  # noqa: ARG002
-        """Return which ranges of objects behind URLs the samples of these keys need: a loader fetches them ahead.
-
-        A view asks the dataset that it reads; any other dataset says that it needs none, or does not know.
-        """
-        return []
-
     def inner(self, index: Any) -> tuple[Any, Any] | None:  # noqa: ARG002
         """Return the dataset that a view reads a sample from, and the index there; None where this is no view."""
         return None
