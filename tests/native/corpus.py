@@ -1,7 +1,8 @@
-"""What the fuzzer begins with: small JPEG files of every kind (`make fuzz`)."""
+"""What the fuzzer begins with: small JPEG files of every kind, and masks in PNG files (`make fuzz`)."""
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "coarse": {"quality": 5, "optimize": True},
 }
 MODES = ("RGB", "L", "CMYK")
+MASKS = ("1", "L", "P", "I;16")
 SIZES = ((40, 56), (17, 130), (120, 9), (1, 1))
 
 
@@ -41,6 +43,16 @@ def write(folder: Path) -> int:
                 data = encoded(image, exif=exif, **options)
                 (folder / f"{kind}-{mode}-{height}x{width}").write_bytes(rng.bytes(CHOICES) + data)
                 count += 1
+    for mode in MASKS:
+        for height, width in SIZES:
+            values = (np.arange(height * width).reshape(height, width) // 9 % 4).astype(np.uint8)
+            image = (
+                Image.fromarray(values.astype(np.uint16)) if mode == "I;16" else Image.fromarray(values).convert(mode)
+            )
+            file = io.BytesIO()
+            image.save(file, "PNG", bits=2) if mode == "P" else image.save(file, "PNG")
+            (folder / f"mask-{mode}-{height}x{width}").write_bytes(bytes(CHOICES) + file.getvalue())
+            count += 1
     return count
 
 

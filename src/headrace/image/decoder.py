@@ -1,10 +1,10 @@
 """Decode image files: bytes become an ``(H, W, 3)`` uint8 RGB array, or an error that says why not.
 
-There are two routes and one result. JPEG goes to libjpeg-turbo through simplejpeg, which is quicker; every other
-format, and every JPEG that the fast route will not vouch for, goes to Pillow. Both use the same slow-integer DCT and
-the same upsampling, so their pixels are equal, and Pillow is the judge: what it accepts is accepted, what it refuses
-is refused. The exception is a JPEG that ends early, which libjpeg fills up with gray: the fast route sees that, and
-refuses it. Without simplejpeg everything goes to Pillow.
+There are three routes and one result. JPEG goes to libjpeg-turbo through simplejpeg, which is quicker. Masks in PNG
+files go to the native extension. Every other format, and every file that the fast routes will not vouch for, goes to
+Pillow. It and simplejpeg use the same slow-integer DCT and the same upsampling, so their pixels are equal, and Pillow
+is the judge: what it accepts is accepted, what it refuses is refused. The exception is a JPEG that ends early, which
+libjpeg fills up with gray: the fast route sees that, and refuses it. Without simplejpeg everything goes to Pillow.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from headrace._native import extension
 from headrace.context import memory
 from headrace.errors import BadImage, ImageTooLarge, SampleError, missing
 from headrace.image import image_formats
-from headrace.image.budget import check_header, check_pixels, check_scans
+from headrace.image.budget import FREE, check_header, check_pixels, check_scans
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.modes import LOSSES, converted, gray, loss
 from headrace.image.pillow import heard, openers, undisturbed
@@ -47,6 +48,11 @@ CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 IN_MEMORY = "an image in memory"
 JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 """What a JPEG file begins with, and what it ends with."""
+PNG_HEADER = struct.Struct(">8s4x4sIIBB")
+"""What a PNG file begins with: signature, name of the header, width, height, bits of a channel, kind of color."""
+PNG, INDICES = (b"\x89PNG\r\n\x1a\n", b"IHDR"), 3
+READS_PNG: bool = getattr(extension, "READS_PNG", False)
+"""Whether the native extension is there, and found a library that inflates when it was built."""
 
 
 def decode(
@@ -108,6 +114,10 @@ def decode_as(data: bytes, path: str | None, how: Decoding, warned: set[str], sh
         pixels = _decode_jpeg(data, path, how, shrink)
         if pixels is not None:
             return pixels if how.mode == "RGB" else gray(pixels)
+    if READS_PNG and data[:8] == PNG[0]:
+        numbers = _decode_png(data, how)
+        if numbers is not None:
+            return numbers
     return _by_pillow(data, path, how, warned, shrink)
 
 
@@ -236,6 +246,24 @@ def _decode_jpeg(data: bytes, path: str | None, how: Decoding, shrink: int) -> N
         return pixels
     with _unheard():
         return _turned(pixels, _orientation(_open(data, path)))
+
+
+def _decode_png(data: bytes, how: Decoding) -> NDArray[Any] | None:
+    """Read one number for each pixel natively, gray or an index; None sends the bytes to Pillow."""
+    if len(data) < PNG_HEADER.size:
+        return None
+    *begin, width, height, depth, color = PNG_HEADER.unpack_from(data)
+    if tuple(begin) != PNG or not 0 < width * height <= min(how.max_pixels, FREE) or color not in (0, INDICES):
+        return None
+    deep = depth == 16
+    if not (how.mode == "unchanged" or (how.mode == "P" and not deep) or (how.mode == "I;16" and color != INDICES)):
+        return None
+    pixels = memory.empty((height, width), np.uint16 if deep else np.uint8)
+    if not cast("Any", extension).read_png(data, pixels, how.oriented):
+        return None
+    if how.mode == "I;16":
+        return pixels.astype(np.uint16, copy=False)
+    return pixels.view(bool) if depth == 1 and color != INDICES and how.mode == "unchanged" else pixels
 
 
 @cache
