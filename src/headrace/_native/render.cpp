@@ -233,8 +233,51 @@ bool render(const Recipe& recipe, const Sample& sample, Philox& random, Scratch&
                           : render_pixels(recipe, sample, random, scratch, row);
 }
 
+namespace {
+
+// The part of a window, as it is mirrored or not, that shows an image of this size.
+Box shown_of(const Box& window, int height, int width, bool flipped) {
+  const int top = std::clamp(-window.top, 0, window.height), bottom = std::clamp(height - window.top, top, window.height);
+  const int left = std::clamp(-window.left, 0, window.width), right = std::clamp(width - window.left, left, window.width);
+  return {top, flipped ? window.width - right : left, bottom - top, right - left};
+}
+
+// Make the part of a window that shows the image, and change its colors; the color of all else is changed once.
+bool render_part(const Recipe& recipe, const DrawnImage& drawn, const Pixels& pixels, const Box& part, Scratch& s, void* row) {
+  const Box& window = drawn.geometry.window;
+  Geometry geometry = drawn.geometry;
+  const int left = geometry.flipped ? window.width - part.left - part.width : part.left;
+  geometry.window = {window.top + part.top, window.left + left, part.height, part.width};
+  const ImageSize size{part.height + 1, part.width, pixels.channels};
+  Planes planes(*recipe.row.ops, size, s.changes);
+  if (drawn.maps.empty()) {
+    Recipe inner = recipe;
+    inner.bytes.height = size.height, inner.bytes.width = size.width;
+    if (!copy_or_scale(inner, geometry, pixels, s, LineWriter(inner.bytes, s.planes, planes.plane(0)))) return false;
+  } else {
+    Resampler(*recipe.row.ops, drawn.maps, drawn.nearest, geometry.window, geometry.flipped, recipe.fill, s.resample)
+        .planes(pixels, planes.plane(0), planes.area());
+  }
+  const std::size_t shown = planes.area() - static_cast<std::size_t>(part.width);
+  for (int c = 0; c < pixels.channels; ++c)
+    std::memset(planes.plane(c) + shown, recipe.fill[c], static_cast<std::size_t>(part.width));
+  planes.set_left_out(std::int64_t{1} * window.height * window.width - static_cast<std::int64_t>(shown));
+  planes.run(drawn.ops);
+  LineWriter(recipe.row, s.planes, row).put_part(planes.plane(0), part);
+  return true;
+}
+
+}  // namespace
+
 bool render_drawn(const Recipe& recipe, const DrawnImage& drawn, const Pixels& pixels, Scratch& s, void* row) {
   const Geometry& geometry = drawn.geometry;
+  const bool maps = !drawn.maps.empty();
+  const Box part = shown_of(geometry.window, maps ? drawn.maps.back().height : geometry.height,
+                            maps ? drawn.maps.back().width : geometry.width, geometry.flipped);
+  const bool smaller = part.height < geometry.window.height || part.width < geometry.window.width;
+  if (smaller && part.height > 0 && part.width > 0 && (maps || !drawn.ops.empty()) &&
+      std::all_of(drawn.ops.begin(), drawn.ops.end(), is_of_pixels))
+    return render_part(recipe, drawn, pixels, part, s, row);
   if (drawn.maps.empty()) {
     const bool changes = !drawn.ops.empty();
     if (!copy_or_scale(recipe, geometry, pixels, s, writer_of(recipe, changes, s, row))) return false;
@@ -242,8 +285,9 @@ bool render_drawn(const Recipe& recipe, const DrawnImage& drawn, const Pixels& p
     return true;
   }
   std::uint8_t* const planes = room(s.changes.image, recipe.bytes.bytes() + slack);
+  const std::size_t plane = recipe.bytes.bytes() / static_cast<std::size_t>(pixels.channels);
   Resampler(*recipe.row.ops, drawn.maps, drawn.nearest, geometry.window, geometry.flipped, recipe.fill, s.resample)
-      .planes(pixels, planes);
+      .planes(pixels, planes, plane);
   change_planes(recipe, drawn.ops, s, row);
   return true;
 }

@@ -16,6 +16,9 @@ struct PlaneOps {
   // Interleave three planes.
   void (*merge3)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
   void (*look_up)(std::uint8_t* plane, std::size_t count, const std::uint8_t* table);
+  // value * factor + offset in floats, rounded, halves to the even number, and kept within a byte; null where `look_up` is as
+  // fast.
+  void (*scale)(std::uint8_t* plane, std::size_t count, float factor, float offset);
   // The gray values of three planes, by Pillow's weights.
   void (*gray)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
   std::uint64_t (*sum)(const std::uint8_t* plane, std::size_t count);
@@ -37,6 +40,10 @@ struct PlaneOps {
   // Where the points lie in an image of this size with a margin of one pixel.
   void (*nearest_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
   void (*bilinear_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
+  // The two above of the points (first + step * i + 0.5, y), mapped by a matrix that divides nothing; at least 4. Null where
+  // this is no faster.
+  void (*affine_places)(const LinePlaces& places, int first, int step, double y, int count, const double* matrix, int height,
+                        int width);
   // How much of each point lies in an image of this size, in 1/2048.
   void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);
   // The pixels at places of a plane with a margin, readable 4 bytes past its end.

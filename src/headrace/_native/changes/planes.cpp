@@ -57,6 +57,23 @@ int mirrored(int at, int count) {
 
 }  // namespace
 
+bool is_of_pixels(const Op& op) {
+  switch (op.kind) {
+    case Change::brightness:
+    case Change::contrast:
+    case Change::saturation:
+    case Change::hue:
+    case Change::grayscale:
+    case Change::invert:
+    case Change::solarize:
+    case Change::posterize:
+    case Change::channels:
+      return true;
+    default:
+      return false;
+  }
+}
+
 void ChangeBuffers::shrink_to(std::size_t bytes) {
   for (Buffer* buffer : {&image, &spare, &gray})
     if (buffer->capacity() > bytes) Buffer().swap(*buffer);
@@ -98,7 +115,7 @@ void Planes::run_one(const Op& op) {
   const std::vector<double>& n = op.numbers;
   switch (op.kind) {
     case Change::brightness:
-      return by_value(times, n[0], 0);
+      return scale(times, n[0], 0, 0);
     case Change::contrast:
       return contrast(n[0]);
     case Change::saturation:
@@ -152,6 +169,20 @@ void Planes::by_value(double (*function)(double, double, double), double a, doub
   look_up(0, colors(), table);
 }
 
+// What a function with a factor gives: computed, where that gives the same for all 256 values, or else looked up.
+void Planes::scale(double (*function)(double, double, double), double factor, double b, double offset) {
+  std::uint8_t table[256], found[256];
+  make_table(table, function, factor, b);
+  const std::size_t count = area() * static_cast<std::size_t>(colors());
+  const float times = static_cast<float>(factor), plus = static_cast<float>(offset);
+  if (ops_.scale != nullptr && count > sizeof table) {
+    for (int i = 0; i < 256; ++i) found[i] = static_cast<std::uint8_t>(i);
+    ops_.scale(found, sizeof found, times, plus);
+    if (std::memcmp(found, table, sizeof table) == 0) return ops_.scale(plane(0), count, times, plus);
+  }
+  look_up(0, colors(), table);
+}
+
 const std::uint8_t* Planes::gray() {
   if (size_.channels < 3) return plane(0);
   std::uint8_t* const out = room(buffers_.gray, area());
@@ -160,7 +191,15 @@ const std::uint8_t* Planes::gray() {
 }
 
 void Planes::contrast(double factor) {
-  by_value(around, factor, static_cast<double>(ops_.sum(gray(), area())) / static_cast<double>(area()));
+  const double mean = mean_gray();
+  scale(around, factor, mean, mean * (1 - factor));
+}
+
+double Planes::mean_gray() {
+  const std::uint8_t* const values = gray();
+  if (left_out_ == 0) return static_cast<double>(ops_.sum(values, area())) / static_cast<double>(area());
+  const std::size_t shown = area() - static_cast<std::size_t>(size_.width), left_out = static_cast<std::size_t>(left_out_);
+  return static_cast<double>(ops_.sum(values, shown) + left_out * values[shown]) / static_cast<double>(shown + left_out);
 }
 
 void Planes::saturate(double share) {

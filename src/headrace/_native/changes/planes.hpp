@@ -31,6 +31,9 @@ struct WarpPart {
   const std::uint8_t* fill;  // of each channel
 };
 
+// Whether what an operation makes of a pixel depends on that pixel, and perhaps the mean, alone.
+bool is_of_pixels(const Op& op);
+
 // The planes lie one after the other in `buffers.image`.
 class Planes {
  public:
@@ -42,6 +45,10 @@ class Planes {
 
   void split(const std::uint8_t* interleaved);
   void merge(std::uint8_t* interleaved);
+
+  // Let the last line be of one color, and each pixel of the image that is left out be like it: so many. Nothing that
+  // looks at neighbors may be done then.
+  void set_left_out(std::int64_t pixels) { left_out_ = pixels; }
 
   // Do what was drawn, in order.
   void run(const std::vector<Op>& ops);
@@ -55,7 +62,9 @@ class Planes {
   void run_one(const Op& op);
   void look_up(int first, int last, const std::uint8_t* table);
   void by_value(double (*function)(double, double, double), double a, double b);
+  void scale(double (*function)(double, double, double), double factor, double b, double offset);
   void contrast(double factor);
+  double mean_gray();
   void saturate(double share);
   void autocontrast();
   void equalize(int channel);
@@ -72,6 +81,7 @@ class Planes {
   const PlaneOps& ops_;
   ImageSize size_;
   ChangeBuffers& buffers_;
+  std::int64_t left_out_ = 0;
 };
 
 }  // namespace headrace

@@ -43,12 +43,20 @@ Resampler::Resampler(const RowOps& ops, const std::vector<WarpPart>& parts, bool
 LinePlaces Resampler::line(int row, int height, int width) {
   const int count = last_ - first_;
   const std::size_t columns = static_cast<std::size_t>(count);
-  double* const x = room(buffers_.points, 2 * columns);
-  double* const y = x + columns;
   std::int32_t* const numbers = room(buffers_.places, columns * (2 + parts_.size()));
   shares_ = numbers + 3 * columns;
+  const LinePlaces places{numbers, nearest_ ? nullptr : numbers + columns, nearest_ ? nullptr : numbers + 2 * columns};
   const double down = row + 0.5;
   const int start = flipped_ ? window_.left + window_.width - 1 - first_ : window_.left + first_, step = flipped_ ? -1 : 1;
+  const double* const first = parts_[0].inverse;
+  const bool affine = first[6] == 0 && first[7] == 0 && first[8] == 1;
+  constexpr int sides_at_most = 1 << 19;
+  if (parts_.size() == 1 && affine && ops_.affine_places != nullptr && count >= 4 && height < sides_at_most && width < sides_at_most) {
+    ops_.affine_places(places, start, step, down, count, first, height, width);
+    return places;
+  }
+  double* const x = room(buffers_.points, 2 * columns);
+  double* const y = x + columns;
   for (int i = 0; i < count; ++i) x[i] = start + step * i + 0.5, y[i] = down;
   for (std::size_t part = parts_.size(); part-- > 0;) {
     const WarpPart& map = parts_[part];
@@ -56,16 +64,14 @@ LinePlaces Resampler::line(int row, int height, int width) {
     if (part > 0)
       ops_.shares(shares_ + columns * (part - 1), x, y, count, map.before_height, map.before_width, nearest_);
   }
-  const LinePlaces places{numbers, nearest_ ? nullptr : numbers + columns, nearest_ ? nullptr : numbers + 2 * columns};
   (nearest_ ? ops_.nearest_places : ops_.bilinear_places)(places, x, y, count, height, width);
   return places;
 }
 
-void Resampler::planes(const Pixels& pixels, std::uint8_t* out) {
+void Resampler::planes(const Pixels& pixels, std::uint8_t* out, std::size_t plane) {
   const std::size_t height = static_cast<std::size_t>(pixels.height), width = static_cast<std::size_t>(pixels.width);
   const std::size_t channels = static_cast<std::size_t>(pixels.channels), stride = width + 2;
   const std::size_t columns = static_cast<std::size_t>(window_.width);
-  const std::size_t plane = columns * static_cast<std::size_t>(window_.height);
   // A pixel in four bytes, with a margin: one read gives two neighbors of all channels.
   std::uint32_t* const framed = room(buffers_.framed, stride * (height + 3) + slack);
   std::uint32_t margin = 0;

@@ -29,8 +29,8 @@ class Resampler {
   Resampler(const RowOps& ops, const std::vector<WarpPart>& parts, bool nearest, const Box& window, bool flipped,
             const std::uint8_t* outside, ResampleBuffers& buffers);
 
-  // Write planes of the window from an image of up to 4 channels.
-  void planes(const Pixels& pixels, std::uint8_t* out);
+  // Write planes of the window, each so many bytes after the one before, from an image of up to 4 channels.
+  void planes(const Pixels& pixels, std::uint8_t* out, std::size_t plane);
   // Write the window, interleaved, each pixel the nearest one; `pixels.channels` are its bytes, any number.
   void nearest_pixels(const Pixels& pixels, std::uint8_t* out);
 

@@ -90,6 +90,42 @@ void LineWriter::put_all(const std::uint8_t* planes) {
   }
 }
 
+void LineWriter::put_part(const std::uint8_t* planes, const Box& part) {
+  const std::size_t channels = static_cast<std::size_t>(format_.values.channels);
+  const std::size_t width = static_cast<std::size_t>(format_.width), height = static_cast<std::size_t>(format_.height);
+  const std::size_t top = static_cast<std::size_t>(part.top), left = static_cast<std::size_t>(part.left);
+  const std::size_t rows = static_cast<std::size_t>(part.height), columns = static_cast<std::size_t>(part.width);
+  const std::size_t plane = columns * (rows + 1), size = static_cast<std::size_t>(format_.values.itemsize);
+  // Lines of the row of the batch, one for each channel: what is outside of the part stays in them.
+  std::uint8_t* const lines = planes_;
+  const std::size_t apart = width + slack;
+  std::uint8_t* const pixels = planes_ + 4 * (pixels_ + slack);
+  for (std::size_t c = 0; c < channels; ++c) std::memset(lines + c * apart, planes[c * plane + columns * rows], width);
+  bool clean = true;
+  for (std::size_t y = 0; y < height; ++y) {
+    const bool shown = y >= top && y < top + rows;
+    for (std::size_t c = 0; c < channels; ++c) {
+      std::uint8_t* const line = lines + c * apart;
+      const std::uint8_t* const from = planes + c * plane;
+      if (shown)
+        std::memcpy(line + left, from + columns * (y - top), columns);
+      else if (!clean)
+        std::memset(line + left, from[columns * rows], columns);
+      if (!format_.channels_first) continue;
+      std::uint8_t* const out = out_ + (c * height + y) * width * size;
+      plain_ ? static_cast<void>(std::memcpy(out, line, width)) : convert(out, line, static_cast<int>(c));
+    }
+    clean = !shown;
+    if (format_.channels_first) continue;
+    if (channels == 3)
+      format_.ops->planes->merge3(pixels, lines, lines + apart, lines + 2 * apart, width);
+    else
+      for (std::size_t c = 0; c < channels; ++c)
+        for (std::size_t i = 0; i < width; ++i) pixels[i * channels + c] = lines[c * apart + i];
+    put_interleaved(pixels, y * width, false);
+  }
+}
+
 void LineWriter::convert(std::uint8_t* row, const std::uint8_t* plane, int channel) const {
   const Values& values = format_.values;
   if (computed_)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../buffer.hpp"
+#include "../geometry/geometry.hpp"
 #include "row_format.hpp"
 
 namespace headrace {
@@ -17,6 +18,8 @@ class LineWriter {
   void put(const std::uint8_t* line, std::size_t at, bool flipped);
   // Write all of the row of the batch, from planes of bytes that lie one after the other.
   void put_all(const std::uint8_t* planes);
+  // The same, where the planes are a part of it, and their last line has the color of all else.
+  void put_part(const std::uint8_t* planes, const Box& part);
 
  private:
   void put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped);

@@ -93,7 +93,7 @@ void warped(Image image, Out out, const std::vector<std::vector<double>>& maps, 
   if (nearest) return resampler.nearest_pixels(pixels, out.data());
   if (size.channels <= 4) {
     Planes planes(ops, {part.height, part.width, size.channels}, kept);
-    resampler.planes(pixels, planes.plane(0));
+    resampler.planes(pixels, planes.plane(0), planes.area());
     return planes.merge(out.data());
   }
   if (window || flipped) throw std::invalid_argument("a window of more than 4 channels");

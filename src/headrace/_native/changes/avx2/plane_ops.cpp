@@ -41,6 +41,26 @@ static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* 
   look_up_all(plane + done, count - done, table);
 }
 
+static void scale(std::uint8_t* plane, std::size_t count, float factor, float offset) {
+  const __m256 times = _mm256_set1_ps(factor), plus = _mm256_set1_ps(offset);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  std::size_t done = 0;
+  for (; done + 32 <= count; done += 32) {
+    __m256i part[4];
+    for (int i = 0; i < 4; ++i) {
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(plane + done + 8 * i));
+      part[i] = _mm256_cvtps_epi32(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), times), plus));
+    }
+    const __m256i all = _mm256_packus_epi16(_mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(plane + done), _mm256_permutevar8x32_epi32(all, in_order));
+  }
+  if (done == count) return;
+  std::uint8_t last[32] = {};
+  __builtin_memcpy(last, plane + done, count - done);
+  scale(last, 32, factor, offset);
+  __builtin_memcpy(plane + done, last, count - done);
+}
+
 // Gray values of eight pixels, of words: the share of green is split into two equal ones.
 static inline __m256i gray8(__m256i red_green, __m256i green_blue) {
   const __m256i of_red = _mm256_set1_epi32(19595 | 19235 << 16), of_blue = _mm256_set1_epi32(19235 | 7471 << 16);
@@ -280,6 +300,12 @@ static void bilinear_places(const LinePlaces& places, const double* x, const dou
   bilinear_places_all({places.at + done, places.right + done, places.below + done}, x + done, y + done, count - done, height, width);
 }
 
+// The same where no place lies before the first pixel.
+static inline __m128i shifted_inside(__m256d place, __m256d count) {
+  const __m256d scaled = _mm256_mul_pd(_mm256_min_pd(place, count), _mm256_set1_pd(2048.0));
+  return _mm_add_epi32(_mm256_cvtpd_epi32(scaled), _mm_set1_epi32(2048));
+}
+
 // The pixel under each of four points along one axis, counted from the margin.
 static inline __m128i under(__m256d place, double count) {
   place = _mm256_min_pd(_mm256_max_pd(place, _mm256_set1_pd(-1.0)), _mm256_set1_pd(count));  // no number becomes -1
@@ -294,6 +320,44 @@ static void nearest_places(const LinePlaces& places, const double* x, const doub
     _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + done), _mm_add_epi32(_mm_mullo_epi32(row, stride), column));
   }
   nearest_places_all({places.at + done, nullptr, nullptr}, x + done, y + done, count - done, height, width);
+}
+
+static void affine_places(const LinePlaces& places, int first, int step, double y, int count, const double* matrix, int height,
+                          int width) {
+  const __m256d a = _mm256_set1_pd(matrix[0]), c = _mm256_set1_pd(matrix[2]), by = _mm256_set1_pd(matrix[1] * y);
+  const __m256d d = _mm256_set1_pd(matrix[3]), f = _mm256_set1_pd(matrix[5]), ey = _mm256_set1_pd(matrix[4] * y);
+  const __m256d rows = _mm256_set1_pd(height), columns = _mm256_set1_pd(width), zero = _mm256_setzero_pd();
+  const __m256d half = _mm256_set1_pd(0.5), steps = _mm256_mul_pd(_mm256_setr_pd(0, 1, 2, 3), _mm256_set1_pd(step));
+  const __m128i share = _mm_set1_epi32(2047), stride = _mm_set1_epi32(width + 2), one = _mm_set1_epi32(1);
+  const bool nearest = places.right == nullptr;
+  for (int i = 0;; i = i + 8 <= count ? i + 4 : count - 4) {  // the last four may be made twice
+    const __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * i + 0.5), steps);
+    __m256d across = _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(a, x), by), c);
+    __m256d down = _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(d, x), ey), f);
+    __m128i column, row;
+    if (nearest) {
+      const __m256d inside = _mm256_and_pd(_mm256_cmp_pd(across, zero, _CMP_GE_OQ), _mm256_cmp_pd(down, zero, _CMP_GE_OQ));
+      if (_mm256_movemask_pd(inside) == 15) {
+        column = _mm_add_epi32(_mm256_cvttpd_epi32(_mm256_min_pd(across, columns)), one);
+        row = _mm_add_epi32(_mm256_cvttpd_epi32(_mm256_min_pd(down, rows)), one);
+      } else {
+        column = under(across, width), row = under(down, height);
+      }
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + i), _mm_add_epi32(_mm_mullo_epi32(row, stride), column));
+    } else {
+      const __m256d from = _mm256_sub_pd(across, half), to = _mm256_sub_pd(down, half);
+      const __m256d inside = _mm256_and_pd(_mm256_cmp_pd(from, zero, _CMP_GE_OQ), _mm256_cmp_pd(to, zero, _CMP_GE_OQ));
+      if (_mm256_movemask_pd(inside) == 15)
+        column = shifted_inside(from, columns), row = shifted_inside(to, rows);
+      else
+        column = shifted(across, width), row = shifted(down, height);
+      const __m128i at = _mm_add_epi32(_mm_mullo_epi32(_mm_srli_epi32(row, 11), stride), _mm_srli_epi32(column, 11));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + i), at);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.right + i), _mm_and_si128(column, share));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.below + i), _mm_and_si128(row, share));
+    }
+    if (i + 4 >= count) return;
+  }
 }
 
 static void widen(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels, int channels) {
@@ -372,8 +436,8 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
   gather_pixels_all(left, channels, framed, {places.at + done, places.right + done, places.below + done}, count - done, stride);
 }
 
-static constexpr PlaneOps ops{merge3, look_up, gray, sum, limits, blend, hue, sharpen, blur_across, blur_down,
-                              map_points, nearest_places, bilinear_places, shares, gather, widen, gather_pixels, cover};
+static constexpr PlaneOps ops{merge3, look_up, scale, gray, sum, limits, blend, hue, sharpen, blur_across, blur_down,
+                              map_points, nearest_places, bilinear_places, affine_places, shares, gather, widen, gather_pixels, cover};
 
 }  // namespace avx2
 
