@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,11 @@ from headrace import (
     ToDtype,
     ToFloat,
 )
-from headrace.datasets import Dataset
-from headrace.errors import ArgumentError
+from headrace.datasets import Dataset, Mapped
+from headrace.errors import ArgumentError, CollateError
 from headrace.image import pending
 from headrace.image.moves import Cut, Mirror, ScalePart
+from headrace.image.pending import Pending
 from headrace.image.warp import matrix_move
 from headrace.transforms import (
     ColorJitter,
@@ -61,7 +64,7 @@ from headrace.transforms import (
 from headrace.transforms.base import Transform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.skipif(not pending.ABLE, reason="the extension makes no pixels at once")
 
@@ -219,7 +222,7 @@ class Scenes(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng(index)
-        size = 30 + index, 60 - index
+        size = 60 + index, 100 - index
         return {"image": rng.integers(0, 256, (*size, 3), np.uint8), "mask": rng.integers(0, 9, size, np.uint8)}
 
 
@@ -230,13 +233,106 @@ def test_loaders_of_any_kind_give_the_same_batches(backend: str) -> None:
     def batches(dataset: Any, **how: Any) -> Iterator[Any]:
         yield from DataLoader(dataset, 4, shuffle=True, seed=5, **how)
 
-    steps = Scenes()
-    for transform in Compose(*SEGMENTATION)._joined:  # a map for each: nothing is together
-        steps = steps.map(transform)  # type: ignore[assignment]
     workers = {} if backend == "inline" else {"num_workers": 2, "backend": backend}
     found = batches(Scenes().map(*SEGMENTATION), **workers)
-    for batch, expected in zip(found, batches(steps), strict=True):
+    for batch, expected in zip(found, batches(Scenes().map(apart(SEGMENTATION))), strict=True):
         assert_same(batch, expected)
+
+
+def apart(transforms: Any) -> Any:
+    """Return a function that applies transforms one by one: nothing is together in it."""
+    chain = Compose(*transforms)
+    return lambda sample, rng: one_by_one(chain, sample, rng)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the memory that pixels were made in, one for each image and mask: None for memory of their own."""
+    made: list[Any] = []
+    pixels = Pending.pixels
+
+    def noticed(image: Pending, out: Any = None) -> Any:
+        made.append(out)
+        return pixels(image, out)
+
+    monkeypatch.setattr(Pending, "pixels", noticed)
+    return made
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pixels_are_made_in_the_rows_of_the_batch(workers: int, rows: list[Any]) -> None:
+    for batch in DataLoader(Scenes().map(*SEGMENTATION), 4, num_workers=workers, backend="threads"):
+        mine, rows[:] = rows[:8], rows[8:]
+        assert [np.shares_memory(batch[key], out) for key, out in zip(("image", "mask") * 4, mine, strict=True)] == [
+            True
+        ] * 8
+        assert batch["image"].strides[0] == batch["image"][0].nbytes
+
+
+@dataclass
+class Scene:
+    image: Any
+    mask: Any
+
+
+FORMS: dict[str, Callable[[Any, Any], Any]] = {
+    "an image": lambda image, mask: image,
+    "a tuple": lambda image, mask: (image, {"mask": mask, "label": 3}),
+    "a dict in a dict": lambda image, mask: {"image": image, "targets": {"mask": mask}},
+    "a list": lambda image, mask: [image, 7, {"more": {"mask": mask}}],
+    "an ordered dict": lambda image, mask: OrderedDict(image=image, mask=mask),
+    "a record": Scene,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("collate", [None, list])
+def test_samples_of_any_form_give_arrays_with_pixels(form: str, collate: Any) -> None:
+    def formed(sample: Any) -> Any:
+        return FORMS[form](sample["image"], sample["mask"])
+
+    def leaves(part: Any) -> Iterator[Any]:
+        if isinstance(part, np.ndarray | int):
+            yield part
+        elif isinstance(part, Scene):
+            yield from (part.image, part.mask)
+        else:
+            for one in part.values() if isinstance(part, dict) else part:
+                yield from leaves(one)
+
+    if form == "a record" and collate is None:
+        collate = tuple
+    how: dict[str, Any] = {"batch_size": 4, "seed": 3, "collate_fn": collate}
+    base = Scenes().map(formed)
+    for batch, expected in zip(
+        DataLoader(Mapped(base, *SEGMENTATION), **how),
+        DataLoader(Mapped(base, apart(SEGMENTATION)), **how),
+        strict=True,
+    ):
+        found, wanted = list(leaves(batch)), list(leaves(expected))
+        assert not any(isinstance(one, Pending) for one in found)
+        assert all(map(np.array_equal, found, wanted))
+        assert len(found) == len(wanted)
+
+
+def test_images_of_other_sizes_are_refused_as_ever() -> None:
+    """Let collate say what does not fit, also where the first image decided the size of the rows."""
+    with pytest.raises(CollateError, match="shape"):
+        next(iter(DataLoader(Scenes().map(RandomHorizontalFlip(), ToFloat()), 4)))
+
+
+def test_what_a_dataset_keeps_is_no_part_of_a_batch(rows: list[Any]) -> None:
+    """Make pixels in the rows only where nobody but the loader gets the sample."""
+    kept: list[Any] = []
+
+    class Cached(Scenes):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            kept.append(Compose(*SEGMENTATION)(super().__getitem__(index), np.random.default_rng(0)))
+            return kept[-1]  # type: ignore[no-any-return]
+
+    batch = next(iter(DataLoader(Cached(), 4)))
+    assert set(map(type, rows)) == {type(None)}
+    assert not any(np.shares_memory(one["image"], batch["image"]) for one in kept)
 
 
 def test_a_declared_mask_has_its_own_fill_and_kind() -> None:

@@ -2,8 +2,9 @@
 
 Keeping all arrays until the batch is collated costs new memory for each of them and a second pass over it. With two
 threads, that alone can take as long as decoding. So an array is copied into its row of the batch at once and dropped.
-Collate sees samples with views of those rows. If all rows of a column are written, the batch is already complete. If
-something does not fit, collate handles the views as usual, with the same result or the same error.
+The pixels of an image that are not made yet are made there. Collate sees samples with views of those rows. If all rows
+of a column are written, the batch is already complete. If something does not fit, collate handles the views as usual,
+with the same result or the same error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.context.timing import timed
+from headrace.image.pending import Pending, done
 from headrace.storage.mapped_samples import in_memory, write_row
 
 if TYPE_CHECKING:
@@ -71,14 +73,18 @@ class RowWriter:
 
     def _place(self, row: int, array: npt.NDArray[Any], place: tuple[Any, ...]) -> npt.NDArray[Any]:
         if array.nbytes < SMALLEST or array.dtype.hasobject or isinstance(array, np.ma.MaskedArray):
-            return in_memory(array)
+            return in_memory(done(array))
         if row == 0:  # as in collate, the first sample defines the columns
             self._columns[place] = self._empty((self._rows, *array.shape), array.dtype)
         column = self._columns.get(place)
         if column is None or column.shape[1:] != array.shape or column.dtype != array.dtype:
-            return in_memory(array)
-        with timed("collate"):
-            write_row(column, row, array)
+            return in_memory(done(array))
+        if isinstance(array, Pending):
+            with timed("transform"):
+                array.pixels(column[row])
+        else:
+            with timed("collate"):
+                write_row(column, row, array)
         written: WrittenRow = column[row].view(WrittenRow)
         written.column, written.row = column, row
         return written

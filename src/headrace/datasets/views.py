@@ -96,6 +96,17 @@ class Mapped(View[T_co]):
             return self._behind(sample)  # type: ignore[no-any-return]
 
     @property
+    def unmade(self) -> Callable[[int], Any] | None:
+        """What reads a sample with images whose pixels a `RowWriter` makes; None where nothing can be left to it."""
+        able = self._behind.makes_last and type(self).__getitem__ is Mapped.__getitem__
+        return self._unmade if able else None
+
+    def _unmade(self, index: int) -> Any:
+        sample: Any = self.base[index] if self._scaling is None else fused.read_scaled(self.base, index, self._scaling)
+        with timed("transform"):
+            return self._behind.unmade(sample)
+
+    @property
     def _viewed(self) -> Indexed:
         return self.base
 

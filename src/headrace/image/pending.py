@@ -171,14 +171,20 @@ class Pending(np.ndarray[Any, np.dtype[Any]]):
         """Return the image with its channels first."""
         return _pending(self.base_image, self.program._replace(channels_first=True), self.mask_fill)
 
-    def pixels(self) -> Image:
-        """Return the image: do what was noted."""
+    def pixels(self, out: Image | None = None) -> Image:
+        """Return the image: do what was noted; in ``out``, which has its shape and dtype, where that is given."""
         now, image = self.program, self.base_image
-        if now.only_moves:
-            return _moved(image, now, self.mask_fill)
+        if now.only_moves or (self.mask_fill is not None and now.maps is None):
+            made = _moved(image, now, self.mask_fill) if now.only_moves else _scaled_mask(image, now)
+            if out is None:
+                return made
+            out[...] = made
+            return out
+        if out is None:
+            out = memory.empty(self.shape, self.dtype)
         if self.mask_fill is not None:
-            return _mask(image, now, self.mask_fill)
-        out = memory.empty(_shape(now, image.shape[2]), self.dtype)
+            _warp_mask(image, now, self.mask_fill, out)
+            return out
         fill = (0,) * image.shape[2] if now.fill is None else now.fill
         maps = now.maps
         fills = [] if maps is None else [_pixel(part.fill, image).tolist() for part in maps.parts]
@@ -280,19 +286,17 @@ def _moved(image: Image, now: Program, mask_fill: float | None) -> Image:
     return geometry.flip(part) if mask_fill is None else np.ascontiguousarray(part[:, ::-1])
 
 
-def _mask(mask: Image, now: Program, fill: float) -> Image:
-    """Return a window of a mask that is scaled or resampled: each value from the pixel at its place."""
-    if now.maps is None:
-        return _scaled_mask(mask, now)
+def _warp_mask(mask: Image, now: Program, fill: float, out: Image) -> None:
+    """Write a window of a mask that is resampled: each value from the pixel at its place."""
+    assert now.maps is not None  # noqa: S101  for the type checker
     flat = mask.reshape(*mask.shape[:2], -1)
     bytes_of = flat.view(np.uint8).reshape(*flat.shape[:2], -1)
     value = np.ascontiguousarray(_pixel(fill, flat)).view(np.uint8)
-    out = memory.empty((*now.window[2:], bytes_of.shape[2]), np.dtype(np.uint8))
     numbers = [list(part.numbers) for part in now.maps.parts]
     fills = np.repeat(value[np.newaxis], len(numbers), axis=0)
     cast("Any", extension).warped(
         bytes_of,
-        out,
+        out.view(np.uint8).reshape(*now.window[2:], -1),
         numbers,
         fills,
         nearest=True,
@@ -300,10 +304,10 @@ def _mask(mask: Image, now: Program, fill: float) -> Image:
         flipped=now.flipped,
         outside=value[np.newaxis],
     )
-    return out.view(mask.dtype).reshape(*now.window[2:], *mask.shape[2:])
 
 
 def _scaled_mask(mask: Image, now: Program) -> Image:
+    """Return a window of a mask that is scaled."""
     top, left, rows, columns = now.source
     first, start, last, stop = now.shown
     if now.flipped:

@@ -199,6 +199,8 @@ def replaced(sample: Any, values: Mapping[Path, Any]) -> Any:
     """
     if () in values:
         return values[()]
+    if type(sample) is dict and all(len(path) == 1 for path in values):  # most samples, and quicker
+        return {**sample, **{path[0]: value for path, value in values.items()}}
     within: dict[Any, dict[Path, Any]] = {}
     for path, value in values.items():
         within.setdefault(path[0], {})[path[1:]] = value

@@ -184,15 +184,16 @@ def _indexed(own: InlineMaker, work: Work) -> Any:
         samples = []
         writer = None if arrays else RowWriter(len(keys), own._empty)
         dataset, append, fault = source.dataset, samples.append, page_faults.take
+        unmade = None if writer is None else source.unmade
         for position, key in enumerate(keys, work.start):
             here.position = position
-            sample = dataset[key]
+            sample = dataset[key] if unmade is None else unmade(key)
             if address := fault():
                 sample = source.maps.settle(sample, key, address, arrays=arrays)
             if writer is not None:
                 sample = writer.write(len(samples), sample)
                 if not writer.writes:
-                    writer = None
+                    writer = unmade = None
             elif arrays:
                 sample = parts_in_memory(sample)
             append(sample)

@@ -256,7 +256,7 @@ class Maker:
         samples: list[Any] = []
         bad: list[BadSample] = []
         writer = None if writes is None else RowWriter(work.rows, writes)
-        read, maps = source.read, source.maps
+        read, maps = source.read if writer is None else source.read_unmade, source.maps
         arrays = writer is None
         settles = arrays or bool(maps.files)
         for position, key in enumerate(work.keys, work.start):
@@ -279,7 +279,7 @@ class Maker:
             if writer is not None:
                 sample = writer.write(len(samples), sample)
                 if not writer.writes:
-                    writer = None
+                    writer, read = None, source.read
             samples.append(sample)
         maps.check(*work.keys[-1:])
         return samples, bad

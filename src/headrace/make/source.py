@@ -40,6 +40,8 @@ class Indexed:
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
         self._many: Any = many if not singly and getattr(dataset, "reads_many", True) else None
         self.maps = MapGuard(dataset)
+        self.unmade: Callable[[Any], Any] | None = getattr(dataset, "unmade", None)
+        """What makes one sample whose images are made by the `RowWriter` it is given to; None where nothing does."""
         self.in_memory = many is None and in_memory(dataset)
         """Whether no code of anybody's runs where a sample is read."""
 
@@ -59,6 +61,12 @@ class Indexed:
             self.maps.check(key)
         return self._dataset[key]
 
+    def read_unmade(self, key: Any) -> Any:
+        """Make one sample, but perhaps not the images in it: for a `RowWriter`."""
+        if self.unmade is None or self.maps.files:
+            return self.read(key)
+        return self.unmade(key)
+
     def read_many(self, keys: Sequence[Any], *, arrays: bool = True) -> list[Any]:
         """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
         if self.in_memory:
@@ -77,6 +85,10 @@ class Indexed:
 
 class InPieces(Indexed):
     """Reads samples, and parts of them: some of the keys are a `Piece`."""
+
+    def read_unmade(self, key: Any) -> Any:
+        """Make one sample, or a part of it."""
+        return self.read(key)
 
     def read(self, key: Any) -> Any:
         """Make one sample, or a part of it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from headrace.checks import kind_of, shown
 from headrace.context import seeds
@@ -217,6 +217,21 @@ class Compose(Transform):
     def steps(self) -> tuple[Step, ...]:
         """What applies its transforms: fewer steps, where some are quicker together."""
         return self._steps
+
+    @property
+    def makes_last(self) -> bool:
+        """Whether it ends with transforms that can leave the pixels unmade."""
+        return bool(self._steps) and hasattr(self._steps[-1], "unmade")
+
+    def unmade(self, sample: Any) -> Any:
+        """Return the sample transformed, with images in it whose pixels a `RowWriter` makes, where `makes_last`."""
+        here = seeds.inside()
+        if here is not None and here.trace is not None:
+            return self(sample)
+        *before, last = self._steps
+        for step in before:
+            sample = step(sample)
+        return cast("Any", last).unmade(sample)
 
     def unpacked(self) -> tuple[Callable[..., Any], ...]:
         """Return its transforms."""

@@ -27,16 +27,32 @@ class Together:
 
     def __call__(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
         """Return the sample with every step applied."""
-        noted = self._noted(sample)
-        if noted:
-            sample = sample_fields.replaced(sample, noted)
-        for step in self.steps:
-            sample = step(sample, rng)
+        noted, sample = self._run(sample, rng)
         return (
             sample_fields.replaced(sample, {path: pending.done(_at(sample, path)) for path in noted})
             if noted
             else sample
         )
+
+    def unmade(self, sample: Any, rng: np.random.Generator | None = None) -> Any:
+        """Return the sample with every step applied, and images in it whose pixels are not made yet.
+
+        Only where these are parts of a plain dict, tuple or list, or the sample itself: a `RowWriter` finds them there.
+        """
+        if type(sample) not in (np.ndarray, dict, tuple, list):
+            return self(sample, rng)
+        noted, sample = self._run(sample, rng)
+        deep = {path: pending.done(_at(sample, path)) for path in noted if len(path) > 1}
+        return sample_fields.replaced(sample, deep) if deep else sample
+
+    def _run(self, sample: Any, rng: np.random.Generator | None) -> tuple[dict[Path, Any], Any]:
+        """Return the places of images whose pixels are not made, and the sample with every step applied."""
+        noted = self._noted(sample)
+        if noted:
+            sample = sample_fields.replaced(sample, noted)
+        for step in self.steps:
+            sample = step(sample, rng)
+        return noted, sample
 
     def _noted(self, sample: Any) -> dict[Path, Any]:
         """Return the image and the masks of a sample as what notes their changes; none where nothing can be noted."""
