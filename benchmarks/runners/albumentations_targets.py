@@ -8,7 +8,7 @@ import albumentations as album
 import cv2
 from albumentations_augmented import one_thread_each
 from common import MEAN, STD, Job, run
-from targets import SIZE, boxes_of, collated, mask_of
+from targets import SIZE, boxes_of, collated, mask_path
 from torch.utils.data import DataLoader, Dataset
 from torch_loader import loader
 
@@ -50,7 +50,8 @@ class Samples(Dataset):
         path = self.job.paths[index]
         image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
         if self.job.workload == "segmentation":
-            found = self.transform(image=image, mask=mask_of(self.job.folder, path))
+            mask = cv2.imread(mask_path(self.job.folder, path), cv2.IMREAD_UNCHANGED)
+            found = self.transform(image=image, mask=mask)
             return found["image"], found["mask"]
         boxes, labels = boxes_of(index, *image.shape[:2])
         found = self.transform(image=image, bboxes=boxes, labels=labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import MEAN, STD, Epochs, Job, run
-from targets import SIZE, boxes_of, mask_of
+from targets import SIZE, boxes_of, mask_path
 
 from headrace import DataLoader, Normalize, RandomCrop, RandomHorizontalFlip, ToCHW, ToFloat, decode
 from headrace.collate import DetectionCollate
@@ -48,7 +48,8 @@ class Samples(Dataset[dict[str, Any]]):
         path = self.job.paths[index]
         image = decode(Path(path).read_bytes())
         if self.job.workload == "segmentation":
-            return {"image": image, "mask": mask_of(self.job.folder, path)}
+            mask = Path(mask_path(self.job.folder, path)).read_bytes()
+            return {"image": image, "mask": decode(mask, mode="unchanged")}
         boxes, labels = boxes_of(index, *image.shape[:2])
         return {"image": image, "boxes": boxes, "labels": labels}
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 SIZE = 512
 OBJECTS = 8
 
 
-def mask_of(folder: str, path: str) -> np.ndarray:
-    """Return the mask (H, W) of a photo: classes from 0 up, as uint8."""
-    with Image.open(f"{folder}/masks/{Path(path).stem}.png") as mask:
-        return np.asarray(mask)
+def mask_path(folder: str, path: str) -> str:
+    """Return the path of a photo's mask (H, W), classes as uint8: each runner reads it with its own library."""
+    return f"{folder}/masks/{Path(path).stem}.png"
 
 
 def boxes_of(index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from common import MEAN, STD, Job, run
-from targets import SIZE, boxes_of, collated, mask_of
+from targets import SIZE, boxes_of, collated, mask_path
 from torch.utils.data import DataLoader, Dataset
 from torch_loader import loader
 from torchvision import tv_tensors
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png, read_file
 from torchvision.transforms import v2
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Samples(Dataset):
         image = tv_tensors.Image(decode_jpeg(read_file(path), mode=ImageReadMode.RGB))
         height, width = image.shape[-2:]
         if self.job.workload == "segmentation":
-            mask = tv_tensors.Mask(torch.from_numpy(mask_of(self.job.folder, path).copy()))
+            mask = tv_tensors.Mask(decode_png(read_file(mask_path(self.job.folder, path)))[0])
             image, mask = self.transform(image, mask)
             return torch.Tensor(image), mask.as_subclass(torch.Tensor)
         boxes, labels = boxes_of(index, height, width)
