@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import DataLoader
+from headrace import ArrayDataset, DataLoader
 from headrace.collate import DetectionCollate
 from headrace.errors import ArgumentError, CollateError, CollateTypeError
 
@@ -84,3 +84,34 @@ def test_a_loader_gives_the_same_batches_on_threads() -> None:
     for a, b in zip(one, other, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("how", [{}, {"padded": True}, {"pad_images": True}])
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_loader_gives_what_the_function_gives(workers: int, how: dict[str, bool], alike: bool) -> None:
+    """Rows that are written before they are collated hold the same, and no more memory than their own."""
+
+    def sample(index: int) -> dict[str, Any]:
+        side = 40 if alike or index % 4 == 0 else 40 + index
+        rng = np.random.default_rng(index)
+        boxes = rng.random((700 if alike else 1 + index, 4))  # large ones, as many as before: no column either
+        return {
+            "image": rng.random((side, 40, 3)),
+            "boxes": boxes,
+            "labels": np.arange(len(boxes)),
+            "size": boxes.shape,
+        }
+
+    collate = DetectionCollate(**how)
+    loader = DataLoader(
+        ArrayDataset(np.arange(8)).map(int, sample), 4, collate_fn=collate, num_workers=workers, backend="threads"
+    )
+    for number, batch in enumerate(loader):
+        expected = collate([sample(index) for index in range(4 * number, 4 * number + 4)])
+        assert batch.keys() == expected.keys()
+        for key, found in batch.items():
+            pairs = zip(found, expected[key], strict=True) if isinstance(found, list) else [(found, expected[key])]
+            assert all(type(one) is type(other) and np.array_equal(one, other) for one, other in pairs)
+        for one in batch["image"] if isinstance(batch["image"], list) else []:
+            assert one.base is None or one.base.nbytes <= 2 * one.nbytes

@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.checks import as_integer, flag, integer, refused
 from headrace.collate.default import default_collate
+from headrace.collate.row_writer import WrittenRow
 from headrace.errors import CollateError, CollateTypeError
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ class DetectionCollate:
     gives_arrays: ClassVar[bool] = True
     """A loader for a framework converts them."""
 
+    @property
+    def stacks_all_but(self) -> tuple[str, ...] | None:
+        """The fields that are not stacked as by `default_collate`; None where images are not."""
+        return None if self.pad_images else tuple(self.objects)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "padded", flag("padded", self.padded))
         object.__setattr__(self, "pad_images", flag("pad_images", self.pad_images))
@@ -98,7 +104,10 @@ class DetectionCollate:
         images = columns["image"]
         shapes = [image.shape for image in images]
         if not self.pad_images:
-            return default_collate(images, empty=empty) if len(set(shapes)) == 1 else images
+            if len(set(shapes)) == 1:
+                return default_collate(images, empty=empty)
+            # Some were written to rows of a batch, of which they would keep all the memory.
+            return [np.array(image) if type(image) is WrittenRow else image for image in images]
         rows, across = _sides(shapes[0])
         sizes = np.array([[shape[rows], shape[across]] for shape in shapes], np.int64)
         height, width = (-(-int(side) // self.multiple_of) * self.multiple_of for side in sizes.max(axis=0))

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from headrace.context.timing import timed
 from headrace.image.pending import Pending, done
-from headrace.storage.mapped_samples import in_memory, write_row
+from headrace.storage.mapped_samples import in_memory, parts_in_memory, write_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from headrace.context.memory import Empty
 
@@ -43,11 +43,12 @@ class RowWriter:
     (array([0, 1]), 'sample 1')
     """
 
-    __slots__ = ("_columns", "_empty", "_rows")
+    __slots__ = ("_apart", "_columns", "_empty", "_rows")
 
-    def __init__(self, rows: int, empty: Empty) -> None:
+    def __init__(self, rows: int, empty: Empty, apart: Collection[str] = ()) -> None:
         self._rows = rows
         self._empty = empty
+        self._apart = apart
         self._columns: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
 
     @property
@@ -56,7 +57,12 @@ class RowWriter:
         return bool(self._columns)
 
     def write(self, row: int, sample: Any) -> Any:
-        """Return the sample with its larger arrays replaced by their rows of the batch."""
+        """Return the sample with its larger arrays replaced by their rows of the batch, but those in fields apart."""
+        if self._apart and type(sample) is dict:
+            return {
+                key: parts_in_memory(done(item)) if key in self._apart else self._write(row, item, (key,))
+                for key, item in sample.items()
+            }
         return self._write(row, sample, ())
 
     def _write(self, row: int, sample: Any, place: tuple[Any, ...]) -> Any:

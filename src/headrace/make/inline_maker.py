@@ -182,7 +182,7 @@ def _indexed(own: InlineMaker, work: Work) -> Any:
         samples = source.read_many(keys, arrays=arrays)
     else:
         samples = []
-        writer = None if arrays else RowWriter(len(keys), own._empty)
+        writer = None if arrays else RowWriter(len(keys), own._empty, maker.apart)
         dataset, append, fault = source.dataset, samples.append, page_faults.take
         unmade = None if writer is None else source.unmade
         for position, key in enumerate(keys, work.start):
@@ -214,7 +214,7 @@ def _streamed(own: InlineMaker, work: Work) -> Any:
         return _UNUSUAL
     function, arrays = source.function, not maker.writes_rows
     samples: list[Any] = []
-    writer = None if arrays else RowWriter(replica.size, own._empty)
+    writer = None if arrays else RowWriter(replica.size, own._empty, maker.apart)
     append, fault = samples.append, page_faults.take
     sample: Any = None
     here.reading = True

@@ -75,7 +75,9 @@ class Maker:
     collate: Collate
     on_error: OnError = "raise"
     writes_rows: bool = False
-    """Whether the rows of a batch may be written as soon as they are made: with the default collate."""
+    """Whether the rows of a batch may be written as soon as they are made: with the default collate, or one like it."""
+    apart: Collection[str] = ()
+    """The fields of a sample that are not stacked."""
     finish: Callable[[Any], Any] | None = None
     """What is done to a batch that the dataset has made itself, to be what collating gives: tensors, say."""
     ambient: Ambient = field(default_factory=Ambient.here)
@@ -255,7 +257,7 @@ class Maker:
             return found, []
         samples: list[Any] = []
         bad: list[BadSample] = []
-        writer = None if writes is None else RowWriter(work.rows, writes)
+        writer = None if writes is None else RowWriter(work.rows, writes, self.apart)
         read, maps = source.read if writer is None else source.read_unmade, source.maps
         arrays = writer is None
         settles = arrays or bool(maps.files)
@@ -307,7 +309,7 @@ class Maker:
     ) -> tuple[Sequence[Any], list[BadSample]]:
         samples: list[Any] = []
         bad: list[BadSample] = []
-        writer = None if writes is None else RowWriter(work.rows, writes)
+        writer = None if writes is None else RowWriter(work.rows, writes, self.apart)
         stream, function, maps = source.read(replica), source.function, source.maps
         maps.look(work.epoch)
         arrays = writer is None

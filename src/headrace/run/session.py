@@ -177,11 +177,13 @@ class Session:
             collate = Plain(settings.collate_fn)
         elif settings.adapter.finish is not None and getattr(settings.collate_fn, "gives_arrays", False):
             collate = Finished(settings.collate_fn, settings.adapter.finish)
+        apart = None if settings.single else getattr(settings.collate_fn, "stacks_all_but", None)
         return Maker(
             self.order.source(again=again),
             collate,
             settings.on_error,
-            writes_rows=settings.own_collate,
+            writes_rows=settings.own_collate or apart is not None,
+            apart=apart or (),
             finish=settings.adapter.finish,
         )
 
