@@ -107,7 +107,7 @@ class DetectionCollate:
             if len(set(shapes)) == 1:
                 return default_collate(images, empty=empty)
             # Some were written to rows of a batch, of which they would keep all the memory.
-            return [np.array(image) if type(image) is WrittenRow else image for image in images]
+            return [np.array(image) if isinstance(image, WrittenRow) else image for image in images]
         rows, across = _sides(shapes[0])
         sizes = np.array([[shape[rows], shape[across]] for shape in shapes], np.int64)
         height, width = (-(-int(side) // self.multiple_of) * self.multiple_of for side in sizes.max(axis=0))
