@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 import headrace
-from headrace import transforms
+from headrace import DataLoader, datasets, transforms
+from headrace.collate import TransformedCollate
 from headrace.figure.targets_drawn import overlay_of
 from headrace.image.overlay import Frame, Overlay, overlaid
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 GUIDE = Path(__file__).parent.parent / "guide"
 WIDTH, HEIGHT, GAP = 180, 130, 6
 AFTER = 3
+MOST = 5
+"""How many of several images are shown."""
 QUALITY = 72
-CLASSES = ["background", "", "cup", "spoon", "", "", "saucer"]
+SEEDS = (0, 2, 4)
+"""For batches and joined samples: seeds that draw different things."""
+CLASSES = ["background", "", "cup", "spoon", "", "", "saucer", "cat", "rocket", "astronaut"]
 
 SECTIONS = {
     "Cropping, resizing and padding": [
@@ -81,21 +86,32 @@ SECTIONS = {
         "RandomChoice([RandomRotation(30), GaussianBlur(15, sigma=4.0)])",
         "OneOf([RandomInvert(p=1), RandomGrayscale(p=1)], p=0.7)",
     ],
+    "Several images of one": [
+        "FiveCrop(120)",
+        "TenCrop(120)",
+        "MultiCrop((2, [RandomResizedCrop(140, scale=(0.4, 1))]), (3, [RandomResizedCrop(70, scale=(0.05, 0.3))]))",
+    ],
+    "Whole batches": [
+        "MixUp(num_classes=4)",
+        "CutMix(num_classes=4)",
+        "RandomResolution([60, 100, 160])",
+    ],
 }
 """The calls by section. What headrace does not have is left out."""
+
+VIEWS = {
+    "Mosaic": lambda samples: datasets.Mosaic(samples, (100, 150)),
+    "CopyPaste": lambda samples: datasets.CopyPaste(samples, p=1, share=1),
+}
+"""Views of a dataset that join its samples, in the last section."""
+CALLS = {"Mosaic": "Mosaic(dataset, (100, 150))", "CopyPaste": "CopyPaste(dataset, p=1, share=1)"}
 
 NOT_SHOWN = {
     "Compose": "puts transforms together",
     "ConvertBoundingBoxFormat": "changes numbers alone",
-    "CutMix": "mixes whole batches",
     "FillInTheMiddle": "is for tokens",
-    "FiveCrop": "gives several images",
-    "MixUp": "mixes whole batches",
-    "MultiCrop": "gives several images",
     "Normalize": "changes the range of values",
-    "RandomResolution": "changes whole batches",
     "Seeded": "does what another library does",
-    "TenCrop": "gives several images",
     "ToCHW": "changes the order of axes",
     "ToDtype": "changes the dtype",
     "ToFloat": "changes the dtype",
@@ -107,7 +123,8 @@ NOT_SHOWN = {
 INTRODUCTION = """\
 Each row shows a photograph before a transform and, where the transform draws random numbers, three results. The mask
 of the saucer, the boxes of cup and spoon, and two keypoints move with the image ([transforms.md](transforms.md)).
-Transforms of colors leave them where they are. `make gallery` makes this page and its images."""
+Transforms of colors leave them where they are. The last two sections join several photographs. `make gallery` makes
+this page and its images."""
 
 
 class Entry(NamedTuple):
@@ -129,13 +146,18 @@ def entries() -> Iterator[tuple[str, list[Entry]]]:
     for section, calls in SECTIONS.items():
         known = [call for call in calls if call.partition("(")[0] in names]
         yield section, [Entry(call.partition("(")[0], call, eval(call, dict(names))) for call in known]
+    yield "Several samples of a dataset", [Entry(name, CALLS[name], view) for name, view in VIEWS.items()]
+
+
+def photo(name: str) -> Any:
+    """Return one of the photographs that come with headrace, 300 pixels wide."""
+    with Image.open(Path(headrace.__file__).parent / "demo" / f"{name}.jpg") as photograph:
+        return np.asarray(photograph.convert("RGB").resize((300, 200), Image.Resampling.LANCZOS))
 
 
 def sample() -> dict[str, Any]:
-    """Return a photograph of a cup of coffee, 300 pixels wide, with what is in it."""
-    path = Path(headrace.__file__).parent / "demo" / "coffee.jpg"
-    with Image.open(path) as photograph:
-        image = np.asarray(photograph.convert("RGB").resize((300, 200), Image.Resampling.LANCZOS))
+    """Return a photograph of a cup of coffee with what is in it."""
+    image = photo("coffee")
     y, x = np.mgrid[:200, :300]
     saucer = ((x - 148) / 114) ** 2 + ((y - 112) / 86) ** 2 < 1
     return {
@@ -147,17 +169,58 @@ def sample() -> dict[str, Any]:
     }
 
 
-def strip(entry: Entry) -> Image.Image:
-    """Draw the photograph before the transform, and after it: several times where it draws."""
+def objects() -> list[dict[str, Any]]:
+    """Return photographs with the mask and the box of one object each."""
+    ellipses = {
+        "cat": (150, 75, 70, 70),
+        "cup": (148, 112, 114, 86),
+        "rocket": (150, 105, 22, 85),
+        "astronaut": (132, 52, 46, 50),
+    }
+    y, x = np.mgrid[:200, :300]
+    found = []
+    for name, (left, top, across, down) in ellipses.items():
+        mask = ((x - left) / across) ** 2 + ((y - top) / down) ** 2 < 1
+        box = np.array([[left - across, top - down, left + across, top + down]]).clip(0, (300, 200, 300, 200))
+        found.append(
+            {
+                "image": photo("coffee" if name == "cup" else name),
+                "masks": mask[np.newaxis].astype(np.uint8),
+                "boxes": box.astype(np.float64),
+                "labels": np.array([CLASSES.index(name)]),
+            }
+        )
+    return found
+
+
+def shown_by(entry: Entry) -> list[dict[str, Any]]:
+    """Return the photograph before the transform, or two of a batch, and what comes out: thrice where it draws."""
+    if entry.name in VIEWS:
+        samples = objects()
+        loaders = [DataLoader(entry.transform(samples), 1, collate_fn=list, seed=seed) for seed in SEEDS]
+        return [samples[0], *(next(iter(loader))[0] for loader in loaders)]
+    if type(entry.transform).__module__.endswith(".batches"):
+        pair = [(one["image"], label) for label, one in enumerate(objects()[:2])]
+        loaders = [DataLoader(pair, 2, collate_fn=TransformedCollate(entry.transform), seed=seed) for seed in SEEDS]
+        images = [np.asarray(next(iter(loader))[0])[0] for loader in loaders]
+        return [{"image": image} for image in [pair[0][0], pair[1][0], *images]]
     before = sample()
     carries = getattr(entry.transform, "geometric", True) and getattr(entry.transform, "carries", True)
     if not carries:
         before = {"image": before["image"]}
-    draws = entry.transform.draws
-    after = [
-        entry.transform(dict(before), np.random.default_rng([7, number])) for number in range(AFTER if draws else 1)
-    ]
-    tiles = [_tile(one) for one in [before, *after]]
+    count = AFTER if entry.transform.draws else 1
+    made = [entry.transform(dict(before), np.random.default_rng([7, number])) for number in range(count)]
+    several = made[0]["image"]
+    if isinstance(several, list) or several.ndim > 3:  # several images of one: by groups, or a stack
+        views = [view for group in several for view in group] if isinstance(several, list) else list(several)
+        places = np.linspace(0, len(views) - 1, min(MOST, len(views))).astype(int).tolist()
+        made = [{"image": views[place]} for place in places]
+    return [before, *made]
+
+
+def strip(entry: Entry) -> Image.Image:
+    """Draw what a transform is given and what it gives, side by side."""
+    tiles = [_tile(one) for one in shown_by(entry)]
     whole = Image.new("RGB", (len(tiles) * (WIDTH + GAP) - GAP, HEIGHT), (255, 255, 255))
     for number, tile in enumerate(tiles):
         whole.paste(tile, (number * (WIDTH + GAP), 0))
@@ -182,7 +245,8 @@ def page() -> str:
     for section, shown in entries():
         lines += ["", f"## {section}"]
         for entry in shown:
-            first = (inspect.getdoc(type(entry.transform)) or "").partition("\n")[0].replace("``", "`")
+            described = getattr(datasets, entry.name) if entry.name in VIEWS else type(entry.transform)
+            first = (inspect.getdoc(described) or "").partition("\n")[0].replace("``", "`")
             lines += ["", f"### {entry.name}", f"`{entry.call}`: {first}", "", f"![{entry.name}]({entry.file})"]
     left_out = ", ".join(f"`{name}` ({why})" for name, why in NOT_SHOWN.items() if hasattr(transforms, name))
     return "\n".join([*lines, "", f"Without an image: {left_out}.", ""])
@@ -190,7 +254,7 @@ def page() -> str:
 
 def shown_names() -> set[str]:
     """Return the names that the page shows, or will once headrace has them."""
-    return {call.partition("(")[0] for calls in SECTIONS.values() for call in calls}
+    return {call.partition("(")[0] for calls in SECTIONS.values() for call in calls} | VIEWS.keys()
 
 
 def write(folder: Path) -> None:
