@@ -1,4 +1,4 @@
-"""Transforms of torchvision and albumentations inside ``map``, with their randomness keyed to the sample."""
+"""Transforms of torchvision inside ``map``, with their randomness keyed to the sample."""
 
 from __future__ import annotations
 
@@ -43,12 +43,3 @@ def test_torchvision_is_keyed_to_the_sample() -> None:
     v2 = pytest.importorskip("torchvision.transforms.v2")
     chain = v2.Compose([v2.RandomCrop(12), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4, 0.4, 0.1)])
     check(lambda image: chain(torch.from_numpy(image).permute(2, 0, 1)).numpy())
-
-
-def test_albumentations_is_keyed_to_the_sample() -> None:
-    albumentations = pytest.importorskip("albumentations")
-    check(
-        albumentations.Compose(
-            [albumentations.RandomCrop(12, 12), albumentations.HorizontalFlip(), albumentations.ColorJitter(p=1)]
-        )
-    )

@@ -87,6 +87,20 @@ def test_values_out_of_range_raise_no_warning(name: str) -> None:
                 CASES[name]()(given(name, image), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("name", sorted({**GEOMETRY, **COLORS}.keys() - SEVERAL - {"chain", "joined"}))
+def test_all_that_is_drawn_has_a_name(name: str) -> None:
+    """Name the numbers of each transform that draws, also where it does nothing; draw no others than it does."""
+    transform, image = CASES[name](), image_of((40, 50), 3, "uint8")
+    for seed in range(20):
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        sample = given(name, image)
+        drawn = transform.drawn(sample, rngs[0])
+        transform(sample, rngs[1])
+        assert bool(drawn) == transform.draws
+        if name not in CHOICES:  # the others go on to draw
+            assert rngs[0].random() == rngs[1].random()
+
+
 @dataclass
 class Record:
     image: Any

@@ -18,6 +18,8 @@ from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headrace.image.geometry import Fill, Image
     from headrace.transforms.parameters import Range
 
@@ -62,7 +64,7 @@ class ColorTransform(ImageTransform):
         """Return the numbers drawn; none where a subclass may draw otherwise."""
         kind = type(self)
         own = kind.apply is ImageTransform.apply and kind.transform_image is ColorTransform.transform_image
-        return self.draw(image_of(sample), rng) if own else {}
+        return (self.draw(image_of(sample), rng) or {"applied": False}) if own else {}
 
 
 class OrNot(ColorTransform):
@@ -477,11 +479,19 @@ class GaussianNoise(ImageTransform):
     def transform_image(self, image: Image, rng: Any) -> Image:
         """Return the image with noise."""
         white = color.most(image.dtype)
-        noise = rng.standard_normal(image.shape, np.float32)
+        noise = self._noise(image, rng)
         noisy = image + (noise * np.float32(self.sigma * white) + np.float32(self.mean * white))
         if image.dtype.kind == "f" and not self.clip:
             return cast("Image", noisy.astype(image.dtype, copy=False))
         return color.back(noisy, image.dtype)
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the noise, of deviation 1."""
+        return {"noise": self._noise(image_of(sample), rng)}
+
+    def _noise(self, image: Image, rng: Any) -> NDArray[np.float32]:
+        noise: NDArray[np.float32] = rng.standard_normal(image.shape, np.float32)
+        return noise
 
 
 @dataclass(frozen=True, slots=True)

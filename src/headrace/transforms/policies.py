@@ -142,7 +142,8 @@ class Policy(GeometricTransform):
         if not self.carries or type(self).apply is not ImageTransform.apply:
             return {}
         height, width = size_of(sample)
-        return {f"{place}. {name}": value for place, (name, value) in enumerate(self.ops(height, width, rng), 1)}
+        ops = enumerate(self.ops(height, width, rng), 1)
+        return {f"{place}. {name}": value for place, (name, value) in ops} or {"applied": False}
 
 
 @dataclass(frozen=True, slots=True)
