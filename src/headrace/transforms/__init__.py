@@ -35,7 +35,6 @@ if _TYPE_CHECKING:
     from headrace.transforms.color_transforms import (
         ColorJitter,
         GaussianBlur,
-        GaussianNoise,
         RandomAdjustSharpness,
         RandomAutocontrast,
         RandomChannelPermutation,
@@ -61,7 +60,7 @@ if _TYPE_CHECKING:
     )
     from headrace.transforms.elastic import ElasticTransform
     from headrace.transforms.masking import Cutout, GridMask
-    from headrace.transforms.photo_transforms import CLAHE, JPEG, ThreeAugment
+    from headrace.transforms.photo_transforms import CLAHE, JPEG, GaussianNoise, ThreeAugment
     from headrace.transforms.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
     from headrace.transforms.seeded import Seeded
     from headrace.transforms.several_crops import FiveCrop, MultiCrop, TenCrop
@@ -81,7 +80,7 @@ LAZY = {
     "FiveCrop": "several_crops",
     "FixedSizeCrop": "detection",
     "GaussianBlur": "color_transforms",
-    "GaussianNoise": "color_transforms",
+    "GaussianNoise": "photo_transforms",
     "GridMask": "masking",
     "JPEG": "photo_transforms",
     "LetterBox": "detection",

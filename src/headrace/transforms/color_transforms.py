@@ -1,4 +1,4 @@
-"""Transforms of colors and values: jitter, blur, sharpness, histograms, noise, erased parts. No pixel is moved."""
+"""Transforms of colors and values: jitter, blur, sharpness, histograms, erased parts. No pixel is moved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from headrace.checks import as_integer, flag, fraction, integer, number, refused
+from headrace.checks import as_integer, fraction, integer, number, refused
 from headrace.context.draws import between, shuffled
 from headrace.image import color, geometry
 from headrace.image.native_changes import MOST_TAPS, changed
@@ -18,8 +18,6 @@ from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from headrace.image.geometry import Fill, Image
     from headrace.transforms.parameters import Range
 
@@ -452,46 +450,6 @@ class GaussianBlur(ColorTransform):
         across, down = cast("tuple[int, int]", self.kernel_size)
         numbers = down, across, *cast("Range", self.sigma)
         return _fixed("any_blur", numbers, colors=False) if max(across, down) <= MOST_TAPS else None
-
-
-@dataclass(frozen=True, slots=True)
-class GaussianNoise(ImageTransform):
-    """Add normally distributed noise to each value.
-
-    >>> import numpy as np
-    >>> from headrace.transforms import GaussianNoise
-    >>> GaussianNoise(sigma=0)(np.array([[0.25, 0.5]]))
-    array([[0.25, 0.5 ]])
-
-    ``mean`` and ``sigma`` are shares of white: of 1 for floats, of 255 for uint8. With ``clip``, floats stay within 0
-    and 1; integers always stay within their range.
-    """
-
-    mean: float = 0.0
-    sigma: float = 0.1
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", number("GaussianNoise: mean", self.mean))
-        object.__setattr__(self, "sigma", number("GaussianNoise: sigma", self.sigma, least=0))
-        object.__setattr__(self, "clip", flag("clip", self.clip))
-
-    def transform_image(self, image: Image, rng: Any) -> Image:
-        """Return the image with noise."""
-        white = color.most(image.dtype)
-        noise = self._noise(image, rng)
-        noisy = image + (noise * np.float32(self.sigma * white) + np.float32(self.mean * white))
-        if image.dtype.kind == "f" and not self.clip:
-            return cast("Image", noisy.astype(image.dtype, copy=False))
-        return color.back(noisy, image.dtype)
-
-    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the noise, of deviation 1."""
-        return {"noise": self._noise(image_of(sample), rng)}
-
-    def _noise(self, image: Image, rng: Any) -> NDArray[np.float32]:
-        noise: NDArray[np.float32] = rng.standard_normal(image.shape, np.float32)
-        return noise
 
 
 @dataclass(frozen=True, slots=True)

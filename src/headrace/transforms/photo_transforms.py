@@ -1,18 +1,19 @@
-"""`CLAHE`, `JPEG` and `ThreeAugment`: local contrast, losses of compression, and the three changes of DeiT III."""
+"""`CLAHE`, `JPEG`, `GaussianNoise` and `ThreeAugment`: contrast, compression, noise, and the changes of DeiT III."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headrace.checks import fraction, integer, refused
+from headrace.checks import flag, fraction, integer, number, refused
 from headrace.image import color, geometry
 from headrace.image.decoder import decode_with_pillow
 from headrace.transforms import parameters
 from headrace.transforms.color_transforms import ColorTransform
+from headrace.transforms.image_transform import ImageTransform, image_of
 from headrace.transforms.policies import eight_bits
 
 if TYPE_CHECKING:
@@ -114,6 +115,46 @@ class JPEG(ColorTransform):
         library.fromarray(plane).save(file, "JPEG", quality=drawn["quality"], subsampling="4:2:0")
         pixels = decode_with_pillow(file.getvalue(), mode="L" if plane.ndim == 2 else "RGB")
         return pixels.reshape(image.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianNoise(ImageTransform):
+    """Add normally distributed noise to each value.
+
+    >>> import numpy as np
+    >>> from headrace.transforms import GaussianNoise
+    >>> GaussianNoise(sigma=0)(np.array([[0.25, 0.5]]))
+    array([[0.25, 0.5 ]])
+
+    ``mean`` and ``sigma`` are shares of white: of 1 for floats, of 255 for uint8. With ``clip``, floats stay within 0
+    and 1; integers always stay within their range.
+    """
+
+    mean: float = 0.0
+    sigma: float = 0.1
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", number("GaussianNoise: mean", self.mean))
+        object.__setattr__(self, "sigma", number("GaussianNoise: sigma", self.sigma, least=0))
+        object.__setattr__(self, "clip", flag("clip", self.clip))
+
+    def transform_image(self, image: Image, rng: Any) -> Image:
+        """Return the image with noise."""
+        white = color.most(image.dtype)
+        noise = self._noise(image, rng)
+        noisy = image + (noise * np.float32(self.sigma * white) + np.float32(self.mean * white))
+        if image.dtype.kind == "f" and not self.clip:
+            return cast("Image", noisy.astype(image.dtype, copy=False))
+        return color.back(noisy, image.dtype)
+
+    def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the noise, of deviation 1."""
+        return {"noise": self._noise(image_of(sample), rng)}
+
+    def _noise(self, image: Image, rng: Any) -> NDArray[np.float32]:
+        noise: NDArray[np.float32] = rng.standard_normal(image.shape, np.float32)
+        return noise
 
 
 @dataclass(frozen=True, slots=True)
