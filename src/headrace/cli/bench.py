@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -130,6 +131,8 @@ def _report(
     say()
     say(f"peak memory {memory_of(peak)}")
     say(diagnosis(stages))
+    if (found := runs[-1].diagnosis) is not None:
+        say(str(found))
     if replaced:
         replaced_said = count(replaced, f"bad {item} was", f"bad {item}s were")
         say(f"{replaced_said} replaced by others: headrace check {plain(about['path'])}")
@@ -161,6 +164,7 @@ def epoch_facts(run: Statistics, part: float | None = 1.0) -> dict[str, Any]:
         "wait_share": run.wait_share,
         "skipped": run.skipped,
         "replaced": run.replaced,
+        "diagnosis": None if (found := run.diagnosis) is None else asdict(found),
     }
 
 
@@ -174,7 +178,7 @@ def _stream(
     read = 0
     steps = _steps(loader)
     total = wanted or (epochs * steps * (loader.batch_size or 1) if steps else None)
-    with ProgressBar(total, "epoch", unit=items, wait_share=lambda: loader.statistics().wait_share) as progress:
+    with ProgressBar(total, "epoch", unit=items, run=loader.statistics) as progress:
         while len(runs) < epochs if wanted is None else read < wanted:
             before, part = read, None
             for batch in loader:

@@ -117,7 +117,7 @@ def _stream(loader: DataLoader[Any], epoch: int) -> Statistics:
 
     name = f"epoch {epoch}"
     steps = len(loader)
-    with ProgressBar(len(loader.dataset), name, wait_share=lambda: loader.statistics().wait_share) as progress:
+    with ProgressBar(len(loader.dataset), name, run=loader.statistics) as progress:
         for step, (images, _labels) in enumerate(loader, start=1):
             progress.label(f"{name}, step {step}/{steps}")
             progress.advance(len(images))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from headrace import Statistics
+
     Tqdm = tqdm[Any]
 else:
     Tqdm = tqdm
@@ -31,7 +33,7 @@ NARROW = 80
 
 class _Bar(Tqdm):
     monitor_interval = 0  # no thread that outlives the bar; miniters=1 makes it needless
-    wait_share: Callable[[], float] | None = None
+    run: Callable[[], Statistics] | None = None
 
     @property
     def format_dict(self) -> Any:
@@ -44,8 +46,14 @@ class _Bar(Tqdm):
         known["done"] = f"{done:,}/{known['total']:,}" if known["total"] else f"{done:,}"
         known["pace"] = rate(pace, 1.0, unit)
         known["left"] = f", {duration(max(0.0, round(left)), digits=0)} left" if left is not None else ""
-        known["waiting"] = f", waiting {percent(self.wait_share())}" if self.wait_share is not None else ""
+        known["waiting"] = "" if self.run is None else _waiting(self.run())
         return known
+
+
+def _waiting(run: Statistics) -> str:
+    """Say how long the loop waited, and what limits it, as far as that is known."""
+    limit = "" if run.measured is None else f" ({run.measured.bound} is the limit)"
+    return f", waiting {percent(run.wait_share)}{limit}"
 
 
 class ProgressBar:
@@ -57,7 +65,7 @@ class ProgressBar:
         label: str,
         *,
         unit: str = "images",
-        wait_share: Callable[[], float] | None = None,
+        run: Callable[[], Statistics] | None = None,
     ) -> None:
         # tqdm's own lock is one of processes too, for which Python 3.14 starts a process to keep watch.
         _Bar.set_lock(threading.RLock())
@@ -79,7 +87,7 @@ class ProgressBar:
             bar_format=f"{{desc}} {share}{bar}{{done}}, {{pace}}{{left}}{{waiting}}",
             unit=unit,
         )
-        self._bar.wait_share = wait_share
+        self._bar.run = run
 
     def __enter__(self) -> ProgressBar:
         return self

@@ -8,6 +8,8 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
+MEMORY_PRESSURE = Path("/proc/pressure/memory")
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 def cpus() -> int:
@@ -41,6 +43,31 @@ def oom_kills() -> int | None:
         if name == "oom_kill":
             return int(count)
     return None
+
+
+def run_queue_seconds() -> float:
+    """Return how long this thread has waited for a CPU since it began; negative where the system does not say.
+
+    >>> waited = run_queue_seconds()
+    >>> waited == -1.0 or waited >= 0.0
+    True
+    """
+    words = _words(SCHEDSTAT)
+    return int(words[1]) / 1e9 if len(words) == 3 else -1.0
+
+
+def memory_stall_seconds() -> float:
+    """Return how long processes have stood still because memory is short, in this control group or on the machine.
+
+    >>> memory_stall_seconds() >= 0.0
+    True
+    """
+    for path in (CGROUP / "memory.pressure", MEMORY_PRESSURE):
+        for word in _words(path)[:5]:
+            name, _, total = word.partition("=")
+            if name == "total":
+                return int(total) / 1e6
+    return 0.0
 
 
 def free_memory() -> int | None:

@@ -21,9 +21,10 @@ from headrace.context.timing import Spans, timed_rest
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop import torch_state
 from headrace.interop.ambient import Ambient
+from headrace.interop.machine import run_queue_seconds
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
-from headrace.plan.work import BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
+from headrace.plan.work import QUEUE, STAGES, BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
 from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory
 
@@ -104,9 +105,11 @@ class Maker:
         here.key, here.epoch, here.start = work.seed, work.epoch, work.start
         here.tokens, here.tokens_collated = None, False
         here.move(work.start)
-        began, cpu = perf_counter(), thread_time() if work.noted else 0.0
+        noted = work.noted
+        queued = run_queue_seconds() if noted & QUEUE else -1.0
+        began, cpu = perf_counter(), thread_time() if noted else 0.0
         keeper = work.replica or work.dataset_copy
-        seconds: Seconds = Spans() if work.noted > 1 else {}
+        seconds: Seconds = Spans() if noted & STAGES else {}
         token = seeds.enter(here, seconds, scratch)
         survived = page_faults.survive(on=True)
         try:
@@ -124,7 +127,7 @@ class Maker:
             page_faults.check_faults("the batch")
             ended = perf_counter()
             seconds["other"] = _rest(seconds, began, ended)
-            making = _making(seconds, began, ended, thread_time() - cpu) if work.noted else None
+            making = making_here(seconds, began, ended, thread_time() - cpu, queued) if noted else None
             return Done(work.step, batch, bad, seconds, stream, here.tokens, making=making)
         except _Exhausted:
             return Ended(work.step, self.kept(work, ended=True))
@@ -167,7 +170,7 @@ class Maker:
         begin = cast("Any", self.source).begin
         began = perf_counter()
         try:
-            seconds: Seconds = Spans() if work.noted > 1 else {}
+            seconds: Seconds = Spans() if work.noted & STAGES else {}
             with seeds.at(here, seconds), timed_rest("other"):
                 self._restore(work)
                 return Pending(work, begin(work.keys, empty=empty), here, seconds, began)
@@ -392,12 +395,17 @@ def _rest(seconds: Seconds, began: float, ended: float) -> float:
     return max(0.0, ended - began - sum(seconds.values()))
 
 
-def _making(seconds: Seconds, began: float, ended: float, cpu: float) -> Making:
-    """Say when this thread made a batch; with its stages one by one, if they were noted."""
-    if not isinstance(seconds, Spans):
-        return Making(began, ended, cpu, os.getpid(), threading.get_native_id())
-    name = threading.current_thread().name
-    return Making(began, ended, cpu, os.getpid(), threading.get_native_id(), name, tuple(seconds.spans))
+def making_here(seconds: Seconds, began: float, ended: float, cpu: float, queued: float) -> Making:
+    """Say when this thread made a batch; with its stages one by one, if they were noted.
+
+    ``queued`` is what `run_queue_seconds` said before it; negative where it was not asked.
+    """
+    name = ""
+    spans: tuple[tuple[str, float, float], ...] = ()
+    if isinstance(seconds, Spans):
+        name, spans = threading.current_thread().name, tuple(seconds.spans)
+    waited = -1.0 if queued < 0.0 else max(0.0, run_queue_seconds() - queued)
+    return Making(began, ended, cpu, os.getpid(), threading.get_native_id(), name, spans, waited)
 
 
 def _told(error: BaseException) -> str:

@@ -34,7 +34,7 @@ class Work:
     dataset_copy: DatasetCopy | None = None
     """Of a dataset with an index that keeps a state of its own: whose turn it is."""
     noted: int = 0
-    """What is noted of its making: 1: when, and by whom; 2: each stage too, for a trace. It changes no batch."""
+    """What is noted of its making, which changes no batch: a sum of `WHEN`, `STAGES` and `QUEUE`."""
 
     @property
     def rows(self) -> int:
@@ -96,6 +96,10 @@ class MadeOn:
     """How much came over the network, or would have."""
 
 
+WHEN, STAGES, QUEUE = 1, 2, 4
+"""When a batch was made, and by whom; each stage of each sample; how long the thread waited for a CPU."""
+
+
 class Making(NamedTuple):
     """When a batch was made, and by which thread.
 
@@ -112,6 +116,8 @@ class Making(NamedTuple):
     name: str = ""
     """The thread's name, and the times of its stages: of a traced work."""
     spans: Sequence[tuple[str, float, float]] = ()
+    queued: float = -1.0
+    """Seconds that the thread could have run and had no CPU; negative where that is not known."""
 
 
 class Carried(NamedTuple):

@@ -126,7 +126,7 @@ class Direct:
     one asks for them (docs/decisions/0014-small-batches.md).
     """
 
-    __slots__ = ("_lives", "_plan", "_recorder", "_stream", "ended", "executor", "made", "release", "step")
+    __slots__ = ("_plan", "_recorder", "_stream", "ended", "executor", "lives", "made", "release", "step")
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Direct:
         recorder: Recorder | None,
         lives: Lives,
     ) -> None:
-        self._lives = lives
+        self.lives = lives
         self._plan = plan
         self._stream = stream
         self.step = first
@@ -172,13 +172,13 @@ class Direct:
                 return None
             if self._recorder is not None:
                 self._recorder.submitted(work)
-            self._lives.submitted(work)
+            self.lives.submitted(work)
             outcome = self.executor.make(work)
-            self._lives.received(outcome)
+            self.lives.received(outcome)
         self.step += 1
         if not isinstance(outcome, Ended):
             return outcome
-        self._lives.lost(outcome.step)
+        self.lives.lost(outcome.step)
         if outcome.stream is not None:
             self.ended[outcome.stream[0]] = outcome.stream[1]
         return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
-from headrace.plan.work import Ended
+from headrace.interop.machine import run_queue_seconds
+from headrace.make.maker import making_here
+from headrace.plan.work import QUEUE, Done, Ended
 from headrace.run.loop import Loop
 
 if TYPE_CHECKING:
@@ -38,12 +41,22 @@ class InlineLoop(Loop[T_co]):
             dispatcher.made = Ended(dispatcher.step)
             return super()._deliver(began)
         batch: T_co
+        step = dispatcher.step
+        noted = 0 if step % dispatcher.lives.every else dispatcher.lives.noting()
+        queued = run_queue_seconds() if noted & QUEUE else -1.0
+        cpu = thread_time() if noted else 0.0
         batch, outcome = short.make(work, began)
         if outcome is not None:
+            if noted and isinstance(outcome, Done):
+                outcome.making = making_here(outcome.seconds, began, perf_counter(), thread_time() - cpu, queued)
+                dispatcher.lives.begun(step, began)
             dispatcher.made = outcome
             del outcome
             return super()._deliver(began)
         dispatcher.step += 1
+        if noted:
+            making = making_here({}, began, perf_counter(), thread_time() - cpu, queued)
+            dispatcher.lives.inline(step, making, making.ended)
         self._journal.received(batch, began, dispatcher.step)
         if self._check is not None:
             self._check(self._meter.batches, self._meter.samples)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import deque
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
+from headrace.plan.work import QUEUE, STAGES, WHEN
 from headrace.run.life import Life
 
 if TYPE_CHECKING:
@@ -21,12 +23,18 @@ QUICK, SPARSE = 1e-3, 16
 """Where a batch comes in less than so many seconds, one of so many is noted: noting takes a few microseconds."""
 LOOKED = 32
 """Batches after which that is decided."""
+QUEUES = 8
+"""Of one of so many that are noted, also how long its thread waited for a CPU: asking takes 10 µs."""
+GIL_TRIALS = 16
+"""After one of so many that are noted, the loop's thread gives up the GIL, to see how soon it gets it back."""
+_RELEASING = bytes(6000)
+"""So much is summed up without the GIL."""
 
 
 class Lives:
     """The lives of a loop's batches: the newest are kept, and all go into the timeline, if there is one."""
 
-    __slots__ = ("_made", "_received", "_submitted", "_timeline", "every", "recent")
+    __slots__ = ("_count", "_made", "_received", "_submitted", "_timeline", "every", "recent")
 
     def __init__(self, timeline: Timeline | None = None) -> None:
         self._timeline = timeline
@@ -35,6 +43,7 @@ class Lives:
         """When, and by which thread; of batches that were not delivered yet."""
         self._made: list[tuple[int, Mapping[str, float], Making | None, Carried | None, str]] = []
         """What the outcomes at hand say; not their batches, which nobody may hold."""
+        self._count = 0
         self.every = 1
         """One of so many steps is noted."""
         self.recent: deque[Life] = deque(maxlen=KEPT)
@@ -42,8 +51,18 @@ class Lives:
     def submitted(self, work: Work) -> None:
         """Note that the executor is given a work."""
         if work.step % self.every == 0:
-            work.noted = 1 if self._timeline is None or not self._timeline.is_open else 2
+            work.noted = self.noting()
             self._submitted[work.step] = perf_counter()
+
+    def begun(self, step: int, began: float) -> None:
+        """Note a work that the thread that asked for it has begun by itself."""
+        self._submitted[step] = began
+
+    def noting(self) -> int:
+        """Return what is to be noted of the next batch that is noted."""
+        self._count += 1
+        noted = WHEN | QUEUE if self._count % QUEUES == 0 else WHEN
+        return noted if self._timeline is None or not self._timeline.is_open else noted | STAGES
 
     def received(self, outcome: Outcome) -> None:
         """Note that the executor returned an outcome."""
@@ -72,13 +91,47 @@ class Lives:
             received, receiver = self._received.pop(step, (delivered, consumer))
             submitted = self._submitted.pop(step)
             lives.append(
-                Life(step, submitted, received, asked, delivered, receiver, consumer, seconds, making, carried, node)
+                Life(
+                    step,
+                    submitted,
+                    received,
+                    asked,
+                    delivered,
+                    receiver,
+                    consumer,
+                    seconds,
+                    making,
+                    carried,
+                    node,
+                    thread_time(),
+                    self._gil_wait(),
+                )
             )
         self._made.clear()
-        recent = self.recent
-        recent.extend(lives)
+        self.recent.extend(lives)
         if self._timeline is None:
-            if self.every == 1 and len(recent) == LOOKED and delivered - recent[0].delivered < LOOKED * QUICK:
-                self.every = SPARSE
+            self._look(delivered)
         else:
             self._timeline.add(lives, asked, delivered, ready=len(self._received))
+
+    def inline(self, step: int, making: Making, delivered: float) -> None:
+        """Note a batch that was made by the thread that asked for it, in no time but its making's."""
+        began, ended, thread = making.began, making.ended, making.thread
+        self.recent.append(
+            Life(step, began, ended, began, delivered, thread, thread, {}, making, None, "", thread_time(), -1.0)
+        )
+        self._look(delivered)
+
+    def _gil_wait(self) -> float:
+        if self._count % GIL_TRIALS:
+            return -1.0
+        began = perf_counter()
+        zlib.crc32(_RELEASING)
+        return perf_counter() - began
+
+    def _look(self, delivered: float) -> None:
+        """Note fewer batches where they come quickly."""
+        recent = self.recent
+        if self.every == 1 and len(recent) == LOOKED and delivered - recent[0].delivered < LOOKED * QUICK:
+            self.every = SPARSE
+            recent.clear()

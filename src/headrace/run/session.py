@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import weakref
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from headrace.executors.base import Reusable
 from headrace.executors.inline import Inline
 from headrace.executors.worker_options import Options
 from headrace.interop.calls import takes_empty
+from headrace.interop.machine import cpus, memory_stall_seconds
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
 from headrace.make.source import Streamed
 from headrace.run import arguments
 from headrace.run.ahead import Ahead, Mapped
+from headrace.run.bottleneck import measured
 from headrace.run.checkpoint import Cursor, Place
 from headrace.run.detector import Watch, warn_of_held
 from headrace.run.dispatch import Direct, Dispatcher
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from headrace.collate.default import Collate
     from headrace.context.memory import Empty
     from headrace.executors.base import Executor
+    from headrace.run.bottleneck import Measured
     from headrace.run.orders import EpochOrder
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
@@ -69,6 +73,11 @@ class Session:
         self._loops: WeakRefs[Loop[Any] | Ahead[Any]] = WeakRefs()
         self._kept: Reusable | None = None
         """Workers that stay for the next epoch."""
+        self._lives = Lives()
+        self._ahead_of_loop = 0
+        """How many batches the newest loop may have under way."""
+        self._stalled = 0.0
+        """How long processes had stood still because memory is short when it began."""
         self.timeline: Timeline | None = None
         """Where the lives of the batches are written, of loops that begin while it is open."""
         self._hinted: str | None = None
@@ -78,7 +87,8 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
         own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
-        return {**vars(self), **own, "_loops": None, "_kept": None, "_keeper": None, "timeline": None}
+        ours = {"_loops": None, "_kept": None, "_keeper": None, "timeline": None, "_lives": Lives()}
+        return {**vars(self), **own, **ours}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -145,7 +155,23 @@ class Session:
         cursor = self.progress.cursor
         key, _ = self.progress.stream(cursor.seed or 0, cursor.place.epoch)
         sources = self.order.sources(key, cursor)
-        return dataclasses.replace(self.meter.snapshot(), sources=sources, hint=self._hint())
+        return dataclasses.replace(self.meter.snapshot(), sources=sources, measured=self._measured(), hint=self._hint())
+
+    def _measured(self) -> Measured | None:
+        settings, meter = self.settings, self.meter
+        elapsed = perf_counter() - meter.created
+        return measured(
+            list(self._lives.recent),
+            dict(meter.stages),
+            every=self._lives.every,
+            kind=settings.kind,
+            workers=settings.num_workers,
+            ahead=self._ahead_of_loop,
+            # Of a cluster nobody knows how many CPUs its actors share.
+            cpus=max(settings.num_workers, 1) if settings.kind == "ray" else cpus(),
+            in_turns=settings.kind == "processes" and settings.ordered,
+            pressure=(memory_stall_seconds() - self._stalled) / elapsed if elapsed > 0.0 else 0.0,
+        )
 
     def _hint(self) -> str:
         """Say once what native=True would bring: as soon as there are times to compare with."""
@@ -202,7 +228,8 @@ class Session:
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
         traced = self.timeline is not None and self.timeline.is_open
-        lives = Lives(self.timeline if traced else None)
+        self._lives = lives = Lives(self.timeline if traced else None)
+        self._ahead_of_loop, self._stalled = executor.capacity, memory_stall_seconds()
         ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, executor.capacity)
         if ahead is not None:
             plan, release, self.meter.prefetched = ahead, _both(ahead.close, release), ahead.counts

@@ -16,6 +16,7 @@ from headrace.run.report import stage_rows
 
 if TYPE_CHECKING:
     from headrace.plan.work import BadSample, MadeOn
+    from headrace.run.bottleneck import Diagnosis, Measured
     from headrace.run.prefetcher import PrefetchCounts
 
 MOST_BAD_SAMPLES = 1000
@@ -137,6 +138,8 @@ class Statistics:
     """On a cluster (``backend="ray"``), what each machine has made."""
     remote: RemoteReads | None = None
     """Of data behind URLs, what was fetched ahead; None for files, and where the order is not known ahead."""
+    measured: Measured | None = None
+    """What was measured of the newest batches; None while they are too few."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
@@ -149,6 +152,19 @@ class Statistics:
     def wait_share(self) -> float:
         """The part of the loop's time that it waited for the loader, from 0 to 1; 0 before the first batch."""
         return min(1.0, self.wait_seconds / self.seconds) if self.seconds else 0.0
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What limits the loop, and what would help by how much; None while too few batches were delivered.
+
+        >>> import headrace
+        >>> loader = headrace.DataLoader(range(4000), batch_size=2)
+        >>> for batch in loader:
+        ...     pass
+        >>> loader.statistics().diagnosis.bound in ("dataset", "collate", "consumer", "storage")
+        True
+        """
+        return None if self.measured is None else self.measured.diagnosis()
 
     @property
     def tokens_per_second(self) -> float:
@@ -190,7 +206,9 @@ class Statistics:
         ]
         tokens = f"{count(self.tokens, 'token')}, {percent(self.padding_share, 1)} padding"
         remote = [] if self.remote is None else [str(self.remote)]
-        return [*bad, *([tokens] if self.tokens else []), *remote, *([self.hint] if self.hint else [])]
+        found = self.diagnosis
+        limit = [] if found is None else [str(found)]
+        return [*bad, *([tokens] if self.tokens else []), *remote, *limit, *([self.hint] if self.hint else [])]
 
 
 def rate_rows(
