@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ import pytest
 from headrace import DataLoader, IterableDataset, Ledger, rng, verify_epoch
 from headrace.errors import ArgumentError, LoaderClosed, WorkerDied
 from headrace.executors import RayCluster, RayPool
+from headrace.executors.registry import Options
+from headrace.testing.executors import maker_of, work_of
+from tests.ray_cluster.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,3 +165,46 @@ def test_a_pool_that_is_closed_in_the_middle_is_an_error_of_every_rank(pool: Ray
         warnings.simplefilter("ignore")
         with pytest.raises(LoaderClosed, match="the pool of actors was closed"):
             list(loop)
+
+
+class Together(Numbers):
+    """Sample 0 kills its process while sample 3 is made there too, which never ends; elsewhere sample 3 is good."""
+
+    def __getitem__(self, index: int) -> Any:
+        attempt = len(list(self.folder.glob("killed-*")))
+        process, beside, killed = (self.folder / f"{name}-{attempt}" for name in ("pid", "beside", "killed"))
+        if index == 0:
+            process.write_text(str(os.getpid()))
+            assert until(beside.exists)
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 3:
+            assert until(lambda: process.exists() and process.read_text())
+            beside.touch()
+            if process.read_text() == str(os.getpid()):
+                threading.Event().wait(60)
+        return index
+
+
+def test_a_batch_that_shares_an_actor_with_one_that_kills_is_not_blamed(cluster: Any, tmp_path: Path) -> None:
+    """Let a batch of another rank die beside the one that kills, as often as they share an actor: it is made in the end."""
+    backend = RayCluster(worker_resources={"CPU": 1}, probe=False)
+    outcomes: list[Any] = [None, None]
+    with RayPool(1, backend, threads_per_worker=2) as pool:
+        ranks = [pool(maker_of(Together(tmp_path)), Options(1, threads=2, rank=rank)) for rank in range(2)]
+
+        def read(rank: int) -> None:
+            ranks[rank].submit(work_of(rank))
+            outcomes[rank] = ranks[rank].next(timeout=90)
+
+        threads = [threading.Thread(target=read, args=(rank,)) for rank in range(2)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for rank in ranks:
+            rank.close()
+    assert "batch 0 has ended 3 workers" in str(outcomes[0].error)
+    assert outcomes[1].batch.tolist() == [3, 4, 5]

@@ -87,6 +87,10 @@ class Deaths:
         """Return whether a worker died while it was making one of these."""
         return bool(self._by_batch) and any(self._by_batch[work.step] for work in works)
 
+    def is_blamed_next(self, work: Work) -> bool:
+        """Return whether the next worker that dies while it makes this batch proves that the batch is the cause."""
+        return bool(self._by_batch) and self._by_batch[work.step] >= DEADLY - 1
+
     def clear(self, step: int) -> None:
         """Take the suspicion from a batch: it was made."""
         self._by_batch.pop(step, None)

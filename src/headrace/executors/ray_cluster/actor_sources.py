@@ -31,6 +31,10 @@ class ActorSource(Protocol):
         """Return the handle of an actor."""
         ...
 
+    def start_apart(self, node: str) -> Any:
+        """Return the handle of an actor that no other rank uses, near a node; None where that is no different."""
+        ...
+
     def check(self, why: str) -> None:
         """Raise if no actor can come after one that died, by Ray's words for its death."""
         ...
@@ -91,14 +95,16 @@ class OwnActors:
         """Start an actor."""
         return self._kind.remote()
 
+    def start_apart(self, node: str) -> Any:  # noqa: ARG002  none is shared
+        """Return None: no other rank uses any of them."""
+        return None
+
     def check(self, why: str) -> None:
         """Do nothing: another can always be started."""
 
     def end(self, handle: Any, refs: Collection[Any], key: tuple[str, str]) -> None:  # noqa: ARG002  its answers end with it
         """Kill an actor."""
-        ray = connection.imported()
-        with contextlib.suppress(*_gone(ray)):
-            ray.kill(handle)
+        _kill(handle)
 
     def expected(self) -> int:
         """Return how many actors the cluster has room for now."""
@@ -110,13 +116,13 @@ class OwnActors:
 
 
 class SharedActors:
-    """The actors of a pool, for one of the ranks that share it."""
+    """The actors of a pool, for one of the ranks that share it; ``how`` are the options that they were started with."""
 
     shared = True
 
-    def __init__(self, handles: Sequence[Any], threads: int) -> None:
+    def __init__(self, handles: Sequence[Any], threads: int, how: Mapping[str, Any]) -> None:
         self.count, self.threads = len(handles), threads
-        self._handles = list(handles)
+        self._handles, self._how = list(handles), how
 
     def connect(self) -> None:
         """Check that this process is connected: the pool's handles mean nothing elsewhere."""
@@ -127,13 +133,26 @@ class SharedActors:
         """Return the actor, which Ray restarts by itself."""
         return self._handles[number]
 
+    def start_apart(self, node: str) -> Any:
+        """Start an actor of this rank's own, beside those of the pool, which may have taken all of the resources."""
+        if self._how["num_gpus"]:
+            return None  # without a GPU, user code that needs one would fail
+        ray = connection.imported()
+        near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+        taken = {"num_cpus": 0, "scheduling_strategy": near, "max_restarts": 0}
+        how = {name: value for name, value in self._how.items() if name not in ("memory", "resources", "label_selector")}
+        return ray.remote(RemoteWorker).options(**{**how, **taken}).remote()
+
     def check(self, why: str) -> None:
         """Raise `LoaderClosed` if an actor died because the pool was closed, or the process that made it ended."""
         if any(words in why for words in FOR_GOOD):
             raise _pool_closed()
 
     def end(self, handle: Any, refs: Collection[Any], key: tuple[str, str]) -> None:
-        """Withdraw the works that it has not begun; what it makes for others goes on."""
+        """Withdraw the works that it has not begun, and let it go on for others; kill one that is this rank's own."""
+        if handle not in self._handles:
+            _kill(handle)
+            return
         ray = connection.imported()
         for ref in refs:
             with contextlib.suppress(*_gone(ray)):
@@ -162,6 +181,12 @@ def _pool_closed() -> LoaderClosed:
         expected="an open RayPool, in a process of its cluster",
         cure="keep the pool open while ranks read, and make it after ray.init()",
     )
+
+
+def _kill(handle: Any) -> None:
+    ray = connection.imported()
+    with contextlib.suppress(*_gone(ray)):
+        ray.kill(handle)
 
 
 def _gone(ray: Any) -> tuple[type[Exception], ...]:

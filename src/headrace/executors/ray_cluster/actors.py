@@ -93,6 +93,8 @@ class RayActors:
         self._copy, self._probe = copy, probe
         self._began = self._pinned = False
         """Whether the nodes have opened the dataset; whether actors have copies that others cannot stand in for."""
+        self._apart: RemoteActor | None = None
+        self._may_start_apart = True
         # Nodes may leave while many actors start on them.
         self._deaths = Deaths(options.restarts, DEADLY * source.count)
         self._batches = Recycler(keep=self.capacity + 2)
@@ -156,6 +158,7 @@ class RayActors:
             for ref in each.in_flight:
                 state.refs.pop(ref, None)
             each.in_flight.clear()
+        self._end_apart()
         self._deaths.forget_batches()
 
     def close(self) -> None:
@@ -185,6 +188,34 @@ class RayActors:
         self._prepare(actor)
         return actor
 
+    def _actor_apart(self) -> RemoteActor | None:
+        """Return an actor that makes this rank's batches only; None where that is no different from any other.
+
+        An actor of a pool also dies of the batches of other ranks. So only one that dies apart proves what killed it.
+        """
+        if self._apart is None and self._may_start_apart:
+            opened = [each.opened for each in self._state.actors if each.opened is not None]
+            node = opened[0].node if opened else self._ray.get_runtime_context().get_node_id()
+            handle = self._source.start_apart(node)
+            if handle is None:
+                self._may_start_apart = False
+            else:
+                self._apart = RemoteActor(self._source.count, handle, self._source.threads, apart=True)
+                self._state.actors.append(self._apart)
+                self._prepare(self._apart)
+        return self._apart
+
+    def _end_apart(self) -> None:
+        """End the actor that makes suspicious batches, if it has none left."""
+        if self._apart is not None and not self._apart.in_flight and not self._apart.waiting:
+            self._kill(self._apart)
+            self._remove(self._apart)
+
+    def _remove(self, actor: RemoteActor) -> None:
+        self._state.actors.remove(actor)
+        if actor is self._apart:
+            self._apart = None
+
     def _prepare(self, actor: RemoteActor) -> None:
         ref = actor.handle.prepare.remote(self._state.key, self._state.payload[0], actor.number, self._probe)
         self._state.refs[ref] = actor
@@ -202,13 +233,15 @@ class RayActors:
             number = work.replica.number
         elif work.dataset_copy is not None:
             number = work.dataset_copy.number
-        if number is None:
-            self._state.works.append(work)
-        else:
+        if number is not None:
             if self._source.shared:
                 raise _not_shared()
             self._pinned = True
             self._state.actors[number % self._source.count].waiting.append(work)
+        elif self._deaths.is_blamed_next(work) and (apart := self._actor_apart()) is not None:
+            apart.waiting.append(work)
+        else:
+            self._state.works.append(work)
 
     def _send(self) -> None:
         """Send works as far as the actors have room, each to the one with the fewest.
@@ -221,6 +254,7 @@ class RayActors:
             while actor.waiting and self._has_room(actor, actor.waiting[0]):
                 if not self._order(actor, actor.waiting.popleft()):
                     return
+        opened = [each for each in opened if not each.apart]
         while state.works and opened:
             actor = min(opened, key=lambda each: len(each.in_flight))
             if not self._has_room(actor, state.works[0]):
@@ -281,6 +315,7 @@ class RayActors:
             else:
                 self._handle(actor, ref, answer)
         self._send()
+        self._end_apart()
 
     def _handle(self, actor: RemoteActor, ref: Any, answer: Any) -> None:
         work = actor.in_flight.pop(ref, None)
@@ -369,7 +404,10 @@ class RayActors:
             raise error
         said = f"Ray worker {actor.number} cannot open the dataset and takes no part: {type(error).__name__}: {error}"
         self._kill(actor)
-        state.actors.remove(actor)
+        self._remove(actor)
+        self._may_start_apart &= not actor.apart
+        for work in actor.waiting:
+            self._queue(work)
         warnings.warn(said, RuntimeWarning, stacklevel=5)
 
     def _replace(self, dead: RemoteActor, why: str) -> None:
@@ -392,11 +430,13 @@ class RayActors:
             # With its node, or before it was given a work: no batch is to blame.
             self._source.check(why)
             culprit = None if lost else self._deaths.judge(death)
-            successor = self._start(dead.number)
+            if dead.apart:  # another starts if a batch needs it
+                self._remove(dead)
+            else:
+                state.actors[state.actors.index(dead)] = self._start(dead.number)
         except BaseException:
             self._finish()
             raise
-        state.actors[state.actors.index(dead)] = successor
         if culprit is not None:
             works = [work for work in works if work.step != culprit[0]]
             state.ready.append(Failed(*culprit, death.at))

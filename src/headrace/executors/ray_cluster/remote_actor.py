@@ -22,6 +22,8 @@ class RemoteActor:
     threads: int
     opened: Opened | None = None
     """None before it has read its sample."""
+    apart: bool = False
+    """Whether this rank started it, beside the actors of a pool, for batches that may kill."""
     again: float | None = None
     """When the dataset is to be sent again: Ray restarts it, and refuses everything meanwhile."""
     waiting: deque[Work] = field(default_factory=deque)

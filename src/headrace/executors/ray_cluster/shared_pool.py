@@ -71,7 +71,7 @@ class RayPool:
                 expected=f"threads_per_worker={self.threads}",
                 cure="give RayPool and DataLoader the same threads_per_worker",
             )
-        source = SharedActors(self._handles, self.threads)
+        source = SharedActors(self._handles, self.threads, self.cluster._actor_options(self.threads))
         return RayActors(maker, options, source, copy=self.cluster.copy, probe=self.cluster.probe)
 
     def __enter__(self) -> RayPool:
