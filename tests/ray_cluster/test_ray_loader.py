@@ -116,15 +116,20 @@ def test_a_bad_sample_is_named_where_it_belongs() -> None:
 
 
 def test_statistics_say_what_each_node_made() -> None:
-    """Count batches, CPU seconds and bytes by node; show them in the report."""
-    loader = DataLoader(Noisy(), 4, seed=1, **WORKERS)
-    list(loader)
+    """Count batches, CPU seconds, bytes and stages by node; show them in the report, nodes of one name apart."""
+    loader = DataLoader(Noisy(), 4, seed=1, num_workers=2, backend="ray")
+    loop: Any = iter(loader)
+    loop._dispatcher.executor._await_actors(2)
+    list(loop)
     statistics = loader.statistics()
-    (node,) = statistics.nodes
-    assert node.batches == 12
-    assert node.nbytes > 48 * 4096
-    assert node.cpu_seconds > 0
-    assert node.node in str(statistics)
+    first, second = statistics.nodes
+    assert first.batches + second.batches == 12
+    assert first.nbytes + second.nbytes > 48 * 4096
+    assert min(first.cpu_seconds, second.cpu_seconds) > 0
+    for stage, seconds in statistics.stage_seconds.items():
+        assert first.stage_seconds[stage] + second.stage_seconds[stage] == pytest.approx(seconds)
+    assert all(f"{node.node} ({node.node_id[:8]})" in str(statistics) for node in statistics.nodes)
+    assert "collating s" in str(statistics)
 
 
 def test_ctrl_c_ends_the_actors() -> None:

@@ -91,6 +91,8 @@ class MadeOn:
 
     node: str
     """The machine's name."""
+    node_id: str
+    """The cluster's name for it: machines may share a name."""
     cpu_seconds: float
     nbytes: int
     """How much came over the network, or would have."""

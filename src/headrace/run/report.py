@@ -42,7 +42,7 @@ def stage_rows(stages: Mapping[str, float], *, images: int, item: str = "image")
     rows: list[tuple[str, ...]] = [("stage", "seconds", "share", f"ms/{item}")]
     rows += [
         (doing(stage), f"{spent:.2f}", percent(spent / whole), f"{1000 * spent / (images or 1):.2f}")
-        for stage, spent in sorted(stages.items(), key=_place)
+        for stage, spent in in_order(stages)
     ]
     return rows
 
@@ -69,6 +69,15 @@ def doing(stage: str) -> str:
     ('decoding', 'tokenize')
     """
     return _DOING.get(stage, stage)
+
+
+def in_order(stages: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return the stages and their seconds in the order in which a sample passes them.
+
+    >>> in_order({"collate": 1.0, "read": 2.0})
+    [('read', 2.0), ('collate', 1.0)]
+    """
+    return sorted(stages.items(), key=_place)
 
 
 def _place(item: tuple[str, float]) -> int:

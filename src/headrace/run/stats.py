@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.formatting import count, duration, html_table, percent, rate, table
-from headrace.run.report import stage_rows
+from headrace.run.report import doing, in_order, stage_rows
 
 if TYPE_CHECKING:
     from headrace.plan.work import BadSample, MadeOn
     from headrace.run.bottleneck import Diagnosis, Measured
     from headrace.run.prefetcher import PrefetchCounts
+
+SHORT_ID = 8
+"""Digits of a node's id in tables, where names are not enough."""
 
 MOST_BAD_SAMPLES = 1000
 """How many bad samples are kept by name; all are counted."""
@@ -40,10 +43,14 @@ class NodeShare:
 
     node: str
     """Its name."""
+    node_id: str
+    """The cluster's name for it: machines may share a name."""
     batches: int
     cpu_seconds: float
     nbytes: int
     """The size of these batches as they left it."""
+    stage_seconds: Mapping[str, float]
+    """Seconds that its workers spent, by stage, summed: read, decode, transform, collate, other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +202,20 @@ class Statistics:
         return stage_rows(self.stage_seconds, images=self.samples, item="sample")
 
     def _node_rows(self) -> list[tuple[str, ...]]:
-        rows = [(n.node, f"{n.batches:,}", f"{n.cpu_seconds:.2f}", f"{n.nbytes / 1e6:,.1f}") for n in self.nodes]
-        return [("node", "batches", "CPU seconds", "MB"), *rows]
+        names = Counter(each.node for each in self.nodes)
+        stages = [stage for stage, _ in in_order(self.stage_seconds)]
+        heads = ("node", "batches", "CPU seconds", "MB", *(f"{doing(stage)} s" for stage in stages))
+        rows = [
+            (
+                n.node if names[n.node] == 1 else f"{n.node} ({n.node_id[:SHORT_ID]})",
+                f"{n.batches:,}",
+                f"{n.cpu_seconds:.2f}",
+                f"{n.nbytes / 1e6:,.1f}",
+                *(f"{n.stage_seconds.get(stage, 0.0):.2f}" for stage in stages),
+            )
+            for n in self.nodes
+        ]
+        return [heads, *rows]
 
     def _remarks(self) -> list[str]:
         bad = [
@@ -241,6 +260,29 @@ def _epoch(run: Statistics, part: float | None) -> str:
 
 
 @dataclass(slots=True)
+class NodeMeter:
+    """The counters behind `NodeShare`."""
+
+    node: str
+    batches: int = 0
+    cpu_seconds: float = 0.0
+    nbytes: int = 0
+    stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def made(self, seconds: Mapping[str, float], made_on: MadeOn) -> None:
+        """Count a batch that the node made."""
+        self.batches += 1
+        self.cpu_seconds += made_on.cpu_seconds
+        self.nbytes += made_on.nbytes
+        for stage, spent in seconds.items():
+            self.stages[stage] += spent
+
+    def snapshot(self, node_id: str) -> NodeShare:
+        """Freeze the counters."""
+        return NodeShare(self.node, node_id, self.batches, self.cpu_seconds, self.nbytes, dict(self.stages))
+
+
+@dataclass(slots=True)
 class Meter:
     """The counters behind `Statistics`; written by one loop, read by anyone."""
 
@@ -262,7 +304,8 @@ class Meter:
     skipped: int = 0
     replaced: int = 0
     bad: list[BadSample] = field(default_factory=list)
-    nodes: dict[str, NodeShare] = field(default_factory=dict)
+    nodes: dict[str, NodeMeter] = field(default_factory=dict)
+    """By the node's id."""
     prefetched: PrefetchCounts | None = None
 
     def made(
@@ -282,9 +325,9 @@ class Meter:
             self.tokens += tokens[0]
             self.padding += tokens[1]
         if made_on is not None:
-            name, had = made_on.node, self.nodes.get(made_on.node, NodeShare(made_on.node, 0, 0.0, 0))
-            spent, nbytes = had.cpu_seconds + made_on.cpu_seconds, had.nbytes + made_on.nbytes
-            self.nodes[name] = NodeShare(name, had.batches + 1, spent, nbytes)
+            if made_on.node_id not in self.nodes:
+                self.nodes[made_on.node_id] = NodeMeter(made_on.node)
+            self.nodes[made_on.node_id].made(seconds, made_on)
         if bad:
             if skip:
                 self.skipped += len(bad)
@@ -342,7 +385,7 @@ class Meter:
             skipped=self.skipped,
             replaced=self.replaced,
             bad=tuple(self.bad),
-            nodes=tuple(self.nodes.values()),
+            nodes=tuple(each.snapshot(node_id) for node_id, each in self.nodes.items()),
             remote=self._remote(),
         )
 

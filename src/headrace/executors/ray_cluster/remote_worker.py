@@ -106,6 +106,7 @@ class RemoteWorker:
         self._batches = Recycler(keep=2)
         self._local = threading.local()
         self._host = socket.gethostname()
+        self._node = ray.get_runtime_context().get_node_id()
         self._name = f"headrace on {self._host}"
         self._preparing = threading.Lock()
         self._prepared: dict[str, _Prepared] = {}
@@ -127,7 +128,7 @@ class RemoteWorker:
                 self._prepared[dataset] = opened
         except BaseException as error:  # noqa: BLE001  whatever a user's import, dataset or init raises
             return Broken(RemoteError.of(error))
-        return Opened(ray.get_runtime_context().get_node_id(), self._host, os.getpid())
+        return Opened(self._node, self._host, os.getpid())
 
     def _open(self, payload: tuple[bytes, Sequence[Any]], number: int, probe: bool) -> _Prepared:
         threading.current_thread().name = self._name = f"headrace-{number} on {self._host}"
@@ -187,7 +188,7 @@ class RemoteWorker:
         except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises
             return NotMade("the finished batch", RemoteError.of(batch_not_sent(error, "a node of the cluster")))
         nbytes = len(head) + sum(each.nbytes for each in buffers)
-        made_on = MadeOn(self._host, clock() - began, nbytes)
+        made_on = MadeOn(self._host, self._node, clock() - began, nbytes)
         return Batch(
             head,
             buffers,
