@@ -187,7 +187,7 @@ class Together(Numbers):
 
 
 def test_a_batch_that_shares_an_actor_with_one_that_kills_is_not_blamed(cluster: Any, tmp_path: Path) -> None:
-    """Let a batch of another rank die beside the one that kills, as often as they share an actor: it is made in the end."""
+    """Let a batch of another rank die beside the one that kills, as often as they share an actor: it is made then."""
     backend = RayCluster(worker_resources={"CPU": 1}, probe=False)
     outcomes: list[Any] = [None, None]
     with RayPool(1, backend, threads_per_worker=2) as pool:

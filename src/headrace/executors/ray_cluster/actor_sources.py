@@ -12,7 +12,7 @@ from headrace.executors.ray_cluster import connection
 from headrace.executors.ray_cluster.remote_worker import RemoteWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class ActorSource(Protocol):
@@ -39,8 +39,8 @@ class ActorSource(Protocol):
         """Raise if no actor can come after one that died, by Ray's words for its death."""
         ...
 
-    def end(self, handle: Any, refs: Collection[Any], key: tuple[str, str]) -> None:
-        """Let go of an actor, of the answers that it owes, and of the dataset with this key."""
+    def end(self, handle: Any, key: tuple[str, str]) -> None:
+        """Let go of an actor, and of the dataset with this key."""
         ...
 
     def expected(self) -> int:
@@ -102,7 +102,7 @@ class OwnActors:
     def check(self, why: str) -> None:
         """Do nothing: another can always be started."""
 
-    def end(self, handle: Any, refs: Collection[Any], key: tuple[str, str]) -> None:  # noqa: ARG002  its answers end with it
+    def end(self, handle: Any, key: tuple[str, str]) -> None:  # noqa: ARG002  the dataset ends with it
         """Kill an actor."""
         _kill(handle)
 
@@ -140,7 +140,9 @@ class SharedActors:
         ray = connection.imported()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
         taken = {"num_cpus": 0, "scheduling_strategy": near, "max_restarts": 0}
-        how = {name: value for name, value in self._how.items() if name not in ("memory", "resources", "label_selector")}
+        how = {
+            name: value for name, value in self._how.items() if name not in ("memory", "resources", "label_selector")
+        }
         return ray.remote(RemoteWorker).options(**{**how, **taken}).remote()
 
     def check(self, why: str) -> None:
@@ -148,16 +150,16 @@ class SharedActors:
         if any(words in why for words in FOR_GOOD):
             raise _pool_closed()
 
-    def end(self, handle: Any, refs: Collection[Any], key: tuple[str, str]) -> None:
-        """Withdraw the works that it has not begun, and let it go on for others; kill one that is this rank's own."""
+    def end(self, handle: Any, key: tuple[str, str]) -> None:
+        """Let it go on for others, after the few works that it has; kill one that is this rank's own.
+
+        The works are not withdrawn: after ``ray.cancel`` of a call that is not sent yet, an actor waits 30 s for that
+        call, and then refuses all later ones (Ray 2.60).
+        """
         if handle not in self._handles:
             _kill(handle)
             return
-        ray = connection.imported()
-        for ref in refs:
-            with contextlib.suppress(*_gone(ray)):
-                ray.cancel(ref)
-        with contextlib.suppress(*_gone(ray)):
+        with contextlib.suppress(*_gone(connection.imported())):
             handle.forget.remote(*key)
 
     def expected(self) -> int:

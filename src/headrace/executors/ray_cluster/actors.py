@@ -18,6 +18,7 @@ import threading
 import uuid
 import warnings
 import weakref
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter, sleep
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from headrace.executors.worker_options import Options
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
+
+AHEAD = 2
+"""Works that lie ready in an actor, beyond two for each of its threads: so many hide the way to it."""
 
 NODE_DIED = "its node has died"
 """Ray's words, where an actor died before anything is known of its node."""
@@ -88,11 +92,16 @@ class RayActors:
     def __init__(self, maker: Maker, options: Options, source: ActorSource, *, copy: bool, probe: bool) -> None:
         self._ray = connection.imported()
         self._source = source
-        self._limit = source.threads * options.prefetch
-        self.capacity = options.workers * self._limit
+        self._limit = min(source.threads * options.prefetch, 2 * source.threads + AHEAD)
+        """Works in flight at one actor; the rest wait here for whoever is free first."""
+        self.capacity = options.workers * source.threads * options.prefetch
         self._copy, self._probe = copy, probe
         self._began = self._pinned = False
         """Whether the nodes have opened the dataset; whether actors have copies that others cannot stand in for."""
+        self._by_load: list[list[tuple[int, RemoteActor]]] = [[] for _ in range(self._limit)]
+        """The actors that have room, by how many works each has in flight, in their order."""
+        self._restarting: dict[RemoteActor, float] = {}
+        """Actors that Ray restarts and that refuse everything meanwhile; when they are sent the dataset again."""
         self._apart: RemoteActor | None = None
         self._may_start_apart = True
         # Nodes may leave while many actors start on them.
@@ -110,8 +119,8 @@ class RayActors:
         try:
             state.payload.append(self._ray.put(packed))
             expected = source.expected()
-            for number in source.places(options.rank, self.capacity):
-                state.actors.append(self._start(number))
+            for place, number in enumerate(source.places(options.rank, self.capacity)):
+                state.actors.append(self._start(number, place))
             self._await_actors(expected)
         except BaseException:
             self._finish()
@@ -158,6 +167,7 @@ class RayActors:
             for ref in each.in_flight:
                 state.refs.pop(ref, None)
             each.in_flight.clear()
+            self._list(each)
         self._end_apart()
         self._deaths.forget_batches()
 
@@ -183,8 +193,8 @@ class RayActors:
             self._finish()
             raise self._connection.error()
 
-    def _start(self, number: int) -> RemoteActor:
-        actor = RemoteActor(number, self._source.start(number), self._source.threads)
+    def _start(self, number: int, place: int) -> RemoteActor:
+        actor = RemoteActor(number, self._source.start(number), self._source.threads, place)
         self._prepare(actor)
         return actor
 
@@ -200,7 +210,8 @@ class RayActors:
             if handle is None:
                 self._may_start_apart = False
             else:
-                self._apart = RemoteActor(self._source.count, handle, self._source.threads, apart=True)
+                number = self._source.count
+                self._apart = RemoteActor(number, handle, self._source.threads, number, apart=True)
                 self._state.actors.append(self._apart)
                 self._prepare(self._apart)
         return self._apart
@@ -249,18 +260,31 @@ class RayActors:
         A work that is suspected of killing workers goes alone, so that the next death shows whether it was the cause.
         """
         state = self._state
-        opened = [each for each in state.actors if each.opened is not None]
-        for actor in opened:
-            while actor.waiting and self._has_room(actor, actor.waiting[0]):
-                if not self._order(actor, actor.waiting.popleft()):
-                    return
-        opened = [each for each in opened if not each.apart]
-        while state.works and opened:
-            actor = min(opened, key=lambda each: len(each.in_flight))
-            if not self._has_room(actor, state.works[0]):
+        if self._pinned or self._apart is not None:
+            for actor in [each for each in state.actors if each.waiting and each.opened is not None]:
+                while actor.waiting and self._has_room(actor, actor.waiting[0]):
+                    if not self._order(actor, actor.waiting.popleft()):
+                        return
+        while state.works:
+            free = next((each for each in self._by_load if each), None)
+            if free is None:
                 break
-            if not self._order(actor, state.works.popleft()):
-                return
+            _, actor = free[0]
+            if not self._has_room(actor, state.works[0]) or not self._order(actor, state.works.popleft()):
+                break
+
+    def _list(self, actor: RemoteActor) -> None:
+        """List an actor by how many works it has in flight, so that nobody looks at all actors for each batch."""
+        load: int | None = len(actor.in_flight)
+        if actor.opened is None or actor.apart or load == self._limit:
+            load = None
+        if actor.load != load:
+            if actor.load is not None:
+                listed = self._by_load[actor.load]
+                del listed[bisect_left(listed, (actor.place,))]
+            if load is not None:
+                insort(self._by_load[load], (actor.place, actor))
+            actor.load = load
 
     def _has_room(self, actor: RemoteActor, work: Work) -> bool:
         suspect = self._deaths.is_suspect((*actor.in_flight.values(), work))
@@ -281,6 +305,7 @@ class RayActors:
         else:
             actor.in_flight[ref] = work
             self._state.refs[ref] = actor
+            self._list(actor)
         return True
 
     def _receive(self, seconds: float) -> None:
@@ -309,11 +334,12 @@ class RayActors:
             except self._ray.exceptions.RayError as error:
                 if RESTARTING in str(error):
                     self._await_restart(actor, ref)
-                    continue
-                self._state.refs[ref] = actor
-                self._replace(actor, reason(error))
+                else:
+                    self._state.refs[ref] = actor
+                    self._replace(actor, reason(error))
             else:
                 self._handle(actor, ref, answer)
+            self._list(actor)
         self._send()
         self._end_apart()
 
@@ -343,16 +369,15 @@ class RayActors:
         work = actor.in_flight.pop(ref, None)
         if work is not None:
             self._state.works.appendleft(work)
-        actor.opened, actor.again = None, monotonic() + RESTART_LOOKS
+        actor.opened = None
+        self._restarting[actor] = monotonic() + RESTART_LOOKS
 
     def _prepare_restarted(self) -> float:
         """Send the dataset to actors that Ray may have restarted by now; return the seconds until the next are due."""
-        due = [each for each in self._state.actors if each.again is not None]
-        for each in due:
-            if each.again is not None and each.again <= monotonic():
-                each.again = None
-                self._prepare(each)
-        return RESTART_LOOKS if due else TICK
+        for actor in [actor for actor, due in self._restarting.items() if due <= monotonic()]:
+            del self._restarting[actor]
+            self._prepare(actor)
+        return RESTART_LOOKS if self._restarting else TICK
 
     def _outcome(self, work: Work, answer: Batch | NoBatch | NotMade, actor: RemoteActor) -> Outcome:
         if isinstance(answer, NoBatch):
@@ -392,6 +417,7 @@ class RayActors:
             self._replace(actor, reason(error))
             return
         self._state.works.appendleft(work)
+        self._list(actor)  # here too: where warnings are errors, nothing else comes after it
         said = f"batch {work.step} of {actor} was lost before it arrived: {reason(error)}; it is made again"
         warnings.warn(said, RuntimeWarning, stacklevel=5)
 
@@ -433,7 +459,7 @@ class RayActors:
             if dead.apart:  # another starts if a batch needs it
                 self._remove(dead)
             else:
-                state.actors[state.actors.index(dead)] = self._start(dead.number)
+                state.actors[state.actors.index(dead)] = self._start(dead.number, dead.place)
         except BaseException:
             self._finish()
             raise
@@ -458,10 +484,12 @@ class RayActors:
             self._handle(dead, ref, answer)
 
     def _kill(self, actor: RemoteActor) -> None:
-        refs = [ref for ref, whose in self._state.refs.items() if whose is actor]
-        for ref in refs:
+        for ref in [ref for ref, whose in self._state.refs.items() if whose is actor]:
             del self._state.refs[ref]
-        self._source.end(actor.handle, refs, self._state.key)
+        actor.opened = None
+        self._list(actor)
+        self._restarting.pop(actor, None)
+        self._source.end(actor.handle, self._state.key)
 
     def _explain(self) -> str:
         return "\n".join(f"{each}: {each.doing()}" for each in self._state.actors)
@@ -506,7 +534,7 @@ def _finish(
         return  # a fork took the executor along, but its actors are not that process's
     if not connected.lost:  # otherwise they ended with it, and asking would start another cluster
         for each in state.actors:
-            source.end(each.handle, list(each.in_flight), state.key)
+            source.end(each.handle, state.key)
     for held in (state.refs, state.works, state.ready, state.payload):
         held.clear()
     for each in state.actors:

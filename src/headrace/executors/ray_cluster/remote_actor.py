@@ -20,12 +20,14 @@ class RemoteActor:
     number: int
     handle: Any
     threads: int
+    place: int
+    """Its place in the order in which the executor turns to actors that have as few works."""
     opened: Opened | None = None
     """None before it has read its sample."""
     apart: bool = False
     """Whether this rank started it, beside the actors of a pool, for batches that may kill."""
-    again: float | None = None
-    """When the dataset is to be sent again: Ray restarts it, and refuses everything meanwhile."""
+    load: int | None = None
+    """Under which load the executor lists it among those with room; None where it has none."""
     waiting: deque[Work] = field(default_factory=deque)
     """Works that only this one can make: it has the copy of the stream."""
     in_flight: dict[Any, Work] = field(default_factory=dict)

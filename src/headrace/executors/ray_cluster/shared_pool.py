@@ -91,7 +91,7 @@ def _end(source: Any, handles: list[Any]) -> None:
 
     if imported().is_initialized():  # otherwise they ended with it, and asking would start another cluster
         for handle in handles:
-            source.end(handle, (), ("", ""))
+            source.end(handle, ("", ""))
     handles.clear()
 
 
