@@ -112,6 +112,8 @@ class Trial:
 
     kind: str
     draws: random.Random
+    workers: dict[str, Any] = field(default_factory=lambda: THREADS)
+    """Those that some of the trials have."""
     ledgers: list[Ledger] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     loops: int = 0
@@ -135,7 +137,8 @@ class Trial:
         self.many = self.kind in RANKS and self.policy != "skip"
         # A stream is read in as many copies as its first loop has workers.
         copies = self.kind == "copies"
-        self.workers = THREADS if copies or draws.random() < 0.2 else {}
+        if not copies and draws.random() >= 0.2:
+            self.workers = {}
         self.how: dict[str, Any] = {"on_error": self.policy, "seed": 3}
         if copies:
             self.how["read_once"] = True
@@ -270,9 +273,9 @@ class Trial:
         return True
 
 
-def one(kind: str, seed: str, tally: Tally) -> None:
+def one(kind: str, seed: str, tally: Tally, workers: dict[str, Any] = THREADS) -> None:
     """Make one trial; an epoch with too many bad samples for its batches is none."""
-    trial = Trial(kind, random.Random(seed))
+    trial = Trial(kind, random.Random(seed), workers)
     try:
         trial.run()
     except TooManyErrors:

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node for all tests here; what each must give back is its actors and its objects."""
+"""A Ray cluster of two nodes for all tests here; what each must give back is its actors and its objects."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 STORE = 80 << 20
 """The smallest object store that Ray takes."""
+NODE = {"num_cpus": 1, "object_store_memory": STORE}
 HEAD = {
-    "num_cpus": 2,
-    "object_store_memory": STORE,
+    **NODE,
     # The death of a node is known within 2 s instead of 30.
     "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
 }
@@ -38,13 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", name="cluster")
-def one_node() -> Iterator[Any]:
+def two_nodes() -> Iterator[Any]:
     """Start a cluster, and connect to it."""
     ray = pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
     from ray.cluster_utils import Cluster
 
     os.environ.update(QUIET)
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    cluster.add_node(**NODE)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()

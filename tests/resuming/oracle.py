@@ -99,6 +99,8 @@ class Trial:
     """One run: what it reads, and what the model says that it gets."""
 
     draws: random.Random
+    backend: Any = "threads"
+    """The workers of loops that have any."""
     epoch: int = 0
     place: int = 0
     """Of the samples (of good ones, where bad ones are left out), or of the batches that a sampler chose."""
@@ -126,7 +128,7 @@ class Trial:
 
     def loaders(self, world: int, size: int, ordered: bool, workers: int) -> list[Any]:
         how: dict[str, Any] = {"seed": self.seed, "on_error": self.on_error, "in_order": ordered}
-        how |= {"num_workers": workers, "backend": "threads" if workers else "inline", "max_errors": self.most}
+        how |= {"num_workers": workers, "backend": self.backend if workers else "inline", "max_errors": self.most}
         if not self.chosen:
             how |= {"batch_size": size, "drop_last": self.drop_last}
         dataset: Any = Numbers(self.size, self.bad)
@@ -308,7 +310,7 @@ def unordered(draws: random.Random) -> None:
     assert found == wanted, f"lost: {wanted - found}; twice or strange: {found - wanted}"
 
 
-def proven(trials: int, seed: int, *, first: int = 0) -> None:
+def proven(trials: int, seed: int, *, first: int = 0, backend: Any = "threads") -> None:
     """Make so many trials; raises AssertionError for the first that is not as the model says, with its number."""
     for number in range(first, first + trials):
         draws = random.Random(f"{seed}/{number}")
@@ -317,7 +319,7 @@ def proven(trials: int, seed: int, *, first: int = 0) -> None:
             if draws.random() < 0.1:
                 unordered(draws)
             else:
-                trial = Trial(draws)
+                trial = Trial(draws, backend)
                 trial.run()
         except Exception as error:
             made = "" if trial is None else f": {vars(trial)}"
