@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace import DataLoader
-from headrace.datasets import from_ray
+from headrace import DataLoader, ImageFolder, default_collate
+from headrace.datasets import PackedDataset, from_ray
 from headrace.errors import ArgumentError, ArgumentTypeError
+from tests.image_files import encoded, photo
 
 pytest.importorskip("ray.data", reason="Ray Data is not installed")
 
@@ -54,6 +56,27 @@ def test_a_run_resumes_at_its_row(table: Any) -> None:
     second = DataLoader(from_ray(table), 4)
     second.load_state_dict(first.state_dict())
     assert next(iter(second))["id"].tolist() == [12, 13, 14, 15]
+
+
+def test_tasks_of_ray_data_read_a_packed_dataset(cluster: Any, tmp_path: Path) -> None:
+    """Read its rows by their numbers, as the guide does: images and labels of the dataset that was packed."""
+    import ray
+
+    for number in range(6):
+        path = tmp_path / "photos" / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photo(number), "PNG"))
+    folder = ImageFolder(tmp_path / "photos")
+    folder.pack(tmp_path / "packed", max_side=64, store="raw")
+    packed = PackedDataset(tmp_path / "packed")
+
+    def read(rows: dict[str, Any]) -> dict[str, Any]:
+        images, labels = default_collate([packed[int(row)] for row in rows["id"]])
+        return {"image": images, "label": labels}
+
+    found = ray.data.range(len(packed)).map_batches(read, batch_size=4).take_all()
+    seen = sorted((int(row["label"]), row["image"].tobytes()) for row in found)
+    assert seen == sorted((int(label), np.asarray(image).tobytes()) for image, label in folder)
 
 
 def test_what_is_no_dataset_is_refused(table: Any) -> None:
