@@ -1,18 +1,22 @@
 """How far workers on a cluster scale: `python benchmarks/cluster_model.py` writes docs/scaling.md's tables and figures.
 
-A model of the plan, the window and the transport, step by step. The service times are the defaults of `Setting`;
-`benchmarks/cluster.py` measures the loop's part of them. Nothing here runs headrace: the model says what to expect
-where there is no cluster to measure.
+A model of the plan, the window and the transport, step by step. `benchmarks/cluster_service.py` measures the driver's
+service times, and how far the model is from runs that fit on one machine. Nothing here runs headrace: the model says
+what to expect where there is no cluster to measure.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import random
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+SERVICE: dict[str, float] = json.loads(Path(__file__).with_name("cluster_service.json").read_text(encoding="utf-8"))
+"""What the driver spends, as measured by cluster_service.py."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Setting:
     slow: float = 10.0
     uneven: float = 0.0
     """How much nodes differ in speed: the standard deviation of its logarithm."""
+    speeds: tuple[float, ...] = ()
+    """The speed of each node, where it is known."""
     lifetime: float = 0.0
     """Mean seconds until a node is lost; 0: never."""
     restart: float = 20.0
@@ -42,11 +48,11 @@ class Setting:
     nbytes: float = 64 * 150_528
     network: float = 0.8e9
     """Bytes a second into each rank's machine."""
-    copy: float = 4e9
+    copy: float = SERVICE["copy"]
     """Bytes a second that the loop copies out of the store."""
-    call: float = 0.0008
+    call: float = SERVICE["call"]
     """Seconds that the loop takes to submit a work and to take its answer."""
-    each: float = 1e-6
+    each: float = SERVICE["each"]
     """Seconds for each work in flight, when the loop has to look which are done: then it takes all that are."""
     shared: bool = False
     """Whether all ranks share one pool of actors; else each has its part of them."""
@@ -97,7 +103,9 @@ def simulate(setting: Setting, steps: int = 200, seed: int = 0) -> Result:
     draws = random.Random(seed)
     workers = setting.nodes * setting.actors
     pools = 1 if setting.shared else setting.ranks
-    speeds = [draws.lognormvariate(0, setting.uneven) if setting.uneven else 1.0 for _ in range(setting.nodes)]
+    speeds = list(setting.speeds) or [
+        draws.lognormvariate(0, setting.uneven) if setting.uneven else 1.0 for _ in range(setting.nodes)
+    ]
     free = _pools(setting, pools, speeds)
     window = max(1, setting.prefetch * workers // setting.ranks)
     handling, looking = setting.call + setting.nbytes / setting.copy, setting.each * window
