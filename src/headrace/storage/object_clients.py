@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
 from datetime import timedelta
 from importlib import import_module
@@ -23,8 +25,14 @@ Facts = tuple[int, int]
 BY_OBSTORE = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https"})
 """The schemes that obstore reads; fsspec reads the others."""
 
+PART = 1 << 18
+"""Bytes of an answer that are taken at once."""
+
 BUSY = frozenset({"408", "429", "503"})
 """The status of a server that asks for fewer requests."""
+
+_VARIABLES = {("s3", "s3a"): "AWS", ("gs",): "GOOGLE", ("az", "azure", "abfs", "abfss"): "AZURE"}
+"""What the names of variables of the environment begin with, by the schemes that they are for."""
 
 _STATUS = re.compile(r"status code: (\d{3})|HTTP (?:status|error)[^\d]{0,20}(\d{3})|\b([345]\d\d) [A-Z][a-z]+")
 _CREDENTIALS = (
@@ -74,9 +82,13 @@ class ObstoreClient:
         store, path = self._place(url)
 
         async def send() -> tuple[bytes, Facts]:
-            answer = await store.get_async(path, options={"range": (begin, end)})
-            found = _of_meta(answer.meta)
-            data = bytes(await answer.bytes_async())
+            async with asyncio.timeout(request_loop.QUIET_SECONDS) as quiet:
+                answer = await store.get_async(path, options={"range": (begin, end)})
+                found, parts = _of_meta(answer.meta), list[bytes]()
+                async for part in answer.stream(min_chunk_size=PART):
+                    parts.append(bytes(part))
+                    quiet.reschedule(asyncio.get_running_loop().time() + request_loop.QUIET_SECONDS)
+            data = b"".join(parts)
             if len(data) < end - begin and found[0] >= end:
                 raise ConnectionError(f"the server sent {len(data):,} of {end - begin:,} bytes")
             return data, found
@@ -91,7 +103,7 @@ class ObstoreClient:
 
     def _may_pass(self, error: Exception) -> bool:
         """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
-        if isinstance(error, ConnectionError):
+        if isinstance(error, ConnectionError | TimeoutError):
             return True
         if type(error).__name__ != "GenericError" or "Range" in str(error):
             return False
@@ -119,6 +131,8 @@ class ObstoreClient:
             }
             if scheme == "http":
                 options["allow_http"] = True
+            else:
+                options |= _of_environment(scheme)
             retry = {"max_retries": 0}  # they are sent again here, where slow ones are too
             try:
                 make = import_module("obstore.store").from_url
@@ -128,6 +142,17 @@ class ObstoreClient:
             store = self._stores.setdefault(root, store)
         path = path.lstrip("/")
         return store, unquote(path) if is_http else path
+
+
+def _of_environment(scheme: str) -> dict[str, Any]:
+    """Return what the platform's variables say of connections: obstore asks for them only where it is given nothing."""
+    prefix = next((name for schemes, name in _VARIABLES.items() if scheme in schemes), "")
+    found: dict[str, Any] = {}
+    for option in ("allow_http", "allow_invalid_certificates", "proxy_url"):
+        given = os.environ.get(f"{prefix}_{option.upper()}", "") if prefix else ""
+        if given:
+            found[option] = given if option == "proxy_url" else given.lower() in ("1", "true", "yes", "on")
+    return found
 
 
 class FsspecClient:

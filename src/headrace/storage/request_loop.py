@@ -19,6 +19,9 @@ T = TypeVar("T")
 RETRIES, SECONDS = 8, 60.0
 """How often a request is sent again, and for how long in all."""
 
+QUIET_SECONDS = 10.0
+"""How long an answer may bring no byte before its request is sent again."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before a request is sent again: twice as long each time, of which a random half is left out."""
 
