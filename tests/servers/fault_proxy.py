@@ -1,0 +1,103 @@
+"""An HTTP proxy on loopback, in front of a real server, that adds latency and faults."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+
+from tests.storage.object_server import QuietServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class FaultProxy:
+    """Passes requests on to ``port``, after ``latency`` seconds.
+
+    ``fault(method, number)`` is called for each request, counted from 0 by method, and says what goes wrong: "503",
+    "429", "reset", "cut" (half of the body), "stall" (half of the body, and then nothing), or nothing.
+    """
+
+    def __init__(self, port: int, *, keeps_host: bool) -> None:
+        self.keeps_host = keeps_host
+        self.target, self.port, self.latency = port, 0, 0.0
+        self.fault: Callable[[str, int], str] = lambda _method, _number: ""
+        self.counts: dict[str, int] = {}
+        self.nbytes = 0
+        self.lock, self.ended = threading.Lock(), threading.Event()
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            with proxy.lock:
+                number = proxy.counts.get(self.command, 0)
+                proxy.counts[self.command] = number + 1
+            proxy.ended.wait(proxy.latency)
+            fault = proxy.fault(self.command, number)
+            if fault == "reset":
+                self.close_connection = True
+                return
+            if fault.isdecimal():
+                self.send_response(int(fault))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            upstream = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=20)
+            try:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                if not proxy.keeps_host:
+                    headers["host"] = f"127.0.0.1:{proxy.target}"
+                upstream.request(self.command, self.path, headers=headers)
+                answer = upstream.getresponse()
+                body = answer.read()
+            finally:
+                upstream.close()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                    self.send_header(name, value)
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            broken = fault in ("cut", "stall")
+            self.wfile.write(body[: len(body) // 2] if broken else body)
+            with proxy.lock:
+                proxy.nbytes += len(body)
+            if fault == "stall":
+                self.wfile.flush()
+                proxy.ended.wait()
+            self.close_connection = self.close_connection or broken
+
+    return Handler
+
+
+@contextmanager
+def fault_proxy(port: int, *, keeps_host: bool = True) -> Iterator[FaultProxy]:
+    """Run a proxy for a block; ``keeps_host``: whether the server is told the proxy's name, which clients may sign."""
+    proxy = FaultProxy(port, keeps_host=keeps_host)
+    with QuietServer(("127.0.0.1", 0), _handler(proxy)) as server:
+        proxy.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.ended.set()
+            server.shutdown()
+            thread.join()
+            server.hang_up()

@@ -1,0 +1,133 @@
+"""Datasets behind URLs of real servers, through a proxy with faults: the same samples as from files, or an error."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from headrace import DataLoader
+from headrace.datasets import WebDataset
+from headrace.errors import BadFile, MissingFile, UnreadableFile
+from headrace.run import prefetcher
+from headrace.storage import blocks, objects, request_loop
+from tests.servers.fault_proxy import FaultProxy, fault_proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.servers.object_stores import ObjectStore
+
+SHARDS, EACH = 3, 40
+BLOCK = 1 << 16
+
+
+def content(version: int = 0) -> dict[str, bytes]:
+    """Return the shards by name."""
+    found = {}
+    for shard in range(SHARDS):
+        held = io.BytesIO()
+        with tarfile.open(fileobj=held, mode="w") as archive:
+            for number in range(EACH):
+                data = np.random.default_rng([version, shard, number]).bytes(20_000)
+                member = tarfile.TarInfo(f"{shard}-{number:03}.bin")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        found[f"{shard}.tar"] = held.getvalue()
+    return found
+
+
+@pytest.fixture
+def proxy(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the server, the shards behind it, and a cache and clients of its own."""
+    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
+    monkeypatch.setenv(blocks.FOLDER, str(tmp_path / "blocks"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with fault_proxy(store.port, keeps_host=store.name != "gcs") as found:
+        for name, value in store.environment(found.port).items():
+            monkeypatch.setenv(name, value)
+        for name, data in content().items():
+            store.put(name, data)
+        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
+        yield found
+
+
+@pytest.fixture
+def dataset(proxy: FaultProxy, store: ObjectStore) -> WebDataset:
+    """The dataset, with its index and an empty cache."""
+    found = WebDataset(f"{store.root}/{{0..{SHARDS - 1}}}.tar")
+    blocks.blocks().disk.clear()
+    blocks._of_process.cache_clear()
+    proxy.counts.clear()
+    return found
+
+
+def expected(tmp_path: Path, **options: Any) -> list[Any]:
+    """Return the samples of the same shards as files."""
+    for name, data in content().items():
+        (tmp_path / name).write_bytes(data)
+    return samples(DataLoader(WebDataset(f"{tmp_path}/{{0..{SHARDS - 1}}}.tar"), 8, collate_fn=list, **options))
+
+
+def samples(loader: DataLoader[Any]) -> list[Any]:
+    with loader:
+        return list(chain.from_iterable(loader))
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "inline": {},
+    "threads": {"num_workers": 2, "backend": "threads"},
+    "processes": {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:worker processes are forked:RuntimeWarning")  # the proxy has threads
+@pytest.mark.parametrize("how", HOW)
+def test_samples_are_those_of_the_files(dataset: WebDataset, tmp_path: Path, how: str) -> None:
+    options: dict[str, Any] = {"shuffle": True, "seed": 1}
+    loader: DataLoader[Any] = DataLoader(dataset, 8, collate_fn=list, **options, **HOW[how])
+    assert samples(loader) == expected(tmp_path, **options)
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "500", "reset", "cut"])
+def test_faults_that_pass_are_not_seen(dataset: WebDataset, proxy: FaultProxy, tmp_path: Path, fault: str) -> None:
+    proxy.fault = lambda _method, number: fault if number % 3 == 0 else ""
+    loader: DataLoader[Any] = DataLoader(dataset, 8, shuffle=True, seed=1, collate_fn=list)
+    assert samples(loader) == expected(tmp_path, shuffle=True, seed=1)
+
+
+def test_an_answer_that_stops_in_the_middle_is_asked_for_again(
+    dataset: WebDataset, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_loop, "QUIET_SECONDS", 0.3)
+    proxy.fault = lambda method, number: "stall" if method == "GET" and number == 2 else ""
+    loader: DataLoader[Any] = DataLoader(dataset, 8, shuffle=True, seed=1, collate_fn=list)
+    assert samples(loader) == expected(tmp_path, shuffle=True, seed=1)
+
+
+def test_an_object_that_changes_is_an_error_and_no_byte_of_it_is_seen(
+    dataset: WebDataset, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetcher, "AHEAD", BLOCK)  # else it is there before it changes
+    loader: DataLoader[Any] = DataLoader(dataset, 8, collate_fn=list)
+    batches = iter(loader)
+    found = list(next(batches))
+    store.put("2.tar", content(version=1)["2.tar"])
+    with pytest.raises(BadFile, match=r"2\.tar.*the object has changed"):
+        found.extend(chain.from_iterable(batches))
+    loader.close()
+    assert found == expected(tmp_path)[: len(found)]
+
+
+def test_what_is_not_there_or_refused_is_an_error_with_its_url(proxy: FaultProxy, store: ObjectStore) -> None:
+    with pytest.raises(MissingFile, match=r"no-such\.tar: there is no such object"):
+        WebDataset(f"{store.root}/no-such.tar")
+    proxy.fault = lambda _method, _number: "403"
+    with pytest.raises(UnreadableFile, match=r"0\.tar: the server refused it \(status 403\)"):
+        WebDataset(f"{store.root}/0.tar", index=None)
