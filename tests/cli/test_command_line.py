@@ -85,6 +85,8 @@ def test_doctor_version_and_help_need_no_extra() -> None:
     found = json.loads(_without(libraries, "doctor", "--json").stdout)
     assert (found["command"], found["status"], found["error"]) == ("doctor", 0, None)
     assert json.loads(_without(libraries, "check", "photos", "--json").stdout)["status"] == 2
+    with_target = _without(libraries, "doctor", "train.py:dataset")
+    assert (with_target.returncode, with_target.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("command", ["show", "bench", "check"])
@@ -133,12 +135,32 @@ def test_a_list_file_that_cannot_be_read_names_the_line(run: Run, tmp_path: Path
 
 
 def test_debug_shows_the_traceback(photos: Path, tmp_path: Path) -> None:
-    """Keep the whole story for who asks for it."""
-    command = [*COMMAND, "--debug", "show", str(photos), "--output", str(tmp_path / "none" / "a.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    """Write the whole story before the line; keep the exit status and the JSON document."""
+    command = ["show", str(photos), "--json", "--output", str(tmp_path / "none" / "a.png")]
+    plain = subprocess.run([*COMMAND, *command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (plain.returncode, plain.stderr) == (3, "")
+    done = subprocess.run([*COMMAND, "--debug", *command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout)
+    assert done.stderr.startswith("Traceback")
     assert "FileNotFoundError" in done.stderr
+
+
+def test_a_bug_of_a_command_has_a_traceback_and_status_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never end with Python's own status 1, which says that a sample is bad."""
+    from headrace.cli import app, doctor
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(doctor, "found_here", fails)
+    monkeypatch.setattr(sys, "argv", ["headrace", "doctor", "--json"])
+    assert app.run() == 3
+    written = capsys.readouterr()
+    document = json.loads(written.out)
+    assert (document["status"], document["error"]["type"]) == (3, "ZeroDivisionError")
+    assert written.err.startswith("Traceback")
 
 
 @pytest.mark.parametrize(

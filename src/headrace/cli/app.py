@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from contextlib import suppress
 from importlib import import_module
 from typing import cast
@@ -59,7 +60,7 @@ class Commands(click.Group):
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (HeadraceError, OSError) as error:
             if ctx.params["debug"]:
-                raise (error.__cause__ or error) from None
+                traceback.print_exception(error.__cause__ or error)
             if isinstance(error, CommandError):
                 raise
             raise _command_error(error) from error
@@ -78,7 +79,7 @@ class Commands(click.Group):
     epilog="Start with: headrace demo",
 )
 @click.version_option(headrace.__version__, message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show an error's whole traceback instead of one line.")
+@click.option("--debug", is_flag=True, help="Show an error's whole traceback before its line.")
 def commands(*, debug: bool) -> None:  # noqa: ARG001, D103  read by Commands.invoke
     with held_back():
         for module in _HEAVY:
@@ -103,6 +104,11 @@ def run() -> int:
         return error.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
+    except Exception as error:  # noqa: BLE001  a bug: without a status of its own, Python's 1 would say "a bad sample"
+        traceback.print_exception(error)
+        if asks_for_json():
+            write_error(command_asked_for(), Failure.exit_code, error, f"{type(error).__name__}: {error}")
+        return Failure.exit_code
 
 
 def _command_error(error: HeadraceError | OSError) -> CommandError:

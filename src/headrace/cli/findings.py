@@ -135,12 +135,12 @@ def report(width: int | None = None) -> tuple[str, list[str]]:
 def run_without_extras(error: Exception) -> int:
     """Run the part of the command line that needs no optional library; for the rest, say what it needs."""
     arguments = sys.argv[1:]
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
+    wanted, *others = [argument for argument in arguments if not argument.startswith("-")] or [""]
     if not wanted and "--version" in arguments:
         _write(f"headrace {headrace.__version__}")
     elif not wanted or (wanted == "doctor" and {"-h", "--help"} & set(arguments)):
         _write(short_help())
-    elif wanted == "doctor":
+    elif wanted == "doctor" and not others:  # SCRIPT:NAME needs what the other commands need
         table_of_facts, advice = report()
         _write(
             json.dumps(document("doctor", 0, result=found_here()), indent=1)
