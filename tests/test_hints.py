@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import headrace
 from headrace import ArrayDataset, DataLoader, Dataset, ImageFolder, IterableDataset, hints
 from headrace.datasets import MDSDataset
 from headrace.errors import ArgumentTypeError
+
+TABLES = [hints.LOADER, hints.DATASET, hints.TRANSFORM, hints.METHODS, hints.LOADER_METHODS, hints.NAMES]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,60 @@ def test_transform_of_torchvisions_image_datasets_does_what_map_does(tmp_path: P
             self.transform = transform
 
     assert Own(tmp_path, transform=len).transform is len
+
+
+def test_an_argument_of_another_librarys_transform_is_refused_with_our_name() -> None:
+    """Name size for a height, the closest name for a slip; and refuse what a transform without arguments is given."""
+    for transform, named, advice in (
+        (headrace.RandomResizedCrop, "height", r"pass size=\(height, width\)"),
+        (headrace.RandomHorizontalFlip, "prob", "pass p="),
+        (headrace.Normalize, "means", "pass mean="),
+        (headrace.ToCHW, "inplace", "leave it out"),
+        (headrace.ToCHW, "xyzzy", "leave it out"),
+    ):
+        with pytest.raises(TypeError, match=rf"{transform.__name__} got .* argument '{named}'.*{advice}"):
+            transform(**{named: 1})
+
+
+def test_a_method_of_another_library_is_refused_with_our_way() -> None:
+    """Name the loader's arguments for tf.data's methods; keep the words of Python for any other name."""
+    for thing, method, advice in (
+        (ArrayDataset([1]), "batch", "DataLoader(dataset, batch_size=...)"),
+        (ArrayDataset([1]).map(len), "train_test_split", "random_split"),
+        (DataLoader([1]), "map", "DataLoader(dataset.map(function))"),
+    ):
+        with pytest.raises(AttributeError, match=rf"no attribute '{method}'; .*{re.escape(advice)}") as raised:
+            getattr(thing, method)
+        assert (raised.value.name, raised.value.obj) == (method, thing)
+    with pytest.raises(AttributeError, match=r"^'ArrayDataset' object has no attribute 'xyzzy'$"):
+        ArrayDataset([1]).xyzzy  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_an_error_inside_a_property_keeps_its_words() -> None:
+    """Name the attribute that is missing, not the property that looked for it."""
+
+    class Own(Dataset[int]):
+        @property
+        def labels(self) -> Any:  # type: ignore[override]
+            return self.targets  # type: ignore[attr-defined]
+
+        @property
+        def batch(self) -> Any:
+            return self.targets  # type: ignore[attr-defined]
+
+    for name in ("labels", "batch"):
+        with pytest.raises(AttributeError, match="no attribute 'targets'"):
+            getattr(Own(), name)
+
+
+def test_each_class_of_the_migration_tables_is_ours_or_has_a_hint() -> None:
+    """Say what to use for each class of another library that the guide's tables name."""
+    page = (Path(__file__).parents[1] / "docs" / "guide" / "coming-from.md").read_text(encoding="utf-8")
+    public = {name for home in hints._HOMES for name in import_module(home).__all__}
+    cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    theirs = {name for cell in cells for name in re.findall(r"`(?:\w+\.)*([A-Z]\w*[a-z]\w*)", cell)}
+    assert len(theirs) > 80
+    assert sorted(theirs - public - hints.NAMES.keys()) == []
 
 
 def test_subclasses_keep_their_own_arguments() -> None:
@@ -148,7 +205,7 @@ def test_a_name_in_another_of_our_modules_is_found() -> None:
 
 def test_the_advice_names_what_exists() -> None:
     """Find each name of ours that a hint has, but those of the adapters."""
-    texts = " ".join((*hints.LOADER.values(), *hints.DATASET.values(), *hints.NAMES.values()))
+    texts = " ".join(text for table in TABLES for text in table.values())
     named = {word.strip(",.()=") for word in texts.split() if word.startswith("headrace.")}
     named = {word for word in named if not word.startswith(("headrace.torch", "headrace.jax"))}
     assert named >= {"headrace.samplers.BucketBatchSampler", "headrace.collate.PaddedCollate"}

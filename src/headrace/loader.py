@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from headrace.errors import ArgumentError, IterationError
 from headrace.formatting import count, html_table
-from headrace.hints import LOADER, Hinted
+from headrace.hints import LOADER, LOADER_METHODS, Hinted
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
@@ -123,6 +123,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     native: bool
 
     _argument_hints = LOADER
+    _method_hints = LOADER_METHODS
 
     def __init__(
         self,

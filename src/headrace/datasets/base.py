@@ -61,7 +61,9 @@ class Dataset(hints.Hinted, Generic[T_co]):
     """
 
     _argument_hints = hints.DATASET
+    _method_hints = hints.METHODS
     _is_stream = False
+    """Whether it is read by iterating and has no index: see `IterableDataset`."""
     _maps_transform = False
     """Whether ``transform=f`` of the constructor does what ``.map(f)`` does, for code that used torchvision's."""
 
@@ -71,8 +73,6 @@ class Dataset(hints.Hinted, Generic[T_co]):
             function = named.pop("transform")
             return cast("Self", cls(*given, **named).map(*([] if function is None else [function])))
         return super().__new__(cls, *given, **named)
-
-    """Whether it is read by iterating and has no index: see `IterableDataset`."""
 
     @default
     def suits_threads(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from headrace.checks import kind_of, shown
 from headrace.context import seeds
 from headrace.errors import ArgumentError, ArgumentTypeError
+from headrace.hints import TRANSFORM, Hinted
 from headrace.interop.calls import signature
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _overrides(kind: type, bases: tuple[type, ...], inert: frozenset[str]) -> bo
     return kind is Transform
 
 
-class Transform:
+class Transform(Hinted):
     """Change one sample: the base class of every transform, ours and yours.
 
     >>> from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Transform:
     """
 
     __slots__ = ()
+    _argument_hints = TRANSFORM
     draws: ClassVar[bool] = True
     """Whether ``apply`` may draw from ``rng``."""
     mergeable: ClassVar[bool] = False
