@@ -276,16 +276,16 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_text_fits_the_terminal(photos: Path, tmp_path: Path, width: int) -> None:
-    """Break lines between words at the width of the terminal, also those of the progress line."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
-    clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    command = [*COMMAND, "bench", "photos", "-s", "32", "-n", "18", "-w", "1"]
+    """Break lines between words at the width of the terminal, also those of the progress line and of errors."""
     (tmp_path / "photos").symlink_to(photos)
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=clean) as process:
-        os.close(theirs)
-        written = _all_of(ours)
-    assert process.returncode == 0
-    assert "waiting" in written
-    lines = [part for line in written.split("\n") for part in line.split("\r")]
-    assert max(map(len, lines)) <= width
+    for arguments, status in ((["bench", "photos", "-s", "32", "-n", "18", "-w", "1"], 0), (["show", "nowhere"], 2)):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
+        clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        with subprocess.Popen([*COMMAND, *arguments], stdout=theirs, stderr=theirs, cwd=tmp_path, env=clean) as process:
+            os.close(theirs)
+            written = _all_of(ours)
+        assert process.returncode == status
+        assert ("expected a folder" if status else "waiting") in " ".join(written.split())
+        lines = [part for line in written.split("\n") for part in line.split("\r")]
+        assert max(map(len, lines)) <= width

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import click
 
+from headrace.cli.output import columns
 from headrace.errors import HeadraceError
-from headrace.formatting import plain
+from headrace.formatting import plain, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +41,9 @@ class CommandError(HeadraceError, click.ClickException):
         return cls(error.what, **parts, cure=cure or error.cure)
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Write the line to standard error."""
-        click.echo(f"headrace: {plain(self.format_message())}", file=file, err=True)
+        """Write the line to standard error; on a terminal, broken at its width."""
+        text = f"headrace: {plain(self.format_message())}"
+        click.echo(wrapped(text, columns(sys.stderr)), file=file, err=True)
 
 
 class Failure(CommandError):

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -51,9 +51,9 @@ def writes_json() -> bool:
     return context is not None and bool(context.meta.get(_WANTED))
 
 
-def columns() -> int | None:
-    """Return how wide text may be: the terminal's width within limits; None where the text goes elsewhere."""
-    if not sys.stdout.isatty():
+def columns(stream: TextIO | None = None) -> int | None:
+    """Return how wide text on a stream (standard output) may be: the terminal's width within limits; else None."""
+    if not (stream or sys.stdout).isatty():
         return None
     return min(MOST_COLUMNS, max(LEAST_COLUMNS, shutil.get_terminal_size().columns or LEAST_COLUMNS))
 
