@@ -1,7 +1,8 @@
 """Measure memory and time of reading many images, for docs/guide/faces.md.
 
-`python benchmarks/faces.py` (about five minutes; needs matplotlib: `pip install 'headrace[plots]'`) makes 28,204
-images, prints the tables as Markdown, and writes the two plots into docs/guide. Each run is a separate process.
+`python benchmarks/faces.py` (about three minutes on a quiet machine; needs matplotlib: `pip install 'headrace[plots]'`)
+makes 28,204 images, prints the two tables, and writes them and the two plots into docs/guide. Each run is a separate
+process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from guide_tables import insert
 
 import headrace
 
@@ -144,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=GUIDE, help="folder for the plots")
+    parser.add_argument("--output", type=Path, default=GUIDE, help="folder of faces.md and the plots")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -165,12 +167,14 @@ def main() -> None:
             size: {key: median(each[size][key] for each in sizes) for key in ("reading", "model")} for size in SIZES
         }
     print(f"{options.images:,} images of {WIDTH}x{HEIGHT}, median of {options.rounds} rounds\n")
-    print("| way | memory, MiB | seconds | CPU seconds |\n| --- | ---: | ---: | ---: |")
+    ways = ["| method | memory, MiB | seconds | CPU seconds |", "| --- | ---: | ---: | ---: |"]
     for way, run in runs.items():
-        print(f"| {WAYS[way]} | {max(run['held']):,.0f} | {run['seconds']:.1f} | {run['cpu']:.1f} |")
-    print("\n| batch | reading, CPU ms per image | model, CPU ms per image |\n| ---: | ---: | ---: |")
-    for size, row in rows.items():
-        print(f"| {size} | {row['reading']:.2f} | {row['model']:.2f} |")
+        ways.append(f"| {WAYS[way]} | {max(run['held']):,.0f} | {run['seconds']:.1f} | {run['cpu']:.1f} |")
+    batches = ["| batch | reading, CPU ms per image | model, CPU ms per image |", "| ---: | ---: | ---: |"]
+    batches += [f"| {size} | {row['reading']:.2f} | {row['model']:.2f} |" for size, row in rows.items()]
+    print("\n".join((*ways, "", *batches)))
+    insert(options.output / "faces.md", "methods", ways)
+    insert(options.output / "faces.md", "batch sizes", batches)
     plot_memory(runs, options.output / "faces-memory.png")
     plot_batching(rows, options.output / "faces-batching.png")
 

@@ -22,6 +22,7 @@ import numpy as np
 import shard_data
 from data import WORKLOADS, cached, photo_files
 from data import prepare as prepare_files
+from guide_tables import insert
 
 from headrace import (
     DataLoader,
@@ -46,7 +47,7 @@ from headrace.samplers import ShardSampler
 from run import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "formats.md"
 TITLES = {
@@ -269,14 +270,6 @@ def scan_table(given: argparse.Namespace) -> list[str]:
     return lines
 
 
-def insert(name: str, lines: Sequence[str]) -> None:
-    """Replace a table in the guide, between its marks."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, _, rest = GUIDE.read_text().partition(begin)
-    after = rest.partition(end)[2]
-    GUIDE.write_text(f"{before}{begin}{chr(10).join(lines)}\n{end}{after}")
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -295,7 +288,7 @@ def main() -> None:
             lines = make(given)
             print("\n".join(lines), end="\n\n")
             if given.insert:
-                insert(name, lines)
+                insert(GUIDE, name, lines)
 
 
 if __name__ == "__main__":

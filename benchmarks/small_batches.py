@@ -29,6 +29,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from guide_tables import insert
 from registry import HERE, PEERS
 
 if TYPE_CHECKING:
@@ -292,8 +293,8 @@ def document(rounds: int, names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_ratios(page: str, text: str) -> str:
-    """Return the guide's page with the ratios of a run in its table."""
+def ratio_table(text: str) -> list[str]:
+    """Return the ratios of a run as the guide's table."""
     text = text.partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
     ratios: dict[str, list[tuple[str, str]]] = {}
@@ -303,8 +304,7 @@ def with_ratios(page: str, text: str) -> str:
     for name, found in ratios.items():
         sizes, times = (", ".join(column) for column in zip(*found, strict=True))
         table.append(f"| {name} | {sizes} | {times} |")
-    before, rest = page.partition("<!-- ratios -->\n")[0], page.partition("<!-- end of ratios -->\n")[2]
-    return f"{before}<!-- ratios -->\n" + "\n".join(table) + f"\n<!-- end of ratios -->\n{rest}"
+    return table
 
 
 def main() -> int:
@@ -330,7 +330,7 @@ def main() -> int:
     if given.output:
         given.output.write_text(text)
     if given.guide:
-        GUIDE.write_text(with_ratios(GUIDE.read_text(), text))
+        insert(GUIDE, "ratios", ratio_table(text))
     return 0
 
 
