@@ -129,7 +129,7 @@ def _contents(page: str, known: dict[str, str]) -> str:
             "releasing",
             "changelog",
         ]
-        return _toctree(entries, "Use it") + _toctree(more, "Behind it")
+        return _toctree(entries, "Use headrace") + _toctree(more, "The project")
     if posixpath.basename(page) != "index.md":
         return ""
     section = posixpath.dirname(page)

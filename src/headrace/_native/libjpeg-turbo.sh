@@ -3,8 +3,8 @@
 # wheels. It takes cmake, a C compiler, curl, and on x86 nasm, without which it would be slow.
 #   libjpeg-turbo.sh PREFIX [SOURCES.tar.gz]       where to; sources that are here already instead of a download
 set -eu
-VERSION=3.1.0
-SHA256=9564c72b1dfd1d6fe6274c5f95a8d989b59854575d4bbee44ade7bc17aa9bc93
+VERSION=3.1.3
+SHA256=075920b826834ac4ddf97661cc73491047855859affd671d52079c6867c1c6c0
 HOME_OF_IT=https://github.com/libjpeg-turbo/libjpeg-turbo/releases/download
 
 mkdir -p "$1"
