@@ -428,6 +428,13 @@ def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> 
     assert "headrace" not in run.stderr
 
 
+def _large(folder: Path) -> Path:
+    """Write a photograph of 3,000 by 4,000 pixels, by repeating those of a small one."""
+    path = folder / "large.jpg"
+    path.write_bytes(encoded(photo(0, 300, 400).repeat(10, axis=0).repeat(10, axis=1)))
+    return path
+
+
 MAKING = """
 import os, signal, sys, threading, headrace
 from headrace import DataLoader, ImageFiles, Resize
@@ -456,9 +463,7 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_ends_a_batch_that_the_loop_itself_makes(tmp_path: Path) -> None:
     """Interrupt the native extension in the middle of a batch that would take it an hour."""
-    large = tmp_path / "large.jpg"
-    large.write_bytes(encoded(photo(0, 3000, 4000)))
-    command = [sys.executable, "-c", MAKING, str(large)]
+    command = [sys.executable, "-c", MAKING, str(_large(tmp_path))]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (run.stdout, run.returncode) == ("interrupted\n", 0)
 
@@ -478,9 +483,7 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(sys.platform != "linux", reason="whether the threads are at work is asked of /proc")
 def test_ctrl_c_ends_the_waiting_for_a_batch(tmp_path: Path) -> None:
     """Interrupt a program that waits for a batch which is an hour away."""
-    large = tmp_path / "large.jpg"
-    large.write_bytes(encoded(photo(0, 3000, 4000)))
-    command = [sys.executable, "-c", WAITING, str(large)]
+    command = [sys.executable, "-c", WAITING, str(_large(tmp_path))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
