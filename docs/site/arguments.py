@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).parent / "arguments.toml"
 NOT_CALLED = {
-    "BadSample", "Dataset", "EpochProof", "Executor", "IterableDataset", "Lineage", "Move", "NativeStep", "Packed",
-    "Padded", "PlannedBatchSampler", "Statistics", "WorkerInfo",
+    "BadSample", "Dataset", "EpochProof", "Executor", "GeometricTransform", "ImageTransform", "IterableDataset",
+    "Lineage", "Move", "NativeStep", "Packed", "Padded", "PlannedBatchSampler", "Statistics", "Transform", "WorkerInfo",
 }  # fmt: skip
 """Results, whose fields are documented as attributes, and base classes without arguments: they need no table."""
 

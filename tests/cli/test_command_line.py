@@ -85,6 +85,15 @@ def test_doctor_version_and_help_need_no_extra() -> None:
     found = json.loads(_without(libraries, "doctor", "--json").stdout)
     assert (found["command"], found["status"], found["error"]) == ("doctor", 0, None)
     assert json.loads(_without(libraries, "check", "photos", "--json").stdout)["status"] == 2
+    script = "import sys; sys.modules['click'] = None; from headrace.__main__ import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
     with_target = _without(libraries, "doctor", "train.py:dataset")
     assert (with_target.returncode, with_target.stdout) == (2, "")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import traceback
 from contextlib import suppress
@@ -17,10 +16,9 @@ from headrace.cli.command_errors import CommandError, Failure
 from headrace.cli.command_list import COMMANDS, STATUSES, SUMMARY
 from headrace.cli.documents import asks_for_json, command_asked_for
 from headrace.cli.output import Result, write_error, write_result
+from headrace.cli.pipe import BROKEN_PIPE, mute
 from headrace.errors import ArgumentError, HeadraceError, ListFileError, MissingDependency
 from headrace.interop.interrupt import held_back
-
-BROKEN_PIPE = 141  # as a shell counts a death by SIGPIPE: 128 + 13
 
 # Extension modules, imported before anything else is done and not where they are first used: see `held_back`.
 _HEAVY = ("numpy.random", "PIL.Image", "simplejpeg")
@@ -56,7 +54,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             raise click.Abort from None  # which click passes on without writing anything
         except BrokenPipeError:
-            _mute()
+            mute()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (HeadraceError, OSError) as error:
             if ctx.params["debug"]:
@@ -116,10 +114,3 @@ def _command_error(error: HeadraceError | OSError) -> CommandError:
         wrong_use = isinstance(error, ArgumentError | ListFileError | MissingDependency)
         return (CommandError if wrong_use else Failure).of(error)
     return Failure.of_system(error)
-
-
-def _mute() -> None:
-    """Send what is still to be written nowhere: whoever read it has gone (``headrace check photos | head``)."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

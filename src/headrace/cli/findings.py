@@ -23,6 +23,7 @@ import headrace
 from headrace import _native
 from headrace.cli.command_list import short_help
 from headrace.cli.documents import asks_for_json, command_asked_for, document
+from headrace.cli.pipe import BROKEN_PIPE, mute
 from headrace.formatting import memory_of, table
 from headrace.interop import machine
 
@@ -134,6 +135,14 @@ def report(width: int | None = None) -> tuple[str, list[str]]:
 
 def run_without_extras(error: Exception) -> int:
     """Run the part of the command line that needs no optional library; for the rest, say what it needs."""
+    try:
+        return _run_without_extras(error)
+    except BrokenPipeError:
+        mute()
+        return BROKEN_PIPE
+
+
+def _run_without_extras(error: Exception) -> int:
     arguments = sys.argv[1:]
     wanted, *others = [argument for argument in arguments if not argument.startswith("-")] or [""]
     if not wanted and "--version" in arguments:
@@ -158,7 +167,7 @@ def run_without_extras(error: Exception) -> int:
 
 
 def _write(text: str) -> None:
-    print(text)
+    print(text, flush=True)  # a reader that has gone is met here, not when Python ends
 
 
 def _native_advice(found: Native) -> str:
