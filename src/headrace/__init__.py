@@ -30,6 +30,7 @@ from headrace.datasets import (
 )
 from headrace.datasets.explain import explain
 from headrace.errors import HeadraceError, SampleError, StateMismatch
+from headrace.executors.shared_preparation import share
 from headrace.hints import looked_up as _looked_up
 from headrace.image.decoder import decode
 from headrace.ledger.proof import EpochProof, verify_epoch
@@ -111,6 +112,7 @@ __all__ = [
     "prefetch",
     "random_split",
     "rng",
+    "share",
     "show",
     "threadsafe_generator",
     "timed",

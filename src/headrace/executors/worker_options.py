@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +37,9 @@ class Options:
     """Whether batches are taken in order, so that each worker may make every n-th."""
     seeds_globals: bool = False
     """Whether the global generators are seeded for each batch, where no other thread draws from them."""
+    workers_by: Any = "inline"
+    """The name or the factory of the executor that an executor around another one is to use."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What batches are a function of, in names and plain values: dataset, order, seed."""
     rank: int = 0
     """The rank whose batches these are, where several share the workers."""

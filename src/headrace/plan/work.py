@@ -148,6 +148,8 @@ class Done:
     making: Making | None = None
     carried: Carried | None = None
     """None where nothing had to be carried."""
+    taken: bool = False
+    """Whether another process of this machine made it (`headrace.share`)."""
 
 
 @dataclass(frozen=True, slots=True)

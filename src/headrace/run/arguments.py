@@ -14,6 +14,7 @@ from headrace.checks import as_integer, integer, kind_of, non_negative, one_of, 
 from headrace.datasets.protocol import suits_threads
 from headrace.errors import ArgumentError, ArgumentTypeError
 from headrace.executors import registry
+from headrace.executors.shared_preparation import SharedPreparation
 from headrace.interop import ranks as find_ranks
 from headrace.interop.machine import cpus
 
@@ -178,6 +179,11 @@ def threads_per_worker(value: Any, *, restarts: Any, streams: bool, read_once: b
     return {"threads_per_worker": threads, "restart_workers": most}
 
 
+def own_workers(backend: Backend) -> Backend:
+    """Return what the workers of this process are, where it may share its batches with others."""
+    return backend.backend if isinstance(backend, SharedPreparation) else backend
+
+
 def kind_of_workers(
     backend: Backend, num_workers: int, dataset: Any, *, processes_only: Sequence[str], collates: bool
 ) -> Kind:
@@ -186,6 +192,7 @@ def kind_of_workers(
     ``processes_only`` names the arguments given that mean something to processes alone; ``collates``: whether a
     function of the user's puts batches together.
     """
+    backend = own_workers(backend)
     if callable(backend) and not hasattr(backend, "kind"):
         return "custom"
     if num_workers == 0 or backend == "inline":

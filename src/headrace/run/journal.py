@@ -95,6 +95,7 @@ class Journal:
         if self._recorder is not None:
             self._recorder.completed(outcome)
         self._lives.made(outcome)
+        meter.taken += outcome.taken
         meter.made(outcome.seconds, outcome.bad, outcome.tokens, outcome.made_on, skip=self._refill is not None)
         if outcome.stream is not None:
             replica, state = outcome.stream

@@ -19,6 +19,7 @@ from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
 from headrace.executors.inline import Inline
+from headrace.executors.shared_preparation import SharedPreparation
 from headrace.executors.worker_options import Options
 from headrace.interop.calls import takes_empty
 from headrace.interop.machine import cpus, memory_stall_seconds
@@ -357,6 +358,8 @@ class Session:
         settings = self.settings
         # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
         alone = settings.kind == "threads" and settings.streams and not settings.shares_stream
+        shares = isinstance(settings.backend, SharedPreparation)
+        backend = arguments.own_workers(settings.backend)
         options = Options(
             workers=1 if alone else settings.num_workers,
             prefetch=settings.prefetch_factor or arguments.PREFETCH_FACTOR,
@@ -369,11 +372,17 @@ class Session:
             in_turns=settings.ordered,
             # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
             seeds_globals=settings.key is not None,
+            workers_by=backend if callable(backend) and settings.kind != "inline" else settings.kind,
+            facts=self._facts() if shares else {},
             rank=settings.rank,
         )
-        own = callable(settings.backend) and settings.kind != "inline"
-        backend = settings.backend if own else settings.kind
-        return registry.made(backend, maker, options)
+        return registry.made(settings.backend if shares else options.workers_by, maker, options)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what tells the batches of two loaders apart, as far as it can be said without reading a sample."""
+        collate = self.settings.collate_fn
+        name = getattr(collate, "__qualname__", type(collate).__qualname__)
+        return {**fingerprint(self.settings, self.order, {}), "collate_fn": name}
 
     def _check_start(self) -> None:
         settings = self.settings

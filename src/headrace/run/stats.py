@@ -147,6 +147,8 @@ class Statistics:
     """Of data behind URLs, what was fetched ahead; None for files, and where the order is not known ahead."""
     measured: Measured | None = None
     """What was measured of the newest batches; None while they are too few."""
+    taken: int = 0
+    """Batches that other processes made (`headrace.share`); all others were made here."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 
@@ -227,7 +229,9 @@ class Statistics:
         remote = [] if self.remote is None else [str(self.remote)]
         found = self.diagnosis
         limit = [] if found is None else [str(found)]
-        return [*bad, *([tokens] if self.tokens else []), *remote, *limit, *([self.hint] if self.hint else [])]
+        taken = f"{count(self.taken, 'batch was', 'batches were')} taken from other processes"
+        said = [*bad, *([tokens] if self.tokens else []), *([taken] if self.taken else []), *remote, *limit]
+        return [*said, *([self.hint] if self.hint else [])]
 
 
 def rate_rows(
@@ -307,6 +311,7 @@ class Meter:
     nodes: dict[str, NodeMeter] = field(default_factory=dict)
     """By the node's id."""
     prefetched: PrefetchCounts | None = None
+    taken: int = 0
 
     def made(
         self,
@@ -387,6 +392,7 @@ class Meter:
             bad=tuple(self.bad),
             nodes=tuple(each.snapshot(node_id) for node_id, each in self.nodes.items()),
             remote=self._remote(),
+            taken=self.taken,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from headrace.errors import ArgumentError
 from headrace.storage.crc32c import crc32c
+from headrace.storage.file_locks import hold, lock_within, reserve, try_lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +30,9 @@ LOCKED_SECONDS = 20.0
 SLACK, LOW, TOUCHED_SECONDS, MOST_VERIFIED = 64, 0.9, 30, 1 << 16
 """Of the cap, eviction frees one part of so many at once; of a full disk, it leaves this share; how exact the time of
 use is; names that a process remembers."""
+
+NEW_SECONDS = 0.2
+"""How long a process waits for the lock of a file that it has just made: `wait` may hold it for a moment."""
 
 _BLOCK = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.(block|part)")
 
@@ -144,11 +147,11 @@ class BlockCache:
                 return None
             state.write(state.used + need)  # first: a kill between the two leaves a number too large, never too small
             file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            _files.add(file)
+            hold(file)
             claim = Claim(self, name, need, file)
             try:
-                _lock_new(file)
-                _reserve(file, need)
+                lock_within(file, NEW_SECONDS)
+                reserve(file, need)
             except OSError as error:
                 claim._given_up(state)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -166,7 +169,7 @@ class BlockCache:
             except OSError:
                 return True
             try:
-                if _try_lock(file):
+                if try_lock(file):
                     return True
             finally:
                 os.close(file)
@@ -225,18 +228,12 @@ class BlockCache:
     @contextmanager
     def _locked(self) -> Iterator[_State]:
         """Hold the lock of the cache; freed by the operating system where the process dies."""
-        until = time.monotonic() + LOCKED_SECONDS
         path = self.folder / STATE
         while True:
             file = self._state_file(path)
-            _files.add(file)
+            hold(file)
             try:
-                pause = 0.0005
-                while not _try_lock(file):
-                    if time.monotonic() > until:
-                        raise OSError(errno.ETIMEDOUT, "the lock of the cache was not freed", str(path))
-                    time.sleep(pause)
-                    pause = min(pause * 1.5, 0.02)
+                lock_within(file, LOCKED_SECONDS)
                 if os.fstat(file).st_nlink:  # else the folder was deleted meanwhile
                     state = _State(file)
                     if state.fresh:
@@ -244,7 +241,7 @@ class BlockCache:
                     yield state
                     return
             finally:
-                _unlock(file)
+                unlock(file)
 
     def _state_file(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -293,12 +290,12 @@ class BlockCache:
         """Delete the unfinished download of a process that died; False where it lives."""
         file = os.open(part, _READ)
         try:
-            if not _try_lock(file):
+            if not try_lock(file):
                 return False
             self._unlinked(part, os.fstat(file), state)
             return True
         finally:
-            _unlock(file, known=False)
+            unlock(file)
 
     def _unlinked(self, path: Path, found: os.stat_result, state: _State) -> None:
         """Delete a file, if it still is the one that was looked at, and subtract its bytes."""
@@ -335,7 +332,7 @@ class Claim:
             self.give_up()
             raise
         file, self._file = self._file, -1
-        _unlock(file)
+        unlock(file)
 
     def give_up(self) -> None:
         """Free what was reserved."""
@@ -346,7 +343,7 @@ class Claim:
                 self._given_up(state)
         except OSError:  # the next eviction finds the file, and nobody holding it
             file, self._file = self._file, -1
-            _unlock(file)
+            unlock(file)
 
     def _given_up(self, state: _State) -> None:
         file, self._file = self._file, -1
@@ -355,7 +352,7 @@ class Claim:
             if part.lstat().st_ino == found.st_ino:
                 part.unlink()
                 state.write(max(0, state.used - self._need))
-        _unlock(file)
+        unlock(file)
 
 
 class _State:
@@ -373,53 +370,6 @@ class _State:
 
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-
-_files: set[int] = set()
-"""Descriptors that hold a lock: a forked child closes them, so that a lock does not outlive its process."""
-
-
-def _forget() -> None:
-    for file in _files:
-        with suppress(OSError):
-            os.close(file)
-    _files.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _lock_new(file: int) -> None:
-    """Lock a file of our own, which `wait` may hold for a moment."""
-    for _ in range(200):
-        if _try_lock(file):
-            return
-        time.sleep(0.001)
-    raise OSError(errno.EAGAIN, "a new file of the cache cannot be locked")
-
-
-def _unlock(file: int, *, known: bool = True) -> None:
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not free it while a forked child has a copy
-    if known:
-        _files.discard(file)
-    os.close(file)
-
-
-def _reserve(file: int, size: int) -> None:
-    allocate = getattr(os, "posix_fallocate", None)
-    if allocate is None:
-        os.ftruncate(file, size)
-    else:
-        allocate(file, 0, size)
 
 
 def _whole(file: int, most: int) -> bytes:

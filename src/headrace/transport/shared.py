@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.context.dropped import when_dropped
+from headrace.storage.file_locks import reserve
 
 PAGE = mmap.PAGESIZE
 
@@ -33,10 +34,7 @@ def create(size: int) -> int:
         with tempfile.TemporaryFile() as file:  # unlinked already
             fd = os.dup(file.fileno())
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, size)
-        else:
-            os.ftruncate(fd, size)
+        reserve(fd, size)
     except BaseException:
         os.close(fd)
         raise
@@ -46,14 +44,17 @@ def create(size: int) -> int:
 class Mapping:
     """Maps shared memory for as long as any array in it lives: NumPy's ``base`` of each.
 
+    ``private``: what is written there is seen by nobody else, and pages that are not written to are still shared.
+
     Python's ``mmap`` keeps a descriptor of its own for that long (until 3.13, where that can be turned off), and a user
     who keeps a thousand batches must not run out of descriptors.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "address", "size")
 
-    def __init__(self, fd: int, size: int) -> None:
-        address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    def __init__(self, fd: int, size: int, *, private: bool = False) -> None:
+        flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+        address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
         if address == _FAILED:
             raise OSError(ctypes.get_errno(), f"mapping {size} bytes of shared memory failed")
         self.address: int = address
@@ -67,7 +68,7 @@ class Mapping:
         when_dropped(self, _libc.munmap, address, size)
 
 
-def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:
+def mapped(fd: int, size: int, *, private: bool = False) -> npt.NDArray[np.uint8]:
     """Return shared memory as bytes; it stays mapped while any view of it lives, even if ``fd`` is closed.
 
     >>> fd = create(4096)
@@ -77,7 +78,7 @@ def mapped(fd: int, size: int) -> npt.NDArray[np.uint8]:
     >>> int(other[7])
     5
     """
-    return np.asarray(Mapping(fd, size))
+    return np.asarray(Mapping(fd, size, private=private))
 
 
 def store(message: bytes) -> int:

@@ -20,6 +20,7 @@ import errno
 import os
 import pickle
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
@@ -34,6 +35,9 @@ from headrace.transport.channel import LOST
 from headrace.transport.out_of_band import dumped
 
 Bytes = npt.NDArray[np.uint8]
+
+Grow = Callable[[int], tuple[int | None, Bytes]]
+"""Makes a piece of memory; a descriptor of it comes along if it is to be sent."""
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector registers."""
@@ -73,11 +77,15 @@ class SlotAllocator:
 
 
 class SlotWriter:
-    """Writes one batch into a slot, on the worker's side; several threads may each write one."""
+    """Writes one batch into a slot, on the worker's side; several threads may each write one.
 
-    def __init__(self, pieces: dict[int, Bytes], slot: int) -> None:
+    ``grow`` makes a larger piece of memory, of so many bytes at least, or raises OSError.
+    """
+
+    def __init__(self, pieces: dict[int, Bytes], slot: int, grow: Grow | None = None) -> None:
         self._pieces = pieces
         self._slot = slot
+        self._grow = grow or _new_piece
         self._used = 0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
@@ -117,7 +125,7 @@ class SlotWriter:
             size = sum(_aligned(len(buffer)) for buffer in buffers) * 9 // 8
             size = -(-size // shared.PAGE) * shared.PAGE
             try:
-                descriptor, piece = _new_piece(size)
+                descriptor, piece = self._grow(size)
             except OSError:
                 # Free memory for the copies that go over the channel; each slot gets new memory with its next batch.
                 self._pieces.clear()
@@ -188,8 +196,7 @@ class SlotReader:
         else:
             whole = np.asarray(lease)
             buffers = [whole[start : start + length] for start, length in message.spans]
-        head = message.head if message.head is not None else buffers.pop().tobytes()
-        return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
+        return unpacked(message, buffers)
 
     def refuse(self, message: Message, descriptor: int | None) -> None:
         """Take back a slot whose batch nobody waits for any more."""
@@ -217,6 +224,12 @@ class SlotReader:
             os.close(descriptor)
 
 
+def unpacked(message: Message, buffers: list[Any]) -> Any:
+    """Return the batch of a message, whose buffers lie there."""
+    head = message.head if message.head is not None else buffers.pop().tobytes()
+    return pickle.loads(head, buffers=buffers)  # noqa: S301  made by our own worker, of the user's own data
+
+
 class _Lease:
     """The ``base`` of every array of a batch: it goes with the last of them, and frees the slot."""
 
@@ -231,7 +244,7 @@ class _Lease:
         self._dropped.append(self._which)  # atomic: any thread drops a batch, in the middle of any call
 
 
-def _new_piece(size: int) -> tuple[int, Bytes]:
+def _new_piece(size: int) -> tuple[int | None, Bytes]:
     descriptor = shared.create(size)
     try:
         return descriptor, shared.mapped(descriptor, size)
