@@ -52,11 +52,14 @@ HEAD = 1 << 15
 ROOMY = 2
 """How many times larger than a batch its memory may be."""
 
-KEPT_MAPS = 16
+KEPT_MAPS = 64
 """Files that a process keeps mapped for writing: a page costs most when it is touched for the first time."""
 
 LOCKED_SECONDS = 5.0
 """How long a process waits for the lock before it does without: whoever holds it may be stopped."""
+
+LEAVING_SECONDS = 1.0
+"""The same for who leaves: the garbage collector may drop it where this thread holds the lock. Others clean up then."""
 
 _PREFIX = struct.Struct("<8sII")
 _MAGIC = b"HRSHARE1"
@@ -76,6 +79,7 @@ class Taken(NamedTuple):
 class _File(NamedTuple):
     name: str
     size: int
+    inode: int
     place: Place | None
     """Of a batch; None for memory."""
 
@@ -175,7 +179,7 @@ class BatchStore:
             needed = {each: 0 if each.place is None else _needed(each.place, places) for each in files}
             # Memory first, then batches that all have had, then those that the fewest need, the last of them first.
             files.sort(key=lambda each: (needed[each], each.place is not None, [-part for part in each.place or ()]))
-            for each in files:
+            for each in sorted(files, key=lambda each: each.inode not in self._maps):
                 if not needed[each] and size <= each.size <= ROOMY * size and (free := self._free(each)) is not None:
                     return free
             used, worth = sum(each.size for each in files), _needed(_place(name), places) - 1
@@ -238,7 +242,9 @@ class BatchStore:
     def _map(self, file: int) -> Bytes:
         found = os.fstat(file)
         known = self._maps.pop(found.st_ino, None)
-        return mapped(file, found.st_size) if known is None or len(known) != found.st_size else known
+        if known is not None and len(known) == found.st_size:
+            return known
+        return mapped(file, found.st_size, ready=True)
 
     def _keep_map(self, memory: _Memory) -> None:
         self._maps[os.fstat(memory.file).st_ino] = memory.bytes
@@ -271,7 +277,8 @@ class BatchStore:
                     (self.folder / name).unlink()
                 elif name.startswith(("memory-", "batch-")):
                     place = _place(name.removeprefix("batch-")) if _BATCH.fullmatch(name) else None
-                    found.append(_File(name, (self.folder / name).lstat().st_size, place))
+                    about = (self.folder / name).lstat()
+                    found.append(_File(name, about.st_size, about.st_ino, place))
         return found
 
     def _names(self, begin: str) -> list[str]:
@@ -295,13 +302,13 @@ class BatchStore:
                     (self.folder / name).unlink()
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, seconds: float = LOCKED_SECONDS) -> Iterator[None]:
         """Hold the lock; raises FileNotFoundError where the folder has gone, and OSError if it is not free in time."""
         while True:
             file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             hold(file)
             try:
-                lock_within(file, LOCKED_SECONDS)
+                lock_within(file, seconds)
                 if os.fstat(file).st_nlink:
                     yield
                     return
@@ -335,10 +342,11 @@ def _leave(store: BatchStore, path: Path, file: int, process: int) -> None:
     if process != os.getpid():  # a forked child has closed its copy
         return
     store.close()
-    with suppress(OSError), store._locked():
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-        if not store._places():
-            store._clear()
+        with store._locked(LEAVING_SECONDS):
+            if not store._places():
+                store._clear()
     with suppress(OSError):
         store.folder.rmdir()
         store.folder.parent.rmdir()
