@@ -64,7 +64,8 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     "auto" takes threads where the dataset says that they suit it (``suits_threads``: ours say so; so do lists and
     arrays, unless they come with a ``collate_fn``), and processes otherwise, or where an argument is given that only
     processes have. "ray", or `headrace.executors.RayCluster` with its options, makes them on the machines of a Ray
-    cluster. The name of your own executor (`headrace.executors.register`), or a factory, fits too.
+    cluster. `headrace.share` lets processes of one machine make each batch once. The name of your own executor
+    (`headrace.executors.register`), or a factory, fits too.
 
     *Processes* start by ``multiprocessing_context`` (a name or a context; the platform's default), and each calls
     ``worker_init_fn(id)``. Batches come back in shared memory. A worker that dies is replaced, with a warning, and its
