@@ -17,8 +17,9 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from packed import CROP, MEAN, STD, crops, photos_in
+
 import headrace
-from benchmarks.packed import CROP, MEAN, STD, crops, photos_in
 from headrace import DataLoader, ImageFiles, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToCHW, ToFloat
 
 if TYPE_CHECKING:

@@ -476,3 +476,22 @@ def test_a_killed_process_loses_nothing(name: str, workers: int, backend: str, d
     for process in started:
         process.join()
     assert [process.exitcode for process in started] == [0, -signal.SIGKILL, 0]
+
+
+def test_ctrl_c_ends_the_comparison_only_here(name: str) -> None:
+    """Interrupt the first sample: that is no difference to others, and the next loop begins again."""
+
+    def interrupt(sample: Any) -> Any:
+        if presses:
+            raise presses.pop()
+        return sample
+
+    presses = [KeyboardInterrupt()]
+    steps = iter(shared(name, Noise().map(tuple)))
+    next(steps)
+    interrupted = shared(name, Noise().map(interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(interrupted))
+    interrupted.set_epoch(0)
+    assert same(list(interrupted), alone())
+    assert len(list(steps)) == 11

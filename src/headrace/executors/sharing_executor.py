@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.executors.base import Executor, Reusable
-    from headrace.plan.work import Outcome
+    from headrace.plan.work import Failed, Outcome
     from headrace.transport.batch_claims import Claim
     from headrace.transport.batch_store import BatchStore, Peer
 
@@ -240,7 +240,10 @@ class SharingExecutor:
         state.ready.append(outcome)
 
     def _compare(self, outcome: Outcome) -> None:
-        digest = outcome.batch if isinstance(outcome, Done) else ""
+        if not isinstance(outcome, Done):
+            self._finish()
+            raise cast("Failed", outcome).error
+        digest = outcome.batch
         try:
             same = self._store.agree(digest)
         except OSError:  # without a place for it, nothing is shared

@@ -193,12 +193,13 @@ def kind_of_workers(
     function of the user's puts batches together.
     """
     backend = own_workers(backend)
-    if callable(backend) and not hasattr(backend, "kind"):
+    kind = getattr(backend, "kind", None)
+    if callable(backend) and kind is None:
         return "custom"
     if num_workers == 0 or backend == "inline":
         return "inline"
     if callable(backend):  # one of ours with options of its own
-        return str(backend.kind)
+        return str(kind)
     if backend != "auto":
         return backend
     if processes_only or not suits_threads(dataset, collates=collates):
