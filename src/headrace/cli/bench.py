@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
+from headrace.cli.free_loops import free_option
 from headrace.cli.image_set import image_set_of_path
 from headrace.cli.output import Result, json_option, say, say_table
 from headrace.cli.script_objects import running
@@ -56,6 +57,7 @@ def bench_script(
 
 
 @click.command(epilog="Example: headrace bench photos --workers 4 --epochs 2")
+@free_option
 @image_set_of_path(script=bench_script)
 @options.workers
 @options.batch_size(64)
@@ -84,6 +86,8 @@ def bench(
     by others and counted. The first epoch also pays for a cold disk cache: compare later ones.
 
     PATH may be SCRIPT:NAME: a loader is measured as the script makes it, a dataset in a loader made from the options.
+    With --free, PATH is a whole training script: it is run, and the report says how fast its loops would be with a
+    loader that costs nothing. Each loop ends after 128 batches.
     """
     _one_of(epochs, wanted)
     from headrace.cli.preview import describe, training
