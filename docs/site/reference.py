@@ -27,6 +27,7 @@ MODULES = {
     "headrace.image": "Bytes to pixels.",
     "headrace.errors": "Errors and warnings, with what each says.",
     "headrace.executors": "Executors of your own.",
+    "headrace.metrics": "A loader's numbers for Prometheus, OpenTelemetry, TensorBoard and Weights & Biases.",
     "headrace.testing": "Property tests of your dataset, and conformance suites for what you add.",
     "headrace.torch": "Batches of tensors, and torch's names.",
     "headrace.jax": "Batches on JAX devices.",
