@@ -190,6 +190,16 @@ def test_a_disk_without_room_ends_the_trace_and_not_the_training() -> None:
         assert sum(map(len, loader)) == 4000
 
 
+def test_the_times_of_a_trace_are_kept_in_the_file_alone(tmp_path: Path) -> None:
+    """However many samples a batch has, its life in memory is small."""
+    loader = DataLoader(Staged(200), 100, num_workers=1, backend="threads")
+    with loader, loader.trace(tmp_path / "x.json"):
+        list(loader)
+    assert counted(events_of(tmp_path / "x.json"))["X", "decode"] == 200
+    lives = loader._session._lives.recent
+    assert [life.making.spans for life in lives if life.making is not None] == [(), ()]
+
+
 def test_a_closed_trace_is_as_it_was(tmp_path: Path) -> None:
     """Loops continue without it; the next `trace` closes the one before; a copy of the loader has none."""
     loader = DataLoader(Staged(), 4)

@@ -108,7 +108,7 @@ class Lives:
                 )
             )
         self._made.clear()
-        self.recent.extend(lives)
+        self.recent.extend(map(_without_spans, lives))
         if self._timeline is None:
             self._look(delivered)
         else:
@@ -135,3 +135,9 @@ class Lives:
         if self.every == 1 and len(recent) == LOOKED and delivered - recent[0].delivered < LOOKED * QUICK:
             self.every = SPARSE
             recent.clear()
+
+
+def _without_spans(life: Life) -> Life:
+    """Return the life of a traced batch without the thousands of times that are in the file already."""
+    making = life.making
+    return life if making is None or not making.spans else life._replace(making=making._replace(spans=()))
