@@ -20,7 +20,10 @@ import numpy as np
 
 import headrace
 from headrace import DataLoader, timed
-from headrace.interop.machine import cpus
+from headrace.interop.machine import cpus, run_queue_seconds
+from headrace.make.maker import making_here
+from headrace.plan.work import QUEUE, Done, Work
+from headrace.run.lives import Lives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,6 +183,45 @@ def run(case: Case, batches: int, changed: dict[str, Any]) -> tuple[float, Any]:
         return (times[-1] - times[first]) / (len(times) - 1 - first), loader.statistics().diagnosis
 
 
+def _cpu(function: Callable[[], Any]) -> float:
+    """Return the least CPU time of five calls."""
+    spent = []
+    for _ in range(5):
+        began = time.thread_time()
+        function()
+        spent.append(time.thread_time() - began)
+    return min(spent)
+
+
+def cost() -> str:
+    """Say what is spent on noting a batch, without the making of it."""
+    lives, steps = Lives(), 5_000
+
+    def noted() -> None:
+        work = Work((0, 0), 0, 0, 0, [0])
+        lives.submitted(work)
+        queued = run_queue_seconds() if work.noted & QUEUE else -1.0
+        cpu = time.thread_time()
+        done = Done(0, None)
+        done.making = making_here({}, 0.0, 1.0, time.thread_time() - cpu, queued)
+        _pass_on(done)
+
+    def passed_over() -> None:
+        lives.submitted(Work((0, 0), 0, 1, 0, [0]))
+        _pass_on(Done(1, None))
+
+    def _pass_on(done: Done) -> None:
+        lives.received(done)
+        lives.made(done)
+        lives.delivered(0.0, 1e6)
+
+    without = _cpu(lambda: [(Work((0, 0), 0, 1, 0, [0]), Done(1, None)) for _ in range(steps)]) / steps * 1e6
+    each = _cpu(lambda: [noted() for _ in range(steps)]) / steps * 1e6
+    lives.every = 2
+    other = _cpu(lambda: [passed_over() for _ in range(steps)]) / steps * 1e6
+    return f"noting a batch takes {each - without:.1f} µs, passing one over {other - without:.1f} µs"
+
+
 def main() -> None:
     """Run all, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -187,7 +229,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--cost", action="store_true", help="only say what noting a batch costs")
     given = parser.parse_args()
+    if given.cost:
+        print(cost())
+        return
     lines = ["| constructed limit | said | below a free loader | change | predicted | measured | off by (points) |"]
     lines += ["| --- | --- | ---: | --- | ---: | ---: | ---: |"]
     right, off = 0, []

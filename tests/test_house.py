@@ -50,7 +50,7 @@ WITHIN = {
 FRAMEWORKS = {"jax": "jax.py", "keras": "keras.py", "tensorflow": "keras.py", "torch": "torch"}
 FIRST_HELD = "0ce2f07"
 """The last commit before subjects were held to a length."""
-SUBMODULES = ["collate", "datasets", "errors", "executors", "image", "samplers", "testing", "transforms"]
+SUBMODULES = ["collate", "datasets", "errors", "executors", "image", "metrics", "samplers", "testing", "transforms"]
 MOST_NAMES = 45
 WITHOUT_EXAMPLE = {
     "Arrays",
