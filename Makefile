@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more resume-proof fuzz sanitize wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -25,6 +25,7 @@ help:
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
+	@echo "make neon         the inner loops compiled for aarch64, run by qemu: the same bytes as here"
 	@echo "make wheel        a wheel for this platform with libjpeg-turbo inside, tried in a clean environment"
 	@echo "make wheels       the same for each Python that is here (nox), tried without compiler and headers; manylinux tags"
 	@echo "make sdist        the source distribution, and a wheel built from it"
@@ -221,6 +222,20 @@ ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
 else
 	@echo "sanitize: skipped: it takes g++ and libjpeg-turbo's headers"
 endif
+
+# The inner loops, with the options of CMakeLists.txt. Debian: apt install g++-aarch64-linux-gnu qemu-user-static
+NEON := $(addprefix src/headrace/_native/,changes/planes.cpp changes/resample.cpp geometry/scale.cpp geometry/weights.cpp \
+  color/line_writer.cpp rows/row_ops.cpp rows/plain/row_ops.cpp) tests/native/digests.cpp
+NEON_FLAGS := -std=gnu++17 -O3 -ffp-contract=off -fno-math-errno -Isrc/headrace/_native
+AARCH64 ?= aarch64-linux-gnu-g++
+neon:
+	@mkdir -p build/neon
+	@for cxx in "$(CXX_HERE) -march=native" $(AARCH64); do \
+	  set -- $$cxx; made=build/neon/`basename $$1`; \
+	  $$cxx $(NEON_FLAGS) -fno-trapping-math -c src/headrace/_native/changes/plain/plane_ops.cpp -o $$made.o \
+	  && $$cxx $(NEON_FLAGS) $(NEON) $$made.o -static -o $$made || exit 1; done
+	@build/neon/`basename $(CXX_HERE)` > build/neon/here.txt && qemu-aarch64-static build/neon/$(AARCH64) > build/neon/there.txt
+	@diff build/neon/here.txt build/neon/there.txt && echo "the same bytes on aarch64 as here"
 
 # With a libjpeg-turbo of its own (JPEG_SOURCES: a tar.gz of its sources, else they are downloaded), and tried where no
 # header and no library of the system can help: in an environment of its own.
