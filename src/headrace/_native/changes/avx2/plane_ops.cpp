@@ -286,24 +286,23 @@ static inline __m128i shifted(__m256d place, double count) {
   return _mm_add_epi32(whole, _mm256_castsi256_si128(narrow));
 }
 
+static inline void put_bilinear(const LinePlaces& places, int i, __m128i column, __m128i row, __m128i stride) {
+  const __m128i share = _mm_set1_epi32(2047);
+  const __m128i at = _mm_add_epi32(_mm_mullo_epi32(_mm_srli_epi32(row, 11), stride), _mm_srli_epi32(column, 11));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + i), at);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(places.right + i), _mm_and_si128(column, share));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(places.below + i), _mm_and_si128(row, share));
+}
+
 static void bilinear_places(const LinePlaces& places, const double* x, const double* y, int count, int height, int width) {
   if (height >= 1 << 19 || width >= 1 << 19) return bilinear_places_all(places, x, y, count, height, width);
-  const __m128i share = _mm_set1_epi32(2047), stride = _mm_set1_epi32(width + 2);
+  const __m128i stride = _mm_set1_epi32(width + 2);
   int done = 0;
   for (; done + 4 <= count; done += 4) {
     const __m128i across = shifted(_mm256_loadu_pd(x + done), width), down = shifted(_mm256_loadu_pd(y + done), height);
-    const __m128i at = _mm_add_epi32(_mm_mullo_epi32(_mm_srli_epi32(down, 11), stride), _mm_srli_epi32(across, 11));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + done), at);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.right + done), _mm_and_si128(across, share));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(places.below + done), _mm_and_si128(down, share));
+    put_bilinear(places, done, across, down, stride);
   }
   bilinear_places_all({places.at + done, places.right + done, places.below + done}, x + done, y + done, count - done, height, width);
-}
-
-// The same where no place lies before the first pixel.
-static inline __m128i shifted_inside(__m256d place, __m256d count) {
-  const __m256d scaled = _mm256_mul_pd(_mm256_min_pd(place, count), _mm256_set1_pd(2048.0));
-  return _mm_add_epi32(_mm256_cvtpd_epi32(scaled), _mm_set1_epi32(2048));
 }
 
 // The pixel under each of four points along one axis, counted from the margin.
@@ -322,41 +321,80 @@ static void nearest_places(const LinePlaces& places, const double* x, const doub
   nearest_places_all({places.at + done, nullptr, nullptr}, x + done, y + done, count - done, height, width);
 }
 
+// The points (first + step * i + 0.5, y) mapped by a matrix that divides nothing, along both axes.
+struct AffineLine {
+  const double* matrix;
+  double by, ey;
+  int first, step;
+
+  double across(int i) const { return matrix[0] * (first + step * i + 0.5) + by + matrix[2]; }
+  double down(int i) const { return matrix[3] * (first + step * i + 0.5) + ey + matrix[5]; }
+};
+
+// Four of them: the numbers of the line in registers.
+struct FourPoints {
+  __m256d a, by, c, d, ey, f;
+
+  explicit FourPoints(const AffineLine& line)
+      : a(_mm256_set1_pd(line.matrix[0])), by(_mm256_set1_pd(line.by)), c(_mm256_set1_pd(line.matrix[2])),
+        d(_mm256_set1_pd(line.matrix[3])), ey(_mm256_set1_pd(line.ey)), f(_mm256_set1_pd(line.matrix[5])) {}
+
+  __m256d across(__m256d x) const { return _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(a, x), by), c); }
+  __m256d down(__m256d x) const { return _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(d, x), ey), f); }
+};
+
+static inline __m256i both(__m128i first, __m128i second) { return _mm256_set_m128i(second, first); }
+
 static void affine_places(const LinePlaces& places, int first, int step, double y, int count, const double* matrix, int height,
                           int width) {
-  const __m256d a = _mm256_set1_pd(matrix[0]), c = _mm256_set1_pd(matrix[2]), by = _mm256_set1_pd(matrix[1] * y);
-  const __m256d d = _mm256_set1_pd(matrix[3]), f = _mm256_set1_pd(matrix[5]), ey = _mm256_set1_pd(matrix[4] * y);
-  const __m256d rows = _mm256_set1_pd(height), columns = _mm256_set1_pd(width), zero = _mm256_setzero_pd();
-  const __m256d half = _mm256_set1_pd(0.5), steps = _mm256_mul_pd(_mm256_setr_pd(0, 1, 2, 3), _mm256_set1_pd(step));
-  const __m128i share = _mm_set1_epi32(2047), stride = _mm_set1_epi32(width + 2), one = _mm_set1_epi32(1);
+  const AffineLine line{matrix, matrix[1] * y, matrix[4] * y, first, step};
+  const FourPoints points(line);
+  std::int32_t *const at = places.at, *const right = places.right, *const below = places.below;
   const bool nearest = places.right == nullptr;
-  for (int i = 0;; i = i + 8 <= count ? i + 4 : count - 4) {  // the last four may be made twice
-    const __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * i + 0.5), steps);
-    __m256d across = _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(a, x), by), c);
-    __m256d down = _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(d, x), ey), f);
-    __m128i column, row;
-    if (nearest) {
-      const __m256d inside = _mm256_and_pd(_mm256_cmp_pd(across, zero, _CMP_GE_OQ), _mm256_cmp_pd(down, zero, _CMP_GE_OQ));
-      if (_mm256_movemask_pd(inside) == 15) {
-        column = _mm_add_epi32(_mm256_cvttpd_epi32(_mm256_min_pd(across, columns)), one);
-        row = _mm_add_epi32(_mm256_cvttpd_epi32(_mm256_min_pd(down, rows)), one);
-      } else {
-        column = under(across, width), row = under(down, height);
+  const double shift = nearest ? 0.0 : 0.5;
+  // Rounded sums and products grow as what is added and multiplied: between two points inside, all are inside.
+  const auto inside = [&](int i) {
+    const double x = line.across(i) - shift, down = line.down(i) - shift;
+    return x >= 0 && x <= width && down >= 0 && down <= height;
+  };
+  const __m256d half = _mm256_set1_pd(0.5), grain = _mm256_set1_pd(2048.0);
+  const __m256i stride = _mm256_set1_epi32(width + 2), one = _mm256_set1_epi32(1), whole = _mm256_set1_epi32(2048);
+  const __m256i share = _mm256_set1_epi32(2047);
+  const __m256d four = _mm256_set1_pd(4.0 * step), eight = _mm256_set1_pd(8.0 * step);
+  const __m256d steps = _mm256_mul_pd(_mm256_setr_pd(0, 1, 2, 3), _mm256_set1_pd(step));
+  constexpr int part = 32;
+  for (int i = 0; i < count;) {
+    if (i + part <= count && inside(i) && inside(i + part - 1)) {
+      __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * i + 0.5), steps);
+      for (const int stop = i + part; i < stop; i += 8, x = _mm256_add_pd(x, eight)) {
+        const __m256d later = _mm256_add_pd(x, four);
+        if (nearest) {
+          const __m256i column = both(_mm256_cvttpd_epi32(points.across(x)), _mm256_cvttpd_epi32(points.across(later)));
+          const __m256i row = both(_mm256_cvttpd_epi32(points.down(x)), _mm256_cvttpd_epi32(points.down(later)));
+          const __m256i place = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_add_epi32(row, one), stride), _mm256_add_epi32(column, one));
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + i), place);
+          continue;
+        }
+        const auto grains = [&](__m256d place) { return _mm256_cvtpd_epi32(_mm256_mul_pd(_mm256_sub_pd(place, half), grain)); };
+        const __m256i column = _mm256_add_epi32(both(grains(points.across(x)), grains(points.across(later))), whole);
+        const __m256i row = _mm256_add_epi32(both(grains(points.down(x)), grains(points.down(later))), whole);
+        const __m256i place = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srli_epi32(row, 11), stride), _mm256_srli_epi32(column, 11));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + i), place);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(right + i), _mm256_and_si256(column, share));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(below + i), _mm256_and_si256(row, share));
       }
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + i), _mm_add_epi32(_mm_mullo_epi32(row, stride), column));
-    } else {
-      const __m256d from = _mm256_sub_pd(across, half), to = _mm256_sub_pd(down, half);
-      const __m256d inside = _mm256_and_pd(_mm256_cmp_pd(from, zero, _CMP_GE_OQ), _mm256_cmp_pd(to, zero, _CMP_GE_OQ));
-      if (_mm256_movemask_pd(inside) == 15)
-        column = shifted_inside(from, columns), row = shifted_inside(to, rows);
-      else
-        column = shifted(across, width), row = shifted(down, height);
-      const __m128i at = _mm_add_epi32(_mm_mullo_epi32(_mm_srli_epi32(row, 11), stride), _mm_srli_epi32(column, 11));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.at + i), at);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.right + i), _mm_and_si128(column, share));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(places.below + i), _mm_and_si128(row, share));
+      continue;
     }
-    if (i + 4 >= count) return;
+    const int from = i + 4 <= count ? i : count - 4;  // the last four may be made twice
+    const __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * from + 0.5), steps);
+    const __m128i lines = _mm256_castsi256_si128(stride);
+    if (nearest) {
+      const __m128i place = _mm_add_epi32(_mm_mullo_epi32(under(points.down(x), height), lines), under(points.across(x), width));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at + from), place);
+    } else {
+      put_bilinear(places, from, shifted(points.across(x), width), shifted(points.down(x), height), lines);
+    }
+    i = from + 4;
   }
 }
 
