@@ -218,7 +218,7 @@ ifneq ($(and $(filter %g++,$(CXX_HERE)),$(JPEG_HERE)),)
 	rm -f build/sanitized/headrace/_native/*.so && cp build/sanitize/extension*.so build/sanitized/headrace/_native
 	LD_PRELOAD="`$(CXX_HERE) -print-file-name=libasan.so` `$(CXX_HERE) -print-file-name=libstdc++.so.6`" \
 	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/native/elsewhere.py build/sanitized -q -p no:cacheprovider tests/native \
-	  tests/executors/test_native.py
+	  tests/executors/test_native.py tests/transforms/test_pending.py
 else
 	@echo "sanitize: skipped: it takes g++ and libjpeg-turbo's headers"
 endif
