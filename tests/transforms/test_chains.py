@@ -12,6 +12,7 @@ from headrace import CenterCrop, Compose, Pad, RandomCrop, RandomHorizontalFlip,
 from headrace.transforms import (
     FixedSizeCrop,
     Keypoints,
+    LetterBox,
     RandomAffine,
     RandomIoUCrop,
     RandomPerspective,
@@ -22,6 +23,7 @@ from headrace.transforms import (
     SanitizeBoundingBoxes,
     ScaleJitter,
 )
+from tests.transforms.float_reference import moved
 
 SIZES = st.tuples(st.integers(20, 90), st.integers(20, 90))
 GEOMETRY: list[st.SearchStrategy[Any]] = [
@@ -119,6 +121,52 @@ def test_points_stay_on_their_pixels_and_in_their_boxes(chain: list[Any], height
     out = Compose(chain, kinds=KINDS)(sample, np.random.default_rng(seed))
     assert_points_are_on_their_pixels(out, sample["keypoints"])
     assert_points_are_in_their_boxes(out, none_dropped=not any(isinstance(one, DROPPING) for one in chain))
+
+
+SMALL = st.tuples(st.integers(1, 24), st.integers(1, 24))
+FILLS = st.integers(0, 255)
+WEIGHED: list[st.SearchStrategy[Any]] = [
+    st.builds(
+        RandomAffine, st.just(25), translate=st.just((0.1, 0.1)), scale=st.just((0.7, 1.4)), shear=st.just(9),
+        interpolation=st.just("bilinear"), fill=FILLS,
+    ),
+    st.builds(RandomPerspective, st.just(0.4), p=st.just(1), fill=FILLS),
+    st.builds(RandomCrop, SMALL, pad_if_needed=st.just(value=True), fill=FILLS),
+    st.builds(RandomHorizontalFlip),
+    st.builds(RandomVerticalFlip),
+    st.builds(CenterCrop, SMALL),
+    st.builds(Resize, SMALL),
+    st.builds(RandomResizedCrop, SMALL),
+    st.builds(ScaleJitter, SMALL),
+    st.builds(FixedSizeCrop, SMALL, fill=FILLS),
+    st.builds(LetterBox, SMALL),
+    st.builds(RandomZoomOut, side_range=st.just((1, 2)), fill=FILLS),
+]  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    chain=st.lists(st.one_of(WEIGHED), min_size=1, max_size=4),
+    size=SMALL,
+    channels=st.sampled_from([1, 3, 4]),
+    seed=st.integers(0, 999),
+)
+def test_pixels_are_those_of_a_reference_in_floats(
+    chain: list[Any], size: tuple[int, int], channels: int, seed: int
+) -> None:
+    """Do the same moves in float64, one by one: each rounding of a byte may be off by half a level, and a bit."""
+    image = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+    rng, expected = np.random.default_rng(seed), image.astype(np.float64)
+    for transform in chain:
+        expected = moved(transform.move(*expected.shape[:2], rng), expected)
+    rng, found, together = np.random.default_rng(seed), image, Compose(chain)
+    for transform in chain:  # one by one: maps that are joined give other, sharper pixels
+        found = transform(found, rng)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 0.75 * (1 + len(chain))
+    with_targets = {"image": image, "boxes": np.zeros((0, 4)), "labels": []}
+    if len(together._joined) == len(chain):
+        np.testing.assert_array_equal(together(with_targets, np.random.default_rng(seed))["image"], found)
 
 
 def test_a_point_that_leaves_one_of_several_joined_maps_is_lost() -> None:
