@@ -157,7 +157,9 @@ def test_lineage_names_what_was_drawn_for_the_batch() -> None:
     mixed = loader()
     steps = mixed.lineage(epoch=0, step=1, index=2).batch
     assert steps[0][0] is MIX
-    assert steps[0][1]["choice"] in (0, 1)
+    choice = steps[0][1]["choice"]
+    assert steps[1][1].keys() == ({"lam"}, {"box"})[choice]  # what the chosen one drew
+    assert len(steps) == 2
     only = DataLoader(dataset(), 4, seed=3, collate_fn=TransformedCollate(MixUp(num_classes=CLASSES, mode="elem")))
     lineage = only.lineage(epoch=0, step=1, index=2)
     kept = lineage.batch[0][1]["lam"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from headrace.context import seeds
 from headrace.interop.calls import signature
 from headrace.transforms.base import Compose, Transform
 from headrace.transforms.batches import RandomResolution
+from headrace.transforms.control import Picking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,8 +79,6 @@ class TransformedCollate:
 
     def drawn(self, samples: Sequence[Any], rng: np.random.Generator) -> list[tuple[Any, dict[str, Any]]]:
         """Return the transforms, each with what it draws for a batch, by name: for `DataLoader.lineage`."""
-        import copy
-
         steps: list[tuple[Any, dict[str, Any]]] = []
         batch: Any = list(samples)
         if self._resolution is not None:
@@ -86,7 +86,17 @@ class TransformedCollate:
             batch = self._resolution.apply(batch, rng)
         batch = self.collate_fn(batch)
         for transform in self._chain.transforms:
-            meant = transform.drawn(batch, copy.deepcopy(rng)) if isinstance(transform, Transform) else {}
-            steps.append((transform, meant))
-            batch = Compose(transform)(batch, rng)
+            batch = _noted(transform, batch, rng, steps)
         return steps
+
+
+def _noted(transform: Any, batch: Any, rng: np.random.Generator, steps: list[tuple[Any, dict[str, Any]]]) -> Any:
+    """Return a batch transformed; write down what is drawn, also by the transforms that another one picks."""
+    meant = transform.drawn(batch, copy.deepcopy(rng)) if isinstance(transform, Transform) else {}
+    steps.append((transform, meant))
+    if not isinstance(transform, Picking):
+        return Compose(transform)(batch, rng)
+    transform.drawn(batch, rng)  # it draws nothing else itself
+    for one in transform.picked(meant):
+        batch = _noted(one, batch, rng, steps)
+    return batch

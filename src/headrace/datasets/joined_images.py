@@ -33,7 +33,7 @@ CENTER = (0.5, 1.5)
 """Where four images meet, in shares of the size of a quarter."""
 
 
-class _Joined(View[Any]):
+class JoinedImages(View[Any]):
     """A dataset whose samples are each joined with others of it, drawn by the sample's own generator."""
 
     def __init__(self, dataset: Indexed, others: int, p: float, join: Transform) -> None:
@@ -69,7 +69,7 @@ class _Joined(View[Any]):
         return f"{type(self).__name__}({self.dataset!r}, p={self.p:g})"
 
 
-class Mosaic(_Joined):
+class Mosaic(JoinedImages):
     """The samples of a dataset, each on one canvas with three others: the mosaic of YOLO.
 
     >>> import numpy as np
@@ -112,7 +112,7 @@ class Mosaic(_Joined):
         super().__init__(dataset, 3, p, join)
 
 
-class CopyPaste(_Joined):
+class CopyPaste(JoinedImages):
     """The samples of a dataset, each with objects of another one pasted onto it, by their masks.
 
     >>> import numpy as np
@@ -153,7 +153,7 @@ class JoinFour(Transform):
     size: tuple[int, int]
     center_range: tuple[float, float]
     fill: Fill
-    kinds: Kinds = NONE_DECLARED
+    kinds: Kinds = dataclasses.field(default=NONE_DECLARED, repr=False)
 
     def center(self, rng: Any) -> tuple[int, int]:
         """Draw the point where the images meet: from the top, and from the left."""
@@ -200,7 +200,7 @@ class PasteObjects(Transform):
 
     share: float
     min_area: float
-    kinds: Kinds = NONE_DECLARED
+    kinds: Kinds = dataclasses.field(default=NONE_DECLARED, repr=False)
 
     def apply(self, samples: Any, rng: Any) -> Any:
         """Return the first sample with objects of the second."""

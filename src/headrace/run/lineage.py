@@ -203,8 +203,9 @@ def told(sample: Any) -> str:
     """
     if isinstance(sample, Mapping):
         return "{" + ", ".join(f"{key}: {told(value)}" for key, value in list(sample.items())[:8]) + "}"
-    if isinstance(sample, tuple) and len(sample) <= 8:
-        return "(" + ", ".join(map(told, sample)) + ")"
+    if isinstance(sample, tuple | list) and len(sample) <= 8:
+        ends = "()" if isinstance(sample, tuple) else "[]"
+        return ends[0] + ", ".join(map(told, sample)) + ends[1]
     return shown(sample)
 
 

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
+class Picking(Transform):
+    """Decide by a draw which other transforms are applied: the base class of the transforms of this file."""
+
+    __slots__ = ()
+
+    def picked(self, drawn: dict[str, Any]) -> tuple[Function, ...]:
+        """Return the transforms that are applied, for what `drawn` returned."""
+        raise NotImplementedError(f"{type(self).__qualname__} must define picked(self, drawn)")
+
+
 @dataclass(frozen=True, slots=True)
-class RandomApply(Transform):
+class RandomApply(Picking):
     """Apply transforms one after the other with probability ``p``, or none of them.
 
     >>> from headrace.transforms import RandomApply
@@ -52,13 +62,17 @@ class RandomApply(Transform):
         """Return whether they are applied."""
         return {"applied": bool(rng.random() < self.p)}
 
+    def picked(self, drawn: dict[str, Any]) -> tuple[Function, ...]:
+        """Return all or none."""
+        return self._chain.transforms if drawn["applied"] else ()
+
     def native_step(self) -> ChangePixels | None:
         """Do them or not, where the native extension can do all of them."""
         return _native_step((self._chain,), lambda parts: ("apply", (self.p,), parts))
 
 
 @dataclass(frozen=True, slots=True)
-class RandomChoice(Transform):
+class RandomChoice(Picking):
     """Apply one of several transforms, drawn by their weights ``p``: equal ones by default.
 
     >>> from headrace.transforms import RandomChoice
@@ -87,6 +101,11 @@ class RandomChoice(Transform):
         """Return the place of the transform drawn."""
         return {"choice": _place(self, rng)}
 
+    def picked(self, drawn: dict[str, Any]) -> tuple[Function, ...]:
+        """Return those of the choice."""
+        choice: int = drawn["choice"]
+        return self._chains[choice].transforms
+
     def native_step(self) -> ChangePixels | None:
         """Do one of them, where the native extension can do all of them."""
         weights = cast("tuple[float, ...]", self.p or ())
@@ -96,7 +115,7 @@ class RandomChoice(Transform):
 
 
 @dataclass(frozen=True, slots=True)
-class OneOf(Transform):
+class OneOf(Picking):
     """Apply one of several transforms with probability ``p``, or none of them.
 
     >>> from headrace.transforms import OneOf
@@ -127,6 +146,10 @@ class OneOf(Transform):
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002
         """Return the place of the transform drawn; None for none."""
         return {"choice": self._drawn(rng)}
+
+    def picked(self, drawn: dict[str, Any]) -> tuple[Function, ...]:
+        """Return those of the choice, or none."""
+        return () if drawn["choice"] is None else self._chains[drawn["choice"]].transforms
 
     def native_step(self) -> ChangePixels | None:
         """Do one of them or none, where the native extension can do all of them."""
