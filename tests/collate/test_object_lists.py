@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,26 @@ def test_a_loader_gives_what_the_function_gives(workers: int, how: dict[str, boo
             assert all(type(one) is type(other) and np.array_equal(one, other) for one, other in pairs)
         for one in batch["image"] if isinstance(batch["image"], list) else []:
             assert one.base is None or one.base.nbytes <= 2 * one.nbytes
+
+
+@dataclass
+class Scene:
+    """A sample that is no dict."""
+
+    image: Any
+    boxes: Any
+    labels: Any
+
+
+def test_dataclasses_become_a_dict_of_batches() -> None:
+    """Take samples of a dataclass as dicts of their fields."""
+    scenes = [Scene(np.zeros((4, 6, 3)), np.ones((count, 4)), np.arange(count)) for count in (2, 0)]
+    batch = DetectionCollate(padded=True)(scenes)
+    assert batch["count"].tolist() == [2, 0]
+    assert batch["labels"].tolist() == [[0, 1], [-1, -1]]
+
+
+def test_no_samples_are_refused() -> None:
+    """Say so, also where it is called by hand."""
+    with pytest.raises(CollateError, match="no samples"):
+        DetectionCollate()([])

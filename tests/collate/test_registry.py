@@ -140,9 +140,45 @@ def test_a_registered_type_is_collated_by_every_loader() -> None:
     assert default_collate(samples, collate_fn_map={Sound: named("mine")})["sound"] == "mine"
 
 
+@register_collate
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A sample whose batch is one of its own kind."""
+
+    image: np.ndarray
+    label: int
+    name: str = "a"
+
+    def __post_init__(self) -> None:
+        assert self.image.ndim == 2
+
+
+class Photos:
+    """Samples that are made anew each time."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Photo:
+        return Photo(np.full((3, 5), index), index)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"num_workers": 2, "backend": "threads"}, {"num_workers": 1, "backend": "processes"}]
+)
+def test_a_registered_dataclass_is_collated_by_its_fields(how: Any) -> None:
+    """Give a batch of the same type, on any worker; its checks are of one sample."""
+    batches: list[Any] = list(DataLoader(Photos(), 2, **how))
+    for number, batch in enumerate(batches):
+        assert type(batch) is Photo
+        np.testing.assert_array_equal(batch.image[:, 0, 0], [2 * number, 2 * number + 1])
+        assert (batch.label.tolist(), batch.name) == ([2 * number, 2 * number + 1], ["a", "a"])
+
+
 @pytest.mark.parametrize(
     ("kind", "function", "words"),
     [
+        (Sound, None, "function must be callable; got None"),
         ("Sound", named("x"), "kind must be a type; got 'Sound'"),
         (bool, named("x"), "bool has a default"),
         (Sound, 3, "function must be callable"),

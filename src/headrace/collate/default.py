@@ -22,8 +22,8 @@ import numpy.typing as npt
 from headrace.checks import article
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers, of_one_type
-from headrace.collate.register import registered
 from headrace.collate.row_writer import column_of
+from headrace.collate.user_types import registered
 from headrace.errors import CollateError, CollateTypeError
 from headrace.storage.mapped_samples import in_memory, mapped_file, write_row
 
@@ -285,7 +285,7 @@ def _collate(samples: Sequence[Any], registry: Registry) -> Any:
         field=registry.field,
         found=name_of(first),
         expected="arrays, numbers, strings, or mappings or sequences of them",
-        cure="convert the samples, put a function for the type in collate_fn_map, or pass a collate_fn",
+        cure="convert the samples, call register_collate for the type, or pass a collate_fn or collate_fn_map",
     )
 
 

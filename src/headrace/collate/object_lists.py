@@ -12,6 +12,7 @@ from headrace.checks import as_integer, flag, integer, refused
 from headrace.collate.default import default_collate
 from headrace.collate.row_writer import WrittenRow
 from headrace.errors import CollateError, CollateTypeError
+from headrace.image.sample_fields import is_record, items_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +49,8 @@ class DetectionCollate:
     width before. Masks are widened with them. Other fields are collated as in `default_collate`.
 
     Raises `ArgumentError` for invalid arguments; `CollateError` for samples with other fields, for rows that cannot be
-    put together, and for more objects than ``most``; `CollateTypeError` for samples that are no dicts.
+    put together, and for more objects than ``most``; `CollateTypeError` for samples that are neither dicts nor
+    dataclasses. The batch is a dict.
     """
 
     _: KW_ONLY
@@ -82,6 +84,9 @@ class DetectionCollate:
 
     def __call__(self, samples: Sequence[Any], *, empty: Empty = np.empty) -> dict[str, Any]:
         """Return the batch as a dict."""
+        samples = [dict(items_of(sample)) if is_record(sample) else sample for sample in samples]
+        if not samples:
+            raise CollateError("no samples", found=[], expected="one sample at least", cure="Leave empty batches out.")
         for row, sample in enumerate(samples):
             _check(samples[0], sample, row)
         batch: dict[str, Any] = {}

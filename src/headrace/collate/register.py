@@ -1,42 +1,55 @@
-"""A registry of collate functions for user types, used by every loader with the default collate function."""
+"""Register collate functions for user types, used by every loader with the default collate function."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from headrace.checks import shown
+from headrace.collate.default import collate
+from headrace.collate.user_types import registry
 from headrace.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 BUILT_IN = (np.ndarray, np.generic, str, bytes, int, float, complex)
 """Types whose default cannot be replaced for all loaders."""
 
-_registered: dict[type, Callable[..., Any]] = {}
-_shown = MappingProxyType(_registered)
 
-
-def register_collate(kind: type, function: Callable[..., Any]) -> None:
+def register_collate(kind: type[T], function: Callable[..., Any] | None = None) -> type[T]:
     """Register the function that `default_collate` uses for samples of a type, at any depth in a sample.
 
     >>> from datetime import date
     >>> import numpy as np
     >>> from headrace.collate import default_collate, register_collate
-    >>> register_collate(date, lambda samples, collate_fn_map: np.array(samples, "datetime64[D]"))
+    >>> kind = register_collate(date, lambda samples, collate_fn_map: np.array(samples, "datetime64[D]"))
     >>> default_collate([(date(2024, 5, 1), 1), (date(2024, 5, 2), 2)])
     [array(['2024-05-01', '2024-05-02'], dtype='datetime64[D]'), array([1, 2])]
+
+    Without ``function``, ``kind`` must be a dataclass: a batch is then an object of it, each field a batch. The type is
+    returned, so that it can be a decorator:
+
+    >>> from dataclasses import dataclass
+    >>> @register_collate
+    ... @dataclass
+    ... class Photo:
+    ...     image: np.ndarray
+    ...     label: int
+    >>> default_collate([Photo(np.zeros((2, 3)), 4), Photo(np.ones((2, 3)), 5)]).label
+    array([4, 5])
 
     ``function(samples, collate_fn_map=…)`` gets the samples of one batch. It passes the mapping on to
     `headrace.collate.collate` if the samples hold other samples. Subclasses of ``kind`` are collated by it too. A
     ``collate_fn_map`` that is given to `default_collate` comes first. Call it where the type is defined: then each
     worker process that imports the type knows the function too. Registering a type again replaces its function.
 
-    Raises `ArgumentError` if ``kind`` is not a type or is a built-in type with a default, and if ``function`` is not
-    callable.
+    Raises `ArgumentError` if ``kind`` is not a type, is a built-in type with a default, or without ``function`` is no
+    dataclass, and if ``function`` is not callable.
     """
     if not isinstance(kind, type):
         raise ArgumentTypeError(
@@ -52,20 +65,27 @@ def register_collate(kind: type, function: Callable[..., Any]) -> None:
             expected="a class of your own",
             cure="pass a collate_fn_map to default_collate in one loader, or register a class of your own",
         )
+    if function is None and is_dataclass(kind):
+        function = _by_fields
     if not callable(function):
         raise ArgumentTypeError(
             f"function must be callable; got {shown(function)}",
             found=function,
             expected="callable as function(samples, collate_fn_map=...)",
-            cure="pass a function, not its result",
+            cure="pass a function, not its result; it can be left out for a dataclass",
         )
-    _registered[kind] = function
+    registry[kind] = function
+    return kind
 
 
-def registered() -> Mapping[type, Callable[..., Any]]:
-    """Return the functions that were registered, by type; read-only.
+def _by_fields(samples: Sequence[Any], collate_fn_map: Any) -> Any:
+    """Return one object of the samples' dataclass, each field the batch of the samples' fields.
 
-    >>> isinstance(registered(), MappingProxyType)
-    True
+    It is made without its ``__init__``, which was written for a sample.
     """
-    return _shown
+    kind = type(samples[0])
+    batch = object.__new__(kind)
+    for one in fields(kind):
+        column = collate([getattr(sample, one.name) for sample in samples], collate_fn_map=collate_fn_map)
+        object.__setattr__(batch, one.name, column)  # also of a frozen one
+    return batch

@@ -11,6 +11,7 @@ import numpy as np
 
 from headrace.errors import shown
 from headrace.formatting import count, range_rows
+from headrace.image.sample_fields import is_record, items_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +65,8 @@ def _walk(name: str, value: Any, depth: int) -> Iterator[Part]:
     array = as_array(value)
     if array is not None:
         yield Part(name, array)
-    elif isinstance(value, Mapping) and depth < DEEPEST:
-        for key, one in value.items():
+    elif (isinstance(value, Mapping) or is_record(value)) and depth < DEEPEST:
+        for key, one in items_of(value):
             yield from _walk(f"{name}.{key}" if name else str(key), one, depth + 1)
     elif isinstance(value, list | tuple) and depth < DEEPEST and any(map(_holds_more, value)):
         fields = getattr(value, "_fields", None)  # a named tuple's
@@ -77,7 +78,7 @@ def _walk(name: str, value: Any, depth: int) -> Iterator[Part]:
 
 
 def _holds_more(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping) or as_array(value) is not None
+    return isinstance(value, list | tuple | Mapping) or is_record(value) or as_array(value) is not None
 
 
 def _named(parts: list[Part]) -> list[Part]:

@@ -110,7 +110,7 @@ def misnamed(sample: Any, kinds: Kinds, fields: Iterable[Field]) -> str:
 
 
 def _declared(sample: Any, kinds: Kinds, path: Path) -> Iterator[Field]:
-    parts = dict(_items(sample)) if kinds.fields else {}
+    parts = dict(items_of(sample)) if kinds.fields else {}
     for key, kind in kinds.fields:
         if key not in parts:
             continue
@@ -123,7 +123,7 @@ def _declared(sample: Any, kinds: Kinds, path: Path) -> Iterator[Field]:
 def _named(sample: Any, known: set[Path], boxes: Boxes) -> Iterator[Field]:
     """Yield the fields whose names are known: of a tuple or a list the first item, whatever its name."""
     if not isinstance(sample, tuple | list):
-        yield from _in_mapping(_items(sample), (), 0, boxes)
+        yield from _in_mapping(items_of(sample), (), 0, boxes)
         return
     names = getattr(sample, "_fields", None)
     declared = {path[0] for path in known}
@@ -171,8 +171,12 @@ def _has_rows(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], list | tuple | np.ndarray)
 
 
-def _items(sample: Any) -> Iterable[tuple[Any, Any]]:
-    """Return the parts of a sample with their keys, places or attributes."""
+def items_of(sample: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the parts of a sample with their keys, places or attributes.
+
+    >>> dict(items_of(["a", "b"]))
+    {0: 'a', 1: 'b'}
+    """
     if isinstance(sample, Mapping):
         return sample.items()
     if isinstance(sample, tuple | list):
@@ -204,7 +208,7 @@ def replaced(sample: Any, values: Mapping[Path, Any]) -> Any:
     within: dict[Any, dict[Path, Any]] = {}
     for path, value in values.items():
         within.setdefault(path[0], {})[path[1:]] = value
-    parts = dict(_items(sample))
+    parts = dict(items_of(sample))
     new = {key: replaced(parts[key], inner) for key, inner in within.items()}
     if isinstance(sample, tuple):
         items = tuple(new.get(number, part) for number, part in enumerate(sample))
@@ -228,7 +232,7 @@ def unknown_part(sample: Any, fields: Iterable[Field], size: tuple[int, ...]) ->
     "'corners', of shape (2, 2)"
     """
     if is_record(sample):
-        sample = dict(_items(sample))
+        sample = dict(items_of(sample))
     rest = sample
     for field in fields:
         rest = _without(rest, field.path) if field.path not in ((0,), ("image",)) else rest
@@ -237,7 +241,7 @@ def unknown_part(sample: Any, fields: Iterable[Field], size: tuple[int, ...]) ->
 
 def _without(sample: Any, path: Path) -> Any:
     """Return a sample without a part: a plain copy, which need not be of the same type."""
-    parts = dict(_items(sample))
+    parts = dict(items_of(sample))
     parts[path[0]] = _without(parts[path[0]], path[1:]) if path[1:] else None
     if isinstance(sample, Mapping):
         return parts

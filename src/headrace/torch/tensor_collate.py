@@ -17,7 +17,7 @@ from headrace.collate import default as arrays
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.default import name_of
 from headrace.collate.exact import check_unmasked, numbers, of_one_type
-from headrace.collate.register import registered
+from headrace.collate.user_types import registered
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats, torch_rows
 from headrace.torch.from_numpy import held, tensor_of
