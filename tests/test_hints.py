@@ -82,6 +82,7 @@ def test_an_argument_of_another_librarys_transform_is_refused_with_our_name() ->
         (headrace.Normalize, "means", "pass mean="),
         (headrace.ToCHW, "inplace", "leave it out"),
         (headrace.ToCHW, "xyzzy", "leave it out"),
+        (headrace.transforms.ColorJitter, "height", "choose one of brightness, contrast"),
     ):
         with pytest.raises(TypeError, match=rf"{transform.__name__} got .* argument '{named}'.*{advice}"):
             transform(**{named: 1})

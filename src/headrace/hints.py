@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -196,6 +197,8 @@ NAMES = {
 }
 """The names of other libraries' classes and functions, and what to use here."""
 
+_ONE_OF_OURS = re.compile(r"pass (\w+)=(?:\(.*\))?")
+
 _HOMES = ("headrace", *(f"headrace.{name}" for name in ("datasets", "transforms", "samplers", "collate", "errors")))
 
 
@@ -260,7 +263,11 @@ def _check_named(kind: type, given: Mapping[str, Any], hints: Mapping[str, str])
         if names is not None and name not in names:
             close = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
             others = f"choose one of {', '.join(names)}" if names else "leave it out"
-            cure = hints.get(name) or (f"pass {close[0]}=" if close else others)
+            hint = hints.get(name, "")
+            wanted = _ONE_OF_OURS.fullmatch(hint)
+            if wanted is not None and wanted[1] not in names:
+                hint = ""  # another class takes it
+            cure = hint or (f"pass {close[0]}=" if close else others)
             raise ArgumentTypeError(
                 f"{kind.__name__} got an unexpected keyword argument {name!r}", found=name, cure=cure
             )
