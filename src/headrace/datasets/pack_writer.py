@@ -19,7 +19,7 @@ from headrace.datasets.packed_dataset import PackedDataset
 from headrace.datasets.packed_index import read_listing
 from headrace.datasets.packed_samples import Samples
 from headrace.errors import ArgumentError, BadFile, HeadraceError
-from headrace.formats.packed_layout import LISTING, SUFFIX, Layout, ShardLayout
+from headrace.formats.packed_layout import LISTING, SUFFIX, Layout, ShardLayout, shard_name
 from headrace.formats.packed_tables import Stored, pyarrow, write_shard
 from headrace.interop.machine import cpus
 from headrace.interop.parallel import in_order
@@ -252,7 +252,7 @@ class _Packing:
             ) from error
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"packed-{number:05}{SUFFIX}"
+        return self._folder / shard_name(number)
 
     def _other(self, what: str) -> ArgumentError:
         return ArgumentError(

@@ -7,6 +7,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from headrace.formats.packed_tables import is_integer, label_of
 from headrace.image.decoder import decode_as
 from headrace.image.decoding import Decoding
 from headrace.interop.keys import place as place_of
+from headrace.storage.blocks import blocks
 from headrace.storage.crc32c import crc32c
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from headrace.datasets.shards import Shards
     from headrace.formats.packed_layout import FieldLayout
+    from headrace.storage.object_spans import ObjectSpans
 
     Sides = tuple["Shape | None", int]
     Columns = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -109,7 +112,8 @@ class PackedDataset(Dataset[Any]):
     ((20, 30, 3), np.int64(4), [0, 1, 2, 3, 4, 5])
 
     ``shards``: the folder, or a shard, a pattern or a list of shards in order. Shards are Arrow files, which
-    `datasets`, polars, DuckDB and pyarrow open too. Only metadata is read when the dataset is constructed.
+    `datasets`, polars, DuckDB and pyarrow open too. Only metadata is read when the dataset is constructed. URLs
+    (``s3://``, ``https://``, …) are read by blocks; images are then decoded and scaled sample by sample.
 
     A sample of an image and numbers is read by the native extension. Pixels (``store="raw"``) go from the page cache to
     the batch: cropped, scaled, flipped and normalized in one pass, without a copy of the whole image. Each sample has a
@@ -136,6 +140,13 @@ class PackedDataset(Dataset[Any]):
         self.warming: Warming | None = None
         """How much of the shards fits in memory, and how far reading ahead is; None without ``warm=True``."""
         if flag("warm", warm):
+            if self._index.remote:
+                raise ArgumentError(
+                    "warm=True was given for shards behind URLs",
+                    found=True,
+                    expected="shards on this machine, which the page cache holds",
+                    cure="Leave warm out: the cache keeps blocks on disk. Or copy the shards.",
+                )
             self.warming = Warming([(file.path, file.facts[0]) for file in self._index.files])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,6 +190,26 @@ class PackedDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         """Read the sample at an index, in the form that it was packed in."""
         return self._made(self._structure, place_of(index, len(self), "a PackedDataset of {} samples"))
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether reading many samples at once is better than one by one: of shards behind URLs."""
+        return self._index.remote
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Read many samples; what they need of shards behind URLs is fetched by several requests at once."""
+        if self._index.remote:
+            blocks().ensure(chain.from_iterable(each.each() for each in self.object_spans(indices)))
+        return [self[index] for index in indices]
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Return which ranges of shards behind URLs the samples of these keys need."""
+        if not self._index.remote:
+            return []
+        count = len(self)
+        rows = np.array([place_of(key, count, "a PackedDataset of {} samples") for key in keys], np.int64)
+        fields = [self._layout.fields[number] for number in _numbers_in(self._structure)]
+        return self._index.object_spans(rows, fields)
 
     def is_image(self, field: str) -> bool:
         """Say whether a field is an image."""
@@ -312,6 +343,8 @@ class PackedDataset(Dataset[Any]):
 
     def _native(self) -> PackedImages | None:
         """Return the source of the images, where a sample is an image, or one and numbers."""
+        if self._index.remote:
+            return None
         numbers = [self._structure] if isinstance(self._structure, int) else self._structure[1]
         if not isinstance(self._structure, int) and (self._structure[0] != "tuple" or not numbers):
             return None

@@ -29,17 +29,25 @@ from headrace.formats.packed_layout import (
     part_sizes,
     place,
     read_layout,
+    shard_name,
 )
+from headrace.storage import objects
+from headrace.storage.blocks import read_url
 from headrace.storage.crc32c import crc32c
+from headrace.storage.object_spans import ObjectSpans
+from headrace.storage.objects import is_url
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from headrace.datasets.shards import Shards
     from headrace.formats.arrow import ArrowFile
+
+MOST_LISTING, MOST_SHARDS = 1 << 26, 1 << 20
+"""Bytes of what a folder behind a URL says of itself, and the shards that it may name."""
 
 COPY = "Copy the shards again, or pack the dataset again."
 
@@ -60,15 +68,25 @@ class PackedIndex:
     """
 
     def __init__(self, shards: Shards) -> None:
-        paths = shard_paths(shards, SUFFIX)
+        told = None
+        if isinstance(shards, str) and is_url(shards) and not shards.endswith(SUFFIX):
+            told = _listing_of(shards)
+            shards = [f"{shards.rstrip('/')}/{shard_name(number)}" for number in range(int(told["shards"]))]
+        paths = shard_paths(shards, SUFFIX, urls=True)
         found = at_once(_opened, paths)
         self.layout: Layout = found[0][1].layout
         for (file, shard), (last, before) in zip(found[1:], found, strict=False):
             _follows(file, shard, last, before)
-        if isinstance(shards, str | os.PathLike):
-            _check_listing(Path(shards), len(paths), sum(shard.rows for _, shard in found))
+        rows = sum(shard.rows for _, shard in found)
+        if told is not None:
+            _check_count(paths[0].rpartition("/")[0], told, len(paths), rows)
+        elif isinstance(shards, str | os.PathLike) and not is_url(os.fspath(shards)):
+            _check_listing(Path(shards), len(paths), rows)
         self.files = [file for file, _ in found]
         self.told = [shard for _, shard in found]
+        self.remote = any(is_url(path) for path in paths)
+        """Whether shards are objects behind URLs."""
+        self.paths, self.facts = paths, np.array([file.facts for file in self.files], np.int64)
         self.first: list[int] = np.cumsum([0, *(shard.rows for shard in self.told)]).tolist()
         self._spans: dict[str, Spans] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -125,6 +143,12 @@ class PackedIndex:
             with self._lock:
                 found = self._spans.setdefault(each.name, found)
         return found
+
+    def object_spans(self, rows: NDArray[np.int64], fields: Iterable[FieldLayout]) -> list[ObjectSpans]:
+        """Return which ranges of the shards these fields of samples are in, where they have bytes."""
+        file = np.searchsorted(self.first, rows, "right") - 1
+        found = [self.spans(each) for each in fields if each.has_bytes]
+        return [ObjectSpans(self.paths, self.facts, file, each.offset[rows], each.length[rows]) for each in found]
 
     def _kept(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         found = self._arrays.get(name)
@@ -236,12 +260,31 @@ def read_listing(folder: Path) -> dict[str, Any] | None:
 
 def _check_listing(folder: Path, shards: int, rows: int) -> None:
     told = read_listing(folder)
-    if told is None:
-        return
+    if told is not None:
+        _check_count(str(folder), told, shards, rows)
+
+
+def _listing_of(url: str) -> dict[str, Any]:
+    """Return what a folder behind a URL says of itself."""
+    path = f"{url.rstrip('/')}/{LISTING}"
+    size, version = objects.facts(path)
+    expected, cure = "what packing a dataset leaves beside its shards", "Upload the whole folder, or give its shards."
+    text = read_url(path, 0, size, (size, version)) if size <= MOST_LISTING else b""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        told = None
+    shards = told.get("shards") if isinstance(told, dict) and told.get("finished") else None
+    if not isinstance(told, dict) or not isinstance(shards, int) or not 0 < shards <= MOST_SHARDS:
+        raise BadFile("it does not name the shards of a finished dataset", path=path, expected=expected, cure=cure)
+    return told
+
+
+def _check_count(folder: str, told: dict[str, Any], shards: int, rows: int) -> None:
     if not told.get("finished"):
         raise BadFile(
             "packing was not finished",
-            path=str(folder),
+            path=folder,
             expected="all shards of the dataset",
             cure="Run the same command again: it continues. Or give a pattern of the shards that are there: "
             f"{folder}/*{SUFFIX}.",
@@ -249,7 +292,7 @@ def _check_listing(folder: Path, shards: int, rows: int) -> None:
     if (told.get("shards"), told.get("samples")) != (shards, rows):
         raise BadFile(
             f"it has {shards} shards of {rows:,} samples",
-            path=str(folder),
+            path=folder,
             expected=f"{told.get('shards')} shards of {told.get('samples')} samples, as {LISTING} says",
             cure=COPY,
         )

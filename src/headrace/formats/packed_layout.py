@@ -27,6 +27,15 @@ LISTING = "packed.json"
 """Beside the shards: what was packed, and whether all of it is there."""
 
 
+def shard_name(number: int) -> str:
+    """Return the name of a shard in its folder.
+
+    >>> shard_name(3)
+    'packed-00003.arrow'
+    """
+    return f"packed-{number:05}{SUFFIX}"
+
+
 @dataclass(frozen=True)
 class FieldLayout:
     """A column: ``kind`` is image, number, text, bytes, json or array.
