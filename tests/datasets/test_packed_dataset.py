@@ -29,6 +29,7 @@ from headrace import (
     ToFloat,
 )
 from headrace.datasets import Dataset, EncodedImages, PackedDataset
+from headrace.datasets.pack_writer import pack
 from headrace.errors import ArgumentError, BadFile, SampleError
 from headrace.image import decode
 from headrace.testing.datasets import DatasetTests, OneByOne, assert_same
@@ -432,3 +433,56 @@ def test_hugging_face_opens_the_shards_as_images(tmp_path: Path) -> None:
         assert found["label"][:] == [0, 1, 2]
         for row, (image, _) in enumerate(packed):
             assert np.array_equal(np.asarray(found[row]["image"]), image)
+
+
+class Broken:
+    """Rows of an image and its number; some cannot be read."""
+
+    def __init__(self, count: int, broken: set[int]) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.broken:
+            raise ValueError(f"no {index}")
+        return np.full((16, 16, 3), index, np.uint8), index
+
+
+@pytest.mark.parametrize("broken", [set(), {0}, {0, 1, 2}, {5, 6}, {29}, {28, 29}, {0, 7, 8, 9, 20, 29}])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_samples_that_cannot_be_read_are_left_out(broken: set[int], workers: int, tmp_path: Path) -> None:
+    """Leave them out at the beginning, in between and at the end: all others are there, and those are named."""
+    options: dict[str, Any] = {"store": "raw", "shard_size": 3000, "workers": workers}
+    done: list[int] = []
+    packed = pack(Broken(30, broken), tmp_path, on_error="skip", progress=done.append, **options)
+    assert [number for _, number in packed] == [number for number in range(30) if number not in broken]
+    assert [(bad.index, bad.error) for bad in packed.skipped] == [(n, f"ValueError: no {n}") for n in sorted(broken)]
+    assert sum(done) == 30
+    assert len(PackedDataset(tmp_path)) == 30 - len(broken)
+
+
+def test_packing_continues_behind_samples_that_were_left_out(tmp_path: Path) -> None:
+    """Delete shards from the end on and pack again: the same bytes each time."""
+    dataset = Broken(30, {0, 4, 11, 12, 13, 29})
+    options: dict[str, Any] = {"store": "raw", "shard_size": 3000, "on_error": "skip"}
+    shards = pack(dataset, tmp_path / "a", **options).shards
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    for count in range(len(shards)):
+        for path in shards[count:]:
+            Path(path).unlink()
+        pack(dataset, tmp_path / "a", **options)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == whole
+    pack(Broken(20, {1}), tmp_path / "a", append=True, **options)
+    assert len(PackedDataset(tmp_path / "a")) == 24 + 19
+
+
+def test_without_a_readable_sample_the_error_is_raised(tmp_path: Path) -> None:
+    """Raise the last one's error, and by default the first one's."""
+    with pytest.raises(ValueError, match="no 2"):
+        pack(Broken(3, {0, 1, 2}), tmp_path / "a", on_error="skip")
+    with pytest.raises(ValueError, match="no 1"):
+        pack(Broken(3, {1}), tmp_path / "b")
+    with pytest.raises(ArgumentError, match="on_error"):
+        pack(Broken(3, {1}), tmp_path / "c", on_error="replace")

@@ -30,6 +30,13 @@ from headrace.interop.parallel import usable_cpus
 @click.option("--shard-size", metavar="SIZE", default="256MiB", show_default=True, help="Bytes of a shard.")
 @click.option("--budget", metavar="SIZE", help="With --store smart: bytes that all images may have.")
 @click.option("--fields", metavar="A,B", help="Which fields of shards to pack.  [default: all]")
+@click.option(
+    "--on-error",
+    type=click.Choice(("raise", "skip")),
+    default="raise",
+    show_default=True,
+    help="What to do with samples that cannot be read.",
+)
 @click.option("--append", is_flag=True, help="Add to a packed dataset.")
 @options.jobs
 @json_option
@@ -43,6 +50,7 @@ def pack(
     shard_size: str,
     budget: str | None,
     fields: str | None,
+    on_error: str,
     append: bool,
     jobs: int | None,
 ) -> Result:
@@ -65,11 +73,14 @@ def pack(
             shard_size=shard_size,
             budget=budget,
             append=append,
+            on_error=on_error,
             workers=jobs or usable_cpus(),
             progress=progress.advance,
         )
     size = sum(Path(shard).stat().st_size for shard in packed.shards)
     shards = count(len(packed.shards), "shard")
     say(f"{plain(str(dst))}: {count(len(packed), 'sample')} in {shards} of {size_of(size)}, read back")
-    found = {"samples": len(packed), "shards": len(packed.shards), "bytes": size}
+    for bad in packed.skipped:
+        say(f"left out: sample {bad.index} ({plain(bad.where or '')}): {plain(bad.error)}")
+    found = {"skipped": len(packed.skipped), "samples": len(packed), "shards": len(packed.shards), "bytes": size}
     return Result({"source": src, "folder": str(dst), "store": store, **found})

@@ -311,6 +311,7 @@ class Dataset(hints.Hinted, Generic[T_co]):
         append: bool = False,
         workers: int | None = None,
         progress: Callable[[int], Any] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> Dataset[T_co]:
         """Store the samples in Arrow shards, images scaled and encoded once, to be read at the speed of memory.
 
@@ -333,7 +334,8 @@ class Dataset(hints.Hinted, Generic[T_co]):
         ``workers``: threads that decode, scale and encode, one for each CPU by default; the bytes do not depend on it.
         ``progress`` is called with the number of samples done since the last call. After a kill, the same call
         continues: a shard of about ``shard_size`` bytes is there whole or not at all, and is read back after it is
-        written. ``append`` adds the samples to a packed dataset of the same form.
+        written. ``append`` adds the samples to a packed dataset of the same form. With ``on_error="skip"``, samples
+        that cannot be read are left out; `PackedDataset.skipped` names them.
 
         Returns a `PackedDataset`. Raises `ArgumentError` for a folder with anything else in it, for samples of
         different forms, and for a dataset that draws random numbers; `UnreadableFile` where the disk is full;
@@ -350,6 +352,7 @@ class Dataset(hints.Hinted, Generic[T_co]):
             append=append,
             workers=workers,
             progress=progress,
+            on_error=on_error,
         )
         return made
 

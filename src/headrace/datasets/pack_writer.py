@@ -18,7 +18,7 @@ from headrace.datasets import facts, protocol
 from headrace.datasets.packed_dataset import PackedDataset
 from headrace.datasets.packed_index import read_listing
 from headrace.datasets.packed_samples import Samples
-from headrace.errors import ArgumentError, BadFile, HeadraceError
+from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingDependency, TooManyErrors
 from headrace.formats.packed_layout import LISTING, SUFFIX, Layout, ShardLayout, shard_name
 from headrace.formats.packed_tables import Stored, pyarrow, write_shard
 from headrace.interop.machine import cpus
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
     from headrace.formats.packed_tables import Row
 
+Skipped = tuple[int, str | None, str]
+"""A sample that was left out: its index, where it comes from, and its error."""
+
 STORES = ("jpeg", "raw", "smart")
+MOST_SKIPPED, MOST_TEXT = 10_000, 500
+"""Samples that one shard leaves out, and characters of what is said of each: they are in its metadata."""
 MOST_SHARD = 3 << 29
 """Bytes of a shard: the offsets in it have 31 bits, and a sample may be as large as a GiB."""
 MOST_EXPANDED = 24
@@ -53,6 +58,7 @@ def pack(
     append: bool = False,
     workers: int | None = None,
     progress: Callable[[int], Any] | None = None,
+    on_error: str = "raise",
 ) -> PackedDataset:
     """Do what `Dataset.pack` says, to anything that has a length and gives samples by index."""
     _check_dataset(dataset)
@@ -80,6 +86,7 @@ def pack(
         budget=None if budget is None else nbytes("pack: budget", budget),
         append=flag("pack: append", append),
         threads=cpus() if workers is None else integer("pack: workers", workers, least=1),
+        skips=one_of("pack: on_error", on_error, ("raise", "skip")) == "skip",
     )
     return packing.run(function("pack: progress", progress) or (lambda _samples: None))
 
@@ -92,6 +99,7 @@ class _Begun:
     samples_before: int
     shards: int
     samples: int
+    skipped: int
     spent: int
     parts: list[Any]
 
@@ -109,18 +117,23 @@ class _Packing:
         budget: int | None,
         append: bool,
         threads: int,
+        skips: bool,
     ) -> None:
         self._dataset, self._folder, self._how, self._threads = dataset, folder, how, threads
         self._shard_bytes, self._budget, self._append = shard_bytes, budget, append
-        self._about = _about(dataset, how, shard_bytes, budget)
+        self._skips = skips
+        self._about = _about(dataset, how, shard_bytes, budget) | ({"on_error": "skip"} if skips else {})
+        self._packed = self._skipped = 0
+        """How many samples of the dataset are stored, and how many left out."""
 
     def run(self, progress: Callable[[int], Any]) -> PackedDataset:
         """Pack what is not there yet; return all of it."""
         begun = self._begin()
-        done = begun.samples
+        self._packed, self._skipped = begun.samples, begun.skipped
+        done = begun.samples + begun.skipped
         progress(done)
         if done < len(self._dataset) or not begun.shards:
-            samples = Samples(self._dataset, self._how, self._layout(begun))
+            samples = self._samples(self._layout(begun))
             self._write(samples, begun, progress)
         self._finish(begun.parts)
         return PackedDataset(self._folder)
@@ -140,15 +153,28 @@ class _Packing:
             parts = [*parts, {"about": self._about}]
         kept = [int(part["shards"]) for part in parts[:-1]]
         rows = [int(part["samples"]) for part in parts[:-1]]
-        shards, samples, spent = self._kept_shards(sum(kept))
-        return _Begun(sum(kept), sum(rows), shards, samples, spent, parts)
+        return _Begun(sum(kept), sum(rows), *self._kept_shards(sum(kept)), parts)
 
-    def _kept_shards(self, before: int) -> tuple[int, int, int]:
-        """Return how many shards are there already and right, their samples, and the bytes of their images.
+    def _samples(self, layout: Layout | None) -> Samples:
+        """Return what makes the samples; their form is that of the first one that can be read."""
+        for number in range(len(self._dataset) - 1):
+            try:
+                return Samples(self._dataset, self._how, layout, number)
+            except Exception as error:
+                if not self._passes_over(error):
+                    raise
+        return Samples(self._dataset, self._how, layout, len(self._dataset) - 1)
+
+    def _passes_over(self, error: Exception) -> bool:
+        """Say whether a sample with this error is left out: not for what is no fault of the sample's."""
+        return self._skips and not isinstance(error, ArgumentError | MissingDependency | MemoryError)
+
+    def _kept_shards(self, before: int) -> tuple[int, int, int, int]:
+        """Return how many shards are there already and right, their samples and those left out, and their bytes.
 
         The first that is not, and all after it, are written again.
         """
-        shards = samples = spent = 0
+        shards = samples = skipped = spent = 0
         while (path := self._path(before + shards)).exists():
             try:
                 found = PackedDataset(path)
@@ -158,10 +184,11 @@ class _Packing:
                 _verify(found)
             except (HeadraceError, ValueError):
                 break
-            shards, samples, spent = shards + 1, samples + shard.rows, spent + _image_bytes_of(found)
+            shards, samples, skipped = shards + 1, samples + shard.rows, skipped + len(shard.skipped)
+            spent += _image_bytes_of(found)
         for path in sorted(self._folder.glob(f"packed-*{SUFFIX}"))[before + shards :]:
             path.unlink()
-        return shards, samples, spent
+        return shards, samples, skipped, spent
 
     def _layout(self, begun: _Begun) -> Layout | None:
         """Return the layout that the shards in the folder have; None where there are none."""
@@ -191,21 +218,41 @@ class _Packing:
     ) -> Generator[tuple[ShardLayout, list[Row]]]:
         """Yield the samples of one shard after the other: where one ends depends on the samples alone."""
         rows, size, first, spent = list[Any](), 0, begun.samples, begun.spent
+        skipped, waiting = list[Skipped](), list[Skipped]()
         before = spent
-        wanted = range(begun.samples, len(self._dataset))
-        pairs = in_order(samples.row, wanted, self._threads, finish=True)
-        for number, (small, large) in zip(wanted, pairs, strict=True):
+        wanted = range(begun.samples + begun.skipped, len(self._dataset))
+        found = in_order(partial(self._row, samples), wanted, self._threads, finish=True)
+        for number, pair in zip(wanted, found, strict=True):
+            progress(1)
+            if len(pair) == 3:
+                waiting.append(pair)
+                _check_many(len(skipped) + len(waiting), pair)
+                continue
+            small, large = pair
             row = small if self._budget is None else self._chosen(samples.layout, small, large, spent, number)
             added = sum(len(value.data or b"") if isinstance(value, Stored) else 8 for value in row)
             if rows and size + added > self._shard_bytes:
-                yield ShardLayout(samples.layout, first, len(rows), before), rows
-                rows, size, first, before = [], 0, number, spent
+                yield ShardLayout(samples.layout, first, len(rows), before, skipped=skipped), rows
+                first += len(rows)
+                rows, size, before, skipped = [], 0, spent, []
+            skipped, waiting = skipped + waiting, []
             rows.append(row)
             size += added
             spent += _image_bytes(samples.layout, row)
-            progress(1)
+            self._packed += 1
+        self._skipped = len(self._dataset) - self._packed
         if rows:
-            yield ShardLayout(samples.layout, first, len(rows), before), rows
+            yield ShardLayout(samples.layout, first, len(rows), before, skipped=skipped + waiting), rows
+
+    def _row(self, samples: Samples, number: int) -> tuple[Row, Row] | Skipped:
+        """Return a sample as it is stored, or what is said of one that is left out."""
+        try:
+            return samples.row(number)
+        except Exception as error:
+            if not self._passes_over(error):
+                raise
+            said = f"{type(error).__name__}: {error}"
+            return number, protocol.where(self._dataset, number), said[:MOST_TEXT]
 
     def _chosen(self, layout: Layout, small: Row, large: Row, spent: int, number: int) -> Row:
         """Return the pixels of a sample where they are cheap and the budget so far reaches, else its encoded images."""
@@ -237,8 +284,8 @@ class _Packing:
     def _finish(self, parts: list[Any]) -> None:
         before, first = (sum(int(part[what]) for part in parts[:-1]) for what in ("shards", "samples"))
         shards = len(list(self._folder.glob(f"packed-*{SUFFIX}")))
-        parts[-1] = {"about": self._about, "shards": shards - before, "samples": len(self._dataset)}
-        self._tell(parts, finished=True, shards=shards, samples=first + len(self._dataset))
+        parts[-1] = {"about": self._about, "shards": shards - before, "samples": self._packed}
+        self._tell(parts, finished=True, shards=shards, samples=first + self._packed)
 
     def _tell(self, parts: list[Any], **more: Any) -> None:
         text = json.dumps({"parts": parts, **more}, indent=1, sort_keys=True)
@@ -291,6 +338,18 @@ def _check_dataset(dataset: Any) -> None:
             found=type(dataset).__qualname__,
             expected="a dataset without random transforms",
             cure="Pack the dataset before .map(...), and map the packed one.",
+        )
+
+
+def _check_many(count: int, last: Skipped) -> None:
+    if count > MOST_SKIPPED:
+        raise TooManyErrors(
+            f"pack: {count:,} samples could not be read for one shard; the last: {last[2]}",
+            (f"sample {last[0]}: {last[2]}",),
+            index=last[0],
+            found=count,
+            expected=f"at most {MOST_SKIPPED:,}",
+            cure="Fix the dataset; `headrace check` lists what cannot be read.",
         )
 
 

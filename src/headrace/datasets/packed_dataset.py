@@ -25,6 +25,7 @@ from headrace.formats.packed_tables import is_integer, label_of
 from headrace.image.decoder import decode_as
 from headrace.image.decoding import Decoding
 from headrace.interop.keys import place as place_of
+from headrace.plan.work import BadSample
 from headrace.storage.blocks import blocks
 from headrace.storage.crc32c import crc32c
 
@@ -183,6 +184,11 @@ class PackedDataset(Dataset[Any]):
     def classes(self) -> Sequence[str]:
         """The names of the classes, by label, as the dataset had them."""
         return list(self._layout.classes) if label_of(self._layout) in self.fields else []
+
+    @property
+    def skipped(self) -> list[BadSample]:
+        """The samples that packing left out (``on_error="skip"``): their indices in the dataset that was packed."""
+        return [BadSample(int(row), where, error) for shard in self._index.told for row, where, error in shard.skipped]
 
     def __len__(self) -> int:
         return len(self._index)

@@ -77,13 +77,13 @@ class LongestSide(GeometricTransform):
 class Samples:
     """The samples of a dataset, as they are stored; safe on any number of threads.
 
-    ``layout`` is what all samples must agree with: that of the first one, unless a folder has one already.
+    ``layout`` is what all samples must agree with: that of the ``first`` one, unless a folder has one already.
     """
 
-    def __init__(self, dataset: Any, how: Layout, layout: Layout | None = None) -> None:
+    def __init__(self, dataset: Any, how: Layout, layout: Layout | None = None, first: int = 0) -> None:
         self._dataset, self._how = dataset, how
         self._longest = None if how.max_side is None else LongestSide(how.max_side)
-        self.layout = layout or self._layout_of(self._sample(0))
+        self.layout = layout or self._layout_of(self._sample(first), first)
         if self._longest is not None and not any(each.kind == "image" for each in self.layout.fields):
             raise ArgumentError(
                 f"max_side={how.max_side}, but the samples have no image",
@@ -140,14 +140,14 @@ class Samples:
             return sample
         return self._longest(_decoded(sample))
 
-    def _layout_of(self, sample: Any) -> Layout:
+    def _layout_of(self, sample: Any, row: int) -> Layout:
         fields, structure = list[FieldLayout](), None
         images = _image_places(sample)
         try:
             structure = _structure(sample, (), fields, self._how.store, images)
         except _Unlike as unlike:
             raise ArgumentError(
-                f"sample 0 ({self.where(0)}): {unlike.what}",
+                f"sample {row} ({self.where(row)}): {unlike.what}",
                 found=unlike.what,
                 expected=unlike.expected,
                 cure=unlike.cure,

@@ -11,7 +11,7 @@ import numpy as np
 from headrace.storage.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from headrace.formats.arrow import ArrowFile, Column, Type
 
@@ -93,7 +93,8 @@ class ShardLayout:
 
     ``first``: the number of its first sample among those packed at a time, ``rows`` how many it has; ``before``: bytes
     of images in the shards before it; ``nulls`` and ``parts``: the nulls of each field, and the CRC-32C of each buffer
-    that is not bytes of samples.
+    that is not bytes of samples; ``skipped``: index, place and error of each sample that was left out before its last
+    one, and in the last shard also after it.
     """
 
     layout: Layout
@@ -102,10 +103,14 @@ class ShardLayout:
     before: int = 0
     nulls: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, int] = field(default_factory=dict)
+    skipped: Sequence[Sequence[Any]] = ()
 
     def metadata(self) -> dict[str, str]:
         """Return it as metadata of a schema."""
-        text = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
+        told = asdict(self)
+        if not self.skipped:
+            del told["skipped"]
+        text = json.dumps({"version": VERSION, **told}, sort_keys=True)
         return {ABOUT: text, SUM: f"{crc32c(text.encode()):08x}"}
 
 
