@@ -24,7 +24,7 @@ HEAD = {
 }
 UNCLOSED = "Exception ignored in. (<_io.FileIO name=./dev/null|<function Popen.__del__|<socket.socket)"
 """What Ray leaves open where it starts a node, as Python says it."""
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 60.0
 LOOKS = 0.05
 """Seconds between two looks at what Ray gives no notice of."""
 

@@ -58,6 +58,8 @@ def numbers(batches: Any) -> list[int]:
 
 
 def pids(loop: Any) -> list[int]:
+    """Wait until both actors take part; return their processes."""
+    loop._dispatcher.executor._await_actors(2)
     return [each.opened.pid for each in loop._dispatcher.executor._state.actors if each.opened is not None]
 
 
@@ -124,7 +126,7 @@ def test_closing_wakes_a_thread_that_waits(tmp_path: Any) -> None:
     thread.start()
     assert until((tmp_path / "begun").exists)
     loader.close()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert "closed" in str(errors[0])
 

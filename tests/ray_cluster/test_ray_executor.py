@@ -149,6 +149,7 @@ def until_one_is_left(executor: Any) -> None:
 def test_a_node_that_comes_later_and_cannot_open_the_dataset_takes_no_part(tmp_path: Path) -> None:
     """Warn of it, and let the others make all batches."""
     executor = actors(OpenedInTime(tmp_path / "gone"))
+    executor._await_actors(2)
     (tmp_path / "gone").touch()
     os.kill(executor._state.actors[0].opened.pid, signal.SIGKILL)
     left_out = "cannot open the dataset and takes no part: MissingFile"
