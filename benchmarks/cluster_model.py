@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+IN_HAND = 2
+"""Works in flight for each actor of one thread; the rest of the window waits for the actor that is free first."""
+
 SERVICE: dict[str, float] = json.loads(Path(__file__).with_name("cluster_service.json").read_text(encoding="utf-8"))
 """What the driver spends, as measured by cluster_service.py."""
 
@@ -78,36 +81,77 @@ class Result:
         return self.rate / self.ideal
 
 
-def made(
-    setting: Setting, pool: list[tuple[float, int]], opened: float, draws: random.Random, speeds: list[float]
-) -> tuple[float, float, int]:
-    """Let the actor that is free first make a batch; return when it is done, the seconds spent, and how many died."""
-    spent, deaths = 0.0, 0
-    while True:
-        since, node = heapq.heappop(pool)
-        begun = max(since, opened)
-        took = setting.make * draws.lognormvariate(0, setting.spread) / speeds[node]
-        if setting.stragglers and draws.random() < setting.stragglers:
-            took *= setting.slow
-        dies = draws.expovariate(1 / setting.lifetime) if setting.lifetime else took
-        if dies >= took:
-            heapq.heappush(pool, (begun + took, node))
-            return begun + took, spent + took, deaths
-        # Another takes its place after a while; whoever is free makes the batch again.
-        heapq.heappush(pool, (begun + dies + setting.restart, node))
-        opened, spent, deaths = begun + dies, spent + dies, deaths + 1
+class Rank:
+    """The works of one rank: each goes to the actor that has the fewest of them, as the loader sends them."""
+
+    def __init__(self, setting: Setting, actors: list[tuple[int, int]]) -> None:
+        self.setting = setting
+        self.actors = actors
+        """The number of each actor, and of its node, in the order in which the rank turns to them."""
+        self.limit = min(setting.prefetch, IN_HAND)
+        self.most = IN_HAND * setting.nodes * setting.actors // setting.ranks
+        self.loads = [0] * len(actors)
+        self.fewest = [(0, place) for place in range(len(actors))]
+        """A heap of loads and places; those that are out of date are passed over."""
+        self.done: list[tuple[float, int]] = []
+        """When each work that was sent is answered, and by the actor at which place."""
+
+    def answered(self, until: float) -> None:
+        """Take the answers until then."""
+        while self.done and self.done[0][0] <= until:
+            self._change(heapq.heappop(self.done)[1], -1)
+
+    def send(self, now: float) -> tuple[float, int]:
+        """Return when a work can be sent, and the place of the actor that gets it."""
+        self.answered(now)
+        while True:
+            load, place = heapq.heappop(self.fewest)
+            if load != self.loads[place]:
+                continue
+            if load < self.limit and len(self.done) < self.most:
+                self._change(place, 1)
+                return now, place
+            heapq.heappush(self.fewest, (load, place))
+            now = self.done[0][0]
+            self.answered(now)
+
+    def make(
+        self, now: float, free: list[float], draws: random.Random, speeds: list[float]
+    ) -> tuple[float, float, int]:
+        """Make a batch; return when it is done, the seconds spent, and how many actors died of it."""
+        setting, spent, deaths = self.setting, 0.0, 0
+        while True:
+            sent, place = self.send(now)
+            actor, node = self.actors[place]
+            begun = max(sent, free[actor])
+            took = setting.make * draws.lognormvariate(0, setting.spread) / speeds[node]
+            if setting.stragglers and draws.random() < setting.stragglers:
+                took *= setting.slow
+            dies = draws.expovariate(1 / setting.lifetime) if setting.lifetime else took
+            if dies >= took:
+                free[actor] = begun + took
+                heapq.heappush(self.done, (free[actor], place))
+                return free[actor], spent + took, deaths
+            # Another takes its place after a while; whoever has the fewest works makes the batch again.
+            free[actor] = begun + dies + setting.restart
+            heapq.heappush(self.done, (free[actor], place))
+            now, spent, deaths = begun + dies, spent + dies, deaths + 1
+
+    def _change(self, place: int, by: int) -> None:
+        self.loads[place] += by
+        heapq.heappush(self.fewest, (self.loads[place], place))
 
 
 def simulate(setting: Setting, steps: int = 200, seed: int = 0) -> Result:
     """Run so many steps of all ranks, which take each step together, as data-parallel training does."""
     draws = random.Random(seed)
     workers = setting.nodes * setting.actors
-    pools = 1 if setting.shared else setting.ranks
     speeds = list(setting.speeds) or [
         draws.lognormvariate(0, setting.uneven) if setting.uneven else 1.0 for _ in range(setting.nodes)
     ]
-    free = _pools(setting, pools, speeds)
     window = max(1, setting.prefetch * workers // setting.ranks)
+    free = [0.0] * workers
+    senders = _ranks(setting)
     handling, looking = setting.call + setting.nbytes / setting.copy, setting.each * window
     wire = setting.nbytes / setting.network
     network, loop = [0.0] * setting.ranks, [0.0] * setting.ranks
@@ -118,8 +162,7 @@ def simulate(setting: Setting, steps: int = 200, seed: int = 0) -> Result:
         opened = taken[step - window] if step >= window else 0.0
         arrived = 0.0
         for rank in range(setting.ranks):
-            pool = free[rank % pools]
-            done, seconds, lost = made(setting, pool, opened, draws, speeds)
+            done, seconds, lost = senders[rank].make(opened, free, draws, speeds)
             again += lost
             network[rank] = max(network[rank], done) + wire
             spent = handling + (looking if loop[rank] < network[rank] else 0.0)
@@ -148,12 +191,19 @@ def simulate(setting: Setting, steps: int = 200, seed: int = 0) -> Result:
     return Result(rate, ideal, taken[0], again, max(shares, key=lambda name: shares[name]))
 
 
-def _pools(setting: Setting, pools: int, speeds: list[float]) -> list[list[tuple[float, int]]]:
-    """Return, for each pool, when each of its actors is free, and on which node it is."""
-    found: list[list[tuple[float, int]]] = [[] for _ in range(pools)]
-    for node in range(len(speeds)):
-        found[node % pools] += [(0.0, node)] * setting.actors
-    return found
+def _ranks(setting: Setting) -> list[Rank]:
+    """Give each rank its actors: those of its own nodes, or of a pool as many as it has works in flight."""
+    actors = [(number, number // setting.actors) for number in range(setting.nodes * setting.actors)]
+    if not setting.shared:
+        return [
+            Rank(setting, [each for each in actors if each[1] % setting.ranks == rank]) for rank in range(setting.ranks)
+        ]
+    random.Random(0).shuffle(actors)
+    twice = actors * 2
+    # With so few works in flight, a rank turns to no more actors than these.
+    most = IN_HAND * len(actors) // setting.ranks
+    firsts = [rank * most % len(actors) for rank in range(setting.ranks)]
+    return [Rank(setting, twice[first : first + min(most, len(actors))]) for first in firsts]
 
 
 def _mean(setting: Setting) -> float:
@@ -178,6 +228,7 @@ KINDS = {
     "equal nodes": {},
     "uneven nodes": {"uneven": 0.2},
     "uneven nodes, one pool": {"uneven": 0.2, "shared": True},
+    "uneven nodes, one pool, prefetch 4": {"uneven": 0.2, "shared": True, "prefetch": 4},
     "stragglers": {"stragglers": 0.001},
     "stragglers, prefetch 16": {"stragglers": 0.001, "prefetch": 16},
 }

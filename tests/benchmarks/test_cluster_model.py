@@ -43,8 +43,8 @@ def test_the_network_limits_large_samples(model: Any) -> None:
 
 def test_the_driver_limits_small_samples(model: Any) -> None:
     """Take no more batches than the loop's thread handles."""
-    setting = model.Setting(nodes=50, nbytes=1000.0)
-    found = model.simulate(setting, 3000)
+    setting = model.Setting(nodes=200, nbytes=1000.0)
+    found = model.simulate(setting, 8000)
     assert found.rate <= 1 / setting.call
     assert found.limit == "driver"
 
@@ -56,8 +56,8 @@ def test_lost_batches_are_made_again(model: Any) -> None:
 
 
 def test_one_pool_hides_that_nodes_differ(model: Any) -> None:
-    """Give ranks the same pace, where the slowest node would hold up all."""
-    setting = model.Setting(nodes=32, ranks=32, actors=20, step=0.03, uneven=0.2)
+    """Give ranks the same pace, where the slowest node would hold up all; the window must be longer than its works."""
+    setting = model.Setting(nodes=32, ranks=32, actors=20, step=0.03, uneven=0.2, prefetch=4)
     own = model.simulate(setting, 100)
     shared = model.simulate(model.replace(setting, shared=True), 100)
     assert own.rate < shared.rate

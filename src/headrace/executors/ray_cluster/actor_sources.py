@@ -47,8 +47,8 @@ class ActorSource(Protocol):
         """Return for how many actors a loop waits before it begins."""
         ...
 
-    def places(self, rank: int, capacity: int) -> Sequence[int]:
-        """Return the actors' numbers, in the order in which a rank turns to them."""
+    def places(self, rank: int, most: int) -> Sequence[int]:
+        """Return the actors' numbers, in the order in which a rank with so many works in flight turns to them."""
         ...
 
 
@@ -110,7 +110,7 @@ class OwnActors:
         """Return how many actors the cluster has room for now."""
         return connection.room(self._needs, self.count)
 
-    def places(self, rank: int, capacity: int) -> Sequence[int]:  # noqa: ARG002  nobody else has them
+    def places(self, rank: int, most: int) -> Sequence[int]:  # noqa: ARG002  nobody else has them
         """Return the numbers as they are."""
         return range(self.count)
 
@@ -166,14 +166,14 @@ class SharedActors:
         """Return 1: others may keep the rest busy."""
         return 1
 
-    def places(self, rank: int, capacity: int) -> Sequence[int]:
+    def places(self, rank: int, most: int) -> Sequence[int]:
         """Return an order on which all ranks agree, from another place on for each.
 
         So works spread evenly over actors and nodes, although no rank knows what the others send.
         """
         order = list(range(self.count))
         random.Random(0).shuffle(order)  # noqa: S311  it only has to be the same everywhere
-        first = rank * capacity % self.count
+        first = rank * most % self.count
         return order[first:] + order[:first]
 
 

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
 
-AHEAD = 2
-"""Works that lie ready in an actor, beyond two for each of its threads: so many hide the way to it."""
+IN_HAND = 2
+"""Works for each thread of an actor: one that it makes, and one that hides the way to it."""
 
 NODE_DIED = "its node has died"
 """Ray's words, where an actor died before anything is known of its node."""
@@ -92,8 +92,10 @@ class RayActors:
     def __init__(self, maker: Maker, options: Options, source: ActorSource, *, copy: bool, probe: bool) -> None:
         self._ray = connection.imported()
         self._source = source
-        self._limit = min(source.threads * options.prefetch, 2 * source.threads + AHEAD)
-        """Works in flight at one actor; the rest wait here for whoever is free first."""
+        self._limit = source.threads * min(options.prefetch, IN_HAND)
+        self._most_in_flight = options.workers * source.threads * IN_HAND
+        """Works in flight at one actor, and at all of a pool; the rest wait here for whoever is free first."""
+        self._in_flight = 0
         self.capacity = options.workers * source.threads * options.prefetch
         self._copy, self._probe = copy, probe
         self._began = self._pinned = False
@@ -119,7 +121,7 @@ class RayActors:
         try:
             state.payload.append(self._ray.put(packed))
             expected = source.expected()
-            for place, number in enumerate(source.places(options.rank, self.capacity)):
+            for place, number in enumerate(source.places(options.rank, self._most_in_flight)):
                 state.actors.append(self._start(number, place))
             self._await_actors(expected)
         except BaseException:
@@ -265,7 +267,7 @@ class RayActors:
                 while actor.waiting and self._has_room(actor, actor.waiting[0]):
                     if not self._order(actor, actor.waiting.popleft()):
                         return
-        while state.works:
+        while state.works and self._in_flight < self._most_in_flight:
             free = next((each for each in self._by_load if each), None)
             if free is None:
                 break
@@ -276,6 +278,9 @@ class RayActors:
     def _list(self, actor: RemoteActor) -> None:
         """List an actor by how many works it has in flight, so that nobody looks at all actors for each batch."""
         load: int | None = len(actor.in_flight)
+        counted = 0 if actor.opened is None else len(actor.in_flight)
+        self._in_flight += counted - actor.counted
+        actor.counted = counted
         if actor.opened is None or actor.apart or load == self._limit:
             load = None
         if actor.load != load:

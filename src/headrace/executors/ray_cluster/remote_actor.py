@@ -26,6 +26,8 @@ class RemoteActor:
     """None before it has read its sample."""
     apart: bool = False
     """Whether this rank started it, beside the actors of a pool, for batches that may kill."""
+    counted: int = 0
+    """How many of its works the executor counts as in flight."""
     load: int | None = None
     """Under which load the executor lists it among those with room; None where it has none."""
     waiting: deque[Work] = field(default_factory=deque)

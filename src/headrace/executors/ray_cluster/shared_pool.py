@@ -30,7 +30,8 @@ class RayPool:
 
     Make it in the process that starts the ranks, and hand it to them: it is pickled as the handles of its actors, which
     live until this process closes the pool or ends. Each batch is made once, for the rank that it belongs to, by any
-    actor: so nodes that differ in speed slow down all ranks alike, instead of one that the others wait for.
+    actor: so nodes that differ in speed slow down all ranks alike, instead of one that the others wait for. That takes
+    ``prefetch_factor=4``: with 2, each actor gets as many batches.
     ``num_workers`` of a rank is its share: how many actors it keeps busy. ``threads_per_worker`` of its loader must be
     that of the pool. ``cluster`` holds the options of the actors. What several ranks have
     in common, an actor opens once. Use it as a context manager, or call `close`.
