@@ -321,6 +321,29 @@ def test_images_of_other_sizes_are_refused_as_ever() -> None:
         next(iter(DataLoader(Scenes().map(RandomHorizontalFlip(), ToFloat()), 4)))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_wrapper_that_lends_attributes_keeps_its_own_samples(workers: int, rows: list[Any]) -> None:
+    class Wrapper:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("inner", "__getitems__"):
+                raise AttributeError(name)
+            return getattr(self.inner, name)
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+        def __getitem__(self, index: int) -> Any:
+            return {**self.inner[index], "index": index}
+
+    wrapped = Wrapper(Scenes().map(*SEGMENTATION))
+    batches = list(DataLoader(wrapped, 4, num_workers=workers, backend="threads"))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert set(map(type, rows)) == {type(None)}
+
+
 def test_what_a_dataset_keeps_is_no_part_of_a_batch(rows: list[Any]) -> None:
     """Make pixels in the rows only where nobody but the loader gets the sample."""
     kept: list[Any] = []

@@ -40,7 +40,9 @@ class Indexed:
         # A dataset made of others always has the method; its attribute `reads_many` tells whether it is worth calling.
         self._many: Any = many if not singly and getattr(dataset, "reads_many", True) else None
         self.maps = MapGuard(dataset)
-        self.unmade: Callable[[Any], Any] | None = getattr(dataset, "unmade", None)
+        # Asked of the class: a wrapper may take attributes from the dataset within, whose samples it changes.
+        kind: Any = type(dataset)
+        self.unmade: Callable[[Any], Any] | None = kind.unmade.__get__(dataset) if hasattr(kind, "unmade") else None
         """What makes one sample whose images are made by the `RowWriter` it is given to; None where nothing does."""
         self.in_memory = many is None and in_memory(dataset)
         """Whether no code of anybody's runs where a sample is read."""
