@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import threading
 from itertools import chain
@@ -190,6 +191,29 @@ class TestLoops:
         for loader in (local, sampled):
             next(iter(loader))
             assert loader.statistics().remote is None
+
+
+class TestCost:
+    def test_an_exact_shuffle_through_a_small_cache_says_what_it_costs(
+        self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = _opened(server)
+        monkeypatch.setenv(blocks.MOST, str(20 * BLOCK))
+        count = len(_blocks_of(dataset, list(range(SAMPLES))))
+        with pytest.warns(UserWarning, match=rf"ShardSampler.*each of the {count} blocks once") as caught:
+            list(DataLoader(dataset, 8, shuffle=True, seed=0))
+        blocks_said = int(re.findall(r"up to (\d+) blocks", str(caught[0].message))[0])
+        fetched = len(_fetched(server))
+        assert count < fetched <= blocks_said
+
+    def test_other_orders_and_caches_that_hold_all_say_nothing(
+        self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = _opened(server)
+        list(DataLoader(dataset, 8, shuffle=True, seed=0))
+        monkeypatch.setenv(blocks.MOST, str(20 * BLOCK))
+        list(DataLoader(dataset, 8))
+        list(DataLoader(dataset, 8, sampler=ShardSampler.of(dataset, window=1), seed=0))
 
 
 class TestViews:

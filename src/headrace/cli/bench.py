@@ -85,6 +85,8 @@ def bench(
     collating), how long the loop waited (it does nothing else here), and the peak of memory. Bad images are replaced
     by others and counted. The first epoch also pays for a cold disk cache: compare later ones.
 
+    Of shards behind URLs it also says what was fetched, and the bandwidth that would be enough.
+
     PATH may be SCRIPT:NAME: a loader is measured as the script makes it, a dataset in a loader made from the options.
     With --free, PATH is a whole training script: it is run, and the report says how fast its loops would be with a
     loader that costs nothing. Each loop ends after 128 batches.
@@ -135,6 +137,9 @@ def _report(
     say()
     say(f"peak memory {memory_of(peak)}")
     say(diagnosis(stages))
+    for run in runs:
+        if run.remote is not None:
+            say(f"epoch {run.epoch}: {run.remote}")
     if (found := runs[-1].diagnosis) is not None:
         say(str(found))
     if replaced:
@@ -169,6 +174,7 @@ def epoch_facts(run: Statistics, part: float | None = 1.0) -> dict[str, Any]:
         "skipped": run.skipped,
         "replaced": run.replaced,
         "diagnosis": None if (found := run.diagnosis) is None else asdict(found),
+        "remote": None if run.remote is None else asdict(run.remote) | {"hit_rate": run.remote.hit_rate},
     }
 
 

@@ -12,7 +12,9 @@ from headrace.cli.command_errors import CommandError
 from headrace.cli.output import Result, json_option, say
 from headrace.datasets.shard_kinds import open_shards, shard_kind
 from headrace.datasets.shards import SpanDataset
+from headrace.datasets.span_table import at_once
 from headrace.formatting import count, duration, plain, size_of
+from headrace.storage.objects import facts, is_url
 
 if TYPE_CHECKING:
     from headrace.datasets.field_samples import FieldDataset
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 def index(*, path: str, folder: Path | None) -> Result:
     """Index the shards at PATH, and say what is in them: so that no training run has to.
 
-    PATH is a shard, a folder of shards or a pattern. An index that is there already is used where no shard has changed.
+    PATH is a shard, a folder of shards, a pattern, or a URL of these. An index that is there already is used where no
+    shard has changed.
     Where a format needs no index (Arrow, Parquet), nothing is written.
     """
     kind = shard_kind(path) if path else None
@@ -42,7 +45,7 @@ def index(*, path: str, folder: Path | None) -> Result:
     begun = perf_counter()
     dataset = open_shards(path) if folder is None or not kind.indexed else open_shards(path, index=folder)
     seconds = perf_counter() - begun
-    nbytes = sum(Path(shard).stat().st_size for shard in dataset.shards)
+    nbytes = sum(at_once(_size, dataset.shards))
     saved = _where(dataset)
     shards, samples = count(len(dataset.shards), f"{kind.name} shard"), count(len(dataset), "sample")
     say(f"{plain(path)}: {shards}, {samples}, {size_of(nbytes)}")
@@ -60,6 +63,10 @@ def index(*, path: str, folder: Path | None) -> Result:
             "seconds": seconds,
         }
     )
+
+
+def _size(shard: str) -> int:
+    return facts(shard)[0] if is_url(shard) else Path(shard).stat().st_size
 
 
 def _where(dataset: FieldDataset) -> str | None:

@@ -25,6 +25,7 @@ from headrace.errors import BadFile
 from headrace.formats import array_record, tar, tfrecord
 from headrace.formats.chunk import Listing
 from headrace.formats.reader import ShardReader
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,7 +89,10 @@ def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
     >>> kind.name
     'tar'
     """
-    path = Path(path_of("shards", shards))
+    given = path_of("shards", shards)
+    if is_url(given):
+        return _of_url(given)
+    path = Path(given)
     if path.is_dir():
         return _of_folder(path)
     if path.is_file():
@@ -99,13 +103,22 @@ def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
     return _of_file(Path(first)) if Path(first).is_file() else None
 
 
+def _of_url(url: str) -> ShardKind | None:
+    """Return the format of the first object of a pattern; of a folder's URL, what its ``index.json`` lists."""
+    first = shard_paths(url.rstrip("/"), urls=True)[0]
+    if "." not in first.rpartition("/")[2]:
+        return _of_listing(Listing(first))
+    return _of_head(first)
+
+
+def _of_listing(listing: Listing) -> ShardKind | None:
+    listed = listing.value if isinstance(listing.value, dict) else {}
+    return MDS if "shards" in listed else LITDATA if "chunks" in listed else None
+
+
 def _of_folder(folder: Path) -> ShardKind | None:
-    if (folder / "index.json").is_file():
-        listed = Listing(str(folder.absolute())).value
-        if isinstance(listed, dict) and "shards" in listed:
-            return MDS
-        if isinstance(listed, dict) and "chunks" in listed:
-            return LITDATA
+    if (folder / "index.json").is_file() and (kind := _of_listing(Listing(str(folder.absolute())))) is not None:
+        return kind
     if (folder / META / INFO).is_file():
         return TAR
     for kind in FILES:
@@ -119,9 +132,13 @@ def _of_file(file: Path) -> ShardKind | None:
         return None  # an archive of arrays, which `MappedColumns` reads
     if file.suffix == ".json":
         return TAR if is_wids(file) else None
-    with ShardReader(str(file)) as shard:
+    return _of_head(str(file))
+
+
+def _of_head(file: str) -> ShardKind | None:
+    with ShardReader(file) as shard:
         head = shard.read(0, min(HEAD, shard.size))
-    if file.suffix == ".tar" and len(head) == HEAD and not any(head):
+    if file.endswith(".tar") and len(head) == HEAD and not any(head):
         return TAR  # an archive without members has an end and nothing else
     return next((kind for kind in FILES if kind.begins(head)), None)
 
@@ -138,15 +155,16 @@ def open_shards(shards: str | os.PathLike[str], *, fields: Iterable[str] | None 
     ...     dataset[0], type(dataset).__name__
     ({'__key__': 'cat', 'txt': ''}, 'WebDataset')
 
-    ``shards``: a shard, a pattern (``"train-{00..99}.tar"``), or a folder. The first bytes of a file say which format
-    it has, not its name. ``fields``: which to read. ``options``: those of the format's own class, such as ``decoders``.
+    ``shards``: a shard, a pattern (``"train-{00..99}.tar"``), a folder, or a URL of these. The first bytes of a file
+    say which format it has, not its name. ``fields``: which to read. ``options``: those of the format's own class, such
+    as ``decoders``.
 
     Raises `MissingFile`, and `BadFile` for what is in no such format or damaged.
     """
     kind = shard_kind(shards)
     if kind is None:
-        if not Path(shards).is_dir():
-            with ShardReader(shard_paths(shards)[0]):
+        if is_url(os.fspath(shards)) or not Path(shards).is_dir():
+            with ShardReader(shard_paths(shards, urls=True)[0]):
                 pass  # a path that does not exist is named as such
         raise BadFile(
             "its first bytes are those of no format of shards",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from headrace.datasets import protocol
+from headrace.formatting import size_of
 from headrace.interop.ranks import on_this_machine
 from headrace.run.prefetcher import Prefetcher
-from headrace.storage.blocks import blocks
+from headrace.storage.blocks import BLOCK, MOST, blocks
+from headrace.storage.object_spans import BlockNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -94,6 +97,27 @@ class PlannedSpans:
             return None
 
 
+def warn_of_shuffle(remote: Iterable[ObjectSpans], samples: int) -> None:
+    """Warn where an exact shuffle reads objects through a cache that does not hold them: say what an epoch costs."""
+    numbers, reader = BlockNumbers(), blocks()
+    numbers.of(remote)
+    whole, room = numbers.total_bytes, reader.room()
+    if whole <= room:
+        return
+    # A sample lies in a block, and reaches into as many more as its length has blocks; the last use is what evicts at
+    # worst, and finds a block with the probability that it is held.
+    uses = samples + whole / BLOCK
+    requests = max(numbers.count, round(uses * (1 - room / whole)))
+    warnings.warn(
+        f"shuffle=True over {size_of(whole)} of remote data, of which the cache holds {size_of(room)}: an epoch "
+        f"fetches up to {requests:,} blocks of {size_of(BLOCK)}, as blocks are evicted before all of their samples "
+        f"were read. sampler=ShardSampler.of(dataset, window=4) fetches each of the {numbers.count:,} blocks once. Or "
+        f"set {MOST} to a larger cache",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
 def prefetched(
     settings: Settings, order: EpochOrder, entry: Entry, then: Entry | None, plan: Plan, lag: int
 ) -> PrefetchedPlan | None:
@@ -101,9 +125,11 @@ def prefetched(
     if settings.streams or settings.kind not in HERE:
         return None
     try:
-        remote = bool(protocol.object_spans(settings.dataset, []))
+        remote = protocol.object_spans(settings.dataset, [])
     except Exception:  # noqa: BLE001  a view of a user's may refuse to be asked for nothing
         return None
+    if settings.shuffle:
+        warn_of_shuffle(remote, len(settings.dataset))
     if not remote or order.apart(entry, settings.rank) is None:
         return None
     reader = blocks()
