@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more chaos-remote resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -22,6 +22,7 @@ help:
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, decode bombs, ledgers, hostile states: hours; prints tables"
+	@echo "make chaos-remote  200 kills of two jobs that share a cache of remote data, deleted folders, full disks: half an hour; writes a table"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
 	@echo "make sanitize     the native extension's tests under sanitizers (part of make test)"
@@ -174,6 +175,10 @@ chaos-more: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.bombs
 	$(BIN)/python -m tests.chaos.proofs --times 600
 	$(BIN)/python -m tests.resuming.hostile --times 4400
+
+# Two jobs that share a cache of remote data: 200 kills, deleted folders, full and read-only disks. Half an hour.
+chaos-remote: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.remote_cache --output benchmarks/REMOTE_CHAOS.md $(CHAOS)
 
 # The suite holds a small sample of it. Options: RESUME="--steps 1000 --kills 20 --seed 7".
 resume-proof: $(VENV)/.dev

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import threading
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def _handler(server: ObjectServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            tag, body = hashlib.sha256(data).hexdigest()[:16], data
+            tag, body = _tag(data), data
             given = self.headers.get("Range")
             if given and fault != "whole":
                 begin, end = (int(part) for part in given.removeprefix("bytes=").split("-"))
@@ -92,6 +93,11 @@ def _handler(server: ObjectServer) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
 
     return Handler
+
+
+@lru_cache(64)
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 class QuietServer(ThreadingHTTPServer):
