@@ -127,6 +127,18 @@ class TestLoops:
         assert (again.hit_rate, again.requests) == (1.0, 0)
         assert "remote data: 100 %" in str(loader.statistics())
 
+    @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:worker processes are forked:RuntimeWarning")
+    def test_what_this_process_has_in_memory_is_fetched_for_the_others(self, server: ObjectServer) -> None:
+        dataset = _opened(server)
+        whole = [dataset[index] for index in range(SAMPLES)]
+        blocks.blocks().disk.clear()
+        with DataLoader(dataset, 8, collate_fn=list, **HOW["processes"]) as loader:
+            assert list(chain.from_iterable(loader)) == whole
+            remote = loader.statistics().remote
+        assert remote is not None
+        assert remote.requests > 0
+
     @pytest.mark.parametrize("how", ["inline", "threads"])
     def test_a_resumed_loop_fetches_the_blocks_of_its_first_batch_first(self, server: ObjectServer, how: str) -> None:
         dataset = _opened(server)
@@ -356,5 +368,5 @@ def test_a_plan_that_is_never_asked_starts_no_thread(server: ObjectServer) -> No
     plan, _ = session.order.plan(entry)
     spans = PlannedSpans(session.settings, session.order, entry, None)
     before = threading.active_count()
-    PrefetchedPlan(plan, spans, 0, 1).close()
+    PrefetchedPlan(plan, blocks.blocks(), spans, 0, 1).close()
     assert threading.active_count() == before

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.run.orders import Entry, EpochOrder
     from headrace.run.prefetcher import PrefetchCounts
     from headrace.run.settings import Settings
+    from headrace.storage.blocks import Blocks
     from headrace.storage.object_spans import ObjectSpans
 
 MOST_SAMPLES = 1 << 20
@@ -32,9 +33,9 @@ HERE = ("inline", "threads", "native", "processes")
 class PrefetchedPlan:
     """Another plan; its works are handed out while what they read is fetched ahead, until it is closed or dropped."""
 
-    def __init__(self, plan: Plan, spans: PlannedSpans, first: int, lag: int) -> None:
+    def __init__(self, plan: Plan, reader: Blocks, spans: PlannedSpans, first: int, lag: int) -> None:
         self._plan = plan
-        self._prefetcher = Prefetcher(blocks(), spans, first, lag, owner=self)
+        self._prefetcher = Prefetcher(reader, spans, first, lag, owner=self)
         self._started = False
 
     @property
@@ -133,6 +134,8 @@ def prefetched(
     if not remote or order.apart(entry, settings.rank) is None:
         return None
     reader = blocks()
-    if settings.kind == "processes" and not reader.disk.most:
-        return None  # what this process holds in memory is of no use to the workers
-    return PrefetchedPlan(plan, PlannedSpans(settings, order, entry, then), entry.cursor.place.step, lag)
+    if settings.kind == "processes":
+        if not reader.disk.most:
+            return None  # what this process holds in memory is of no use to the workers
+        reader = reader.for_others()
+    return PrefetchedPlan(plan, reader, PlannedSpans(settings, order, entry, then), entry.cursor.place.step, lag)

@@ -168,6 +168,10 @@ class Blocks:
         """Say whether a block is here; it is not read, nor its checksum compared."""
         return block in self._held or (self._on_disk(block) and self.disk.has(block.name))
 
+    def for_others(self) -> Blocks:
+        """Return a reader over the same cache that keeps nothing in memory: other processes find only what is on disk."""
+        return Blocks(self.disk, self._fetch, in_memory=0, limit=self.limit)
+
     def room(self) -> int:
         """Return how many bytes of blocks may be held at once: on the disk, or in memory where there is no cache."""
         return self.disk.most or self._most
