@@ -169,7 +169,7 @@ class Blocks:
         return block in self._held or (self._on_disk(block) and self.disk.has(block.name))
 
     def for_others(self) -> Blocks:
-        """Return a reader over the same cache that keeps nothing in memory: other processes find only what is on disk."""
+        """Return a reader over the same cache that keeps nothing in memory, where other processes find nothing."""
         return Blocks(self.disk, self._fetch, in_memory=0, limit=self.limit)
 
     def room(self) -> int:
