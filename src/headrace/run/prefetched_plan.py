@@ -110,7 +110,7 @@ def warn_of_shuffle(remote: Iterable[ObjectSpans], samples: int) -> None:
     uses = samples + whole / BLOCK
     requests = max(numbers.count, round(uses * (1 - room / whole)))
     warnings.warn(
-        f"shuffle=True over {size_of(whole)} of remote data, of which the cache holds {size_of(room)}: an epoch "
+        f"shuffle=True over {size_of(whole)} of remote data, and the cache holds {size_of(room)}: an epoch "
         f"fetches up to {requests:,} blocks of {size_of(BLOCK)}, as blocks are evicted before all of their samples "
         f"were read. sampler=ShardSampler.of(dataset, window=4) fetches each of the {numbers.count:,} blocks once. Or "
         f"set {MOST} to a larger cache",
