@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.run.report import diagnosis, stage_table
+from headrace.run.report import longest_stage, stage_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +61,8 @@ def test_stages_stand_in_the_order_of_the_work() -> None:
     assert names == ["stage", "reading", "collating", "tokenize", "everything else"]
 
 
-def test_the_diagnosis_names_what_takes_the_most() -> None:
+def test_one_line_of_stages_names_what_takes_the_most() -> None:
     """Give the share and the cure, where one is known; and say so where nothing was measured."""
-    assert diagnosis({"read": 3.0, "decode": 1.0}).startswith("reading takes 75 % of the workers' time: ")
-    assert diagnosis({"tokenize": 1.0}) == "tokenize takes 100 % of the workers' time"
-    assert diagnosis({}) == "the workers did nothing that could be measured"
+    assert longest_stage({"read": 3.0, "decode": 1.0}).startswith("reading takes 75 % of the workers' time: ")
+    assert longest_stage({"tokenize": 1.0}) == "tokenize takes 100 % of the workers' time"
+    assert longest_stage({}) == "the workers did nothing that could be measured"

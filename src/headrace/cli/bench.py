@@ -120,7 +120,7 @@ def _report(
     loader: DataLoader[Any], epochs: int | None, wanted: int | None, about: dict[str, Any], item: str
 ) -> Result:
     """Stream a loader, and say how fast it was."""
-    from headrace.run.report import diagnosis, stage_table
+    from headrace.run.report import longest_stage, stage_table
 
     with loader:
         epochs_read = _stream(loader, epochs or 1, wanted, f"{item}s")
@@ -136,12 +136,10 @@ def _report(
     say(stage_table(stages, images=samples, item=item))
     say()
     say(f"peak memory {memory_of(peak)}")
-    say(diagnosis(stages))
     for run in runs:
         if run.remote is not None:
             say(f"epoch {run.epoch}: {run.remote}")
-    if (found := runs[-1].diagnosis) is not None:
-        say(str(found))
+    say(str(runs[-1].diagnosis or longest_stage(stages)))
     if replaced:
         replaced_said = count(replaced, f"bad {item} was", f"bad {item}s were")
         say(f"{replaced_said} replaced by others: headrace check {plain(about['path'])}")

@@ -130,7 +130,7 @@ def _stream(loader: DataLoader[Any], epoch: int) -> Statistics:
 
 
 def _where_time_went(loader: DataLoader[Any]) -> str:
-    from headrace.run.report import diagnosis, stage_table
+    from headrace.run.report import longest_stage, stage_table
 
     run = loader.statistics()
-    return f"{stage_table(run.stage_seconds, images=run.samples)}\n{diagnosis(run.stage_seconds)}"
+    return f"{stage_table(run.stage_seconds, images=run.samples)}\n{run.diagnosis or longest_stage(run.stage_seconds)}"

@@ -47,10 +47,10 @@ def stage_rows(stages: Mapping[str, float], *, images: int, item: str = "image")
     return rows
 
 
-def diagnosis(stages: Mapping[str, float]) -> str:
-    """Say in one line what takes the most time, and what would help.
+def longest_stage(stages: Mapping[str, float]) -> str:
+    """Say in one line what takes the most of the workers' time, and what would help.
 
-    >>> print(diagnosis({"decode": 3.0, "read": 1.0}))
+    >>> print(longest_stage({"decode": 3.0, "read": 1.0}))
     decoding takes 75 % of the workers' time: more processor cores help, ... nearer to the size that training needs
     """
     whole = sum(stages.values())
