@@ -18,13 +18,17 @@ import pytest
 
 import headrace
 from headrace import DataLoader, Dataset, IterableDataset
+from headrace.collate.default import default_collate
 from headrace.errors import ArgumentError, LoaderClosed
 from headrace.executors import shared_preparation, sharing_executor
 from headrace.executors.inline import Inline
 from headrace.executors.shared_preparation import SharedPreparation
 from headrace.executors.sharing_executor import Agreement, SharingExecutor
 from headrace.executors.threads import Threads
-from headrace.make.publishing_maker import PublishingMaker
+from headrace.make.maker import Maker
+from headrace.make.publishing_maker import PublishingMaker, name_of
+from headrace.make.source import Indexed
+from headrace.plan.work import Work
 from headrace.testing import ExecutorTests
 from headrace.transport.batch_store import BatchStore, store_folder
 
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.executors.base import Executor
-    from headrace.make.maker import Maker
 
 FORK = multiprocessing.get_context("fork")
 
@@ -476,6 +479,65 @@ def test_a_killed_process_loses_nothing(name: str, workers: int, backend: str, d
     for process in started:
         process.join()
     assert [process.exitcode for process in started] == [0, -signal.SIGKILL, 0]
+
+
+_kept: list[Any] = []
+
+
+def _keep(name: str, workers: int) -> None:
+    _kept.append(shared(name, workers=workers, backend="threads" if workers else "auto"))
+    _kept.append(iter(_kept[0]))
+    next(_kept[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_child_that_ends_with_its_loader_leaves_nothing(name: str, workers: int) -> None:
+    """End a process of multiprocessing, which runs no function of `atexit`, in the middle of an epoch."""
+    child = FORK.Process(target=_keep, args=(name, workers))
+    child.start()
+    child.join()
+    assert child.exitcode == 0  # the fixture looks for files
+
+
+def test_a_batch_that_the_loop_itself_makes_is_not_kept_waiting(tmp_path: Path) -> None:
+    """Take a batch that is there, beside one that was claimed just now: the claim ends before the user has either."""
+    store = BatchStore(tmp_path / "user" / "name", 1 << 24)
+    peers = [store.join({}) for _ in range(2)]
+    maker = Maker(Indexed(Noise()), default_collate)
+    one, other = (
+        SharingExecutor(Inline(PublishingMaker.of(maker, store)), store, peer, [0], Agreement(found=True))
+        for peer in peers
+    )
+    works = [Work((0, 0), 0, step, 4 * step, list(range(4 * step, 4 * step + 4))) for step in range(2)]
+    other.submit(works[1])
+    assert other.next().step == 1
+    for work in works:
+        one.submit(work)
+    one.next()
+    claim = store.claim(name_of(works[0]))
+    assert claim is not None
+    claim.release()
+    assert {one.next().step} <= {0, 1}
+    for executor in (one, other):
+        executor.close()
+    for peer in peers:
+        peer.leave()
+
+
+@pytest.mark.parametrize(("workers", "backend"), [(0, "auto"), (1, "threads")])
+def test_samples_that_cannot_be_unpickled_are_not_shared(name: str, workers: int, backend: str) -> None:
+    """Give objects that a process cannot read again: each makes its own."""
+    options: dict[str, Any] = {"workers": workers, "backend": backend, "collate_fn": list, "shuffle": False}
+    dataset = Noise(12).map(lambda sample: (sample[1], Stubborn()))
+    pairs = list(zip(*(shared(name, dataset, **options) for _ in range(2)), strict=True))
+    assert [[index for index, _ in batch] for batch, _ in pairs] == [list(range(n, n + 4)) for n in (0, 4, 8)]
+
+
+class Stubborn:
+    """Can be pickled, and not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
 
 
 def test_ctrl_c_ends_the_comparison_only_here(name: str) -> None:

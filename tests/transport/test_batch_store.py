@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import ArgumentError
+from headrace.storage.file_locks import lock_within
 from headrace.transport import batch_store
 from headrace.transport.batch_store import HEAD, BatchStore, Peer, owned_folder
 
@@ -219,6 +220,110 @@ def test_a_full_disk_refuses_the_batch(store: BatchStore, monkeypatch: pytest.Mo
     assert (copy[0] == 9).all()
     mine.leave()
     other.leave()
+
+
+def test_a_full_disk_when_joining_leaves_no_peer(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a place not be written: nobody counts who could not join."""
+    mine = store.join(FACTS)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="full"):
+            BatchStore(store.folder, MOST).join(FACTS)
+    assert store.wanted(name_of(0)) == 0
+    assert len(list(store.folder.glob("peer-*"))) == 1
+    mine.leave()
+
+
+def test_a_full_disk_keeps_what_the_batches_are_made_of(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a digest not be written: the facts stay, so others can still join."""
+    mine = store.join(FACTS)
+
+    def half(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.folder), "write_text", half)
+        with pytest.raises(OSError, match="full"):
+            store.agree("a")
+    other = BatchStore(store.folder, MOST).join(FACTS)
+    assert store.agree("a")
+    mine.leave()
+    other.leave()
+    assert not store.folder.exists()
+
+
+def test_who_is_taken_for_dead_joins_again(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for the dead between the making of a file and its lock."""
+    mine = store.join(FACTS)
+    looks = iter([store._places])
+
+    def late(file: int, seconds: float) -> None:
+        for look in looks:
+            look()
+        lock_within(file, seconds)
+
+    monkeypatch.setattr(batch_store, "lock_within", late)
+    other = Peer(store)
+    assert store.wanted(name_of(0)) == 1
+    mine.leave()
+    other.leave()
+
+
+def test_memory_of_deleted_files_is_not_kept(store: BatchStore) -> None:
+    """Let another process delete what this one wrote: its maps go with the next batch."""
+    mine, other = store.join(FACTS), Peer(store)
+    for step in range(3):
+        put(store, step, step)
+    assert len(store._maps) == 3
+    for path in store.folder.glob("batch-*"):
+        path.unlink()
+    put(store, 3, 3)
+    assert len(store._maps) == 1
+    mine.leave()
+    other.leave()
+
+
+def test_a_stopped_process_with_the_lock_is_waited_for_once(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold the lock: only the first batch waits, and the first one after it is freed is published."""
+    waits = []
+
+    def counted(file: int, seconds: float) -> None:
+        waits.append(seconds)
+        lock_within(file, min(seconds, 0.01))
+
+    mine, other = store.join(FACTS), Peer(store)
+    monkeypatch.setattr(batch_store, "lock_within", counted)
+    with BatchStore(store.folder, MOST)._locked():
+        assert not put(store, 0, 0)
+        assert not put(store, 1, 1)
+    assert waits == [batch_store.LOCKED_SECONDS] * 2 + [0]
+    assert put(store, 2, 2)
+    monkeypatch.undo()
+    mine.leave()
+    other.leave()
+
+
+class Stubborn:
+    """Can be pickled, and not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
+
+
+def test_what_cannot_be_unpickled_is_no_batch(store: BatchStore) -> None:
+    """Publish an object that is not read again: everybody makes it."""
+    peer = store.join(FACTS)
+    with store.write(name_of(0)) as writer:
+        writer.publish([np.zeros(ROW), Stubborn()], None)
+    with store.write(name_of(1)) as writer:
+        writer.publish([np.zeros(ROW)], Stubborn())
+    assert store.take(name_of(0)) is store.take(name_of(1)) is None
+    peer.leave()
 
 
 @pytest.mark.parametrize("at", [0, 3, 12, 20, 60])

@@ -154,7 +154,7 @@ class SharingExecutor:
             while True:
                 self._check_open()
                 self._advance()
-                if state.ready:
+                if state.ready and (self._eager or not state.making):  # what is claimed is made now, or nobody makes it
                     self._tell_place()
                     return state.ready.popleft()
                 left = None if timeout is None else max(0.0, timeout - (monotonic() - began))

@@ -24,9 +24,9 @@ import shutil
 import stat
 import struct
 import tempfile
-import weakref
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,12 +61,15 @@ LOCKED_SECONDS = 5.0
 LEAVING_SECONDS = 1.0
 """The same for who leaves: the garbage collector may drop it where this thread holds the lock. Others clean up then."""
 
+LAST = -1
+"""When a process leaves at its end: after its workers have ended, which may be in the middle of a batch."""
+
 _PREFIX = struct.Struct("<8sII")
 _MAGIC = b"HRSHARE1"
 _PLACE = struct.Struct("<QQ")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BATCH = re.compile(r"batch-([0-9a-f]{16})-([0-9a-f]{16})-[0-9a-f]{16}")
-_OURS = re.compile(r"(batch|claim)-[0-9a-f-]{50}|(peer|memory)-[0-9a-f]{16}|about|lock")
+_OURS = re.compile(r"(batch|claim)-[0-9a-f-]{50}|(peer|memory)-[0-9a-f]{16}|about|about-new|lock")
 
 
 class Taken(NamedTuple):
@@ -96,6 +99,8 @@ class BatchStore:
         self._maps: OrderedDict[int, Bytes] = OrderedDict()
         self._usual = 0
         """Bytes of the last batch."""
+        self._patience = LOCKED_SECONDS
+        """Seconds to wait for the lock; none once that was in vain, until the lock is free again."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchStore, (self.folder, self.most)
@@ -140,11 +145,11 @@ class BatchStore:
                 return None
             message, said = _read_head(file, name)
             body = mapped(file, found.st_size, private=True)[HEAD:]
-        except (OSError, ValueError):
+            return Taken(unpacked(message, [body[start : start + length] for start, length in message.spans]), said)
+        except Exception:  # noqa: BLE001  damage, or a user's class that can be pickled and not unpickled
             return None
         finally:
             os.close(file)  # the map keeps the lock
-        return Taken(unpacked(message, [body[start : start + length] for start, length in message.spans]), said)
 
     def wanted(self, name: str) -> int:
         """Return how many other processes still need a batch."""
@@ -176,6 +181,8 @@ class BatchStore:
         with self._locked():
             places = self._places()
             files = self._files(min(places, default=(0, 0)))
+            for gone in self._maps.keys() - {each.inode for each in files}:
+                self._maps.pop(gone, None)  # a map keeps the memory of a deleted file
             needed = {each: 0 if each.place is None else _needed(each.place, places) for each in files}
             # Memory first, then batches that all have had, then those that the fewest need, the last of them first.
             files.sort(key=lambda each: (needed[each], each.place is not None, [-part for part in each.place or ()]))
@@ -293,7 +300,9 @@ class BatchStore:
             raise OSError(errno.EIO, "what the batches are made of cannot be read", str(self.folder)) from error
 
     def _write_about(self, about: dict[str, Any]) -> None:
-        (self.folder / "about").write_text(json.dumps(about), encoding="utf-8")
+        written = self.folder / "about-new"
+        written.write_text(json.dumps(about), encoding="utf-8")  # where this fails, what is there stays
+        written.rename(self.folder / "about")
 
     def _clear(self, keep: tuple[str, ...] = ()) -> None:
         for name in self._names(""):
@@ -302,13 +311,18 @@ class BatchStore:
                     (self.folder / name).unlink()
 
     @contextmanager
-    def _locked(self, seconds: float = LOCKED_SECONDS) -> Iterator[None]:
+    def _locked(self, seconds: float | None = None) -> Iterator[None]:
         """Hold the lock; raises FileNotFoundError where the folder has gone, and OSError if it is not free in time."""
         while True:
             file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             hold(file)
             try:
-                lock_within(file, seconds)
+                try:
+                    lock_within(file, self._patience if seconds is None else seconds)
+                except TimeoutError:
+                    self._patience = 0.0
+                    raise
+                self._patience = LOCKED_SECONDS
                 if os.fstat(file).st_nlink:
                     yield
                     return
@@ -320,27 +334,40 @@ class Peer:
     """A process that takes part, as long as this object lives; the last one deletes all files."""
 
     def __init__(self, store: BatchStore) -> None:
-        path = store.folder / f"peer-{secrets.token_hex(8)}"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        hold(file)
-        lock_within(file, LOCKED_SECONDS)
-        self._file, self._place = file, (0, 0)
-        os.pwrite(file, _PLACE.pack(*self._place), 0)
-        self.leave: Any = weakref.finalize(self, _leave, store, path, file, os.getpid())
-        """Take no part any longer."""
+        self._place = (0, 0)
+        path, self._file = _peer_file(store.folder, self._place)
+        # Not `weakref.finalize`: a process that multiprocessing forked ends without the functions of `atexit`.
+        self.leave = Finalize(self, _leave, (store, path, self._file), exitpriority=LAST)
+        """Take no part any longer; may be called again."""
         self.process = os.getpid()
 
     def needs(self, place: Place) -> None:
         """Say that this process needs nothing before an epoch and step any more."""
-        if place != self._place and self.leave.alive:
+        if place != self._place and self.leave.still_active():
             self._place = place
             with suppress(OSError):
                 os.pwrite(self._file, _PLACE.pack(*place), 0)
 
 
-def _leave(store: BatchStore, path: Path, file: int, process: int) -> None:
-    if process != os.getpid():  # a forked child has closed its copy
-        return
+def _peer_file(folder: Path, place: Place) -> tuple[Path, int]:
+    """Make the file of a process that takes part, and lock it; raises OSError."""
+    while True:
+        path = folder / f"peer-{secrets.token_hex(8)}"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        hold(file)
+        try:
+            lock_within(file, LOCKED_SECONDS)
+            if os.fstat(file).st_nlink:
+                os.pwrite(file, _PLACE.pack(*place), 0)
+                return path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            unlock(file)
+            raise
+        unlock(file)  # somebody took it for that of a dead process, before it was locked
+
+
+def _leave(store: BatchStore, path: Path, file: int) -> None:
     store.close()
     with suppress(OSError):
         path.unlink(missing_ok=True)
