@@ -21,7 +21,7 @@ help:
 	@echo "make servers      remote data on real servers of S3, GCS and Azure with faults, in an environment of its own: two minutes"
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
-	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, decode bombs, ledgers, hostile states: hours; prints tables"
+	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, flipped bits, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make chaos-remote  200 kills of two jobs that share a cache of remote data, deleted folders, full disks: half an hour; writes a table"
 	@echo "make resume-proof 10,000 random steps and 200 kills of training, resumed each time: some minutes"
 	@echo "make fuzz         damaged shards of all formats; damaged images under sanitizers; SECONDS long each, from SEED on (part of make test)"
@@ -172,6 +172,7 @@ chaos-more: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.exits --times 1000
 	$(BIN)/python -m tests.chaos.closes --times 200
 	$(BIN)/python -m tests.chaos.packing_kills --times 50
+	$(BIN)/python -m tests.chaos.packed_bits --times 1000
 	$(BIN)/python -m tests.chaos.bombs
 	$(BIN)/python -m tests.chaos.proofs --times 600
 	$(BIN)/python -m tests.resuming.hostile --times 4400
@@ -316,6 +317,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --output benchmarks/RESULTS.md $(BENCH)
 	$(BIN)/python benchmarks/small_batches.py --output benchmarks/SMALL_BATCHES.md
 	$(BIN)/python benchmarks/tokens.py --output benchmarks/TOKENS.md
+	$(BIN)/python benchmarks/pack_rate.py --output benchmarks/PACKING.md
+	$(BIN)/python benchmarks/sharing.py --output benchmarks/SHARING.md
 
 libraries:  # in whatever environment has them: make libraries PYTHON=…
 	PYTHONPATH=src $(PYTHON) benchmarks/libraries.py

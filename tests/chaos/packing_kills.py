@@ -29,10 +29,8 @@ def dataset() -> Any:
     return ArrayDataset(images, np.arange(SAMPLES))
 
 
-def pack(folder: str) -> None:
-    """Pack in one run; a word on standard output says that it begins."""
-    source = dataset()
-    print("begins", flush=True)
+def pack(source: Any, folder: Path | str) -> None:
+    """Pack in one run."""
     source.pack(folder, store="smart", budget="1MB", max_side=40, shard_size="40kB", workers=2)
 
 
@@ -57,8 +55,8 @@ def killed(folder: Path, seconds: float) -> bool:
 
 def try_kills(times: int, seed: int, folder: Path) -> tuple[int, int]:
     """Kill so many runs, over as many datasets as that takes; return kills, and datasets that were finished."""
-    began = time.perf_counter()
-    pack(str(folder / "whole"))
+    source, began = dataset(), time.perf_counter()
+    pack(source, folder / "whole")
     whole, once = contents(folder / "whole"), time.perf_counter() - began
     moments, kills, finished = random.Random(seed), 0, 0
     for run in range(MOST_RUNS):
@@ -70,7 +68,7 @@ def try_kills(times: int, seed: int, folder: Path) -> tuple[int, int]:
                 break
             kills += 1
             if kills >= times:
-                pack(str(target))
+                pack(source, target)
                 break
         assert contents(target) == whole
         finished += 1
@@ -84,11 +82,14 @@ def main() -> None:
     parser.add_argument("--into", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.into:
-        pack(arguments.into)
+        source = dataset()
+        print("begins", flush=True)
+        pack(source, arguments.into)
         return
     with tempfile.TemporaryDirectory() as folder:
         kills, finished = try_kills(arguments.times, arguments.seed, Path(folder))
-    print(f"{kills} kills of packing, {finished} datasets finished: each with the bytes of a run without a kill")
+    print("| kills of packing | datasets finished | with other bytes than without a kill |")
+    print(f"| --- | --- | --- |\n| {kills} | {finished} | 0 |")
 
 
 if __name__ == "__main__":
