@@ -8,6 +8,8 @@ NCHW. Each row is the median of a few epochs in one process.
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -71,6 +73,14 @@ def rate(dataset: Any, *, workers: int, epochs: int, batch: int) -> tuple[float,
                 first = perf_counter() - begun
         rates.append(len(dataset) / (perf_counter() - begun))
     return median(rates[1:]), first  # the first epoch compares checksums, and fills the page cache
+
+
+def machine() -> str:
+    """Say what the figures come from."""
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}, headrace {headrace.__version__}; load average before: {os.getloadavg()[0]:.1f}"
+    )
 
 
 def size_of(folder: Path) -> int:
