@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import textwrap
 from html import escape
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+SHORT, MOST_LETTERS = 16, 400
+"""The most items of a collection, and letters of an argument, that `call_of` writes."""
 
 
 def plain(text: str) -> str:
@@ -35,6 +39,44 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     ('1 image', '2,400 images', '2 batches')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def call_of(made: Any, whole: type) -> str:
+    """Write the call that makes an object, by the attributes that have the names of its arguments.
+
+    Defaults are left out. A collection is written as its kind and length, unless it is a few numbers. Objects of
+    ``whole`` are written as their ``repr``.
+
+    >>> class Every:
+    ...     def __init__(self, source, step=2, name=None):
+    ...         self.source, self.step, self.name = source, step, name
+    >>> call_of(Every([1, 2], name="odd"), Every), call_of(Every([0] * 99, 3), Every)
+    ("Every([1, 2], name='odd')", 'Every(list of 99, step=3)')
+    """
+    arguments: list[str] = []
+    for name, parameter in inspect.signature(type(made)).parameters.items():
+        value = getattr(made, name)
+        if not arguments:
+            arguments.append(_argument(value, whole))
+        elif value is not parameter.default:
+            arguments.append(f"{name}={_argument(value, whole)}")
+    return f"{type(made).__name__}({', '.join(arguments)})"
+
+
+def _argument(value: Any, whole: type) -> str:
+    if isinstance(value, whole):
+        return repr(value)
+    if hasattr(value, "__len__") and not isinstance(value, range | str):
+        items = value.tolist() if getattr(value, "ndim", 0) == 1 and len(value) <= SHORT else value
+        if not (isinstance(items, list | tuple) and len(items) <= SHORT and all(map(_is_number, items))):
+            return f"{type(value).__qualname__} of {len(value)}"
+        value = items
+    text = repr(value)
+    return f"<{type(value).__name__}>" if " at 0x" in text or len(text) > MOST_LETTERS else text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def size_of(nbytes: float) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from headrace.checks import as_integer, check_weights, flag, integer, positive, row
 from headrace.context import seeds
 from headrace.errors import ArgumentError
+from headrace.formatting import call_of
 from headrace.hints import looked_up
 from headrace.interop import torch_state
 from headrace.interop.generators import GeneratorLike, draw_seed, draws, resolve, state_of
@@ -87,6 +88,12 @@ class Sampler(Generic[T_co]):
 
     Any other iterable of indices does as well; this class only names the type.
     """
+
+    def __repr__(self) -> str:
+        try:
+            return call_of(self, whole=Sampler)
+        except Exception:  # noqa: BLE001  a subclass may have other attributes
+            return object.__repr__(self)
 
     def __iter__(self) -> Iterator[T_co]:
         raise NotImplementedError(f"{type(self).__qualname__} must define __iter__()")

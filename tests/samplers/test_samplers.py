@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import samplers
 from headrace.errors import ArgumentError
 from headrace.samplers import (
     BatchSampler,
@@ -264,3 +265,35 @@ def test_weights_are_checked_again_when_they_have_changed() -> None:
     sampler.weights[1] = -1
     with pytest.raises(ArgumentError, match="weight 1 is -1"):
         list(sampler)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SequentialSampler(range(0, 6))",
+        "RandomSampler(range(0, 6), num_samples=6)",
+        "RandomSampler([1, 2], replacement=True, num_samples=3)",
+        "SubsetRandomSampler([2, 3, 5])",
+        "WeightedRandomSampler([0.5, 1.0], num_samples=2, replacement=False)",
+        "BatchSampler(SequentialSampler(range(0, 6)), batch_size=4, drop_last=True)",
+        "DistributedSampler(range(0, 6), num_replicas=2, rank=1, shuffle=False)",
+    ],
+)
+def test_a_sampler_is_written_as_the_call_that_makes_it(call: str) -> None:
+    """Leave out the arguments that are the default ones."""
+    assert repr(eval(call, vars(samplers))) == call
+
+
+def test_a_samplers_repr_is_short_and_never_fails() -> None:
+    """Name the kind and the length of a dataset, and write what a subclass lacks as Python does."""
+
+    class Own(Sampler[int]):
+        def __init__(self, size: int) -> None:
+            self.length = size
+
+    assert repr(RandomSampler([0] * 10**6, num_samples=5)) == "RandomSampler(list of 1000000, num_samples=5)"
+    assert repr(SubsetRandomSampler(np.arange(99), generator=np.random.default_rng(0))) == (
+        "SubsetRandomSampler(ndarray of 99, generator=<Generator>)"
+    )
+    own = Own(3)
+    assert repr(own) == object.__repr__(own)
