@@ -6,11 +6,15 @@ import fcntl
 import json
 import os
 import pty
+import re
+import shlex
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +23,6 @@ import headrace
 from tests.cli.conftest import COMMAND, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Run, Start
 
 COMMANDS = ["show", "bench", "check", "index", "convert", "pack", "diff", "demo", "doctor", "replay", "cache"]
@@ -281,6 +283,54 @@ def test_the_shell_completes_commands_and_options() -> None:
             check=False,
         )
         assert f"plain,{expected}\n" in done.stdout
+
+
+SHELLS = {
+    "bash": ["--norc", "-c", "COMP_WORDS=(headrace be); COMP_CWORD=1; _headrace_completion headrace; echo $COMPREPLY"],
+    "zsh": ["-f", "-c", "words=(headrace be); CURRENT=2; _describe() { print ${(P)3} }; _headrace_completion"],
+    "fish": ["--no-config", "-c", 'complete --do-complete "headrace be"'],
+}
+"""What a new shell without start-up files runs after the guide's lines, to complete ``headrace be``."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_guides_lines_for_a_shell_make_it_complete(shell: str, tmp_path: Path) -> None:
+    """Give the lines that the guide has for a shell's start-up file to a new one, and let it complete a command."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(rf"^(.*\S) +# ~/\S*{shell}.*$", guide, re.MULTILINE))
+    assert f"{shell}_source" in lines
+    command = tmp_path / "headrace"
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    command.chmod(0o755)
+    *options, ask = SHELLS[shell]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [program, *options, f"{lines}\n{ask}"],
+        env={**os.environ, "PATH": path, "HOME": str(tmp_path), "TERM": "xterm"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bench" in done.stdout
+
+
+def test_no_commas_in_what_a_shell_shows_beside_a_command() -> None:
+    """Show a command's whole line in fish too, whose script cuts it at a comma."""
+    done = subprocess.run(
+        COMMAND,
+        env={**os.environ, "_HEADRACE_COMPLETE": "fish_complete", "COMP_WORDS": "headrace ", "COMP_CWORD": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(COMMANDS)
+    assert all(line.count(",") == 1 for line in lines)
+    assert "plain,check\tRead every file and list the bad ones." in lines
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

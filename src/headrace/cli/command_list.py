@@ -6,18 +6,18 @@ SUMMARY = "Real images in, training batches out."
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Stream real photographs as training batches."),
-    "show": ("show", "Show one batch, in numbers and as an image."),
-    "bench": ("bench", "Measure the rate, and where the time goes."),
-    "check": ("check", "Read every file, list the bad ones."),
+    "show": ("show", "Show one batch in numbers and as an image."),
+    "bench": ("bench", "Measure the rate and where the time goes."),
+    "check": ("check", "Read every file and list the bad ones."),
     "index": ("index_command", "Index shards before a run."),
     "convert": ("convert", "Convert between formats of shards."),
-    "pack": ("pack_command", "Scale and encode images once, into shards."),
+    "pack": ("pack_command", "Scale and encode images once into shards."),
     "diff": ("diff", "Find the first step where two runs differ."),
-    "doctor": ("doctor", "Say what is missing here, or wrong with a dataset."),
-    "cache": ("cache_command", "Count, check or delete cached remote data."),
-    "replay": ("replay_command", "Show a sample of a run again, before and after."),
+    "doctor": ("doctor", "Say what is missing here or wrong with a dataset."),
+    "cache": ("cache_command", "Check or delete the cache of remote data."),
+    "replay": ("replay_command", "Show a sample of a run before and after transforms."),
 }
-"""For each command its module below `headrace.cli`, and its line in the help."""
+"""For each command its module below `headrace.cli`, and its line in the help, without a comma: fish cuts it there."""
 
 STATUSES: dict[int, str] = {
     0: "done; for check, diff, doctor and cache verify: nothing was found",
