@@ -105,6 +105,9 @@ def test_the_troubleshooting_page_has_each_error_and_what_to_do() -> None:
         if issubclass(kind, errors.HeadraceError):
             assert kind.__new__(kind).entry == f"troubleshooting.html#{name.lower()}"
     found = troubleshooting.messages()
+    for name in set(errors.__all__) - found.keys() - {"HeadraceError"}:  # whose messages the source puts together
+        meaning = (getattr(errors, name).__doc__ or "").partition(">>>")[0]
+        assert re.search(r"^    (.*\. )?(Fix|Increase|Draw|Replace|`headrace\.explain`) ", meaning, re.MULTILINE), name
     assert sum(map(len, found.values())) > 150
     assert any("no image in" in what for what in found["MissingFile"])
     assert all(cure for messages in found.values() for cure in messages.values())

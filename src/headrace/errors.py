@@ -237,7 +237,10 @@ class UnreadableFile(SampleError, OSError):
 
 
 class FileTooLarge(UnreadableFile):
-    """The sample's file has more bytes than the limit, and was not read: ``path``; ``errno`` is ``EFBIG``."""
+    """The sample's file has more bytes than the limit, and was not read: ``path``; ``errno`` is ``EFBIG``.
+
+    Increase the limit that the message names, or remove the file.
+    """
 
 
 class BadAnnotation(SampleError, ValueError):
@@ -245,6 +248,7 @@ class BadAnnotation(SampleError, ValueError):
 
     Raised where a sample is read: boxes of negative size, a mask that does not fit its image, a class without a name,
     or a file of annotations that cannot be parsed. ``path`` is the image, or the file of its annotations.
+    Fix the annotation that the message names, or pass ``on_error="skip"`` to leave such samples out.
     """
 
 
@@ -311,7 +315,7 @@ class WorkerTimeout(HeadraceError, TimeoutError, RuntimeError):
     """No batch came within ``timeout`` seconds.
 
     Raised by the loop; a RuntimeError too, as in torch. ``found`` is the timeout in seconds, ``workers`` says what the
-    workers were doing, with their stacks.
+    workers were doing, with their stacks. Increase ``timeout``, or fix what the stacks show to be slow.
     """
 
     def __init__(self, what: str = "", workers: str = "", **parts: Any) -> None:
@@ -380,6 +384,9 @@ class IterationError(HeadraceError, RuntimeError):
 class RandomnessWarning(UserWarning):
     """A dataset or a transform draws random numbers that no seed can fix; warned once for a loader.
 
+    Draw from `headrace.rng` where the sample is made, let the transform take ``rng`` as its second parameter, or wrap a
+    transform of another library in `headrace.transforms.Seeded`.
+
     >>> import warnings
     >>> import numpy as np
     >>> from headrace import ArrayDataset, DataLoader
@@ -395,6 +402,9 @@ class RandomnessWarning(UserWarning):
 
 class NotNativeWarning(UserWarning):
     """A loader with ``native=True`` makes samples one by one: the message names the transform, or what else, and why.
+
+    `headrace.explain` shows each step of the dataset. Replace the one that is not read natively, or leave
+    ``native=True`` out.
 
     >>> import warnings
     >>> from headrace import DataLoader
