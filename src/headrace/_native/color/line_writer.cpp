@@ -65,6 +65,18 @@ void LineWriter::put_planes(const std::uint8_t* line, std::size_t at, bool flipp
   for (int c = 0; c < channels; ++c) convert(rows[c], planes[c], c);
 }
 
+bool LineWriter::takes_blends() const {
+  return computed_ && format_.channels_first && format_.values.channels == 3 && format_.ops->blends != nullptr;
+}
+
+void LineWriter::put_blend(const float* const* a, const float* const* b, const Blend& blend, std::size_t at) {
+  const Values& values = format_.values;
+  const std::size_t plane = static_cast<std::size_t>(format_.height) * format_.width;
+  float* out = reinterpret_cast<float*>(out_) + at;
+  for (int c = 0; c < 3; ++c, out += plane)
+    format_.ops->blends->down(out, a[c], b[c], blend, static_cast<int>(pixels_), values.mean[c], values.std[c]);
+}
+
 void LineWriter::put_all(const std::uint8_t* planes) {
   const Values& values = format_.values;
   const std::size_t channels = static_cast<std::size_t>(values.channels), size = static_cast<std::size_t>(values.itemsize);

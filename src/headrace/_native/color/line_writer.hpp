@@ -16,6 +16,10 @@ class LineWriter {
   void set_width(std::size_t pixels);
   // Write a line that begins at pixel `at` of the row of the batch.
   void put(const std::uint8_t* line, std::size_t at, bool flipped);
+  // Whether `put_blend` is for this row of the batch: planes of three channels, whose floats are computed.
+  bool takes_blends() const;
+  // Write the line that is blended from two lines of three planes of raised floats, not flipped.
+  void put_blend(const float* const* a, const float* const* b, const Blend& blend, std::size_t at);
   // Write all of the row of the batch, from planes of bytes that lie one after the other.
   void put_all(const std::uint8_t* planes);
   // The same, where the planes are a part of it, and their last line has the color of all else.

@@ -35,9 +35,10 @@ class PixelLines final : public Lines {
     return true;
   }
 
-  // A copy: the bytes after the last pixel are not ours to read.
+  // A copy near the end: the bytes after the last pixel are not ours to read.
   const std::uint8_t* next() override {
     const std::size_t at = (static_cast<std::size_t>(row_++) * pixels_.width + left_) * pixels_.channels;
+    if (at + bytes_ + slack <= size_) return pixels_.data + at;
     std::memcpy(line_.data(), pixels_.data + at, bytes_);
     return line_.data();
   }
@@ -47,6 +48,7 @@ class PixelLines final : public Lines {
   Buffer& line_;
   int row_ = 0, left_ = 0;
   std::size_t bytes_ = 0;
+  const std::size_t size_ = static_cast<std::size_t>(pixels_.height) * pixels_.width * pixels_.channels;
 };
 
 }  // namespace headrace

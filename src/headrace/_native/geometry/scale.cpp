@@ -17,6 +17,16 @@ void scale_across_any(std::uint8_t* out, const std::uint8_t* in, const Weights& 
     }
 }
 
+// The two weights of an output as a blend; false where they do not add up to 1, so that a difference would not do.
+bool blend_of(std::int32_t first, std::int32_t second, Blend& blend) {
+  constexpr std::int32_t one = 1 << weight_bits;
+  if (first < 0 || second < 0 || first + second != one) return false;
+  // A difference of 8 bits times the weight ends in a half only if the weight has 8 bits or fewer.
+  const bool halves = second % (one >> 8) == 0 && second % one != 0;
+  blend = {static_cast<float>(second) / one, halves ? 1.0F / 1024 : 0.0F};
+  return true;
+}
+
 }  // namespace
 
 void fill(std::uint8_t* line, int pixels, const Recipe& recipe) {
@@ -47,9 +57,11 @@ bool Scaler::run(Lines& lines) {
   make_weights();
   const Weights &across = buffers_.across, &down = buffers_.down;
   const Box& source = view_.source;
+  const bool blends = make_blends();
+  if (!blends_across_) pack_lanes();
   return lines.begin(source.top + down.low, source.top + down.high, source.left + across.low,
                      source.left + across.high) &&
-         scale_down(lines);
+         (blends ? blend_down(lines) : scale_down(lines));
 }
 
 void Scaler::fill_outside() {
@@ -68,19 +80,56 @@ void Scaler::make_weights() {
   down.make(recipe_.filter, recipe_.antialias, source.height, view_.begin_y, view_.begin_y + view_.span_y,
             geometry_.height, window.top + top_, window.top + bottom_);
   across.keep_inside();
-  const RowOps& ops = *recipe_.row.ops;
-  const int outputs = right_ - left_;
-  if (!across.same && channels_ == 3)
-    if (const std::size_t bytes = ops.lane_bytes(across.taps, outputs); bytes > 0) {
-      lanes_ = room(across.lanes, bytes / sizeof(std::int16_t));
-      ops.pack_lanes(lanes_, across.value.data(), across.taps, outputs);
-    }
   // Lines begin at the first column that is read: the weights count from there.
   for (int& first : across.first) first -= across.low;
   // Pillow (since 13) scales down first where that leaves less to do; the rounding depends on the order.
   const int fewer = source.height - geometry_.height;
   down_first_ = recipe_.antialias && recipe_.filter != Filter::nearest && !across.same && fewer > 0 &&
                 fewer > 2 * (source.width - geometry_.width);
+}
+
+void Scaler::pack_lanes() {
+  Weights& across = buffers_.across;
+  const RowOps& ops = *recipe_.row.ops;
+  const int outputs = right_ - left_;
+  if (across.same || channels_ != 3) return;
+  if (const std::size_t bytes = ops.lane_bytes(across.taps, outputs); bytes > 0) {
+    lanes_ = room(across.lanes, bytes / sizeof(std::int16_t));
+    ops.pack_lanes(lanes_, across.value.data(), across.taps, outputs);
+  }
+}
+
+// Make the blends of an image that is enlarged: an output is then made of two neighbors. False: it is not done by blends.
+bool Scaler::make_blends() {
+  const Box& window = geometry_.window;
+  const Weights &across = buffers_.across, &down = buffers_.down;
+  if (!writer_.takes_blends() || down_first_ || down.taps > 2 || right_ - left_ != window.width ||
+      bottom_ - top_ != window.height)
+    return false;
+  Blend* lines = room(buffers_.blends_down, static_cast<std::size_t>(window.height));
+  for (int y = 0; y < window.height; ++y) {
+    const std::int32_t* value = &down.value[static_cast<std::size_t>(down.taps) * y];
+    if (!blend_of(value[0], down.count[y] > 1 ? value[1] : 0, lines[y])) return false;
+  }
+  if (across.same || across.taps > 2) return true;
+  const int width = window.width;
+  Blends* blends = room(buffers_.blends_across, static_cast<std::size_t>(width + 7) / 8);
+  for (int at = 0; at < width; ++blends) {
+    const auto output = [&](int x) { return geometry_.flipped ? width - 1 - x : x; };
+    *blends = {};
+    const int end = std::min(at + 8, width);
+    blends->from = std::min(across.first[output(at)], across.first[output(end - 1)]);
+    for (int k = 0; at < end; ++at, ++k) {
+      const int from = output(at);
+      const std::int32_t* value = &across.value[static_cast<std::size_t>(across.taps) * from];
+      Blend blend;
+      blends->index[k] = across.first[from] - blends->from;
+      if (blends->index[k] > 7 || !blend_of(value[0], across.taps > 1 ? value[1] : 0, blend)) return true;
+      blends->weight[k] = blend.weight, blends->nudge[k] = blend.nudge;
+    }
+  }
+  blends_across_ = true;
+  return true;
 }
 
 void Scaler::scale_across(std::uint8_t* out, const std::uint8_t* in) const {
@@ -129,6 +178,39 @@ bool Scaler::scale_down(Lines& lines) {
     // The inner loops have written past the end of the line.
     if (right_ < width) fill(line_ + static_cast<std::size_t>(right_) * channels_, width - right_, recipe_);
     writer_.put(line_, static_cast<std::size_t>(y) * width, geometry_.flipped);
+  }
+  return true;
+}
+
+// Two lines are kept, as three planes of raised floats each, flipped already.
+bool Scaler::blend_down(Lines& lines) {
+  const Weights &across = buffers_.across, &down = buffers_.down;
+  const BlendOps& ops = *recipe_.row.ops->blends;
+  const int width = geometry_.window.width, columns = across.high - across.low;
+  // Whole groups of eight outputs are written, and nine inputs are read at the last column.
+  const std::size_t stride = static_cast<std::size_t>(std::max(width, columns)) + 16;
+  float* floats = room(buffers_.floats, 9 * stride);
+  float* planes[3][3];
+  for (auto& line : planes)
+    for (float*& plane : line) plane = floats, floats += stride;
+  float** const read = planes[2];
+  int next = down.low;
+  for (int y = 0; y < geometry_.window.height; ++y) {
+    const int first = down.first[y], last = first + down.count[y] - 1;
+    for (; next <= last; ++next) {
+      const std::uint8_t* in = lines.next();
+      if (in == nullptr) return false;
+      if (next < first) continue;
+      float** const kept = planes[next % 2];
+      if (blends_across_) {
+        ops.raise3(read, in, columns, false);
+        ops.across3(kept, read, buffers_.blends_across.data(), (width + 7) / 8);
+      } else {
+        scale_across(line_, in);
+        ops.raise3(kept, line_, width, geometry_.flipped);
+      }
+    }
+    writer_.put_blend(planes[first % 2], planes[last % 2], buffers_.blends_down[y], static_cast<std::size_t>(y) * width);
   }
   return true;
 }

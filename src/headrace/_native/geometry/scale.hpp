@@ -24,6 +24,9 @@ struct ScaleBuffers {
   Weights across, down;
   Buffer line, ring;
   std::vector<const std::uint8_t*> taps;
+  std::vector<Blends> blends_across;
+  std::vector<Blend> blends_down;
+  std::vector<float> floats;
 };
 
 class Scaler {
@@ -38,6 +41,9 @@ class Scaler {
   void make_weights();
   void scale_across(std::uint8_t* out, const std::uint8_t* in) const;
   bool scale_down(Lines& lines);
+  void pack_lanes();
+  bool make_blends();
+  bool blend_down(Lines& lines);
 
   const Recipe& recipe_;
   const Geometry& geometry_;
@@ -50,6 +56,7 @@ class Scaler {
   std::uint8_t* line_;
   std::int16_t* lanes_ = nullptr;
   bool down_first_ = false;
+  bool blends_across_ = false;
 };
 
 // Fill pixels with the recipe's color.

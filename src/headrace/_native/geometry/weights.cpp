@@ -65,7 +65,7 @@ void antialiased(Weights& w, Filter filter, int size, double begin, double end, 
     double sum = 0.0;
     int first = least, count = past - least;
     for (int x = 0; x < count; ++x) sum += values[x] = weigh(filter, (x + least - center + 0.5) * inverse);
-    if (sum != 0.0)
+    if (sum != 0.0 && sum != 1.0)
       for (int x = 0; x < count; ++x) values[x] /= sum;
     while (count > 1 && whole(values[count - 1]) == 0) --count;
     w.first[i] = first, w.count[i] = count;

@@ -12,6 +12,31 @@ namespace headrace {
 // The inner loops may read and write this many bytes past the end of a row.
 constexpr std::size_t slack = 128;
 
+// Pixels that are a + (b - a) * weight, from two neighbors, in floats: the sum is rounded once, as that of integers is.
+// Floats hold a byte as `raised` + byte, where floats are whole numbers, so that each multiply-add gives a whole number.
+constexpr float raised = 8388608.0F;  // 2**23
+
+// The weight of b. The nudge, added to b - a, takes halves upwards, as Pillow does; it is 0 where no halves can occur.
+struct Blend {
+  float weight, nudge;
+};
+
+// Eight outputs: `index` counts from the input `from`, and gives a; b is the input after it.
+struct Blends {
+  int from;
+  int index[8];
+  float weight[8], nudge[8];
+};
+
+struct BlendOps {
+  // Split interleaved pixels of 3 channels into three planes of raised floats, from right to left if `flipped`.
+  void (*raise3)(float* const* out, const std::uint8_t* in, int pixels, bool flipped);
+  // Make `count` times eight outputs of each of three planes. Inputs are readable nine floats past `from`.
+  void (*across3)(float* const* out, const float* const* in, const Blends* blends, int count);
+  // Blend two rows, and normalize the bytes as `normalize` below does.
+  void (*down)(float* out, const float* a, const float* b, const Blend& blend, int count, float mean, float std);
+};
+
 struct RowOps {
   const char* name;
 
@@ -37,6 +62,8 @@ struct RowOps {
   bool exact;
 
   const PlaneOps* planes;
+  // Null where this instruction set has no such loops.
+  const BlendOps* blends;
 };
 
 // The instruction sets that this processor has, the plainest first.

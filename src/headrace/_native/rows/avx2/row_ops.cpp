@@ -153,8 +153,64 @@ static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
   }
 }
 
+static inline __m256 raised8(__m256i pixels, __m256i pick, bool flipped) {
+  const __m256i bits = _mm256_castps_si256(_mm256_set1_ps(raised));
+  const __m256i values = _mm256_or_si256(_mm256_shuffle_epi8(pixels, pick), bits);
+  return _mm256_castsi256_ps(
+      flipped ? _mm256_permutevar8x32_epi32(values, _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0)) : values);
+}
+
+static void raise3(float* const* out, const std::uint8_t* in, int pixels, bool flipped) {
+  const __m256i red = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, -1, -1, -1, 3, -1, -1, -1, 6, -1, -1, -1, 9, -1, -1, -1));
+  const __m256i green = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(1, -1, -1, -1, 4, -1, -1, -1, 7, -1, -1, -1, 10, -1, -1, -1));
+  const __m256i blue = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(2, -1, -1, -1, 5, -1, -1, -1, 8, -1, -1, -1, 11, -1, -1, -1));
+  int done = 0;
+  for (; done + 8 <= pixels; done += 8) {
+    const int at = flipped ? pixels - done - 8 : done;
+    const std::uint8_t* from = in + 3 * static_cast<std::ptrdiff_t>(done);
+    const __m256i both = two_pixels(from, from + 12);
+    _mm256_storeu_ps(out[0] + at, raised8(both, red, flipped));
+    _mm256_storeu_ps(out[1] + at, raised8(both, green, flipped));
+    _mm256_storeu_ps(out[2] + at, raised8(both, blue, flipped));
+  }
+  for (; done < pixels; ++done) {
+    const int at = flipped ? pixels - done - 1 : done;
+    for (int c = 0; c < 3; ++c) out[c][at] = raised + in[3 * static_cast<std::ptrdiff_t>(done) + c];
+  }
+}
+
+static void blend_across3(float* const* out, const float* const* in, const Blends* blends, int count) {
+  const float* const from[3] = {in[0], in[1], in[2]};
+  float* to[3] = {out[0], out[1], out[2]};
+  for (const Blends* const end = blends + count; blends < end; ++blends) {
+    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(blends->index));
+    const __m256 weight = _mm256_loadu_ps(blends->weight), nudge = _mm256_loadu_ps(blends->nudge);
+    for (int c = 0; c < 3; ++c, to[c - 1] += 8) {
+      const __m256 a = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from[c] + blends->from), index);
+      const __m256 b = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from[c] + blends->from + 1), index);
+      const __m256 difference = _mm256_add_ps(_mm256_sub_ps(b, a), nudge);
+      _mm256_storeu_ps(to[c], _mm256_fmadd_ps(difference, weight, a));
+    }
+  }
+}
+
+static void blend_down(float* __restrict out, const float* __restrict a, const float* __restrict b, const Blend& blend,
+                       int count, float mean, float std) {
+  const Reciprocal whole(255.0F), part(std);
+  const float weight = blend.weight, nudge = blend.nudge;
+  for (int i = 0; i < count; ++i) {
+    const float x = __builtin_fmaf((b[i] - a[i]) + nudge, weight, a[i]) - raised;
+    out[i] = standard(x, mean, whole, part.high, part.low);
+  }
+}
+
+static const BlendOps blend_ops{raise3, blend_across3, blend_down};
+
 static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize,
-                        normalize_interleaved, exact, &plane_ops_avx2};
+                        normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
 
 }  // namespace avx2
 
