@@ -26,6 +26,14 @@ def test_any_shape_and_dtype_can_be_lent(shape: tuple[int, ...], dtype: str) -> 
     assert array.flags.c_contiguous
 
 
+@given(rows=st.integers(1, 9), columns=st.integers(SMALLEST, SMALLEST + 999))
+def test_large_arrays_begin_at_a_cache_line(rows: int, columns: int) -> None:
+    """Lend memory whose address is a multiple of 64."""
+    recycler = Recycler(keep=1)
+    for _ in range(2):
+        assert recycler.empty((rows, columns), np.dtype("u1")).ctypes.data % 64 == 0
+
+
 def test_memory_is_reused_once_nobody_holds_it() -> None:
     """Lend the same piece after the last view is dropped, and not before."""
     recycler = Recycler(keep=2)
