@@ -430,14 +430,14 @@ def test_batches_are_kept_in_memory() -> None:
 
 
 class Deadly(Noise):
-    """Kills the loader's process when it, or one of its workers, makes its n-th sample."""
+    """Kills the loader's process when it, or one of its workers, has made n samples."""
 
     def __init__(self, count: int, deadly: int) -> None:
         super().__init__(count)
         self.deadly, self.loader = deadly, os.getpid()
 
     def __getitem__(self, index: int) -> Any:
-        if self.made == self.deadly:
+        if 0 <= self.deadly <= self.made:  # threads may count past it
             os.kill(self.loader, signal.SIGKILL)
         return super().__getitem__(index)
 
@@ -449,6 +449,8 @@ def _read(name: str, workers: int, backend: str, deadly: int, end: Any) -> None:
     for rows, indices in loader:
         labels += indices.tolist()
         total += float(rows.sum())
+    if deadly >= 0:  # the others have made nearly all
+        os.kill(os.getpid(), signal.SIGKILL)
     end.send((labels, total))
     loader.close()
 
@@ -479,6 +481,7 @@ def test_a_killed_process_loses_nothing(name: str, workers: int, backend: str, d
     for process in started:
         process.join()
     assert [process.exitcode for process in started] == [0, -signal.SIGKILL, 0]
+    list(shared(name))  # where the killed one was the last, the next one cleans up
 
 
 _kept: list[Any] = []
@@ -522,6 +525,28 @@ def test_a_batch_that_the_loop_itself_makes_is_not_kept_waiting(tmp_path: Path) 
         executor.close()
     for peer in peers:
         peer.leave()
+
+
+def test_patience_begins_when_another_process_makes_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for a batch long before another process claims it: its maker has the whole time from then on."""
+    now = [0.0]
+    monkeypatch.setattr(sharing_executor, "monotonic", lambda: now[0])
+    store = BatchStore(tmp_path / "user" / "name", 1 << 24)
+    peer = store.join({})
+    inner = Inline(PublishingMaker.of(Maker(Indexed(Noise()), default_collate), store))
+    executor = SharingExecutor(inner, store, peer, [0], Agreement(found=True))
+    work = Work((0, 0), 0, 0, 0, [0, 1, 2, 3])
+    executor.submit(work)
+    claim = store.claim(name_of(work))
+    assert claim is not None
+    for now[0] in (100.0, 99.0 + sharing_executor.PATIENCE):
+        with pytest.raises(headrace.errors.WorkerTimeout):
+            executor.next(0.001)
+    now[0] += 2
+    assert executor.next().step == 0
+    claim.release()
+    executor.close()
+    peer.leave()
 
 
 @pytest.mark.parametrize(("workers", "backend"), [(0, "auto"), (1, "threads")])

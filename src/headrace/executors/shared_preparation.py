@@ -84,7 +84,7 @@ class SharedPreparation:
     def close(self) -> None:
         """Take no part any longer; it happens by itself when the loader is dropped, or the process ends."""
         peer, self._peer = self._peer, None
-        if peer is not None and peer.process == os.getpid():
+        if peer is not None:
             peer.leave()
 
     def _joined(self, options: Options) -> tuple[BatchStore, Peer]:

@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,7 +59,8 @@ class _Wanted:
 
     work: Work
     name: str
-    since: float
+    since: float = inf
+    """When another process was first found to make it."""
     watched: int = -1
     """A descriptor that tells news of it; -1 where it has no maker."""
 
@@ -140,7 +142,7 @@ class SharingExecutor:
             if self._agreement.found is None and not self._trying:
                 self._trying = True
                 self._inner.submit(Work(work.seed, 0, TRIAL, 0, self._trial))
-            self._state.wanted[work.step] = _Wanted(work, name_of(work), monotonic())
+            self._state.wanted[work.step] = _Wanted(work, name_of(work))
             self._next = (work.epoch, work.step + 1)
             if self._eager:
                 self._advance()
@@ -211,6 +213,7 @@ class SharingExecutor:
             watched = self._store.watch(wanted.name)
             if watched is not None:
                 wanted.watched = watched
+                wanted.since = min(wanted.since, monotonic())
                 state.poll.register(watched, select.POLLIN)
             return  # without a descriptor it was released just now, and is looked at again
         if claim is not None and self._take(step, wanted):

@@ -181,7 +181,7 @@ class BatchStore:
         with self._locked():
             places = self._places()
             files = self._files(min(places, default=(0, 0)))
-            for gone in self._maps.keys() - {each.inode for each in files}:
+            for gone in set(self._maps) - {each.inode for each in files}:
                 self._maps.pop(gone, None)  # a map keeps the memory of a deleted file
             needed = {each: 0 if each.place is None else _needed(each.place, places) for each in files}
             # Memory first, then batches that all have had, then those that the fewest need, the last of them first.
