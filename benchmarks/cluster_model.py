@@ -293,7 +293,7 @@ def figure(path: Path, steps: int) -> None:
         left.loglog(
             [nodes for nodes, _ in curve], [64 * found.ideal for _, found in curve], ":", color="gray", linewidth=1
         )
-    left.set(xlabel="nodes of 16 actors, one rank", ylabel="samples/s", title="Where one driver ends (dotted: ideal)")
+    left.set(xlabel="nodes of 16 actors", ylabel="samples/s", title="More nodes, one rank (dotted: ideal)")
     left.legend()
     # The others are the first line again.
     for name in ("equal nodes", "uneven nodes", "stragglers"):
