@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,3 +64,11 @@ def test_what_is_no_shard_behind_a_url_is_refused(run: Run, server: ObjectServer
         done = run("index", f"{server.url}/{name}")
         assert done.returncode == status
         assert said in done.stderr
+
+
+def test_a_process_may_end_right_after_a_request(run: Run, server: ObjectServer) -> None:
+    """Exit with the command's own status: threads of obstore that are still in Python do not abort the interpreter."""
+    server.objects["/a.txt"] = b"no shard"
+    with ThreadPoolExecutor(4) as several:
+        done = several.map(lambda _: run("index", f"{server.url}/a.txt"), range(16))
+    assert {each.returncode for each in done} == {2}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import random
+import sys
 import threading
 from collections import deque
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ T = TypeVar("T")
 
 RETRIES, SECONDS = 8, 60.0
 """How often a request is sent again, and for how long in all."""
+
+SETTLE_SECONDS, LOOK_SECONDS = 1.0, 0.005
+"""How long obstore's threads may take to leave Python at exit, and how long each look for them gives up the GIL."""
 
 QUIET_SECONDS = 10.0
 """How long an answer may bring no byte before its request is sent again."""
@@ -113,6 +118,20 @@ class RequestLoop:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(stop)
             self._thread.join(5)
+        _settle()
+
+
+def _settle() -> None:
+    """Wait until obstore's threads have left Python: one that waits for the GIL when the interpreter ends aborts it.
+
+    They give no notice. A request has its result a moment before its thread is done with it.
+    """
+    never, until = threading.Event(), monotonic() + SETTLE_SECONDS
+    while True:
+        never.wait(LOOK_SECONDS)
+        ours = {thread.ident for thread in threading.enumerate()}
+        if not sys._current_frames().keys() - ours or monotonic() > until:
+            return
 
 
 class Tail:
