@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -310,10 +310,11 @@ def not_shared() -> ArgumentError:
 def unshared(work: Work) -> UnsharedWork:
     """Return a work that this process makes for itself.
 
-    >>> unshared(Work((0, 0), 0, 1, 2, [3])).keys
-    [3]
+    >>> mine = unshared(Work((0, 0), 0, 1, 2, [3], noted=1))
+    >>> mine.keys, mine.noted
+    ([3], 1)
     """
-    return UnsharedWork(work.seed, work.epoch, work.step, work.start, work.keys, work.spares)
+    return UnsharedWork(**{each.name: getattr(work, each.name) for each in fields(Work)})
 
 
 def _done(step: int, batch: Any, said: Sample) -> Done:
