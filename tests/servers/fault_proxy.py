@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
-from tests.storage.object_server import QuietServer
+from tests.storage.object_server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,14 +90,5 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
 def fault_proxy(port: int, *, keeps_host: bool = True) -> Iterator[FaultProxy]:
     """Run a proxy for a block; ``keeps_host``: whether the server is told the proxy's name, which clients may sign."""
     proxy = FaultProxy(port, keeps_host=keeps_host)
-    with QuietServer(("127.0.0.1", 0), _handler(proxy)) as server:
-        proxy.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.ended.set()
-            server.shutdown()
-            thread.join()
-            server.hang_up()
+    with serving(_handler(proxy), proxy.ended) as proxy.port:
+        yield proxy

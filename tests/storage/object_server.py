@@ -100,7 +100,7 @@ def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-class QuietServer(ThreadingHTTPServer):
+class _QuietServer(ThreadingHTTPServer):
     """A server that ends all of its threads and connections with it."""
 
     daemon_threads = False  # closing waits for them
@@ -128,14 +128,21 @@ class QuietServer(ThreadingHTTPServer):
 def object_server() -> Iterator[ObjectServer]:
     """Run a server for a block."""
     server = ObjectServer()
-    with QuietServer(("127.0.0.1", 0), _handler(server)) as running:
-        server.url = f"http://127.0.0.1:{running.server_address[1]}"
+    with serving(_handler(server), server.ended) as port:
+        server.url = f"http://127.0.0.1:{port}"
+        yield server
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], ended: threading.Event) -> Iterator[int]:
+    """Serve on a port of loopback for a block; ``ended`` is set before the connections are closed."""
+    with _QuietServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield server
+            yield running.server_address[1]
         finally:
-            server.ended.set()
+            ended.set()
             running.shutdown()
             thread.join()
             running.hang_up()
