@@ -365,10 +365,11 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         ...         for batch in loader:
         ...             pass
 
-        It shows, for each batch, when it was asked for, made, carried and delivered, in which thread of which process,
-        with each stage (read, decode, transform, collate) of each sample. It holds the loops that begin while it is
-        open: until its block, or ``close()``, ends it, or the next ``trace``. At most ``max_bytes`` are written, and
-        little memory is used, however long the loop is. Raises `ArgumentError` for a file that cannot be written.
+        For each batch it shows the thread and the process that made it, and when it was requested, made, sent and
+        delivered. For each sample it shows the stages (read, decode, transform, collate). It records the loops that
+        begin while it is open. The end of its block, ``close()`` or the next ``trace`` closes it. The file takes at
+        most ``max_bytes``, and memory does not grow with the loop. Raises `ArgumentError` for a file that cannot be
+        written.
         """
         timeline = Timeline(path, max_bytes)
         before, self._session.timeline = self._session.timeline, timeline

@@ -1,6 +1,6 @@
 """What a loader does, for the tools that watch a training: Prometheus, OpenTelemetry, TensorBoard, Weights & Biases.
 
-Each library asks when it wants to know, or is told by `Scalars` every few steps. Nothing else runs meanwhile.
+Prometheus and OpenTelemetry ask for the numbers, and `Scalars` writes them every few steps. Between that, nothing runs.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class DetectionCollate:
         if not self.pad_images:
             if len(set(shapes)) == 1:
                 return default_collate(images, empty=empty)
-            # Some were written to rows of a batch, of which they would keep all the memory.
+            # Some were written to rows of a batch, and each would keep the memory of all rows.
             return [np.array(image) if isinstance(image, WrittenRow) else image for image in images]
         rows, across = _sides(shapes[0])
         sizes = np.array([[shape[rows], shape[across]] for shape in shapes], np.int64)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STEPS = 300
-"""Batches that are simulated, of which the first quarter is the start."""
+"""Batches to simulate. The first quarter does not count: the pipeline fills."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ QUIET_SECONDS = 10.0
 """How long an answer may bring no byte before its request is sent again."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before a request is sent again: twice as long each time, of which a random half is left out."""
+"""Seconds before a request is sent again: twice as long each time, less a random part of up to a half."""
 
 ENOUGH, REMEMBERED, SLOW, LEAST_WAIT, HEDGED = 20, 100, 2.0, 0.05, 0.05
 """A request is sent a second time when it takes `SLOW` times as long as 95 % of the last ones of its size, and no less
