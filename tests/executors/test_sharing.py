@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import DataLoader, Dataset, IterableDataset
+from headrace import ArrayDataset, DataLoader, Dataset, IterableDataset
 from headrace.collate.default import default_collate
-from headrace.errors import ArgumentError, LoaderClosed
+from headrace.errors import ArgumentError, LoaderClosed, WorkerDied
 from headrace.executors import shared_preparation, sharing_executor
 from headrace.executors.inline import Inline
 from headrace.executors.shared_preparation import SharedPreparation
@@ -582,3 +582,19 @@ def test_ctrl_c_ends_the_comparison_only_here(name: str) -> None:
     interrupted.set_epoch(0)
     assert same(list(interrupted), alone())
     assert len(list(steps)) == 11
+
+
+def _kill_at_five(number: Any) -> Any:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.filterwarnings("ignore:.*is killed by signal")
+def test_a_sample_that_kills_workers_is_named_while_processes_compare(name: str) -> None:
+    """The middle one of 12 samples is among those that are compared first."""
+    dataset = ArrayDataset(np.arange(12)).map(_kill_at_five)
+    backend = headrace.share(name, backend="processes")
+    loader = DataLoader(dataset, 4, seed=0, num_workers=1, backend=backend)
+    with pytest.raises(WorkerDied, match=r"sample 5 of the comparison with other processes.* has ended 3 workers"):
+        list(loader)

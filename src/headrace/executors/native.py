@@ -112,7 +112,7 @@ class Native:
         for pending in [*self._begun.values(), *self._step_by_step.at]:
             work, left = pending.work, sum(job.left for job in pending.begun.jobs)
             rows = [work.name(row) for row in pending.begun.underway]
-            lines.append(f"batch {work.step}: {', '.join(rows[:8])} of {work.rows}, {left} of them not begun")
+            lines.append(f"{work.title}: {', '.join(rows[:8])} of {work.rows}, {left} of them not begun")
         return "\n".join(lines)
 
 
@@ -166,7 +166,7 @@ class _StepByStep:
 
     def _doing(self, thread: threading.Thread) -> str:
         pending = self._threads.get(thread)
-        return "ending" if pending is None else f"at batch {pending.work.step}"
+        return "ending" if pending is None else f"at {pending.work.title}"
 
 
 def _finish(

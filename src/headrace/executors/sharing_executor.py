@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace.errors import ArgumentError
 from headrace.executors.inline import Inline
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
-from headrace.make.publishing_maker import TRIAL, Published, Sample, UnsharedWork, name_of
+from headrace.make.publishing_maker import TRIAL, Published, Sample, TrialWork, UnsharedWork, name_of
 from headrace.plan.work import Done, Work
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class SharingExecutor:
                 raise not_shared()
             if self._agreement.found is None and not self._trying:
                 self._trying = True
-                self._inner.submit(Work(work.seed, 0, TRIAL, 0, self._trial))
+                self._inner.submit(TrialWork(work.seed, 0, TRIAL, 0, self._trial))
             self._state.wanted[work.step] = _Wanted(work, name_of(work))
             self._next = (work.epoch, work.step + 1)
             if self._eager:

@@ -58,8 +58,7 @@ class _ThreadState:
         work = self.work
         if work is None:
             return "idle"
-        row = self.here.position - work.start
-        return f"{work.name(row)} of batch {work.step}" if 0 <= row < work.rows else f"batch {work.step}"
+        return work.place(self.here.position - work.start)
 
 
 class _Tasks:

@@ -28,6 +28,16 @@ TRIAL = -1
 
 
 @dataclass(slots=True)
+class TrialWork(Work):
+    """The samples that all processes make, to compare them."""
+
+    @property
+    def title(self) -> str:
+        """Say what they are."""
+        return "the comparison with other processes"
+
+
+@dataclass(slots=True)
 class UnsharedWork(Work):
     """A batch that this process makes for itself, whatever others do."""
 

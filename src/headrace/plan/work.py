@@ -41,6 +41,20 @@ class Work:
         """The largest number of samples in the batch."""
         return len(self.keys) if self.replica is None else self.replica.size
 
+    @property
+    def title(self) -> str:
+        """Say which batch it is."""
+        return f"batch {self.step}"
+
+    def place(self, row: int) -> str:
+        """Name the sample of a row, and its batch; the batch alone for a row that it does not have.
+
+        >>> work = Work((0, 0), epoch=0, step=1, start=2, keys=["a", "b"])
+        >>> work.place(1), work.place(-1)
+        ("sample 'b' of batch 1", 'batch 1')
+        """
+        return f"{self.name(row)} of {self.title}" if 0 <= row < self.rows else self.title
+
     def name(self, row: int) -> str:
         """Say which sample a row of the batch is.
 

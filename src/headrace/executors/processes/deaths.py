@@ -130,7 +130,8 @@ class Deaths:
         for step in death.suspects:
             if (death.code in AT_ONCE and len(death.suspects) == 1) or self._by_batch[step] >= DEADLY:
                 times = self._by_batch.pop(step)
-                blamed = f"; batch {step} has ended {times} workers" if times > 1 else ""
+                title = next((work.title for work in death.works if work.step == step), f"batch {step}")
+                blamed = f"; {title} has ended {times} workers" if times > 1 else ""
                 return step, death.error(blamed + cause, cure=cure)
         return None
 

@@ -75,10 +75,7 @@ class WorkerProcess:
 
     def doing(self) -> str:
         """Say in words what it is, or was, working on."""
-        places = [
-            f"{work.name(row)} of batch {work.step}" if 0 <= row < work.rows else f"batch {work.step}"
-            for work, row in self.making()
-        ]
+        places = [work.place(row) for work, row in self.making()]
         return " and ".join(places) or ("idle" if self.ready else "starting")
 
     def forget_works(self) -> None:

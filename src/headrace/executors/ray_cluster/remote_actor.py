@@ -79,4 +79,4 @@ def reason(error: Exception) -> str:
 def _named(work: Work) -> str:
     """Say which samples a work is of: on another machine nobody sees which of them is being read."""
     ends = dict.fromkeys(work.name(row) for row in (0, work.rows - 1)) if work.rows else {}
-    return " ".join([" to ".join(ends), f"of batch {work.step}"]).strip()
+    return " ".join([" to ".join(ends), f"of {work.title}"]).strip()
