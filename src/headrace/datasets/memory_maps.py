@@ -139,7 +139,7 @@ class MappedRows:
         if not now:
             return "the file was removed or became unreachable"
         if now[0] < before[0]:
-            return f"the file was cut short from {before[0]} to {now[0]} bytes"
+            return _cut_short(before[0], now[0])
         if now[1:3] != before[1:3]:
             return "another file was put in its place"
         if now != before:
@@ -152,21 +152,25 @@ class MappedBytes(MappedRows):
     """Reads ranges of a file in a memory map, by their addresses.
 
     ``facts`` are the size of the file and its time of modification (ns) when it was indexed: reading a file that is no
-    longer so is an error.
+    longer so is an error, and `ValueError` says that it is too short to be mapped.
     """
 
     __slots__ = ("_file", "_links", "address", "bytes", "path")
 
     def __init__(self, path: str, facts: tuple[int, int]) -> None:
         self._file = -1
-        raw = np.memmap(path, np.uint8, "r", 0, (facts[0],))
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # One look at one open file: to open the path twice may give two files.
+        found = os.fstat(self._file)
+        if found.st_size < facts[0]:
+            raise ValueError(_cut_short(facts[0], found.st_size))
+        with open(self._file, "rb", closefd=False) as file:
+            raw = np.memmap(file, np.uint8, "r", 0, (facts[0],))
         super().__init__(raw, cast("Any", raw)._mmap, path)
         self.path, self.address = path, _address(raw)
         self.bytes: NDArray[np.uint8] = np.asarray(raw)
-        device, inode = self.facts[1:3] or (0, 0)
-        self.facts = facts[0], device, inode, facts[1]
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._links = os.fstat(self._file).st_nlink
+        self.facts = facts[0], found.st_dev, found.st_ino, facts[1]
+        self._links = found.st_nlink
 
     def __del__(self) -> None:
         if self._file >= 0:
@@ -256,6 +260,10 @@ def _owner(array: NDArray[Any]) -> Any:
             return at
         at = base
     return None
+
+
+def _cut_short(before: int, now: int) -> str:
+    return f"the file was cut short from {before} to {now} bytes"
 
 
 def _address(array: NDArray[Any]) -> int:

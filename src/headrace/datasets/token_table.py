@@ -292,8 +292,9 @@ class TokenTable:
         held = self._maps.get(number)
         if held is None:
             source = self.sources[number]
-            held = _mapped(source, sample) if isinstance(source, TokenFile) else MemoryTokens(source)
-            self._maps[number] = held
+            made = _mapped(source, sample) if isinstance(source, TokenFile) else MemoryTokens(source)
+            # Another thread may have been first, and may have opened the file before it changed.
+            held = self._maps.setdefault(number, made)
             if len(self._maps) > _most_open():
                 self._maps.pop(next(iter(list(self._maps))), None)
         return held
@@ -348,9 +349,8 @@ def _mapped(source: TokenFile, sample: int) -> Held:
         raise lost(source.path, f"sample {sample}", "the file was removed", sample) from error
     except OSError as error:
         raise unopened(source.path, error, expected=EXPECTED, cure=FIX).at(sample) from error
-    except ValueError as error:  # it is shorter than what is to be mapped
-        why = f"the file was cut short: it had {source.facts[0]} bytes"
-        raise lost(source.path, f"sample {sample}", why, sample) from error
+    except ValueError as error:
+        raise lost(source.path, f"sample {sample}", str(error), sample) from error
 
 
 def _too_large(tokens: NDArray[Any]) -> int | None:
