@@ -421,15 +421,17 @@ def test_statistics_tell_what_was_delivered() -> None:
 
 def test_a_sample_that_does_not_come_in_time_is_named() -> None:
     """Raise WorkerTimeout with the sample that is to blame; the loop can be tried again."""
-    opened = threading.Event()
+    reached, opened = threading.Event(), threading.Event()
 
     class Slow(Numbers):
         def __getitem__(self, index: int) -> int:
             if index == 3:
+                reached.set()
                 assert opened.wait(60)
             return index
 
     iterator = iter(DataLoader(Slow(10), 2, num_workers=1, timeout=0.05))
+    assert reached.wait(60)
     assert next(iterator).tolist() == [0, 1]
     with pytest.raises(WorkerTimeout, match="sample 3 of batch 1"):
         next(iterator)

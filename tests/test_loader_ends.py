@@ -8,6 +8,7 @@ import gc
 import pickle
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -61,14 +62,20 @@ def test_a_loop_ends_with_its_last_reference(end: str, no_cyclic_collector: Any)
 
     gone = []
     loader = DataLoader(Big(), 5, num_workers=3, timeout=0.2 if end == "timeout" else None)
+    steps: Any = iter(loader)
+    batch = None
+    while batch is None:
+        with suppress(WorkerTimeout):  # before the workers have begun, on a busy machine
+            batch = next(steps)
+    gone.append(weakref.ref(batch))
     try:
-        for batch in loader:
+        for batch in steps:
             gone.append(weakref.ref(batch))
             if end == "left":
                 break
     except (ValueError, WorkerTimeout):
         opened.set()
-    del batch
+    del steps, batch
     assert gone
     assert all(reference() is None for reference in gone)
     assert threading.active_count() == before

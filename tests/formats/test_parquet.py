@@ -100,13 +100,13 @@ def test_the_cache_is_bounded_and_shared_by_threads() -> None:
     def slow() -> tuple[str, int]:
         calls.append(1)
         started.set()
-        go.wait(10)
+        go.wait(60)
         return "slow", 1
 
     threads = [threading.Thread(target=held.get, args=("slow", slow)) for _ in range(4)]
     for thread in threads:
         thread.start()
-    started.wait(10)
+    started.wait(60)
     go.set()
     for thread in threads:
         thread.join()

@@ -227,7 +227,7 @@ def test_workers_have_ended_well_when_the_iterator_is_gone(library: Any, persist
     del iterator, loader
     gc.collect()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
         assert not worker.is_alive()
         assert worker.exitcode == 0
 

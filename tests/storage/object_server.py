@@ -51,7 +51,7 @@ def _handler(server: ObjectServer) -> type[BaseHTTPRequestHandler]:
                 server.most_at_once = max(server.most_at_once, server.at_once)
             try:
                 if server.gate is not None:
-                    server.gate.wait(10)
+                    server.gate.wait(60)
                 self.answer()
             finally:
                 with server.lock:

@@ -102,7 +102,7 @@ class TestBlocks:
 
         def fetch(url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
             begun.set()
-            assert go.wait(20)
+            assert go.wait(60)
             return fetched(url, begin, end)
 
         reader = Blocks(BlockCache(folder, CAP), fetch)
@@ -110,7 +110,7 @@ class TestBlocks:
         threads = [threading.Thread(target=lambda: found.append(reader.read("u://a", 0, 9, FACTS))) for _ in range(8)]
         for thread in threads:
             thread.start()
-        assert begun.wait(20)
+        assert begun.wait(60)
         go.set()
         for thread in threads:
             thread.join()

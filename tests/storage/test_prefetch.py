@@ -301,7 +301,7 @@ class TestPrefetcher:
         owner = threading.Event()
         prefetcher = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), steps, 0, 1, owner)
         prefetcher.start()
-        assert all_there.wait(20)
+        assert all_there.wait(60)
         prefetcher.close()
         assert wrong == []
 
@@ -322,10 +322,10 @@ class TestPrefetcher:
         prefetcher = Prefetcher(_fetching(tmp_path, fetch, 16 * BLOCK), steps, 0, 1, owner)
         prefetcher.start()
         prefetcher.reached(0)
-        assert some.wait(20)
+        assert some.wait(60)
         assert not more.is_set()
         prefetcher.reached(1)
-        assert more.wait(20)
+        assert more.wait(60)
         prefetcher.close()
         assert sorted(fetched) == [0, 2, 4, 6, 8, 10]
 
@@ -333,7 +333,7 @@ class TestPrefetcher:
         go, second = threading.Event(), threading.Event()
 
         def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
-            assert go.wait(20)
+            assert go.wait(60)
             if begin == 2 * BLOCK:
                 second.set()
             return bytes(end - begin), (BLOCK * 100, 7)
@@ -343,7 +343,7 @@ class TestPrefetcher:
         prefetcher.start()
         prefetcher.reached(0)
         go.set()
-        assert second.wait(20)
+        assert second.wait(60)
         prefetcher.close()
         counts = prefetcher.counts
         assert (counts.stalls, counts.blocks, counts.hits) == (1, 2, 0)
