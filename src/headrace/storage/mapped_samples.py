@@ -162,6 +162,18 @@ def _are_never_mapped(kinds: set[type]) -> bool:
     return True
 
 
+def _hold_no_array(items: Iterable[Any], kinds: set[type]) -> bool:
+    """Say whether containers of these types hold neither arrays nor containers: all are looked at at once."""
+    if kinds == {dict}:
+        parts = chain.from_iterable(map(dict.values, items))
+    elif kinds and kinds <= _SEQUENCES:
+        parts = chain.from_iterable(items)
+    else:
+        return False
+    held = set(map(type, parts))
+    return held <= _never_mapped or _are_never_mapped(held)
+
+
 def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> Any:
     """Return a sample, or a batch, whose mapped arrays are copied; in lists, tuples and dictionaries too.
 
@@ -175,14 +187,15 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     if kind in _never_mapped:
         return sample
     if part is None and kind in _CONTAINERS:
-        kinds = set(map(type, sample.values() if kind is dict else sample))
-        if kinds <= _never_mapped or _are_never_mapped(kinds):
+        items = sample.values() if kind is dict else sample
+        kinds = set(map(type, items))
+        if kinds <= _never_mapped or _are_never_mapped(kinds) or _hold_no_array(items, kinds):
             return sample
     if kind is list or isinstance(sample, tuple):
-        items = [parts_in_memory(item, part) for item in sample]
-        if all(new is old for new, old in zip(items, sample, strict=True)):
+        parts = [parts_in_memory(item, part) for item in sample]
+        if all(new is old for new, old in zip(parts, sample, strict=True)):
             return sample
-        return items if kind is list else tuple(items) if kind is tuple else getattr(kind, "_make", kind)(items)
+        return parts if kind is list else tuple(parts) if kind is tuple else getattr(kind, "_make", kind)(parts)
     if kind is dict:
         values = [parts_in_memory(value, part) for value in sample.values()]
         same = all(new is old for new, old in zip(values, sample.values(), strict=True))
@@ -200,15 +213,7 @@ def samples_in_memory(samples: list[Any]) -> list[Any]:
     True
     """
     kinds = set(map(type, samples))
-    parts: Iterable[Any] = ()
-    if kinds == {dict}:
-        parts = chain.from_iterable(map(dict.values, samples))
-    elif kinds <= _SEQUENCES:
-        parts = chain.from_iterable(samples)
-    elif not kinds <= _never_mapped:
-        return list(map(parts_in_memory, samples))
-    held = set(map(type, parts))
-    return samples if held <= _never_mapped or _are_never_mapped(held) else list(map(parts_in_memory, samples))
+    return samples if kinds <= _never_mapped or _hold_no_array(samples, kinds) else list(map(parts_in_memory, samples))
 
 
 def gather(array: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
