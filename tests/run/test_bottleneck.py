@@ -11,7 +11,10 @@ from tests.run.pipeline_world import Part, World
 
 import headrace
 from headrace import DataLoader
-from headrace.run.bottleneck import Measured
+from headrace.plan.work import GIL, Making
+from headrace.run.bottleneck import Measured, measured
+from headrace.run.life import Life
+from headrace.run.lives import Lives
 from headrace.run.queueing import Pipeline
 
 READ, DECODE = Part("read", "io", 20.0), Part("decode", "cpu", 20.0)
@@ -132,3 +135,34 @@ def test_measured_values_at_the_edges_are_no_error() -> None:
     edge = Measured("threads", 1, 2, 1, 1e-9, 0.0, (0.0,), (0.0,), {}, 0.0)
     assert edge.diagnosis().bound == "consumer"
     assert replace(edge, waiting=1e-9).diagnosis().evidence
+
+
+def _lives(waits: list[float]) -> list[Life]:
+    """Return lives of batches that two threads make in Python, with the trials of the GIL."""
+    lives = []
+    for step, waited in enumerate(waits):
+        ended = 0.016 * step
+        making = Making(ended - 0.03, ended, 0.015, 1, 1 + step % 2, gil_wait=waited)
+        lives.append(Life(step, ended - 0.03, ended, ended - 0.01, ended, 9, 9, {}, making, None, "", 0.001 * step))
+    return lives
+
+
+@pytest.mark.parametrize(("waits", "bound"), [([0.005] * 40, "GIL"), ([1e-4] * 39 + [0.2], "storage")])
+def test_one_late_trial_is_no_queue_for_the_gil(waits: list[float], bound: str) -> None:
+    """A thread that holds the GIL may wait for a CPU once; threads that queue for the GIL are late in many trials."""
+    found = measured(
+        _lives(waits), {"read": 1.0}, every=1, kind="threads", workers=2, ahead=4, cpus=2, in_turns=False, pressure=0.0
+    )
+    assert found is not None
+    assert found.bound == bound
+
+
+def test_only_threads_give_up_the_gil_for_a_trial() -> None:
+    """A process has the GIL for itself."""
+    assert [step for step, noted in enumerate(_noted(Lives(threads=True)), 1) if noted & GIL] == [
+        *range(4, 33, 4), 64, 96]  # fmt: skip
+    assert not any(noted & GIL for noted in _noted(Lives()))
+
+
+def _noted(lives: Lives) -> list[int]:
+    return [lives.noting() for _ in range(100)]

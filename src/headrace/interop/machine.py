@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 MEMORY_PRESSURE = Path("/proc/pressure/memory")
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
+SCHEDSTAT = "/proc/thread-self/schedstat"
+GIL_PAUSE = 5e-5
 
 
 def cpus() -> int:
@@ -52,8 +54,31 @@ def run_queue_seconds() -> float:
     >>> waited == -1.0 or waited >= 0.0
     True
     """
-    words = _words(SCHEDSTAT)
+    # A file object would give up the GIL six times, and a thread may have to queue for it each time.
+    try:
+        descriptor = os.open(SCHEDSTAT, os.O_RDONLY)
+    except OSError:
+        return -1.0
+    try:
+        words = os.read(descriptor, 100).split()
+    finally:
+        os.close(descriptor)
     return int(words[1]) / 1e9 if len(words) == 3 else -1.0
+
+
+def gil_seconds() -> float:
+    """Give up the GIL for a moment, and return how long this thread then waited to get it back.
+
+    >>> gil_seconds() >= 0.0
+    True
+
+    Waiting for a CPU is not counted, where the system tells how long that was.
+    """
+    queued, began = run_queue_seconds(), time.perf_counter()
+    # A shorter pause ends before another thread is awake to take the GIL.
+    time.sleep(GIL_PAUSE)
+    waited = time.perf_counter() - began - GIL_PAUSE
+    return max(0.0, waited - (run_queue_seconds() - queued if queued >= 0.0 else 0.0))
 
 
 def memory_stall_seconds() -> float:

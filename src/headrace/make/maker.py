@@ -21,10 +21,10 @@ from headrace.context.timing import Spans, timed_rest
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop import torch_state
 from headrace.interop.ambient import Ambient
-from headrace.interop.machine import run_queue_seconds
+from headrace.interop.machine import gil_seconds, run_queue_seconds
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
-from headrace.plan.work import QUEUE, STAGES, BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
+from headrace.plan.work import GIL, QUEUE, STAGES, BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
 from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory
 
@@ -106,8 +106,9 @@ class Maker:
         here.tokens, here.tokens_collated = None, False
         here.move(work.start)
         noted = work.noted
-        queued = run_queue_seconds() if noted & QUEUE else -1.0
+        gil_wait = gil_seconds() if noted & GIL else -1.0
         began, cpu = perf_counter(), thread_time() if noted else 0.0
+        queued = run_queue_seconds() if noted & QUEUE else -1.0
         keeper = work.replica or work.dataset_copy
         seconds: Seconds = Spans() if noted & STAGES else {}
         token = seeds.enter(here, seconds, scratch)
@@ -126,8 +127,8 @@ class Maker:
             stream = None if keeper is None else self.kept(work)
             page_faults.check_faults("the batch")
             ended = perf_counter()
+            making = making_here(seconds, began, cpu, queued, gil_wait) if noted else None
             seconds["other"] = _rest(seconds, began, ended)
-            making = making_here(seconds, began, ended, thread_time() - cpu, queued) if noted else None
             return Done(work.step, batch, bad, seconds, stream, here.tokens, making=making)
         except _Exhausted:
             return Ended(work.step, self.kept(work, ended=True))
@@ -395,17 +396,19 @@ def _rest(seconds: Seconds, began: float, ended: float) -> float:
     return max(0.0, ended - began - sum(seconds.values()))
 
 
-def making_here(seconds: Seconds, began: float, ended: float, cpu: float, queued: float) -> Making:
-    """Say when this thread made a batch; with its stages one by one, if they were noted.
+def making_here(seconds: Seconds, began: float, cpu: float, queued: float, gil_wait: float = -1.0) -> Making:
+    """Say when this thread made a batch, which ends now; with its stages one by one, if they were noted.
 
-    ``queued`` is what `run_queue_seconds` said before it; negative where it was not asked.
+    ``cpu`` and ``queued`` are what `thread_time` and `run_queue_seconds` said before it; ``queued`` is negative where
+    that was not asked.
     """
+    waited = -1.0 if queued < 0.0 else max(0.0, run_queue_seconds() - queued)
+    ran, ended = thread_time() - cpu, perf_counter()
     name = ""
     spans: tuple[tuple[str, float, float], ...] = ()
     if isinstance(seconds, Spans):
         name, spans = threading.current_thread().name, tuple(seconds.spans)
-    waited = -1.0 if queued < 0.0 else max(0.0, run_queue_seconds() - queued)
-    return Making(began, ended, cpu, os.getpid(), threading.get_native_id(), name, spans, waited)
+    return Making(began, ended, ran, os.getpid(), threading.get_native_id(), name, spans, waited, gil_wait)
 
 
 def _told(error: BaseException) -> str:

@@ -34,7 +34,7 @@ class Work:
     dataset_copy: DatasetCopy | None = None
     """Of a dataset with an index that keeps a state of its own: whose turn it is."""
     noted: int = 0
-    """What is noted of its making, which changes no batch: a sum of `WHEN`, `STAGES` and `QUEUE`."""
+    """What is noted of its making, which changes no batch: a sum of `WHEN`, `STAGES`, `QUEUE`, `GIL`."""
 
     @property
     def rows(self) -> int:
@@ -112,8 +112,8 @@ class MadeOn:
     """How much came over the network, or would have."""
 
 
-WHEN, STAGES, QUEUE = 1, 2, 4
-"""When a batch was made, and by whom; each stage of each sample; how long the thread waited for a CPU."""
+WHEN, STAGES, QUEUE, GIL = 1, 2, 4, 8
+"""When a batch was made, and by whom; each stage of each sample; how long the thread waited for a CPU, for the GIL."""
 
 
 class Making(NamedTuple):
@@ -134,6 +134,8 @@ class Making(NamedTuple):
     spans: Sequence[tuple[str, float, float]] = ()
     queued: float = -1.0
     """Seconds that the thread could have run and had no CPU; negative where that is not known."""
+    gil_wait: float = -1.0
+    """Seconds until the thread had the GIL back that it gave up before the batch; negative where it was not tried."""
 
 
 class Carried(NamedTuple):

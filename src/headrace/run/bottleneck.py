@@ -7,7 +7,7 @@ The times are those of the loop's own batches (`lives`); what would help is pred
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from headrace.formatting import duration, percent
@@ -27,6 +27,8 @@ FULL = 0.85
 """The part of a resource's time from which on it counts as busy all the time."""
 CONTENDED = 0.0005
 """Seconds; a thread that gave up the GIL and gets it back later than this has to queue for it."""
+LATE = 0.3
+"""The part of the trials from which on threads queue for the GIL; a single late one had its holder wait for a CPU."""
 PRESSED = 0.1
 """The least part of the time that processes stood still because memory is short, where that is the limit."""
 CUT = 0.2
@@ -97,7 +99,7 @@ class Measured:
     queued: float = 0.0
     """The part of the service that workers waited for a CPU, others' programs included."""
     gil_wait: float = 0.0
-    """How long the loop's thread waits to get the GIL back, once it has given it up."""
+    """How long a worker waits to get the GIL back, once it has given it up."""
     packing: float = 0.0
     opening: float = 0.0
     pressure: float = 0.0
@@ -138,7 +140,8 @@ class Measured:
             return False
         # Whoever holds the GIL runs, or waits for a CPU: one of them at any time.
         held = (self.cpu + self.loop_cpu + self.queued * self._mean) / self.period
-        return held >= FULL and self._busy < FULL * self.cpus and self._blocked > 0.2 * self._mean
+        computes = self.loop_cpu >= FULL * self.period  # the loop itself holds it, and is the limit
+        return held >= FULL and self._busy < FULL * self.cpus and not computes
 
     @property
     def _crowded(self) -> bool:
@@ -276,7 +279,7 @@ def measured(
     cpu = fmean(making.cpu for _, making in later)
     loop_cpu = (last.clock - first.clock) / count if first.consumer == last.consumer else 0.0
     spent = sum(stages.values()) or 1.0
-    trials = [life.gil_wait for life, _ in later if life.gil_wait >= 0.0]
+    trials = [making.gil_wait for _, making in known if making.gil_wait >= 0.0]
     packing, opening = _carrying(later)
     return Measured(
         kind=kind,
@@ -291,7 +294,7 @@ def measured(
         cpu=cpu,
         loop_cpu=max(0.0, loop_cpu - cpu if kind == "inline" else loop_cpu),
         queued=_queued([making for _, making in later]),
-        gil_wait=fmean(trials) if trials else 0.0,
+        gil_wait=_gil_wait(trials),
         packing=packing,
         opening=opening,
         pressure=pressure,
@@ -310,6 +313,14 @@ def _queued(makings: Sequence[Making]) -> float:
     looked = [making for making in makings if making.queued >= 0.0]
     spent = sum(making.ended - making.began for making in looked)
     return sum(making.queued for making in looked) / spent if spent else 0.0
+
+
+def _gil_wait(trials: Sequence[float]) -> float:
+    """Return how long a thread waits for the GIL, on average; the usual time, if trials were seldom late."""
+    if not trials:
+        return 0.0
+    late = sum(waited >= CONTENDED for waited in trials)
+    return fmean(trials) if late >= LATE * len(trials) else median(trials)
 
 
 def _carrying(lives: Sequence[tuple[Life, Making]]) -> tuple[float, float]:

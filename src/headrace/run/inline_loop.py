@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter, thread_time
+from time import thread_time
 from typing import TYPE_CHECKING, TypeVar
 
 from headrace.interop.machine import run_queue_seconds
@@ -48,14 +48,14 @@ class InlineLoop(Loop[T_co]):
         batch, outcome = short.make(work, began)
         if outcome is not None:
             if noted and isinstance(outcome, Done):
-                outcome.making = making_here(outcome.seconds, began, perf_counter(), thread_time() - cpu, queued)
+                outcome.making = making_here(outcome.seconds, began, cpu, queued)
                 dispatcher.lives.begun(step, began)
             dispatcher.made = outcome
             del outcome
             return super()._deliver(began)
         dispatcher.step += 1
         if noted:
-            making = making_here({}, began, perf_counter(), thread_time() - cpu, queued)
+            making = making_here({}, began, cpu, queued)
             dispatcher.lives.inline(step, making, making.ended)
         self._journal.received(batch, began, dispatcher.step)
         if self._check is not None:

@@ -30,5 +30,3 @@ class Life(NamedTuple):
     """The other machine where it was made; empty for this one."""
     clock: float
     """The CPU seconds of the thread that asked, so far."""
-    gil_wait: float
-    """How long that thread took to get the GIL back; negative where it was not tried."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from collections import deque
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
-from headrace.plan.work import QUEUE, STAGES, WHEN
+from headrace.plan.work import GIL, QUEUE, STAGES, WHEN
 from headrace.run.life import Life
 
 if TYPE_CHECKING:
@@ -25,19 +24,20 @@ LOOKED = 32
 """Batches after which that is decided."""
 QUEUES = 8
 """Of one of so many that are noted, also how long its thread waited for a CPU: asking takes 10 µs."""
-GIL_TRIALS = 16
-"""After one of so many that are noted, the loop's thread gives up the GIL, to see how soon it gets it back."""
-_RELEASING = bytes(6000)
-"""So much is summed up without the GIL."""
+GIL_EARLY, GIL_TRIALS = 4, 32
+"""Before one of so many that are noted, a thread gives up the GIL for 50 µs, to see how soon it gets it back: of the
+first ones oftener, so that a diagnosis has a few trials."""
 
 
 class Lives:
     """The lives of a loop's batches: the newest are kept, and all go into the timeline, if there is one."""
 
-    __slots__ = ("_count", "_made", "_received", "_submitted", "_timeline", "every", "recent")
+    __slots__ = ("_count", "_made", "_received", "_submitted", "_threads", "_timeline", "every", "recent")
 
-    def __init__(self, timeline: Timeline | None = None) -> None:
+    def __init__(self, timeline: Timeline | None = None, *, threads: bool = False) -> None:
         self._timeline = timeline
+        self._threads = threads
+        """Whether workers are threads of this process, which may have to wait for the GIL."""
         self._submitted: dict[int, float] = {}
         self._received: dict[int, tuple[float, int]] = {}
         """When, and by which thread; of batches that were not delivered yet."""
@@ -62,6 +62,8 @@ class Lives:
         """Return what is to be noted of the next batch that is noted."""
         self._count += 1
         noted = WHEN | QUEUE if self._count % QUEUES == 0 else WHEN
+        if self._threads and self._count % (GIL_EARLY if self._count <= GIL_TRIALS else GIL_TRIALS) == 0:
+            noted |= GIL
         return noted if self._timeline is None or not self._timeline.is_open else noted | STAGES
 
     def received(self, outcome: Outcome) -> None:
@@ -104,7 +106,6 @@ class Lives:
                     carried,
                     node,
                     thread_time(),
-                    self._gil_wait(),
                 )
             )
         self._made.clear()
@@ -118,16 +119,9 @@ class Lives:
         """Note a batch that was made by the thread that asked for it, in no time but its making's."""
         began, ended, thread = making.began, making.ended, making.thread
         self.recent.append(
-            Life(step, began, ended, began, delivered, thread, thread, {}, making, None, "", thread_time(), -1.0)
+            Life(step, began, ended, began, delivered, thread, thread, {}, making, None, "", thread_time())
         )
         self._look(delivered)
-
-    def _gil_wait(self) -> float:
-        if self._count % GIL_TRIALS:
-            return -1.0
-        began = perf_counter()
-        zlib.crc32(_RELEASING)
-        return perf_counter() - began
 
     def _look(self, delivered: float) -> None:
         """Note fewer batches where they come quickly."""

@@ -229,7 +229,7 @@ class Session:
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
         traced = self.timeline is not None and self.timeline.is_open
-        self._lives = lives = Lives(self.timeline if traced else None)
+        self._lives = lives = Lives(self.timeline if traced else None, threads=settings.kind == "threads")
         self._ahead_of_loop, self._stalled = executor.capacity, memory_stall_seconds()
         ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, executor.capacity)
         if ahead is not None:
