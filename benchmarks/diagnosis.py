@@ -3,6 +3,7 @@
 ``python benchmarks/diagnosis.py --output benchmarks/DIAGNOSIS.md``. Each is made so that its limit is known: samples
 that compute without the GIL (`hashlib`), compute in Python, or sleep as storage with a latency does. For each, one
 change that the diagnosis has predicted is made, and the rate is measured again, in turns with the unchanged loop.
+The rate of a loop is the median over windows of it, so that another program that runs for a moment changes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +32,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BLOCK = b"x" * (1 << 20)
+WINDOW = 15
+"""Batches whose mean period is one measurement."""
 
 
-def _calibrated() -> float:
-    best = min(_timed(lambda: hashlib.sha256(BLOCK).digest()) for _ in range(20))
-    return len(BLOCK) / best
+@cache
+def rates() -> tuple[float, float]:
+    """Return the bytes a second that one CPU hashes, without the GIL, and the steps of Python that it takes."""
+    hashing = min(_timed(lambda: hashlib.sha256(BLOCK).digest()) for _ in range(20))
+    python = min(_timed(lambda: _loop(200_000)) for _ in range(10))
+    return len(BLOCK) / hashing, 200_000 / python
 
 
 def _timed(function: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     function()
-    return time.perf_counter() - began
-
-
-RATE = _calibrated()
-"""Bytes a second that one CPU hashes, which is done without the GIL."""
-
-
-def _python_rate() -> float:
-    return 200_000 / min(_timed(lambda: _loop(200_000)) for _ in range(10))
+    return time.thread_time() - began
 
 
 def _loop(times: int) -> int:
@@ -57,13 +57,12 @@ def _loop(times: int) -> int:
     return total
 
 
-PYTHON = _python_rate()
 OBJECTS = [(number, str(number)) for number in range(20_000)]
 
 
 def without_gil(seconds: float) -> None:
     """Compute so long, on a free CPU, without the GIL."""
-    left = int(seconds * RATE)
+    left = int(seconds * rates()[0])
     while left > 0:
         hashlib.sha256(BLOCK[:left]).digest()
         left -= len(BLOCK)
@@ -71,7 +70,7 @@ def without_gil(seconds: float) -> None:
 
 def in_python(seconds: float) -> None:
     """Compute so long, on a free CPU, with the GIL."""
-    _loop(int(seconds * PYTHON))
+    _loop(int(seconds * rates()[1]))
 
 
 class Samples(headrace.Dataset[Any]):
@@ -81,6 +80,7 @@ class Samples(headrace.Dataset[Any]):
 
     def __init__(self, *, batches: int, **stages: float) -> None:
         self.batches, self.stages = batches, stages
+        rates()  # before workers are forked
 
     def __len__(self) -> int:
         return self.batches * 4
@@ -117,7 +117,7 @@ class Case:
     other: dict[str, Any] = field(default_factory=dict)
     """What is other in the changed loop: stages, workers, train, backend."""
     burns: bool = False
-    """Whether the loop computes between batches, and does not sleep as it does for a GPU."""
+    """Whether the loop computes between batches, without the GIL, and does not sleep as it does for a GPU."""
 
 
 def cases() -> list[Case]:
@@ -128,7 +128,7 @@ def cases() -> list[Case]:
         Case("slow training, threads", "consumer", {"decode": 1}, 2, threads, 20, train, {"train": 16}),
         Case("slow training, processes", "consumer", {"decode": 1}, 2, processes, 20, more, {"workers": 4}),
         Case("slow training, storage", "consumer", {"read": 2}, 2, threads, 20, train, {"train": 16}),
-        Case("slow training in Python", "consumer", {"read": 1}, 1, threads, 15, more, {"workers": 3}, burns=True),
+        Case("slow training on a CPU", "consumer", {"read": 1}, 1, threads, 15, more, {"workers": 3}, burns=True),
         Case("decode, inline", "decode", {"decode": 4}, 0, inline, 5, step, {"stages": {"decode": 3.2}}),
         Case("decode, one thread", "decode", {"decode": 4}, 1, threads, 5, step, {"stages": {"decode": 3.2}}),
         Case("decode, one process", "decode", {"decode": 4}, 1, processes, 5, step, {"stages": {"decode": 3.2}}),
@@ -176,21 +176,21 @@ def run(case: Case, batches: int, changed: dict[str, Any]) -> tuple[float, Any]:
             del batch
             times.append(time.perf_counter())
             if train and case.burns:
-                in_python(train)
+                without_gil(train)
             elif train:
                 time.sleep(train)
-        first = len(times) // 4
-        return (times[-1] - times[first]) / (len(times) - 1 - first), loader.statistics().diagnosis
+        return _period(times[len(times) // 4 :]), loader.statistics().diagnosis
+
+
+def _period(times: list[float]) -> float:
+    """Return the seconds a batch: the median of those of windows."""
+    ends = times[::WINDOW]
+    return statistics.median((after - before) / WINDOW for before, after in pairwise(ends))
 
 
 def _cpu(function: Callable[[], Any]) -> float:
     """Return the least CPU time of five calls."""
-    spent = []
-    for _ in range(5):
-        began = time.thread_time()
-        function()
-        spent.append(time.thread_time() - began)
-    return min(spent)
+    return min(_timed(function) for _ in range(5))
 
 
 def cost() -> str:
@@ -203,7 +203,7 @@ def cost() -> str:
         queued = run_queue_seconds() if work.noted & QUEUE else -1.0
         cpu = time.thread_time()
         done = Done(0, None)
-        done.making = making_here({}, 0.0, 1.0, time.thread_time() - cpu, queued)
+        done.making = making_here({}, 0.0, cpu, queued)
         _pass_on(done)
 
     def passed_over() -> None:
@@ -250,7 +250,7 @@ def main() -> None:
         predicted = statistics.median(
             next((gain.gain for gain in each.gains if gain.change == case.change), 0.0) for each in said
         )
-        measured = statistics.median(b / a for b, a in zip(before, after, strict=True)) - 1.0
+        measured = statistics.median(before) / statistics.median(after) - 1.0
         right += bound == case.bound
         off.append(abs(predicted - measured) * 100)
         below = statistics.median(each.below_free for each in said)
