@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import threading
+import weakref
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.context.memory import SMALLEST, Recycler, empty, recycling
+from headrace import ArrayDataset, DataLoader
+from headrace.context.memory import SMALLEST, Leftover, Recycler, empty, recycling
 
 SHAPE = (4, SMALLEST)
 
@@ -75,6 +79,91 @@ def test_no_more_lies_idle_than_asked_for() -> None:
     assert len(recycler._idle) == 2
     recycler.close()
     assert len(recycler._idle) == 0
+
+
+def left_by(keep: int, arrays: int, leftover: Leftover) -> set[int]:
+    """Return the places of arrays that a loop used, which has ended."""
+    recycler = Recycler(keep, leftover)
+    lent = [recycler.empty(SHAPE, np.dtype("u1")) for _ in range(arrays)]
+    recycler.close()
+    return {array.ctypes.data for array in lent}
+
+
+def lent_by(recycler: Recycler, arrays: int) -> set[int]:
+    return {array.ctypes.data for array in [recycler.empty(SHAPE, np.dtype("u1")) for _ in range(arrays)]}
+
+
+def test_the_next_loop_takes_the_memory_that_the_last_one_left() -> None:
+    """Take it over from whichever loader, once."""
+    mine, other = Leftover(), Leftover()
+    places = left_by(3, 3, mine)
+    second = Recycler(3, other)
+    assert lent_by(second, 3) == places
+    assert mine.take() is None
+    assert lent_by(second, 3) == places
+
+
+def test_memory_that_is_left_for_a_loop_of_another_size_is_freed() -> None:
+    leftover = Leftover()
+    recycler = Recycler(3, leftover)
+    recycler.empty(SHAPE, np.dtype("u1"))
+    piece = weakref.ref(recycler._idle[0])
+    recycler.close()
+    del recycler
+    assert piece() is not None
+    _ = Recycler(2, leftover)
+    assert piece() is None
+
+
+def test_only_the_loop_that_ended_last_leaves_memory() -> None:
+    first, second = Leftover(), Leftover()
+    left_by(3, 3, first)
+    left_by(3, 3, second)
+    left_by(3, 3, first)
+    assert second.drop() is None
+    assert len(first.drop() or ()) == 3
+
+
+def test_a_copy_of_a_loader_has_none_of_its_memory() -> None:
+    leftover = Leftover()
+    left_by(2, 2, leftover)
+    assert pickle.loads(pickle.dumps(leftover)).drop() is None  # noqa: S301  our own
+    assert leftover.drop() is not None
+
+
+def test_memory_is_kept_between_epochs_and_freed_with_the_loader() -> None:
+    """Begin the second epoch in the memory of the first; the loader's end, or its `close`, frees it."""
+    dataset = ArrayDataset(np.zeros((40, 1 << 16), np.uint8))
+    for workers in (0, 2):
+        for end in ("close", "drop"):
+            loader = DataLoader(dataset, 4, num_workers=workers)
+            for _ in loader:
+                pass
+            del _
+            first = [weakref.ref(piece) for piece in loader._session._leftover._pieces or ()]
+            for _ in loader:
+                pass
+            del _
+            assert any(piece() is not None for piece in first)
+            if end == "close":
+                loader.close()
+            else:
+                del loader
+            gc.collect()
+            assert all(piece() is None for piece in first)
+
+
+def test_a_batch_that_is_kept_past_its_epoch_is_not_overwritten() -> None:
+    rows = np.arange(64, dtype=np.int32)[:, None] * np.ones((1, 1 << 15), np.int32)
+    for workers in (0, 2):
+        loader = DataLoader(ArrayDataset(rows), 4, num_workers=workers)
+        kept = [batch for _ in range(3) for batch in loader]
+        np.testing.assert_array_equal(np.concatenate(kept), np.concatenate([rows] * 3))
+        for batch in loader:
+            last = batch
+        for batch in loader:
+            batch[...] = -1
+        np.testing.assert_array_equal(last, rows[60:])
 
 
 def test_arrays_of_objects_are_never_lent() -> None:

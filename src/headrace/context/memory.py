@@ -6,6 +6,7 @@ as much as copying them (docs/decisions/0006-recycled-memory.md).
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from math import prod
@@ -40,13 +41,18 @@ class Recycler:
     True
 
     At most ``keep`` pieces of memory are kept idle; with ``keep=0`` none is. Any number of threads may use one.
+    ``leftover``: where `close` leaves the idle pieces for another loop; None: they are freed.
     """
 
-    __slots__ = ("_idle",)
+    __slots__ = ("_idle", "_leftover")
 
-    def __init__(self, keep: int) -> None:
-        # Threads append and pop at once; both are atomic on a deque, and maxlen drops the piece idle the longest.
-        self._idle: deque[_Piece] = deque(maxlen=keep)
+    def __init__(self, keep: int, leftover: Leftover | None = None) -> None:
+        left = None if leftover is None else leftover.take()
+        if left is None or left.maxlen != keep:
+            # Threads append and pop at once; both are atomic on a deque, and maxlen drops the piece idle the longest.
+            left = deque(maxlen=keep)
+        self._idle = left
+        self._leftover = None if leftover is None else weakref.ref(leftover)  # it lives no longer than its loader
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
         """Lend an uninitialized C-contiguous array."""
@@ -75,8 +81,56 @@ class Recycler:
         return piece[start : start + room].view(_Piece)
 
     def close(self) -> None:
-        """Let go of all idle memory."""
-        self._idle.clear()
+        """Leave all idle memory to another loop, or free it."""
+        leftover = None if self._leftover is None else self._leftover()
+        if leftover is None:
+            self._idle.clear()
+        else:
+            leftover.leave(self._idle)
+
+
+class Leftover:
+    """The memory of batches that the last loop of a loader left; the next loop in this process takes it.
+
+    >>> leftover = Leftover()
+    >>> first = Recycler(keep=1, leftover=leftover)
+    >>> batch = first.empty((64, 1024), np.dtype("f4"))
+    >>> place = batch.ctypes.data
+    >>> first.close()
+    >>> second = Recycler(keep=1, leftover=leftover)
+    >>> del batch  # the loop that it came from has ended
+    >>> second.empty((64, 1024), np.dtype("f4")).ctypes.data == place
+    True
+
+    Only the memory of the loop that ended last is kept. So training and validation, one after the other, need no more
+    than the larger of the two. It is freed with the loader, and by `drop`.
+    """
+
+    __slots__ = ("__weakref__", "_pieces")
+
+    _latest: weakref.ref[Leftover] | None = None
+
+    def __init__(self) -> None:
+        self._pieces: deque[_Piece] | None = None
+
+    def __reduce__(self) -> tuple[type[Leftover], tuple[()]]:
+        return Leftover, ()  # memory stays in its process, and with its loader
+
+    def take(self) -> deque[_Piece] | None:
+        """Take what the last loop left, of whichever loader; pieces that are still lent come to it later."""
+        latest = None if Leftover._latest is None else Leftover._latest()
+        return None if latest is None else latest.drop()
+
+    def leave(self, pieces: deque[_Piece]) -> None:
+        """Leave the pieces of a loop that has ended, in the place of those that were left before."""
+        self.take()
+        self._pieces = pieces
+        Leftover._latest = weakref.ref(self)
+
+    def drop(self) -> deque[_Piece] | None:
+        """Forget the pieces, and return them."""
+        pieces, self._pieces = self._pieces, None
+        return pieces
 
 
 class _Piece(np.ndarray[tuple[int], np.dtype[np.uint8]]):

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 SCRATCH = 6
 """Pieces of memory that a worker keeps for the steps on the way to a sample: decoded, resized, flipped, as floats, …"""
 
+DELIVERED = 2
+"""Batches that a consumer may hold: it drops one after it got the next."""
+
 
 @runtime_checkable
 class Executor(Protocol):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from headrace.context.memory import Recycler
 from headrace.context.seeds import GLOBALS, Here
-from headrace.executors.base import SCRATCH
+from headrace.executors.base import DELIVERED, SCRATCH
 from headrace.executors.lifecycle import closed_while_reading, submitted_after_closing
 from headrace.make.inline_maker import InlineMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from headrace.context.memory import Leftover
     from headrace.make.maker import Maker
     from headrace.plan.work import Outcome, Work
 
@@ -28,8 +29,8 @@ class Inline:
 
     capacity = 1
 
-    def __init__(self, maker: Maker, seeding: Collection[str] = GLOBALS) -> None:
-        self._batches, self._scratch = Recycler(keep=2), Recycler(keep=SCRATCH)
+    def __init__(self, maker: Maker, seeding: Collection[str] = GLOBALS, *, leftover: Leftover | None = None) -> None:
+        self._batches, self._scratch = Recycler(DELIVERED, leftover), Recycler(keep=SCRATCH)
         self._works: deque[Work] = deque()
         self._closed = False
         empty, here = self._batches.empty, Here()

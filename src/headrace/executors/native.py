@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace._native import extension
 from headrace.context.memory import Recycler, recycling
 from headrace.executors import lifecycle
-from headrace.executors.base import SCRATCH
+from headrace.executors.base import DELIVERED, SCRATCH
 from headrace.executors.lifecycle import (
     PATIENCE,
     ForkGuard,
@@ -34,6 +34,7 @@ from headrace.executors.lifecycle import (
 from headrace.make.maker import Maker, Pending, Stop
 
 if TYPE_CHECKING:
+    from headrace.context.memory import Leftover
     from headrace.plan.work import Outcome, Work
 
 EVER = 1e9
@@ -43,10 +44,10 @@ EVER = 1e9
 class Native:
     """Makes batches on ``workers`` threads without Python, at most ``workers * prefetch`` ahead of the consumer."""
 
-    def __init__(self, maker: Maker, workers: int, prefetch: int = 2) -> None:
+    def __init__(self, maker: Maker, workers: int, prefetch: int = 2, *, leftover: Leftover | None = None) -> None:
         self.capacity = workers * prefetch
         self._maker = maker
-        self._batches = Recycler(keep=self.capacity)
+        self._batches = Recycler(self.capacity + DELIVERED, leftover)
         self._pool: Any = cast("Any", extension).ThreadPool(workers)
         self._guard = ForkGuard()
         self._events = 0

@@ -32,14 +32,13 @@ Factory = Callable[["Maker", Options], "Executor"]
 def inline(maker: Maker, options: Options) -> Executor:
     """Make the executor that makes batches in the loop's own thread."""
     seeding: Collection[str] = GLOBALS if options.seeds_globals else ()
-    return Inline(maker, seeding)
+    return Inline(maker, seeding, leftover=options.leftover)
 
 
 def threads(maker: Maker, options: Options) -> Executor:
     """Make the executor of threads: the native extension's own, where it makes whole batches."""
-    if maker.begins:
-        return Native(maker, options.workers, options.prefetch)
-    return Threads(maker, options.workers, options.prefetch)
+    kind = Native if maker.begins else Threads
+    return kind(maker, options.workers, options.prefetch, leftover=options.leftover)
 
 
 def processes(maker: Maker, options: Options) -> Executor:

@@ -30,12 +30,13 @@ from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import Here
 from headrace.context.sharing import Job, sharing
 from headrace.executors import lifecycle
-from headrace.executors.base import SCRATCH
+from headrace.executors.base import DELIVERED, SCRATCH
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
 from headrace.make.maker import Maker, Stop
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
+    from headrace.context.memory import Leftover
     from headrace.plan.work import Outcome
 
 QUICK = 0.002
@@ -126,10 +127,10 @@ class _Tasks:
 class Threads:
     """Makes batches on ``workers`` threads, at most ``workers * prefetch`` ahead of the consumer."""
 
-    def __init__(self, maker: Maker, workers: int, prefetch: int = 2) -> None:
+    def __init__(self, maker: Maker, workers: int, prefetch: int = 2, *, leftover: Leftover | None = None) -> None:
         self.capacity = workers * prefetch
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        self._batches = Recycler(keep=self.capacity)
+        self._batches = Recycler(self.capacity + DELIVERED, leftover)
         self._stop = Stop()
         self._tasks = _Tasks(workers, self._stop)
         self._guard = ForkGuard()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from headrace.context.memory import Leftover
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -43,3 +45,5 @@ class Options:
     """What batches are a function of, in names and plain values: dataset, order, seed."""
     rank: int = 0
     """The rank whose batches these are, where several share the workers."""
+    leftover: Leftover | None = None
+    """The memory of batches that the loader's last loop left; None: the executor begins with none."""

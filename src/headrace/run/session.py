@@ -14,6 +14,7 @@ import numpy as np
 from headrace.checks import kind_of
 from headrace.context import seeds
 from headrace.context.dropped import WeakRefs
+from headrace.context.memory import Leftover
 from headrace.datasets.torchvision_datasets import examined
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
@@ -74,6 +75,7 @@ class Session:
         self._loops: WeakRefs[Loop[Any] | Ahead[Any]] = WeakRefs()
         self._kept: Reusable | None = None
         """Workers that stay for the next epoch."""
+        self._leftover = Leftover()
         self._lives = Lives()
         self._ahead_of_loop = 0
         """How many batches the newest loop may have under way."""
@@ -88,7 +90,8 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
         own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
-        ours = {"_loops": None, "_kept": None, "_keeper": None, "timeline": None, "_lives": Lives()}
+        ours: dict[str, Any] = {"_loops": None, "_kept": None, "_keeper": None, "timeline": None}
+        ours |= {"_lives": Lives(), "_leftover": Leftover()}
         return {**vars(self), **own, **ours}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -148,6 +151,7 @@ class Session:
             loop.close()
         if kept is not None:
             kept.close()
+        self._leftover.drop()
         if self.settings.ledger is not None:
             self.settings.ledger.close()
 
@@ -375,6 +379,7 @@ class Session:
             workers_by=backend if callable(backend) and settings.kind != "inline" else settings.kind,
             facts=self._facts() if shares else {},
             rank=settings.rank,
+            leftover=self._leftover,
         )
         return registry.made(settings.backend if shares else options.workers_by, maker, options)
 
