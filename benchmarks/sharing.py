@@ -172,7 +172,7 @@ def table_of(rows: dict[tuple[int, bool], list[list[Run]]]) -> str:
     }
     for (count, shared), rounds in rows.items():
         mine = costs[count, shared]
-        times = median(cost / alone for cost, alone in zip(mine, costs(rows[1, False]), strict=True))
+        times = median(cost / alone for cost, alone in zip(mine, costs[1, False], strict=True))
         speed = median(one.samples / one.seconds for runs in rounds for one in runs)
         taken = median(one.taken for runs in rounds for one in runs)
         name = f"{count}, sharing" if shared else "1, alone"

@@ -127,7 +127,7 @@ def test_only_the_loop_that_ended_last_leaves_memory() -> None:
 def test_a_copy_of_a_loader_has_none_of_its_memory() -> None:
     leftover = Leftover()
     left_by(2, 2, leftover)
-    assert pickle.loads(pickle.dumps(leftover)).drop() is None  # noqa: S301  our own
+    assert pickle.loads(pickle.dumps(leftover)).drop() is None
     assert leftover.drop() is not None
 
 
