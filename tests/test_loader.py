@@ -493,7 +493,7 @@ def test_epoch_numbers_are_checked() -> None:
 def test_a_loader_tells_what_it_is() -> None:
     """Show dataset, batch size and workers in the repr."""
     assert repr(DataLoader([1, 2], 2, num_workers=3)) == (
-        "DataLoader(list of 2, batch_size=2, shuffle=False, num_workers=3)"
+        "DataLoader(<list of 2>, batch_size=2, shuffle=False, num_workers=3)"
     )
 
 

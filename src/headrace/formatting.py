@@ -44,32 +44,38 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 def call_of(made: Any, whole: type) -> str:
     """Write the call that makes an object, by the attributes that have the names of its arguments.
 
-    Defaults are left out. A collection is written as its kind and length, unless it is a few numbers. Objects of
-    ``whole`` are written as their ``repr``.
+    Defaults are left out. `argument` says how each is written.
 
     >>> class Every:
     ...     def __init__(self, source, step=2, name=None):
     ...         self.source, self.step, self.name = source, step, name
     >>> call_of(Every([1, 2], name="odd"), Every), call_of(Every([0] * 99, 3), Every)
-    ("Every([1, 2], name='odd')", 'Every(list of 99, step=3)')
+    ("Every([1, 2], name='odd')", 'Every(<list of 99>, step=3)')
     """
     arguments: list[str] = []
     for name, parameter in inspect.signature(type(made)).parameters.items():
         value = getattr(made, name)
         if not arguments:
-            arguments.append(_argument(value, whole))
+            arguments.append(argument(value, whole))
         elif value is not parameter.default:
-            arguments.append(f"{name}={_argument(value, whole)}")
+            arguments.append(f"{name}={argument(value, whole)}")
     return f"{type(made).__name__}({', '.join(arguments)})"
 
 
-def _argument(value: Any, whole: type) -> str:
+def argument(value: Any, whole: type) -> str:
+    """Write an argument as Python code; one that is long or has no such form, in angle brackets.
+
+    >>> argument([1, 2], int), argument([0] * 99, int), argument(range(99), int), argument(object(), int)
+    ('[1, 2]', '<list of 99>', 'range(0, 99)', '<object>')
+
+    Objects of ``whole`` are written as their ``repr``.
+    """
     if isinstance(value, whole):
         return repr(value)
     if hasattr(value, "__len__") and not isinstance(value, range | str):
         items = value.tolist() if getattr(value, "ndim", 0) == 1 and len(value) <= SHORT else value
         if not (isinstance(items, list | tuple) and len(items) <= SHORT and all(map(_is_number, items))):
-            return f"{type(value).__qualname__} of {len(value)}"
+            return f"<{type(value).__qualname__} of {len(value)}>"
         value = items
     text = repr(value)
     return f"<{type(value).__name__}>" if " at 0x" in text or len(text) > MOST_LETTERS else text

@@ -393,7 +393,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         found = self._session.settings
         of = "" if found.samples is None else f" of {found.samples}"
         return (
-            f"{type(self).__name__}({type(self.dataset).__qualname__}{of}, batch_size={self.batch_size}, "
+            f"{type(self).__name__}(<{type(self.dataset).__qualname__}{of}>, batch_size={self.batch_size}, "
             f"shuffle={found.shuffle}, num_workers={self.num_workers})"
         )
 

@@ -184,3 +184,4 @@ def test_a_mapped_dataset_is_immutable_and_pickles():
         here.move(0)
         assert again[3] == expected
     assert repr(Mapped([1], plus_one)) == f"Mapped([1], {plus_one!r})"
+    assert repr(Mapped([1] * 10**6, plus_one)) == f"Mapped(<list of 1000000>, {plus_one!r})"

@@ -272,7 +272,7 @@ def test_explain_says_how_each_loader_reads(capsys: pytest.CaptureFixture[str]) 
         DataLoader(loads.Numbers(4), 2)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.count("headrace: DataLoader(Numbers of 4, batch_size=2, shuffle=False, num_workers=0)") == 1
+    assert said.err.count("headrace: DataLoader(<Numbers of 4>, batch_size=2, shuffle=False, num_workers=0)") == 1
     assert said.err.count("Numbers: ") == 1
 
 

@@ -140,4 +140,4 @@ def test_options_reach_every_loader(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(script)
     ran = run(["-W", "ignore", "-m", "headrace.torch"], ["--native", "--explain", "script.py"], tmp_path)
     assert ran.stdout == "True\n"
-    assert ran.stderr.startswith("headrace: DataLoader(range of 4")
+    assert ran.stderr.startswith("headrace: DataLoader(<range of 4")

@@ -19,11 +19,19 @@ from hypothesis import strategies as st
 from headrace import samplers
 from headrace.errors import ArgumentError
 from headrace.samplers import (
+    BalancedBatchSampler,
     BatchSampler,
+    BucketBatchSampler,
+    MixtureSampler,
+    PackingBatchSampler,
     RandomSampler,
+    RepeatedSampler,
+    ReplacementSampler,
     Sampler,
     SequentialSampler,
+    ShardSampler,
     SubsetRandomSampler,
+    TokenBatchSampler,
     WeightedRandomSampler,
 )
 
@@ -277,6 +285,7 @@ def test_weights_are_checked_again_when_they_have_changed() -> None:
         "WeightedRandomSampler([0.5, 1.0], num_samples=2, replacement=False)",
         "BatchSampler(SequentialSampler(range(0, 6)), batch_size=4, drop_last=True)",
         "DistributedSampler(range(0, 6), num_replicas=2, rank=1, shuffle=False)",
+        "ShardSampler([3, 3, 3], window=2, seed=0)",
     ],
 )
 def test_a_sampler_is_written_as_the_call_that_makes_it(call: str) -> None:
@@ -291,9 +300,30 @@ def test_a_samplers_repr_is_short_and_never_fails() -> None:
         def __init__(self, size: int) -> None:
             self.length = size
 
-    assert repr(RandomSampler([0] * 10**6, num_samples=5)) == "RandomSampler(list of 1000000, num_samples=5)"
+    assert repr(RandomSampler([0] * 10**6, num_samples=5)) == "RandomSampler(<list of 1000000>, num_samples=5)"
     assert repr(SubsetRandomSampler(np.arange(99), generator=np.random.default_rng(0))) == (
-        "SubsetRandomSampler(ndarray of 99, generator=<Generator>)"
+        "SubsetRandomSampler(<ndarray of 99>, generator=<Generator>)"
     )
     own = Own(3)
     assert repr(own) == object.__repr__(own)
+    assert repr(ShardSampler(np.arange(99))) == "ShardSampler(<ndarray of 99>)"
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        BalancedBatchSampler([0, 1, 0, 1]),
+        BucketBatchSampler([4, 2, 9], 2, seed=1),
+        MixtureSampler([4, 2], [0.5, 0.5]),
+        PackingBatchSampler([4, 2, 9], 16, 2),
+        RepeatedSampler(3, seed=2),
+        ReplacementSampler(3),
+        TokenBatchSampler([4, 2, 9], 16),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_a_sampler_that_does_not_keep_its_arguments_is_written_in_angle_brackets(sampler: Any) -> None:
+    """Name what its order is made of, and look like no call."""
+    text = repr(sampler)
+    assert text.startswith(f"<{type(sampler).__name__}: ")
+    assert text.endswith(f"seed={sampler.seed}>")

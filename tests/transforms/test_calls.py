@@ -17,14 +17,21 @@ from headrace import transforms
 from headrace.context import seeds
 from headrace.errors import ArgumentError
 from headrace.transforms import (
+    Boxes,
     CenterCrop,
     Compose,
+    FiveCrop,
+    Mask,
+    MultiCrop,
     Normalize,
     Pad,
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    RandomResolution,
     Resize,
+    TenCrop,
+    ToCHW,
     ToDtype,
     ToFloat,
 )
@@ -103,6 +110,24 @@ def test_what_is_no_image_is_refused(transform, sample, found):
     """The error names the transform, what it takes and the type that it got."""
     with pytest.raises(ArgumentError, match=rf"^{type(transform).__name__} got {found}"):
         transform(sample)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        FiveCrop(4, ToFloat(), ToCHW()),
+        TenCrop(4, vertical_flip=True),
+        MultiCrop((2, RandomResizedCrop(8)), (1, [Resize(4), ToFloat()])),
+        RandomResolution([4, (6, 8)], ToFloat(), antialias=False),
+        Compose(RandomCrop(4), ToFloat(), kinds={"image": "image", "map": Mask(255), 7: {"where": Boxes("xywh")}}),
+        Compose(Resize(4), kinds=("image", "labels")),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_a_transform_with_several_arguments_or_kinds_is_written_as_the_call_that_makes_it(transform):
+    """List what it takes one by one, and the kinds as they were declared."""
+    assert eval(repr(transform), vars(transforms)) == transform
+    assert repr(eval(repr(transform), vars(transforms))) == repr(transform)
 
 
 @pytest.mark.parametrize("transform", [*RANDOM, *FIXED], ids=repr)

@@ -11,6 +11,7 @@ from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import Dataset, T_co
 from headrace.errors import ArgumentError, ArgumentTypeError, UnusableArgument
+from headrace.formatting import argument
 from headrace.interop.once import OnlyOnce
 from headrace.transforms.base import Compose
 
@@ -195,7 +196,7 @@ class MappedIterable(IterableDataset[T_co]):
         return MappedIterable(self.base, *self.functions, *functions)
 
     def __repr__(self) -> str:
-        return f"MappedIterable({', '.join(map(repr, (self.base, *self.functions)))})"
+        return f"MappedIterable({', '.join([argument(self.base, Dataset), *map(repr, self.functions)])})"
 
 
 class StreamView(IterableDataset[T_co]):

@@ -10,8 +10,9 @@ import numpy as np
 from headrace.checks import fraction, number, refused
 from headrace.context import seeds
 from headrace.datasets import protocol
-from headrace.datasets.base import View
+from headrace.datasets.base import Dataset, View
 from headrace.errors import ArgumentError
+from headrace.formatting import argument
 from headrace.image import carrying, sample_fields
 from headrace.image.kinds import IMAGE, LABELS, NONE_DECLARED, Boxes, Keypoints, Kinds, Mask, declared
 from headrace.image.moves import Cut, InTurn, ScalePart, Stay
@@ -66,7 +67,7 @@ class JoinedImages(View[Any]):
         return self._join([self.dataset[place], *(self.dataset[other] for other in others)], rng)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.dataset!r}, p={self.p:g})"
+        return f"{type(self).__name__}({argument(self.dataset, Dataset)}, p={self.p:g})"
 
 
 class Mosaic(JoinedImages):

@@ -14,6 +14,7 @@ from headrace.datasets import native_batches as fused
 from headrace.datasets import protocol
 from headrace.datasets.base import VIEWS, Dataset, T_co, View
 from headrace.errors import ArgumentTypeError
+from headrace.formatting import argument
 from headrace.transforms.base import Compose, Transform, may_draw
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Mapped(View[T_co]):
         return fused.explained(type(self).__qualname__, self.base, self._plan, self._chain)
 
     def __repr__(self) -> str:
-        return f"Mapped({', '.join(map(repr, (self.base, *self.functions)))})"
+        return f"Mapped({', '.join([argument(self.base, Dataset), *map(repr, self.functions)])})"
 
 
 def _takes_many(transforms: tuple[Callable[..., Any], ...]) -> Transform | None:

@@ -47,7 +47,7 @@ def show(shown: Any, samples: int = 16, *, classes: Sequence[str] | None = None,
     >>> images = np.zeros((8, 32, 32, 3), np.uint8)
     >>> dataset = headrace.ArrayDataset(images, np.arange(8) % 2)
     >>> headrace.show(headrace.DataLoader(dataset, batch_size=4, shuffle=True, seed=0))
-    batch 0 of epoch 0 of DataLoader(ArrayDataset of 8, batch_size=4, shuffle=True, num_workers=0)
+    batch 0 of epoch 0 of DataLoader(<ArrayDataset of 8>, batch_size=4, shuffle=True, num_workers=0)
             shape           dtype  smallest  largest
     images  (4, 32, 32, 3)  uint8         0        0
     labels  (4,)            int64         0        1

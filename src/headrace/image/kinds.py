@@ -148,7 +148,7 @@ BY_NAME |= dict.fromkeys(ONE_FOR_EACH_BOX, LABELS)
 """The names of fields whose kind need not be declared."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Kinds:
     """Declared kinds: for each key, attribute or place of a sample a kind, or the kinds within it."""
 
@@ -171,6 +171,9 @@ class Kinds:
             else:
                 changed.append((key, kind))
         return Kinds(tuple(changed), replace(self.boxes, format=form, normalized=normalized))
+
+    def __repr__(self) -> str:  # as it is declared
+        return repr({key: kind.value if isinstance(kind, Plain) else kind for key, kind in self.fields})
 
 
 Declaration = Mapping[Any, Any] | Sequence[Any] | Kinds

@@ -12,6 +12,7 @@ import numpy as np
 from headrace.checks import integer, kind_of, row
 from headrace.context.seeds import Key, key_of
 from headrace.errors import ArgumentError
+from headrace.formatting import call_of
 from headrace.plan.batch_walk import walk
 
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ class Planned(ABC):
         return self._own or given or key_of(0)
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}={value!r}" for name, value in self.fingerprint.items())
-        return f"{type(self).__name__}({facts})"
+        try:
+            return call_of(self, whole=Planned)
+        except AttributeError:  # it does not keep what it was made with
+            facts = ", ".join(f"{name}={value!r}" for name, value in self.fingerprint.items())
+            return f"<{type(self).__name__}: {facts}>"
 
 
 class PlannedSampler(Planned, Generic[K_co]):

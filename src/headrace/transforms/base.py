@@ -155,8 +155,17 @@ class Transform(Hinted):
         return {name: value for name, value in getattr(self, "__dict__", {}).items() if not name.startswith("_")}
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
-        return f"{type(self).__qualname__}({settings})"
+        kinds = {name: one.kind for name, one in signature(type(self)).parameters.items()}
+        listed = Parameter.VAR_POSITIONAL in kinds.values()
+        arguments: list[str] = []
+        for name, value in self.settings().items():
+            if kinds.get(name) is Parameter.VAR_POSITIONAL:
+                arguments += map(repr, value)
+            elif listed and kinds.get(name) is Parameter.POSITIONAL_OR_KEYWORD:
+                arguments.append(repr(value))
+            else:
+                arguments.append(f"{name}={value!r}")
+        return f"{type(self).__qualname__}({', '.join(arguments)})"
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -240,7 +249,9 @@ class Compose(Transform):
         return self.transforms
 
     def __repr__(self) -> str:
-        return f"Compose({', '.join(map(repr, self.transforms))})"
+        bound = (one for one in self.transforms if isinstance(one, Transform) and hasattr(one, "kinds"))
+        kinds = [f"kinds={one.kinds!r}" for one in bound]
+        return f"Compose({', '.join([*map(repr, self.transforms), *kinds[:1]])})"
 
 
 def _with_kinds(transforms: tuple[Callable[..., Any], ...], kinds: Any) -> tuple[Callable[..., Any], ...]:

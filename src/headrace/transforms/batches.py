@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -175,7 +175,7 @@ class CutMix(Transform):
         return 1 if last else 2
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class RandomResolution(Transform):
     """Resize all images of a batch to one size, drawn for the batch: training at several scales.
 
@@ -194,7 +194,7 @@ class RandomResolution(Transform):
     transforms: tuple[Callable[..., Any], ...]
     interpolation: Interpolation
     antialias: bool
-    _chains: tuple[Compose, ...]
+    _chains: tuple[Compose, ...] = field(repr=False)
 
     def __init__(
         self,

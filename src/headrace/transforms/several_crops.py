@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class FiveCrop(ImageTransform):
     """Cut out the four corners and the center: five images of one.
 
@@ -68,7 +68,7 @@ class FiveCrop(ImageTransform):
         return [geometry.crop(image, top, left, rows, columns) for top, left in corners]
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class TenCrop(FiveCrop):
     """Cut out the four corners and the center, and mirror each: ten images of one.
 
@@ -92,7 +92,7 @@ class TenCrop(FiveCrop):
         return [*FiveCrop._parts(self, image), *FiveCrop._parts(self, mirrored)]
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class MultiCrop(ImageTransform):
     """Make several random views of one image, by groups: the crops of DINO, SwAV and SimCLR.
 
