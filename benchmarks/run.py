@@ -196,7 +196,8 @@ def document(
 ) -> tuple[str, list[str]]:
     """Return the whole Markdown text, and what went wrong."""
     now = datetime.now(UTC)
-    lines = ["# Benchmark results", "", f"Made on {now:%Y-%m-%d} by `{shown_command(args)}`.", ""]
+    lines = [f"# Benchmark results: {', '.join(args.workloads)}", ""]
+    lines += [f"Made on {now:%Y-%m-%d} by `{shown_command(args)}`.", ""]
     lines += [f"- {fact}" for fact in [*machine, versions(runs)]]
     rounds = "1 round" if args.rounds == 1 else f"{args.rounds} rounds, runners in turn"
     lines.append(
