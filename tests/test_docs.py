@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,38 @@ def test_a_pages_code_runs_and_prints_what_it_says(name: str, photos: Path, monk
             exec(compile(code, name, "exec", dont_inherit=True), names)
         if expected:
             assert printed.getvalue() == expected
+
+
+STARTS = dict(
+    re.findall(
+        r"^## (.*?)\n.*?^```python\n(.*?)^```\n",
+        (ROOT / "docs" / "guide" / "start.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_each_way_to_start_is_a_short_script(name: str, photos: Path) -> None:
+    """Run it as its reader does, in a file, beside a folder of images."""
+    code = STARTS[name]
+    for framework in sorted(_frameworks(f"```python\n{code}```\n")):
+        if find_spec(framework) is None:
+            pytest.skip(f"needs {framework}")
+    assert len(code.splitlines()) <= 20
+    assert max(map(len, code.splitlines())) <= 100  # what the site shows without scrolling
+    (photos / "train.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "train.py"]
+    done = subprocess.run(command, cwd=photos, check=False, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_there_is_a_way_to_start_for_each_kind_of_user() -> None:
+    """Have the users that the start page lists."""
+    assert list(STARTS) == [
+        "torch", "Keras", "JAX", "Language models", "Vision", "Audio", "Coursework", "Tables and arrays",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", CONTRIBUTING, ids=lambda page: page.stem)
