@@ -122,7 +122,7 @@ NOT_SHOWN = {
 
 INTRODUCTION = """\
 Each row shows a photograph before a transform and, where the transform draws random numbers, three results. The mask
-of the saucer, the boxes of cup and spoon, and two keypoints move with the image ([transforms.md](transforms.md)).
+of the saucer, the boxes of cup and spoon, and two keypoints move with the image ([transforms](transforms.md)).
 Transforms of colors leave them where they are. The last two sections join several photographs. `make gallery` makes
 this page and its images."""
 

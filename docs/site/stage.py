@@ -183,7 +183,8 @@ def _sheet(path: Path) -> None:
         Pair(image, after, file.stem, f"{image.shape[1]} x {image.shape[0]} to 224 x 224")
         for file, (image, _), after in zip(files, dataset, batch, strict=True)
     ]
-    sheet = contact_sheet(pairs, title="A batch, before and after", subtitle="RandomResizedCrop(224), flips; seed 3")
+    subtitle = "RandomResizedCrop(224), flips; seed 3"
+    sheet = contact_sheet(pairs, title="A batch, before and after", subtitle=subtitle, columns=2)
     png = io.BytesIO()
     sheet.save(png, "PNG")
     path.write_bytes(png.getvalue())

@@ -77,4 +77,7 @@ def _text(node: ast.expr) -> str:
 
 def _escaped(text: str) -> str:
     text = re.sub("…+", "…", " ".join(text.split()))
-    return "".join(f"\\{letter}" if letter in "\\*`_|" else letter for letter in text)
+    parts = re.split("`([^`]+)`", text)
+    parts[::2] = [re.sub(r"([\\*`_|])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"\\ ``{part}``\\ " for part in parts[1::2]]
+    return "".join(parts)

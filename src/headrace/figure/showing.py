@@ -97,6 +97,7 @@ def _of_batch(
     classes: Sequence[str],
     title: str,
     *,
+    of: str = "",
     source: Any = None,
     kinds: Kinds | None = None,
     details: Sequence[str] = (),
@@ -106,23 +107,25 @@ def _of_batch(
     number = sizes[0] if sizes else 1
     title = title or f"a batch of {number}"
     known = kinds or known_kinds(source)[1]
-    sheet = _sheet_of_several_sizes(batch, samples, classes, title, known, source) or sheet_of(
+    subtitle = ". ".join(filter(None, (of, f"{samples} of {number}" if number > samples else "")))
+    sheet = _sheet_of_several_sizes(batch, samples, classes, known, source, (title, subtitle)) or sheet_of(
         batch,
         parts,
         classes=classes,
         title=title,
-        subtitle=f"{min(samples, number)} of {number}" if number > samples else "",
+        subtitle=subtitle,
         details=details,
         scale=_normalization(source),
         kinds=known,
         most=samples,
     )
     texts = tuple((part.name, tuple(values_of(part))) for part in parts if not is_images(part) and not _is_label(part))
-    return Figure(title, tuple(part_rows(parts)), texts=tuple(text for text in texts if text[1]), png=sheet)
+    whole = f"{title} of {of}" if of else title
+    return Figure(whole, tuple(part_rows(parts)), texts=tuple(text for text in texts if text[1]), png=sheet)
 
 
 def _sheet_of_several_sizes(
-    batch: Any, samples: int, classes: Sequence[str], title: str, kinds: Kinds | None, source: Any
+    batch: Any, samples: int, classes: Sequence[str], kinds: Kinds | None, source: Any, titles: tuple[str, str]
 ) -> bytes | None:
     """Draw a batch whose images are a list, of several sizes; None for any other."""
     values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
@@ -135,7 +138,7 @@ def _sheet_of_several_sizes(
         sample = row_of(batch, number, row)
         parts = [part for part in parts_of(sample) if part.value is not image]
         cards.append(_card(Part("image", as_array(image)), sample, parts, classes, scale=scale, kinds=kinds, where=""))
-    return png_of(cards, title=title, subtitle=f"{len(cards)} of {number}" if number > samples else "")
+    return png_of(cards, title=titles[0], subtitle=titles[1])
 
 
 def _is_list_of_images(value: Any) -> bool:
@@ -163,11 +166,11 @@ def _of_loader(loader: Any, samples: int, classes: Sequence[str] | None, kinds: 
         except HeadraceError:
             pass  # its order cannot start at any position
         else:
-            title = f"batch 0 of epoch {epoch} of {loader!r}"
-            return _of_batch(batch, samples, names, title, source=loader.dataset, kinds=kinds)
+            title = f"batch 0 of epoch {epoch}"
+            return _of_batch(batch, samples, names, title, of=repr(loader), source=loader.dataset, kinds=kinds)
     batch = _first(loader, loader.batch_size or samples)
-    title = f"the first samples of {type(loader).__name__}({type(loader.dataset).__qualname__})"
-    return _of_batch(batch, samples, names, title, source=loader.dataset, kinds=kinds)
+    of = f"{type(loader).__name__}({type(loader.dataset).__qualname__})"
+    return _of_batch(batch, samples, names, "the first samples", of=of, source=loader.dataset, kinds=kinds)
 
 
 def _first(loader: Any, size: int) -> Any:

@@ -73,15 +73,16 @@ class Single:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The places of the cards: up to four in a row."""
+    """The places of the cards, in rows."""
 
     cards: int
     across: int
     tile: int
+    most: int = _COLUMNS
 
     @property
     def columns(self) -> int:
-        return max(1, min(_COLUMNS, self.cards))
+        return max(1, min(self.most, self.cards))
 
     @property
     def card(self) -> tuple[int, int]:
@@ -107,8 +108,8 @@ class _Layout:
         return _MARGIN + column * (width + _GAP), _HEAD + row * (height + _GAP)
 
 
-def contact_sheet(cards: Sequence[Pair | Single], *, title: str, subtitle: str) -> Image.Image:
-    """Draw the cards, all of one kind, up to four in a row, under a title.
+def contact_sheet(cards: Sequence[Pair | Single], *, title: str, subtitle: str, columns: int = _COLUMNS) -> Image.Image:
+    """Draw the cards, all of one kind, in rows under a title.
 
     >>> import numpy as np
     >>> pair = Pair(np.zeros((60, 80, 3), np.uint8), np.zeros((32, 32, 3), np.uint8), "cat", "80 x 60")
@@ -118,7 +119,8 @@ def contact_sheet(cards: Sequence[Pair | Single], *, title: str, subtitle: str) 
     from PIL import Image, ImageDraw
 
     pairs = not cards or isinstance(cards[0], Pair)
-    layout = _Layout(len(cards), 2 if pairs else 1, TILE if pairs else _LARGER.get(len(cards), SINGLE_TILE))
+    tile = TILE if pairs else _LARGER.get(len(cards), SINGLE_TILE)
+    layout = _Layout(len(cards), 2 if pairs else 1, tile, columns)
     sheet = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     width = sheet.width - 2 * _MARGIN
