@@ -104,7 +104,9 @@ def _page(full: str) -> tuple[str, str]:
     kind = "exception" if error else "class" if inspect.isclass(thing) else "function"
     text += f".. auto{kind}:: {full}\n"
     if kind != "function":
-        text += "   :members:\n   :show-inheritance:\n"
+        text += "   :members:\n"
+        if thing.__bases__ != (object,):
+            text += "   :show-inheritance:\n"
     return text, _first(inspect.getdoc(thing) or "")
 
 
