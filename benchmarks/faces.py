@@ -120,10 +120,11 @@ def plot_memory(runs: dict[str, dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for way, run in runs.items():
-        axes.plot(run["seen"], run["held"], label=f"{WAYS[way]}: {run['cpu']:.0f} s of CPU")
+        shown = [(seen, held) for seen, held in zip(run["seen"], run["held"], strict=True) if held >= 1]
+        axes.plot(*zip(*shown, strict=True), label=f"{WAYS[way]}: {run['cpu']:.0f} s of CPU")
     # Three of the four would lie on the axis of a linear plot.
     axes.set(xlabel="images read", ylabel="memory, MiB (logarithmic)", xlim=(0, None), yscale="log", ylim=(1, None))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
