@@ -107,7 +107,7 @@ def test_a_batch_of_named_fields_is_shown_with_masks_and_boxes() -> None:
     assert (100, 100, 100) in _colors(figure.png)
     assert (165, 98, 50) in _colors(figure.png)
     assert "a dog &lt;b&gt;" in figure._repr_html_()
-    assert [row[0] for row in figure.rows[1:]] == ["image", "mask", "boxes[0]", "boxes[1]", "label", "text"]
+    assert [row[0] for row in figure.rows[1:]] == ["image", "mask", "boxes", "label", "text"]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 8, 8, 3), (2, 1, 8, 8), (2, 8, 8, 1), (2, 8, 8), (2, 8, 8, 4)])
@@ -155,6 +155,19 @@ def test_parts_have_the_names_of_fields() -> None:
     Pair = namedtuple("Pair", ["left", "right"])
     batch = Pair(np.zeros(2), {"deep": [np.ones(2), ["a", "b"]]})
     assert [part.name for part in parts_of(batch)] == ["left", "right.deep[0]", "right.deep[1]"]
+
+
+def test_rows_of_several_lengths_are_one_part() -> None:
+    """Give boxes, labels or tokens of each sample one line, with the lengths that they have."""
+    lengths = (2, 0, 11)
+    figure = headrace.show({"boxes": [np.ones((n, 4)) for n in lengths], "tokens": [np.arange(n) for n in lengths]})
+    assert figure.rows[1:] == (
+        ("boxes", "3 of (0 to 11, 4)", "float64", "1.000", "1.000"),
+        ("tokens", "3 of (0 to 11,)", "int64", "0", "10"),
+    )
+    assert dict(figure.texts)["tokens"] == ("0 1", "", "0 1 2 3 4 5 6 7 8 9 10")
+    unlike = headrace.show({"x": [np.zeros((2, 2)), np.zeros(3)]})
+    assert [row[0] for row in unlike.rows[1:]] == ["x[0]", "x[1]"]
 
 
 class Numbers(IterableDataset[int]):

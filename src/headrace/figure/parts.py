@@ -68,6 +68,8 @@ def _walk(name: str, value: Any, depth: int) -> Iterator[Part]:
     elif (isinstance(value, Mapping) or is_record(value)) and depth < DEEPEST:
         for key, one in items_of(value):
             yield from _walk(f"{name}.{key}" if name else str(key), one, depth + 1)
+    elif name and (rows := _ragged(value)):
+        yield Part(name, rows)
     elif isinstance(value, list | tuple) and depth < DEEPEST and any(map(_holds_more, value)):
         fields = getattr(value, "_fields", None)  # a named tuple's
         for number, one in enumerate(value):
@@ -75,6 +77,15 @@ def _walk(name: str, value: Any, depth: int) -> Iterator[Part]:
             yield from _walk(inner, one, depth + 1)
     else:
         yield Part(name, value)
+
+
+def _ragged(value: Any) -> list[NDArray[Any]] | None:
+    """Return the rows of a part with an array of its own for each sample, such as boxes; None for any other."""
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return None
+    arrays = [array for array in map(as_array, value) if array is not None and array.ndim in (1, 2)]
+    alike = {(array.ndim, array.dtype) for array in arrays}
+    return arrays if len(arrays) == len(value) and len(alike) == 1 else None
 
 
 def _holds_more(value: Any) -> bool:
@@ -180,6 +191,10 @@ def part_rows(parts: list[Part]) -> list[tuple[str, ...]]:
     for part in parts:
         if part.array is not None:
             rows += range_rows([(part.name, part.array)])[1:]
+        elif (arrays := _ragged(part.value)) is not None:
+            ((name, _, *rest),) = range_rows([(part.name, np.concatenate([array.ravel() for array in arrays]))])[1:]
+            sizes = ", ".join(_span(size) for size in zip(*(array.shape for array in arrays), strict=True))
+            rows.append((name, f"{len(arrays)} of ({sizes}{',' if arrays[0].ndim == 1 else ''})", *rest))
         elif is_text(part):
             lengths = [len(text) for text in part.value]
             shortest, longest = (count(length, "letter") for length in (min(lengths), max(lengths)))
@@ -188,6 +203,11 @@ def part_rows(parts: list[Part]) -> list[tuple[str, ...]]:
             size = count(len(part.value), "item") if isinstance(part.value, list | tuple) else ""
             rows.append((part.name, size, type(part.value).__name__, "", ""))
     return rows
+
+
+def _span(sizes: tuple[int, ...]) -> str:
+    least, most = min(sizes), max(sizes)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def is_text(part: Part) -> bool:
@@ -207,6 +227,9 @@ def values_of(part: Part, most: int = 6) -> list[str]:
             return []
         rows = array[:most] if array.ndim == 2 else array[None, :most]
         return [_numbers(row) for row in rows]
+    arrays = _ragged(part.value)
+    if arrays is not None:
+        return [_numbers(array.ravel()) for array in arrays[:most]]
     values = part.value if isinstance(part.value, list | tuple) else [part.value]
     return [shown(value) for value in values[:most]]
 
