@@ -210,12 +210,13 @@ def html_table(rows: Sequence[Sequence[str]], *, left: int = 1, title: str = "",
     """Write rows as an HTML table for notebooks; the first row is the heading if ``heading`` is true.
 
     >>> print(html_table([("stage", "seconds"), ("reading", "0.12")], title="epoch 1"))
-    <table><caption style="caption-side: top; text-align: left; font-weight: bold">epoch 1</caption>
+    <div style="font-weight: bold; text-align: left">epoch 1</div><table>
     <tr><th style="text-align: left">stage</th><th style="text-align: right">seconds</th></tr>
     <tr><td style="text-align: left">reading</td><td style="text-align: right">0.12</td></tr></table>
     """
-    style = "caption-side: top; text-align: left; font-weight: bold"
-    lines = [f'<table><caption style="{style}">{escape(title)}</caption>' if title else "<table>"]
+    # Above the table, not its caption: a caption is only as wide as the table, and a loader's title is long.
+    said = f'<div style="font-weight: bold; text-align: left">{escape(title)}</div>' if title else ""
+    lines = [f"{said}<table>"]
     for number, row in enumerate(rows):
         kind = "td" if number or not heading else "th"
         cells = (
