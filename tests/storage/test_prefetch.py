@@ -24,6 +24,7 @@ from headrace.storage.block_cache import BlockCache
 from headrace.storage.blocks import Blocks
 from headrace.storage.next_use import PlannedEviction
 from headrace.storage.object_spans import BlockNumbers, ObjectSpans
+from headrace.storage.request_limit import RequestLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -328,6 +329,42 @@ class TestPrefetcher:
         assert more.wait(60)
         prefetcher.close()
         assert sorted(fetched) == [0, 2, 4, 6, 8, 10]
+
+    def test_as_many_requests_run_at_once_as_the_latency_asks_for(self, tmp_path: Path) -> None:
+        """Answer requests in cohorts that all take one second: only more of them at once bring more."""
+        count, now = 400, 0.0
+        limit = RequestLimit(first=4, most=32, clock=lambda: now)
+        running, sent, cohorts = 0, 0, list[int]()
+        change = threading.Condition()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            nonlocal now, running, sent
+            with change:
+                running, sent = running + 1, sent + 1
+                if running >= limit.now or sent == count:  # nobody comes before these are answered
+                    now += 1.0
+                    cohorts.append(running)
+                    running = 0
+                    change.notify_all()
+                else:
+                    mine = len(cohorts)
+                    assert change.wait_for(lambda: len(cohorts) > mine, 60)
+            return bytes(end - begin), (BLOCK * 1000, 7)
+
+        class Steps(_Steps):
+            facts = np.array([[BLOCK * 1000, 7]])
+
+        steps = Steps([[number * 2] for number in range(count)])
+        blocks_of = Blocks(BlockCache(tmp_path / "cache", 1 << 30, PlannedEviction()), fetch, limit=limit)
+        steps.steps[:4] = [[0, 2, 4, 6]]
+        owner = threading.Event()
+        prefetcher = Prefetcher(blocks_of, steps, 0, 1, owner)
+        prefetcher.start()
+        with change:
+            assert change.wait_for(lambda: sent == count, 60)
+        prefetcher.close()
+        assert max(cohorts) == 32
+        assert len(cohorts) < count / 4 / 2
 
     def test_steps_that_wait_are_stalls(self, tmp_path: Path) -> None:
         go, second = threading.Event(), threading.Event()

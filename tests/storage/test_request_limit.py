@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 from headrace.storage.request_limit import FEWEST, RequestLimit
 
@@ -15,20 +16,29 @@ class Clock:
 
 
 def a_round(limit: RequestLimit, clock: Clock, seconds: float) -> None:
-    """Let as many requests as may run at once wait for places, and end."""
-    clock.now += seconds
-    limit._full = True
-    for _ in range(limit.now):
-        with limit.request(1 << 20):
-            pass
+    """Send as many requests as may run at once, and let them end together after so many seconds."""
+    with ExitStack() as sent:
+        for _ in range(limit.now):
+            sent.enter_context(limit.request(1 << 20, urgent=False))
+        clock.now += seconds
+
+
+def test_the_number_doubles_while_that_brings_far_more_and_then_grows_slowly() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=8, most=100, clock=clock)
+    found = []
+    for rate in (160, 320, 352, 384, 420):  # requests a second
+        a_round(limit, clock, limit.now / rate)
+        found.append(limit.now)
+    assert found == [16, 32, 36, 40, 45]
 
 
 def test_more_requests_run_at_once_while_that_brings_more() -> None:
     clock = Clock()
-    limit = RequestLimit(first=8, most=12, clock=clock)
-    for _ in range(10):
+    limit = RequestLimit(first=8, most=70, clock=clock)
+    for _ in range(5):
         a_round(limit, clock, 1.0)  # always as long: each place more brings more bytes a second
-    assert limit.now == 12
+    assert limit.now == 70
 
 
 def test_the_number_stays_where_more_brings_nothing_and_falls_where_it_harms() -> None:
@@ -41,6 +51,15 @@ def test_the_number_stays_where_more_brings_nothing_and_falls_where_it_harms() -
     assert limit.now == reached
     a_round(limit, clock, limit.now / 2)
     assert limit.now < reached
+
+
+def test_a_pause_between_rounds_says_nothing_of_the_server() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=8, most=16, clock=clock)
+    for _ in range(3):
+        a_round(limit, clock, 1.0)
+        clock.now += 100
+    assert limit.now == 16
 
 
 def test_requests_that_leave_places_free_change_nothing() -> None:
