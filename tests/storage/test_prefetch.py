@@ -19,7 +19,7 @@ from headrace.errors import HeadraceError
 from headrace.run.prefetched_plan import PlannedSpans, PrefetchedPlan
 from headrace.run.prefetcher import Prefetcher
 from headrace.samplers import PackingBatchSampler, ShardSampler
-from headrace.storage import blocks
+from headrace.storage import blocks, request_loop
 from headrace.storage.block_cache import BlockCache
 from headrace.storage.blocks import Blocks
 from headrace.storage.next_use import PlannedEviction
@@ -39,6 +39,7 @@ SAMPLES = 240
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", BLOCK)
+    monkeypatch.setattr(request_loop, "HEDGED", 0)  # on a busy machine, some requests would be sent twice
     monkeypatch.setenv(blocks.FOLDER, str(tmp_path / "blocks"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 

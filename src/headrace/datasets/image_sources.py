@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from headrace.errors import ArgumentError
+from headrace.context.timing import timed
+from headrace.errors import ArgumentError, HeadraceError
 from headrace.image.decoding import Decoding
+from headrace.storage.blocks import blocks
+from headrace.storage.files import DEFAULT_MAX_BYTES
 from headrace.storage.mapped_samples import check, gather, in_memory, mapped_file
+from headrace.storage.object_spans import ObjectSpans
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -55,6 +60,16 @@ class Source:
         """Return the native extension's own source of the same images."""
         raise NotImplementedError(f"{type(self).__qualname__} is not known to the native extension")
 
+    @property
+    def waits(self) -> bool:
+        """Whether reading images may wait for a server: their batches are then begun by a worker, not by the loop."""
+        return False
+
+    def opened_for(self, extension: Any, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+        """Return the native extension's source of the images of a batch, and their rows in it."""
+        found = _opened.get(self)
+        return (found if found is not None else _opened.setdefault(self, self.opened_by(extension))), rows
+
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of one of the arrays beside the images, counted from 0, into an array."""
         gather(self.beside[number], rows, out)
@@ -67,6 +82,10 @@ class Source:
         if self.bare:
             return columns[0][row]
         return columns[0][row], *(label_of(column[row]) for column in columns[1:])
+
+
+_opened: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+"""The extension's own source of each source: made once in a process, with the files that it keeps open."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +146,37 @@ class Ranges(Source):
         facts = None if self.facts is None else self.facts[file]
         path = os.path.join(self.folder, self.paths[file])  # noqa: PTH118  as the extension joins them
         return read_span(path, int(self.offset[row]), int(self.length[row]), facts)
+
+
+@dataclass(frozen=True, eq=False)
+class FetchedRanges(Ranges):
+    """Ranges of which some are in objects behind URLs: those of a batch are fetched together, and then made.
+
+    What cannot be fetched is left to the step-by-step path, whose error names the sample.
+    """
+
+    @property
+    def waits(self) -> bool:
+        """Say that a server may let it wait."""
+        return True
+
+    def opened_for(self, extension: Any, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+        """Fetch the images of a batch, and hand over their bytes."""
+        with timed("read"):
+            blocks().ensure(self._spans(rows).each())
+            images = [self._read_or_nothing(row) for row in rows.tolist()]
+        return extension.Source.bytes(images), np.arange(len(rows))
+
+    def _spans(self, rows: NDArray[np.int64]) -> ObjectSpans:
+        """Return which ranges of objects these rows need; files on this machine have no size here, and no blocks."""
+        facts = cast("NDArray[np.int64]", self.facts)
+        return ObjectSpans(self.paths, facts, self.file[rows], self.offset[rows], self.length[rows])
+
+    def _read_or_nothing(self, row: int) -> bytes:
+        try:
+            return self.read(row) if self.length[row] <= DEFAULT_MAX_BYTES else b""
+        except HeadraceError:
+            return b""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -64,6 +63,12 @@ def source_of(base: Any) -> Source | None:
     """Return what the images of a dataset are read from, if the native extension can read it."""
     source = protocol.native_source(base)
     return source if source is not None and not source.refusal("") else None
+
+
+def waits(base: Any) -> bool:
+    """Say whether reading the images of a dataset may wait for a server."""
+    source = source_of(base)
+    return source is not None and source.waits
 
 
 def scaling_of(base: Any, transforms: Sequence[Callable[..., Any]]) -> Scaling | None:
@@ -251,22 +256,14 @@ def _begun(
     images = empty((len(rows), *plan.shape), plan.dtype)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place, out = fused.place_of(here), floats.bits(images)
-    job = plan.pipeline.rows(_opened_by_extension(source), rows, place, out, here.rows, begun)
+    opened, among = source.opened_for(extension, rows)
+    job = plan.pipeline.rows(opened, among, place, out, here.rows, begun)
     filled = [images]
     with timed("collate"):
         for number, array in enumerate(source.beside):
             filled.append(empty((len(rows), *array.shape[1:]), array.dtype))
             source.take(number, rows, filled[-1])
     return source, filled, job, partial(source.check, rows)
-
-
-_opened: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
-"""The extension's own source of each source: made once in a process, with the files that it keeps open."""
-
-
-def _opened_by_extension(source: Source) -> Any:
-    found = _opened.get(source)
-    return found if found is not None else _opened.setdefault(source, source.opened_by(extension))
 
 
 def _failures(job: Any) -> dict[int, Any]:

@@ -15,7 +15,7 @@ from headrace.checks import path as path_of
 from headrace.context.timing import timed
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
-from headrace.datasets.image_sources import Ranges
+from headrace.datasets.image_sources import FetchedRanges, Ranges
 from headrace.datasets.patterns import braces
 from headrace.datasets.span_table import indexed
 from headrace.errors import ArgumentError, MissingFile, SampleError
@@ -141,10 +141,10 @@ class SpanDataset(FieldDataset):
     def _source(self, image: str, beside: Sequence[NDArray[Any]]) -> Source | None:
         table = self._table
         offset, length = table.offset[image], table.length[image]
-        if self._remote or (length < 0).any():
+        if (length < 0).any():
             return None
-        decoding = self._fields.decoding
-        return Ranges(table.paths, table.file, offset, length, "", decoding, table.facts, beside=tuple(beside))
+        kind, decoding = FetchedRanges if self._remote else Ranges, self._fields.decoding
+        return kind(table.paths, table.file, offset, length, "", decoding, table.facts, beside=tuple(beside))
 
     def _bytes(self, row: int, name: str) -> bytes:
         if not self._has(row, name):

@@ -128,10 +128,10 @@ class Mapped(View[T_co]):
 
     @property
     def begin_batch(self) -> Callable[..., InFlightBatch] | None:
-        """What begins whole batches, where `read_batch` is."""
+        """What begins whole batches, where `read_batch` is, and nobody waits for a server meanwhile."""
         if self._apart is not None:
             return protocol.batch_beginner(self._apart)
-        return self._begin_batch if self._is_whole else None
+        return self._begin_batch if self._is_whole and not fused.waits(self.base) else None
 
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> InFlightBatch:
         return fused.begin(cast("Plan", self._plan), self.base, keys, self.__getitem__, empty=empty)

@@ -141,11 +141,12 @@ class Blocks:
     def ensure(self, spans: Iterable[tuple[str, int, int, Facts]]) -> None:
         """Fetch the blocks of ranges (url, offset, length, facts) that are not held: several requests at once.
 
-        What cannot be fetched raises its error when it is read next, without another request.
+        Files on this machine are passed over. What cannot be fetched raises its error when it is read next, without
+        another request.
         """
         wanted: dict[Block, None] = {}
         for url, offset, length, facts in spans:
-            if offset >= 0 and 0 < length <= facts[0] - offset:
+            if offset >= 0 and 0 < length <= facts[0] - offset and objects.is_url(url):
                 for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
                     wanted[Block(url, facts, number)] = None
         missing = [key for key in wanted if self._part(key, 0, 0) is None]
