@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the loaders headrace is measured against, each family into an environment of its own: benchmarks/.peers/NAME.
-#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision albumentations formats datasets tensorflow dali tokens ffcv (default: all)
+#   benchmarks/install_peers.sh [NAME...]      names: torch torchvision albumentations formats fsspec datasets tensorflow dali tokens ffcv (default: all)
 #   PYTHON=python3.12 benchmarks/install_peers.sh
 # What is already there and imports is left alone. About 12 GB of disk for all of them.
 set -euo pipefail
@@ -24,7 +24,9 @@ describe() {
     # The readers and writers of shards, beside one torch.
     formats) packages="torchvision webdataset mosaicml-streaming litdata numpy pillow"
              imports="torchvision.io, torchvision.transforms.v2, webdataset, streaming, litdata, numpy, PIL" ;;
-    # Apart from them: mosaicml-streaming holds libraries at releases that are too old for it.
+    # Apart from them: s3fs and litdata need different releases of botocore.
+    fsspec) packages="torchvision s3fs numpy" imports="torchvision.io, torchvision.transforms.v2, s3fs, numpy" ;;
+    # Apart from them too: mosaicml-streaming holds libraries at releases that are too old for it.
     datasets) packages="torchvision datasets numpy" imports="torchvision.io, torchvision.transforms.v2, datasets, numpy" ;;
     tensorflow) packages="tensorflow-cpu numpy" imports="tensorflow, numpy" ;;
     # Megatron-core's datasets, beside which benchmarks/tokens.py reads the same tokens.
@@ -35,14 +37,14 @@ describe() {
     # libturbojpeg0-dev). Its own list of packages asks for more than is imported.
     ffcv) packages="torch torchvision numpy<2.3 numba opencv-python-headless setuptools wheel tqdm psutil pandas assertpy fastargs terminaltables imgcat pytorch-pfn-extras"
           built="ffcv==1.0.2" imports="torch, ffcv" ;;
-    *) echo "no peer called '$1'; there are: torch torchvision albumentations formats datasets tensorflow dali tokens ffcv" >&2; exit 2 ;;
+    *) echo "no peer called '$1'; there are: torch torchvision albumentations formats fsspec datasets tensorflow dali tokens ffcv" >&2; exit 2 ;;
     esac
 }
 
 works() { [ -x "$1/bin/python" ] && "$1/bin/python" -c "import $2" >/dev/null 2>&1; }
 
 names=("$@")
-[ $# -gt 0 ] || names=(torch torchvision albumentations formats datasets tensorflow dali tokens ffcv)
+[ $# -gt 0 ] || names=(torch torchvision albumentations formats fsspec datasets tensorflow dali tokens ffcv)
 for name in "${names[@]}"; do describe "$name"; done
 
 mkdir -p "$PEERS"

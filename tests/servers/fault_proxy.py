@@ -30,65 +30,83 @@ class FaultProxy:
         self.lock, self.ended = threading.Lock(), threading.Event()
 
 
-def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
 
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            pass
+    proxy: FaultProxy
+    protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:
-            self.answer()
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        pass
 
-        def do_GET(self) -> None:
-            self.answer()
+    def do_HEAD(self) -> None:
+        self.answer()
 
-        def answer(self) -> None:
-            with proxy.lock:
-                number = proxy.counts.get(self.command, 0)
-                proxy.counts[self.command] = number + 1
-            proxy.ended.wait(proxy.latency)
-            fault = proxy.fault(self.command, number)
-            if fault == "reset":
-                self.close_connection = True
-                return
-            if fault.isdecimal():
-                self.send_response(int(fault))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            upstream = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=20)
-            try:
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                if not proxy.keeps_host:
-                    headers["host"] = f"127.0.0.1:{proxy.target}"
-                upstream.request(self.command, self.path, headers=headers)
-                answer = upstream.getresponse()
-                body = answer.read()
-            finally:
-                upstream.close()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
-                    self.send_header(name, value)
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_PUT(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.answer()
+
+    def do_DELETE(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        proxy = self.proxy
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with proxy.lock:
+            number = proxy.counts.get(self.command, 0)
+            proxy.counts[self.command] = number + 1
+        proxy.ended.wait(proxy.latency)
+        fault = proxy.fault(self.command, number)
+        if fault == "reset":
+            self.close_connection = True
+            return
+        if fault.isdecimal():
+            self.send_response(int(fault))
+            self.send_header("Content-Length", "0")
             self.end_headers()
-            if self.command == "HEAD":
-                return
-            broken = fault in ("cut", "stall")
-            self.wfile.write(body[: len(body) // 2] if broken else body)
-            with proxy.lock:
-                proxy.nbytes += len(body)
-            if fault == "stall":
-                self.wfile.flush()
-                proxy.ended.wait()
-            self.close_connection = self.close_connection or broken
+            return
+        body = self.passed_on(sent)
+        if self.command == "HEAD":
+            return
+        broken = fault in ("cut", "stall")
+        self.wfile.write(body[: len(body) // 2] if broken else body)
+        with proxy.lock:
+            proxy.nbytes += len(body)
+        if fault == "stall":
+            self.wfile.flush()
+            proxy.ended.wait()
+        self.close_connection = self.close_connection or broken
 
-    return Handler
+    def passed_on(self, sent: bytes) -> bytes:
+        """Send the request on, and the head of its answer back; return the body."""
+        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target, timeout=20)
+        try:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            if not self.proxy.keeps_host:
+                headers["host"] = f"127.0.0.1:{self.proxy.target}"
+            upstream.request(self.command, self.path, body=sent or None, headers=headers)
+            answer = upstream.getresponse()
+            body = answer.read()
+        finally:
+            upstream.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                self.send_header(name, value)
+        if self.command != "HEAD" and answer.status != 204 and answer.getheader("Content-Length") is None:
+            self.send_header("Content-Length", str(len(body)))  # it came in chunks
+        self.end_headers()
+        return body
 
 
 @contextmanager
 def fault_proxy(port: int, *, keeps_host: bool = True) -> Iterator[FaultProxy]:
     """Run a proxy for a block; ``keeps_host``: whether the server is told the proxy's name, which clients may sign."""
     proxy = FaultProxy(port, keeps_host=keeps_host)
-    with serving(_handler(proxy), proxy.ended) as proxy.port:
+    with serving(type("Handler", (_Handler,), {"proxy": proxy}), proxy.ended) as proxy.port:
         yield proxy

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from headrace import DataLoader
+from headrace import ArrayDataset, DataLoader
 from headrace.datasets import WebDataset
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.run import prefetcher
-from headrace.storage import blocks, objects, request_loop
+from headrace.storage import blocks, object_clients, objects, request_loop
+from headrace.storage.shard_folders import UPLOADS, ObjectFolder
 from tests.servers.fault_proxy import FaultProxy, fault_proxy
 
 if TYPE_CHECKING:
@@ -131,3 +132,52 @@ def test_what_is_not_there_or_refused_is_an_error_with_its_url(proxy: FaultProxy
     proxy.fault = lambda _method, _number: "403"
     with pytest.raises(UnreadableFile, match=r"0\.tar: the server refused it \(status 403\)"):
         WebDataset(f"{store.root}/0.tar", index=None)
+
+
+def _needs_writes(store: ObjectStore) -> None:
+    if store.name == "gcs":
+        pytest.skip("fake-gcs-server takes no writes by the path of the object, as obstore sends them")
+
+
+@pytest.mark.parametrize("fault", ["", "503", "500", "reset"])
+def test_what_is_written_reads_back_and_nothing_else_is_there(
+    proxy: FaultProxy, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    _needs_writes(store)
+    monkeypatch.setattr(object_clients, "WRITTEN_PART", 5 << 20)
+    proxy.fault = lambda method, number: fault if method == "PUT" and number % 3 == 0 else ""
+    folder = ObjectFolder(f"{store.root}/written-{fault}")
+    data = np.random.default_rng(1).bytes(11 << 20)
+    path = tmp_path / "large.bin"
+    path.write_bytes(data)
+    assert folder.names() == []
+    assert folder.put("large.bin", path)
+    assert not folder.put("large.bin", path)
+    folder.write("small.txt", lambda place: place.write_text("small"))
+    assert ObjectFolder(folder.url).is_known("large.bin")
+    assert (folder.names(), folder.read("large.bin"), folder.read("small.txt")) == (
+        ["large.bin", "small.txt"],
+        data,
+        b"small",
+    )
+    folder.remove("small.txt")
+    folder.finish()
+    assert folder.names() == ["large.bin"]
+    assert folder.read(UPLOADS) is None
+
+
+def test_a_packed_dataset_is_written_and_read(proxy: FaultProxy, store: ObjectStore, tmp_path: Path) -> None:
+    _needs_writes(store)
+    pytest.importorskip("pyarrow")
+    images = np.random.default_rng(3).integers(0, 256, (12, 40, 30, 3), dtype=np.uint8)
+    dataset = ArrayDataset(images, np.arange(12))
+    how: dict[str, Any] = {"store": "raw", "shard_size": "10kB"}
+    proxy.fault = lambda method, number: "403" if method == "PUT" and number > 4 else ""
+    with pytest.raises(UnreadableFile, match="cannot be written"):
+        dataset.pack(f"{store.root}/packed", **how)
+    proxy.fault = lambda _method, _number: ""
+    remote = dataset.pack(f"{store.root}/packed", **how)
+    local = dataset.pack(tmp_path / "packed", **how)
+    assert all(np.array_equal(ours[0], theirs[0]) for ours, theirs in zip(remote, local, strict=True))
+    for path in (tmp_path / "packed").iterdir():
+        assert ObjectFolder(f"{store.root}/packed").read(path.name) == path.read_bytes()

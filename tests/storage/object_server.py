@@ -1,14 +1,16 @@
-"""A real HTTP server of objects with ranges and ETags, whose faults a test chooses."""
+"""A real HTTP server of objects with ranges and ETags, written to as S3 is, whose faults a test chooses."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
 class ObjectServer:
     """Objects by name, and the faults that the next requests meet.
 
+    A bucket of S3 is the first part of the names: ``s3://bucket/a`` is ``/bucket/a``. ``uploads`` are unfinished ones.
+
     ``fault(method, number)`` is called for each request, counted from 0, and says what goes wrong: "503", "403",
     "reset", "cut" (half of the body), "hang" (until the server ends), "whole" (no ranges), or nothing.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.buckets: set[str] = {"bucket"}
+        self.uploads: dict[str, dict[int, bytes]] = {}
         self.fault: Callable[[str, int], str] = lambda _method, _number: ""
         self.requests: list[tuple[str, str, str]] = []
         self.at_once = self.most_at_once = 0
@@ -34,65 +40,167 @@ class ObjectServer:
         """Return the ranges that were asked for."""
         return [said for method, _, said in self.requests if method == "GET"]
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables of those who take it for S3."""
+        return {"AWS_ENDPOINT": self.url, "AWS_ALLOW_HTTP": "true", "AWS_SKIP_SIGNATURE": "true", "AWS_REGION": "any"}
 
-def _handler(server: ObjectServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            pass
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
 
-        def do_HEAD(self) -> None:
+    store: ObjectServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        with self.store.lock:
+            self.store.at_once += 1
+            self.store.most_at_once = max(self.store.most_at_once, self.store.at_once)
+        try:
+            if self.store.gate is not None:
+                self.store.gate.wait(60)
             self.answer()
+        finally:
+            with self.store.lock:
+                self.store.at_once -= 1
 
-        def do_GET(self) -> None:
-            with server.lock:
-                server.at_once += 1
-                server.most_at_once = max(server.most_at_once, server.at_once)
-            try:
-                if server.gate is not None:
-                    server.gate.wait(60)
-                self.answer()
-            finally:
-                with server.lock:
-                    server.at_once -= 1
-
-        def answer(self) -> None:
-            with server.lock:
-                number = len(server.requests)
-                server.requests.append((self.command, self.path, self.headers.get("Range", "")))
-            fault = server.fault(self.command, number)
-            if fault == "hang":
-                server.ended.wait()
-            if fault in ("reset", "hang"):
-                self.close_connection = True
-                self.connection.close()
-                return
-            data = server.objects.get(self.path)
-            status = int(fault) if fault.isdecimal() else 404 if data is None else 200
-            if status != 200 or data is None:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            tag, body = _tag(data), data
-            given = self.headers.get("Range")
-            if given and fault != "whole":
-                begin, end = (int(part) for part in given.removeprefix("bytes=").split("-"))
-                body = data[begin : end + 1]
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {begin}-{begin + len(body) - 1}/{len(data)}")
-            else:
-                self.send_response(200)
-            self.send_header("ETag", f'"{tag}"')
-            self.send_header("Content-Length", str(len(body)))
+    def answer(self) -> None:
+        with self.store.lock:
+            number = len(self.store.requests)
+            self.store.requests.append((self.command, self.path, self.headers.get("Range", "")))
+        fault = self.store.fault(self.command, number)
+        if fault == "hang":
+            self.store.ended.wait()
+        if fault in ("reset", "hang"):
+            self.close_connection = True
+            self.connection.close()
+            return
+        if self.lists(fault):
+            return
+        data = self.store.objects.get(self.path)
+        status = int(fault) if fault.isdecimal() else 404 if data is None else 200
+        if status != 200 or data is None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
-                if fault == "cut":
-                    self.close_connection = True
+            return
+        tag, body = _tag(data), data
+        given = self.headers.get("Range")
+        if given and fault != "whole":
+            begin, end = (int(part) for part in given.removeprefix("bytes=").split("-"))
+            body = data[begin : end + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{begin + len(body) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("ETag", f'"{tag}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+            if fault == "cut":
+                self.close_connection = True
 
-    return Handler
+    def do_PUT(self) -> None:
+        self.change()
+
+    def do_POST(self) -> None:
+        self.change()
+
+    def do_DELETE(self) -> None:
+        self.change()
+
+    def change(self) -> None:
+        """Answer a request that writes."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with self.store.lock:
+            number = len(self.store.requests)
+            self.store.requests.append((self.command, self.path, ""))
+        fault = self.store.fault(self.command, number)
+        if fault in ("reset", "hang"):
+            if fault == "hang":
+                self.store.ended.wait()
+            self.close_connection = True
+            self.connection.close()
+            return
+        path, _, asked = self.path.partition("?")
+        query = dict(parse_qsl(asked, keep_blank_values=True))
+        if fault.isdecimal():
+            self.send(int(fault), b"")
+        elif path.split("/")[1] not in self.store.buckets:
+            self.send(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+        else:
+            with self.store.lock:
+                status, answer = _changed(self.store, self.command, path, query, body)
+            self.send(status, answer, ETag=f'"{_tag(body)}"')
+
+    def lists(self, fault: str) -> bool:
+        """Answer a request for a list; return False for any other."""
+        asked = "list-type=2" in self.path and not fault
+        if asked:
+            self.send(200, _listed(self.store, self.path))
+        return asked
+
+    def send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _changed(server: ObjectServer, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """Do what a request asks for; return status and body of the answer."""
+    upload = query.get("uploadId", "")
+    if upload and upload not in server.uploads:
+        return 404, b""
+    if method == "DELETE":
+        server.uploads.pop(upload, None) if upload else server.objects.pop(path, None)
+        return 204, b""
+    if method == "POST" and "delete" in query:
+        keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
+        for key in keys:
+            server.objects.pop(f"{path}/{key}", None)
+        told = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        return 200, f"<DeleteResult>{told}</DeleteResult>".encode()
+    if method == "POST" and "uploads" in query:
+        upload = f"upload-{len(server.requests)}"
+        server.uploads[upload] = {}
+        return 200, f"<R><UploadId>{upload}</UploadId></R>".encode()
+    if method == "POST":
+        parts = server.uploads.pop(upload)
+        server.objects[path] = b"".join(parts[number] for number in sorted(parts))
+        return 200, b"<R><ETag>tag</ETag></R>"
+    if upload:
+        server.uploads[upload][int(query["partNumber"])] = body
+    else:
+        server.objects[path] = body
+    return 200, b""
+
+
+def _listed(server: ObjectServer, path: str) -> bytes:
+    """Return the list of objects directly below a prefix."""
+    bucket, _, asked = path.partition("?")
+    prefix = f"{bucket}/{dict(parse_qsl(asked)).get('prefix', '')}"
+    with server.lock:
+        below = sorted(name for name in server.objects if name.startswith(prefix))
+    folders = {name[: name.index("/", len(prefix)) + 1] for name in below if "/" in name[len(prefix) :]}
+    told = "".join(
+        f"<Contents><Key>{name[len(bucket) + 1 :]}</Key><Size>{len(server.objects[name])}</Size>"
+        "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>tag</ETag></Contents>"
+        for name in below
+        if "/" not in name[len(prefix) :]
+    )
+    told += "".join(
+        f"<CommonPrefixes><Prefix>{name[len(bucket) + 1 :]}</Prefix></CommonPrefixes>" for name in sorted(folders)
+    )
+    return f"<ListBucketResult>{told}</ListBucketResult>".encode()
 
 
 @lru_cache(64)
@@ -128,7 +236,7 @@ class _QuietServer(ThreadingHTTPServer):
 def object_server() -> Iterator[ObjectServer]:
     """Run a server for a block."""
     server = ObjectServer()
-    with serving(_handler(server), server.ended) as port:
+    with serving(type("Handler", (_Handler,), {"store": server}), server.ended) as port:
         server.url = f"http://127.0.0.1:{port}"
         yield server
 

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from headrace.datasets.field_samples import FieldDataset
+    from headrace.storage.shard_folders import ObjectFolder, ShardFolder
 
     Sample = tuple[str, dict[str, Any]]
 
 MARK = ".headrace-convert.json"
 """Says in a folder what is converted into it, so that only the same conversion continues there."""
 CLASSES = "classes.txt"
+MDS_LIST = "index.json"
 _END = 2 * tarfile.BLOCKSIZE
 
 
@@ -157,7 +159,7 @@ class MDS:
         write_whole(path, lambda place: told.append(write_mds(place, mds_columns(stored[0]), stored)))
         told[0]["raw_data"]["basename"] = path.name
         text = json.dumps({"version": 2, "shards": [*self._listed()[:number], told[0]]})
-        write_whole(self.folder / "index.json", lambda place: place.write_text(text))
+        write_whole(self.folder / MDS_LIST, lambda place: place.write_text(text))
 
     def read(self, number: int, stored: Sequence[Any]) -> Iterator[Any]:
         """Read the values of the shard alone: by a list of its own, beside a link to it."""
@@ -167,12 +169,12 @@ class MDS:
         path = self.paths(number, stored)[0]
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, path.name).symlink_to(path.absolute())
-            Path(folder, "index.json").write_text(json.dumps({"version": 2, "shards": [listed[number]]}))
+            Path(folder, MDS_LIST).write_text(json.dumps({"version": 2, "shards": [listed[number]]}))
             yield from _values(MDSDataset(folder, decoders=_encoded(stored), index=None))
 
     def _listed(self) -> list[Any]:
         try:
-            return list(json.loads((self.folder / "index.json").read_text())["shards"])
+            return list(json.loads((self.folder / MDS_LIST).read_text())["shards"])
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
@@ -254,25 +256,36 @@ TARGETS: dict[str, Callable[[Path, Sequence[str], str | None], Target]] = {
 """What makes a target of its folder, the names of the classes, and the ending of images where all have one."""
 
 
-def begin(folder: Path, about: dict[str, Any], classes: Sequence[str]) -> None:
+def begin(folder: ShardFolder, about: dict[str, Any], classes: Sequence[str]) -> None:
     """Make the folder of a conversion; raise `CommandError` where something else is in it."""
-    mark = folder / MARK
     try:
-        told = json.loads(mark.read_text()) if mark.exists() else None
-    except (OSError, ValueError):
+        told = json.loads(folder.read(MARK) or b"null")
+    except ValueError:
         told = None
-    if told != about and folder.exists() and any(folder.iterdir()):
+    if told != about and folder.names():
         raise CommandError(
             "the folder is not empty, and not of this conversion",
-            path=str(folder),
+            path=folder.place(""),
             found="another conversion" if told else "other files",
             expected="an empty folder, or what this conversion has begun there",
             cure="choose another folder, or empty this one",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps(about))
+    folder.write(MARK, lambda path: path.write_text(json.dumps(about)))
     if classes:
-        (folder / CLASSES).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        folder.write(CLASSES, lambda path: path.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8"))
+
+
+def upload_shard(source: Source, target: Target, folder: ObjectFolder, number: int, rows: range) -> bool:
+    """Write a shard as `convert_shard` does, then move it to its place behind a URL.
+
+    Return False where the same bytes were there already.
+    """
+    convert_shard(source, target, number, rows)
+    (path,) = target.paths(number, ())
+    try:
+        return folder.put(path.name, path)
+    finally:
+        path.unlink()
 
 
 def convert_shard(source: Source, target: Target, number: int, rows: range) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from headrace.cli import options
@@ -19,7 +17,7 @@ from headrace.interop.parallel import usable_cpus
     epilog="Example: headrace pack photos packed --max-side 256",
 )
 @click.argument("src", type=click.Path(exists=False))
-@click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("dst", type=click.Path(file_okay=False))
 @options.number(
     "--max-side", least=1, most=65_000, about="Scale images so that no side is longer.  [default: as they are]"
 )
@@ -43,7 +41,7 @@ from headrace.interop.parallel import usable_cpus
 def pack(
     *,
     src: str,
-    dst: Path,
+    dst: str,
     max_side: int | None,
     store: str,
     quality: int,
@@ -56,8 +54,9 @@ def pack(
 ) -> Result:
     """Store SRC, shards of any format or a folder of images, in a new folder DST, its images scaled and encoded once.
 
-    DST has Arrow shards, which headrace.datasets.PackedDataset reads. Each is read back after it is written. After a
-    kill, the same command continues. To convert between formats without a change, use headrace convert.
+    DST has Arrow shards, which headrace.datasets.PackedDataset reads; it may be a URL (s3://bucket/folder). Each is
+    read back after it is written. After a kill, the same command continues. To convert between formats without a
+    change, use headrace convert.
     """
     from headrace.cli.progress_bar import ProgressBar
 
@@ -77,10 +76,10 @@ def pack(
             workers=jobs or usable_cpus(),
             progress=progress.advance,
         )
-    size = sum(Path(shard).stat().st_size for shard in packed.shards)
+    size = int(packed._index.facts[:, 0].sum())
     shards = count(len(packed.shards), "shard")
-    say(f"{plain(str(dst))}: {count(len(packed), 'sample')} in {shards} of {size_of(size)}, read back")
+    say(f"{plain(dst)}: {count(len(packed), 'sample')} in {shards} of {size_of(size)}, read back")
     for bad in packed.skipped:
         say(f"left out: sample {bad.index} ({plain(bad.where or '')}): {plain(bad.error)}")
     found = {"skipped": len(packed.skipped), "samples": len(packed), "shards": len(packed.shards), "bytes": size}
-    return Result({"source": src, "folder": str(dst), "store": store, **found})
+    return Result({"source": src, "folder": dst, "store": store, **found})

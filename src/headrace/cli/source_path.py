@@ -9,6 +9,7 @@ from headrace.cli.command_errors import CommandError
 from headrace.cli.image_set import open_folder
 from headrace.datasets.images import ImageFiles, ImageFolder
 from headrace.datasets.shard_kinds import open_shards, shard_kind
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from headrace.datasets.field_samples import FieldDataset
@@ -42,12 +43,12 @@ def open_source(src: str, fields: str | None) -> FieldDataset | ImageFolder | Im
     return found
 
 
-def check_apart(src: str, dst: Path) -> None:
+def check_apart(src: str, dst: str) -> None:
     """Raise `CommandError` for a DST inside SRC."""
-    if Path(src).is_dir() and dst.resolve().is_relative_to(Path(src).resolve()):
+    if not is_url(dst) and Path(src).is_dir() and Path(dst).resolve().is_relative_to(Path(src).resolve()):
         raise CommandError(
             "DST is inside SRC, which would then be read too",
-            path=str(dst),
+            path=dst,
             expected="a folder elsewhere",
             cure="choose another folder",
         )

@@ -324,12 +324,12 @@ class Dataset(hints.Hinted, Generic[T_co]):
         ...     len(packed), packed[1][0].shape, packed.labels.tolist()
         (4, (8, 8, 3), [0, 1, 2, 3])
 
-        ``path``: a folder. ``max_side``: images are scaled so that no side has more pixels; masks, boxes and keypoints
-        with them. ``store``: ``"jpeg"`` encodes images with ``quality`` (JPEG files of the right size stay as they
-        are); ``"raw"`` keeps pixels, which need no decoding and many times the bytes; ``"smart"`` keeps the pixels of
-        as many images as a ``budget`` of bytes (``"100GB"``) reaches for. An image is a uint8 array: the sample, the
-        first part of a tuple, or under "image" in a dict. All else is stored as it is: numbers, text, bytes, arrays,
-        and what JSON holds. All samples must have the same form.
+        ``path``: a folder, or the URL of one. ``max_side``: images are scaled so that no side has more pixels; masks,
+        boxes and keypoints with them. ``store``: ``"jpeg"`` encodes images with ``quality`` (JPEG files of the right
+        size stay as they are); ``"raw"`` keeps pixels, which need no decoding and many times the bytes; ``"smart"``
+        keeps the pixels of as many images as a ``budget`` of bytes (``"100GB"``) reaches for. An image is a uint8
+        array: the sample, the first part of a tuple, or under "image" in a dict. All else is stored as it is:
+        numbers, text, bytes, arrays, and what JSON holds. All samples must have the same form.
 
         ``workers``: threads that decode, scale and encode, one for each CPU by default; the bytes do not depend on it.
         ``progress`` is called with the number of samples done since the last call. After a kill, the same call

@@ -150,7 +150,7 @@ class Ranges(Source):
 
 @dataclass(frozen=True, eq=False)
 class FetchedRanges(Ranges):
-    """Ranges of which some are in objects behind URLs: those of a batch are fetched together, and then made.
+    """Ranges of files and of objects behind URLs: those of a batch are fetched together, and then made.
 
     What cannot be fetched is left to the step-by-step path, whose error names the sample.
     """

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +24,15 @@ from headrace.interop.machine import cpus
 from headrace.interop.parallel import in_order
 from headrace.storage.crc32c import crc32c
 from headrace.storage.files import unopened
-from headrace.storage.whole_files import remove_partial, write_whole
+from headrace.storage.shard_folders import shard_folder
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
 
     from headrace.formats.packed_tables import Row
+    from headrace.storage.shard_folders import ShardFolder
 
 Skipped = tuple[int, str | None, str]
 """A sample that was left out: its index, where it comes from, and its error."""
@@ -80,7 +81,7 @@ def pack(
         )
     packing = _Packing(
         dataset,
-        Path(path_of("pack: path", path)),
+        shard_folder(path_of("pack: path", path), SUFFIX, LISTING),
         how,
         shard_bytes=nbytes("pack: shard_size", shard_size, most=MOST_SHARD),
         budget=None if budget is None else nbytes("pack: budget", budget),
@@ -110,7 +111,7 @@ class _Packing:
     def __init__(
         self,
         dataset: Any,
-        folder: Path,
+        folder: ShardFolder,
         how: Layout,
         *,
         shard_bytes: int,
@@ -136,15 +137,13 @@ class _Packing:
             samples = self._samples(self._layout(begun))
             self._write(samples, begun, progress)
         self._finish(begun.parts)
-        return PackedDataset(self._folder)
+        return PackedDataset(self._folder.place(""))
 
     def _begin(self) -> _Begun:
         """Look at what is in the folder; raise where that is something else."""
-        for name in (SUFFIX, LISTING):
-            remove_partial(self._folder, name)
-        told = read_listing(self._folder)
+        names, told = self._folder.names(), read_listing(self._folder)
         parts = told.get("parts", []) if told else []
-        if told is None and self._folder.exists() and any(self._folder.iterdir()):
+        if told is None and names:
             raise self._other("other files")
         same = bool(parts) and parts[-1]["about"] == self._about
         if parts and not same and not (self._append and told and told.get("finished")):
@@ -153,7 +152,7 @@ class _Packing:
             parts = [*parts, {"about": self._about}]
         kept = [int(part["shards"]) for part in parts[:-1]]
         rows = [int(part["samples"]) for part in parts[:-1]]
-        return _Begun(sum(kept), sum(rows), *self._kept_shards(sum(kept)), parts)
+        return _Begun(sum(kept), sum(rows), *self._kept_shards(sum(kept), _shards_in(names)), parts)
 
     def _samples(self, layout: Layout | None) -> Samples:
         """Return what makes the samples; their form is that of the first one that can be read."""
@@ -169,32 +168,33 @@ class _Packing:
         """Say whether a sample with this error is left out: not for what is no fault of the sample's."""
         return self._skips and not isinstance(error, ArgumentError | MissingDependency | MemoryError)
 
-    def _kept_shards(self, before: int) -> tuple[int, int, int, int]:
+    def _kept_shards(self, before: int, there: Sequence[str]) -> tuple[int, int, int, int]:
         """Return how many shards are there already and right, their samples and those left out, and their bytes.
 
         The first that is not, and all after it, are written again.
         """
         shards = samples = skipped = spent = 0
-        while (path := self._path(before + shards)).exists():
+        while (name := shard_name(before + shards)) in there:
             try:
-                found = PackedDataset(path)
+                found = PackedDataset(self._folder.place(name))
                 shard = found._index.told[0]
                 if shard.first != samples or shard.before != spent:
                     break
-                _verify(found)
+                if not self._folder.is_known(name):
+                    _verify(found)
             except (HeadraceError, ValueError):
                 break
             shards, samples, skipped = shards + 1, samples + shard.rows, skipped + len(shard.skipped)
             spent += _image_bytes_of(found)
-        for path in sorted(self._folder.glob(f"packed-*{SUFFIX}"))[before + shards :]:
-            path.unlink()
+        for name in there[before + shards :]:
+            self._folder.remove(name)
         return shards, samples, skipped, spent
 
     def _layout(self, begun: _Begun) -> Layout | None:
         """Return the layout that the shards in the folder have; None where there are none."""
         if not begun.shards_before + begun.shards:
             return None
-        layout, how = PackedDataset(self._path(0))._layout, self._how
+        layout, how = PackedDataset(self._folder.place(shard_name(0)))._layout, self._how
         if replace(layout, structure=None, fields=()) != how:
             raise self._other("a dataset of other classes, or packed in another way")
         return layout
@@ -262,19 +262,19 @@ class _Packing:
         return large if fits and bytes_of(large) <= MOST_EXPANDED * bytes_of(small) else small
 
     def _write_one(self, number: int, shard: ShardLayout, rows: list[Row]) -> None:
-        path = self._path(number)
+        name = shard_name(number)
 
         def write(place: Path) -> None:
             write_shard(place, shard, rows)
             _verify(PackedDataset(place))
 
         try:
-            write_whole(path, write, durable=True)
+            self._folder.write(name, write)
         except OSError as error:
             if isinstance(error, HeadraceError):
                 raise
             raise unopened(
-                str(path),
+                self._folder.place(name),
                 error,
                 expected="a disk with room for it",
                 cure="Make room, and run the same again: it continues.",
@@ -283,31 +283,32 @@ class _Packing:
 
     def _finish(self, parts: list[Any]) -> None:
         before, first = (sum(int(part[what]) for part in parts[:-1]) for what in ("shards", "samples"))
-        shards = len(list(self._folder.glob(f"packed-*{SUFFIX}")))
+        shards = len(_shards_in(self._folder.names()))
         parts[-1] = {"about": self._about, "shards": shards - before, "samples": self._packed}
         self._tell(parts, finished=True, shards=shards, samples=first + self._packed)
+        self._folder.finish()
 
     def _tell(self, parts: list[Any], **more: Any) -> None:
         text = json.dumps({"parts": parts, **more}, indent=1, sort_keys=True)
-        path = self._folder / LISTING
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), durable=True)
+            self._folder.write(LISTING, lambda place: place.write_text(text, encoding="utf-8"))
         except OSError as error:
-            raise unopened(
-                str(path), error, expected="a folder to write to", cure="Give another folder.", action="written"
-            ) from error
-
-    def _path(self, number: int) -> Path:
-        return self._folder / shard_name(number)
+            if isinstance(error, HeadraceError):
+                raise
+            path, cure = self._folder.place(LISTING), "Give another folder."
+            raise unopened(path, error, expected="a folder to write to", cure=cure, action="written") from error
 
     def _other(self, what: str) -> ArgumentError:
         return ArgumentError(
-            f"pack: the folder {self._folder} is not empty: it has {what}",
-            found=str(self._folder),
+            f"pack: the folder {self._folder.place('')} is not empty: it has {what}",
+            found=self._folder.place(""),
             expected="an empty folder, or what packing this dataset in this way has begun there",
             cure="Give another folder; or pass append=True to add to a packed dataset.",
         )
+
+
+def _shards_in(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.startswith("packed-") and name.endswith(SUFFIX)]
 
 
 def _about(dataset: Any, how: Layout, shard_bytes: int, budget: int | None) -> dict[str, Any]:

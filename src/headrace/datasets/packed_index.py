@@ -36,6 +36,7 @@ from headrace.storage.blocks import read_url
 from headrace.storage.crc32c import crc32c
 from headrace.storage.object_spans import ObjectSpans
 from headrace.storage.objects import is_url
+from headrace.storage.shard_folders import DiskFolder
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from headrace.datasets.shards import Shards
     from headrace.formats.arrow import ArrowFile
+    from headrace.storage.shard_folders import ShardFolder
 
 MOST_LISTING, MOST_SHARDS = 1 << 26, 1 << 20
 """Bytes of what a folder behind a URL says of itself, and the shards that it may name."""
@@ -249,17 +251,17 @@ def _follows(file: ArrowFile, shard: ShardLayout, last: ArrowFile, before: Shard
         )
 
 
-def read_listing(folder: Path) -> dict[str, Any] | None:
+def read_listing(folder: ShardFolder) -> dict[str, Any] | None:
     """Return what a folder of shards says of itself; None where it says nothing."""
     try:
-        told = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = json.loads(folder.read(LISTING) or b"")
+    except ValueError:
         return None
     return told if isinstance(told, dict) else None
 
 
 def _check_listing(folder: Path, shards: int, rows: int) -> None:
-    told = read_listing(folder)
+    told = read_listing(DiskFolder(folder))
     if told is not None:
         _check_count(str(folder), told, shards, rows)
 

@@ -1,13 +1,16 @@
-"""What reads objects behind URLs: obstore and fsspec, with the errors of both in our words."""
+"""What reads and writes objects behind URLs: obstore and fsspec, with the errors of both in our words."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import re
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +31,12 @@ BY_OBSTORE = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http
 PART = 1 << 18
 """Bytes of an answer that are taken at once."""
 
+WRITTEN_PART, WRITTEN_AT_ONCE = 8 << 20, 4
+"""Bytes of a part of an object that is written, and parts that are sent at once."""
+
+WRITES = 2
+"""How often a whole object is written again, after its requests were sent again by obstore."""
+
 BUSY = frozenset({"408", "429", "503"})
 """The status of a server that asks for fewer requests."""
 
@@ -39,6 +48,7 @@ _CREDENTIALS = (
     "Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's "
     "own tools."
 )
+_MAY_WRITE = f"{_CREDENTIALS} They must allow to list, read, write and delete objects there."
 _NETWORK = "Check the network and the server, then run again; what was downloaded is kept."
 _VERSIONS = (
     "ETag",
@@ -55,14 +65,14 @@ _VERSIONS = (
 
 
 class ObstoreClient:
-    """Reads by obstore, which keeps connections open; sends failed and slow requests again.
+    """Reads and writes by obstore, which keeps connections open; sends failed and slow requests again.
 
     ``refused`` is called where the server asks for fewer requests.
     """
 
     def __init__(self, refused: Callable[[], None] = lambda: None) -> None:
         self._module: Any = import_module("obstore")
-        self._stores: dict[str, Any] = {}
+        self._stores: dict[tuple[str, bool], Any] = {}
         self._loop, self._refused, self.tail = request_loop.RequestLoop(), refused, request_loop.Tail()
 
     def facts(self, url: str) -> Facts:
@@ -101,6 +111,46 @@ class ObstoreClient:
         except Exception as error:
             raise failed(url, error, begin, end) from error
 
+    def write(self, url: str, path: str) -> None:
+        """Write a file as an object, a large one in parts; a part that fails is sent again."""
+        store, place = self._place(url, writes=True)
+
+        async def send() -> None:
+            parts = {"chunk_size": WRITTEN_PART, "max_concurrency": WRITTEN_AT_ONCE}
+            await self._module.put_async(store, place, Path(path), **parts)
+
+        try:
+            self._loop.call(request_loop.persistent(send, self._may_pass, retries=WRITES, seconds=math.inf))
+        except Exception as error:
+            raise unwritten(url, error) from error
+
+    def names(self, url: str) -> list[str]:
+        """Return the names of what is directly below a URL."""
+        store, place = self._place(url)
+
+        async def send() -> list[str]:
+            found = await self._module.list_with_delimiter_async(store, f"{place.rstrip('/')}/")
+            below = [each["path"] for each in found["objects"]] + list(found["common_prefixes"])
+            return [path.rstrip("/").rpartition("/")[2] for path in below]
+
+        try:
+            return self._loop.call(request_loop.persistent(send, self._may_pass))
+        except Exception as error:
+            raise unwritten(url, error) from error
+
+    def delete(self, url: str) -> None:
+        """Delete an object, if it is there."""
+        store, place = self._place(url, writes=True)
+
+        async def send() -> None:
+            with suppress(FileNotFoundError):
+                await self._module.delete_async(store, place)
+
+        try:
+            self._loop.call(request_loop.persistent(send, self._may_pass))
+        except Exception as error:
+            raise unwritten(url, error) from error
+
     def _may_pass(self, error: Exception) -> bool:
         """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
         if isinstance(error, ConnectionError | TimeoutError):
@@ -112,7 +162,7 @@ class ObstoreClient:
             self._refused()
         return not status or status in BUSY or status.startswith("5")
 
-    def _place(self, url: str) -> tuple[Any, str]:
+    def _place(self, url: str, *, writes: bool = False) -> tuple[Any, str]:
         scheme, place, path, query, fragment = urlsplit(url)
         is_http = scheme in ("http", "https")
         if is_http and (query or fragment):
@@ -123,7 +173,7 @@ class ObstoreClient:
                 cure="Use s3://, gs:// or az:// with credentials in place of signed URLs.",
             )
         root = f"{scheme}://{place}"
-        store = self._stores.get(root)
+        store = self._stores.get((root, writes))
         if store is None:
             options: dict[str, Any] = {
                 "timeout": timedelta(seconds=request_loop.SECONDS),
@@ -133,13 +183,15 @@ class ObstoreClient:
                 options["allow_http"] = True
             else:
                 options |= _of_environment(scheme)
-            retry = {"max_retries": 0}  # they are sent again here, where slow ones are too
+            # Reads are sent again here, where slow ones are too; but only obstore can send a part again.
+            timeout = timedelta(seconds=request_loop.SECONDS)
+            retry = {"max_retries": request_loop.RETRIES if writes else 0, "retry_timeout": timeout}
             try:
                 make = import_module("obstore.store").from_url
                 store = make(root, client_options=options, retry_config=retry)
             except Exception as error:
                 raise failed(url, error) from error
-            store = self._stores.setdefault(root, store)
+            store = self._stores.setdefault((root, writes), store)
         path = path.lstrip("/")
         return store, unquote(path) if is_http else path
 
@@ -156,7 +208,7 @@ def _of_environment(scheme: str) -> dict[str, Any]:
 
 
 class FsspecClient:
-    """Reads by fsspec: whatever has a file system there (``hf://``, ``sftp://``, ``memory://``)."""
+    """Reads and writes by fsspec: whatever has a file system there (``hf://``, ``sftp://``, ``memory://``)."""
 
     def facts(self, url: str) -> Facts:
         """Return size and version, as far as the file system tells them."""
@@ -180,12 +232,47 @@ class FsspecClient:
             raise failed(url, error, begin, end) from error
         return data, self.facts(url)
 
+    def write(self, url: str, path: str) -> None:
+        """Write a file under another name, and rename it: many file systems show a file while it is written."""
+        files, place = _file_system(url)
+        folder, _, name = place.rpartition("/")
+        passing = f"{folder}/.{name}.partial"
+        try:
+            files.makedirs(folder, exist_ok=True)
+            files.put_file(path, passing)
+            files.mv(passing, place)
+            files.invalidate_cache()
+        except Exception as error:
+            raise unwritten(url, error) from error
+
+    def names(self, url: str) -> list[str]:
+        """Return the names of what is directly below a URL."""
+        files, place = _file_system(url)
+        try:
+            files.invalidate_cache()
+            return [str(each).rstrip("/").rpartition("/")[2] for each in files.ls(place, detail=False)]
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise unwritten(url, error) from error
+
+    def delete(self, url: str) -> None:
+        """Delete an object, if it is there."""
+        files, place = _file_system(url)
+        try:
+            with suppress(FileNotFoundError):
+                files.rm_file(place)
+        except Exception as error:
+            raise unwritten(url, error) from error
+
 
 def _file_system(url: str) -> tuple[Any, str]:
     try:
         core: Any = import_module("fsspec.core")
     except ImportError as error:
-        raise missing("fsspec", extra="remote", purpose=f"reading {url.partition('://')[0]}:// URLs") from error
+        raise missing(
+            "fsspec", extra="remote", purpose=f"reading and writing {url.partition('://')[0]}:// URLs"
+        ) from error
     try:
         found: tuple[Any, str] = core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -230,6 +317,27 @@ the URL, and that the object is still there.
         what, cure = f"{place}the server sends no ranges of bytes", "Copy the shards, or use a server with ranges."
         return UnreadableFile(what, path=url, expected="an answer of status 206", cure=cure)
     return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=_NETWORK)
+
+
+def unwritten(url: str, error: Exception) -> SampleError:
+    """Build the error for a place that cannot be written to: URL, status and cure.
+
+    >>> print(unwritten("s3://bucket/a.tar", PermissionError("status code: 403")))
+    s3://bucket/a.tar: cannot be written: the server refused it (status 403); expected a place that may be written to. \
+Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's own \
+tools. They must allow to list, read, write and delete objects there.
+    """
+    line, name = _line(error), type(error).__name__
+    status = _status(line)
+    said = f" (status {status})" if status else ""
+    if isinstance(error, FileNotFoundError):
+        what, cure = f"cannot be written: there is no such bucket{said}", "Check the URL, or create the bucket first."
+        return MissingFile(what, path=url, expected="a bucket or container", cure=cure)
+    if isinstance(error, PermissionError) or name in ("PermissionDeniedError", "UnauthenticatedError"):
+        what = f"cannot be written: the server refused it{said or f': {line}'}"
+        return UnreadableFile(what, path=url, expected="a place that may be written to", cure=_MAY_WRITE)
+    cure = "Check the network and the server, then run the same again: it continues."
+    return UnreadableFile(f"cannot be written: {line}{said}", path=url, expected="a server that takes it", cure=cure)
 
 
 def _status(line: str) -> str:

@@ -1,4 +1,4 @@
-"""A helper process that reads objects for a forked process, in which obstore's threads do not exist."""
+"""A helper process that reads and writes objects for a forked process, in which obstore's threads do not exist."""
 
 from __future__ import annotations
 
@@ -69,6 +69,18 @@ class Relay:
         """Return a range of an object, and its facts."""
         return cast("tuple[bytes, Facts]", self._call("read", url, begin, end))
 
+    def write(self, url: str, path: str) -> None:
+        """Write a file as an object."""
+        self._call("write", url, path, seconds=None)
+
+    def names(self, url: str) -> list[str]:
+        """Return the names of what is directly below a URL."""
+        return cast("list[str]", self._call("names", url))
+
+    def delete(self, url: str) -> None:
+        """Delete an object, if it is there."""
+        self._call("delete", url)
+
     def close(self) -> None:
         """End the helper."""
         self.ended = True
@@ -76,7 +88,7 @@ class Relay:
             self._process.kill()
             self._process.wait(5)
 
-    def _call(self, name: str, url: str, *rest: int) -> Any:
+    def _call(self, name: str, url: str, *rest: int | str, seconds: float | None = 3 * SECONDS) -> Any:
         answer: Future[Any] = Future()
         with self._lock:
             self._number += 1
@@ -89,7 +101,7 @@ class Relay:
                 self.ended = True
                 raise _gone(url) from error
         try:
-            return answer.result(3 * SECONDS)
+            return answer.result(seconds)
         except (EOFError, Late) as error:
             raise _gone(url) from error
 
@@ -118,7 +130,7 @@ def serve(line: Connection) -> None:
     """Answer calls until the other end is closed."""
     sending, client = threading.Lock(), ObstoreClient()
 
-    def answer(number: int, name: str, url: str, rest: tuple[int, ...]) -> None:
+    def answer(number: int, name: str, url: str, rest: tuple[int | str, ...]) -> None:
         try:
             found, fine = getattr(client, name)(url, *rest), True
         except Exception as error:  # noqa: BLE001  it is raised at the other end

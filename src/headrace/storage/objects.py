@@ -1,4 +1,4 @@
-"""Objects behind URLs: their size, their version and ranges of their bytes."""
+"""Objects behind URLs: their size, their version and ranges of their bytes, and who writes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_url(path: str) -> bool:
 
 
 class Client(Protocol):
-    """What reads objects."""
+    """What reads and writes objects."""
 
     def facts(self, url: str) -> Facts:
         """Return the size in bytes of an object, and a number that changes with its version."""
@@ -38,6 +38,18 @@ class Client(Protocol):
 
     def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
         """Return a range of an object, and the facts of the object that it came from."""
+        ...
+
+    def write(self, url: str, path: str) -> None:
+        """Write a file as an object, which is there whole or not at all."""
+        ...
+
+    def names(self, url: str) -> list[str]:
+        """Return the names of what is directly below a URL."""
+        ...
+
+    def delete(self, url: str) -> None:
+        """Delete an object, if it is there."""
         ...
 
 

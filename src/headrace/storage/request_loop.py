@@ -180,21 +180,29 @@ async def hedged(send: Callable[[], Awaitable[T]], nbytes: int, tail: Tail) -> T
                 task.cancel()
 
 
-async def persistent(send: Callable[[], Awaitable[T]], passes: Callable[[Exception], bool]) -> T:
+async def persistent(
+    send: Callable[[], Awaitable[T]],
+    passes: Callable[[Exception], bool],
+    *,
+    retries: int | None = None,
+    seconds: float | None = None,
+) -> T:
     """Send a request again as long as its errors may pass, for `RETRIES` times and `SECONDS` seconds.
 
-    Raises its last error, and TimeoutError if the time is over while a request runs.
+    ``retries`` and ``seconds`` are other limits. Raises its last error, and TimeoutError if the time is over while a
+    request runs.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + SECONDS
-    for attempt in range(RETRIES + 1):
+    until = clock() + (SECONDS if seconds is None else seconds)
+    most = RETRIES if retries is None else retries
+    for attempt in range(most + 1):
         try:
             async with asyncio.timeout_at(until):
                 return await send()
         except Exception as error:
             pause = random.uniform(0.5, 1) * min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)  # noqa: S311  no secret
             late = clock() + pause > until
-            if attempt == RETRIES or late or not passes(error):
+            if attempt == most or late or not passes(error):
                 raise
         await asyncio.sleep(pause)
     raise AssertionError

@@ -1,0 +1,135 @@
+"""Folders behind URLs: files that are whole or not there, large ones in parts, and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.storage.object_server import ObjectServer, object_server
+
+from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
+from headrace.storage import object_clients, objects
+from headrace.storage.shard_folders import UPLOADS, ObjectFolder, shard_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytest.importorskip("obstore")
+
+PART = 5 << 20
+"""The least that S3 takes for a part."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+    monkeypatch.setattr(object_clients, "WRITTEN_PART", PART)
+    with object_server() as found:
+        for name, value in found.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
+        yield found
+
+
+def bytes_of(data: bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(data)
+
+
+LARGE = os.urandom(2 * PART + 1)
+
+
+def test_a_large_file_is_uploaded_in_parts_and_read_back(server: ObjectServer) -> None:
+    folder = ObjectFolder("s3://bucket/run/")
+    assert folder.names() == []
+    folder.write("a.bin", bytes_of(LARGE))
+    assert server.objects["/bucket/run/a.bin"] == LARGE
+    assert folder.names() == ["a.bin"]
+    assert folder.is_known("a.bin")
+    assert sum("partNumber" in path for _, path, _ in server.requests) == 3
+    assert server.uploads == {}
+    folder.finish()
+    assert list(server.objects) == ["/bucket/run/a.bin"]
+
+
+def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(LARGE)
+    assert ObjectFolder("s3://bucket/run").put("a.bin", path)
+    server.requests.clear()
+    assert not ObjectFolder("s3://bucket/run").put("a.bin", path)
+    assert {method for method, _, _ in server.requests} == {"HEAD", "GET"}
+    assert all("a.bin" not in path for method, path, _ in server.requests if method == "GET")  # by its version alone
+    server.objects.pop(f"/bucket/run/{UPLOADS}")
+    assert not ObjectFolder("s3://bucket/run").put("a.bin", path)  # by its bytes
+    server.objects["/bucket/run/a.bin"] = LARGE[:-1] + b"x"
+    folder = ObjectFolder("s3://bucket/run")
+    assert not folder.is_known("a.bin")
+    assert folder.put("a.bin", path)
+    assert server.objects["/bucket/run/a.bin"] == LARGE
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "500"])
+def test_requests_that_fail_for_a_time_are_sent_again(server: ObjectServer, fault: str) -> None:
+    server.fault = lambda _method, number: fault if number % 2 else ""
+    ObjectFolder("s3://bucket/run").write("a.bin", bytes_of(LARGE))
+    assert server.objects["/bucket/run/a.bin"] == LARGE
+
+
+def test_an_upload_that_fails_leaves_nothing(server: ObjectServer) -> None:
+    refused = False
+
+    def fault(method: str, _number: int) -> str:
+        nonlocal refused
+        refused = refused or (method == "PUT" and bool(server.uploads))
+        return "403" if method == "PUT" and refused else ""
+
+    server.fault = fault
+    folder = ObjectFolder("s3://bucket/run")
+    with pytest.raises(UnreadableFile, match=r"a\.bin: cannot be written: the server refused it \(status 403\)"):
+        folder.write("a.bin", bytes_of(LARGE))
+    assert server.objects == {}
+    assert folder.names() == []
+    assert folder.read("a.bin") is None
+
+
+def test_a_bucket_that_is_not_there_is_named(server: ObjectServer) -> None:
+    with pytest.raises(MissingFile, match=r"s3://other/a\.bin: cannot be written: there is no such bucket"):
+        ObjectFolder("s3://other").write("a.bin", bytes_of(b"a"))
+
+
+def test_bytes_that_read_back_differently_are_an_error(server: ObjectServer) -> None:
+    def fault(method: str, _number: int) -> str:
+        if method == "HEAD" and "/bucket/run/a.bin" in server.objects:
+            server.objects["/bucket/run/a.bin"] = b"others"
+        return ""
+
+    server.fault = fault
+    with pytest.raises(BadFile, match="reads back differently"):
+        ObjectFolder("s3://bucket/run").write("a.bin", bytes_of(b"theirs"))
+
+
+def test_a_note_that_is_damaged_is_none(server: ObjectServer) -> None:
+    for text in (b"{", b"[1]", b"", b"\xff"):
+        server.objects[f"/bucket/run/{UPLOADS}"] = text
+        folder = ObjectFolder("s3://bucket/run")
+        assert not folder.is_known("a")
+        folder.write("a", bytes_of(b"a"))
+        assert folder.is_known("a")
+
+
+def test_http_is_only_read() -> None:
+    with pytest.raises(ArgumentError, match=r"nothing is written to http:// URLs"):
+        shard_folder("http://127.0.0.1/a")
+
+
+def test_file_systems_of_fsspec_are_written_to(tmp_path: Path) -> None:
+    folder = ObjectFolder(f"file://{tmp_path}/run")
+    assert folder.names() == []
+    folder.write("a", bytes_of(b"one"))
+    folder.write("a", bytes_of(b"two"))
+    assert ((tmp_path / "run" / "a").read_bytes(), folder.names()) == (b"two", ["a"])
+    folder.remove("a")
+    folder.remove("a")
+    folder.finish()
+    assert list((tmp_path / "run").iterdir()) == []
