@@ -203,7 +203,7 @@ def test_a_full_disk_refuses_the_batch(store: BatchStore, monkeypatch: pytest.Mo
 
     mine, other = store.join(FACTS), Peer(store)
     put(store, 0, 1)
-    monkeypatch.setattr(batch_store, "reserve", full)
+    monkeypatch.setattr(batch_store, "allocate", full)
     assert put(store, 2, 2, (1 << 20,)) is False
     with store.write(name_of(3)) as writer:  # lent: the memory of batch 0, once all have had it
         assert not writer.lends

@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.errors import ArgumentError
 from headrace.storage.crc32c import crc32c
-from headrace.storage.file_locks import hold, lock_within, reserve, try_lock, try_share, unlock
+from headrace.storage.file_locks import hold, lock_within, try_lock, try_share, unlock
 from headrace.transport import batch_claims
 from headrace.transport.out_of_band import dumped
-from headrace.transport.shared import mapped
+from headrace.transport.shared import allocate, mapped
 from headrace.transport.slots import Bytes, Message, SlotWriter, unpacked
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class BatchStore:
         hold(file)
         try:
             lock_within(file, LOCKED_SECONDS)  # somebody may look at it just now
-            reserve(file, size)
+            allocate(file, size)
         except BaseException:
             path.unlink(missing_ok=True)
             unlock(file)
