@@ -131,10 +131,10 @@ def run(count: int, paths: Sequence[Path], options: dict[str, Any], *, shared: b
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="a folder of JPEG files; by default crops of headrace's own")
-    parser.add_argument("--images", type=int, default=1500, help="how many photographs, the files repeated")
+    parser.add_argument("--images", type=int, default=4000, help="how many photographs, the files repeated")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--backend", default="threads", choices=("threads", "processes", "inline"))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
