@@ -29,8 +29,9 @@ class Window:
     >>> window.take().batch, window.take().batch, window.room
     ('first', 'second', True)
 
-    Invariant: ``taken <= asked <= taken + size``; so no more than ``size`` batches are ever held or being made. A
-    window may begin in the middle: at step ``first``, with steps ``beyond`` it that were taken already.
+    Invariant: ``taken <= asked <= taken + size``; so no more than ``size`` batches are ever held or being made. After
+    `resize` to fewer, those asked for are taken first. A window may begin in the middle: at step ``first``, with steps
+    ``beyond`` it that were taken already.
     """
 
     __slots__ = ("_asked", "_beyond", "_ended", "_here", "_replicas", "_size", "_taken")
@@ -69,9 +70,18 @@ class Window:
         return self._asked - self._taken < self._size and len(self._ended) < self._replicas
 
     @property
+    def open(self) -> int:
+        """How many steps were asked for and not taken yet."""
+        return self._asked - self._taken
+
+    @property
     def in_flight(self) -> int:
         """How many steps were asked for and are not here yet."""
         return self._asked - self._taken - len(self._here)
+
+    def resize(self, size: int) -> None:
+        """Hold another number of batches at most; what was asked for stays."""
+        self._size = size
 
     def ask(self) -> int:
         """Claim the next step: exactly one outcome for it must be put."""
@@ -155,12 +165,21 @@ class Unordered:
     @property
     def room(self) -> bool:
         """Whether another step may be asked for."""
-        return self.in_flight + len(self._here) < self._size and self._next_replica() is not None
+        return self.open < self._size and self._next_replica() is not None
+
+    @property
+    def open(self) -> int:
+        """How many steps were asked for and not taken yet."""
+        return self.in_flight + len(self._here)
 
     @property
     def in_flight(self) -> int:
         """How many steps were asked for and are not here yet."""
         return len(self._flying)
+
+    def resize(self, size: int) -> None:
+        """Hold another number of batches at most; what was asked for stays."""
+        self._size = size
 
     def ask(self) -> int:
         """Claim the next step: exactly one outcome for it must be put."""
