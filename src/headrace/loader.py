@@ -58,14 +58,17 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     1, where one state must restore all ranks.
 
     **Workers**: ``num_workers`` of them make batches, at most ``prefetch_factor`` (2) each ahead of the loop. 0 makes
-    them in the loop's own thread, and so does ``backend="inline"``. "auto" is one worker for each CPU that this process
-    may use, no more than there are batches, and 1 for an iterable dataset. ``backend`` says what the workers are:
-    "threads" suit code that releases the GIL, as decoding does; "processes" suit code that spends its time in Python.
-    "auto" takes threads where the dataset says that they suit it (``suits_threads``: ours say so; so do lists and
-    arrays, unless they come with a ``collate_fn``), and processes otherwise, or where an argument is given that only
-    processes have. "ray", or `headrace.executors.RayCluster` with its options, makes them on the machines of a Ray
-    cluster. `headrace.share` lets processes of one machine make each batch once. The name of your own executor
-    (`headrace.executors.register`), or a factory, fits too.
+    them in the loop's own thread, and so does ``backend="inline"``. "auto" begins with one worker for each CPU that
+    this process may use, no more than there are batches. While the first loops run, it measures other numbers and kinds
+    of workers that give the same bytes, prints the best setting and keeps it. ``remember_tuning=True``, or a folder,
+    keeps it in a file for the next run. An iterable dataset without ``read_once`` gets 1 worker, and datasets with
+    ``state_dict`` keep those they begin with. ``backend`` says what the workers are: "threads" suit code that releases
+    the GIL, as decoding does; "processes" suit code that spends its time in Python. "auto" takes threads where the
+    dataset says that they suit it (``suits_threads``: ours say so; so do lists and arrays, unless they come with a
+    ``collate_fn``), and processes otherwise, or where an argument is given that only processes have. "ray", or
+    `headrace.executors.RayCluster` with its options, makes them on the machines of a Ray cluster. `headrace.share` lets
+    processes of one machine make each batch once. The name of your own executor (`headrace.executors.register`), or a
+    factory, fits too.
 
     *Processes* start by ``multiprocessing_context`` (a name or a context; the platform's default), and each calls
     ``worker_init_fn(id)``. Batches come back in shared memory. A worker that dies is replaced, with a warning, and its
@@ -121,6 +124,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     on_error: OnError
     max_errors: int | float | None
     ledger: Ledger | None
+    remember_tuning: bool | str | os.PathLike[str]
     native: bool
 
     _argument_hints = LOADER
@@ -158,6 +162,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         max_errors: int | float | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         native: bool = False,
+        remember_tuning: bool | str | os.PathLike[str] = False,
     ) -> None:
         found = settings.read(
             self._adapter,
@@ -191,6 +196,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
                 "max_errors": max_errors,
                 "ledger": ledger,
                 "native": native,
+                "remember_tuning": remember_tuning,
             },
         )
         self._show(found.shown())
@@ -404,7 +410,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
             ("dataset", f"{type(self.dataset).__qualname__}{of}"),
             ("batch size", str(self.batch_size)),
             ("order", "shuffled" if found.shuffle else type(self.sampler).__name__),
-            ("workers", f"{self.num_workers} {found.kind}" if self.num_workers else "none: the loop's own thread"),
+            ("workers", f"{found.num_workers} {found.kind}" if found.num_workers else "none: the loop's own thread"),
             ("seed", "drawn for each epoch" if self.seed is None else str(self.seed)),
         ]
         statistics = self.statistics()

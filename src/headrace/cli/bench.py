@@ -43,11 +43,13 @@ def bench_script(
         options.refuse(("workers", "batch_size", "seed", "backend"), "the script says how its loader works")
         loader: DataLoader[Any] = found
     else:
+        streams = protocol.is_iterable(found)
+        usual = 1 if streams else usable_cpus()
         loader = DataLoader(
             found,
             batch_size,
-            shuffle=None if protocol.is_iterable(found) else True,
-            num_workers=0 if backend == "inline" else "auto" if workers is None else workers,
+            shuffle=None if streams else True,
+            num_workers=0 if backend == "inline" else usual if workers is None else workers,
             backend=backend,
             seed=seed,
         )

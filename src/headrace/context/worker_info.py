@@ -64,6 +64,16 @@ def serving(number: int, count: int, dataset: Any) -> AbstractContextManager[Non
     return _itself if same else _serving(number, count, dataset)
 
 
+def standing_in(dataset: Any) -> AbstractContextManager[None]:
+    """For the length of a block, be the only worker, in the loader's own process.
+
+    >>> with standing_in([1, 2]):
+    ...     get_worker_info().num_workers
+    1
+    """
+    return _serving(0, 1, dataset)
+
+
 _itself = nullcontext()
 
 

@@ -48,7 +48,7 @@ def processes(maker: Maker, options: Options) -> Executor:
 
         from headrace.executors.processes.pool import Processes
 
-    context = options.context or multiprocessing.get_context(options.start_method or _usual_start())
+    context = options.context or multiprocessing.get_context(options.start_method or usual_start())
     check_processes(context)
     return Processes(
         maker,
@@ -71,7 +71,7 @@ _factories: dict[str, Factory] = {
 }
 
 
-def _usual_start() -> str | None:
+def usual_start() -> str | None:
     """Return how workers start if nothing else is given: not by fork in a notebook, whose process has threads."""
     import multiprocessing
 

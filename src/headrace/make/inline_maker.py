@@ -88,7 +88,8 @@ class InlineMaker:
     def suits(maker: Maker, seeding: Collection[str]) -> bool:
         """Say whether batches can be made so: no bad samples to replace, and no generators to seed for each batch."""
         kind = type(maker.source)
-        return maker.on_error == "raise" and (kind is Batched or (kind in (Indexed, Streamed) and not seeding))
+        plain = maker.is_plain and maker.on_error == "raise"
+        return plain and (kind is Batched or (kind in (Indexed, Streamed) and not seeding))
 
     def make(self, work: Work, began: float) -> tuple[Any, Outcome | None]:
         """Return a work's batch and None; or what `Maker.make` returns, where there is more to say than a batch."""

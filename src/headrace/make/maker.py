@@ -10,7 +10,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -71,6 +71,9 @@ class Pending:
 @dataclass(frozen=True, slots=True)
 class Maker:
     """Makes batches: reads the keys of a work, deals with bad samples, collates the good ones."""
+
+    is_plain: ClassVar[bool] = True
+    """Whether nothing is added to what this class does."""
 
     source: Source
     collate: Collate

@@ -5,6 +5,7 @@ Where torch has words for an error, they are in ours: people search for them, an
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from math import ceil
@@ -205,6 +206,43 @@ def kind_of_workers(
     if processes_only or not suits_threads(dataset, collates=collates):
         return "processes"
     return "threads"
+
+
+def free_kinds(
+    given: Mapping[str, Any], kind: Kind, num_workers: int, *, only: Sequence[str], streams: bool
+) -> tuple[Kind, ...]:
+    """Return which kinds of workers ``num_workers="auto"`` may choose from, its first choice first; none without it.
+
+    All make the same bytes. ``only`` names the arguments given that mean something to processes alone.
+    """
+    own_order = streams and not given["read_once"]  # the samples of a stream depend on who reads it
+    if given["num_workers"] != "auto" or not num_workers or kind not in ("threads", "processes") or own_order:
+        return ()
+    if given["backend"] != "auto":
+        return (kind,) if given["backend"] == kind else ()
+    if only:
+        return (kind,)
+    found = ("threads", "inline", "processes") if kind == "threads" else ("processes", "inline")
+    return tuple(each for each in found if each != "inline" or not given["timeout"])
+
+
+def remember_tuning(value: Any, num_workers: Any) -> bool | str | os.PathLike[str]:
+    """Return whether the setting that a search finds is kept, or in which folder."""
+    if not isinstance(value, bool | str | os.PathLike):
+        raise ArgumentTypeError(
+            f"remember_tuning must be True, False or a folder; got {kind_of(value)}",
+            found=value,
+            expected="True, False or the path of a folder",
+            cure="pass remember_tuning=True for a file in the user's cache",
+        )
+    if value is not False and num_workers != "auto":
+        raise ArgumentError(
+            f'remember_tuning={shown(value)} needs num_workers="auto"; got num_workers={shown(num_workers)}',
+            found=num_workers,
+            expected='num_workers="auto", which measures what is to be remembered',
+            cure='pass num_workers="auto", or leave remember_tuning out',
+        )
+    return value
 
 
 def ranks(rank: Any, world_size: Any) -> tuple[int, int]:

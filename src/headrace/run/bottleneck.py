@@ -120,6 +120,46 @@ class Measured:
         return self._bound()[0]
 
     @property
+    def needs_gil(self) -> bool:
+        """Whether threads of this process spend much of their time with the GIL, and others wait for it."""
+        return self._takes_gil or (self.kind == "threads" and self.gil_wait >= CONTENDED and self._python > 0.5)
+
+    def period_with(self, kind: str, workers: int, ahead: int) -> float:
+        """Return the period that the model predicts for other workers; what handing over costs there is not known."""
+        now = self._pipeline()
+        alone, carries = self._alone, kind == "processes" == self.kind
+        whole = self.whole and kind == "threads"
+        together = max(1, workers) if whole else 1
+        floor = self._floor(self.cpu, gil=False)
+        if kind == "threads" and not self.whole:
+            floor = max(floor, self.cpu * self._python)
+        other = Pipeline(
+            service=[max(1e-9, each * alone / together) + (self.packing if carries else 0.0) for each in self.service],
+            training=now.training,
+            workers=1 if whole else 0 if kind == "inline" else workers,
+            ahead=max(1, ahead),
+            in_turns=kind == "processes",
+            handing=self.opening if carries else 0.0,
+            floor=0.0 if kind == "inline" else floor,
+        )
+        return self.period * other.period() / max(now.period(), 1e-12)
+
+    @property
+    def _alone(self) -> float:
+        """The part of a service that is left where the workers do not slow each other down.
+
+        Others' programs slow a worker down however many there are; its own kind, and the GIL, are the floor.
+        """
+        if self._takes_gil:
+            return self.cpu / self._mean
+        return (self.cpu + self._blocked) / self._mean if self._crowded else 1.0
+
+    @property
+    def _python(self) -> float:
+        """The part of a worker's CPU time in which it holds the GIL."""
+        return 1.0 if self._takes_gil else sum(self.stages.get(stage, 0.0) for stage in _PYTHON)
+
+    @property
     def _mean(self) -> float:
         return max(fmean(self.service), 1e-12)
 
@@ -186,14 +226,9 @@ class Measured:
 
     def _pipeline(self) -> Pipeline:
         """Return the model of the loop as it is."""
-        mean = self._mean
-        # Others' programs slow a worker down however many there are; its own kind, and the GIL, are the floor.
-        alone, training = 1.0, self.training
+        alone, training = self._alone, self.training
         if self._takes_gil:
-            alone = self.cpu / mean
             training = tuple(max(0.0, each - self.gil_wait) for each in training)
-        elif self._crowded:
-            alone = (self.cpu + self._blocked) / mean
         together = max(1, self.workers) if self.whole else 1
         return Pipeline(
             service=[max(1e-9, each * alone / together) + self.packing for each in self.service],
@@ -209,8 +244,7 @@ class Measured:
         """Return the least period for so much CPU time a batch: of the CPUs, and of the GIL."""
         least = (cpu + self.loop_cpu) / self.cpus
         if gil and self.kind == "threads" and not self.whole:
-            python = 1.0 if self._takes_gil else sum(self.stages.get(stage, 0.0) for stage in _PYTHON)
-            least = max(least, cpu * python)
+            least = max(least, cpu * self._python)
         return least
 
     def _gains(self, bound: str) -> tuple[Gain, ...]:

@@ -7,7 +7,7 @@ import dataclasses
 import weakref
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from headrace.datasets.torchvision_datasets import examined
 from headrace.errors import ArgumentError, UnusableArgument
 from headrace.executors import registry
 from headrace.executors.base import Reusable
+from headrace.executors.changing import Changing, ReusableChanging
 from headrace.executors.inline import Inline
 from headrace.executors.shared_preparation import SharedPreparation
 from headrace.executors.worker_options import Options
@@ -37,12 +38,16 @@ from headrace.run.inline_loop import InlineLoop
 from headrace.run.journal import Journal
 from headrace.run.lives import Lives
 from headrace.run.loop import Loop
-from headrace.run.orders import Entry, SampledOrder, order_of, with_own_states
+from headrace.run.orders import Entry, SampledOrder, kept_dataset, order_of, with_own_states
 from headrace.run.prefetched_plan import prefetched
 from headrace.run.progress import Progress, fingerprint
 from headrace.run.promise import Promise
 from headrace.run.stats import Meter
 from headrace.run.tolerance import Budget, Refill
+from headrace.run.tuning.auto_workers import AutoWorkers
+from headrace.run.tuning.makers import Makers
+from headrace.run.tuning.tuned_dispatch import TunedDispatcher
+from headrace.run.tuning.worker_setting import WorkerSetting
 from headrace.run.window import Unordered, Window
 
 if TYPE_CHECKING:
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from headrace.run.settings import Settings
     from headrace.run.stats import Statistics
     from headrace.run.timeline import Timeline
+    from headrace.run.tuning.tuner import Tuner
 
 ENOUGH = 16
 """Samples, before the time that one takes is compared with another way to read it."""
@@ -86,12 +92,16 @@ class Session:
         self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
+        self._auto: AutoWorkers | None = None
+        """Who chooses the workers, where the user does not."""
+        if settings.free_kinds and kept_dataset(settings) is None:
+            self._auto = AutoWorkers(settings)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the loops that run, nor in their workers.
         own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
         ours: dict[str, Any] = {"_loops": None, "_kept": None, "_keeper": None, "timeline": None}
-        ours |= {"_lives": Lives(), "_leftover": Leftover()}
+        ours |= {"_lives": Lives(), "_leftover": Leftover(), "_auto": None if self._auto is None else self._auto.again()}
         return {**vars(self), **own, **ours}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -133,7 +143,7 @@ class Session:
         """Begin a loop over the next epoch; ``place`` moves each batch, one ahead of the consumer."""
         self._check_start()
         with self.progress.turn.lock:
-            loop = self._begin()
+            loop = self._begin(moves=place is not None)
         if self.settings.kind != "inline":
             try:
                 loop.start()
@@ -160,21 +170,31 @@ class Session:
         cursor = self.progress.cursor
         key, _ = self.progress.stream(cursor.seed or 0, cursor.place.epoch)
         sources = self.order.sources(key, cursor)
-        return dataclasses.replace(self.meter.snapshot(), sources=sources, measured=self._measured(), hint=self._hint())
+        chosen = None if self._auto is None or self._auto.chosen is None else str(self._auto.chosen)
+        snapshot = dataclasses.replace(self.meter.snapshot(), sources=sources, tuned=chosen)
+        return dataclasses.replace(snapshot, measured=self._measured(), hint=self._hint())
+
+    def _batches(self) -> int | None:
+        """Return how many batches an epoch has; None where nobody knows."""
+        try:
+            return batches_of(self.order, self.settings, self.progress.epoch)
+        except Exception:  # noqa: BLE001  a stream's, or a user's sampler that has no length
+            return None
 
     def _measured(self) -> Measured | None:
         settings, meter = self.settings, self.meter
+        workers = WorkerSetting.of(settings) if self._auto is None else self._auto.now
         elapsed = perf_counter() - meter.created
         return measured(
             list(self._lives.recent),
             dict(meter.stages),
             every=self._lives.every,
-            kind=settings.kind,
-            workers=settings.num_workers,
-            ahead=self._ahead_of_loop,
+            kind=workers.kind,
+            workers=workers.at_once if workers.workers else 0,
+            ahead=self._ahead_of_loop if self._auto is None else workers.ahead,
             # Of a cluster nobody knows how many CPUs its actors share.
             cpus=max(settings.num_workers, 1) if settings.kind == "ray" else cpus(),
-            in_turns=settings.kind == "processes" and settings.ordered,
+            in_turns=workers.kind == "processes" and settings.ordered,
             pressure=(memory_stall_seconds() - self._stalled) / elapsed if elapsed > 0.0 else 0.0,
         )
 
@@ -218,7 +238,8 @@ class Session:
             finish=settings.adapter.finish,
         )
 
-    def _begin(self) -> Loop[Any]:
+    def _begin(self, *, moves: bool) -> Loop[Any]:
+        tuner = self._enter_tuner(moves=moves)
         settings, order, progress = self.settings, self.order, self.progress
         entry, base = progress.enter()
         copies = order.copies(entry.saved)
@@ -229,13 +250,17 @@ class Session:
         maker = self.maker(again=entry.again)
         progress.looped = True
         self._settle_stream(maker, entry, copies)
-        executor, release = self._staff(maker, base)
+        makers = Makers(maker, settings.kind if self._auto is None else self._auto.start.kind)
+        executor, release = self._staff(makers, base, changing=tuner is not None)
+        settings = self.settings  # others, where those workers could not be made
         place = entry.cursor.place
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
         traced = self.timeline is not None and self.timeline.is_open
-        self._lives = lives = Lives(self.timeline if traced else None, threads=settings.kind == "threads")
+        threads = settings.kind == "threads" or (tuner is not None and "threads" in settings.free_kinds)
+        self._lives = lives = Lives(self.timeline if traced else None, threads=threads)
         self._ahead_of_loop, self._stalled = executor.capacity, memory_stall_seconds()
-        ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, executor.capacity)
+        lag = executor.capacity if tuner is None else arguments.MOST_THREADS
+        ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, lag)
         if ahead is not None:
             plan, release, self.meter.prefetched = ahead, _both(ahead.close, release), ahead.counts
         window: Window | Unordered | Direct
@@ -245,8 +270,8 @@ class Session:
         else:
             kind = Window if settings.ordered else Unordered
             window = kind(executor.capacity, copies, place.step, place.beyond)
-            timeout = settings.timeout or None
-            dispatcher = Dispatcher(plan, entry.stream, executor, window, release, timeout, recorder, lives)
+            parts = plan, entry.stream, executor, window, release, settings.timeout or None, recorder, lives
+            dispatcher = Dispatcher(*parts) if tuner is None else self._tuned(tuner, makers, base, parts)
         refill = None
         if settings.on_error == "skip":
             refill = Refill(settings.batch_size or 1, drop_last=settings.drop_last, offset=place.offset)
@@ -265,6 +290,8 @@ class Session:
             length=None if settings.streams else partial(batches_of, order, settings, place.epoch),
         )
         progress.begin(entry.cursor)
+        if self._auto is not None and tuner is not None:
+            self._auto.watch(loop, self.meter, self._batches())
         self._loops.add(loop)
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
@@ -344,26 +371,66 @@ class Session:
             facts=facts,
         )
 
-    def _staff(self, maker: Maker, base: int) -> tuple[Executor, Callable[[], None]]:
-        """Return who makes the batches of a loop, and what is to be done when it ends."""
+    def _enter_tuner(self, *, moves: bool) -> Tuner | None:
+        """Take the workers that are to be measured next, or are the best; return what measures them in a loop."""
+        auto = self._auto
+        if auto is None:
+            return None
+        before, auto.moves = auto.now, auto.moves or moves
+        tuner = auto.enter(self._measured, self._facts)
+        if auto.now != before and self._kept is not None:
+            self._kept.close()
+        self.settings = auto.now.applied(self.settings)
+        return tuner
+
+    def _tuned(self, tuner: Tuner, makers: Makers, base: int, parts: tuple[Any, ...]) -> TunedDispatcher:
+        """Return a dispatcher that changes the workers."""
+        auto, settings = cast("AutoWorkers", self._auto), self.settings
+
+        def make(setting: WorkerSetting) -> Executor:
+            return self._executor(setting.applied(settings), makers, base)
+
+        return TunedDispatcher(*parts, auto=auto, tuner=tuner, make=make, measured=self._measured, meter=self.meter)
+
+    def _staff(self, makers: Makers, base: int, *, changing: bool) -> tuple[Executor, Callable[[], None]]:
+        """Return who makes the batches of a loop, and what is to be done when it ends.
+
+        ``changing``: they may be replaced while they work.
+        """
         kept = self._kept
         if kept is None or kept.closed:
-            executor = self._executor(maker, base)
+            executor = self._first_executor(makers, base, changing=changing)
             if not (self.settings.persistent_workers and isinstance(executor, Reusable)):
                 return executor, executor.close
             self._kept = kept = executor
         elif self._keeper is not None and (keeper := self._keeper()) is not None and keeper.running:
-            executor = self._executor(maker, base)  # another loop is at work with those that are kept
+            # Another loop is at work with those that are kept.
+            executor = self._first_executor(makers, base, changing=changing)
             return executor, executor.close
         kept.reset()
         return kept, kept.reset
 
-    def _executor(self, maker: Maker, base: int) -> Executor:
-        settings = self.settings
+    def _first_executor(self, makers: Makers, base: int, *, changing: bool) -> Executor:
+        """Return the workers of the settings; others, where they were chosen here and cannot be made."""
+        while True:
+            try:
+                executor = self._executor(self.settings, makers, base)
+            except Exception as error:
+                if self._auto is None:
+                    raise
+                self._auto.failed(error)
+                self.settings = self._auto.now.applied(self.settings)
+                continue
+            if not changing:
+                return executor
+            return ReusableChanging(executor) if self.settings.workers_stay else Changing(executor)
+
+    def _executor(self, settings: Settings, makers: Makers, base: int) -> Executor:
         # A stream can be read by one thread only; so it is read once, ahead, and nothing is ever read twice.
         alone = settings.kind == "threads" and settings.streams and not settings.shares_stream
         shares = isinstance(settings.backend, SharedPreparation)
         backend = arguments.own_workers(settings.backend)
+        as_processes = self._auto is not None and self._auto.start.kind == "processes"
         options = Options(
             workers=1 if alone else settings.num_workers,
             prefetch=settings.prefetch_factor or arguments.PREFETCH_FACTOR,
@@ -375,13 +442,13 @@ class Session:
             restarts=settings.restart_workers,
             in_turns=settings.ordered,
             # Without a seed, the caller's own random.seed() and np.random.seed() reach the dataset, as on torch.
-            seeds_globals=settings.key is not None,
+            seeds_globals=settings.key is not None or as_processes,
             workers_by=backend if callable(backend) and settings.kind != "inline" else settings.kind,
             facts=self._facts() if shares else {},
             rank=settings.rank,
             leftover=self._leftover,
         )
-        return registry.made(settings.backend if shares else options.workers_by, maker, options)
+        return registry.made(settings.backend if shares else options.workers_by, makers.of(settings.kind), options)
 
     def _facts(self) -> dict[str, Any]:
         """Return what tells the batches of two loaders apart, as far as it can be said without reading a sample."""

@@ -20,6 +20,7 @@ from headrace.plan.order import BatchOrdered, Ordered
 from headrace.run import arguments
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from headrace.make.maker import OnError
@@ -62,6 +63,10 @@ class Settings:
     seed: int | None
     backend: arguments.Backend
     kind: arguments.Kind
+    free_kinds: tuple[arguments.Kind, ...]
+    """The kinds that ``num_workers="auto"`` may choose from while loops run; none where the workers stay."""
+    sets_prefetch: bool
+    """Whether the user has set ``prefetch_factor``."""
     threads_per_worker: int
     restart_workers: int | None
     read_once: bool
@@ -71,6 +76,7 @@ class Settings:
     on_error: OnError
     max_errors: int | float | None
     ledger: Ledger | None
+    remember_tuning: bool | str | os.PathLike[str]
     native: bool
     reading: NativeReading | None
     """What the native extension reads in place of ``dataset``; None without ``native``, or where it needs none."""
@@ -167,7 +173,18 @@ class Settings:
         return {name: getattr(self, name) for name in SHOWN}
 
 
-HIDDEN = {"adapter", "streams", "shuffle", "given_sampler", "given_batches", "draws_from", "kind", "reading"}
+HIDDEN = {
+    "adapter",
+    "streams",
+    "shuffle",
+    "given_sampler",
+    "given_batches",
+    "draws_from",
+    "kind",
+    "free_kinds",
+    "sets_prefetch",
+    "reading",
+}
 SHOWN = frozenset(one.name for one in fields(Settings)) - HIDDEN
 """The settings that a loader shows as attributes."""
 
@@ -230,6 +247,7 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
         on_error=on_error,
         max_errors=arguments.max_errors(given["max_errors"], on_error),
         ledger=open_ledger(given["ledger"], rank),
+        remember_tuning=arguments.remember_tuning(given["remember_tuning"], given["num_workers"]),
     )
 
 
@@ -276,15 +294,18 @@ def _collating(
     collate_fn = function("collate_fn", given["collate_fn"])
     collate_fn = next((ours for theirs, ours in adapter.defaults if collate_fn is theirs), collate_fn)
     single = order["batch_size"] is None and order["batch_sampler"] is None
+    only = arguments.processes_only({**given, "persistent_workers": False} if stays else given)
     kind = arguments.kind_of_workers(
         given["backend"],
         num_workers,
         _read(dataset, native["reading"]),
-        processes_only=arguments.processes_only({**given, "persistent_workers": False} if stays else given),
+        processes_only=only,
         collates=collate_fn not in (None, adapter.collate, adapter.convert),
     )
+    free = arguments.free_kinds(given, kind, num_workers, only=only, streams=is_iterable(dataset))
     default = adapter.convert if single else adapter.collate
-    return {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind, **native}
+    found = {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind, "free_kinds": free}
+    return found | native
 
 
 def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: bool) -> dict[str, Any]:
@@ -296,6 +317,7 @@ def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: 
         "num_workers": num_workers,
         "timeout": 0 if given["timeout"] is None else seconds("timeout", given["timeout"]),
         "prefetch_factor": arguments.prefetch_factor(given["prefetch_factor"], num_workers),
+        "sets_prefetch": given["prefetch_factor"] is not None,
     }
     if persistent and num_workers == 0:
         raise ArgumentError(

@@ -149,6 +149,8 @@ class Statistics:
     """What was measured of the newest batches; None while they are too few."""
     taken: int = 0
     """Batches that other processes made (`headrace.share`); all others were made here."""
+    tuned: str | None = None
+    """What ``num_workers="auto"`` has chosen, as arguments; None while it measures, and for other loaders."""
     hint: str = ""
     """What would make the loop faster; empty where nothing is known."""
 

@@ -67,14 +67,19 @@ def start_worker(context: Any, startup: Startup | Payload, number: int, threads:
     return started
 
 
-def warn_of_threads() -> None:
-    """Warn that a child never sees a lock released that another thread holds at the fork."""
+def other_threads() -> list[str]:
+    """Name the threads that may hold a lock which a forked child never sees released."""
     ours = (threading.current_thread(), threading.main_thread())
-    others = [
+    return [
         thread.name
         for thread in threading.enumerate()
         if thread not in ours and not thread.name.startswith("headrace") and type(thread).__module__ not in HARMLESS
     ]
+
+
+def warn_of_threads() -> None:
+    """Warn that a child never sees a lock released that another thread holds at the fork."""
+    others = other_threads()
     if others:
         warnings.warn(
             f"worker processes are forked while other threads run ({', '.join(others[:5])}): this use of fork() may "
