@@ -101,7 +101,8 @@ class Session:
         # A copy has no part in the loops that run, nor in their workers.
         own = {"progress": copy.copy(self.progress), "order": copy.copy(self.order)}
         ours: dict[str, Any] = {"_loops": None, "_kept": None, "_keeper": None, "timeline": None}
-        ours |= {"_lives": Lives(), "_leftover": Leftover(), "_auto": None if self._auto is None else self._auto.again()}
+        ours |= {"_lives": Lives(), "_leftover": Leftover()}
+        ours["_auto"] = None if self._auto is None else self._auto.again()
         return {**vars(self), **own, **ours}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
