@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -495,6 +496,31 @@ def test_a_loader_tells_what_it_is() -> None:
     assert repr(DataLoader([1, 2], 2, num_workers=3)) == (
         "DataLoader(<list of 2>, batch_size=2, shuffle=False, num_workers=3)"
     )
+
+
+def test_the_bar_of_tqdm_auto_reads_every_epoch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin no loop for the iterator that the bar makes and never reads: no epoch, no loaded state is passed over."""
+    bar = pytest.importorskip("tqdm.asyncio").tqdm_asyncio
+    monkeypatch.setattr(bar, "monitor_interval", 0)  # no thread
+    loader = DataLoader(range(10), 2, shuffle=True, seed=0, num_workers=2)
+    expected = [[batch.tolist() for batch in DataLoader(range(10), 2, shuffle=True, seed=0)]]
+    found, epochs = [], []
+    for _ in range(2):
+        found.append([batch.tolist() for batch in bar(loader, disable=True)])
+        epochs.append(loader.statistics().epoch)
+    assert (found[:1], epochs) == (expected, [0, 1])
+    state = loader.state_dict() | {"epoch": 0, "step": 3, "batches": 3, "samples": 6}
+    loader.load_state_dict(state)
+    assert [batch.tolist() for batch in bar(loader, disable=True)] == expected[0][3:]
+
+
+def test_a_coroutine_loops_over_a_loader() -> None:
+    """Read an epoch by `async for`."""
+
+    async def read() -> list[list[int]]:
+        return [batch.tolist() async for batch in DataLoader(range(4), 2)]
+
+    assert asyncio.run(read()) == [[0, 1], [2, 3]]
 
 
 def test_loops_in_many_threads_do_not_disturb_each_other() -> None:

@@ -16,7 +16,7 @@ from headrace.run.timeline import MOST_BYTES, Timeline
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from headrace.interop.generators import GeneratorLike
@@ -241,6 +241,15 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         """Begin a loop over the next epoch."""
         session = self._current()
         return session.loop(self._adapter.place(self))
+
+    async def __aiter__(self) -> AsyncIterator[T_co]:
+        """Begin a loop over the next epoch once its first batch is asked for; waiting for a batch blocks the thread.
+
+        `tqdm.auto` looks for this. Without it, its bar would begin a loop that it never reads, beside the one that it
+        reads: every other epoch would be left out, and so would the rest of an epoch that a loaded state is in.
+        """
+        for batch in self:
+            yield batch
 
     def _current(self) -> Session:
         """Return the session, which reads from the sampler that a subclass put in the place of ours, as torch does."""
