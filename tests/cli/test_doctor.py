@@ -83,8 +83,11 @@ def test_a_library_that_is_gone_is_told_from_an_extension_that_was_never_built(t
 def test_what_the_advice_installs_is_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name a requirement that pip installs without headrace being on any index."""
     monkeypatch.setattr(findings, "_version", lambda _name: None)
+    monkeypatch.setattr(findings, "FREE_THREADED", False)
     advice = " ".join(findings.findings()[1])
     assert "pip install 'pillow>=10.3' 'simplejpeg>=1.8'" in advice
+    monkeypatch.setattr(findings, "FREE_THREADED", True)
+    assert any(line.endswith("Run: pip install 'pillow>=10.3'") for line in findings.findings()[1])
     assert "pip install 'click>=8.1' 'tqdm>=4.66'" in advice
 
 

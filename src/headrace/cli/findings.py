@@ -31,6 +31,8 @@ LIBRARIES = (
     "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "click", "tqdm", "ml_dtypes", "torch", "jax",
     "keras",
 )  # fmt: skip
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""A Python for which simplejpeg has no wheel."""
 SMALL = 1 << 28
 """Bytes of shared memory below which a few batches of images fill it: the default of containers is less."""
 JPEG_HEADERS = ("/usr/include", "/usr/local/include", "/opt/homebrew/include")
@@ -97,10 +99,9 @@ def findings(found: Native | None = None) -> tuple[list[tuple[str, str]], list[s
     if found.state != "built":
         advice.append(_native_advice(found))
     if _version("pillow") is None:
-        advice.append(
-            "Pillow is missing: no image can be read without it. Run: pip install 'pillow>=10.3' 'simplejpeg>=1.8'"
-        )
-    elif _version("simplejpeg") is None:
+        wanted = "'pillow>=10.3'" if FREE_THREADED else "'pillow>=10.3' 'simplejpeg>=1.8'"
+        advice.append(f"Pillow is missing: no image can be read without it. Run: pip install {wanted}")
+    elif _version("simplejpeg") is None and not FREE_THREADED:
         advice.append(
             "simplejpeg is missing: images outside the native extension are read slower. "
             "Run: pip install 'simplejpeg>=1.8'"
