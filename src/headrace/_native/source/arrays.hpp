@@ -14,6 +14,7 @@ class ArraySource final : public Source {
 
   std::int64_t length() const override { return count_; }
   int channels() const override { return channels_; }
+  std::size_t bytes_at_hand() const override { return mapped_ ? 0 : size_; }
   void prepare() const override;
   bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const override;
   void prefetch(std::int64_t key) const override { headrace::prefetch(at(key), size_); }

@@ -48,6 +48,8 @@ class Source {
   virtual std::int64_t length() const = 0;
   // Channels of the samples' pixels, once decoded.
   virtual int channels() const { return 3; }
+  // Bytes of a sample's pixels, where they are in memory; 0 where samples are decoded, or may have to be waited for.
+  virtual std::size_t bytes_at_hand() const { return 0; }
   // Called before each batch.
   virtual void prepare() const {}
   // Read a sample of at most `max_bytes`; `key` is in range. False: the failure says why, or the step-by-step path will.

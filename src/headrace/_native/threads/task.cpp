@@ -14,6 +14,10 @@ namespace {
 // Scratch memory that a thread keeps from one batch to the next, in bytes of each buffer.
 constexpr std::size_t kept = std::size_t{16} << 20;
 
+// Bytes that a thread copies, and rows that it makes of them, before it asks what is next. Asking for a row and for the
+// time both wait until all that was written is in the cache.
+constexpr std::size_t little = std::size_t{64} << 10, most = 16;
+
 }  // namespace
 
 std::unique_ptr<Scratch> ScratchPool::lend() {
@@ -41,6 +45,8 @@ Task::Task(BatchRows rows, std::vector<std::int32_t> drawn, std::shared_ptr<Scra
       scratch_(std::move(scratch)),
       pid_(::getpid()) {
   drawn_.resize(rows_.count());
+  if (const std::size_t bytes = rows_.source->bytes_at_hand())
+    at_once_ = std::clamp<std::size_t>(little / (bytes + rows_.recipe->row.bytes()), 1, most);
 }
 
 std::size_t Task::run(double limit) {
@@ -54,10 +60,11 @@ std::size_t Task::run(double limit) {
   std::unique_ptr<Scratch> scratch;
   std::size_t rows = 0;
   while (rows == 0 || Clock::now() < until) {
-    const std::size_t row = next_++;
-    if (row >= rows_.count()) break;
-    ++rows;
-    make(row, scratch, seconds);
+    const std::size_t first = next_.fetch_add(at_once_);
+    if (first >= rows_.count()) break;
+    const std::size_t end = std::min(first + at_once_, rows_.count());
+    for (std::size_t row = first; row < end; ++row) make(row, scratch, seconds);
+    rows += end - first;
   }
   if (scratch) scratch_->take_back(std::move(scratch));
   // Pixels in memory are neither read nor decoded, and too quickly made for a clock at each row.

@@ -32,7 +32,7 @@ class Task {
 
   Task(BatchRows rows, std::vector<std::int32_t> drawn, std::shared_ptr<ScratchPool> scratch);
 
-  // Make rows, each time the next that no thread has taken, until none is left, or until `stop`, or for about so many
+  // Make rows, each time the next few that no thread has taken, until none is left, or until `stop`, or for about so many
   // seconds. Returns how many.
   std::size_t run(double seconds = 1e9);
   // Wait for the rows that other threads have begun.
@@ -43,6 +43,8 @@ class Task {
   bool finished();
   // Rows that no thread has taken.
   std::size_t left() const;
+  // Whether its rows are made of pixels in memory, without waiting for anything.
+  bool at_hand() const { return rows_.source->bytes_at_hand() > 0; }
   // Rows that are not made: not yet, or left to the step-by-step path.
   std::vector<std::size_t> missing() const;
   const std::vector<std::int32_t>& drawn() const { return drawn_; }
@@ -59,6 +61,7 @@ class Task {
   std::vector<std::int32_t> drawn_;
   std::shared_ptr<ScratchPool> scratch_;
   int pid_;
+  std::size_t at_once_ = 1;  // rows that a thread takes
   std::atomic<std::size_t> next_{0};
   std::mutex lock_;
   std::condition_variable idle_;

@@ -64,7 +64,34 @@ struct ThreadPool::State {
   std::uint64_t events = 0;
   int serving = 0;
   bool closed = false;
+
+  // Whether one thread makes the oldest task before a second one is awake.
+  bool is_quick() const { return !tasks.empty() && static_cast<double>(tasks.front()->left()) * pace < quick; }
+  // Make rows of the oldest task.
+  void work(std::unique_lock<std::mutex>& held);
 };
+
+void ThreadPool::State::work(std::unique_lock<std::mutex>& held) {
+  const std::shared_ptr<Task> task = tasks.front();
+  if (is_quick()) {
+    tasks.pop_front();
+    any = !tasks.empty();
+  }
+  held.unlock();
+  const Clock::time_point began = Clock::now();
+  const std::size_t rows = task->run();
+  const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
+  const bool finished = task->finished();
+  held.lock();
+  if (rows > 0) pace = seconds / static_cast<double>(rows);
+  // None of its rows is left. Another thread may still be at the last one.
+  if (!tasks.empty() && tasks.front() == task) tasks.pop_front();
+  any = !tasks.empty();
+  if (finished) {
+    ++events;
+    happened.notify_all();
+  }
+}
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_shared<State>()), pid_(::getpid()) {
   const BlockedSignals here;
@@ -108,6 +135,9 @@ void ThreadPool::submit(std::shared_ptr<Task> task) {
 
 std::uint64_t ThreadPool::wait(std::uint64_t seen, double seconds) {
   std::unique_lock<std::mutex> held(state_->lock);
+  // Going to sleep and waking up take longer than a batch of pixels in memory.
+  while (state_->events == seen && !state_->closed && state_->is_quick() && state_->tasks.front()->at_hand())
+    state_->work(held);
   state_->happened.wait_for(held, lasting(seconds), [&] { return state_->events != seen || state_->closed; });
   return state_->events;
 }
@@ -153,25 +183,7 @@ void ThreadPool::serve(const std::shared_ptr<State>& state) {
     }
     state->changed.wait(held, [&] { return state->closed || !state->tasks.empty(); });
     if (state->closed) break;
-    const std::shared_ptr<Task> task = state->tasks.front();
-    if (static_cast<double>(task->left()) * state->pace < quick) {
-      state->tasks.pop_front();
-      state->any = !state->tasks.empty();
-    }
-    held.unlock();
-    const Clock::time_point began = Clock::now();
-    const std::size_t rows = task->run();
-    const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
-    const bool finished = task->finished();
-    held.lock();
-    if (rows > 0) state->pace = seconds / static_cast<double>(rows);
-    // None of its rows is left. Another thread may still be at the last one.
-    if (!state->tasks.empty() && state->tasks.front() == task) state->tasks.pop_front();
-    state->any = !state->tasks.empty();
-    if (finished) {
-      ++state->events;
-      state->happened.notify_all();
-    }
+    state->work(held);
   }
   --state->serving;
   state->happened.notify_all();

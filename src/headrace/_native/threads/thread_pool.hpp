@@ -19,7 +19,7 @@ class ThreadPool {
 
   void submit(std::shared_ptr<Task> task);
   // Count of events until now: a task has finished, or someone called `notify`. Waits up to `seconds` for a count other
-  // than `seen`.
+  // than `seen`, and meanwhile makes rows itself, where they are of pixels in memory and quickly made.
   std::uint64_t wait(std::uint64_t seen, double seconds);
   // Count an event.
   void notify();
