@@ -78,38 +78,8 @@ class counting(setting):  # noqa: N801  a context manager, named for how it read
         return self.seconds
 
 
-class timed_rest(timed):  # noqa: N801  as `timed`
-    """Count the seconds of a block under the name of a stage, without those of the stages inside it.
-
-    >>> with counting() as seconds:
-    ...     with timed_rest("read"):
-    ...         add("decode", 0.5)
-    >>> list(seconds)
-    ['decode', 'read']
-    """
-
-    __slots__ = ("_inside",)
-
-    def __enter__(self) -> None:
-        self._inside = _counted()
-        super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        inside = _counted() - self._inside
-        super().__exit__(kind, error, trace)
-        # Stages that several threads count together may take longer than the block did.
-        add(self._stage, -inside)
-
-
 def add(stage: str, seconds: float) -> None:
     """Count seconds that were measured elsewhere."""
     total = current().seconds
     if total is not None:
         total[stage] = max(0.0, total.get(stage, 0.0) + seconds)
-
-
-def _counted() -> float:
-    seconds: Seconds = current().seconds or {}
-    return sum(seconds.values())

@@ -17,7 +17,7 @@ import numpy as np
 from headrace.collate.row_writer import RowWriter
 from headrace.context import seeds, worker_info
 from headrace.context.current import reset
-from headrace.context.timing import Spans, timed_rest
+from headrace.context.timing import Spans
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
 from headrace.interop import torch_state
 from headrace.interop.ambient import Ambient
@@ -57,9 +57,12 @@ class Stop:
             raise LoaderClosed("the loader was closed while this batch was being made", cure="Begin a new loop.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
-    """A work whose rows are being made without Python, which it takes again to complete it."""
+    """A work whose rows are being made without Python, which it takes again to complete it.
+
+    Nobody changes one; like what else is made for every batch, it is not declared frozen, which takes five times as long.
+    """
 
     work: Work
     begun: InFlightBatch
@@ -173,36 +176,43 @@ class Maker:
         here = seeds.Here(work.seed, work.epoch, work.start)
         begin = cast("Any", self.source).begin
         began = perf_counter()
+        seconds: Seconds = Spans() if work.noted & STAGES else {}
+        token = seeds.enter(here, seconds)
         try:
-            seconds: Seconds = Spans() if work.noted & STAGES else {}
-            with seeds.at(here, seconds), timed_rest("other"):
-                self._restore(work)
-                return Pending(work, begin(work.keys, empty=empty), here, seconds, began)
+            self._restore(work)
+            begun = begin(work.keys, empty=empty)
+            seconds["other"] = _rest(seconds, began, perf_counter())
+            return Pending(work, begun, here, seconds, began)
         except KeyboardInterrupt:
             raise  # in the consumer's thread: it would be told of at the work's turn, many batches from now
         except BaseException as error:  # noqa: BLE001  as above
             return self.failed(error, work, here)
+        finally:
+            reset(token)
 
     def complete(self, pending: Pending, *, stop: Stop | None = None) -> Outcome:
         """Return the outcome of a work that was begun, whose job is done.
 
         ``stop`` is for threads, where it never raises; in the consumer's, without one, Ctrl-C comes through.
         """
-        work, here = pending.work, pending.here
+        work, here, seconds = pending.work, pending.here, pending.seconds
+        token = seeds.enter(here, seconds)
         try:
-            with seeds.at(here, pending.seconds):
-                batch = pending.begun.finish(None if stop is None else stop.check)
-                if self.finish is not None:
-                    batch = self.finish(batch)
-            seconds = pending.seconds
-            # The extension counts its own seconds, of all its threads together; it only waits while it reads.
-            cpu = sum(seconds.values()) - seconds.get("read", 0.0)
-            making = Making(pending.began, perf_counter(), cpu, os.getpid(), 0) if work.noted else None
+            batch = pending.begun.finish(None if stop is None else stop.check)
+            if self.finish is not None:
+                batch = self.finish(batch)
+            making = None
+            if work.noted:
+                # The extension counts its own seconds, of all its threads together; it only waits while it reads.
+                cpu = sum(seconds.values()) - seconds.get("read", 0.0)
+                making = Making(pending.began, perf_counter(), cpu, os.getpid(), 0)
             return Done(work.step, batch, (), seconds, self.kept(work), here.tokens, making=making)
         except BaseException as error:
             if stop is None and isinstance(error, KeyboardInterrupt):
                 raise
             return self.failed(error, work, here)
+        finally:
+            reset(token)
 
     def failed(self, error: BaseException, work: Work, here: seeds.Here) -> Failed:
         """Return the outcome of a work that raised an error, with the place in words."""
