@@ -356,6 +356,41 @@ def test_ctrl_c_in_the_consumers_part_of_a_batch_waits_for_no_turn(at: str) -> N
     executor.close()
 
 
+def test_whoever_waits_makes_rows_of_arrays_that_no_thread_is_free_for() -> None:
+    """Make them in the thread that waits, while the pool's only thread is at rows that take long."""
+    pool = cast("Any", extension).ThreadPool(1)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 2, 2, 3), np.uint8)
+    small = cast("Any", batch_beginner(ArrayDataset(pictures).map(ToFloat())))
+    large = cast("Any", batch_beginner(ArrayDataset(np.zeros((1, 2000, 2000, 3), np.uint8)).map(Resize((9, 9)))))
+    events = 0
+
+    def finished(job: Any) -> None:
+        nonlocal events
+        while not job.finished:
+            events = pool.wait(events, 1)
+
+    def made_meanwhile() -> bool:
+        quick, awaited = small(range(8), empty=np.empty), small(range(8), empty=np.empty)
+        long = large([0] * 9, empty=np.empty)
+        pool.submit(quick.jobs[0])
+        finished(quick.jobs[0])  # the pool learns how quickly rows are made
+        pool.submit(long.jobs[0])
+        while long.jobs[0].left == 9:
+            time.sleep(0)
+        pool.submit(awaited.jobs[0])
+        pool.wait(events, 0)
+        made = awaited.jobs[0].finished and not long.jobs[0].finished
+        long.jobs[0].stop()
+        finished(long.jobs[0])
+        finished(awaited.jobs[0])
+        np.testing.assert_array_equal(awaited.finish(), pictures / np.float32(255))
+        return made
+
+    # What the pool learns is wrong where the operating system took the CPU away meanwhile.
+    assert any(made_meanwhile() for _ in range(50))
+    pool.close(60)
+
+
 def test_nobody_waits_for_what_was_left_behind() -> None:
     """Drop pool and job while a row is still being made, which closing had no time for."""
     large = ArrayDataset(np.zeros((1, 8000, 8000, 3), np.uint8)).map(Resize((4000, 4000)))
