@@ -61,7 +61,7 @@ class Stop:
 class Pending:
     """A work whose rows are being made without Python, which it takes again to complete it.
 
-    Nobody changes one; like what else is made for every batch, it is not declared frozen, which takes five times as long.
+    Nobody changes one; like all that is made for every batch, it is not declared frozen: that takes five times as long.
     """
 
     work: Work
