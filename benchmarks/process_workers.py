@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PYTHON = PEERS / "torch" / "bin" / "python"
 STACKED = "torch, NumPy batches (`collate_fn=np.stack`)"
+METHODS = ("fork", "forkserver", "spawn")
 RUNNER = HERE / "runners" / "process_workers.py"
 
 
@@ -37,6 +38,8 @@ class Row:
     kind: str
     arrays: bool = False
     beside: str | None = None
+    method: str = ""
+    """How workers start, where that is what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Table:
     """Heading, figure, format."""
     ratios: tuple[tuple[str, str], ...]
     """Heading, figure."""
+
+
+def _start(kind: str, method: str) -> Row:
+    beside = None if kind == "torch" else f"torch, {method}"
+    return Row(f"{kind}, {method}", "start", kind, beside=beside, method=method)
 
 
 TABLES = {
@@ -75,6 +83,20 @@ TABLES = {
             ("CPU s of pickling the dataset once", "pickle_s", ".3f"),
         ),
         (("x torch", "first_batch_s"),),
+    ),
+    "start": Table(
+        "First batch of 2 workers: of a program's first loop, and of each later one",
+        (
+            *(_start("torch", method) for method in METHODS),
+            *(_start("headrace", method) for method in METHODS),
+            *(_start("headrace.torch", method) for method in METHODS[:2]),
+        ),
+        (
+            ("first loop s", "first_loop_s", ".3f"),
+            ("later loop s", "later_loop_s", ".3f"),
+            ("CPU s of all processes in a later one", "cpu_s", ".2f"),
+        ),
+        (("first loop x torch", "first_loop_s"), ("later x torch", "later_loop_s")),
     ),
     "memory": Table(
         "Peak proportional memory (PSS) with 4 forked workers over {paths:,} path strings, shuffled",
@@ -111,7 +133,7 @@ def measure(row: Row, given: argparse.Namespace) -> dict[str, float]:
     ]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, *(["--arrays"] if row.arrays else [])],
+        [*command, *(["--arrays"] if row.arrays else []), *(["--method", row.method] if row.method else [])],
         env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=given.timeout,
     )  # fmt: skip
     answer: dict[str, float] = json.loads(done.stdout)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+from statistics import median
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,30 @@ def first_batch(kind: str, arrays: bool, seconds: float, count: int) -> dict[str
     return {"first_batch_s": took, "start_s": start, "pickle_s": pickled, "cpu_s": (tree_cpu() or 0.0) - spent}
 
 
+class Numbers:
+    """A dataset whose samples take no time."""
+
+    def __len__(self) -> int:
+        return 1 << 12
+
+    def __getitem__(self, index: int) -> Any:
+        return np.float32(index)
+
+
+def start(kind: str, arrays: bool, seconds: float, count: int, method: str) -> dict[str, float]:  # noqa: ARG001
+    """Return seconds to the first batch of the program's first loop, and of later loops, with their CPU seconds."""
+    took: list[float] = []
+    for _ in range(6):
+        made = loader(kind, Numbers(), BATCH, 2, method)
+        spent, began = tree_cpu() or 0.0, perf_counter()
+        batches = iter(made)
+        next(batches)
+        took.append(perf_counter() - began)
+        cpu = (tree_cpu() or 0.0) - spent
+        del batches
+    return {"first_loop_s": took[0], "later_loop_s": median(took[1:]), "cpu_s": cpu}
+
+
 def memory(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, float]:  # noqa: ARG001
     """Return the peak PSS of the process tree, in MiB, while four workers read all of a long list of strings."""
     if arrays:
@@ -115,15 +140,17 @@ def memory(kind: str, arrays: bool, seconds: float, count: int) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("workload", choices=("transport", "first_batch", "memory"))
+    parser.add_argument("workload", choices=("transport", "first_batch", "start", "memory"))
     parser.add_argument("kind", choices=("torch", "headrace", "headrace.torch"))
     parser.add_argument("--arrays", action="store_true", help="NumPy batches; memory: names in a PackedList")
+    parser.add_argument("--method", default="fork", help="start: how workers start")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--count", type=int, default=BATCH)
     given = parser.parse_args()
     if "torch" in given.kind:
         import torch  # noqa: F401  before anything is measured
-    found = globals()[given.workload](given.kind, given.arrays, given.seconds, given.count)
+    how = {"method": given.method} if given.workload == "start" else {}
+    found = globals()[given.workload](given.kind, given.arrays, given.seconds, given.count, **how)
     print(json.dumps(found), flush=True)
 
 

@@ -14,7 +14,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "process_workers.py"
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="CPU time and memory are read from /proc")
 
 
-@pytest.mark.parametrize("workload", ["transport", "first_batch", "memory"])
+@pytest.mark.parametrize("workload", ["transport", "first_batch", "start", "memory"])
 def test_each_table_is_made_without_peers(workload: str, tmp_path: Path) -> None:
     """Measure headrace where torch is not installed; leave the ratios out."""
     # A copy elsewhere finds no environments of peers beside it.
@@ -25,7 +25,7 @@ def test_each_table_is_made_without_peers(workload: str, tmp_path: Path) -> None
     done = subprocess.run([*command, *small], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| headrace")]
-    assert len(rows) == (2 if workload == "memory" else 1)
+    assert len(rows) == {"memory": 2, "start": 3}.get(workload, 1)
     for row in rows:
         assert row.count("..") >= 2
         assert row.endswith("|  |")

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.executors import lifecycle
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
 from headrace.executors.not_sent import keys_not_sent
-from headrace.executors.processes import messages, start
+from headrace.executors.processes import messages, start, warm_server
 from headrace.executors.processes.deaths import Death, Deaths
 from headrace.executors.processes.main_guard import exit_where_unguarded
 from headrace.executors.processes.messages import Broken, Exhausted, Made, NotMade, Order, Ready, packed
@@ -88,6 +88,8 @@ class Processes:
             start.warn_of_threads()
         else:
             exit_where_unguarded()
+        if self._context.get_start_method() == "forkserver":
+            warm_server.warm(startup)
         payload = None if forks else Payload(startup)
         self._startup = startup if payload is None else payload
         self._workers: list[WorkerProcess] = []
