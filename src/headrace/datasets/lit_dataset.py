@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
-from headrace.datasets.shards import SpanDataset
+from headrace.datasets.shards import SpanDataset, absolute, refuse_packed
 from headrace.datasets.span_table import at_once, indexed
 from headrace.formats import litdata
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,7 +41,7 @@ class LitDataset(SpanDataset):
     >>> sample, pair, dataset.labels
     ({'__key__': '1', 'n': 5, 'text': 'yo'}, ('hi', 3), array([3, 5]))
 
-    ``folder`` has an ``index.json``, which names the chunks. A sample is a dict of the leaves of its item, and of
+    ``folder``, or a URL of one, has an ``index.json``, which names the chunks. A sample is a dict of the leaves of its item, and of
     ``"__key__"``: its number in its chunk. A leaf of a dict in a dict is named ``"outer.inner"``, the items of a tuple
     or a list ``"0"``, ``"1"``. ``fields``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in
     `WebDataset`.
@@ -50,8 +51,8 @@ class LitDataset(SpanDataset):
     are refused, as unpickling runs code. ``decoders`` come first: by field, as in `WebDataset`.
 
     Chunks that are compressed as a whole are decompressed once, into ``cache``, by default a folder in the user's
-    cache; it is up to you to delete it. zstd needs the extra ``zstd`` before Python 3.14. Chunks that are encrypted,
-    hold items compressed one by one, tokens, or an Arrow table of rows are refused.
+    cache; it is up to you to delete it. zstd needs the extra ``zstd`` before Python 3.14. By URL they are refused.
+    Chunks that are encrypted, hold items compressed one by one, tokens, or an Arrow table of rows are refused.
 
     Raises `BadFile` for chunks that are damaged or not what ``index.json`` says; `MissingFile`; `ArgumentError`.
     Format: https://github.com/Lightning-AI/litdata.
@@ -70,7 +71,7 @@ class LitDataset(SpanDataset):
         index: str | os.PathLike[str] | None = "auto",
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
-        listing = Listing(os.path.abspath(path_of("folder", folder)))  # noqa: PTH100
+        listing = Listing(absolute(path_of("folder", folder)))
         found = litdata.chunks_of(listing)
         if not found.chunks:
             raise listing.damaged("it names no chunks", "one chunk or more")
@@ -90,6 +91,9 @@ class LitDataset(SpanDataset):
 def _ready(chunk: tuple[str, int, int], compressed: bool, cache: str | os.PathLike[str] | None) -> str:
     """Return the path of a chunk that is not compressed."""
     path, items, size = chunk
+    if is_url(path):
+        refuse_packed(path, packed=compressed)
+        return path
     whole = re.sub(r"\.zstd(:\d+)?\.bin$", ".bin", path)
     if not compressed or (whole != path and os.path.exists(whole)):  # noqa: PTH110  litdata leaves decompressed chunks
         return whole if compressed else path

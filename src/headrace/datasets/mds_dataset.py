@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
-from headrace.datasets.shards import SpanDataset, absolute
+from headrace.datasets.shards import SpanDataset, absolute, refuse_packed
 from headrace.datasets.span_table import at_once, indexed
 from headrace.errors import ArgumentError
 from headrace.formats import mds
@@ -96,13 +96,7 @@ def _ready(shard: ShardInfo, verify: bool, cache: str | os.PathLike[str] | None)
             cure="Pass verify=False, or write the shards with hashes=['sha1'].",
         )
     if is_url(shard.path):
-        if shard.packed is not None or verify:
-            raise ArgumentError(
-                "compressed shards, and verify=True, need files" if shard.packed else "verify=True needs files",
-                found=shard.path,
-                expected="shards that are not compressed, where folder= is a URL",
-                cure="Write the shards without compression; blocks in the cache have checksums of their own.",
-            )
+        refuse_packed(shard.path, packed=shard.packed is not None, verify=verify)
         return shard.path
     if shard.packed is None or os.path.exists(shard.path):  # noqa: PTH110
         if verify:

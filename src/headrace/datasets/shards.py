@@ -88,7 +88,7 @@ class SpanDataset(FieldDataset):
             return []
         table = self._table
         read = {name for name in names if self._numbers(name) is None}
-        held = [name for name in table.offset if name.partition(HIDDEN)[0] in read]
+        held = [name for name in table.offset if name.partition(HIDDEN)[0] in read and self._is_range(name)]
 
         def found(_row: int) -> list[ObjectSpans]:
             file = table.file[rows]
@@ -120,6 +120,10 @@ class SpanDataset(FieldDataset):
                 raise cause from error
             check_faults("the index of sample ", index)
         return found
+
+    def _is_range(self, column: str) -> bool:  # noqa: ARG002  for formats with other columns
+        """Say whether a column of the index has ranges of shards."""
+        return True
 
     def _key(self, row: int) -> str:
         return self._table.key(row)
@@ -255,6 +259,17 @@ def absolute(path: str) -> str:
     's3://bucket/a.tar'
     """
     return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
+
+
+def refuse_packed(url: str, *, packed: bool, verify: bool = False) -> None:
+    """Raise `ArgumentError` for a shard behind a URL that would have to be decompressed, or read as a whole."""
+    if packed or verify:
+        raise ArgumentError(
+            "compressed shards, and verify=True, need files" if packed else "verify=True needs files",
+            found=url,
+            expected="shards that are not compressed, where folder= is a URL",
+            cure="Write the shards without compression; blocks in the cache have checksums of their own.",
+        )
 
 
 def _urls(pattern: str, read: bool) -> list[str]:

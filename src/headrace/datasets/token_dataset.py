@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from headrace.formats.token_file import TokenFile
 from headrace.formats.token_layouts import Wanted
 from headrace.formats.token_lists import choose, column_of
 from headrace.interop.keys import place, places
+from headrace.storage.blocks import blocks
 from headrace.storage.mapped_samples import lost, mapped_file
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from headrace.context.memory import Empty
     from headrace.datasets.shards import Shards
+    from headrace.storage.object_spans import ObjectSpans
 
     Tokens = NDArray[np.int64]
 
@@ -62,8 +65,8 @@ class TokenDataset(Dataset[Any]):
     (array([3, 2, 3]), array([7, 0]))
     >>> folder.cleanup()
 
-    ``paths``: a path, a pattern with braces or stars, a folder, arrays of integers, an `ArrowDataset`, a
-    `datasets.Dataset`, or a list of paths and arrays. The first bytes of a file say what it is:
+    ``paths``: a path, a pattern with braces or stars, a folder, a URL, arrays of integers, an `ArrowDataset`, a
+    `datasets.Dataset`, or a list of paths, URLs and arrays. The first bytes of a file say what it is:
 
     - raw tokens, as nanoGPT writes them: pass ``dtype=np.uint16``, as no header says it;
     - llm.c's ``.bin`` files, of both versions;
@@ -207,6 +210,7 @@ class TokenDataset(Dataset[Any]):
         rows = places(indices, len(self), WHAT)
         if self.documents:
             begins, lengths = self._places()
+            self._fetch(begins[rows], lengths[rows])
             return list(self._table.spans(begins[rows], lengths[rows], rows))
         return list(zip(*self._windows(rows), strict=True))
 
@@ -239,11 +243,29 @@ class TokenDataset(Dataset[Any]):
         name, token = self._table.place(begin)
         return f"{name}: token {token}"
 
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Return which ranges of objects behind URLs the samples of these keys need."""
+        if not self._table.remote:
+            return []
+        rows = rows_of(keys, len(self))
+        if self.documents:
+            begins, lengths = self._places()
+            return self._table.object_spans(begins[rows], lengths[rows])
+        begins = self._begins(rows)
+        return self._table.object_spans(begins, np.broadcast_to(np.int64(self.length + 1), begins.shape))
+
+    def _fetch(self, begins: Tokens, lengths: Tokens) -> None:
+        """Fetch these ranges of tokens, as far as they are behind URLs, by several requests at once."""
+        if self._table.remote:
+            spans = self._table.object_spans(begins, lengths)
+            blocks().ensure(chain.from_iterable(each.each() for each in spans))
+
     def _windows(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
         rows = rows_of(keys, len(self))
         shape, int64 = (len(rows), self.length), np.dtype(np.int64)
-        inputs, targets = empty(shape, int64), empty(shape, int64)
-        self._table.windows(self._begins(rows), inputs, targets, rows)
+        inputs, targets, begins = empty(shape, int64), empty(shape, int64), self._begins(rows)
+        self._fetch(begins, np.broadcast_to(np.int64(self.length + 1), begins.shape))
+        self._table.windows(begins, inputs, targets, rows)
         count_tokens(inputs.size)
         return [inputs, targets]
 
@@ -336,7 +358,7 @@ def _check_dtype(dtype: np.dtype[Any] | None, sources: Sequence[TokenFile | NDAr
 def _found(paths: Any, field: str | None) -> tuple[list[Any], str | None, NDArray[np.int64] | None]:
     """Return the paths and arrays that were given, the column of tokens, and the rows of those of `datasets`."""
     if isinstance(paths, str | os.PathLike):
-        return token_layouts.token_paths(shard_paths(paths, *token_layouts.SUFFIXES)), field, None
+        return token_layouts.token_paths(shard_paths(paths, *token_layouts.SUFFIXES, urls=True)), field, None
     if isinstance(paths, ArrowDataset):
         return paths.shards, column_of(paths.shards[0], paths._types, field), None
     if any(kind.__module__.partition(".")[0] == "datasets" for kind in type(paths).__mro__):
@@ -353,7 +375,7 @@ def _found(paths: Any, field: str | None) -> tuple[list[Any], str | None, NDArra
     found = list[Any]()
     for number, each in enumerate(paths):
         if isinstance(each, str | os.PathLike):
-            found += shard_paths(each, *token_layouts.SUFFIXES)
+            found += shard_paths(each, *token_layouts.SUFFIXES, urls=True)
         else:
             found.append(_array(each, number))
     if not found:

@@ -10,10 +10,13 @@ import numpy as np
 
 from headrace._native import extension
 from headrace.datasets.memory_maps import MappedBytes
-from headrace.errors import BadFile
+from headrace.errors import BadFile, SampleError
 from headrace.formats.token_file import TokenFile
+from headrace.storage.blocks import read_url
 from headrace.storage.files import unopened
 from headrace.storage.mapped_samples import ONE, lost, mapped_file
+from headrace.storage.object_spans import ObjectSpans
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +81,9 @@ class TokenTable:
 
     def __init__(self, sources: Sequence[TokenFile | NDArray[Any]], cuts: NDArray[np.int64] | None = None) -> None:
         self.sources = list(sources)
+        self.remote = any(isinstance(source, TokenFile) and is_url(source.path) for source in self.sources)
+        """Whether a source is an object behind a URL: then no address says where tokens are."""
+        self._by_address = extension is not None and not self.remote
         self._is_cut = cuts is not None
         dtypes = [source.dtype for source in self.sources]
         self._dtypes = list(dict.fromkeys(dtypes))
@@ -93,6 +99,7 @@ class TokenTable:
         where = np.concatenate([np.empty((0, 2), np.int64), *pieces])
         each = [len(piece) for piece in pieces]
         self._maps = dict[int, Held]()
+        self._objects: tuple[list[str], NDArray[np.int64]] | None = None
         self._lay_out(np.repeat(np.arange(len(each)), each), where[:, 0].copy(), where[:, 1].copy())
         self.ends: NDArray[np.int64] = (
             self._first if self._is_cut else self._first[np.concatenate([[0], np.cumsum(each)])]
@@ -127,8 +134,8 @@ class TokenTable:
         width = inputs.shape[1] + 1
         piece = self._piece(begins)
         fits = begins + width <= self._first[piece + 1]
-        if extension is None or not fits.all():
-            fits &= extension is not None
+        if not self._by_address or not fits.all():
+            fits &= self._by_address
             if len(rows := np.flatnonzero(~fits)):
                 tokens = self._across(begins[rows], width, samples[rows])
                 inputs[rows], targets[rows] = tokens[:, :-1], tokens[:, 1:]
@@ -170,7 +177,7 @@ class TokenTable:
                 found[row] = span
             return found
         piece, total = self._piece(begins), int(lengths.sum())
-        together = extension is not None and len(self._dtypes) == 1 and 0 < total <= LONG * len(begins)
+        together = self._by_address and len(self._dtypes) == 1 and 0 < total <= LONG * len(begins)
         if not together or (begins + lengths > self._first[piece + 1]).any():
             rows = zip(begins.tolist(), lengths.tolist(), samples.tolist(), strict=True)
             return [self.span(*row) for row in rows]
@@ -180,13 +187,10 @@ class TokenTable:
 
     def _across(self, begins: NDArray[np.int64], width: int, samples: NDArray[np.intp]) -> NDArray[np.int64]:
         """Return windows that may lie in several pieces."""
-        if extension is None or len(self._dtypes) > 1:
+        if not self._by_address or len(self._dtypes) > 1:
             rows = zip(begins.tolist(), samples.tolist(), strict=True)
             return np.stack([self.span(begin, width, sample) for begin, sample in rows])
-        first, last = self._piece(begins), self._piece(begins + width - 1)
-        many = last - first + 1
-        row = np.repeat(np.arange(len(begins)), many)
-        piece = np.arange(len(row)) - np.repeat(np.cumsum(many) - many - first, many)
+        row, piece = self._pieces_of(begins, np.broadcast_to(np.int64(width), begins.shape))
         starts = np.maximum(begins[row], self._first[piece])
         lengths = np.minimum(begins[row] + width, self._first[piece + 1]) - starts
         full = lengths > 0
@@ -209,6 +213,22 @@ class TokenTable:
             raise self._out_of_range(int(begins[row]), int(samples[row]), tokens[wrong])
         return tokens.astype(np.int64)
 
+    def object_spans(self, begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[ObjectSpans]:
+        """Return which ranges of objects behind URLs these ranges of tokens are in."""
+        if not self.remote:
+            return []
+        if self._objects is None:
+            files = [source if isinstance(source, TokenFile) else None for source in self.sources]
+            facts = [(0, 0) if file is None else file.facts for file in files]
+            self._objects = ["" if file is None else file.path for file in files], np.array(facts, np.int64)
+        row, piece = self._pieces_of(begins, lengths)
+        starts = np.maximum(begins[row], self._first[piece])
+        counts = np.minimum((begins + lengths)[row], self._first[piece + 1]) - starts
+        source = self._source[piece]
+        width = self._width[source]
+        offset = self._offset[piece] + (starts - self._first[piece]) * width
+        return [ObjectSpans(*self._objects, source, offset, counts * width)]
+
     def place(self, token: int) -> tuple[str, int]:
         """Return the path in which a token is, or the number of the array, and its place there."""
         piece = int(self._piece(np.array([token]))[0])
@@ -216,6 +236,15 @@ class TokenTable:
         source = self.sources[number]
         name = source.path if isinstance(source, TokenFile) else f"array {piece if self._is_cut else number}"
         return name, int(self._token[piece] + token - self._first[piece])
+
+    def _pieces_of(
+        self, begins: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return every piece that each of these ranges touches, and the range that it belongs to."""
+        first, last = self._piece(begins), self._piece(begins + np.maximum(lengths, 1) - 1)
+        many = last - first + 1
+        row = np.repeat(np.arange(len(begins)), many)
+        return row, np.arange(len(row)) - np.repeat(np.cumsum(many) - many - first, many)
 
     def _piece(self, begins: NDArray[np.int64]) -> NDArray[np.int64]:
         if len(self._offset) == 1:
@@ -271,8 +300,19 @@ class TokenTable:
 
     def _part(self, piece: int, inside: int, count: int, sample: int) -> NDArray[Any]:
         number = int(self._source[piece])
-        dtype, held = self.sources[number].dtype, self._held(number, sample)
-        begin, size = int(self._offset[piece]) + inside * dtype.itemsize, count * dtype.itemsize
+        source, first = self.sources[number], int(self._first[piece]) + inside
+        begin, size = int(self._offset[piece]) + inside * source.dtype.itemsize, count * source.dtype.itemsize
+        if isinstance(source, TokenFile) and is_url(source.path):
+            raw = _of_object(source, begin, size, sample)
+        else:
+            raw = self._of_map(self._held(number, sample), begin, size, (first, count, sample))
+        tokens = raw.view(source.dtype)
+        if (at := _too_large(tokens)) is not None:
+            raise self._out_of_range(first + at, sample, tokens[at])
+        return tokens
+
+    def _of_map(self, held: Held, begin: int, size: int, place: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """Read a range of bytes; ``place``: its first token, its tokens, and the sample that errors name."""
         raw = np.empty(size, np.uint8)
         if extension is None:
             whole = held.read(begin, raw)
@@ -281,11 +321,8 @@ class TokenTable:
                 not size or cast("Any", extension).gather(held.bytes[begin : begin + size][None], ONE, raw[None]) < 0
             )
         if not whole or held.look() is not None:
-            raise self._lost(held, int(self._first[piece]) + inside, count, sample)
-        tokens = raw.view(dtype)
-        if (at := _too_large(tokens)) is not None:
-            raise self._out_of_range(int(self._first[piece]) + inside + at, sample, tokens[at])
-        return tokens
+            raise self._lost(held, *place)
+        return raw
 
     def _held(self, number: int, sample: int) -> Held:
         """Return a source that stays in memory as long as what is returned does."""
@@ -340,6 +377,13 @@ def _gather(places: NDArray[np.int64], out: NDArray[np.uint8]) -> int:
         if native.gather(np.asarray(_Memory(place, 1, width)), zero, out[row : row + 1]) >= 0:
             return row
     return -1
+
+
+def _of_object(source: TokenFile, begin: int, size: int, sample: int) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(read_url(source.path, begin, size, source.facts), np.uint8)
+    except SampleError as error:
+        raise error.at(sample)  # noqa: B904  the error itself
 
 
 def _mapped(source: TokenFile, sample: int) -> Held:

@@ -38,8 +38,8 @@ class ZipDataset(SpanDataset):
     >>> len(dataset), sample, pair
     (2, {'__key__': 'dog', 'txt': 'a dog', 'cls': 5}, ('a cat', 3))
 
-    ``shards``: a path, a pattern with braces or stars, a folder (its ``.zip`` files, sorted), or a list of paths. The
-    name of a member is ``key.field``: the field begins after the first dot of the file's name, and folders belong to
+    ``shards``: a path, a pattern with braces or stars, a folder (its ``.zip`` files, sorted), a URL, or a list of
+    these. The name of a member is ``key.field``: the field begins after the first dot of the file's name, and folders belong to
     the key. ``fields``, ``decoders``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in `WebDataset`.
 
     Stored members are read by one read, and images by the native extension. Deflated members are inflated when they are
@@ -66,8 +66,11 @@ class ZipDataset(SpanDataset):
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
         indexer = partial(index_of, verify=flag("verify", verify))
-        table = indexed(shard_paths(shards, ".zip"), indexer, "zip 1 verified" if verify else "zip 1", index)
+        table = indexed(shard_paths(shards, ".zip", urls=True), indexer, "zip 1 verified" if verify else "zip 1", index)
         super().__init__(table, Fields(decoding, decoders or {}), fields)
+
+    def _is_range(self, column: str) -> bool:
+        return not column.endswith(SIZES)
 
     def _has(self, row: int, name: str) -> bool:
         deflated = self._table.length.get(name + DEFLATED)

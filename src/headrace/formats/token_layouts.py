@@ -21,6 +21,7 @@ from headrace.formats.npy import ArraySpan
 from headrace.formats.reader import ShardReader
 from headrace.formats.token_file import TokenFile
 from headrace.storage.mapped_samples import in_memory
+from headrace.storage.objects import is_there, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,7 @@ def index(path: str, wanted: Wanted) -> TokenFile:
     What a file is, its first bytes say. Only headers and, for documents, indexes are read.
     """
     beside = f"{path[:-4]}.idx" if path.endswith(".bin") else ""
-    if beside and Path(beside).is_file():
+    if beside and _is_file(beside):
         return _of_integers(_megatron(path, beside, wanted))
     with ShardReader(path) as reader:
         head = reader.read(0, min(16, reader.size))
@@ -127,8 +128,15 @@ def _places(file: TokenFile, separator: int) -> NDArray[np.int64]:
 def _data_path(path: str) -> str:
     if path.endswith(".idx"):
         return f"{path[:-4]}.bin"
-    is_prefix = not os.path.lexists(path) and Path(f"{path}.idx").is_file()
+    if is_url(path):
+        is_prefix = not path.endswith(SUFFIXES) and is_there(f"{path}.idx")
+    else:
+        is_prefix = not os.path.lexists(path) and Path(f"{path}.idx").is_file()
     return f"{path}.bin" if is_prefix else path
+
+
+def _is_file(path: str) -> bool:
+    return is_there(path) if is_url(path) else Path(path).is_file()
 
 
 def _may_be(path: str, suffix: str, wanted: Wanted) -> bool:

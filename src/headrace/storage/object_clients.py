@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import math
 import os
@@ -307,12 +308,17 @@ the URL, and that the object is still there.
     line, name = _line(error), type(error).__name__
     status = _status(line)
     said = f" (status {status})" if status else ""
+    found: SampleError
     if isinstance(error, FileNotFoundError):
         what, cure = f"{place}there is no such object{said}", "Check the URL, and that the object is still there."
-        return MissingFile(what, path=url, expected="an object", cure=cure)
+        found = MissingFile(what, path=url, expected="an object", cure=cure)
+        found.errno = errno.ENOENT
+        return found
     if isinstance(error, PermissionError) or name in ("PermissionDeniedError", "UnauthenticatedError"):
         what = f"{place}the server refused it{said or f': {line}'}"
-        return UnreadableFile(what, path=url, expected="an object that may be read", cure=_CREDENTIALS)
+        found = UnreadableFile(what, path=url, expected="an object that may be read", cure=_CREDENTIALS)
+        found.errno = errno.EACCES
+        return found
     if name == "NotSupportedError":
         what, cure = f"{place}the server sends no ranges of bytes", "Copy the shards, or use a server with ranges."
         return UnreadableFile(what, path=url, expected="an answer of status 206", cure=cure)

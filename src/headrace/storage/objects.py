@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -9,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.errors import missing
+from headrace.errors import MissingFile, UnreadableFile, missing
 from headrace.storage.object_clients import BY_OBSTORE, FsspecClient, ObstoreClient
 from headrace.storage.object_relay import relay
 from headrace.storage.request_limit import RequestLimit
@@ -64,6 +65,26 @@ def facts(url: str) -> Facts:
     Raises `MissingFile`, `UnreadableFile` and `MissingDependency`.
     """
     return client(url).facts(url)
+
+
+def is_there(url: str) -> bool:
+    """Say whether there is such an object; of one that the server refuses to show, that there is none.
+
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/shards/a", b"one two")
+    >>> is_there("memory://shards/a"), is_there("memory://shards/b")
+    (True, False)
+
+    Without the right to list a bucket, S3 answers 403 for a missing object. Raises what `facts` raises for other
+    failures.
+    """
+    try:
+        facts(url)
+    except (MissingFile, UnreadableFile) as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 def read_range(url: str, begin: int, end: int) -> tuple[bytes, Facts]:
