@@ -13,6 +13,7 @@ from headrace.errors import BadAnnotation, SampleError
 from headrace.image.decoder import decode_as
 from headrace.interop.keys import place as place_of
 from headrace.storage.files import RAISE, read_file
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ class AnnotatedImages(Dataset[dict[str, Any]]):
     suits_threads = True
 
     def __init__(self, root: str, paths: PackedList, classes: Sequence[str], decoding: Decoding) -> None:
-        self._root, self._paths, self._classes = root, paths, tuple(classes)
+        self._root, self._paths, self._classes = local("root", root), paths, tuple(classes)
         self._base = os.path.abspath(root)  # noqa: PTH100  a worker may be in another folder
         self._decoding, self._warned = decoding, set[str]()
 

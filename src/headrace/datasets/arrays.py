@@ -16,6 +16,7 @@ from headrace.datasets.unchanged import is_worker_of
 from headrace.errors import ArgumentError, BadFile, UnreadableFile
 from headrace.interop.keys import places, whole
 from headrace.storage.files import unopened
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ class ArrayDataset(Dataset[Any]):
                 cure="Pass an array, or the path of a .npy file.",
             )
         self._files = {
-            number: os.path.abspath(array)  # noqa: PTH100  a folder that changes its place would be another file
+            number: os.path.abspath(local("array", array))  # noqa: PTH100  a folder that changes its place would be another file
             for number, array in enumerate(arrays)
             if isinstance(array, (str, os.PathLike))
         }

@@ -15,14 +15,15 @@ from headrace.datasets.arrow_columns import Layout, reader_of
 from headrace.datasets.arrow_rows import ArrowRows, agreed
 from headrace.datasets.image_sources import Files, Ranges
 from headrace.datasets.packed_list import PackedList
-from headrace.datasets.shards import shard_paths
+from headrace.datasets.shards import absolute, shard_paths
 from headrace.datasets.span_table import at_once
 from headrace.formats import arrow
+from headrace.formats.arrow_spans import RowSpans
 from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_there, is_url
 from headrace.storage.span_maps import SpanMaps
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.datasets.shards import Shards
     from headrace.formats.arrow import ArrowFile, Column, Type
     from headrace.image.modes import Mode
+    from headrace.storage.object_spans import ObjectSpans
 
 SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc")
 STATE = "state.json"
@@ -120,6 +122,7 @@ class ArrowDataset(ArrowRows):
         counts = [len(file.rows) for file in files]
         self._batches = [(file, number) for file, count in enumerate(counts) for number in range(count)]
         self._lay_out([file.path for file in files], [file.rows.tolist() for file in files])
+        self._row_spans = RowSpans(files, self._first) if self._remote else None
 
     @property
     def shard_lengths(self) -> list[int]:
@@ -135,6 +138,11 @@ class ArrowDataset(ArrowRows):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_read_whole": {}}
+
+    def _spans_of(self, rows: NDArray[np.int64], names: Iterable[str]) -> list[ObjectSpans]:
+        if self._row_spans is None:
+            return []
+        return [self._row_spans.of(rows, [name for name in names if name not in self._read_numbers])]
 
     def _readers(self, names: Sequence[str]) -> list[Reader] | None:
         missing = [name for name in dict.fromkeys(names) if name not in self._read_whole]
@@ -207,9 +215,16 @@ def _types(files: Sequence[ArrowFile]) -> dict[str, Type]:
 
 def _saved(shards: Shards) -> list[str]:
     """Return the files of a dataset that `save_to_disk` wrote; nothing for other shards."""
-    if not isinstance(shards, str | os.PathLike) or not Path(shards, STATE).is_file():
+    if not isinstance(shards, str | os.PathLike):
         return []
-    listing = Listing(os.path.abspath(shards), STATE)  # noqa: PTH100
+    folder = os.fspath(shards)
+    if isinstance(folder, str) and is_url(folder):
+        is_saved = folder.endswith("/") and is_there(f"{folder}{STATE}")
+    else:
+        is_saved = Path(shards, STATE).is_file()
+    if not is_saved:
+        return []
+    listing = Listing(absolute(folder), STATE)
     return [
         listing.shard(listing.get(each, "filename", str)) for each in listing.get(listing.value, "_data_files", list)
     ]

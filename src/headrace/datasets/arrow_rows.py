@@ -14,6 +14,7 @@ from headrace.errors import ArgumentError, BadFile, HeadraceError, SampleError
 from headrace.formats.arrow_values import blob, value, values
 from headrace.formats.features import classes_of, has_shape, is_file, kind_of, shaped
 from headrace.storage.files import read_file
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,7 @@ class ArrowRows(FieldDataset):
     def _lay_out(self, paths: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
         """Note the files, and how many rows each part of each has."""
         self._paths = list(paths)
+        self._remote = any(is_url(path) for path in paths)
         self._first: list[int] = np.cumsum([0, *(each for file in rows for each in file)]).tolist()
         """The number of each part's first row, and of all rows at the end."""
         self._file_first: list[int] = np.cumsum([0, *map(sum, rows)]).tolist()

@@ -15,6 +15,7 @@ from headrace.datasets.images import as_folder
 from headrace.datasets.pickled_data import read_pickle
 from headrace.errors import BadFile, HeadraceError, MissingFile, SampleError
 from headrace.storage.files import read_file, unopened
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,7 @@ class CifarDataset(ArrayDataset):
 
     def __init__(self, root: str | os.PathLike[str], kind: str, *, train: bool, verify: bool) -> None:
         train, verify = flag("train", train), flag("verify", verify)
-        source = self._find(Path(as_folder(root)), train=train)
+        source = self._find(Path(local("root", as_folder(root))), train=train)
         self.split = "train" if train else "test"
         """Which of the two it is."""
         self._source = str(source.place)

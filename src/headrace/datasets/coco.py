@@ -15,6 +15,7 @@ from headrace.formats.json_items import parsed
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask, run_lengths_mask
+from headrace.storage.objects import local
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class CocoDetection(AnnotatedImages):
         allow_truncated: bool = False,
     ) -> None:
         self._masks, self._keypoints = flag("masks", masks), flag("keypoints", keypoints)
-        self._file, self._files = os.path.abspath(annotations), SpanFiles()  # noqa: PTH100  as in annotated.py
+        self._file, self._files = os.path.abspath(local("annotations", annotations)), SpanFiles()  # noqa: PTH100  as in annotated.py
         index = indexed(self._file)
         self._index = index.without(crowds=flag("crowds", crowds), empty=flag("empty", empty))
         decoding = Decoding("RGB", max_pixels, allow_truncated)

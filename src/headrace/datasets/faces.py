@@ -7,7 +7,7 @@ import operator
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from headrace.datasets.lists import opened, unclear
 from headrace.datasets.subset import Subset
 from headrace.errors import ArgumentError, ListFileError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +80,7 @@ class FaceDataset(Dataset[Any]):
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         if isinstance(source, (str, os.PathLike)):
-            every = ImageFiles.under(source, extensions=extensions, max_pixels=max_pixels)
+            every = ImageFiles.under(local("source", source), extensions=extensions, max_pixels=max_pixels)
         else:
             every = ImageFiles(source, max_pixels=max_pixels)
         self._window = _window(start, limit)
@@ -90,7 +91,10 @@ class FaceDataset(Dataset[Any]):
             allow_truncated=allow_truncated,
         )
         self._annotations: _Annotations | None = None
-        self._images_only = replace(self._files.native_source(), beside=(), bare=True)
+        source_of = self._files.native_source()
+        if source_of is None:
+            local("source", self._files.path(0))
+        self._images_only = replace(cast("Files", source_of), beside=(), bare=True)
         self._to_come = iter(range(len(self._files)))
 
     @classmethod
@@ -130,7 +134,7 @@ class FaceDataset(Dataset[Any]):
         Raises `ListFileError` for an annotation that cannot be read, which names file and line, and `MissingFile` and
         `UnreadableFile` for the files of annotations.
         """
-        folder, root = Path(as_folder(annotations)), as_folder(images)
+        folder, root = Path(local("annotations", annotations)), local("images", as_folder(images))
         chosen = _folds(folds)
         listed = [record for fold in chosen for record in _records(folder, fold)]
         paths = [os.path.join(root, record.name + ENDING) for record in listed]  # noqa: PTH118  as in images.py
@@ -328,7 +332,7 @@ class _Lines:
     """The lines of a file that are not blank, with their numbers, one after the other."""
 
     def __init__(self, file: Path) -> None:
-        with opened(file) as stream:
+        with opened(str(file)) as stream:
             lines = [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
         self._file, self._lines = file, iter(lines)
         self._number, self._line = 0, ""
@@ -347,7 +351,7 @@ class _Lines:
 
     def unclear(self, expected: str) -> ListFileError:
         """Return the error for the line that was read last."""
-        return unclear(self._file, self._number, self._line, "", expected, AGAIN)
+        return unclear(str(self._file), self._number, self._line, "", expected, AGAIN)
 
     def ellipse(self, number: int, count: int) -> list[float]:
         """Read an ellipse."""

@@ -119,6 +119,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
         return None if self._readers(self._chosen) is None else self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> dict[str, Any]:
+        self._fetch(keys, self._chosen)
         rows = self._rows(keys)
         found: dict[str, Any] = {"__key__": [self._key(row) for row in rows.tolist()]}
         return found | dict(zip(self._chosen, self._read_fields(self._chosen, rows, empty), strict=True))
@@ -310,6 +311,7 @@ class FieldTuples(Dataset[tuple[Any, ...]]):
         return None if self._dataset._readers(self._names) is None else self._read_batch
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> list[Any]:
+        self._dataset._fetch(keys, self._names)
         return self._dataset._read_fields(self._names, self._dataset._rows(keys), empty)
 
     def native_source(self) -> Source | None:

@@ -27,6 +27,7 @@ from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, Unr
 from headrace.interop.interrupt import held_back
 from headrace.interop.keys import places as places_of
 from headrace.storage.files import unopened
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,7 +108,7 @@ class HDF5Dataset(Dataset[Any]):
                 expected="names of both arrays, or of neither",
                 cure="Pass data= too.",
             )
-        self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100  workers may start in another folder
+        self._path = os.path.abspath(local("path", path))  # noqa: PTH100  workers may start in another folder
         self._cache_bytes = integer("cache_bytes", cache_bytes, least=0)
         self._max_bytes = integer("max_bytes", max_bytes, least=1)
         self._readers: dict[int, _Reader] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,16 +16,21 @@ from headrace.checks import flag, refused
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.image_sources import Files, label_of
+from headrace.datasets.object_images import ObjectTree, Urls, facts_of, refuse_listing
 from headrace.datasets.packed_list import PackedList
+from headrace.datasets.protocol import rows_of
 from headrace.errors import ArgumentError, ArgumentTypeError, MissingFile, SampleError, UnreadableFile
 from headrace.image import geometry
 from headrace.image.decoder import decode_as, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.keys import place as place_of
+from headrace.storage.blocks import blocks
 from headrace.storage.files import RAISE, read_file, unopened
+from headrace.storage.object_spans import ObjectSpans
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from headrace.image.modes import Mode
     from headrace.transforms.image_transform import Scaling
@@ -54,13 +60,16 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         labels: NDArray[Any],
         classes: Iterable[str],
         decoding: Decoding,
+        facts: NDArray[np.int64] | None = None,
     ) -> None:
         labels.flags.writeable = False
         self._root, self._paths, self._labels = root, paths, labels
         self._classes = tuple(classes)
         self._decoding, self._warned = decoding, set[str]()
-        self._base = _from_here(root)
+        self._base = root if is_url(root) else _from_here(root)
         self._images_source = Files(paths, self._base, decoding, beside=(labels,))
+        self._facts = facts
+        self._urls = None if facts is None else Urls(self._base, paths)
 
     @property
     def root(self) -> str:
@@ -117,6 +126,23 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
             pixels = self._decode(data, path, place)
         return pixels, label_of(self._labels[place])
 
+    @property
+    def reads_many(self) -> bool:
+        """Whether reading many images at once is better than one by one: of objects behind URLs."""
+        return self._facts is not None
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[NDArray[Any], Any]]:
+        """Read many images; those behind URLs are fetched by several requests at once."""
+        blocks().ensure(chain.from_iterable(each.each() for each in self.object_spans(indices)))
+        return [self[index] for index in indices]
+
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Return which objects behind URLs the images of these keys are."""
+        if self._facts is None or self._urls is None:
+            return []
+        rows = rows_of(keys, len(self))
+        return [ObjectSpans(self._urls, self._facts, rows, np.zeros_like(rows), self._facts[rows, 0])]
+
     def read_scaled(self, index: int, transform: Scaling) -> tuple[NDArray[Any], Any]:
         """Read an image and scale it by a transform; a JPEG is decoded no larger than the transform needs."""
         place = self._place(index)
@@ -139,9 +165,9 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
                 pixels = geometry.resize_shrunk(pixels, shrink, box, height, width, how)
         return pixels, label_of(self._labels[place])
 
-    def native_source(self) -> Files:
-        """Return the files, with the labels beside the images."""
-        return self._images_source
+    def native_source(self) -> Files | None:
+        """Return the files, with the labels beside the images; None where some are behind URLs."""
+        return None if self._facts is not None else self._images_source
 
     def _decode(self, data: bytes, path: str, index: int, shrink: int = 1) -> NDArray[Any]:
         try:
@@ -151,9 +177,12 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
             raise
 
     def _bytes(self, path: str, index: int) -> bytes:
-        most = self._decoding.max_bytes
+        most, known = self._decoding.max_bytes, None
+        if self._facts is not None and self._facts[index, 0] >= 0:
+            known = int(self._facts[index, 0]), int(self._facts[index, 1])
         try:
-            return read_file(path, max_bytes=most, limit=f"{RAISE} with max_pixels= (3 bytes for each pixel)")
+            limit = f"{RAISE} with max_pixels= (3 bytes for each pixel)"
+            return read_file(path, max_bytes=most, limit=limit, facts=known)
         except SampleError as error:
             error.at(index)
             raise
@@ -178,6 +207,8 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
         return f"<{type(self).__name__} of {len(self)} images{classes}, {self._root or 'no root'}>"
 
     def _full(self, place: int) -> str:
+        if self._urls is not None:
+            return str(self._urls[place])
         return os.path.join(self._base, self._paths[place])  # noqa: PTH118  a Path costs several times as much
 
     def _place(self, index: int) -> int:
@@ -223,16 +254,13 @@ class ImageFiles(ImageDataset):
         allow_truncated: bool = False,
         scaled_decode: bool = False,
         mode: Mode = "RGB",
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
         packed = paths if isinstance(paths, PackedList) else PackedList(_strings(paths))
         folder = "" if root is None else as_folder(root)
-        super().__init__(
-            folder,
-            packed,
-            _labels(labels, len(packed)),
-            (),
-            Decoding(mode, max_pixels, allow_truncated, scaled_decode),
-        )
+        given = _labels(labels, len(packed))
+        decoding = Decoding(mode, max_pixels, allow_truncated, scaled_decode)
+        super().__init__(folder, packed, given, (), decoding, facts_of(folder, packed, listing))
 
     @classmethod
     def under(
@@ -244,6 +272,7 @@ class ImageFiles(ImageDataset):
         allow_truncated: bool = False,
         scaled_decode: bool = False,
         mode: Mode = "RGB",
+        listing: str | os.PathLike[str] | None = None,
     ) -> ImageFiles:
         """Return every image in a folder and the folders below it, sorted by folder, then by name, without labels.
 
@@ -257,15 +286,11 @@ class ImageFiles(ImageDataset):
 
         Which files and folders count, and what is raised, are as in `ImageFolder`.
         """
-        tree = _Tree(root, extensions)
-        return cls(
-            PackedList(tree.images("")),
-            root=tree.root,
-            max_pixels=max_pixels,
-            allow_truncated=allow_truncated,
-            scaled_decode=scaled_decode,
-            mode=mode,
-        )
+        tree = _tree(root, extensions, listing)
+        found = cls.__new__(cls)
+        packed, decoding = PackedList(tree.images("")), Decoding(mode, max_pixels, allow_truncated, scaled_decode)
+        ImageDataset.__init__(found, tree.root, packed, _labels(None, len(packed)), (), decoding, tree.facts)
+        return found
 
 
 class ImageFolder(ImageDataset):
@@ -305,8 +330,9 @@ class ImageFolder(ImageDataset):
         allow_truncated: bool = False,
         scaled_decode: bool = False,
         mode: Mode = "RGB",
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
-        tree = _Tree(root, extensions)
+        tree = _tree(root, extensions, listing)
         classes = tree.classes()
         counts: list[int] = []
         paths = PackedList(_counted(map(tree.images, classes), counts))
@@ -325,6 +351,7 @@ class ImageFolder(ImageDataset):
             labels,
             classes,
             Decoding(mode, max_pixels, allow_truncated, scaled_decode),
+            tree.facts,
         )
 
 
@@ -335,9 +362,10 @@ Identity = tuple[int, int]
 class _Tree:
     """The folders and images below a root, read folder by folder, in order."""
 
-    def __init__(self, root: str | os.PathLike[str], extensions: Iterable[str]) -> None:
-        self.root = as_folder(root)
-        self.endings = _endings(extensions)
+    facts = None
+
+    def __init__(self, root: str, endings: tuple[str, ...]) -> None:
+        self.root, self.endings = root, endings
         here = _identity(self.root)
         # A link that leads above the root leads back to it in the end, by way of half the disk.
         self._above = (*_identities(Path(self.root).resolve().parents), here)
@@ -394,6 +422,16 @@ class _Tree:
 
     def _path(self, folder: str) -> str:
         return f"{self.root}/{folder}" if folder else self.root
+
+
+def _tree(
+    root: str | os.PathLike[str], extensions: Iterable[str], listing: str | os.PathLike[str] | None
+) -> _Tree | ObjectTree:
+    folder, endings = as_folder(root), _endings(extensions)
+    if is_url(folder):
+        return ObjectTree(folder, endings, listing)
+    refuse_listing(listing)
+    return _Tree(folder, endings)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

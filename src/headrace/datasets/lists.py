@@ -17,11 +17,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace.checks import flag, one_of, refused
+from headrace.checks import path as path_of
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
+from headrace.datasets.object_images import facts_of
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ListFileError, MissingFile, UnreadableFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage import files
+from headrace.storage.objects import folder_of, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -98,9 +101,10 @@ class ImageList(ImageDataset):
         allow_truncated: bool = False,
         scaled_decode: bool = False,
         mode: Mode = "RGB",
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
-        file = Path(list_file)
-        folder = str(file.parent) if root is None else as_folder(root)
+        file = path_of("list_file", list_file)
+        folder = folder_of(file) if root is None else as_folder(root)
         _check(sep, columns, labels)
         lines = _Lines(file, _layout(file, sep, columns, header=flag("header", header)), folder, labels)
         paths, values, classes = lines.read()
@@ -112,6 +116,7 @@ class ImageList(ImageDataset):
             values,
             classes,
             Decoding(mode, max_pixels, allow_truncated, scaled_decode),
+            facts_of(folder, paths, listing),
         )
 
 
@@ -126,7 +131,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    file: Path
+    file: str
     layout: _Layout
     folder: str
     kind: LabelKind | None
@@ -221,7 +226,7 @@ class _Lines:
             path, labels = self._pick(number, fields)
             if "\\" in path and os.sep == "/":
                 if literal is None:
-                    literal = Path(self.folder, path).exists()
+                    literal = not is_url(self.folder) and Path(self.folder, path).exists()
                 if not literal:
                     path = path.replace("\\", "/")
             yield number, path, labels
@@ -299,7 +304,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(DEFAULT_EXTENSIONS)
 
 
-def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
+def _layout(file: str, sep: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
     """Find the layout, from the arguments and the first line that is not blank."""
     with opened(file) as stream:
         first = next((line for line in stream if line.strip()), "")
@@ -316,7 +321,7 @@ def _layout(file: Path, sep: str | None, columns: Sequence[str | int] | None, *,
         if isinstance(column, str) and column not in names:
             raise ListFileError(
                 f"no column {column!r} in its header",
-                path=str(file),
+                path=file,
                 found=tuple(names),
                 expected=f"one of {', '.join(map(repr, names)) or 'nothing'}, separated by {_called(separator)}",
                 cure="Name columns that are there, or another separator with sep=.",
@@ -344,7 +349,7 @@ def _separator(line: str, *, whole: bool) -> str:
     return "\t" if "\t" in line else ","
 
 
-def _fields(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
+def _fields(file: str, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
     """Split the lines that are not blank, with their numbers."""
     columns = layout.columns or (0, 1)
     if layout.separator != " ":
@@ -377,7 +382,7 @@ def _after_the_path(line: str, last: int, *, exact: bool) -> list[str]:
     return line.rsplit(None, last)
 
 
-def _split(file: Path, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
+def _split(file: str, stream: IO[str], layout: _Layout) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(stream, delimiter=layout.separator, skipinitialspace=layout.separator == " ", strict=True)
     while True:
         try:
@@ -396,15 +401,17 @@ def _unquoted(path: str) -> str:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[IO[str]]:
+def opened(file: str) -> Iterator[IO[str]]:
     """Open a list file for reading; bytes that are not UTF-8 come through as they do in the names of files."""
     with ExitStack() as stack:
         try:
-            raw: Any = stack.enter_context(files.opened(str(file), max_bytes=MOST_BYTES))
+            raw: Any = stack.enter_context(files.opened(file, max_bytes=MOST_BYTES))
         except (MissingFile, UnreadableFile) as error:
+            if is_url(file):
+                raise
             reason = getattr(error.__cause__, "strerror", None) or error.__cause__
             what = f"cannot be opened: {reason}"
-            failed = type(error)(what, path=str(file), expected="a list file", cure="Check the path.")
+            failed = type(error)(what, path=file, expected="a list file", cure="Check the path.")
             failed.errno = error.errno
             raise failed from error
         start = raw.peek(4)
@@ -417,13 +424,13 @@ def _called(separator: str) -> str:
     return {"\t": "tabs", ",": "commas", " ": "white space"}.get(separator, repr(separator))
 
 
-def unclear(file: Path, number: int, line: str, what: str, expected: str, cure: str) -> ListFileError:
+def unclear(file: str, number: int, line: str, what: str, expected: str, cure: str) -> ListFileError:
     """Build the error for a line, or a part of it, that cannot be read."""
     begin = line if len(line) <= 80 else f"{line[:80]}…"
     said = ": ".join(filter(None, [repr(begin) if line else "", what]))
-    return ListFileError(said, line=number, path=str(file), found=line or None, expected=expected, cure=cure)
+    return ListFileError(said, line=number, path=file, found=line or None, expected=expected, cure=cure)
 
 
-def _unusable(file: Path, what: str, expected: str, cure: str) -> ListFileError:
+def _unusable(file: str, what: str, expected: str, cure: str) -> ListFileError:
     """Build the error for a whole list file."""
-    return ListFileError(what, path=str(file), expected=expected, cure=cure)
+    return ListFileError(what, path=file, expected=expected, cure=cure)

@@ -41,10 +41,10 @@ class LitDataset(SpanDataset):
     >>> sample, pair, dataset.labels
     ({'__key__': '1', 'n': 5, 'text': 'yo'}, ('hi', 3), array([3, 5]))
 
-    ``folder``, or a URL of one, has an ``index.json``, which names the chunks. A sample is a dict of the leaves of its item, and of
-    ``"__key__"``: its number in its chunk. A leaf of a dict in a dict is named ``"outer.inner"``, the items of a tuple
-    or a list ``"0"``, ``"1"``. ``fields``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in
-    `WebDataset`.
+    ``folder``, or a URL of one, has an ``index.json``, which names the chunks. A sample is a dict of the leaves of its
+    item, and of ``"__key__"``: its number in its chunk. A leaf of a dict in a dict is named ``"outer.inner"``, the
+    items of a tuple or a list ``"0"``, ``"1"``. ``fields``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``:
+    as in `WebDataset`.
 
     Images become arrays; ``int`` an int, which is known with the index; tensors and arrays NumPy's arrays; ``str``,
     ``bool``, ``float``, ``json`` what they say; files of video, audio and the like stay bytes. ``pickle`` and ``graph``

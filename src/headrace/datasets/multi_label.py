@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from headrace.checks import different_names, refused
+from headrace.checks import path as path_of
 from headrace.datasets.images import ImageDataset, as_folder
 from headrace.datasets.lists import opened
+from headrace.datasets.object_images import facts_of
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ListFileError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.objects import folder_of
 
 if TYPE_CHECKING:
     import os
@@ -65,13 +67,15 @@ class MultiLabel(ImageDataset):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
         scaled_decode: bool = False,
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(sep, str) or len(sep) != 1 or sep in '"\r\n':
             raise refused("sep", sep, "one character", 'Pass sep="\\t" for tabs.')
         if split is not None and (not isinstance(split, str) or not split):
             raise refused("split", split, "text between two classes", "Leave it out for white space.")
         known = None if classes is None else different_names("classes", classes)
-        table = _Table(Path(csv_file), sep)
+        file = path_of("csv_file", csv_file)
+        table = _Table(file, sep)
         place = 0 if path is None else table.place(path)
         if isinstance(labels, str):
             rows, names = table.listed(place, table.place(labels), split, known)
@@ -79,15 +83,16 @@ class MultiLabel(ImageDataset):
             raise refused("classes", classes, "no classes, where columns name them", "Leave it out, or pass labels=.")
         else:
             rows, names = table.columns(place, None if labels is None else different_names("labels", labels))
-        folder = str(Path(csv_file).parent) if root is None else as_folder(root)
+        folder = folder_of(file) if root is None else as_folder(root)
         decoding = Decoding("RGB", max_pixels, allow_truncated, scaled_decode)
-        super().__init__(folder, PackedList(table.paths), rows, names, decoding)
+        paths = PackedList(table.paths)
+        super().__init__(folder, paths, rows, names, decoding, facts_of(folder, paths, listing))
 
 
 class _Table:
     """A CSV file with a header; `paths` are filled as it is read."""
 
-    def __init__(self, file: Path, sep: str) -> None:
+    def __init__(self, file: str, sep: str) -> None:
         self._file, self._sep = file, sep
         self._line, self.paths = 0, list[str]()
         self._names = next(self._rows(0), [])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace.checks import flag, integer
 from headrace.context.timing import timed
 from headrace.datasets.arrow_rows import ArrowRows, agreed
@@ -13,6 +15,8 @@ from headrace.datasets.span_table import at_once
 from headrace.formats import parquet
 from headrace.formats.arrow_values import Batch
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
+from headrace.storage.object_spans import ObjectSpans
+from headrace.storage.objects import is_url
 from headrace.storage.row_cache import RowCache
 
 if TYPE_CHECKING:
@@ -82,6 +86,8 @@ class ParquetDataset(ArrowRows):
         follow = flag("follow_paths", follow_paths)
         self._groups = [(file, group) for file, each in enumerate(files) for group in range(len(each.rows))]
         self._lay_out([file.path for file in files], [file.rows for file in files])
+        self._facts = np.array([file.facts for file in files], np.int64)
+        self._read_ranges = dict[int, list[dict[str, list[tuple[int, int]]]]]()
         types = agreed((file.path, file.types) for file in files)
         super().__init__(types, files[0].features, decoding, decoders or {}, fields, follow_paths=follow)
 
@@ -89,6 +95,27 @@ class ParquetDataset(ArrowRows):
     def shard_lengths(self) -> list[int]:
         """How many rows each row group has: what `ShardSampler` takes."""
         return [rows for file in self._files for rows in file.rows]
+
+    def _spans_of(self, rows: NDArray[np.int64], names: Iterable[str]) -> list[ObjectSpans]:
+        found = list[tuple[int, int, int]]()
+        if self._remote:
+            chosen = [name for name in names if name not in self._read_numbers]
+            for place in np.unique(np.searchsorted(self._first, rows, "right") - 1).tolist():
+                file, group = self._groups[place]
+                columns = self._ranges(file)[group]
+                found += [(file, *each) for name in chosen for each in columns.get(name, ())]
+        file_of, offset, length = np.array(found, np.int64).reshape(-1, 3).T
+        return [ObjectSpans(self._paths, self._facts, file_of, offset, length)] if self._remote else []
+
+    def _ranges(self, number: int) -> list[dict[str, list[tuple[int, int]]]]:
+        """Return where the columns of each row group of a file are."""
+        found = self._read_ranges.get(number)
+        if found is None:
+            file = self._files[number]
+            empty: list[dict[str, list[tuple[int, int]]]] = [{} for _ in file.rows]
+            read = parquet.ranges(file) if is_url(file.path) else empty
+            found = self._read_ranges[number] = read if len(read) == len(empty) else empty
+        return found
 
     def _place(self, row: int, name: str) -> tuple[Batch, Column, int]:
         place = bisect_right(self._first, row) - 1

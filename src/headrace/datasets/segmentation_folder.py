@@ -15,6 +15,7 @@ from headrace.datasets.packed_list import PackedList
 from headrace.errors import MissingFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +78,12 @@ class SegmentationFolder(AnnotatedImages):
         self._ignored = integer("ignore_index", ignore_index, least=0, most=IDS - 1)
         self._table = None if mapping is None else _table(mapping, self._ignored)
         endings = tuple(extensions)
+        images, masks = local("images", as_folder(images)), local("masks", as_folder(masks))
         image_names, mask_names = _named(images, image_suffix, endings), _named(masks, mask_suffix, endings)
         self._masks_base = os.path.abspath(masks)  # noqa: PTH100  as in annotated.py
         self._mask_paths = _pairs(images, image_names, masks, mask_names)
         super().__init__(
-            as_folder(images),
+            images,
             PackedList(image_names.values()),
             different_names("classes", classes) if classes else (),
             Decoding("RGB", max_pixels, allow_truncated),

@@ -25,7 +25,7 @@ from headrace.errors import BadFile
 from headrace.formats import array_record, tar, tfrecord
 from headrace.formats.chunk import Listing
 from headrace.formats.reader import ShardReader
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_there, is_url, listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,6 +105,9 @@ def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
 
 def _of_url(url: str) -> ShardKind | None:
     """Return the format of the first object of a pattern; of a folder's URL, what its ``index.json`` lists."""
+    if url.endswith("/") and not is_there(f"{url}index.json"):
+        names = [name for name, _ in listing(url) if "/" not in name]
+        return next((kind for kind in FILES if any(has_suffix(name, kind.suffixes) for name in names)), None)
     first = shard_paths(url.rstrip("/"), urls=True)[0]
     if "." not in first.rpartition("/")[2]:
         return _of_listing(Listing(first))

@@ -12,6 +12,7 @@ from headrace.datasets.patterns import braces
 from headrace.errors import ArgumentError, BadFile
 from headrace.formats.chunk import AGAIN, Listing
 from headrace.storage.files import read_file
+from headrace.storage.objects import folder_of, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,10 @@ def listed_shards(shards: Any, split: str | None) -> list[ListedShard]:
     there is none of, and `BadFile` for a damaged list, and for one of shards elsewhere.
     """
     if isinstance(shards, str | os.PathLike):
-        path = Path(os.fsdecode(shards)).absolute()
+        text = os.fsdecode(shards)
+        if is_url(text) and text.endswith(".json"):
+            return _wids(Listing(folder_of(text), text.rpartition("/")[2]), split)
+        path = Path(text).absolute()
         if path.suffix == ".json" and path.is_file():
             return _wids(Listing(str(path.parent), path.name), split)
         if (path / META / INFO).is_file():

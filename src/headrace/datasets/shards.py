@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -23,7 +24,7 @@ from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage.mapped_samples import mapped_file
 from headrace.storage.object_spans import ObjectSpans
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_url, listing
 from headrace.storage.page_faults import cause_of, check_faults, surviving
 from headrace.storage.spans import read_span
 
@@ -246,7 +247,9 @@ def shard_paths(shards: Shards, *suffixes: str, urls: bool = False) -> list[str]
     """
     given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
     named = [path_of("shards", each) for each in given]
-    found = [path for each in named for path in (_urls(each, urls) if is_url(each) else _expanded(each, suffixes))]
+    found = [
+        path for each in named for path in (_urls(each, suffixes, urls) if is_url(each) else _expanded(each, suffixes))
+    ]
     if not found:
         raise ArgumentError("shards is empty", found="[]", expected="one shard or more", cure="Give their paths.")
     return [absolute(path) for path in found]
@@ -272,23 +275,40 @@ def refuse_packed(url: str, *, packed: bool, verify: bool = False) -> None:
         )
 
 
-def _urls(pattern: str, read: bool) -> list[str]:
-    """Return the URLs of a pattern of braces."""
+def _urls(pattern: str, suffixes: tuple[str, ...], read: bool) -> list[str]:
+    """Return the URLs of a pattern; of a folder, which ends with a slash, those of its shards."""
     if not read:
         raise ArgumentError(
             f"this format is not read from URLs: {pattern[:200]!r}",
             found=pattern[:200],
             expected="paths of files",
-            cure="Copy the files, or write the data as tar, TFRecord, MDS, Arrow or Parquet shards.",
+            cure="Copy the files, or write the data as tar, zip, TFRecord, MDS, Arrow or Parquet shards.",
         )
-    if glob.has_magic(pattern) or pattern.endswith("/"):
-        raise ArgumentError(
-            f"{pattern[:200]!r} would have to be listed",
-            found=pattern[:200],
-            expected="URLs of shards",
-            cure="Give each shard, or a pattern with braces: s3://bucket/train-{0000..0099}.tar.",
+    if pattern.endswith("/"):
+        inside = [name for name, _ in listing(pattern) if "/" not in name and has_suffix(name, suffixes)]
+        return [f"{pattern}{name}" for name in inside] or _none(pattern, f"it has no {' or '.join(suffixes)} files")
+    paths = list(braces(pattern))
+    is_http = pattern.startswith(("http://", "https://"))  # there a question mark begins a query
+    if not glob.has_magic(pattern.partition("?")[0] if is_http else pattern):
+        return paths
+    return list(chain.from_iterable(map(_matching, paths))) or _none(pattern, "no object has such a name")
+
+
+def _matching(pattern: str) -> list[str]:
+    """Return the URLs of a pattern of stars, sorted."""
+    magic = re.search(r"[*?[]", pattern)
+    if magic is None:
+        return [pattern]
+    folder = pattern[: magic.start()].rpartition("/")[0]
+    parts = [re.compile(fnmatch.translate(part)) for part in pattern[len(folder) + 1 :].split("/")]
+
+    def matches(name: str) -> bool:
+        names = name.split("/")
+        return len(names) == len(parts) and all(
+            part.match(each) and each[:1] != "." for part, each in zip(parts, names, strict=True)
         )
-    return list(braces(pattern))
+
+    return [f"{folder}/{name}" for name, _ in listing(folder) if matches(name)]
 
 
 def _expanded(pattern: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -354,15 +354,20 @@ def _relative(path: str, folder: str) -> str:
     return path if is_url(path) else os.path.relpath(path, folder)
 
 
+_A_FOLDER = "Pass a folder on this machine, or one that all machines see."
+
+
 def _places(paths: Sequence[str], kind: str, save: str | os.PathLike[str] | None) -> list[Path]:
     if save is None or not paths:
         return []
     told = json.dumps([kind, _names(paths)]).encode("utf-8", "surrogatepass")
     if save != "auto":
         first = paths[0]
-        base = first.rpartition("/")[0] if is_url(first) else str(Path(first).absolute().parent)
+        base = objects.folder_of(first if is_url(first) else os.path.abspath(first))  # noqa: PTH100
         folder = base.encode("utf-8", "surrogatepass")
-        return [Path(save) / f"{hashlib.sha256(told + folder).hexdigest()[:16]}.index"]
+        return [
+            Path(objects.local("index", save, _A_FOLDER)) / f"{hashlib.sha256(told + folder).hexdigest()[:16]}.index"
+        ]
     if is_url(paths[0]):
         return _places(paths, kind, cache_folder())
     beside = Path(paths[0]).parent / f".headrace-{hashlib.sha256(told).hexdigest()[:16]}.index"

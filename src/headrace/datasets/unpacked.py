@@ -17,6 +17,7 @@ from headrace.datasets.span_table import cache_folder
 from headrace.errors import BadFile, missing
 from headrace.formats.reader import COPY
 from headrace.storage.files import opened, unopened, unread
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,11 @@ def unpacked(
     except (OSError, ValueError) as error:
         raise unread(path, error, COPY) from error
     told = f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100
-    root = Path(folder) if folder is not None else cache_folder().parent / "shards"
+    root = (
+        Path(local("cache", folder, "Pass a folder on this machine."))
+        if folder is not None
+        else cache_folder().parent / "shards"
+    )
     name = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     place = root / name / Path(path).name.removesuffix(Path(path).suffix)
     with contextlib.suppress(OSError):

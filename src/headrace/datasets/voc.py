@@ -19,6 +19,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
 from headrace.image.outlines import box_around
 from headrace.storage.files import read_file
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,9 @@ class VOC(AnnotatedImages):
     ) -> None:
         self._target = one_of("target", target, get_args(Target))
         self._difficult, self._first = flag("difficult", difficult), int(flag("from_one", from_one))
-        names = _split(Path(as_folder(root)), split, "Main" if self._target == "detection" else "Segmentation")
+        names = _split(
+            Path(local("root", as_folder(root))), split, "Main" if self._target == "detection" else "Segmentation"
+        )
         given = different_names("classes", classes)
         self._labels = {name: label for label, name in enumerate(given)}
         self._names = PackedList(names)
@@ -195,5 +198,5 @@ def _split(root: Path, split: str, kind: str) -> list[str]:
     if not folder.is_dir():
         cure = "Pass the folder that has JPEGImages in it, such as VOCdevkit/VOC2012."
         raise MissingFile("no JPEGImages in it", path=str(root), expected="a folder in VOC's layout", cure=cure)
-    with opened(root / "ImageSets" / kind / f"{split}.txt") as lines:
+    with opened(str(root / "ImageSets" / kind / f"{split}.txt")) as lines:
         return [line.split()[0] for line in lines if line.strip()]

@@ -20,6 +20,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask
 from headrace.storage.files import read_file
+from headrace.storage.objects import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,7 @@ class YOLO(AnnotatedImages):
         allow_truncated: bool = False,
     ) -> None:
         self._masks, self._keypoints = flag("masks", masks), flag("keypoints", keypoints)
-        config = _Config(_yaml(Path(source)))
+        config = _Config(_yaml(Path(local("source", source))))
         self._shape = config.points() if self._keypoints else (0, 0)
         self._swaps = config.swaps(self._shape[0])
         paths = PackedList(config.images(split))
@@ -249,7 +250,7 @@ class _Config:
         return place
 
     def _listed(self, file: Path) -> Iterator[str]:
-        with opened(file) as lines:
+        with opened(str(file)) as lines:
             for line in lines:
                 if line.strip():
                     base = file.parent if line.startswith("./") else self.root

@@ -39,8 +39,9 @@ class ZipDataset(SpanDataset):
     (2, {'__key__': 'dog', 'txt': 'a dog', 'cls': 5}, ('a cat', 3))
 
     ``shards``: a path, a pattern with braces or stars, a folder (its ``.zip`` files, sorted), a URL, or a list of
-    these. The name of a member is ``key.field``: the field begins after the first dot of the file's name, and folders belong to
-    the key. ``fields``, ``decoders``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in `WebDataset`.
+    these. The name of a member is ``key.field``: the field begins after the first dot of the file's name, and folders
+    belong to the key. ``fields``, ``decoders``, ``mode``, ``max_pixels``, ``allow_truncated``, ``index``: as in
+    `WebDataset`.
 
     Stored members are read by one read, and images by the native extension. Deflated members are inflated when they are
     read, up to the size that the directory claims, and their CRC-32 is checked. Store images for speed (``zip -0``).

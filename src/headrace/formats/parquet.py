@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadFile, HeadraceError, missing
 from headrace.formats import arrow
+from headrace.formats.parquet_footer import column_ranges
 from headrace.formats.reader import COPY, ShardReader
+from headrace.storage.blocks import read_url
 from headrace.storage.object_file import ObjectFile
 from headrace.storage.objects import is_url
 from headrace.storage.spans import span_error
@@ -40,7 +42,7 @@ def index(path: str) -> ParquetFile:
     """Read the footer of a file; raise `BadFile` for one that is damaged or claims too much."""
     with ShardReader(path) as reader:  # it refuses what is no regular file
         facts = reader.facts
-    with _opened(path) as file:
+    with _opened(path, facts) as file:
         about = file.metadata
         # Not their columns: pyarrow 26 ends the process for damaged statistics there (a C++ exception), not here.
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
@@ -56,7 +58,7 @@ def index(path: str) -> ParquetFile:
 def decoded(file: ParquetFile, group: int, column: str) -> ArrowFile:
     """Decode a column of a row group; raise `BadFile` for damage, and for a file that is not what it was."""
     _unchanged(file)
-    with _opened(file.path) as opened:
+    with _opened(file.path, file.facts) as opened:
         table = opened.read_row_group(group, [column], use_threads=False)
         _unchanged(file)
         if table.num_rows != file.rows[group]:
@@ -65,7 +67,7 @@ def decoded(file: ParquetFile, group: int, column: str) -> ArrowFile:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str, facts: tuple[int, int]) -> Iterator[Any]:
     """Open a file for a block; what goes wrong while it is read is a `BadFile`."""
     try:
         import pyarrow as pa
@@ -74,7 +76,7 @@ def _opened(path: str) -> Iterator[Any]:
         raise missing("pyarrow", extra="arrow", purpose="reading Parquet files") from error
     try:
         # Without a map and without threads of its own: a cut file is an error, and a forked worker can read.
-        opened = pa.PythonFile(ObjectFile(path), "r") if is_url(path) else pa.OSFile(path)
+        opened = pa.PythonFile(ObjectFile(path, facts), "r") if is_url(path) else pa.OSFile(path)
         with opened as source, parquet.ParquetFile(source, pre_buffer=False) as file:
             yield file
     except HeadraceError:
@@ -84,7 +86,17 @@ def _opened(path: str) -> Iterator[Any]:
         raise BadFile(what, path=path, expected="a Parquet file", cure=COPY) from error
 
 
+def ranges(file: ParquetFile) -> list[dict[str, list[tuple[int, int]]]]:
+    """Return where each column of each row group of an object is; nothing for a footer that cannot be read."""
+    try:
+        return column_ranges(lambda offset, length: read_url(file.path, offset, length, file.facts), file.facts[0])
+    except (ValueError, HeadraceError):  # whoever decodes it gets the error
+        return []
+
+
 def _unchanged(file: ParquetFile) -> None:
+    if is_url(file.path):
+        return  # each block is compared when it is read
     with ShardReader(file.path) as reader:
         if reader.facts != file.facts:
             kind = "cut short" if reader.size < file.facts[0] else "changed"

@@ -16,7 +16,7 @@ from headrace.context.dropped import when_dropped
 from headrace.errors import HeadraceError
 from headrace.storage.blocks import runs_of
 from headrace.storage.next_use import NextUses, PlannedEviction, PlannedUses
-from headrace.storage.object_spans import BlockNumbers
+from headrace.storage.object_spans import BlockNumbers, estimated
 from headrace.storage.request_limit import MOST
 from headrace.storage.request_loop import Stop, stoppable
 
@@ -113,6 +113,7 @@ class Prefetcher:
 
     def close(self) -> None:
         """End the thread, and stop its requests."""
+        self._work.stop.set()
         self._mail.put(_STOP)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
@@ -162,7 +163,7 @@ class _Prefetching:
         """Whether the uses of blocks are being looked up."""
         self._room = min(AHEAD, blocks.room() // 4)
         self._numbered: dict[Block, int] = {}
-        self._stop = Stop()
+        self.stop = Stop()
         self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="headrace-prefetch")
 
     def run(self) -> None:
@@ -171,16 +172,17 @@ class _Prefetching:
         if isinstance(eviction, PlannedEviction):
             eviction.add(self._uses)
         try:
-            while self._take_mail(wait=not self._can_scan()):
-                if self._can_scan():
-                    self._scan()
-                self._submit()
+            with stoppable(self.stop):  # to know what a step reads, some datasets read a little of it
+                while self._take_mail(wait=not self._can_scan()):
+                    if self._can_scan():
+                        self._scan()
+                    self._submit()
         except Exception as error:  # noqa: BLE001  whoever reads fetches what is missing: this only costs time
             self.error = error
         finally:
             if isinstance(eviction, PlannedEviction):
                 eviction.remove(self._uses)
-            self._stop.set()
+            self.stop.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _take_mail(self, *, wait: bool) -> bool:
@@ -311,7 +313,7 @@ class _Prefetching:
         """Fetch a run, in a thread of the pool."""
         brought = False
         try:
-            with stoppable(self._stop):
+            with stoppable(self.stop):
                 self._blocks.fetch(run)
             brought = True
         except (HeadraceError, CancelledError):
@@ -329,5 +331,6 @@ class _Prefetching:
         self._pool.submit(self._found_uses, begin)
 
     def _found_uses(self, begin: int) -> None:
-        numbers = (self.numbers.of(each) for each in self._spans.uses(begin))
-        self._mail.put(NextUses(numbers, begin))
+        with stoppable(self.stop), estimated():
+            numbers = (self.numbers.of(each) for each in self._spans.uses(begin))
+            self._mail.put(NextUses(numbers, begin))

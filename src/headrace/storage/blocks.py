@@ -18,6 +18,7 @@ from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, Claim
 from headrace.storage.next_use import PlannedEviction
 from headrace.storage.request_limit import RequestLimit
+from headrace.storage.request_loop import stop_of_thread, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -155,8 +156,14 @@ class Blocks:
         if len(runs) == 1:
             self._noted(runs[0])
         elif runs:
+            stop = stop_of_thread()
+
+            def noted(run: list[Block]) -> None:
+                with stoppable(stop):
+                    self._noted(run)
+
             with ThreadPoolExecutor(min(self.limit.now, len(runs)), thread_name_prefix="headrace-blocks") as pool:
-                list(pool.map(self._noted, runs))
+                list(pool.map(noted, runs))
 
     def fetch(self, run: Sequence[Block]) -> None:
         """Fetch neighboring blocks by one request, for whoever reads them later: to the disk, else to memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import FileTooLarge, HeadraceError, MissingFile, SampleError, UnreadableFile
 from headrace.storage.blocks import read_url
+from headrace.storage.object_file import ObjectFile
 from headrace.storage.objects import facts as object_facts
 from headrace.storage.objects import is_url
 
@@ -21,12 +23,22 @@ if TYPE_CHECKING:
 DEFAULT_MAX_BYTES = 1 << 30
 """The most bytes that a file may have unless told otherwise: 1 GiB."""
 
+OBJECT_BUFFER = 1 << 16
+"""Bytes that are taken at once of an object that is read line by line."""
+
 CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 RAISE = "If you trust the file, raise the limit"
 
 
-def read_file(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE, limit: str = RAISE) -> bytes:
-    """Read a whole regular file.
+def read_file(
+    path: str,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    cure: str = CURE,
+    limit: str = RAISE,
+    facts: tuple[int, int] | None = None,
+) -> bytes:
+    """Read a whole regular file, or an object behind a URL.
 
     >>> import tempfile, pathlib
     >>> from headrace.storage.files import read_file
@@ -36,13 +48,14 @@ def read_file(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, cure: str = CURE
     ...     read_file(str(file))
     b'hello'
 
-    ``cure`` is the advice of errors, ``limit`` that for a file
-    above ``max_bytes``. Raises `MissingFile` and `UnreadableFile`, which carry the operating system's ``errno``:
-    ``EFBIG``, in a `FileTooLarge`, for a file above the limit, refused before it is read.
+    ``cure`` is the advice of errors, ``limit`` that for a file above ``max_bytes``. ``facts``: the size and the version
+    of an object, where they are known; else the server is asked. Raises `MissingFile` and `UnreadableFile`, which carry
+    the operating system's ``errno``: ``EFBIG``, in a `FileTooLarge`, for a file above the limit, refused before it is
+    read.
     """
     try:
         if is_url(path):
-            known = object_facts(path)
+            known = object_facts(path) if facts is None else facts
             _refuse_size(known[0], "", max_bytes, limit)
             return read_url(path, 0, known[0], known)
         file, size = _opened(path, max_bytes, limit)
@@ -75,11 +88,19 @@ def opened(
 
     A file that grows while it is open is read as far as it goes. Raises what `read_file` raises, when it is opened.
     """
+    file: BinaryIO
     try:
-        descriptor, _ = _opened(path, max_bytes, limit)
+        if is_url(path):
+            found = ObjectFile(path)
+            _refuse_size(found.size, "", max_bytes, limit)
+            file = io.BufferedReader(found, OBJECT_BUFFER)
+        else:
+            file = os.fdopen(_opened(path, max_bytes, limit)[0], "rb")
+    except HeadraceError:  # it names the URL
+        raise
     except (OSError, ValueError) as error:
         raise unread(path, error, cure) from error
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         yield file
 
 

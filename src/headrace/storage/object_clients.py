@@ -13,7 +13,7 @@ from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from headrace.errors import MissingFile, UnreadableFile, missing
 from headrace.storage import request_loop
@@ -38,6 +38,9 @@ WRITTEN_PART, WRITTEN_AT_ONCE = 8 << 20, 4
 WRITES = 2
 """How often a whole object is written again, after its requests were sent again by obstore."""
 
+LISTED = 1000
+"""Objects that one request lists."""
+
 BUSY = frozenset({"408", "429", "503"})
 """The status of a server that asks for fewer requests."""
 
@@ -51,6 +54,11 @@ _CREDENTIALS = (
 )
 _MAY_WRITE = f"{_CREDENTIALS} They must allow to list, read, write and delete objects there."
 _NETWORK = "Check the network and the server, then run again; what was downloaded is kept."
+_LISTED = "s3://, gs://, az://, or a file system of fsspec that lists its files"
+_NAMED_THEM = (
+    "Name the objects: shards with braces (train-{0000..0099}.tar), images with ImageList or ImageFiles, or pass a "
+    "saved listing=."
+)
 _VERSIONS = (
     "ETag",
     "etag",
@@ -152,6 +160,39 @@ class ObstoreClient:
         except Exception as error:
             raise unwritten(url, error) from error
 
+    def listing(self, url: str) -> list[tuple[str, Facts]]:
+        """Return the objects below a URL: their names from there on, and their facts; a thousand for each request."""
+        store, prefix = self._place(url)
+        if url.startswith(("http://", "https://")):
+            raise UnreadableFile(
+                "an HTTP server does not list its objects", path=url, expected=_LISTED, cure=_NAMED_THEM
+            )
+        found, start = list[tuple[str, Facts]](), len(prefix) + 1 if prefix else 0
+
+        async def pages() -> None:
+            stream: Any = None
+            last: str | None = None
+
+            async def send() -> Any:
+                nonlocal stream
+                # A stream that has failed is over: another one goes on after the last object.
+                stream = stream or self._module.list(store, prefix or None, offset=last, chunk_size=LISTED)
+                try:
+                    return await anext(stream, None)
+                except BaseException:
+                    stream = None
+                    raise
+
+            while page := await request_loop.persistent(send, self._may_pass):
+                found.extend((about["path"][start:], _of_meta(about)) for about in page)
+                last = page[-1]["path"]
+
+        try:
+            self._loop.call(pages())
+        except Exception as error:
+            raise failed(url, error) from error
+        return found
+
     def _may_pass(self, error: Exception) -> bool:
         """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
         if isinstance(error, ConnectionError | TimeoutError):
@@ -164,9 +205,10 @@ class ObstoreClient:
         return not status or status in BUSY or status.startswith("5")
 
     def _place(self, url: str, *, writes: bool = False) -> tuple[Any, str]:
-        scheme, place, path, query, fragment = urlsplit(url)
+        scheme, _, rest = url.partition("://")
         is_http = scheme in ("http", "https")
-        if is_http and (query or fragment):
+        place, _, path = rest.partition("/")
+        if is_http and ("?" in rest or "#" in rest):
             raise UnreadableFile(
                 "the URL has a query (? or #)",
                 path=url.partition("?")[0],
@@ -193,7 +235,7 @@ class ObstoreClient:
             except Exception as error:
                 raise failed(url, error) from error
             store = self._stores.setdefault((root, writes), store)
-        path = path.lstrip("/")
+        path = path.strip("/")
         return store, unquote(path) if is_http else path
 
 
@@ -220,8 +262,17 @@ class FsspecClient:
             raise failed(url, error) from error
         if about.get("type") == "directory" or about.get("size") is None:
             raise UnreadableFile("it is a folder, or has no known size", path=url, expected="a file", cure=_NETWORK)
-        version = next((about[name] for name in _VERSIONS if about.get(name) is not None), "")
-        return int(about["size"]), _number(str(version))
+        return _of_info(about)
+
+    def listing(self, url: str) -> list[tuple[str, Facts]]:
+        """Return the objects below a URL: their names from there on, and their facts."""
+        files, path = _file_system(url)
+        try:
+            found: dict[str, Any] = files.find(path, detail=True)
+        except Exception as error:
+            raise failed(url, error) from error
+        start = len(path.rstrip("/")) + 1
+        return sorted((name[start:], _of_info(about)) for name, about in found.items() if about.get("size") is not None)
 
     def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
         """Read a range, then ask for the version."""
@@ -286,6 +337,12 @@ def _file_system(url: str) -> tuple[Any, str]:
     return found
 
 
+def _of_info(about: dict[str, Any]) -> Facts:
+    """Return the facts of what fsspec says of an object."""
+    version = next((about[name] for name in _VERSIONS if about.get(name) is not None), "")
+    return int(about["size"]), _number(str(version))
+
+
 def _of_meta(meta: Any) -> Facts:
     """Return the facts of what obstore says of an object."""
     version = meta.get("e_tag") or meta.get("version") or meta.get("last_modified") or ""
@@ -294,6 +351,7 @@ def _of_meta(meta: Any) -> Facts:
 
 def _number(version: str) -> int:
     """Return a version as a number of 63 bits, used where a local file has its time of modification."""
+    version = version.strip('"')  # Azure's lists have ETags without quotes, its answers with them
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:8], "big") >> 1
 
 

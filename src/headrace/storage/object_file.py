@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+from typing import TYPE_CHECKING
 
 from headrace.storage import objects
 from headrace.storage.blocks import read_url
+
+if TYPE_CHECKING:
+    from headrace.storage.object_clients import Facts
 
 
 class ObjectFile(io.RawIOBase):
@@ -18,11 +22,16 @@ class ObjectFile(io.RawIOBase):
     >>> file.seek(-3, 2), file.read()
     (4, b'two')
 
-    Raises what `read_url` raises.
+    ``facts``: its size and version, where they are known. Raises what `read_url` raises.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url, self._facts, self._at = url, objects.facts(url), 0
+    def __init__(self, url: str, facts: Facts | None = None) -> None:
+        self._url, self._facts, self._at = url, facts or objects.facts(url), 0
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self._facts[0]
 
     def readable(self) -> bool:
         """Say that it can be read."""

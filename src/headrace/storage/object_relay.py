@@ -81,6 +81,10 @@ class Relay:
         """Delete an object, if it is there."""
         self._call("delete", url)
 
+    def listing(self, url: str) -> list[tuple[str, Facts]]:
+        """Return the objects below a URL, and their facts."""
+        return cast("list[tuple[str, Facts]]", self._call("listing", url))
+
     def close(self) -> None:
         """End the helper."""
         self.ended = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headrace.storage.object_clients import Facts
+
+
+_of_thread = threading.local()
+
+
+def may_read() -> bool:
+    """Say whether a dataset may read a little to know which ranges samples need; else it estimates them."""
+    return not getattr(_of_thread, "estimates", False)
+
+
+@contextmanager
+def estimated() -> Iterator[None]:
+    """Let datasets estimate in this thread: for the samples of a whole epoch, they would read far too much."""
+    _of_thread.estimates = True
+    try:
+        yield
+    finally:
+        _of_thread.estimates = False
 
 
 class ObjectSpans(NamedTuple):

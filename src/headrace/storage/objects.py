@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import re
 import threading
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.errors import MissingFile, UnreadableFile, missing
+from headrace.checks import path as path_of
+from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
 from headrace.storage.object_clients import BY_OBSTORE, FsspecClient, ObstoreClient
 from headrace.storage.object_relay import relay
 from headrace.storage.request_limit import RequestLimit
@@ -52,6 +55,30 @@ class Client(Protocol):
     def delete(self, url: str) -> None:
         """Delete an object, if it is there."""
         ...
+
+    def listing(self, url: str) -> list[tuple[str, Facts]]:
+        """Return the objects below a URL: their names from there on, and their facts."""
+        ...
+
+
+COPIED = "Copy the files here; or pack them once (headrace pack), and read the packed shards by their URLs."
+
+
+def local(name: str, path: str | os.PathLike[str], cure: str = COPIED) -> str:
+    """Return a path on this machine as text; raise `ArgumentError` for a URL, where it is not read.
+
+    >>> local("root", "/data/VOC2012")
+    '/data/VOC2012'
+    """
+    text = path_of(name, path)
+    if is_url(text):
+        raise ArgumentError(
+            f"{name}={text[:200]!r} is a URL",
+            found=text[:200],
+            expected="a path on this machine",
+            cure=cure,
+        )
+    return text
 
 
 def facts(url: str) -> Facts:
@@ -98,6 +125,49 @@ def read_range(url: str, begin: int, end: int) -> tuple[bytes, Facts]:
     A request that fails for a reason that may pass is sent again. Raises what `facts` raises.
     """
     return client(url).read(url, begin, end)
+
+
+def listing(url: str) -> list[tuple[str, Facts]]:
+    """Return the objects below a URL, in any depth: their names from there on, and their facts.
+
+    >>> import fsspec
+    >>> fsspec.filesystem("memory").pipe("/photos/cat/1.jpg", b"one")
+    >>> [(name, size) for name, (size, _) in listing("memory://photos")]
+    [('cat/1.jpg', 3)]
+
+    They are sorted by name, and nothing where nothing is there. Raises what `facts` raises, and `UnreadableFile` for an
+    HTTP server, which does not list.
+    """
+    return sorted(client(url).listing(url.rstrip("/")))
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a file or an object.
+
+    >>> folder_of("s3://bucket/lists/a.txt"), folder_of("a.txt")
+    ('s3://bucket/lists', '.')
+    """
+    return path.rpartition("/")[0] if is_url(path) else str(Path(path).parent)
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the path or URL of a name below a folder, which may be a URL; there ``..`` leads to the folder above.
+
+    >>> joined("s3://bucket/lists", "../images/a.jpg"), joined("s3://bucket", "s3://other/a.jpg")
+    ('s3://bucket/images/a.jpg', 's3://other/a.jpg')
+    >>> joined("/data", "a.jpg"), joined("s3://bucket", "/data/a.jpg")
+    ('/data/a.jpg', '/data/a.jpg')
+    """
+    if is_url(name):
+        return name
+    if not is_url(folder) or name.startswith("/"):
+        return os.path.join(folder, name)  # noqa: PTH118
+    whole = f"{folder.rstrip('/')}/{name}"
+    if "/../" not in whole and "/./" not in whole:
+        return whole
+    scheme, _, rest = whole.partition("://")
+    place, _, path = rest.partition("/")
+    return f"{scheme}://{place}{posixpath.normpath(f'/{path}')}"
 
 
 def client(url: str) -> Client:

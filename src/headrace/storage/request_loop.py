@@ -75,14 +75,20 @@ class Stop:
 _of_thread = threading.local()
 
 
+def stop_of_thread() -> Stop | None:
+    """Return what stops the requests of this thread, for threads that send some for it."""
+    found: Stop | None = getattr(_of_thread, "stop", None)
+    return found
+
+
 @contextmanager
-def stoppable(stop: Stop) -> Iterator[None]:
+def stoppable(stop: Stop | None) -> Iterator[None]:
     """Let the requests of this thread be stopped by ``stop``; they then raise `CancelledError`."""
-    _of_thread.stop = stop
+    before, _of_thread.stop = stop_of_thread(), stop
     try:
         yield
     finally:
-        del _of_thread.stop
+        _of_thread.stop = before
 
 
 class RequestLoop:
@@ -97,7 +103,7 @@ class RequestLoop:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, and return what it returns."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        stop = getattr(_of_thread, "stop", None)
+        stop = stop_of_thread()
         try:
             if stop is None:
                 return future.result()
