@@ -22,7 +22,8 @@ class ObjectServer:
     A bucket of S3 is the first part of the names: ``s3://bucket/a`` is ``/bucket/a``. ``uploads`` are unfinished ones.
 
     ``fault(method, number)`` is called for each request, counted from 0, and says what goes wrong: "503", "403",
-    "reset", "cut" (half of the body), "hang" (until the server ends), "whole" (no ranges), or nothing.
+    "reset", "cut" (half of the body), "stall" (half of the body, then nothing until the client hangs up), "hang" (until
+    the server ends), "whole" (no ranges), or nothing.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,8 @@ class ObjectServer:
         self.at_once = self.most_at_once = 0
         self.gate: threading.Barrier | None = None
         self.lock, self.ended = threading.Lock(), threading.Event()
+        self.left = threading.Event()
+        """Set when a client has hung up during a stall."""
         self.url = ""
 
     def gets(self) -> list[str]:
@@ -89,6 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        self.send_object(data, fault)
+
+    def send_object(self, data: bytes, fault: str) -> None:
         tag, body = _tag(data), data
         given = self.headers.get("Range")
         if given and fault != "whole":
@@ -101,10 +107,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{tag}"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
-            if fault == "cut":
-                self.close_connection = True
+        if self.command == "GET" and fault not in ("cut", "stall"):
+            self.wfile.write(body)
+        elif self.command == "GET":
+            self.send_half(body, fault)
+
+    def send_half(self, body: bytes, fault: str) -> None:
+        self.wfile.write(body[: len(body) // 2])
+        self.close_connection = True
+        if fault == "stall":
+            with suppress(OSError):
+                self.connection.recv(1)
+            self.store.left.set()
 
     def do_PUT(self) -> None:
         self.change()

@@ -19,10 +19,9 @@ from headrace.datasets import (
     MDSDataset,
     ParquetDataset,
     TFRecordDataset,
-    TokenDataset,
     WebDataset,
 )
-from headrace.errors import ArgumentError, BadFile, MissingDependency, MissingFile, UnreadableFile
+from headrace.errors import BadFile, MissingDependency, MissingFile, UnreadableFile
 from headrace.storage import block_cache, blocks, objects, request_loop
 from headrace.storage.spans import read_span
 
@@ -256,14 +255,11 @@ class TestDatasets:
         with pytest.raises(MissingFile, match=r"t-1\.tar"):
             WebDataset(f"{server.url}/t-{{1..2}}.tar")
 
-    def test_what_would_have_to_be_listed_is_refused(self) -> None:
-        for pattern in ("s3://bucket/*.tar", "s3://bucket/folder/"):
-            with pytest.raises(ArgumentError, match="listed"):
-                WebDataset(pattern)
-
-    def test_formats_that_are_mapped_are_refused(self) -> None:
-        with pytest.raises(ArgumentError, match="not read from URLs"):
-            TokenDataset("s3://bucket/a.bin", 16)
+    def test_an_http_server_that_would_have_to_list_is_refused(self, server: ObjectServer) -> None:
+        for pattern in ("*.tar", "t-[01].tar", "folder/"):
+            with pytest.raises(UnreadableFile, match=r"does not list its objects.*braces"):
+                WebDataset(f"{server.url}/{pattern}")
+        assert server.requests == []
 
 
 def test_a_cache_of_another_folder_has_the_state_file_alone(tmp_path: Path) -> None:

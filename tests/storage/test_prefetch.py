@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 import threading
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +30,6 @@ from headrace.storage.request_limit import RequestLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytest.importorskip("obstore")
 
@@ -197,6 +198,17 @@ class TestLoops:
         next(batches)
         loader.close()
         assert blocks.blocks().disk.eviction._plans == []  # type: ignore[attr-defined]
+
+    def test_a_loop_that_is_closed_keeps_no_thread_and_no_file_of_the_cache(
+        self, server: ObjectServer, tmp_path: Path
+    ) -> None:
+        loader = DataLoader(_opened(server), 4, shuffle=True, seed=3)
+        batches = iter(loader)
+        next(batches)
+        loader.close()
+        assert not [each.name for each in threading.enumerate() if each.name.startswith("headrace-prefetch")]
+        opened = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]  # noqa: PTH115
+        assert not [name for name in opened if name.startswith(str(tmp_path / "blocks"))]
 
     def test_what_is_not_remote_or_not_planned_is_not_fetched_ahead(self, server: ObjectServer, tmp_path: Path) -> None:
         (tmp_path / "0.tar").write_bytes(server.objects["/0.tar"])

@@ -75,6 +75,7 @@ class CocoDetection(AnnotatedImages):
     ) -> None:
         self._masks, self._keypoints = flag("masks", masks), flag("keypoints", keypoints)
         self._file, self._files = os.path.abspath(local("annotations", annotations)), SpanFiles()  # noqa: PTH100  as in annotated.py
+        local("root", as_folder(root))
         index = indexed(self._file)
         self._index = index.without(crowds=flag("crowds", crowds), empty=flag("empty", empty))
         decoding = Decoding("RGB", max_pixels, allow_truncated)

@@ -230,7 +230,7 @@ class ImageFiles(ImageDataset):
 
     ``paths`` is any iterable of ``str`` or ``os.PathLike``, read once and packed, or a `PackedList`, which is shared.
     ``labels`` are integers, one a path; without them every label is -1. ``root``, where given, is the folder that
-    relative paths begin in. No file is touched before it is asked for. An image above ``max_pixels`` is refused.
+    relative paths begin in. No file here is touched before it is asked for. An image above ``max_pixels`` is refused.
 
     ``mode``, ``"RGB"``, ``"L"``, ``"P"``, ``"I;16"`` or ``"unchanged"``, decides dtype and shape: masks with a palette
     need ``"P"``, 16-bit depth images ``"I;16"`` (`headrace.image.decode` describes each). Relative paths and
@@ -240,6 +240,9 @@ class ImageFiles(ImageDataset):
     black in other formats. ``scaled_decode``: if `Resize` or `RandomResizedCrop` with antialiasing comes first in
     ``.map(…)``, a JPEG at least 2, 4 or 8 times larger than needed is decoded that much smaller. That is several times
     faster for large photographs; pixels differ by a few gray levels (the guide's page on speed has the figures).
+
+    ``paths`` and ``root`` may be URLs. Then the server is asked for the size and version of each image here, unless
+    ``listing`` names a file that has them; without such a file, it is written.
 
     Raises `ArgumentError` for paths or labels that cannot be used.
     """
@@ -314,6 +317,10 @@ class ImageFolder(ImageDataset):
     small letters or capitals; nothing counts whose name begins with a dot (macOS leaves ``._1.jpg`` beside ``1.jpg``).
     Links to folders are followed, but each folder is read once for a class, by the first of its paths. A broken link
     counts as an image, so that a lost file is an error when it is read, and not a smaller dataset.
+
+    ``root`` may be a URL (``s3://``, ``gs://``, ``az://``, or one of fsspec): its objects are listed, a thousand for
+    each request, and the order is that of a folder. ``listing``: a file of what is there, read if it exists and else
+    written, so that later runs and other machines have the same images and list nothing.
 
     A class without an image is an error unless ``allow_empty``. Raises `MissingFile`, a ``FileNotFoundError``, where
     the folder, its classes or the images of a class are missing, `UnreadableFile` for a folder that cannot be listed,

@@ -79,11 +79,12 @@ class ImageList(ImageDataset):
       classes. A label of another kind is an error that names its line; ``labels="int"``, ``"float"`` or ``"names"``
       decides instead. Names are numbered in sorted order: see `classes`. Of several label columns, numbers all of them,
       a label is a row, and `labels` has the shape ``(N, columns)``. A header left in is an error.
-    - **Paths**: absolute, or from ``root``, which is the folder of the list file unless given; ``..`` is allowed, as
-      the list is the user's own. Where ``/`` separates folders, so does a backslash, unless the first path that has
-      one is there as it is written.
+    - **Paths**: absolute, URLs, or from ``root``, which is the folder of the list file unless given; ``..`` is allowed,
+      as the list is the user's own. Both may be behind a URL, and ``listing`` is as in `ImageFiles`. Where ``/``
+      separates folders, so does a backslash, unless the first path that has one is there as it is written.
 
-    The file is read line by line: no list of its lines is ever held. No image file is touched before it is asked for.
+    The file is read line by line: no list of its lines is ever held. No image on this machine is touched before it is
+    asked for.
     Raises `ListFileError` for a line or a file that it cannot parse, naming both, `MissingFile` and
     `UnreadableFile` for the list file itself, and `ArgumentError`.
     """

@@ -48,7 +48,8 @@ class MultiLabel(ImageDataset):
     below ``root`` (the folder of the file unless given): the first one, or a name. ``labels`` is the name of the one
     column with a list of classes, separated by ``split`` (white space unless given); or the names of the columns that
     are classes themselves and hold 0 or 1 (-1 counts as 0); all others without it. ``classes`` fixes the classes of a
-    list and their order; without it they are those found, sorted. ``sep`` separates the columns.
+    list and their order; without it they are those found, sorted. ``sep`` separates the columns. The file and the
+    images may be behind URLs, with ``listing`` as in `ImageFiles`.
 
     Raises `ListFileError`, which names the line, for what cannot be read, a class among it that is not in ``classes``;
     `MissingFile` and `ArgumentError`.

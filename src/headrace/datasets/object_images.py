@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.checks import path as path_of
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.saved_arrays import SavedArrays, save
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
@@ -76,7 +75,7 @@ class ObjectTree:
 
 def listed(root: str, listing: str | os.PathLike[str] | None) -> tuple[PackedList, NDArray[np.int64]]:
     """Return the names of the objects below a URL, sorted, and their facts (n, 2)."""
-    place = None if listing is None else path_of("listing", listing)
+    place = _place(listing)
     if place is not None and os.path.lexists(place):
         return _read(place, root)
     found = objects.listing(root)
@@ -87,15 +86,15 @@ def listed(root: str, listing: str | os.PathLike[str] | None) -> tuple[PackedLis
 
 
 def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | None) -> NDArray[np.int64] | None:
-    """Return the facts (n, 2) of images, some of which are behind URLs; None if none is.
+    """Return the facts (n, 2) of images; None if none is behind a URL.
 
     Each is asked for by a request, unless ``listing`` names a file that has them. An object that is missing, or that
     the server refuses to show, has `UNKNOWN` facts: it is an error when it is read.
     """
-    if not objects.is_url(root) and not paths.contains("://"):
+    if not objects.is_url(root) and not _has_urls(paths):
         refuse_listing(listing)
         return None
-    place = None if listing is None else path_of("listing", listing)
+    place = _place(listing)
     if place is not None and os.path.lexists(place):
         names, facts = _read(place, root)
         if names == paths:
@@ -121,6 +120,10 @@ def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | Non
     return found
 
 
+def _has_urls(paths: PackedList) -> bool:
+    return b"://" in paths._text.tobytes()  # in all of them at once
+
+
 def refuse_listing(listing: object) -> None:
     """Raise `ArgumentError` for a listing of files on this machine."""
     if listing is not None:
@@ -143,6 +146,11 @@ class Urls(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return objects.joined(self._root, self._names[index])
+
+
+def _place(listing: str | os.PathLike[str] | None) -> str | None:
+    cure = "Pass the path of a file on this machine, or one that all machines see."
+    return None if listing is None else objects.local("listing", listing, cure)
 
 
 def _rows(facts: Iterable[tuple[int, int]]) -> NDArray[np.int64]:

@@ -85,14 +85,6 @@ class PackedList(Sequence[str]):
         """The bytes that the strings take, all together."""
         return self._text.nbytes + self._ends.nbytes
 
-    def contains(self, text: str) -> bool:
-        """Say whether a text may be in a string: it is looked for in all of them at once.
-
-        >>> PackedList(["a.jpg", "s3://b/c.jpg"]).contains("://")
-        True
-        """
-        return text.encode() in self._text.tobytes()
-
     def __len__(self) -> int:
         return len(self._ends) - 1
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from headrace._native import extension
 from headrace.datasets.memory_maps import MappedBytes
-from headrace.errors import BadFile, SampleError
+from headrace.errors import BadFile
 from headrace.formats.token_file import TokenFile
 from headrace.storage.blocks import read_url
 from headrace.storage.files import unopened
@@ -83,7 +83,6 @@ class TokenTable:
         self.sources = list(sources)
         self.remote = any(isinstance(source, TokenFile) and is_url(source.path) for source in self.sources)
         """Whether a source is an object behind a URL: then no address says where tokens are."""
-        self._by_address = extension is not None and not self.remote
         self._is_cut = cuts is not None
         dtypes = [source.dtype for source in self.sources]
         self._dtypes = list(dict.fromkeys(dtypes))
@@ -107,6 +106,11 @@ class TokenTable:
         """How many tokens come before each stretch that windows may not leave, and at the end all of them."""
         stretch = np.arange(len(self._source)) if self._is_cut else self._source
         self._token = self._first[:-1] - self.ends[stretch]
+
+    @property
+    def _by_address(self) -> bool:
+        """Whether the native extension reads the tokens by their addresses in memory."""
+        return extension is not None and not self.remote
 
     def _lay_out(self, source: NDArray[np.int64], offset: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         self._source, self._offset, self._count = source, offset, count
@@ -303,7 +307,7 @@ class TokenTable:
         source, first = self.sources[number], int(self._first[piece]) + inside
         begin, size = int(self._offset[piece]) + inside * source.dtype.itemsize, count * source.dtype.itemsize
         if isinstance(source, TokenFile) and is_url(source.path):
-            raw = _of_object(source, begin, size, sample)
+            raw = np.frombuffer(read_url(source.path, begin, size, source.facts), np.uint8)
         else:
             raw = self._of_map(self._held(number, sample), begin, size, (first, count, sample))
         tokens = raw.view(source.dtype)
@@ -377,13 +381,6 @@ def _gather(places: NDArray[np.int64], out: NDArray[np.uint8]) -> int:
         if native.gather(np.asarray(_Memory(place, 1, width)), zero, out[row : row + 1]) >= 0:
             return row
     return -1
-
-
-def _of_object(source: TokenFile, begin: int, size: int, sample: int) -> NDArray[np.uint8]:
-    try:
-        return np.frombuffer(read_url(source.path, begin, size, source.facts), np.uint8)
-    except SampleError as error:
-        raise error.at(sample)  # noqa: B904  the error itself
 
 
 def _mapped(source: TokenFile, sample: int) -> Held:

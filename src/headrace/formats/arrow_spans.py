@@ -75,7 +75,7 @@ class RowSpans:
         kind = column.type
         if not len(part) or kind.layout in ("null", "other"):
             return []
-        found = list[Found]()
+        found: list[Found] = []
         null = self._nodes[part, column.node, 1] > 0
         if null.any():
             found.append(self._bits(column.buffer, part[null], begin[null], end[null]))

@@ -18,7 +18,7 @@ from headrace.storage.blocks import runs_of
 from headrace.storage.next_use import NextUses, PlannedEviction, PlannedUses
 from headrace.storage.object_spans import BlockNumbers, estimated
 from headrace.storage.request_limit import MOST
-from headrace.storage.request_loop import Stop, stoppable
+from headrace.storage.request_loop import Stop, check_stopped, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,7 +112,7 @@ class Prefetcher:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and stop its requests."""
+        """Stop its requests, and end the thread and those of the requests: none of them keeps a file open."""
         self._work.stop.set()
         self._mail.put(_STOP)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -183,7 +183,7 @@ class _Prefetching:
             if isinstance(eviction, PlannedEviction):
                 eviction.remove(self._uses)
             self.stop.set()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)  # they end soon: what they wait for is stopped
 
     def _take_mail(self, *, wait: bool) -> bool:
         """Take the messages that are there; with ``wait``, one at least. Return False to stop."""
@@ -331,6 +331,10 @@ class _Prefetching:
         self._pool.submit(self._found_uses, begin)
 
     def _found_uses(self, begin: int) -> None:
+        def numbers() -> Iterator[NDArray[np.int64]]:
+            for each in self._spans.uses(begin):
+                check_stopped()
+                yield self.numbers.of(each)
+
         with stoppable(self.stop), estimated():
-            numbers = (self.numbers.of(each) for each in self._spans.uses(begin))
-            self._mail.put(NextUses(numbers, begin))
+            self._mail.put(NextUses(numbers(), begin))

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from headrace.errors import ArgumentError
 from headrace.storage.crc32c import crc32c
 from headrace.storage.file_locks import hold, lock_within, reserve, try_lock, unlock
+from headrace.storage.request_loop import check_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SUM = 4
 """Bytes of the checksum at the end of each file."""
@@ -91,6 +93,7 @@ class BlockCache:
     def __init__(self, folder: str | os.PathLike[str], most: int, eviction: Eviction = least_recent) -> None:
         self.folder, self.most, self.eviction = Path(folder), most, eviction
         self._verified: dict[str, tuple[int, int]] = {}
+        self._turn = os.getpid(), threading.Lock()
 
     def part(self, name: str, size: int, begin: int, length: int) -> bytes | None:
         """Return bytes of a block; None where it is not held. A damaged block is deleted."""
@@ -172,7 +175,8 @@ class BlockCache:
                 if try_lock(file):
                     return True
             finally:
-                os.close(file)
+                unlock(file)  # closing alone would not free it while a process that was forked now has a copy
+            check_stopped()
             if time.monotonic() > until:
                 return False
             time.sleep(pause)
@@ -225,9 +229,39 @@ class BlockCache:
     def _part(self, name: str) -> Path:
         return self.folder / f"{name}.part"
 
+    def give_up(self, claims: Iterable[Claim]) -> None:
+        """Free what was reserved for claims that are not finished."""
+        left = [claim for claim in claims if claim.is_open]
+        if not left:
+            return
+        try:
+            with self._locked() as state:
+                for claim in left:
+                    claim._given_up(state)
+        except OSError:  # the next eviction finds the files, and nobody holding them
+            for claim in left:
+                claim._let_go()
+
     @contextmanager
     def _locked(self) -> Iterator[_State]:
         """Hold the lock of the cache; freed by the operating system where the process dies."""
+        with self._first_here():
+            yield from self._locked_file()
+
+    @contextmanager
+    def _first_here(self) -> Iterator[None]:
+        """Let one thread of this process wait for the lock of the file: many of them would wait for each other's."""
+        process, turn = self._turn
+        if process != os.getpid():  # in a forked process, the lock may be that of a thread which is not there
+            process, turn = self._turn = os.getpid(), threading.Lock()
+        if not turn.acquire(timeout=LOCKED_SECONDS):
+            raise OSError(errno.ETIMEDOUT, f"a lock was not freed within {LOCKED_SECONDS:g} s")
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def _locked_file(self) -> Iterator[_State]:
         path = self.folder / STATE
         while True:
             file = self._state_file(path)
@@ -334,14 +368,17 @@ class Claim:
         file, self._file = self._file, -1
         unlock(file)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither finished nor given up."""
+        return self._file >= 0
+
     def give_up(self) -> None:
         """Free what was reserved."""
-        if self._file < 0:
-            return
-        try:
-            with self._owner._locked() as state:
-                self._given_up(state)
-        except OSError:  # the next eviction finds the file, and nobody holding it
+        self._owner.give_up([self])
+
+    def _let_go(self) -> None:
+        if self.is_open:
             file, self._file = self._file, -1
             unlock(file)
 

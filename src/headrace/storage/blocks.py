@@ -18,7 +18,7 @@ from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, Claim
 from headrace.storage.next_use import PlannedEviction
 from headrace.storage.request_limit import RequestLimit
-from headrace.storage.request_loop import stop_of_thread, stoppable
+from headrace.storage.request_loop import check_stopped, stop_of_thread, stoppable, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -238,7 +238,7 @@ class Blocks:
                     for key in mine:
                         self._making.pop(key).set()
             for event in others:
-                event.wait()
+                wait_for(event)
         return found
 
     def _keep(self, key: Block, data: bytes) -> None:
@@ -254,6 +254,7 @@ class Blocks:
         busy, alone, claims = list[Block](), list[Block](), dict[Block, Claim]()
         try:
             for key in keys:
+                check_stopped()
                 data = self.disk.part(key.name, key.size, 0, key.size) if self._on_disk(key) else None
                 if data is not None:
                     yield key, data
@@ -271,8 +272,7 @@ class Blocks:
                         self._stored(claims.pop(key), data)
                     yield key, data
         finally:
-            for claim in claims.values():
-                claim.give_up()
+            self.disk.give_up(claims.values())
         # Only now, without a claim of our own: two processes that wait for each other would wait for ever.
         for key in busy:
             waited = self.disk.wait(key.name)

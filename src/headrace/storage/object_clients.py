@@ -9,7 +9,7 @@ import math
 import os
 import re
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,12 +101,16 @@ class ObstoreClient:
         store, path = self._place(url)
 
         async def send() -> tuple[bytes, Facts]:
-            async with asyncio.timeout(request_loop.QUIET_SECONDS) as quiet:
-                answer = await store.get_async(path, options={"range": (begin, end)})
-                found, parts = _of_meta(answer.meta), list[bytes]()
-                async for part in answer.stream(min_chunk_size=PART):
-                    parts.append(bytes(part))
-                    quiet.reschedule(asyncio.get_running_loop().time() + request_loop.QUIET_SECONDS)
+            parts, answer = list[bytes](), None
+            try:
+                async with asyncio.timeout(request_loop.QUIET_SECONDS) as quiet:
+                    answer = await store.get_async(path, options={"range": (begin, end)})
+                    found = _of_meta(answer.meta)
+                    async for part in answer.stream(min_chunk_size=PART):
+                        parts.append(bytes(part))
+                        quiet.reschedule(asyncio.get_running_loop().time() + request_loop.QUIET_SECONDS)
+            finally:
+                answer = None  # it holds the connection, and the traceback of an error would hold it
             data = b"".join(parts)
             if len(data) < end - begin and found[0] >= end:
                 raise ConnectionError(f"the server sent {len(data):,} of {end - begin:,} bytes")
@@ -340,6 +344,8 @@ def _file_system(url: str) -> tuple[Any, str]:
 def _of_info(about: dict[str, Any]) -> Facts:
     """Return the facts of what fsspec says of an object."""
     version = next((about[name] for name in _VERSIONS if about.get(name) is not None), "")
+    if isinstance(version, datetime):  # some file systems list numbers, and answer with this
+        version = version.timestamp()
     return int(about["size"]), _number(str(version))
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from headrace.storage.request_loop import STOP_SECONDS, check_stopped, stop_of_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -52,7 +54,8 @@ class RequestLimit:
         """Wait for a place, and take it for a request of so many bytes; some places are for urgent requests only."""
         with self._free:
             while self.busy >= self.now + (FEWEST if urgent else 0):
-                self._free.wait()
+                self._free.wait(None if stop_of_thread() is None else STOP_SECONDS)
+                check_stopped()
             if not self.busy:  # nothing was sent for a while, which says nothing of the server
                 self._begin_round()
             self.busy += 1

@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from collections import deque
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,6 +92,26 @@ def stoppable(stop: Stop | None) -> Iterator[None]:
         _of_thread.stop = before
 
 
+STOP_SECONDS = 0.1
+"""How often a thread whose requests can be stopped looks whether they were, while it waits for others."""
+
+
+def check_stopped() -> None:
+    """Raise `CancelledError` where the requests of this thread were stopped."""
+    stop = stop_of_thread()
+    if stop is not None and stop.is_set:
+        raise CancelledError
+
+
+def wait_for(event: threading.Event) -> None:
+    """Wait for an event; raise `CancelledError` where the requests of this thread are stopped meanwhile."""
+    if stop_of_thread() is None:
+        event.wait()
+        return
+    while not event.wait(STOP_SECONDS):
+        check_stopped()
+
+
 class RequestLoop:
     """Runs coroutines for any number of threads, in one thread of its own, until the interpreter exits."""
 
@@ -172,14 +193,13 @@ async def hedged(send: Callable[[], Awaitable[T]], nbytes: int, tail: Tail) -> T
             tail.hedged += 1
             tasks.add(asyncio.ensure_future(send()))
         left = set(tasks)
-        while left:
+        while True:
             done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if task.exception() is None or not left:
-                    found = task.result()
-                    tail.took(nbytes, clock() - begun)
-                    return found
-        raise AssertionError
+            whole = [task for task in done if task.exception() is None]
+            if whole or not left:
+                found = (whole or list(done))[0].result()
+                tail.took(nbytes, clock() - begun)
+                return found
     finally:
         for task in tasks:
             if not task.done():
