@@ -11,6 +11,7 @@ from headrace.hints import LOADER, LOADER_METHODS, Hinted
 from headrace.interop.keras_advice import AdvisesKeras
 from headrace.run import arguments, lineage, past, settings
 from headrace.run.adapter import NUMPY, Adapter
+from headrace.run.monitor import offer_if_asked
 from headrace.run.session import Session, batches_of
 from headrace.run.timeline import MOST_BYTES, Timeline
 
@@ -240,6 +241,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         """Begin a loop over the next epoch."""
         session = self._current()
+        offer_if_asked(session)
         return session.loop(self._adapter.place(self))
 
     async def __aiter__(self) -> AsyncIterator[T_co]:

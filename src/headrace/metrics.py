@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.checks import integer, kind_of
 from headrace.errors import ArgumentError, missing
+from headrace.run import monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from headrace.loader import DataLoader
+    from headrace.run.monitor import Offer as Watched
     from headrace.run.stats import Statistics
 
-__all__ = ["Scalars", "opentelemetry", "prometheus", "scalars"]
+__all__ = ["Scalars", "opentelemetry", "prometheus", "scalars", "watch"]
 
 _COUNTS = {
     "batches": "Batches delivered by the newest loop.",
@@ -128,6 +130,23 @@ class Scalars:
             "samples_per_second": (now.samples - before.samples) / seconds,
             "wait_share": min(1.0, max(0.0, now.wait_seconds - before.wait_seconds) / seconds),
         }
+
+
+def watch(loader: DataLoader[Any], name: str = "loader") -> Watched:
+    """Let ``headrace top`` look at a loader, under a name.
+
+    >>> from headrace import DataLoader
+    >>> loader = DataLoader(range(100), batch_size=10)
+    >>> with watch(loader, "train"):
+    ...     for batch in loader:
+    ...         pass
+
+    A Unix socket in the user's runtime folder sends what the loader does to whoever connects: only the same user can.
+    It receives nothing. It ends with ``close()``, the end of the block, or the process. With ``HEADRACE_TOP=1`` in the
+    environment, all loaders of a process are offered without this call. Raises `UnusableArgument` where no socket can
+    be made: in a folder that others may enter, or on Windows.
+    """
+    return monitor.offer(loader._session, name)
 
 
 def prometheus(loader: DataLoader[Any], name: str = "loader", *, registry: Any = None) -> Any:

@@ -25,7 +25,7 @@ from tests.cli.conftest import COMMAND, PATIENCE_SECONDS
 if TYPE_CHECKING:
     from tests.cli.conftest import Run, Start
 
-COMMANDS = ["show", "bench", "check", "index", "convert", "pack", "diff", "demo", "doctor", "replay", "cache"]
+COMMANDS = ["show", "bench", "check", "index", "convert", "pack", "diff", "demo", "doctor", "replay", "cache", "top"]
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

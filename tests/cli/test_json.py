@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import headrace
 from headrace import DataLoader
 from headrace.cli.command_list import COMMANDS, STATUSES
 from headrace.cli.documents import FORMAT
+from headrace.metrics import watch
 from tests.cli.conftest import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ EACH = {
     "cache clear": (("cache", "clear", "--folder", "blocks"), 0),
     "diff": (("diff", "one", "two"), 1),
     "doctor": (("doctor",), 0),
+    "top": (("top",), 0),
     "demo": (("demo", "-n", "6", "-s", "16", "-e", "1", "-w", "1"), 0),
     "replay": (("replay", "train.py:loader", "-i", "1"), 0),
 }
@@ -67,15 +70,18 @@ def _keys(value: Any) -> set[str]:
 
 
 def test_every_command_writes_one_document_whose_keys_are_in_the_guide(
-    call: Call, prepared: Path, tmp_path: Path
+    call: Call, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Write nothing else, whatever the command; the guide names each key."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "0.jpg").write_bytes(b"no image")
+    loader: DataLoader[int] = DataLoader([1, 2], 2)
     done = set()
     for arguments, expected in EACH.values():
         named = [{"PHOTOS": str(prepared), "BAD": "bad"}.get(argument, argument) for argument in arguments]
-        status, out, err = call(*named, "--json")
+        with watch(loader) if arguments == ("top",) else nullcontext():
+            status, out, err = call(*named, "--json")
         assert (status, err) == (expected, ""), err
         found = json.loads(out)
         assert (found["format"], found["headrace"]) == (FORMAT, headrace.__version__)

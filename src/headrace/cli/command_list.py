@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("pack_command", "Scale and encode images once into shards."),
     "diff": ("diff", "Find the first step where two runs differ."),
     "doctor": ("doctor", "Say what is missing here or wrong with a dataset."),
+    "top": ("top", "Show what the loaders of running processes do."),
     "cache": ("cache_command", "Check or delete the cache of remote data."),
     "replay": ("replay_command", "Show a sample of a run before and after transforms."),
 }

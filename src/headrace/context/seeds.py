@@ -107,6 +107,8 @@ class Here:
     """Tokens, and positions of padding, that were counted for the batch (`context.tokens`)."""
     tokens_collated: bool = False
     """Whether they were counted while the batch was collated."""
+    slowest: tuple[str, float] | None = None
+    """The sample of the batch that took longest, and its seconds, where that is noted."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
     _owner: int = field(default=-1, repr=False)
     """Which sample, and whether it is being read, ``_generator`` and ``skipped`` belong to."""

@@ -24,7 +24,20 @@ from headrace.interop.ambient import Ambient
 from headrace.interop.machine import gil_seconds, run_queue_seconds
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
-from headrace.plan.work import GIL, QUEUE, STAGES, BadSample, Done, Ended, Failed, Making, Outcome, StreamReplica, Work
+from headrace.plan.work import (
+    GIL,
+    QUEUE,
+    SLOWEST,
+    STAGES,
+    BadSample,
+    Done,
+    Ended,
+    Failed,
+    Making,
+    Outcome,
+    StreamReplica,
+    Work,
+)
 from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory
 
@@ -35,6 +48,9 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty, Recycler
     from headrace.context.timing import Seconds
     from headrace.datasets.in_flight import InFlightBatch
+
+MOST_CHARACTERS = 300
+"""Of the name of a slow sample."""
 
 OnError = Literal["raise", "skip", "replace"]
 
@@ -109,7 +125,7 @@ class Maker:
         """
         here = here or seeds.Here()
         here.key, here.epoch, here.start = work.seed, work.epoch, work.start
-        here.tokens, here.tokens_collated = None, False
+        here.tokens, here.tokens_collated, here.slowest = None, False, None
         here.move(work.start)
         noted = work.noted
         gil_wait = gil_seconds() if noted & GIL else -1.0
@@ -133,7 +149,7 @@ class Maker:
             stream = None if keeper is None else self.kept(work)
             page_faults.check_faults("the batch")
             ended = perf_counter()
-            making = making_here(seconds, began, cpu, queued, gil_wait) if noted else None
+            making = making_here(seconds, began, cpu, queued, gil_wait, here.slowest) if noted else None
             seconds["other"] = _rest(seconds, began, ended)
             return Done(work.step, batch, bad, seconds, stream, here.tokens, making=making)
         except _Exhausted:
@@ -278,6 +294,7 @@ class Maker:
         read, maps = source.read if writer is None else source.read_unmade, source.maps
         arrays = writer is None
         settles = arrays or bool(maps.files)
+        clock = _Slowest() if work.noted & SLOWEST else None
         for position, key in enumerate(work.keys, work.start):
             if stop is not None:
                 stop.check()
@@ -300,6 +317,9 @@ class Maker:
                 if not writer.writes:
                     writer, read = None, source.read
             samples.append(sample)
+            if clock is not None:
+                clock.passed(key)
+        here.slowest = None if clock is None else clock.found(source)
         maps.check(*work.keys[-1:])
         return samples, bad
 
@@ -409,7 +429,14 @@ def _rest(seconds: Seconds, began: float, ended: float) -> float:
     return max(0.0, ended - began - sum(seconds.values()))
 
 
-def making_here(seconds: Seconds, began: float, cpu: float, queued: float, gil_wait: float = -1.0) -> Making:
+def making_here(
+    seconds: Seconds,
+    began: float,
+    cpu: float,
+    queued: float,
+    gil_wait: float = -1.0,
+    slowest: tuple[str, float] | None = None,
+) -> Making:
     """Say when this thread made a batch, which ends now; with its stages one by one, if they were noted.
 
     ``cpu`` and ``queued`` are what `thread_time` and `run_queue_seconds` said before it; ``queued`` is negative where
@@ -421,7 +448,30 @@ def making_here(seconds: Seconds, began: float, cpu: float, queued: float, gil_w
     spans: tuple[tuple[str, float, float], ...] = ()
     if isinstance(seconds, Spans):
         name, spans = threading.current_thread().name, tuple(seconds.spans)
-    return Making(began, ended, ran, os.getpid(), threading.get_native_id(), name, spans, waited, gil_wait)
+    return Making(began, ended, ran, os.getpid(), threading.get_native_id(), name, spans, waited, gil_wait, slowest)
+
+
+class _Slowest:
+    """Which of a batch's samples takes longest, one after the other."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._seconds = 0.0
+        self._last = perf_counter()
+
+    def passed(self, key: Any) -> None:
+        """Note that a sample is made."""
+        now = perf_counter()
+        if now - self._last > self._seconds:
+            self._key, self._seconds = key, now - self._last
+        self._last = now
+
+    def found(self, source: Indexed) -> tuple[str, float] | None:
+        """Return the sample, by the name that its dataset gives it or by its key, and its seconds."""
+        if not self._seconds:
+            return None
+        where = source.where(self._key)
+        return (f"sample {self._key!r}" if where is None else where)[:MOST_CHARACTERS], self._seconds
 
 
 def _told(error: BaseException) -> str:

@@ -34,7 +34,7 @@ class Work:
     dataset_copy: DatasetCopy | None = None
     """Of a dataset with an index that keeps a state of its own: whose turn it is."""
     noted: int = 0
-    """What is noted of its making, which changes no batch: a sum of `WHEN`, `STAGES`, `QUEUE`, `GIL`."""
+    """What is noted of its making, which changes no batch: a sum of `WHEN` and others."""
 
     @property
     def rows(self) -> int:
@@ -112,8 +112,9 @@ class MadeOn:
     """How much came over the network, or would have."""
 
 
-WHEN, STAGES, QUEUE, GIL = 1, 2, 4, 8
-"""When a batch was made, and by whom; each stage of each sample; how long the thread waited for a CPU, for the GIL."""
+WHEN, STAGES, QUEUE, GIL, SLOWEST = 1, 2, 4, 8, 16
+"""When a batch was made, and by whom; each stage of each sample; how long the thread waited for a CPU, for the GIL;
+which sample took longest."""
 
 
 class Making(NamedTuple):
@@ -136,6 +137,8 @@ class Making(NamedTuple):
     """Seconds that the thread could have run and had no CPU; negative where that is not known."""
     gil_wait: float = -1.0
     """Seconds until the thread had the GIL back that it gave up before the batch; negative where it was not tried."""
+    slowest: tuple[str, float] | None = None
+    """The sample that took longest, and its seconds, where samples are made one by one."""
 
 
 class Carried(NamedTuple):

@@ -50,7 +50,8 @@ class Gain:
     """By which part more batches a second would come: 0.14 is 14 % more."""
 
     def __str__(self) -> str:
-        return f"{self.change}: {'+' if self.gain >= 0 else '-'}{percent(abs(self.gain))}"
+        brought = percent(abs(self.gain))
+        return f"{self.change}: {'-' if self.gain < 0 and brought != percent(0.0) else '+'}{brought}"
 
 
 @dataclass(frozen=True, slots=True)

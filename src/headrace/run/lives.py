@@ -7,7 +7,7 @@ from collections import deque
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
-from headrace.plan.work import GIL, QUEUE, STAGES, WHEN
+from headrace.plan.work import GIL, QUEUE, SLOWEST, STAGES, WHEN
 from headrace.run.life import Life
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ first ones oftener, so that a diagnosis has a few trials."""
 class Lives:
     """The lives of a loop's batches: the newest are kept, and all go into the timeline, if there is one."""
 
-    __slots__ = ("_count", "_made", "_received", "_submitted", "_threads", "_timeline", "every", "recent")
+    __slots__ = ("_count", "_made", "_received", "_samples", "_submitted", "_threads", "_timeline", "every", "recent")
 
-    def __init__(self, timeline: Timeline | None = None, *, threads: bool = False) -> None:
+    def __init__(self, timeline: Timeline | None = None, *, threads: bool = False, samples: bool = False) -> None:
         self._timeline = timeline
         self._threads = threads
         """Whether workers are threads of this process, which may have to wait for the GIL."""
+        self._samples = SLOWEST if samples else 0
+        """Whether the slowest sample of each batch is noted: a look at the clock for each."""
         self._submitted: dict[int, float] = {}
         self._received: dict[int, tuple[float, int]] = {}
         """When, and by which thread; of batches that were not delivered yet."""
@@ -61,7 +63,9 @@ class Lives:
     def noting(self) -> int:
         """Return what is to be noted of the next batch that is noted."""
         self._count += 1
-        noted = WHEN | QUEUE if self._count % QUEUES == 0 else WHEN
+        noted = WHEN | self._samples
+        if self._count % QUEUES == 0:
+            noted |= QUEUE
         if self._threads and self._count % (GIL_EARLY if self._count <= GIL_TRIALS else GIL_TRIALS) == 0:
             noted |= GIL
         return noted if self._timeline is None or not self._timeline.is_open else noted | STAGES

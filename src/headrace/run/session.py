@@ -89,6 +89,8 @@ class Session:
         """How long processes had stood still because memory is short when it began."""
         self.timeline: Timeline | None = None
         """Where the lives of the batches are written, of loops that begin while it is open."""
+        self.watched = False
+        """Whether `headrace top` may look at it."""
         self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
@@ -258,7 +260,7 @@ class Session:
         self.meter = Meter(epoch=place.epoch, workers=settings.num_workers)
         traced = self.timeline is not None and self.timeline.is_open
         threads = settings.kind == "threads" or (tuner is not None and "threads" in settings.free_kinds)
-        self._lives = lives = Lives(self.timeline if traced else None, threads=threads)
+        self._lives = lives = Lives(self.timeline if traced else None, threads=threads, samples=self.watched)
         self._ahead_of_loop, self._stalled = executor.capacity, memory_stall_seconds()
         lag = executor.capacity if tuner is None else arguments.MOST_THREADS
         ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, lag)
