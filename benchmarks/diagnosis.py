@@ -234,8 +234,10 @@ def main() -> None:
     if given.cost:
         print(cost())
         return
-    lines = ["| constructed limit | said | below a free loader | change | predicted | measured | off by (points) |"]
-    lines += ["| --- | --- | ---: | --- | ---: | ---: | ---: |"]
+    lines = [
+        "| constructed limit | said | below a free loader | change | predicted | measured | off by (points) | noise |"
+    ]
+    lines += ["| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |"]
     right, off = 0, []
     chosen = [case for case in cases() if given.only in case.name]
     for case in chosen:
@@ -255,7 +257,8 @@ def main() -> None:
         off.append(abs(predicted - measured) * 100)
         below = statistics.median(each.below_free for each in said)
         said_of_it = f"| {case.name}: {case.bound} | {bound} | {below:.0%} | {case.change} "
-        lines.append(f"{said_of_it}| {predicted:+.0%} | {measured:+.0%} | {off[-1]:.0f} |")
+        noise = max(before) / min(before) - 1.0
+        lines.append(f"{said_of_it}| {predicted:+.0%} | {measured:+.0%} | {off[-1]:.0f} | {noise:.0%} |")
         print(lines[-1], f"   {said[0]}" if bound != case.bound or off[-1] > 5 else "", flush=True)
     summary = (
         f"{right} of {len(chosen)} limits are named; {sum(each <= 5 for each in off)} of {len(off)} predictions are "
@@ -267,7 +270,8 @@ def main() -> None:
             "# Constructed bottlenecks\n\n"
             f"`python benchmarks/{Path(sys.argv[0]).name} --batches {given.batches} --rounds {given.rounds}` on "
             f"{cpus()} CPUs. Each loop is constructed so that its limit is known; it says nothing of real data.\n"
-            "A change that the diagnosis has predicted was then made, and the loop measured again.\n"
+            "A change that the diagnosis has predicted was then made, and the loop measured again. Noise is\n"
+            "how much the unchanged loop differs from round to round.\n"
         )
         given.output.write_text("\n".join([head, *lines, "", summary, ""]), encoding="utf-8")
 
