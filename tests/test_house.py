@@ -192,8 +192,9 @@ def test_each_framework_is_imported_by_its_adapter_only() -> None:
 
 
 def test_importing_headrace_is_light() -> None:
-    """Import no image library, no command line and no framework."""
-    script = f"import headrace, sys; print([name for name in {LIGHT} if name in sys.modules])"
+    """Import no image library, no command line and no framework; nor to say that images are resized."""
+    resized = "headrace.RandomResizedCrop(8), headrace.Resize(8, antialias=False)"
+    script = f"import headrace, sys; {resized}; print([name for name in {LIGHT} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

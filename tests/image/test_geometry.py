@@ -181,8 +181,9 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch, mo
     monkeypatch.setitem(sys.modules, module, None)
     loader = geometry._pillow if antialias else geometry._opencv
     loader.cache_clear()
-    with pytest.raises(MissingDependency, match=rf"pip install 'headrace\[{cure}\]'"):
-        geometry.load(antialias=antialias)
+    for call in (geometry.load, geometry.check_installed):
+        with pytest.raises(MissingDependency, match=rf"pip install 'headrace\[{cure}\]'"):
+            call(antialias=antialias)
     monkeypatch.undo()
     assert geometry.load(antialias=antialias)
 

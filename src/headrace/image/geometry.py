@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -214,6 +215,15 @@ def load(*, antialias: bool) -> ModuleType:
     Raises MissingDependency where it is not installed.
     """
     return _pillow() if antialias else _opencv()
+
+
+def check_installed(*, antialias: bool) -> None:
+    """Raise MissingDependency where `load` would; import nothing, because the extension may do all the work.
+
+    >>> check_installed(antialias=True)
+    """
+    if find_spec("PIL" if antialias else "cv2") is None:
+        load(antialias=antialias)
 
 
 # Cached, because an import statement takes a microsecond for each image.

@@ -129,7 +129,7 @@ def check_resizing(owner: str, interpolation: object, antialias: object) -> bool
             cure="Leave antialias=False out, or pass one of these.",
         )
     if not smooth or interpolation != "nearest":
-        geometry.load(antialias=smooth)
+        geometry.check_installed(antialias=smooth)
     return smooth
 
 
