@@ -274,11 +274,12 @@ def test_a_store_that_is_deleted_only_costs_time(name: str, tmp_path: Path) -> N
 
 
 def test_no_place_for_files_is_a_warning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Share nothing where no folder can be made."""
+    """Share nothing where no folder can be made, and name the line that reads the batches."""
     (tmp_path / "file").touch()
     monkeypatch.setattr(shared_preparation, "store_folder", lambda name: tmp_path / "file" / "x" / name)
-    with pytest.warns(RuntimeWarning, match="this process makes all itself"):
+    with pytest.warns(RuntimeWarning, match="this process makes all itself") as caught:
         assert same(list(shared(name)), alone())
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_stopped_maker_delays_only_so_long(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

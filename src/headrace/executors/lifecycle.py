@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.interop.user_line import user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,7 +56,7 @@ def timed_out(timeout: float, workers: str) -> WorkerTimeout:
 def warn_of_wait(workers: str) -> None:
     """Warn that no batch came within `STUCK` seconds; ``workers`` says what the workers are doing."""
     said = f"no batch came within {STUCK:g} s. What the workers are doing:\n{workers}"
-    warnings.warn(said, RuntimeWarning, stacklevel=3)
+    warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
 
 class ForkGuard:
@@ -125,4 +126,4 @@ def still_running(name: str, doing: str, patience: float) -> str:
 def warn(late: Iterable[str]) -> None:
     """Give warnings; the last thing to do, because each may be an error."""
     for each in late:
-        warnings.warn(each, RuntimeWarning, stacklevel=3)
+        warnings.warn(each, RuntimeWarning, stacklevel=user_line())

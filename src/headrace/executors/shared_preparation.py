@@ -13,6 +13,7 @@ from headrace.errors import ArgumentError
 from headrace.executors import registry
 from headrace.executors.base import Reusable
 from headrace.executors.sharing_executor import Agreement, ReusableSharingExecutor, SharingExecutor, not_shared
+from headrace.interop.user_line import user_line
 from headrace.make.publishing_maker import PublishingMaker
 from headrace.make.source import SharedStream, Streamed
 from headrace.transport.batch_store import BatchStore, room, store_folder
@@ -73,7 +74,7 @@ class SharedPreparation:
             said = (
                 f"batches cannot be shared as {self.name!r} ({error.strerror or error}): this process makes all itself"
             )
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
+            warnings.warn(said, RuntimeWarning, stacklevel=user_line())
             return registry.made(options.workers_by, maker, options)
         workers = registry.made(options.workers_by, PublishingMaker.of(maker, store), inner)
         last = len(maker.source.dataset) - 1
@@ -100,8 +101,9 @@ class SharedPreparation:
 def share(name: str, *, backend: str | Callable[..., Any] = "auto", memory: int | str = "1GiB") -> SharedPreparation:
     """Let the processes of this machine that use one name make each batch once: ``backend=headrace.share("sweep")``.
 
+    >>> import os
     >>> import headrace
-    >>> backend = headrace.share("sweep-1")
+    >>> backend = headrace.share(f"sweep-{os.getpid()}")  # a name that no other process has; else "sweep-1" would do
     >>> loader = headrace.DataLoader(range(6), batch_size=4, seed=0, backend=backend)
     >>> [batch.tolist() for batch in loader]
     [[0, 1, 2, 3], [4, 5]]

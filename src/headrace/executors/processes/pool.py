@@ -36,6 +36,7 @@ from headrace.executors.processes.messages import Broken, Exhausted, Made, NotMa
 from headrace.executors.processes.payload import Payload, Startup
 from headrace.executors.processes.process import AFTER_CTRL_C, PATIENCE, WorkerProcess, explain
 from headrace.executors.processes.schedule import FirstFree, RoundRobin, Schedule
+from headrace.interop.user_line import user_line
 from headrace.plan.work import Carried, Done, Ended, Failed
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class Processes:
             raise
         if culprit is None:  # last: where warnings are errors, nothing is lost by it
             said = f"{death}; a new one makes its {len(death.works)} batches again"
-            warnings.warn(said, RuntimeWarning, stacklevel=5)
+            warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
 
 def _outcome(work: Work, answer: Made | Exhausted | NotMade, descriptor: int | None, sender: WorkerProcess) -> Outcome:

@@ -37,6 +37,7 @@ from headrace.executors.processes.payload import Startup, unpicklable
 from headrace.executors.ray_cluster import connection
 from headrace.executors.ray_cluster.remote_actor import ActorDeath, RemoteActor, reason
 from headrace.executors.ray_cluster.remote_worker import Batch, NoBatch, NotMade, Opened, Unprepared
+from headrace.interop.user_line import user_line
 from headrace.plan.work import Carried, Done, Ended, Failed
 from headrace.transport.out_of_band import reducers
 
@@ -424,7 +425,7 @@ class RayActors:
         self._state.works.appendleft(work)
         self._list(actor)  # here too: where warnings are errors, nothing else comes after it
         said = f"batch {work.step} of {actor} was lost before it arrived: {reason(error)}; it is made again"
-        warnings.warn(said, RuntimeWarning, stacklevel=5)
+        warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
     def _give_up(self, actor: RemoteActor, answer: Broken) -> None:
         """Do without an actor whose node came later and cannot open the dataset; at the start, raise its error."""
@@ -439,7 +440,7 @@ class RayActors:
         self._may_start_apart &= not actor.apart
         for work in actor.waiting:
             self._queue(work)
-        warnings.warn(said, RuntimeWarning, stacklevel=5)
+        warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
     def _replace(self, dead: RemoteActor, why: str) -> None:
         """Start an actor in the place of one that died, and let its works be made again."""
@@ -476,7 +477,7 @@ class RayActors:
         state.works = deque(sorted(state.works, key=lambda work: work.step))
         if culprit is None:  # last: where warnings are errors, nothing is lost by it
             said = f"{death}; a new one starts, and {len(death.works)} batches are made again"
-            warnings.warn(said, RuntimeWarning, stacklevel=5)
+            warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
     def _take_finished(self, dead: RemoteActor) -> None:
         """Take the batches that it made before it died: what it was making is then the first that is left."""
