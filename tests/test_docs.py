@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import headrace
+from headrace.executors import shared_preparation
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -62,6 +63,8 @@ def test_a_pages_code_runs_and_prints_what_it_says(name: str, photos: Path, monk
     for framework in sorted(_frameworks(part)):
         pytest.importorskip(framework)
     monkeypatch.chdir(photos)
+    # Another test run on this machine may read the same page at this time.
+    monkeypatch.setattr(shared_preparation, "store_folder", lambda name: photos / "batches" / name)
     names: dict[str, object] = {"__name__": name}
     for code, expected in BLOCK.findall(part):
         printed = io.StringIO()
