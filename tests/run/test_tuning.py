@@ -176,6 +176,8 @@ def test_the_room_limits_what_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Room(cpus=2, memory=None, files=40).space(THREADS, batch_bytes=1, **{**how, "batches": 5})
     assert few.most_processes == 2
     assert few.counts("threads") == [1, 2, 3, 4, 5]
+    objects = Room(cpus=2, memory=1 << 40, files=None).space(THREADS, batch_bytes=0, **how)
+    assert objects.most_ahead == 32
     fixed = Room(cpus=2, memory=None, files=None).space(THREADS, batch_bytes=1, **{**how, "prefetch": 4})
     assert not fixed.has(WorkerSetting("threads", 2))
     assert fixed.has(WorkerSetting("threads", 2, 4))
@@ -183,6 +185,16 @@ def test_the_room_limits_what_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(space, "cpus", lambda: 8)
     assert Room.here(1, 2).cpus == 4
+
+
+def test_workers_run_ahead_only_as_far_as_there_is_memory() -> None:
+    """Try more workers with fewer batches ahead of each, where memory is what lacks; never against the user's word."""
+    room = Space(("threads",), 2, most_ahead=4)
+    assert room.fitted(WorkerSetting("threads", 3)) == WorkerSetting("threads", 3, 1)
+    assert room.fitted(WorkerSetting("threads", 2)) == WorkerSetting("threads", 2)
+    assert replace(room, prefetch=2).fitted(WorkerSetting("threads", 3)) == WorkerSetting("threads", 3)
+    search = Search(WorkerSetting("threads", 2), room)
+    assert search.found(Trial(WorkerSetting("threads", 2), (1.0,) * 3)) == WorkerSetting("threads", 3, 1)
 
 
 def test_too_many_batches_for_the_memory_make_fewer_workers_worth_a_trial() -> None:

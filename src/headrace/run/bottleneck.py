@@ -27,6 +27,8 @@ FULL = 0.85
 """The part of a resource's time from which on it counts as busy all the time."""
 CONTENDED = 0.0005
 """Seconds; a thread that gave up the GIL and gets it back later than this has to queue for it."""
+SHORT = 0.005
+"""Seconds; trials do not show whether the threads of shorter batches wait for the GIL."""
 LATE = 0.3
 """The part of the trials from which on threads queue for the GIL; a single late one had its holder wait for a CPU."""
 PRESSED = 0.1
@@ -123,12 +125,15 @@ class Measured:
     @property
     def needs_gil(self) -> bool:
         """Whether threads of this process spend much of their time with the GIL, and others wait for it."""
-        return self._takes_gil or (self.kind == "threads" and self.gil_wait >= CONTENDED and self._python > 0.5)
+        contended = self.gil_wait >= CONTENDED or self._mean < SHORT
+        return self._takes_gil or (self.kind == "threads" and contended and self._python > 0.5)
 
     def period_with(self, kind: str, workers: int, ahead: int) -> float:
         """Return the period that the model predicts for other workers; what handing over costs there is not known."""
         now = self._pipeline()
         alone, carries = self._alone, kind == "processes" == self.kind
+        if kind == "inline" and self._mean < SHORT and self._python > 0.5:  # what blocks short batches is the GIL
+            alone = self.cpu / self._mean
         whole = self.whole and kind == "threads"
         together = max(1, workers) if whole else 1
         floor = self._floor(self.cpu, gil=False)

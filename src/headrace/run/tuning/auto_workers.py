@@ -114,7 +114,7 @@ class AutoWorkers:
             kinds = tuple(kind for kind in kinds if kind != "processes")
         return Room.here(settings.rank, settings.world_size).space(
             kinds,
-            batch_bytes=0 if meter is None else meter.nbytes // max(1, meter.batches),
+            batch_bytes=None if meter is None or not meter.batches else meter.nbytes // meter.batches,
             batches=self._batches,
             prefetch=settings.prefetch_factor if settings.sets_prefetch else None,
             threads=None if crosses and self.start.threads == 1 else self.start.threads,

@@ -170,12 +170,11 @@ class Search:
         kind = setting.kind
         for count in self.space.counts(kind) if kind != "inline" else []:
             if count > setting.workers:
-                more = replace(setting, workers=count)
+                more = self.space.fitted(replace(setting, workers=count))
                 yield (best.period if measured is None else _predicted(measured, more)), more
                 break
         if setting.ahead > self.space.most_ahead and setting.workers:  # more than there is memory for
-            fits = max(1, self.space.most_ahead // max(1, setting.workers * setting.threads))
-            yield 0.0, replace(setting, prefetch=fits)
+            yield 0.0, self.space.fitted(setting)
             yield 0.0, replace(setting, workers=max(1, self.space.most_ahead // setting.threads), prefetch=1)
 
     def _others(self, best: Trial, measured: Measured) -> Iterator[tuple[float, WorkerSetting]]:
@@ -191,7 +190,8 @@ class Search:
                 options = [WorkerSetting(kind, count, prefetch, threads) for count in self.space.counts(kind)]
             if kind == "processes" and self.space.threads is None and setting.kind != "inline":
                 options.append(WorkerSetting(kind, 1, prefetch, max(2, setting.at_once)))
-            periods = [(_predicted(measured, option), option) for option in options if self.space.has(option)]
+            fitted = [option for option in map(self.space.fitted, options) if self.space.has(option)]
+            periods = [(_predicted(measured, option), option) for option in fitted]
             if not periods:
                 continue
             least = min(period for period, _ in periods)

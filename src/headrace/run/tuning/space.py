@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.interop.machine import cpus, free_memory
@@ -20,6 +20,8 @@ OF_MEMORY = 0.25
 """The part of the free memory that batches under way may take, and the workers' own memory."""
 OF_A_PROCESS = 128 << 20
 """Bytes that a worker process may need beside its batches: interpreter, libraries, its copy of the dataset."""
+OF_OBJECTS = 32
+"""Batches under way of Python objects, whose size nobody knows."""
 DESCRIPTORS = 16
 """Open files that a worker process costs this one: its channel, its pipes and its slots."""
 PROCESSES_A_CPU = 4
@@ -53,6 +55,12 @@ class Space:
         most = self.most_processes if setting.kind == "processes" else self.most_threads
         return setting.workers <= most and setting.at_once <= self.most_threads
 
+    def fitted(self, setting: WorkerSetting) -> WorkerSetting:
+        """Return a setting that runs ahead only as far as there is memory, where the user leaves that open."""
+        if self.prefetch is not None or setting.ahead <= self.most_ahead:
+            return setting
+        return replace(setting, prefetch=max(1, self.most_ahead // setting.at_once))
+
     def counts(self, kind: str) -> list[int]:
         """Return the numbers of workers of a kind that may be tried."""
         most = self.most_processes if kind == "processes" else self.most_threads
@@ -81,13 +89,13 @@ class Room:
         self,
         kinds: tuple[str, ...],
         *,
-        batch_bytes: int,
+        batch_bytes: int | None,
         batches: int | None,
         prefetch: int | None,
         threads: int | None,
         under_way: int,
     ) -> Space:
-        """Return what may be tried, with batches of so many bytes, so many of them in an epoch.
+        """Return what may be tried, with batches of so many bytes, so many of them in an epoch; None: not known.
 
         ``under_way``: batches that are in memory already, and do not count as free memory.
         """
@@ -97,7 +105,10 @@ class Room:
         if self.memory is not None:
             room = int(self.memory * OF_MEMORY)
             processes = min(processes, room // OF_A_PROCESS)
-            ahead = max(1, under_way // 2 + room // max(1, batch_bytes))
+            if batch_bytes:
+                ahead = max(1, under_way // 2 + room // batch_bytes)
+        if batch_bytes == 0:
+            ahead = max(OF_OBJECTS, under_way)
         if self.files is not None:
             processes = min(processes, self.files // DESCRIPTORS)
         return Space(

@@ -27,7 +27,7 @@ MOST_SECONDS = 4.0
 """How long one setting is measured, unless it has hardly any batches in that time."""
 EPOCHS = 2
 """Epochs that are measured as a whole, where they are too short for windows."""
-BUDGET = 24.0
+BUDGET = 20.0
 """Seconds of loops after which no other setting is tried."""
 LEAST_TRIALS = 3
 """Settings that are tried all the same, where a batch takes seconds."""
