@@ -75,6 +75,14 @@ def make_cifar(folder: Path) -> Path:
     return folder
 
 
+def plot_losses(axes: plt.Axes, losses: list[float]) -> None:
+    """Plot the loss of each epoch."""
+    axes.plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
+    axes.set(title="training loss", xlabel="epoch", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
 def report(
     losses: list[float],
     scores: NDArray[np.floating],
@@ -90,10 +98,7 @@ def report(
     print(f"held-out images: {right.sum()} of {len(labels)} right ({right.mean():.0%})")
 
     figure, axes = plt.subplots(1, 3, figsize=(14, 5), dpi=100, layout="compressed", width_ratios=(1, 1, 1.7))
-    axes[0].plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
-    axes[0].set(title="training loss", xlabel="epoch", ylim=(0, None))
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].grid(alpha=0.3)
+    plot_losses(axes[0], losses)
 
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, guesses), 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from common import options, plt, save
+from common import options, plot_losses, plt, save
 from scenes import CLASSES, SIDE, make_coco
 from torch import nn
 from tqdm import tqdm
@@ -168,10 +168,7 @@ def report(
     headrace.show(batch, classes=CLASSES).save(folder / "detect-predictions.png")
     figure = plt.figure(figsize=(14, 6), dpi=100, layout="compressed")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 2.6))
-    axes = figure.add_subplot(grid[0, 0])
-    axes.plot(range(1, len(losses) + 1), losses, marker="o", color="tab:blue")
-    axes.set(title="training loss", xlabel="epoch", ylim=(0, None))
-    axes.grid(alpha=0.3)
+    plot_losses(figure.add_subplot(grid[0, 0]), losses)
     axes = figure.add_subplot(grid[1, 0])
     axes.barh(CLASSES, precisions, color="tab:blue")
     axes.set(title=f"average precision, {np.mean(precisions):.2f} on average", xlim=(0, 1))
