@@ -33,6 +33,8 @@ WIDTHS = (360, 800, 1400)
 THEMES = ("light", "dark")
 LEAST_CONTRAST = 4.5
 """What WCAG 2 asks of text of usual size, at level AA."""
+SCROLLED_WIDTHS = range(320, 2001, 40)
+"""Between them, no page may scroll sideways either: columns come and go with the width."""
 MOST_HEIGHT = 4000
 """How much of a long page a screenshot shows."""
 
@@ -107,6 +109,7 @@ def check(site: Path, output: Path) -> list[str]:
             for theme in THEMES:
                 for width in WIDTHS:
                     defects += _looked_at(browser, home, theme, width, output)
+            defects += _scrolling(browser, home)
             defects += _not_found(browser, home)
             browser.close()
     finally:
@@ -127,6 +130,19 @@ def _looked_at(browser: Any, home: str, theme: Any, width: int, output: Path) ->
         height = min(MOST_HEIGHT, page.evaluate("document.documentElement.scrollHeight"))
         page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     context.close()
+    return defects
+
+
+def _scrolling(browser: Any, home: str) -> list[str]:
+    page = browser.new_page()
+    defects = []
+    for name in PAGES:
+        page.goto(f"{home}/{name}.html")
+        for width in SCROLLED_WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if wide > 0:
+                defects.append(f"{name}, {width} px: scrolls sideways by {wide} px")
     return defects
 
 
