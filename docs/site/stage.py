@@ -30,6 +30,7 @@ SINGLE = {
     "benchmarks/AUGMENTATION.md": "benchmarks/augmentation.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
     "benchmarks/CLUSTER.md": "benchmarks/cluster.md",
+    "benchmarks/DIAGNOSIS.md": "benchmarks/diagnosis.md",
     "benchmarks/EVICTION.md": "benchmarks/eviction.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
     "benchmarks/PACKED.md": "benchmarks/packed.md",
