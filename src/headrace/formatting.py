@@ -72,13 +72,21 @@ def argument(value: Any, whole: type) -> str:
     """
     if isinstance(value, whole):
         return repr(value)
-    if hasattr(value, "__len__") and not isinstance(value, range | str):
-        items = value.tolist() if getattr(value, "ndim", 0) == 1 and len(value) <= SHORT else value
-        if not (isinstance(items, list | tuple) and len(items) <= SHORT and all(map(_is_number, items))):
-            return f"<{type(value).__qualname__} of {len(value)}>"
+    length = None if isinstance(value, range | str) else _length(value)
+    if length is not None:
+        items = value.tolist() if getattr(value, "ndim", 0) == 1 and length <= SHORT else value
+        if not (isinstance(items, list | tuple) and length <= SHORT and all(map(_is_number, items))):
+            return f"<{type(value).__qualname__} of {length}>"
         value = items
     text = repr(value)
     return f"<{type(value).__name__}>" if " at 0x" in text or len(text) > MOST_LETTERS else text
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except Exception:  # noqa: BLE001  a stream has none, or an array of no dimensions, and a repr never fails
+        return None
 
 
 def _is_number(value: Any) -> bool:

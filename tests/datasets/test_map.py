@@ -184,4 +184,13 @@ def test_a_mapped_dataset_is_immutable_and_pickles():
         here.move(0)
         assert again[3] == expected
     assert repr(Mapped([1], plus_one)) == f"Mapped([1], {plus_one!r})"
+
+    class Unsized:
+        def __getitem__(self, index: int) -> int:
+            return index
+
+        def __len__(self) -> int:
+            raise NotImplementedError
+
+    assert repr(Mapped(Unsized(), plus_one)) == f"Mapped(<Unsized>, {plus_one!r})"
     assert repr(Mapped([1] * 10**6, plus_one)) == f"Mapped(<list of 1000000>, {plus_one!r})"
