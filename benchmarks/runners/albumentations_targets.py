@@ -39,6 +39,7 @@ CHAINS: dict[str, Callable[[], list[Any]]] = {
 class Samples(Dataset):
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.masks = [mask_path(job.folder, path) for path in job.paths]
         chain = [*CHAINS[job.workload](), album.Normalize(MEAN, STD), album.ToTensorV2()]
         boxes = album.BboxParams(format="pascal_voc", label_fields=["labels"])
         self.transform = album.Compose(chain, bbox_params=boxes if job.workload == "detection" else None)
@@ -50,7 +51,7 @@ class Samples(Dataset):
         path = self.job.paths[index]
         image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
         if self.job.workload == "segmentation":
-            mask = cv2.imread(mask_path(self.job.folder, path), cv2.IMREAD_UNCHANGED)
+            mask = cv2.imread(self.masks[index], cv2.IMREAD_UNCHANGED)
             found = self.transform(image=image, mask=mask)
             return found["image"], found["mask"]
         boxes, labels = boxes_of(index, *image.shape[:2])

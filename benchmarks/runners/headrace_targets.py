@@ -40,16 +40,17 @@ class Samples(Dataset[dict[str, Any]]):
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.photos = [Path(path) for path in job.paths]
+        self.masks = [Path(mask_path(job.folder, path)) for path in job.paths]
 
     def __len__(self) -> int:
         return len(self.job.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.job.paths[index]
-        image = decode(Path(path).read_bytes())
+        image = decode(self.photos[index].read_bytes())
         if self.job.workload == "segmentation":
-            mask = Path(mask_path(self.job.folder, path)).read_bytes()
-            return {"image": image, "mask": decode(mask, mode="unchanged")}
+            mask = decode(self.masks[index].read_bytes(), mode="unchanged")
+            return {"image": image, "mask": mask}
         boxes, labels = boxes_of(index, *image.shape[:2])
         return {"image": image, "boxes": boxes, "labels": labels}
 

@@ -36,6 +36,7 @@ CHAINS: dict[str, Callable[[], list[Any]]] = {
 class Samples(Dataset):
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.masks = [mask_path(job.folder, path) for path in job.paths]
         scaled = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
         self.transform = v2.Compose([*CHAINS[job.workload](), scaled, v2.Normalize(MEAN, STD)])
 
@@ -47,7 +48,7 @@ class Samples(Dataset):
         image = tv_tensors.Image(decode_jpeg(read_file(path), mode=ImageReadMode.RGB))
         height, width = image.shape[-2:]
         if self.job.workload == "segmentation":
-            mask = tv_tensors.Mask(decode_png(read_file(mask_path(self.job.folder, path)))[0])
+            mask = tv_tensors.Mask(decode_png(read_file(self.masks[index]))[0])
             image, mask = self.transform(image, mask)
             return torch.Tensor(image), mask.as_subclass(torch.Tensor)
         boxes, labels = boxes_of(index, height, width)
