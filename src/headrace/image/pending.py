@@ -114,7 +114,7 @@ class Pending(np.ndarray[Any, np.dtype[Any]]):
                 return None
             channels = self.base_image.shape[2:]
             value = geometry.fill_of(move.fill if self.mask_fill is None else self.mask_fill, self.dtype, channels)
-            fill = tuple(np.broadcast_to(value, channels or (1,)).tolist())
+            fill = tuple(value.tolist()) if value.ndim else (value.item(),) * (channels or (1,))[0]
             if now.fill not in (None, fill):
                 return None
         across = now.window[3] - left - columns if now.flipped else left
@@ -291,7 +291,7 @@ def _warp_mask(mask: Image, now: Program, fill: float, out: Image) -> None:
     assert now.maps is not None  # noqa: S101  for the type checker
     flat = mask.reshape(*mask.shape[:2], -1)
     bytes_of = flat.view(np.uint8).reshape(*flat.shape[:2], -1)
-    value = np.ascontiguousarray(_pixel(fill, flat)).view(np.uint8)
+    value = _pixel(fill, flat).view(np.uint8)
     numbers = [list(part.numbers) for part in now.maps.parts]
     fills = np.repeat(value[np.newaxis], len(numbers), axis=0)
     cast("Any", extension).warped(
@@ -326,7 +326,7 @@ def _scaled_mask(mask: Image, now: Program) -> Image:
 
 def _pixel(fill: Fill, image: Image) -> Image:
     """Return a fill as a pixel of an image."""
-    return np.broadcast_to(geometry.fill_of(fill, image.dtype, image.shape[2:]), image.shape[2:])
+    return np.full(image.shape[2:], geometry.fill_of(fill, image.dtype, image.shape[2:]), image.dtype)
 
 
 @lru_cache(maxsize=64)

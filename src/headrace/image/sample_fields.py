@@ -223,6 +223,19 @@ def replaced(sample: Any, values: Mapping[Path, Any]) -> Any:
     return {**sample, **new} if isinstance(sample, Mapping) else dataclasses.replace(sample, **new)
 
 
+def all_known(sample: Any, fields: Iterable[Field]) -> bool:
+    """Say whether a sample is a plain dict of fields, numbers and text, so that it has no `unknown_part`.
+
+    >>> sample = {"image": np.zeros((4, 6)), "mask": np.zeros((4, 6)), "id": 7}
+    >>> all_known(sample, found(sample)), all_known({**sample, "more": [1]}, found(sample))
+    (True, False)
+    """
+    if type(sample) is not dict:
+        return False
+    paths = {field.path for field in fields}
+    return all(type(part) in PLAIN or (key,) in paths for key, part in sample.items())
+
+
 def unknown_part(sample: Any, fields: Iterable[Field], size: tuple[int, ...]) -> str:
     """Describe a part of the sample that is none of the fields, and seems to have places in its image; empty if none.
 

@@ -460,10 +460,7 @@ class ConvertBoundingBoxFormat(ImageTransform):
 
     def apply_to(self, sample: Any, rng: Any, kinds: Kinds) -> Any:  # noqa: ARG002
         """Return the sample with its boxes in the format."""
-        fields = sample_fields.found(sample, kinds)
-        if not fields:
-            raise self._refusal(sample)
-        self._check_declaration(sample, kinds, fields)
+        fields = self.fields_of(sample, kinds)
         size: tuple[int, int] = self._checked(fields[0].value).shape[:2]
         values = carrying.converted(self._name, fields, self.format, normalized=self.normalized, size=size)
         return sample_fields.replaced(sample, values) if values else sample

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.image.kinds import Declaration, Kinds
     from headrace.image.moves import Move
     from headrace.image.native_steps import NativeStep
-    from headrace.image.sample_fields import Field
+    from headrace.image.sample_fields import Field, Path
     from headrace.transforms.base import Step
 
 Sample = TypeVar("Sample")
@@ -139,28 +139,36 @@ class ImageTransform(Transform):
             if key is not None:
                 image = self.transform_image(self._checked(sample[key]), rng)
                 return (image, *sample[1:]) if key == 0 else {**sample, key: image}
+        fields = self.fields_of(sample, kinds)
+        return sample_fields.replaced(sample, self.values_for(sample, fields, rng))
+
+    def fields_of(self, sample: Any, kinds: Kinds) -> list[Field]:
+        """Return the fields of a sample that have a kind, the image first; refuse a sample that has none."""
         fields = sample_fields.found(sample, kinds)
         if not fields:
             raise self._refusal(sample)
         self._check_declaration(sample, kinds, fields)
+        return fields
+
+    def values_for(self, sample: Any, fields: list[Field], rng: Any, *, known: bool = False) -> dict[Path, Any]:
+        """Return the new values of a sample's fields, by their paths.
+
+        ``known``: the rest of the sample is known to have no places in the image. Nothing else of it is looked at.
+        """
         first, *others = fields
-        if self.geometric:
+        if self.geometric and not (known and self.carries):
             self._check_targets(sample, fields)
         pixels = self._checked(first.value)
-        images = [field for field in others if field.kind is IMAGE]
-        values: dict[Any, Any]
         if self.carries and others:
             size: tuple[int, int] = pixels.shape[:2]
-            values = carried(self._name, cast("Move", self.move_for(fields, size, rng)), fields, size)
-        elif images:
-            # The same numbers for each image: they are parts of one sample.
-            generators = [copy.deepcopy(rng) for _ in images]
-            values = {first.path: self.transform_image(pixels, rng)}
-            for field, generator in zip(images, generators, strict=True):
-                values[field.path] = self.transform_image(self._checked(field.value), generator)
-        else:
-            values = {first.path: self.transform_image(pixels, rng)}
-        return sample_fields.replaced(sample, values)
+            return carried(self._name, cast("Move", self.move_for(fields, size, rng)), fields, size)
+        images = [field for field in others if field.kind is IMAGE]
+        # The same numbers for each image: they are parts of one sample.
+        generators = [copy.deepcopy(rng) for _ in images]
+        values: dict[Path, Any] = {first.path: self.transform_image(pixels, rng)}
+        for field, generator in zip(images, generators, strict=True):
+            values[field.path] = self.transform_image(self._checked(field.value), generator)
+        return values
 
     def drawn_for(self, sample: Any, rng: np.random.Generator, kinds: Kinds) -> dict[str, Any]:
         """Return what it draws for a sample whose fields have these kinds."""

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.context import seeds
 from headrace.image import pending, sample_fields
 from headrace.image.kinds import IMAGE, NONE_DECLARED, Mask
 from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from headrace.image.geometry import Image
     from headrace.image.kinds import Kinds
-    from headrace.image.sample_fields import Path
+    from headrace.image.sample_fields import Field, Path
     from headrace.transforms.base import Step
 
 
@@ -45,29 +48,38 @@ class Together:
         deep = {path: pending.done(_at(sample, path)) for path in noted if len(path) > 1}
         return sample_fields.replaced(sample, deep) if deep else sample
 
-    def _run(self, sample: Any, rng: np.random.Generator | None) -> tuple[dict[Path, Any], Any]:
+    def _run(self, sample: Any, rng: np.random.Generator | None) -> tuple[Collection[Path], Any]:
         """Return the places of images whose pixels are not made, and the sample with every step applied."""
-        noted = self._noted(sample)
+        noted: dict[Path, Any] = {}
+        if isinstance(sample, np.ndarray):
+            noted = _begun((), sample, None)
+        elif self.kinds is NONE_DECLARED and (key := sample_fields.only_image(sample)) is not None:
+            noted = _begun((key,), sample[key], None)
+        else:
+            return self._run_fields(sample, rng)
         if noted:
             sample = sample_fields.replaced(sample, noted)
         for step in self.steps:
             sample = step(sample, rng)
         return noted, sample
 
-    def _noted(self, sample: Any) -> dict[Path, Any]:
-        """Return the image and the masks of a sample as what notes their changes; none where nothing can be noted."""
-        if isinstance(sample, np.ndarray):
-            return _begun((), sample, None)
-        key = sample_fields.only_image(sample) if self.kinds is NONE_DECLARED else None
-        if key is not None:
-            return _begun((key,), sample[key], None)
+    def _run_fields(self, sample: Any, rng: np.random.Generator | None) -> tuple[Collection[Path], Any]:
+        """Do what `_run` does to a sample with several fields, which are looked for once."""
+        transforms: list[Any] = [getattr(step, "transform", step) for step in self.steps]
+        fields: list[Field] = transforms[0].fields_of(sample, self.kinds)
         noted: dict[Path, Any] = {}
-        for field in sample_fields.found(sample, self.kinds):
+        for field in fields:
             if field.kind is IMAGE:
                 noted |= _begun(field.path, field.value, None)
             elif isinstance(field.kind, Mask) and not field.kind.stacked:
                 noted |= _begun(field.path, field.value, field.kind.fill)
-        return noted
+        values, known = dict(noted), sample_fields.all_known(sample, fields)
+        for transform in transforms:
+            fields = [field._replace(value=values.get(field.path, field.value)) for field in fields]
+            own = rng if rng is not None or not transform.draws else seeds.rng()
+            values = transform.values_for(sample, fields, own, known=known)
+        fields = [field._replace(value=values.get(field.path, field.value)) for field in fields]
+        return noted, sample_fields.replaced(sample, {field.path: field.value for field in fields})
 
 
 def together(steps: tuple[Step, ...]) -> tuple[Step, ...]:
