@@ -91,7 +91,7 @@ types: $(VENV)/.dev
 # One torch, whatever else comes: the newest may bring gigabytes for a GPU, and what others require may not replace it.
 $(FRAMEWORKS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate lightning orbax-checkpoint torchdata \
+	$(FRAMEWORKS)/bin/python -m pip install --quiet torch==2.13.0 accelerate albumentations lightning orbax-checkpoint torchdata \
 	  --editable '.[dev,examples,jax,keras,torch]'
 	@touch $@
 
@@ -123,7 +123,7 @@ adapters: $(FRAMEWORKS)/.dev
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/jax.py src/headrace/keras.py -k 'jax or keras'
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
-	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_examples.py
+	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_albumentations.py tests/adapters/test_examples.py
 
 # Real servers of object stores, which the tests start and stop: S3, GCS, and Azure where npm is there. A minute.
 SERVERS := $(VENV)-servers
