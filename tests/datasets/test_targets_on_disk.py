@@ -158,6 +158,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;&x;">]><a>&y;</a>'
         (voc_xml(OBJECT.format(name="dog", hard=0, box=(5, 1, 2, 2))), "negative size"),
         (voc_xml(OBJECT.format(name="dog", hard=0, box=(1, "x", 2, 2))), "'dog' has the box"),
         (voc_xml(OBJECT.format(name="dog", hard=0, box=(1, "nan", 2, 2))), "'dog' has the box"),
+        (voc_xml(OBJECT.format(name="dog", hard=0, box=(1, 1, "2_0", 2))), "'dog' has the box"),
         (voc_xml("<object><name>dog</name></object>"), "'dog' has the box"),
         (voc_xml(size="<size><width>80</width><height>6</height></size>"), "its annotations are for 80 x 6"),
     ],
@@ -261,6 +262,8 @@ def test_a_visibility_that_is_no_number_is_a_bad_sample(yolo: Path, seen: str) -
         ("0 nan 0.5 0.1 0.1", "line 2: the coordinate nan"),
         ("0 40 50 100 100", "line 2: the coordinate 40"),
         ("cat 0 0 0 0", "line 2: 'cat 0 0 0 0'"),
+        ("0 0.5 0.5 0_1 0.1", "line 2: '0 0.5 0.5 0_1 0.1'"),
+        ("0 0.5 0.5 0.1 \u0661", "line 2: '0 0.5 0.5 0.1 \u0661'"),
     ],
 )
 def test_lines_that_are_no_objects_are_bad_samples(yolo: Path, line: str, message: str) -> None:

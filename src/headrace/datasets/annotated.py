@@ -28,6 +28,19 @@ MOST_OF_MASKS = 1 << 31
 """Bytes of the masks of one sample, so that a small file of annotations cannot fill the memory."""
 
 
+def number_of(word: str) -> float:
+    """Return the number that a word of a file gives: without underscores, and in plain digits.
+
+    >>> number_of("0.5"), number_of("-1e3")
+    (0.5, -1000.0)
+
+    Raises ValueError for any other word.
+    """
+    if "_" in word or not word.isascii():  # which Python takes
+        raise ValueError(f"{word!r} is no number")
+    return float(word)
+
+
 class AnnotatedImages(Dataset[dict[str, Any]]):
     """Images with targets: where the images are, and how one is read."""
 

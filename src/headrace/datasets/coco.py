@@ -48,7 +48,8 @@ class CocoDetection(AnnotatedImages):
     (N,) int64; ``area`` (N,) float32 and ``iscrowd`` (N,) bool, as in the file; and the integer ``image_id``. With
     ``masks=True`` also ``masks`` (N, H, W) uint8, of polygons and run lengths, by the rules of COCO's own tools. With
     ``keypoints=True`` also ``keypoints`` (N, K, 3) float32 of x, y and visibility. Transforms know these names; pass
-    `kinds` to `Compose` for flips to swap left and right keypoints.
+    `kinds` to `Compose` for flips to swap left and right keypoints. As on torchvision, transforms that scale the image
+    leave ``area`` as it is: evaluation sorts objects into small and large ones by the area in the file.
 
     Labels count from 0, in the order of the file's category ids; ``category_ids[labels]`` are the ids of the file.
     Images are in the order of their ids. Those without annotations are kept, with N = 0, unless ``empty=False``.

@@ -13,7 +13,7 @@ from headrace.checks import kind_of, shown
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import BadFile
 from headrace.formats.json_items import items
-from headrace.storage.files import unopened
+from headrace.storage.files import leads_out, unopened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +104,12 @@ class _Found:
         name = value.get("file_name")
         if not isinstance(name, str) or not name:
             self.refuse(f"image {number}: 'file_name' is {shown(name)}", "the path of an image")
+        if leads_out(name):
+            self.refuse(
+                f"image {number}: the file {shown(name)} is outside of the folder of images",
+                "paths of images in the folder",
+                'Pass the folder that holds all images, and write paths below it, without "..".',
+            )
         sides = [0 if value.get(side) is None else self._integer(value, side, f"image {number}") for side in SIDES]
         if min(sides) < 0 or max(sides) > 1 << 30:
             self.refuse(f"image {number}: a height of {sides[0]} and a width of {sides[1]}", "the size in pixels")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headrace.checks import flag, integer, refused, shown
+from headrace.datasets.annotated import number_of
 from headrace.datasets.base import Dataset
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
 from headrace.datasets.lists import opened, unclear
@@ -357,7 +358,7 @@ class _Lines:
         """Read an ellipse."""
         fields = self.next(f"face {number} of {count}").split()
         try:
-            values = [float(field) for field in fields]
+            values = [number_of(field) for field in fields]
         except ValueError:
             values = []
         if len(values) != 6 or not all(map(math.isfinite, values)) or min(values[:2]) <= 0:

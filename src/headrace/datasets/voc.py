@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from headrace.checks import different_names, flag, one_of, shown
-from headrace.datasets.annotated import AnnotatedImages, check_masks, read_mask, sized, stacked_masks, wrong
+from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, read_mask, sized, stacked_masks, wrong
 from headrace.datasets.images import as_folder
 from headrace.datasets.lists import opened
 from headrace.datasets.packed_list import PackedList
@@ -170,7 +170,7 @@ class VOC(AnnotatedImages):
             wrong(path, f"an object of the class {name!r}", f"one of the {len(self._labels)} classes")
         given = [element.value("bndbox", side) for side in SIDES]
         try:
-            numbers = [float(text or "") for text in given]
+            numbers = [number_of(text or "") for text in given]
         except ValueError:
             numbers = []
         if not numbers or not all(abs(number) < 1e9 for number in numbers):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from headrace.checks import flag
-from headrace.datasets.annotated import AnnotatedImages, check_masks, stacked_masks, wrong
+from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, stacked_masks, wrong
 from headrace.datasets.images import ImageFiles
 from headrace.datasets.lists import opened
 from headrace.datasets.packed_list import PackedList
@@ -148,7 +148,7 @@ class _Rows:
 
     def _row(self, number: int, line: str) -> Row:
         try:
-            values = [float(word) for word in line.split()]
+            values = [number_of(word) for word in line.split()]
         except ValueError:
             self._refuse(number, repr(line[:80]), ROW)
         label, rest = values[0], values[1:]

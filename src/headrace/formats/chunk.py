@@ -14,7 +14,7 @@ import numpy as np
 from headrace.checks import article
 from headrace.errors import BadFile
 from headrace.formats.shard import HIDDEN, Shard, Spans
-from headrace.storage.files import read_file
+from headrace.storage.files import leads_out, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Listing:
 
     def shard(self, name: str) -> str:
         """Return the path of a shard; raise `BadFile` for a name that leads out of the folder."""
-        if not name or os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or "\0" in name:  # noqa: PTH117
+        if leads_out(name):
             raise self.damaged(f"the shard {name[:80]!r} is outside of the folder", "shards in the folder")
         return os.path.join(self.folder, name)  # noqa: PTH118
 

@@ -30,6 +30,15 @@ CURE = 'Fix or remove the file, or skip it with on_error="skip".'
 RAISE = "If you trust the file, raise the limit"
 
 
+def leads_out(name: str) -> bool:
+    """Say whether a name in a file, which may be of anyone, leads out of the folder that it is to be in.
+
+    >>> leads_out("train/a.png"), leads_out("../a.png"), leads_out("/etc/passwd"), leads_out("")
+    (False, True, True, True)
+    """
+    return not name or os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or "\0" in name  # noqa: PTH117
+
+
 def read_file(
     path: str,
     *,
