@@ -21,7 +21,7 @@ from headrace.errors import HeadraceError
 from headrace.run.prefetched_plan import PlannedSpans, PrefetchedPlan
 from headrace.run.prefetcher import Prefetcher
 from headrace.samplers import PackingBatchSampler, ShardSampler
-from headrace.storage import blocks, request_loop
+from headrace.storage import blocks, request_limit, request_loop
 from headrace.storage.block_cache import BlockCache
 from headrace.storage.blocks import Blocks
 from headrace.storage.next_use import PlannedEviction
@@ -378,6 +378,30 @@ class TestPrefetcher:
         prefetcher.close()
         assert max(cohorts) == 32
         assert len(cohorts) < count / 4 / 2
+
+    def test_large_requests_do_not_delay_those_for_the_next_step(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ask for no more bytes at once than there are places for."""
+        monkeypatch.setattr(request_limit, "PLACE", BLOCK)
+        limit = RequestLimit(first=16, most=16)
+        found = list[int]()
+        all_there = threading.Event()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            found.append(limit.busy)
+            if len(found) == 13:
+                all_there.set()
+            return bytes(end - begin), (BLOCK * 100, 7)
+
+        steps = _Steps([[99], *([*range(at, at + 8)] for at in range(0, 96, 8))])
+        blocks_of = Blocks(BlockCache(tmp_path / "cache", 1 << 30, PlannedEviction()), fetch, limit=limit)
+        owner = threading.Event()
+        prefetcher = Prefetcher(blocks_of, steps, 0, 1, owner)
+        prefetcher.start()
+        assert all_there.wait(60)
+        prefetcher.close()
+        assert max(found) <= 16
 
     def test_steps_that_wait_are_stalls(self, tmp_path: Path) -> None:
         go, second = threading.Event(), threading.Event()

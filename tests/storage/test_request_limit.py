@@ -102,6 +102,15 @@ def test_a_request_waits_for_a_place_and_an_urgent_one_goes_before_it() -> None:
     assert limit.busy == 0
 
 
+def test_a_request_takes_a_place_for_each_mebibyte() -> None:
+    clock = Clock()
+    limit = RequestLimit(first=16, clock=clock)
+    with limit.request(8 << 20), limit.request((7 << 20) + 1):
+        assert limit.busy == 16
+        clock.now += 1
+    assert (limit.busy, limit.now) == (0, 32)  # a round of sixteen
+
+
 def test_a_request_that_fails_gives_its_place_back() -> None:
     limit = RequestLimit(first=1)
     for _ in range(3):

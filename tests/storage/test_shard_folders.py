@@ -52,6 +52,12 @@ def test_a_large_file_is_uploaded_in_parts_and_read_back(server: ObjectServer) -
     assert list(server.objects) == ["/bucket/run/a.bin"]
 
 
+def test_a_bucket_is_a_folder_and_so_is_what_has_others_in_it(server: ObjectServer) -> None:
+    server.objects |= {"/bucket/a": b"a", "/bucket/run/b": b"b", "/bucket/runs/c": b"c", "/bucket/run/d/e": b"e"}
+    assert ObjectFolder("s3://bucket").names() == ["a", "run", "runs"]
+    assert ObjectFolder("s3://bucket/run").names() == ["b", "d"]
+
+
 def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(LARGE)
@@ -128,8 +134,9 @@ def test_file_systems_of_fsspec_are_written_to(tmp_path: Path) -> None:
     assert folder.names() == []
     folder.write("a", bytes_of(b"one"))
     folder.write("a", bytes_of(b"two"))
+    (tmp_path / "run" / ".b.partial").write_bytes(b"half")  # of a process that was killed
     assert ((tmp_path / "run" / "a").read_bytes(), folder.names()) == (b"two", ["a"])
     folder.remove("a")
     folder.remove("a")
     folder.finish()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".b.partial"]

@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError
 from headrace.storage.blocks import runs_of
 from headrace.storage.next_use import NextUses, PlannedEviction, PlannedUses
 from headrace.storage.object_spans import BlockNumbers, estimated
-from headrace.storage.request_limit import MOST
+from headrace.storage.request_limit import MOST, places_of
 from headrace.storage.request_loop import Stop, check_stopped, stoppable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class PrefetchCounts:
     stall_seconds: float = 0.0
     """How long one step or more waited for blocks."""
     at_once: int = 0
-    """Requests that may run at once."""
+    """Requests of 1 MiB that may run at once."""
 
 
 @dataclass(slots=True)
@@ -83,6 +83,10 @@ class _Fetched:
 class _Step:
     left: set[int] = field(default_factory=set)
     nbytes: int = 0
+
+
+def _places(run: list[Block]) -> int:
+    return places_of(sum(block.size for block in run))
 
 
 class Prefetcher:
@@ -280,7 +284,7 @@ class _Prefetching:
 
     def _fetched(self, request: _Fetched) -> None:
         """Note that a request has ended."""
-        self._running -= 1
+        self._running -= _places(request.run)
         if request.brought:
             self.counts.requests += 1
             self.counts.nbytes += sum(block.size for block in request.run)
@@ -302,11 +306,11 @@ class _Prefetching:
             self._stall_ended = now
 
     def _submit(self) -> None:
-        """Send requests, as many as may run at once."""
+        """Send requests, as many as have places, those for the next steps first."""
         self.counts.at_once = self._blocks.limit.now
         while self._waiting and self._running < self._blocks.limit.now:
             run = self._waiting.pop()
-            self._running += 1
+            self._running += _places(run)
             self._pool.submit(self._fetch, run)
 
     def _fetch(self, run: list[Block]) -> None:

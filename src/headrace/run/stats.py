@@ -70,7 +70,7 @@ class RemoteReads:
     stall_seconds: float
     """How long the workers, or some of them, waited for blocks."""
     requests_at_once: int
-    """How many requests may run at once; it follows what the server can take."""
+    """How many requests of 1 MiB may run at once, a larger one in place of several; it follows what they bring."""
     needed_bytes_per_second: float
     """The bandwidth without stalls: bytes fetched by the seconds in which nothing waited for blocks; 0 if unknown."""
 

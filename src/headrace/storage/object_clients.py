@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from headrace.errors import MissingFile, UnreadableFile, missing
 from headrace.storage import request_loop
+from headrace.storage.whole_files import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -142,7 +143,8 @@ class ObstoreClient:
         store, place = self._place(url)
 
         async def send() -> list[str]:
-            found = await self._module.list_with_delimiter_async(store, f"{place.rstrip('/')}/")
+            prefix = f"{place.rstrip('/')}/" if place else None
+            found = await self._module.list_with_delimiter_async(store, prefix)
             below = [each["path"] for each in found["objects"]] + list(found["common_prefixes"])
             return [path.rstrip("/").rpartition("/")[2] for path in below]
 
@@ -292,7 +294,7 @@ class FsspecClient:
         """Write a file under another name, and rename it: many file systems show a file while it is written."""
         files, place = _file_system(url)
         folder, _, name = place.rpartition("/")
-        passing = f"{folder}/.{name}.partial"
+        passing = f"{folder}/.{name}{PARTIAL}"
         try:
             files.makedirs(folder, exist_ok=True)
             files.put_file(path, passing)
@@ -302,11 +304,12 @@ class FsspecClient:
             raise unwritten(url, error) from error
 
     def names(self, url: str) -> list[str]:
-        """Return the names of what is directly below a URL."""
+        """Return the names of what is directly below a URL, but for what a killed process was writing."""
         files, place = _file_system(url)
         try:
             files.invalidate_cache()
-            return [str(each).rstrip("/").rpartition("/")[2] for each in files.ls(place, detail=False)]
+            below = [str(each).rstrip("/").rpartition("/")[2] for each in files.ls(place, detail=False)]
+            return [name for name in below if not (name.startswith(".") and name.endswith(PARTIAL))]
         except FileNotFoundError:
             return []
         except Exception as error:

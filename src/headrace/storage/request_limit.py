@@ -1,4 +1,4 @@
-"""How many requests a process sends at once: more while that brings more bytes, fewer where the server refuses."""
+"""How much a process asks for at once: more while that brings more bytes a second, less where the server refuses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,27 @@ if TYPE_CHECKING:
 
 FEWEST, MOST, FIRST = 4, 64, 16
 
+PLACE = 1 << 20
+"""Bytes of a request that take one place. What is on its way shares the bandwidth: many large requests at once would
+delay the one that is needed first."""
+
 BETTER, MUCH_BETTER, WORSE = 1.02, 1.5, 0.8
 """What the bytes a second of a round must be of those before it to send more requests, twice as many, and fewer."""
 
 
+def places_of(nbytes: int) -> int:
+    """Return how many places a request of so many bytes takes.
+
+    >>> places_of(100), places_of(8 << 20)
+    (1, 8)
+    """
+    return max(1, -(-nbytes // PLACE))
+
+
 class RequestLimit:
-    """Lets requests through, at most ``now`` at once, and changes that by what they bring.
+    """Lets requests through while fewer than ``now`` places are taken, and changes that by what they bring.
+
+    A request takes a place for each MiB that it asks for.
 
     >>> limit = RequestLimit()
     >>> with limit.request(1 << 20):
@@ -29,10 +44,10 @@ class RequestLimit:
     >>> limit.now
     8
 
-    A round is as many requests as may run at once. In the beginning, the places double after each round in which all
-    were taken, as long as twice as many bring far more bytes a second. Then there is one in eight more after a round
-    that brought more, and one in eight fewer after one that brought far less. Where the server refuses (503, 429), half
-    of the places go, at most once a round. For threads.
+    A round is as many places as there are, taken and given back. In the beginning, the places double after each round
+    in which all were taken, as long as twice as many bring far more bytes a second. Then there is one in eight more
+    after a round that brought more, and one in eight fewer after one that brought far less. Where the server refuses
+    (503, 429), half of the places go, at most once a round. For threads.
     """
 
     def __init__(
@@ -51,14 +66,15 @@ class RequestLimit:
 
     @contextmanager
     def request(self, nbytes: int, *, urgent: bool = True) -> Iterator[None]:
-        """Wait for a place, and take it for a request of so many bytes; some places are for urgent requests only."""
+        """Wait for a place, and take those of a request of so many bytes; some are for urgent requests only."""
+        places = places_of(nbytes)
         with self._free:
             while self.busy >= self.now + (FEWEST if urgent else 0):
                 self._free.wait(None if stop_of_thread() is None else STOP_SECONDS)
                 check_stopped()
             if not self.busy:  # nothing was sent for a while, which says nothing of the server
                 self._begin_round()
-            self.busy += 1
+            self.busy += places
             # Not only where somebody waits: the prefetcher asks for no more places than there are.
             self._full = self._full or self.busy >= self.now
         try:
@@ -68,8 +84,8 @@ class RequestLimit:
             raise
         finally:
             with self._free:
-                self.busy -= 1
-                self._settle(nbytes)
+                self.busy -= places
+                self._settle(places, nbytes)
                 self._free.notify_all()
 
     def refused(self) -> None:
@@ -79,9 +95,9 @@ class RequestLimit:
                 self._cut, self._doubling = True, False
                 self.now = max(self._fewest, self.now // 2)
 
-    def _settle(self, nbytes: int) -> None:
+    def _settle(self, places: int, nbytes: int) -> None:
         """Count a request that has ended; at the end of a round, change the limit."""
-        self._ended += 1
+        self._ended += places
         self._bytes += nbytes
         if self._ended < self.now:
             return
