@@ -147,7 +147,7 @@ class Blocks:
         """
         wanted: dict[Block, None] = {}
         for url, offset, length, facts in spans:
-            if offset >= 0 and 0 < length <= facts[0] - offset and objects.is_url(url):
+            if offset >= 0 and 0 < length <= facts[0] - offset and "://" in url:
                 for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
                     wanted[Block(url, facts, number)] = None
         missing = [key for key in wanted if self._part(key, 0, 0) is None]

@@ -187,7 +187,7 @@ def test_a_conversion_that_failed_continues(server: ObjectServer, photos: Path, 
     server.fault = lambda _method, _number: ""
     assert "of them there already" in command("convert", photos, URL, *how)
     assert written(server) == on_disk(tmp_path / "out")
-    assert "another conversion" in command("convert", photos, URL, "--to", "tar", status=2)
+    assert "not of this conversion" in command("convert", photos, URL, "--to", "tar", status=2)
 
 
 def test_what_cannot_be_written_to_is_one_line(photos: Path) -> None:
