@@ -159,6 +159,11 @@ AUGMENTERS = ("albumentations", "torch-torchvision", "dali")
 FORMATS_OF_OURS = ("headrace-tar", "headrace-mds", "headrace-litdata", "headrace-arrow")
 # By workload: a runner, those whose fastest it is compared with below the table, and the ratio to reach.
 GOALS = {
+    "thumbnails": (
+        ("headrace", ("torch-torchvision",), 15.0),
+        ("headrace-native", ("torch-imagefolder",), 15.0),
+    ),
+    "arrays": (("headrace", ("torch-inline",), 15.0), ("headrace", ("numpy-copy",), 0.8)),
     "formats": (
         *((ours, ("headrace",), 0.97) for ours in FORMATS_OF_OURS),
         *((ours, FORMAT_PEERS, 2.2) for ours in FORMATS_OF_OURS),

@@ -150,7 +150,7 @@ def _line(row: Row, baseline: Row | None, *, unlike: bool) -> str:
             against,
             _median(row, "first_batch_s", ".3f"),
             _median(row, "epoch_gap_s", ".3f"),
-            _median(row, "cpu_s_per_1000", ".3f"),
+            _median(row, "cpu_s_per_1000", ".4f"),
             _median(row, "peak_pss_mib", ",.0f"),
             _median(row, "idle_pss_mib", ",.0f"),
             _median(row, "imports_s", ".1f"),
