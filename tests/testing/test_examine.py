@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -23,8 +25,10 @@ import headrace
 from headrace import ArrayDataset, DataLoader, ImageFolder, RandomHorizontalFlip, RandomResizedCrop, ToCHW, ToFloat
 from headrace.collate import PaddedCollate
 from headrace.errors import ArgumentTypeError
-from headrace.testing import examination, examine, process_checks
+from headrace.testing import examination, examine, process_checks, resource_checks
 from headrace.testing.examination import CHECKS
+from headrace.testing.isolated import Pulse
+from headrace.testing.subject import Subject
 
 SECONDS = 20.0
 """More than the checks need on a busy machine: those that search for as long as they may get a part of it."""
@@ -162,6 +166,28 @@ def test_nothing_is_found_in_a_sound_dataset(name: str, tmp_path: Path) -> None:
     assert not found.findings, str(found)
     assert set(found.unchecked) <= {"threads", "process"}
     assert set(found.checked) | set(found.unchecked) == set(CHECKS)
+
+
+@pytest.mark.parametrize(("bound", "grows"), [(None, True), (2 * SIZE, False)])
+def test_memory_that_stops_growing_is_no_finding(bound: int | None, grows: bool) -> None:
+    """A library keeps freed objects for the next ones, up to a bound, which a few reads may not reach."""
+    store: deque[Any] = deque(maxlen=bound)
+    subject = Subject(_Stores(store), None, Pulse(), 1)
+    subject.keys = [*range(SIZE)]
+    tracemalloc.start(1)
+    try:
+        assert resource_checks._goes_on(subject, 500.0, 0.0) == grows
+    finally:
+        tracemalloc.stop()
+
+
+class _Stores(Sound):
+    def __init__(self, store: deque[Any]) -> None:
+        self.store = store
+
+    def sample(self, index: int) -> Any:
+        self.store.append(np.full(64, index))
+        return np.full(4, index)
 
 
 def test_torchvision_and_hugging_face_are_sound(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def memory(subject: Subject, seconds: float) -> Report:
         begun = monotonic()
         _pass(subject)
         passes = max(3, min(60, int(seconds / 2 / _ROUNDS / max(1e-5, monotonic() - begun))))
-        _grown(subject, report, passes)
+        _grown(subject, report, passes, seconds)
         if not report.findings and subject.indexed:
             _kept(subject, report, seconds / 4)
     finally:
@@ -67,13 +67,15 @@ def _sizes(subject: Subject, passes: int) -> list[int]:
     return sizes
 
 
-def _grown(subject: Subject, report: Report, passes: int) -> None:
+def _grown(subject: Subject, report: Report, passes: int, seconds: float) -> None:
     sizes = _sizes(subject, passes)
     steps = [after - before for before, after in pairwise(sizes[1:])]
     reads = passes * max(1, len(subject.keys)) * len(steps)
     each = sum(steps) / reads
     report.facts["memory_growth_bytes"] = max(0.0, each)
     if each < LEAST_GROWTH or sum(steps) < LEAST_KEPT or min(steps) * 4 < max(steps):
+        return
+    if not _goes_on(subject, each, seconds):
         return
     tracemalloc.stop()
     tracemalloc.start(_DEEP)
@@ -87,6 +89,24 @@ def _grown(subject: Subject, report: Report, passes: int) -> None:
     said = f"{memory_of(sum(steps))} stayed after {count(reads, 'read')} of the same {len(subject.keys) or 12} samples"
     cure = "Keep nothing of a sample in the dataset, or bound what is kept: functools.lru_cache(maxsize=…)."
     report.find("memory", "memory grows with each sample read", said, cure, place or subject.place())
+
+
+def _goes_on(subject: Subject, each: float, seconds: float) -> bool:
+    """Say whether memory still grows by half as much a read after many more: a library's own store has a bound."""
+    _passes(subject, seconds / 2)
+    before = tracemalloc.get_traced_memory()[0]
+    reads = _passes(subject, seconds / 2) * max(1, len(subject.keys))
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - before >= each * reads / 2
+
+
+def _passes(subject: Subject, seconds: float) -> int:
+    """Read all samples again until the time is over; return how often."""
+    rounds = 0
+    for _ in until(seconds):
+        _pass(subject)
+        rounds += 1
+    return rounds
 
 
 def _line(stack: Any) -> str | None:
