@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEPT = 512
 """Lives that are kept: enough to see how much the times of batches differ."""
-QUICK, SPARSE = 1e-3, 16
+QUICK, SPARSE = 2e-3, 16
 """Where a batch comes in less than so many seconds, one of so many is noted: noting takes a few microseconds."""
 LOOKED = 32
 """Batches after which that is decided."""
