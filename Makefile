@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more chaos-remote resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more chaos-remote resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers clean-datasets libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -36,6 +36,7 @@ help:
 	@echo "make gallery      the guide's page of transforms before and after, and its images"
 	@echo "make screenshots  pages of the site in Chromium, at three widths, light and dark; fails where one has a defect"
 	@echo "make format       let ruff put the code in order"
+	@echo "make clean-datasets  what the doctor finds in 27 sound datasets of other libraries, in an environment of its own: minutes"
 	@echo "make bench        headrace beside its peers; make bench-peers installs them first"
 
 # Installed again when the project's requirements or the native extension's sources change; the stamps say which were.
@@ -319,6 +320,17 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tokens.py --output benchmarks/TOKENS.md
 	$(BIN)/python benchmarks/pack_rate.py --output benchmarks/PACKING.md
 	$(BIN)/python benchmarks/sharing.py --output benchmarks/SHARING.md
+
+# What `headrace doctor` finds in sound datasets of other libraries: nothing. One torch, as in the frameworks' environment.
+CLEAN := $(VENV)-clean
+$(CLEAN)/.dev: pyproject.toml $(NATIVE)
+	$(PYTHON) -m venv $(CLEAN)
+	$(CLEAN)/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 albumentations datasets h5py kornia lightning medmnist monai \
+	  pandas polars pyarrow scikit-learn timm tokenizers torchdata webdataset zarr --editable '.[images]'
+	@touch $@
+
+clean-datasets: $(CLEAN)/.dev
+	$(CLEAN)/bin/python -W ignore benchmarks/clean_datasets.py --output benchmarks/CLEAN_DATASETS.md
 
 libraries:  # in whatever environment has them: make libraries PYTHON=…
 	PYTHONPATH=src $(PYTHON) benchmarks/libraries.py
