@@ -43,15 +43,17 @@ def timed(work: Callable[[], Any]) -> Timed:
     return Timed(perf_counter() - begun, process_time() - before)
 
 
+def read(path: Path, side: int) -> Any:
+    """Decode and scale a file; None where the native extension does not read it, and Pillow does."""
+    return extension.read_image(path.read_bytes(), side, MOST_PIXELS, ORIENTED)
+
+
 def limit(paths: Sequence[Path], store: str, side: int, threads: int) -> None:
     """Decode, scale and encode all files; drop what comes out."""
 
     def work(first: int) -> None:
         for path in paths[first::threads]:
-            found = extension.read_image(path.read_bytes(), side, MOST_PIXELS, ORIENTED)
-            if found is None:
-                raise SystemExit(f"{path} is no JPEG file that the native extension reads")
-            rows, columns, _, pixels = found
+            rows, columns, _, pixels = read(path, side)
             if store == "jpeg":
                 encoded_jpeg(np.frombuffer(pixels, np.uint8).reshape(rows, columns, 3), QUALITY)
 
@@ -69,6 +71,7 @@ def row(name: str, runs: Sequence[Timed], images: int, ratio: str) -> str:
 def tables(arguments: argparse.Namespace, folder: Path) -> str:
     """Run all rounds; return the page without its heading."""
     found = photos_in(arguments.photos) if arguments.photos else []
+    found = [path for path in found if read(path, arguments.max_side) is not None]
     paths = found or crops(Path(headrace.__file__).parent / "demo", folder, arguments.different)
     paths = [paths[number % len(paths)] for number in range(arguments.images)]
     files, threads, side = ImageFiles(paths), arguments.workers, arguments.max_side
