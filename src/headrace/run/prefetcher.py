@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.context.dropped import when_dropped
 from headrace.errors import HeadraceError
-from headrace.storage.blocks import runs_of
+from headrace.storage.blocks import JOINED, runs_of
 from headrace.storage.next_use import NextUses, PlannedEviction, PlannedUses
 from headrace.storage.object_spans import BlockNumbers, estimated
 from headrace.storage.request_limit import MOST, places_of
@@ -226,6 +226,9 @@ class _Prefetching:
             missing += self._look(self._next, self.numbers.of(spans))
             self._next += 1
         if missing:
+            # Of shards in order, the last run is joined with what follows it, unless it was sent meanwhile.
+            last = self._waiting.pop(0) if self._waiting and len(self._waiting[0]) < JOINED else []
+            missing = [self._numbered[block] for block in last] + missing
             first = {self.numbers.block(number): place for place, number in enumerate(missing)}
             self._numbered |= {block: missing[place] for block, place in first.items()}
             runs = list(runs_of(first))
