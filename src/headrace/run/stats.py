@@ -398,7 +398,10 @@ class Meter:
         )
 
 
-_WITHOUT_ROWS = frozenset({int, float, bool, str, bytes, type(None)})
+_without_rows: set[type] = {int, float, bool, str, bytes, type(None)}
+"""Types of what has neither rows nor parts; others that were met too."""
+_FEW = 8
+"""Parts that are looked at one by one in less time than their types together."""
 _COLUMNS = (list, tuple)
 _MOST_KINDS = 64
 _arrays: set[type] = {np.ndarray}
@@ -420,7 +423,7 @@ def measure(batch: Any) -> tuple[int, int]:
     (4, 96)
     """
     kind = type(batch)
-    if kind in _WITHOUT_ROWS:
+    if kind in _without_rows:
         return 0, 0
     if kind in _arrays:
         return _measured(batch)
@@ -433,7 +436,11 @@ def measure(batch: Any) -> tuple[int, int]:
             _arrays.add(kind)
         return _measured(batch)
     else:
+        if len(_without_rows) < _MOST_KINDS:
+            _without_rows.add(kind)
         return 0, 0
+    if len(parts) > _FEW and _without_rows.issuperset(map(type, parts)):
+        return len(parts), 0
     rows = total = 0
     for part in parts:
         count, nbytes = _measured(part) if type(part) in _arrays else measure(part)
