@@ -177,7 +177,7 @@ class Measured:
     @property
     def _busy(self) -> float:
         """CPUs that workers and loop keep busy, on average."""
-        return (self.cpu + self.loop_cpu) / self.period
+        return (self.cpu + self.packing + self.loop_cpu) / self.period
 
     @property
     def _takes_gil(self) -> bool:
@@ -248,7 +248,7 @@ class Measured:
 
     def _floor(self, cpu: float, *, gil: bool = True) -> float:
         """Return the least period for so much CPU time a batch: of the CPUs, and of the GIL."""
-        least = (cpu + self.loop_cpu) / self.cpus
+        least = (cpu + self.packing + self.loop_cpu) / self.cpus
         if gil and self.kind == "threads" and not self.whole:
             least = max(least, cpu * self._python)
         return least
