@@ -79,7 +79,7 @@ def test_a_server_that_runs_stays_as_it_is(server: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(TELLS_PATH, reason="Python tells the server where to import from")
-@pytest.mark.parametrize("name", ["headrace", "numpy", "statistics"])
+@pytest.mark.parametrize("name", ["headrace", "numpy", "statistics", "pytest"])
 def test_a_module_that_the_server_would_find_elsewhere_is_left_to_the_workers(
     server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:

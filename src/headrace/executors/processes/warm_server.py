@@ -53,8 +53,8 @@ def _finds(name: str, origin: str) -> bool:
     if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13):
         return True
     path = [] if sys.flags.safe_path else [os.getcwd()]  # noqa: PTH109
-    if any((spec := PathFinder.find_spec(each, path)) and spec.origin for each in sys.stdlib_module_names):
-        return False  # a file that is named like a module of Python's
+    if _shadows(path):
+        return False
     path += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path += site.getsitepackages()
     path += [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
@@ -63,3 +63,16 @@ def _finds(name: str, origin: str) -> bool:
         if spec is not None:
             return spec.origin is not None and os.path.samefile(spec.origin, origin)  # noqa: PTH121
     return False
+
+
+def _shadows(path: list[str]) -> bool:
+    """Say whether a file there is named like a module of Python's, or like one that this process has from elsewhere.
+
+    Whatever the server imports might import that file in its place.
+    """
+    loaded = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if "." not in name}
+    loaded.pop("__main__", None)
+    return any(
+        (spec := PathFinder.find_spec(each, path)) and spec.origin not in (None, loaded.get(each))
+        for each in sys.stdlib_module_names | loaded.keys()
+    )
