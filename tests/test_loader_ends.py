@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -79,6 +81,40 @@ def test_a_loop_ends_with_its_last_reference(end: str, no_cyclic_collector: Any)
     assert gone
     assert all(reference() is None for reference in gone)
     assert threading.active_count() == before
+
+
+FORK = """
+import gc, os
+
+gc.disable()
+os.register_at_fork(after_in_child=gc.collect)  # as a collection that falls there by chance
+
+import headrace
+
+class Numbers(headrace.Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return index
+
+steps = iter(headrace.DataLoader(Numbers(), 4, num_workers=2, backend="processes", multiprocessing_context="fork"))
+next(steps)
+cycle = [steps]
+cycle.append(cycle)
+del steps, cycle
+child = os.fork()
+if not child:
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_loop_that_is_collected_in_the_middle_of_a_fork_is_the_parents() -> None:
+    """End no workers in the child, and wait for none."""
+    run = [sys.executable, "-c", FORK]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_threads_that_share_an_iterator_all_come_to_its_end() -> None:

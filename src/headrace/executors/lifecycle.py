@@ -68,18 +68,19 @@ class ForkGuard:
     >>> guard.check()
     """
 
-    __slots__ = ("_forks",)
+    __slots__ = ("_forks", "_process")
 
     _count = 0
     """How many forks lie between this process and the first."""
 
     def __init__(self) -> None:
         self._forks = ForkGuard._count
+        self._process = os.getpid()
 
     @property
     def in_child(self) -> bool:
-        """Whether this process was forked since."""
-        return self._forks != ForkGuard._count
+        """Whether this process was forked since: also in the middle of the fork, where the collector may end things."""
+        return self._forks != ForkGuard._count or self._process != os.getpid()
 
     def check(self, error: Callable[[], Exception] = made_before_the_fork) -> None:
         """Raise `LoaderClosed`, or another error, in a forked child."""

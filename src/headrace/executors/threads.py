@@ -153,6 +153,7 @@ class Threads:
             self._outcomes,
             self._batches,
             self._stop,
+            self._guard,
         )
         for thread in self._threads:
             thread.start()
@@ -180,10 +181,7 @@ class Threads:
 
     def close(self) -> None:
         """Stop the threads after the samples at hand, and wait for them."""
-        if self._guard.in_child:
-            self._finish.detach()
-        else:
-            self._finish()
+        self._finish()
 
     def _explain(self) -> str:
         frames = sys._current_frames()  # the only way to see another thread's stack
@@ -224,7 +222,10 @@ def _finish(
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
     stop: Stop,
+    guard: ForkGuard,
 ) -> None:
+    if guard.in_child:
+        return  # a forked child has the executor, but not its threads
     stop.set()
     tasks.close()
     late = lifecycle.join((thread, state.doing) for thread, state in zip(threads, states, strict=True))
