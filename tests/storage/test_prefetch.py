@@ -18,6 +18,7 @@ from tests.storage.object_server import ObjectServer, object_server
 from headrace import ConcatDataset, DataLoader, Subset
 from headrace.datasets import GroupedDataset, StackDataset, WebDataset, protocol
 from headrace.errors import HeadraceError
+from headrace.run import prefetcher
 from headrace.run.prefetched_plan import PlannedSpans, PrefetchedPlan
 from headrace.run.prefetcher import Prefetcher
 from headrace.samplers import PackingBatchSampler, ShardSampler
@@ -342,6 +343,36 @@ class TestPrefetcher:
         assert more.wait(60)
         prefetcher.close()
         assert sorted(fetched) == [0, 2, 4, 6, 8, 10]
+
+    def test_neighbors_are_joined_as_long_as_the_plan_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Read steps of three neighbors, far more than is fetched ahead; each step waits for its blocks."""
+        count = 12 * prefetcher.GROUP
+        monkeypatch.setattr(prefetcher, "AHEAD", 4 * prefetcher.GROUP * BLOCK)
+        there, requests = set[int](), list[int]()
+        change = threading.Condition()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            with change:
+                requests.append(begin // BLOCK)
+                there.update(range(begin // BLOCK, end // BLOCK))
+                change.notify_all()
+            return bytes(end - begin), (BLOCK * count, 7)
+
+        class Steps(_Steps):
+            facts = np.array([[BLOCK * count, 7]])
+
+        steps = Steps([[*range(at, at + 3)] for at in range(0, count, 3)])
+        owner = threading.Event()
+        ahead = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), steps, 0, 1, owner)
+        ahead.start()
+        for step, wanted in enumerate(steps.steps):
+            ahead.reached(step)
+            with change:
+                assert change.wait_for(lambda wanted=wanted: there.issuperset(wanted), 60)
+        ahead.close()
+        assert len(requests) == 1 + -(-(count - 3) // blocks.JOINED)
 
     def test_as_many_requests_run_at_once_as_the_latency_asks_for(self, tmp_path: Path) -> None:
         """Answer requests in cohorts that all take one second: only more of them at once bring more."""

@@ -153,7 +153,8 @@ class _Prefetching:
         self._waiting: list[list[Block]] = []
         """Runs of blocks to be fetched, the next one at the end."""
         self._running = self._ahead = 0
-        self._ended = False
+        self._ended = self._holds_back = False
+        """Whether the plan has ended; whether the last run that waits may grow by what is found next."""
         self._early: dict[int, float] = {}
         """Steps that were handed out before they were looked through, and when."""
         self._stalled: set[int] = set()
@@ -207,26 +208,32 @@ class _Prefetching:
                 self._hand_out(*found)
 
     def _can_scan(self) -> bool:
+        """Say whether there is room for many steps: few at a time would be a request for each block."""
+        return self._has_room(max(1, self._room // 4), MOST_STEPS // 4)
+
+    def _has_room(self, nbytes: int, steps: int) -> bool:
         if self._ended:
             return False
         if self._next == self._first:
             return True
         if self._first in self._steps and self._steps[self._first].left:
             return False  # nothing delays the first batch
-        return self._ahead < self._room and self._next - self._reached < MOST_STEPS
+        return self._ahead + nbytes <= self._room and self._next - self._reached + steps <= MOST_STEPS
 
     def _scan(self) -> None:
         """Look through the next steps, until some blocks are missing."""
-        missing = list[int]()
-        while self._can_scan() and len(missing) < GROUP:
+        missing, before = list[int](), self._ahead
+        while self._has_room(1, 1) and len(missing) < GROUP:
             spans = self._spans.at(self._next)
             if spans is None:
                 self._ended = True
                 break
             missing += self._look(self._next, self.numbers.of(spans))
             self._next += 1
+        # A last run that waits for the next scan is not late: that begins before anybody needs a block of this one.
+        self._holds_back = len(missing) >= GROUP and self._ahead - before <= self._room // 2 and not self._ended
         if missing:
-            # Of shards in order, the last run is joined with what follows it, unless it was sent meanwhile.
+            # Of shards in order, the last run is joined with what follows it.
             last = self._waiting.pop(0) if self._waiting and len(self._waiting[0]) < JOINED else []
             missing = [self._numbered[block] for block in last] + missing
             first = {self.numbers.block(number): place for place, number in enumerate(missing)}
@@ -312,6 +319,8 @@ class _Prefetching:
         """Send requests, as many as have places, those for the next steps first."""
         self.counts.at_once = self._blocks.limit.now
         while self._waiting and self._running < self._blocks.limit.now:
+            if self._holds_back and len(self._waiting) == 1 and len(self._waiting[0]) < JOINED:
+                return
             run = self._waiting.pop()
             self._running += _places(run)
             self._pool.submit(self._fetch, run)
