@@ -19,10 +19,13 @@ class FaultProxy:
 
     ``fault(method, number)`` is called for each request, counted from 0 by method, and says what goes wrong: "503",
     "429", "reset", "cut" (half of the body), "stall" (half of the body, and then nothing), or nothing.
+
+    ``fake_gcs``: whether the server is fake-gcs-server, which asks for its own name, takes PUT requests only with the
+    query of a signed URL, and answers them without an ETag.
     """
 
-    def __init__(self, port: int, *, keeps_host: bool) -> None:
-        self.keeps_host = keeps_host
+    def __init__(self, port: int, *, fake_gcs: bool) -> None:
+        self.fake_gcs = fake_gcs
         self.target, self.port, self.latency = port, 0, 0.0
         self.fault: Callable[[str, int], str] = lambda _method, _number: ""
         self.counts: dict[str, int] = {}
@@ -87,14 +90,18 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target, timeout=20)
         try:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            if not self.proxy.keeps_host:
+            path = self.path
+            if self.proxy.fake_gcs:
                 headers["host"] = f"127.0.0.1:{self.proxy.target}"
-            upstream.request(self.command, self.path, body=sent or None, headers=headers)
+                path += "?X-Goog-Algorithm=any" if self.command == "PUT" else ""
+            upstream.request(self.command, path, body=sent or None, headers=headers)
             answer = upstream.getresponse()
             body = answer.read()
         finally:
             upstream.close()
         self.send_response(answer.status)
+        if self.proxy.fake_gcs and self.command == "PUT":
+            self.send_header("ETag", '"any"')
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
                 self.send_header(name, value)
@@ -105,8 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fault_proxy(port: int, *, keeps_host: bool = True) -> Iterator[FaultProxy]:
-    """Run a proxy for a block; ``keeps_host``: whether the server is told the proxy's name, which clients may sign."""
-    proxy = FaultProxy(port, keeps_host=keeps_host)
+def fault_proxy(port: int, *, fake_gcs: bool = False) -> Iterator[FaultProxy]:
+    """Run a proxy for a block."""
+    proxy = FaultProxy(port, fake_gcs=fake_gcs)
     with serving(type("Handler", (_Handler,), {"proxy": proxy}), proxy.ended) as proxy.port:
         yield proxy
