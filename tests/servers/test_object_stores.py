@@ -138,14 +138,12 @@ def test_listed_images_and_tokens_are_those_of_the_files(proxy: FaultProxy, stor
     proxy.fault = lambda _method, number: "503" if number % 5 == 0 else ""
     remote, local = ImageFolder(f"{store.root}/images"), ImageFolder(tmp_path / "images")
     assert (list(remote.paths), remote.classes) == (list(local.paths), local.classes)
-    for dataset, files in (
-        (remote, local),
-        (KINDS["tokens"].open(f"{store.root}/tokens"), KINDS["tokens"].open(f"{tmp_path}/tokens")),
-    ):
-        with DataLoader(dataset, 8, shuffle=True, seed=1, num_workers=2, collate_fn=list) as loader:
-            found = list(chain.from_iterable(loader))
-        expected = chain.from_iterable(DataLoader(files, 8, shuffle=True, seed=1, collate_fn=list))
-        np.testing.assert_equal(found, list(expected))
+    how: dict[str, Any] = {"shuffle": True, "seed": 1, "collate_fn": list}
+    tokens = KINDS["tokens"].open
+    pairs: list[tuple[Any, Any]] = [(remote, local), (tokens(f"{store.root}/tokens"), tokens(f"{tmp_path}/tokens"))]
+    for ours, theirs in pairs:
+        found = samples(DataLoader(ours, 8, num_workers=2, **how))
+        np.testing.assert_equal(found, samples(DataLoader(theirs, 8, **how)))
 
 
 def test_what_is_not_there_or_refused_is_an_error_with_its_url(proxy: FaultProxy, store: ObjectStore) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ class ObjectServer:
     A bucket of S3 is the first part of the names: ``s3://bucket/a`` is ``/bucket/a``. ``uploads`` are unfinished ones.
 
     ``fault(method, number)`` is called for each request, counted from 0, and says what goes wrong: "503", "403",
-    "reset", "cut" (half of the body), "stall" (half of the body, then nothing until the client hangs up), "hang" (until
-    the server ends), "whole" (no ranges), or nothing.
+    "reset", "cut" (half of the body), "long" (a byte more), "stall" (half of the body, then nothing until the client
+    hangs up), "hang" (until the server ends), "whole" (no ranges), or nothing.
     """
 
     def __init__(self) -> None:
@@ -102,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = data[begin : end + 1]
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {begin}-{begin + len(body) - 1}/{len(data)}")
+            body += b"x" if fault == "long" else b""
         else:
             self.send_response(200)
         self.send_header("ETag", f'"{tag}"')
@@ -155,7 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def lists(self, fault: str) -> bool:
         """Answer a request for a list; return False for any other."""
-        asked = "list-type=2" in self.path and not fault
+        bucket = self.path.partition("?")[0].strip("/")
+        asked = "list-type=2" in self.path and bucket in self.store.buckets and not fault
         if asked:
             self.send(200, _listed(self.store, self.path))
         return asked
@@ -199,21 +202,16 @@ def _changed(server: ObjectServer, method: str, path: str, query: dict[str, str]
 
 
 def _listed(server: ObjectServer, path: str) -> bytes:
-    """Return the list of objects directly below a prefix."""
+    """Return the list of objects below a prefix, in any depth."""
     bucket, _, asked = path.partition("?")
     prefix = f"{bucket}/{dict(parse_qsl(asked)).get('prefix', '')}"
     with server.lock:
-        below = sorted(name for name in server.objects if name.startswith(prefix))
-    folders = {name[: name.index("/", len(prefix)) + 1] for name in below if "/" in name[len(prefix) :]}
-    told = "".join(
-        f"<Contents><Key>{name[len(bucket) + 1 :]}</Key><Size>{len(server.objects[name])}</Size>"
-        "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>tag</ETag></Contents>"
-        for name in below
-        if "/" not in name[len(prefix) :]
-    )
-    told += "".join(
-        f"<CommonPrefixes><Prefix>{name[len(bucket) + 1 :]}</Prefix></CommonPrefixes>" for name in sorted(folders)
-    )
+        told = "".join(
+            f"<Contents><Key>{escape(name[len(bucket) + 1 :])}</Key><Size>{len(data)}</Size>"
+            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{_tag(data)}</ETag></Contents>"
+            for name, data in sorted(server.objects.items())
+            if name.startswith(prefix)
+        )
     return f"<ListBucketResult>{told}</ListBucketResult>".encode()
 
 

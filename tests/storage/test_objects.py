@@ -22,7 +22,7 @@ from headrace.datasets import (
     WebDataset,
 )
 from headrace.errors import BadFile, MissingDependency, MissingFile, UnreadableFile
-from headrace.storage import block_cache, blocks, objects, request_loop
+from headrace.storage import block_cache, blocks, object_clients, objects, request_loop
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def server() -> Iterator[ObjectServer]:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("fault", ["503", "429", "reset", "cut"])
+    @pytest.mark.parametrize("fault", ["503", "429", "reset", "cut", "long"])
     def test_a_fault_that_passes_is_not_seen(self, server: ObjectServer, fault: str) -> None:
         facts = objects.facts(f"{server.url}/a")
         begun = len(server.requests)
@@ -81,6 +81,11 @@ class TestFaults:
         with pytest.raises(UnreadableFile, match=f"{status}.*credentials"):
             objects.facts(f"{server.url}/a")
         assert len(server.requests) == 1
+
+    def test_numbers_of_bytes_are_no_status(self) -> None:
+        error = OSError("HTTP error: Requested 50331648..50397184, got 0..65536")
+        assert "status" not in str(object_clients.failed("s3://bucket/a", error))
+        assert "(status 503)" in str(object_clients.failed("s3://bucket/a", OSError("HTTP error 503")))
 
     def test_a_server_without_ranges_is_an_error(self, server: ObjectServer) -> None:
         facts = objects.facts(f"{server.url}/a")

@@ -100,8 +100,16 @@ def test_an_upload_that_fails_leaves_nothing(server: ObjectServer) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_named(server: ObjectServer) -> None:
-    with pytest.raises(MissingFile, match=r"s3://other/a\.bin: cannot be written: there is no such bucket"):
+    with pytest.raises(MissingFile, match=r"s3://other/a\.bin: there is no such bucket"):
         ObjectFolder("s3://other").write("a.bin", bytes_of(b"a"))
+    with pytest.raises(MissingFile, match=r"s3://other: there is no such bucket \(status 404\)"):
+        ObjectFolder("s3://other").names()
+
+
+def test_a_list_that_is_refused_names_the_credentials(server: ObjectServer) -> None:
+    server.fault = lambda _method, _number: "403"
+    with pytest.raises(UnreadableFile, match=r"s3://bucket: the server refused it \(status 403\).*credentials"):
+        ObjectFolder("s3://bucket").names()
 
 
 def test_bytes_that_read_back_differently_are_an_error(server: ObjectServer) -> None:

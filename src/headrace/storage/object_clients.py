@@ -48,7 +48,7 @@ BUSY = frozenset({"408", "429", "503"})
 _VARIABLES = {("s3", "s3a"): "AWS", ("gs",): "GOOGLE", ("az", "azure", "abfs", "abfss"): "AZURE"}
 """What the names of variables of the environment begin with, by the schemes that they are for."""
 
-_STATUS = re.compile(r"status code: (\d{3})|HTTP (?:status|error)[^\d]{0,20}(\d{3})|\b([345]\d\d) [A-Z][a-z]+")
+_STATUS = re.compile(r"status code: (\d{3})\b|HTTP (?:status|error)[^\d]{0,20}(\d{3})\b|\b([345]\d\d) [A-Z][a-z]+")
 _CREDENTIALS = (
     "Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's "
     "own tools."
@@ -113,7 +113,7 @@ class ObstoreClient:
             finally:
                 answer = None  # it holds the connection, and the traceback of an error would hold it
             data = b"".join(parts)
-            if len(data) < end - begin and found[0] >= end:
+            if len(data) != end - begin and found[0] >= end:
                 raise ConnectionError(f"the server sent {len(data):,} of {end - begin:,} bytes")
             return data, found
 
@@ -135,21 +135,6 @@ class ObstoreClient:
 
         try:
             self._loop.call(request_loop.persistent(send, self._may_pass, retries=WRITES, seconds=math.inf))
-        except Exception as error:
-            raise unwritten(url, error) from error
-
-    def names(self, url: str) -> list[str]:
-        """Return the names of what is directly below a URL."""
-        store, place = self._place(url)
-
-        async def send() -> list[str]:
-            prefix = f"{place.rstrip('/')}/" if place else None
-            found = await self._module.list_with_delimiter_async(store, prefix)
-            below = [each["path"] for each in found["objects"]] + list(found["common_prefixes"])
-            return [path.rstrip("/").rpartition("/")[2] for path in below]
-
-        try:
-            return self._loop.call(request_loop.persistent(send, self._may_pass))
         except Exception as error:
             raise unwritten(url, error) from error
 
@@ -196,7 +181,7 @@ class ObstoreClient:
         try:
             self._loop.call(pages())
         except Exception as error:
-            raise failed(url, error) from error
+            raise (_no_bucket if _is_missing(error) else failed)(url, error) from error
         return found
 
     def _may_pass(self, error: Exception) -> bool:
@@ -274,7 +259,10 @@ class FsspecClient:
         """Return the objects below a URL: their names from there on, and their facts."""
         files, path = _file_system(url)
         try:
+            files.invalidate_cache()
             found: dict[str, Any] = files.find(path, detail=True)
+        except FileNotFoundError:
+            return []
         except Exception as error:
             raise failed(url, error) from error
         start = len(path.rstrip("/")) + 1
@@ -300,18 +288,6 @@ class FsspecClient:
             files.put_file(path, passing)
             files.mv(passing, place)
             files.invalidate_cache()
-        except Exception as error:
-            raise unwritten(url, error) from error
-
-    def names(self, url: str) -> list[str]:
-        """Return the names of what is directly below a URL, but for what a killed process was writing."""
-        files, place = _file_system(url)
-        try:
-            files.invalidate_cache()
-            below = [str(each).rstrip("/").rpartition("/")[2] for each in files.ls(place, detail=False)]
-            return [name for name in below if not (name.startswith(".") and name.endswith(PARTIAL))]
-        except FileNotFoundError:
-            return []
         except Exception as error:
             raise unwritten(url, error) from error
 
@@ -376,12 +352,12 @@ the URL, and that the object is still there.
     status = _status(line)
     said = f" (status {status})" if status else ""
     found: SampleError
-    if isinstance(error, FileNotFoundError):
+    if _is_missing(error):
         what, cure = f"{place}there is no such object{said}", "Check the URL, and that the object is still there."
         found = MissingFile(what, path=url, expected="an object", cure=cure)
         found.errno = errno.ENOENT
         return found
-    if isinstance(error, PermissionError) or name in ("PermissionDeniedError", "UnauthenticatedError"):
+    if _is_refused(error):
         what = f"{place}the server refused it{said or f': {line}'}"
         found = UnreadableFile(what, path=url, expected="an object that may be read", cure=_CREDENTIALS)
         found.errno = errno.EACCES
@@ -400,17 +376,33 @@ def unwritten(url: str, error: Exception) -> SampleError:
 Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's own \
 tools. They must allow to list, read, write and delete objects there.
     """
-    line, name = _line(error), type(error).__name__
+    line = _line(error)
     status = _status(line)
     said = f" (status {status})" if status else ""
-    if isinstance(error, FileNotFoundError):
-        what, cure = f"cannot be written: there is no such bucket{said}", "Check the URL, or create the bucket first."
-        return MissingFile(what, path=url, expected="a bucket or container", cure=cure)
-    if isinstance(error, PermissionError) or name in ("PermissionDeniedError", "UnauthenticatedError"):
+    if _is_missing(error):
+        return _no_bucket(url, error)
+    if _is_refused(error):
         what = f"cannot be written: the server refused it{said or f': {line}'}"
         return UnreadableFile(what, path=url, expected="a place that may be written to", cure=_MAY_WRITE)
     cure = "Check the network and the server, then run the same again: it continues."
     return UnreadableFile(f"cannot be written: {line}{said}", path=url, expected="a server that takes it", cure=cure)
+
+
+def _is_missing(error: Exception) -> bool:
+    # obstore has a type of its own for this, but not where it lists.
+    return isinstance(error, FileNotFoundError) or _status(_line(error)) == "404"
+
+
+def _is_refused(error: Exception) -> bool:
+    refused = isinstance(error, PermissionError) or _status(_line(error)) in ("401", "403")
+    return refused or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
+
+
+def _no_bucket(url: str, error: Exception) -> MissingFile:
+    status = _status(_line(error))
+    what = f"there is no such bucket{f' (status {status})' if status else ''}"
+    cure = "Check the URL, or create the bucket first."
+    return MissingFile(what, path=url, expected="a bucket or container", cure=cure)
 
 
 def _status(line: str) -> str:

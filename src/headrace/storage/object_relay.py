@@ -73,10 +73,6 @@ class Relay:
         """Write a file as an object."""
         self._call("write", url, path, seconds=None)
 
-    def names(self, url: str) -> list[str]:
-        """Return the names of what is directly below a URL."""
-        return cast("list[str]", self._call("names", url))
-
     def delete(self, url: str) -> None:
         """Delete an object, if it is there."""
         self._call("delete", url)

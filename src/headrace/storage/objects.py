@@ -48,10 +48,6 @@ class Client(Protocol):
         """Write a file as an object, which is there whole or not at all."""
         ...
 
-    def names(self, url: str) -> list[str]:
-        """Return the names of what is directly below a URL."""
-        ...
-
     def delete(self, url: str) -> None:
         """Delete an object, if it is there."""
         ...
@@ -99,7 +95,7 @@ def is_there(url: str) -> bool:
 
     >>> import fsspec
     >>> fsspec.filesystem("memory").pipe("/shards/a", b"one two")
-    >>> is_there("memory://shards/a"), is_there("memory://shards/b")
+    >>> is_there("memory://shards/a"), is_there("memory://shards/none")
     (True, False)
 
     Without the right to list a bucket, S3 answers 403 for a missing object. Raises what `facts` raises for other

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile
 from headrace.storage import objects
-from headrace.storage.whole_files import remove_partial, write_whole
+from headrace.storage.whole_files import is_partial, remove_partial, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,8 +128,9 @@ class ObjectFolder:
         self._uploads: dict[str, list[Any]] | None = None
 
     def names(self) -> list[str]:
-        """Return the names of the files in it."""
-        return sorted(name for name in objects.client(self.url).names(self.url) if name != UPLOADS)
+        """Return the names of the files and folders in it, but for what a killed process was writing."""
+        found = {name.partition("/")[0] for name, _ in objects.listing(self.url)}
+        return sorted(name for name in found if name != UPLOADS and not is_partial(name))
 
     def place(self, name: str) -> str:
         """Return the URL of a file in it."""

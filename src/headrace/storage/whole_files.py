@@ -39,6 +39,15 @@ def write_whole(path: Path, write: Callable[[Path], Any], *, durable: bool = Fal
         passing.unlink(missing_ok=True)
 
 
+def is_partial(name: str) -> bool:
+    """Say whether a name is that of a file that is being written.
+
+    >>> is_partial(".0.arrow.17.partial"), is_partial("0.arrow")
+    (True, False)
+    """
+    return name.startswith(".") and name.endswith(PARTIAL)
+
+
 def remove_partial(folder: Path, ending: str) -> None:
     """Remove what a killed process has left of files whose names have this ending.
 
