@@ -12,6 +12,15 @@ struct LinePlaces {
   std::int32_t *right, *below;  // in 1/2048; null where the nearest pixel is taken
 };
 
+// A line of points (x, y) mapped by a matrix that divides nothing: what x adds to each, along both axes, and what all have
+// in common. The first is in `grains` of a pixel for bilinear sampling.
+struct AffineLine {
+  static constexpr double grains = 2048;
+
+  const double *across, *down;
+  double by, c, ey, f;
+};
+
 struct PlaneOps {
   // Interleave three planes.
   void (*merge3)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
@@ -40,17 +49,15 @@ struct PlaneOps {
   // Where the points lie in an image of this size with a margin of one pixel.
   void (*nearest_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
   void (*bilinear_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
-  // The two above of the points (first + step * i + 0.5, y), mapped by a matrix that divides nothing; at least 4. Null where
-  // this is no faster.
-  void (*affine_places)(const LinePlaces& places, int first, int step, double y, int count, const double* matrix, int height,
-                        int width);
+  // The two above of a line of a map that divides nothing, of at least 4 points. Null where this is no faster.
+  void (*affine_places)(const LinePlaces& places, const AffineLine& line, int count, int height, int width);
   // How much of each point lies in an image of this size, in 1/2048.
   void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);
   // The pixels at places of a plane with a margin, readable 4 bytes past its end.
   void (*gather)(std::uint8_t* out, const std::uint8_t* framed, const LinePlaces& places, int count, int stride);
   // Put pixels of up to 4 bytes into four each.
   void (*widen)(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels, int channels);
-  // As `gather`, for all channels at once: the pixels have four bytes, and are readable a line past their end. Writes
+  // As `gather`, for all channels at once: the pixels have four bytes, and are readable a line and 8 bytes past their end. Writes
   // `count` bytes for each channel.
   void (*gather_pixels)(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
                         int count, int stride);

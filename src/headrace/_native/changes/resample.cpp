@@ -1,6 +1,7 @@
 #include "resample.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace headrace {
@@ -39,6 +40,25 @@ Resampler::Resampler(const RowOps& ops, const std::vector<WarpPart>& parts, bool
   last_ = flipped ? window.width - before : after;
 }
 
+// Decide how places are found, and compute what all rows have in common.
+void Resampler::begin(int height, int width) {
+  const std::size_t columns = static_cast<std::size_t>(last_ - first_);
+  start_ = flipped_ ? window_.left + window_.width - 1 - first_ : window_.left + first_;
+  const double* const matrix = parts_[0].inverse;
+  constexpr int sides_at_most = 1 << 19;
+  // Numbers near the largest ones would no longer be finite once they are counted in smaller units.
+  affine_ = ops_.affine_places != nullptr && parts_.size() == 1 && columns >= 4 && height < sides_at_most && width < sides_at_most &&
+            matrix[6] == 0 && matrix[7] == 0 && matrix[8] == 1 &&
+            std::all_of(matrix, matrix + 6, [](double number) { return std::abs(number) < 1e100; });
+  double* const numbers = room(buffers_.points, 2 * columns);
+  if (!affine_) return;
+  const double grains = nearest_ ? 1.0 : AffineLine::grains;
+  for (std::size_t i = 0; i < columns; ++i) {
+    const double x = column(i);
+    numbers[i] = matrix[0] * x * grains, numbers[columns + i] = matrix[3] * x * grains;
+  }
+}
+
 // Where the pixels of a row come from, and how much is shown of each image on the way.
 LinePlaces Resampler::line(int row, int height, int width) {
   const int count = last_ - first_;
@@ -47,17 +67,14 @@ LinePlaces Resampler::line(int row, int height, int width) {
   shares_ = numbers + 3 * columns;
   const LinePlaces places{numbers, nearest_ ? nullptr : numbers + columns, nearest_ ? nullptr : numbers + 2 * columns};
   const double down = row + 0.5;
-  const int start = flipped_ ? window_.left + window_.width - 1 - first_ : window_.left + first_, step = flipped_ ? -1 : 1;
-  const double* const first = parts_[0].inverse;
-  const bool affine = first[6] == 0 && first[7] == 0 && first[8] == 1;
-  constexpr int sides_at_most = 1 << 19;
-  if (parts_.size() == 1 && affine && ops_.affine_places != nullptr && count >= 4 && height < sides_at_most && width < sides_at_most) {
-    ops_.affine_places(places, start, step, down, count, first, height, width);
+  double* const x = buffers_.points.data();
+  double* const y = x + columns;
+  if (affine_) {
+    const double* const matrix = parts_[0].inverse;
+    ops_.affine_places(places, {x, y, matrix[1] * down, matrix[2], matrix[4] * down, matrix[5]}, count, height, width);
     return places;
   }
-  double* const x = room(buffers_.points, 2 * columns);
-  double* const y = x + columns;
-  for (int i = 0; i < count; ++i) x[i] = start + step * i + 0.5, y[i] = down;
+  for (std::size_t i = 0; i < columns; ++i) x[i] = column(i), y[i] = down;
   for (std::size_t part = parts_.size(); part-- > 0;) {
     const WarpPart& map = parts_[part];
     ops_.map_points(x, y, count, map.inverse);
@@ -82,6 +99,7 @@ void Resampler::planes(const Pixels& pixels, std::uint8_t* out, std::size_t plan
     line[0] = line[width + 1] = margin;
     ops_.widen(line + 1, pixels.data + y * width * channels, width, pixels.channels);
   }
+  begin(pixels.height, pixels.width);
   for (int y = 0; y < window_.height; ++y) {
     const int row = window_.top + y;
     const std::size_t at = columns * static_cast<std::size_t>(y);
@@ -117,6 +135,7 @@ void Resampler::nearest_pixels(const Pixels& pixels, std::uint8_t* out) {
     std::memcpy(line + bytes, pixels.data + (y - 1) * width * bytes, width * bytes);
     repeat(line + (width + 1) * bytes, parts_[0].fill, bytes, 1);
   }
+  begin(pixels.height, pixels.width);
   for (int y = 0; y < window_.height; ++y) {
     const int row = window_.top + y;
     std::uint8_t* const to = out + columns * bytes * static_cast<std::size_t>(y);

@@ -36,6 +36,9 @@ class Resampler {
 
  private:
   bool shows(int row) const { return row >= 0 && row < height_ && first_ < last_; }
+  // The middle of a column of the last image, counted from the first that is shown.
+  double column(std::size_t i) const { return start_ + (flipped_ ? -1 : 1) * static_cast<int>(i) + 0.5; }
+  void begin(int height, int width);
   LinePlaces line(int row, int height, int width);
 
   const PlaneOps& ops_;
@@ -48,6 +51,8 @@ class Resampler {
   int height_, width_;
   // The window's columns that lie in the last image.
   int first_, last_;
+  int start_ = 0;
+  bool affine_ = false;
   std::int32_t* shares_ = nullptr;
 };
 

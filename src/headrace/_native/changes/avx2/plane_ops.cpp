@@ -321,63 +321,52 @@ static void nearest_places(const LinePlaces& places, const double* x, const doub
   nearest_places_all({places.at + done, nullptr, nullptr}, x + done, y + done, count - done, height, width);
 }
 
-// The points (first + step * i + 0.5, y) mapped by a matrix that divides nothing, along both axes.
-struct AffineLine {
-  const double* matrix;
-  double by, ey;
-  int first, step;
-
-  double across(int i) const { return matrix[0] * (first + step * i + 0.5) + by + matrix[2]; }
-  double down(int i) const { return matrix[3] * (first + step * i + 0.5) + ey + matrix[5]; }
-};
-
-// Four of them: the numbers of the line in registers.
+// Four points of a line of a map: what their column adds comes from memory, what the line adds is in registers. A power of
+// two by which all is multiplied changes no rounding.
 struct FourPoints {
-  __m256d a, by, c, d, ey, f;
+  const double *across, *down;
+  __m256d by, c, ey, f;
 
-  explicit FourPoints(const AffineLine& line)
-      : a(_mm256_set1_pd(line.matrix[0])), by(_mm256_set1_pd(line.by)), c(_mm256_set1_pd(line.matrix[2])),
-        d(_mm256_set1_pd(line.matrix[3])), ey(_mm256_set1_pd(line.ey)), f(_mm256_set1_pd(line.matrix[5])) {}
-
-  __m256d across(__m256d x) const { return _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(a, x), by), c); }
-  __m256d down(__m256d x) const { return _mm256_add_pd(_mm256_add_pd(_mm256_mul_pd(d, x), ey), f); }
+  __m256d x(int i) const { return _mm256_add_pd(_mm256_add_pd(_mm256_loadu_pd(across + i), by), c); }
+  __m256d y(int i) const { return _mm256_add_pd(_mm256_add_pd(_mm256_loadu_pd(down + i), ey), f); }
 };
 
 static inline __m256i both(__m128i first, __m128i second) { return _mm256_set_m128i(second, first); }
 
-static void affine_places(const LinePlaces& places, int first, int step, double y, int count, const double* matrix, int height,
-                          int width) {
-  const AffineLine line{matrix, matrix[1] * y, matrix[4] * y, first, step};
-  const FourPoints points(line);
-  std::int32_t *const at = places.at, *const right = places.right, *const below = places.below;
+// The whole numbers nearest to eight floats, halves to the even one, and 1024: the large number leaves no bits below 1.
+static inline __m256i whole8(__m256d first, __m256d second) {
+  const __m256d magic = _mm256_set1_pd(6755399441055744.0 + 1024);
+  const __m256 low = _mm256_castpd_ps(_mm256_add_pd(first, magic)), high = _mm256_castpd_ps(_mm256_add_pd(second, magic));
+  return _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)), 0xD8);
+}
+
+static void affine_places(const LinePlaces& places, const AffineLine& line, int count, int height, int width) {
   const bool nearest = places.right == nullptr;
-  const double shift = nearest ? 0.0 : 0.5;
+  const double grains = nearest ? 1.0 : AffineLine::grains, shift = nearest ? 0.0 : 0.5 * grains;
+  const FourPoints points{line.across, line.down, _mm256_set1_pd(line.by * grains), _mm256_set1_pd(line.c * grains),
+                          _mm256_set1_pd(line.ey * grains), _mm256_set1_pd(line.f * grains)};
+  std::int32_t *const at = places.at, *const right = places.right, *const below = places.below;
   // Rounded sums and products grow as what is added and multiplied: between two points inside, all are inside.
   const auto inside = [&](int i) {
-    const double x = line.across(i) - shift, down = line.down(i) - shift;
-    return x >= 0 && x <= width && down >= 0 && down <= height;
+    const double x = line.across[i] + line.by * grains + line.c * grains - shift;
+    const double y = line.down[i] + line.ey * grains + line.f * grains - shift;
+    return x >= 0 && x <= width * grains && y >= 0 && y <= height * grains;
   };
-  const __m256d half = _mm256_set1_pd(0.5), grain = _mm256_set1_pd(2048.0);
-  const __m256i stride = _mm256_set1_epi32(width + 2), one = _mm256_set1_epi32(1), whole = _mm256_set1_epi32(2048);
-  const __m256i share = _mm256_set1_epi32(2047);
-  const __m256d four = _mm256_set1_pd(4.0 * step), eight = _mm256_set1_pd(8.0 * step);
-  const __m256d steps = _mm256_mul_pd(_mm256_setr_pd(0, 1, 2, 3), _mm256_set1_pd(step));
+  const __m256i stride = _mm256_set1_epi32(width + 2), one = _mm256_set1_epi32(1), share = _mm256_set1_epi32(2047);
+  const __m256d pixel = _mm256_set1_pd(1.0 / grains);
   constexpr int part = 32;
   for (int i = 0; i < count;) {
     if (i + part <= count && inside(i) && inside(i + part - 1)) {
-      __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * i + 0.5), steps);
-      for (const int stop = i + part; i < stop; i += 8, x = _mm256_add_pd(x, eight)) {
-        const __m256d later = _mm256_add_pd(x, four);
+      for (const int stop = i + part; i < stop; i += 8) {
         if (nearest) {
-          const __m256i column = both(_mm256_cvttpd_epi32(points.across(x)), _mm256_cvttpd_epi32(points.across(later)));
-          const __m256i row = both(_mm256_cvttpd_epi32(points.down(x)), _mm256_cvttpd_epi32(points.down(later)));
+          const __m256i column = both(_mm256_cvttpd_epi32(points.x(i)), _mm256_cvttpd_epi32(points.x(i + 4)));
+          const __m256i row = both(_mm256_cvttpd_epi32(points.y(i)), _mm256_cvttpd_epi32(points.y(i + 4)));
           const __m256i place = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_add_epi32(row, one), stride), _mm256_add_epi32(column, one));
           _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + i), place);
           continue;
         }
-        const auto grains = [&](__m256d place) { return _mm256_cvtpd_epi32(_mm256_mul_pd(_mm256_sub_pd(place, half), grain)); };
-        const __m256i column = _mm256_add_epi32(both(grains(points.across(x)), grains(points.across(later))), whole);
-        const __m256i row = _mm256_add_epi32(both(grains(points.down(x)), grains(points.down(later))), whole);
+        // 1024 more: half a pixel less, for pixels are at their middles, and one more, the margin.
+        const __m256i column = whole8(points.x(i), points.x(i + 4)), row = whole8(points.y(i), points.y(i + 4));
         const __m256i place = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srli_epi32(row, 11), stride), _mm256_srli_epi32(column, 11));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + i), place);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(right + i), _mm256_and_si256(column, share));
@@ -386,13 +375,13 @@ static void affine_places(const LinePlaces& places, int first, int step, double 
       continue;
     }
     const int from = i + 4 <= count ? i : count - 4;  // the last four may be made twice
-    const __m256d x = _mm256_add_pd(_mm256_set1_pd(first + step * from + 0.5), steps);
+    const __m256d x = _mm256_mul_pd(points.x(from), pixel), y = _mm256_mul_pd(points.y(from), pixel);
     const __m128i lines = _mm256_castsi256_si128(stride);
     if (nearest) {
-      const __m128i place = _mm_add_epi32(_mm_mullo_epi32(under(points.down(x), height), lines), under(points.across(x), width));
+      const __m128i place = _mm_add_epi32(_mm_mullo_epi32(under(y, height), lines), under(x, width));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(at + from), place);
     } else {
-      put_bilinear(places, from, shifted(points.across(x), width), shifted(points.down(x), height), lines);
+      put_bilinear(places, from, shifted(x, width), shifted(y, height), lines);
     }
     i = from + 4;
   }
@@ -410,13 +399,24 @@ static void widen(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels
   widen_all(out + done, in + static_cast<std::size_t>(channels) * done, pixels - done, channels);
 }
 
-// Two pixels at each of two places, the channels of both side by side in 16 bits.
+// Two pixels at each of two places, the channels of both side by side in 16 bits; of the 16 bytes that are read, 8 are used.
 static inline __m256i neighbors_of_two(const std::uint32_t* framed, std::int32_t one, std::int32_t other) {
   const __m256i apart = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1));
-  const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(framed + one));
-  const __m128i second = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(framed + other));
+  const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(framed + one));
+  const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(framed + other));
   return _mm256_shuffle_epi8(_mm256_set_m128i(second, first), apart);
+}
+
+// What `pick` chooses of each half, for a pixel of the lower half and one of the upper.
+template <int pick>
+static inline __m256i two_of_eight(const std::uint32_t* upper, const std::uint32_t* lower, const std::int32_t* at,
+                                   __m256i weights, __m256i below) {
+  const __m256i weight = _mm256_shuffle_epi32(weights, pick * 0x55), down = _mm256_shuffle_epi32(below, pick * 0x55);
+  const __m256i above = _mm256_madd_epi16(neighbors_of_two(upper, at[pick], at[pick + 4]), weight);
+  const __m256i under = _mm256_madd_epi16(neighbors_of_two(lower, at[pick], at[pick + 4]), weight);
+  const __m256i all = _mm256_add_epi32(_mm256_slli_epi32(above, 11), _mm256_mullo_epi32(_mm256_sub_epi32(under, above), down));
+  return _mm256_srli_epi32(_mm256_add_epi32(all, _mm256_set1_epi32(1 << 21)), 22);
 }
 
 static void put8(std::uint8_t* const* out, int channels, int at, __m128i front, __m128i back) {
@@ -444,7 +444,7 @@ static void nearest_pixels(std::uint8_t* const* out, int channels, const std::ui
 static void gather_pixels(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
                           int count, int stride) {
   if (places.right == nullptr) return nearest_pixels(out, channels, framed, places, count, stride);
-  const __m256i one = _mm256_set1_epi32(2048), half = _mm256_set1_epi32(1 << 21);
+  const __m256i one = _mm256_set1_epi32(2048);
   const __m256i by_channel = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   const std::uint32_t* const next = framed + stride;
   int done = 0;
@@ -452,22 +452,13 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
     const __m256i right = words(places.right + done), below = words(places.below + done);
     const __m256i weights = _mm256_or_si256(_mm256_sub_epi32(one, right), _mm256_slli_epi32(right, 16));
     const std::int32_t* const at = places.at + done;
-    __m256i made[4];
-    for (int two = 0; two < 4; ++two) {
-      const int k = 2 * two;
-      const __m256i pick = _mm256_setr_epi32(k, k, k, k, k + 1, k + 1, k + 1, k + 1);
-      const __m256i weight = _mm256_permutevar8x32_epi32(weights, pick), down = _mm256_permutevar8x32_epi32(below, pick);
-      const __m256i upper = _mm256_madd_epi16(neighbors_of_two(framed, at[k], at[k + 1]), weight);
-      const __m256i lower = _mm256_madd_epi16(neighbors_of_two(next, at[k], at[k + 1]), weight);
-      const __m256i all = _mm256_add_epi32(_mm256_slli_epi32(upper, 11), _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
-      made[two] = _mm256_srli_epi32(_mm256_add_epi32(all, half), 22);
-    }
-    // Even pixels in the lower half, odd ones in the upper.
-    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(made[0], made[1]), _mm256_packs_epi32(made[2], made[3]));
-    const __m256i sorted = _mm256_shuffle_epi8(bytes, by_channel);
-    const __m128i even = _mm256_castsi256_si128(sorted), odd = _mm256_extracti128_si256(sorted, 1);
-    const __m128i front = _mm_unpacklo_epi8(even, odd), back = _mm_unpackhi_epi8(even, odd);
-    put8(out, channels, done, front, back);
+    const __m256i early = _mm256_packs_epi32(two_of_eight<0>(framed, next, at, weights, below),
+                                             two_of_eight<1>(framed, next, at, weights, below));
+    const __m256i late = _mm256_packs_epi32(two_of_eight<2>(framed, next, at, weights, below),
+                                            two_of_eight<3>(framed, next, at, weights, below));
+    const __m256i sorted = _mm256_shuffle_epi8(_mm256_packus_epi16(early, late), by_channel);
+    const __m128i first = _mm256_castsi256_si128(sorted), second = _mm256_extracti128_si256(sorted, 1);
+    put8(out, channels, done, _mm_unpacklo_epi32(first, second), _mm_unpackhi_epi32(first, second));
   }
   std::uint8_t* left[4] = {};
   for (int c = 0; c < channels; ++c) left[c] = out[c] + done;
