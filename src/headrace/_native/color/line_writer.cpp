@@ -5,6 +5,9 @@
 namespace headrace {
 namespace {
 
+// Bytes of a row of a batch that is too large for the caches: when it is read, it is no longer in them in either way.
+constexpr std::size_t streamed_at_least = std::size_t{1} << 19;
+
 template <class T>
 void look_up_all(T* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart, int count, const T* table) {
   for (int i = 0; i < count; ++i) out[i * step] = table[in[i * apart]];
@@ -16,9 +19,14 @@ LineWriter::LineWriter(const RowFormat& format, Buffer& planes, void* out)
     : format_(format),
       plain_(format.values.itemsize == 1 && format.values.table.empty()),
       computed_(format.values.computed && format.ops->exact),
+      streamed_(computed_ && format.ops->stream != nullptr && format.bytes() >= streamed_at_least),
       buffer_(planes),
       out_(static_cast<std::uint8_t*>(out)) {
   set_width(static_cast<std::size_t>(format.width));
+}
+
+LineWriter::~LineWriter() {
+  if (streamed_) format_.ops->fence();
 }
 
 void LineWriter::set_width(std::size_t pixels) {
@@ -140,8 +148,9 @@ void LineWriter::put_part(const std::uint8_t* planes, const Box& part) {
 
 void LineWriter::convert(std::uint8_t* row, const std::uint8_t* plane, int channel) const {
   const Values& values = format_.values;
+  const auto normalize = streamed_ ? format_.ops->stream : format_.ops->normalize;
   if (computed_)
-    format_.ops->normalize(reinterpret_cast<float*>(row), plane, pixels_, values.mean[channel], values.std[channel]);
+    normalize(reinterpret_cast<float*>(row), plane, pixels_, values.mean[channel], values.std[channel]);
   else
     look_up(row, 1, plane, 1, channel);
 }

@@ -11,6 +11,8 @@ class LineWriter {
  public:
   // `planes` is memory for the steps between; lines are as wide as a row of the batch.
   LineWriter(const RowFormat& format, Buffer& planes, void* out);
+  LineWriter(const LineWriter&) = default;
+  ~LineWriter();
 
   // Let lines have this many pixels.
   void set_width(std::size_t pixels);
@@ -33,7 +35,7 @@ class LineWriter {
   const std::uint8_t* mirrored(const std::uint8_t* line);
 
   const RowFormat& format_;
-  const bool plain_, computed_;
+  const bool plain_, computed_, streamed_;
   Buffer& buffer_;
   std::uint8_t* out_;
   std::uint8_t* planes_;

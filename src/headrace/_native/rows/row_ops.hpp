@@ -55,10 +55,14 @@ struct RowOps {
 
   // (x / 255 - mean) / std for one plane.
   void (*normalize)(float* out, const std::uint8_t* in, std::size_t count, float mean, float std);
-  // The same for interleaved pixels of up to 4 channels.
+  // The same, past the caches: no line of memory is read to be written. Null where this instruction set has no such loop.
+  // Other threads see what was written after `fence`.
+  void (*stream)(float* out, const std::uint8_t* in, std::size_t count, float mean, float std);
+  void (*fence)();
+  // As `normalize`, for interleaved pixels of up to 4 channels.
   void (*normalize_interleaved)(float* out, const std::uint8_t* in, std::size_t pixels, int channels, const float* mean,
                                 const float* std);
-  // Whether the two above round each step by itself, as NumPy does.
+  // Whether those above round each step by itself, as NumPy does.
   bool exact;
 
   const PlaneOps* planes;

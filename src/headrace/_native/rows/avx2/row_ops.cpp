@@ -153,6 +153,26 @@ static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
   }
 }
 
+static void stream(float* out, const std::uint8_t* in, std::size_t count, float mean, float std) {
+  // Only stores to multiples of their size go past the caches.
+  const std::size_t off = reinterpret_cast<std::uintptr_t>(out) / sizeof(float) % 8, head = off == 0 ? 0 : 8 - off;
+  if (head >= count) return normalize(out, in, count, mean, std);
+  if (head > 0) normalize(out, in, head, mean, std);
+  const Reciprocal whole(255.0F), part(std);
+  const __m256 high = _mm256_set1_ps(whole.high), low = _mm256_set1_ps(whole.low), middle = _mm256_set1_ps(mean);
+  const __m256 part_high = _mm256_set1_ps(part.high), part_low = _mm256_set1_ps(part.low);
+  std::size_t done = head;
+  for (; done + 8 <= count; done += 8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(in + done));
+    const __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+    const __m256 above = _mm256_sub_ps(_mm256_fmadd_ps(x, high, _mm256_mul_ps(x, low)), middle);
+    _mm256_stream_ps(out + done, _mm256_fmadd_ps(above, part_high, _mm256_mul_ps(above, part_low)));
+  }
+  if (done < count) normalize(out + done, in + done, count - done, mean, std);
+}
+
+static void fence() { _mm_sfence(); }
+
 static inline __m256 raised8(__m256i pixels, __m256i pick, bool flipped) {
   const __m256i bits = _mm256_castps_si256(_mm256_set1_ps(raised));
   const __m256i values = _mm256_or_si256(_mm256_shuffle_epi8(pixels, pick), bits);
@@ -209,7 +229,7 @@ static void blend_down(float* __restrict out, const float* __restrict a, const f
 
 static const BlendOps blend_ops{raise3, blend_across3, blend_down};
 
-static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize,
+static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize, stream, fence,
                         normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
 
 }  // namespace avx2
