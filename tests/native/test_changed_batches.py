@@ -105,6 +105,16 @@ def test_batches_of_arrays_are_those_of_the_steps(shape: tuple[int, ...], chain:
     assert_equal(batches(quick), batches(slow))
 
 
+@pytest.mark.parametrize("changed", [(), (RandomInvert(0.5),), (RandomRotation(20, interpolation="bilinear"),)])
+def test_rows_too_large_for_the_caches_are_those_of_the_steps(changed: tuple[Any, ...]) -> None:
+    """Write floats past the caches, in lines of which each begins at another place in a line of the cache."""
+    images = np.random.default_rng(4).integers(0, 256, (4, 211, 209, 3), np.uint8)
+    quick, slow = both(ArrayDataset(images, np.arange(4)), *changed, ToFloat(), Normalize(0.4, 0.2), ToCHW())
+    assert images[0].nbytes * 4 > 1 << 19
+    assert headrace.explain(quick).startswith("Mapped: all fused"), headrace.explain(quick)
+    assert_equal(batches(quick), batches(slow))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("chain", ["dino", "randaugment", "erased floats", "mapped"])
 def test_batches_of_files_are_those_of_the_steps(chain: str, workers: int, tmp_path: Path) -> None:

@@ -127,6 +127,17 @@ def test_maps_are_those_of_numpy(data: st.DataObject, interpolation: Any) -> Non
     np.testing.assert_array_equal(warps.image(image), expected)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("shift", [0, 0.5, 1 / 4096, -3 / 4096, 1e-310, 7.3, -41.77])
+@pytest.mark.parametrize("across", [1, -1, 2, 0.5, 0.8437, 1e-3])
+def test_places_between_two_pixels_round_as_by_numpy(across: float, shift: float, interpolation: Any) -> None:
+    """Map lines of many pixels to whole pixels, halves, and halves of the smallest share of a neighbor."""
+    image = np.random.default_rng(0).integers(0, 256, (7, 101, 3), np.uint8)
+    matrix = (across, 0.0, shift + 101 * (across < 0), 0.1 * shift, 1.0, shift, 0.0, 0.0, 1.0)
+    warps = Warps((Warp(matrix, (7, 101), (9, 170), 5),), interpolation)
+    np.testing.assert_array_equal(warps.image(image), warps.by_steps(image, interpolation, [5]))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool", "float16", "float32", ">u2", "uint64"])
 def test_masks_of_any_dtype_are_moved(dtype: str) -> None:
     """Take the nearest value of a mask, and its fill outside."""

@@ -57,8 +57,8 @@ struct PlaneOps {
   void (*gather)(std::uint8_t* out, const std::uint8_t* framed, const LinePlaces& places, int count, int stride);
   // Put pixels of up to 4 bytes into four each.
   void (*widen)(std::uint32_t* out, const std::uint8_t* in, std::size_t pixels, int channels);
-  // As `gather`, for all channels at once: the pixels have four bytes, and are readable a line and 8 bytes past their end. Writes
-  // `count` bytes for each channel.
+  // As `gather`, for all channels at once: the pixels have four bytes, and are readable a line and 8 bytes past their end.
+  // Writes `count` bytes for each channel.
   void (*gather_pixels)(std::uint8_t* const* out, int channels, const std::uint32_t* framed, const LinePlaces& places,
                         int count, int stride);
   // Let a value show through where a point does not lie in the image.
