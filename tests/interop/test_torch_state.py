@@ -17,11 +17,13 @@ ROOT = Path(headrace.__file__).parent
 OTHERS = {
     "cli/replay_command.py",
     "cli/script_objects.py",
+    "executors/processes/warm_server.py",
     "executors/registry.py",
     "interop/machine.py",
+    "run/tuning/makers.py",
     "testing/__init__.py",
 }
-"""Files that look at the user's own script, whether a notebook runs it, or which of our own modules are loaded."""
+"""Files that look at the user's own script, whether a notebook runs it, or where modules were loaded from."""
 
 
 def test_no_other_file_asks_for_loaded_modules() -> None:
