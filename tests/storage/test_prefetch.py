@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from itertools import chain
@@ -475,3 +478,44 @@ def test_a_plan_that_is_never_asked_starts_no_thread(server: ObjectServer) -> No
     before = threading.active_count()
     PrefetchedPlan(plan, blocks.blocks(), spans, 0, 1).close()
     assert threading.active_count() == before
+
+
+ENDLESS = """
+import sys
+from headrace import DataLoader
+from headrace.datasets import WebDataset
+from headrace.storage import blocks, request_loop
+
+blocks.BLOCK, request_loop.SECONDS, request_loop.QUIET_SECONDS = 1 << 14, 3600, 3600
+dataset = WebDataset(sys.argv[1], fields=["bin"])
+blocks.blocks().disk.clear()
+blocks._of_process.cache_clear()
+print("opened", flush=True)
+sys.stdin.readline()
+list(DataLoader(dataset, 4))
+"""
+
+
+def test_a_process_that_is_interrupted_ends_while_the_server_does_not_answer(server: ObjectServer) -> None:
+    asked = threading.Event()
+
+    def fault(_method: str, _number: int) -> str:
+        asked.set()
+        return "hang"
+
+    command = [sys.executable, "-c", ENDLESS, f"{server.url}/{{0..1}}.tar"]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "opened\n"
+            server.fault = fault
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert "KeyboardInterrupt" in said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.saved_arrays import SavedArrays, save
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
 from headrace.storage import objects
+from headrace.storage.request_loop import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,8 +113,7 @@ def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | Non
                 raise
             return UNKNOWN
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headrace-facts") as pool:
-        found = _rows(pool.map(ask, paths))
+    found = _rows(at_once(ask, paths, AT_ONCE, "headrace-facts"))
     if place is not None:
         _write(place, root, paths, found)
     return found

@@ -8,7 +8,6 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, Claim
 from headrace.storage.next_use import PlannedEviction
 from headrace.storage.request_limit import RequestLimit
-from headrace.storage.request_loop import check_stopped, stop_of_thread, stoppable, wait_for
+from headrace.storage.request_loop import at_once, check_stopped, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -156,14 +155,7 @@ class Blocks:
         if len(runs) == 1:
             self._noted(runs[0])
         elif runs:
-            stop = stop_of_thread()
-
-            def noted(run: list[Block]) -> None:
-                with stoppable(stop):
-                    self._noted(run)
-
-            with ThreadPoolExecutor(min(self.limit.now, len(runs)), thread_name_prefix="headrace-blocks") as pool:
-                list(pool.map(noted, runs))
+            at_once(self._noted, runs, min(self.limit.now, len(runs)), "headrace-blocks")
 
     def fetch(self, run: Sequence[Block]) -> None:
         """Fetch neighboring blocks by one request, for whoever reads them later: to the disk, else to memory.

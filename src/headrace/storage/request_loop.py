@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import random
 import sys
 import threading
 from collections import deque
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
     from concurrent.futures import Future
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 RETRIES, SECONDS = 8, 60.0
@@ -50,6 +53,7 @@ class Stop:
         self.is_set = False
         self._running: set[Future[Any]] = set()
         self._lock = threading.Lock()
+        _stops.add(self)
 
     def set(self) -> None:
         """Stop the requests that run, and those to come."""
@@ -72,6 +76,23 @@ class Stop:
             with self._lock:
                 self._running.discard(future)
 
+
+_stops = WeakSet[Stop]()
+
+
+def _stop_all() -> None:
+    while True:
+        with suppress(RuntimeError):  # a thread made another meanwhile
+            stops = list(_stops)
+            break
+    for stop in stops:
+        stop.set()
+
+
+# At exit, the interpreter joins the threads of pools, before it calls what atexit knows: only this comes before that.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stops.clear)  # other threads of the parent may hold their locks for ever
 
 _of_thread = threading.local()
 
@@ -110,6 +131,28 @@ def wait_for(event: threading.Event) -> None:
         return
     while not event.wait(STOP_SECONDS):
         check_stopped()
+
+
+def at_once(work: Callable[[S], T], items: Iterable[S], threads: int, name: str) -> list[T]:
+    """Return what ``work`` returns for each item, in their order, by requests of several threads.
+
+    >>> at_once(len, ["a", "bc"], threads=2, name="lengths")
+    [1, 2]
+
+    The first error, or Ctrl-C, stops the requests that run: nobody waits for a server that does not answer.
+    """
+    stop = stop_of_thread() or Stop()
+
+    def stopped(item: S) -> T:
+        with stoppable(stop):
+            return work(item)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        try:
+            return list(pool.map(stopped, items))
+        except BaseException:
+            stop.set()
+            raise
 
 
 class RequestLoop:
