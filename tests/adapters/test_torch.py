@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from multiprocessing import forkserver
 from typing import Any
@@ -17,6 +18,7 @@ from headrace.datasets import GroupedDataset, TokenDataset
 from headrace.errors import CollateError, CollateTypeError
 from headrace.ledger.fingerprint import of_batch
 from headrace.run.lineage import image_of
+from headrace.run.tuning.worker_setting import WorkerSetting
 from headrace.samplers import PackingBatchSampler
 
 torch = pytest.importorskip("torch")
@@ -223,3 +225,16 @@ def test_numbers_of_several_kinds_keep_their_digits_as_tensors() -> None:
         )
     with pytest.raises(CollateTypeError, match=r"at sample\['v'\]: "):
         next(iter(DataLoader([{"v": np.zeros(3, ">f4")}], None)))
+
+
+def test_a_loader_goes_on_with_the_workers_that_were_found_for_it() -> None:
+    """Show the number of workers that it was made with, in copies too, and begin each loop with the best one."""
+    loader = DataLoader(range(12), 4, num_workers="auto")
+    shown = loader.num_workers
+    loader._session._auto._chosen = WorkerSetting("threads", shown + 1, 3)
+    again = pickle.loads(pickle.dumps(loader))
+    for each in (loader, again, pickle.loads(pickle.dumps(loader))):
+        for _ in range(2):
+            assert [batch.tolist() for batch in each] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+        assert each._session.settings.num_workers == shown + 1
+        assert each.num_workers == shown

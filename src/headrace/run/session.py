@@ -74,6 +74,8 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.fixed = settings.fixed
+        """What the loader shows as its attributes, whatever workers `settings` has meanwhile."""
         self.order = order_of(settings)
         self.progress = Progress(settings)
         self.promise = Promise(settings.dataset)

@@ -163,7 +163,7 @@ class Settings:
             return int(self.max_errors * samples)
         return self.max_errors
 
-    @cached_property
+    @property
     def fixed(self) -> dict[str, Any]:
         """What a loader shows as its attributes and nobody may replace: all but the samplers."""
         return {name: value for name, value in self.shown().items() if name not in ("sampler", "batch_sampler")}

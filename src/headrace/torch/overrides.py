@@ -14,6 +14,7 @@ from headrace.run.settings import SHOWN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headrace.run.session import Session
     from headrace.run.settings import Settings
 
 THEIRS = torch.utils.data.DataLoader
@@ -49,18 +50,18 @@ def show(loader: Any, values: Mapping[str, Any]) -> None:
             raise _refused(kind, name, found, values[name])
 
 
-def samplers(loader: Any, settings: Settings) -> tuple[Any, Any]:
+def samplers(loader: Any, session: Session) -> tuple[Any, Any]:
     """Return what a loop reads its order from: the sampler and the batch sampler, whatever a subclass has made of them.
 
     Raises `ArgumentError` where a subclass, or somebody past the loader, has changed what cannot change.
     """
     attributes, kind = vars(loader), type(loader)
-    for name, value in settings.fixed.items():
+    for name, value in session.fixed.items():
         found = attributes.get(name, value)
         if found is not value and not _same(found, value):
             raise _refused(kind, name, found, value)
     sampler, batch_sampler = loader.sampler, loader.batch_sampler
-    read, single = kind_of_dataset(settings), batch_sampler is None
+    read, single = kind_of_dataset(session.settings), batch_sampler is None
     if loader._dataset_kind != read:
         raise _refused(kind, "_dataset_kind", loader._dataset_kind, read)
     if kind._auto_collation is not THEIRS._auto_collation and loader._auto_collation is single:

@@ -85,7 +85,7 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
         overrides.show(self, shown)
 
     def _current(self) -> Session:
-        self._session.adopt(*overrides.samplers(self, self._session.settings))
+        self._session.adopt(*overrides.samplers(self, self._session))
         return self._session
 
     @property
