@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.interop import torch_state
+from headrace.interop.user_line import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,7 +118,7 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Give what may draw among the global variables that a function reads: functions of the same module too."""
     code, there = function.__code__, function.__globals__
-    if str(there.get("__name__")).startswith("headrace."):
+    if code.co_filename.startswith(PACKAGE):
         return  # ours draw from `rng` alone; and reading what a function does takes a millisecond
     names = {name for name in code.co_names if _may_draw(there.get(name), there)}
     if names:  # an attribute may have the name of a global variable
