@@ -75,6 +75,17 @@ def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, tmp_p
     assert server.objects["/bucket/run/a.bin"] == LARGE
 
 
+@pytest.mark.parametrize("note", [b"{", b"[1]", b'{"a.bin": 3}', b'{"a.bin": ["1", "2", "3"]}', b"\xff"])
+def test_a_damaged_note_of_uploads_costs_reading_again(server: ObjectServer, tmp_path: Path, note: bytes) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"hello")
+    server.objects |= {"/bucket/run/a.bin": b"hello", f"/bucket/run/{UPLOADS}": note}
+    folder = ObjectFolder("s3://bucket/run")
+    assert not folder.is_known("a.bin")
+    assert not folder.put("a.bin", path)
+    assert folder.is_known("a.bin")
+
+
 @pytest.mark.parametrize("fault", ["503", "429", "500"])
 def test_requests_that_fail_for_a_time_are_sent_again(server: ObjectServer, fault: str) -> None:
     server.fault = lambda _method, number: fault if number % 2 else ""

@@ -202,7 +202,9 @@ class ObjectFolder:
                     told = json.loads(self.read(UPLOADS) or b"{}")
                 except ValueError:
                     told = {}
-                self._uploads = told if isinstance(told, dict) else {}
+                # A damaged note costs reading again what is there.
+                noted = told.items() if isinstance(told, dict) else ()
+                self._uploads = {name: facts for name, facts in noted if isinstance(facts, list)}
             return self._uploads
 
     def _note(self, name: str, facts: list[Any]) -> None:
