@@ -117,7 +117,7 @@ class Leftover:
         return Leftover, ()  # memory stays in its process, and with its loader
 
     def take(self) -> deque[_Piece] | None:
-        """Take what the last loop left, of whichever loader; pieces that are still lent come to it later."""
+        """Take what the last loop left, in any loader; pieces that are still lent come to it later."""
         latest = None if Leftover._latest is None else Leftover._latest()
         return None if latest is None else latest.drop()
 

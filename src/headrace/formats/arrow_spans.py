@@ -31,8 +31,8 @@ MOST_OFFSETS = 1 << 27
 class RowSpans:
     """Finds the ranges of rows in the record batches of some files.
 
-    Where text, bytes and lists begin stands in the files: these offsets are read when a row of their record batch is
-    first asked for, by several requests at once. Pickled copies read them again.
+    The files say where each text, each value of bytes and each list begins. These offsets are read when a row of their
+    record batch is first asked for, by several requests at once. Pickled copies read them again.
     """
 
     def __init__(self, files: Sequence[ArrowFile], first: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.storage.block_cache import Entry
 
 NEVER = np.iinfo(np.int64).max
-"""Stands for the next use of a block that no planned step uses again."""
+"""The next use of a block that no planned step uses again."""
 
 
 class NextUses:

@@ -1,7 +1,7 @@
 """The fork server of multiprocessing, kept warm: it imports once what all workers need, and each worker is its fork.
 
-The server lives as long as the program, through all epochs and loaders. As multiprocessing starts it, it has imported
-nothing, and each worker imports NumPy, headrace and torch anew, which takes longer than everything else in its start.
+The server lives as long as the program, through all epochs and loaders. Without this module, it would import nothing.
+Each worker would import NumPy, headrace and torch itself, which takes longer than the rest of its start.
 """
 
 from __future__ import annotations
