@@ -89,15 +89,15 @@ def settled(beside: float = 0) -> list[str]:
 def remove(cluster: Any, node: Any, graceful: bool = True) -> None:
     """Take a node away, and wait until Ray starts no actor on it any more."""
     cluster.remove_node(node, allow_graceful=graceful)
-    wait_until_gone([node])
+    wait_for_removals(cluster)
 
 
-def wait_until_gone(nodes: list[Any]) -> None:
-    """Wait until Ray knows that nodes are dead: until then it starts actors on them."""
+def wait_for_removals(cluster: Any) -> None:
+    """Wait until Ray knows that all nodes that were removed are dead: until then it starts actors on them."""
     import ray
 
-    ids = {node.node_id for node in nodes}
-    assert until(lambda: not any(one["NodeID"] in ids for one in ray.nodes() if one["Alive"]), 60)
+    there = {node.node_id for node in cluster.list_all_nodes()}
+    assert until(lambda: there >= {one["NodeID"] for one in ray.nodes() if one["Alive"]})
 
 
 @pytest.fixture(autouse=True)
@@ -105,5 +105,6 @@ def nothing_leaks(cluster: Any) -> Iterator[None]:
     """Fail a test that leaves an actor or an object behind; Ray's own threads and processes come and go."""
     before = stored()  # where Ray Data keeps blocks
     yield
+    wait_for_removals(cluster)
     if found := settled(before):
         pytest.fail(f"left behind: {', '.join(found)}")

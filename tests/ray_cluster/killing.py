@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace import DataLoader, Ledger, rng, verify_epoch
 from headrace.executors import RayCluster
-from tests.ray_cluster.conftest import STORE, remove, wait_until_gone
+from tests.ray_cluster.conftest import STORE, remove, wait_for_removals
 
 ROWS, BATCH = 192, 4
 STEPS = ROWS // BATCH
@@ -89,19 +89,18 @@ def survive(cluster: Any, kills: int, removals: int, seed: int, workers: int = 3
     """Run epochs until so many actors were killed and so many nodes removed; each epoch must be whole, and in order."""
     whole, tally, draws = flattened(list(loader())), Tally(), random.Random(seed)
     nodes: list[Any] = []
-    gone: list[Any] = []
     began = time.monotonic()
     while tally.kills < kills or tally.removals < removals:
         while removals and len(nodes) < 2:  # here, because Ray does it in no other thread
             nodes.append(cluster.add_node(**NODE))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            _epoch(cluster, nodes, gone, tally, draws, whole, removals, workers)
+            _epoch(cluster, nodes, tally, draws, whole, removals, workers)
         tally.made_again += sum("made again" in str(each.message) for each in said)
         tally.epochs += 1
     for node in nodes:
         remove(cluster, node)
-    wait_until_gone(gone)
+    wait_for_removals(cluster)
     tally.seconds = time.monotonic() - began
     return tally
 
@@ -109,7 +108,6 @@ def survive(cluster: Any, kills: int, removals: int, seed: int, workers: int = 3
 def _epoch(
     cluster: Any,
     nodes: list[Any],
-    gone: list[Any],
     tally: Tally,
     draws: random.Random,
     whole: list[bytes],
@@ -135,8 +133,7 @@ def _epoch(
             pass
 
     def take_away() -> None:
-        gone.append(nodes.pop(draws.randrange(len(nodes))))
-        cluster.remove_node(gone[-1], allow_graceful=draws.random() < 0.2)
+        cluster.remove_node(nodes.pop(draws.randrange(len(nodes))), allow_graceful=draws.random() < 0.2)
         tally.removals += 1
 
     try:
