@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
-from headrace.datasets.shards import SpanDataset, absolute, refuse_packed
+from headrace.datasets.shards import SpanDataset, absolute
 from headrace.datasets.span_table import at_once, indexed
 from headrace.formats import litdata
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_there
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from headrace.datasets.fields import Decoder
@@ -51,8 +51,9 @@ class LitDataset(SpanDataset):
     are refused, as unpickling runs code. ``decoders`` come first: by field, as in `WebDataset`.
 
     Chunks that are compressed as a whole are decompressed once, into ``cache``, by default a folder in the user's
-    cache; it is up to you to delete it. zstd needs the extra ``zstd`` before Python 3.14. By URL they are refused.
-    Chunks that are encrypted, hold items compressed one by one, tokens, or an Arrow table of rows are refused.
+    cache; it is up to you to delete it. Those behind a URL are downloaded for that, all of them, here. zstd needs the
+    extra ``zstd`` before Python 3.14. Chunks that are encrypted, hold items compressed one by one, tokens, or an Arrow
+    table of rows are refused.
 
     Raises `BadFile` for chunks that are damaged or not what ``index.json`` says; `MissingFile`; `ArgumentError`.
     Format: https://github.com/Lightning-AI/litdata.
@@ -91,11 +92,8 @@ class LitDataset(SpanDataset):
 def _ready(chunk: tuple[str, int, int], compressed: bool, cache: str | os.PathLike[str] | None) -> str:
     """Return the path of a chunk that is not compressed."""
     path, items, size = chunk
-    if is_url(path):
-        refuse_packed(path, packed=compressed)
-        return path
     whole = re.sub(r"\.zstd(:\d+)?\.bin$", ".bin", path)
-    if not compressed or (whole != path and os.path.exists(whole)):  # noqa: PTH110  litdata leaves decompressed chunks
+    if not compressed or (whole != path and is_there(whole)):  # litdata leaves decompressed chunks
         return whole if compressed else path
     from headrace.datasets.unpacked import unpacked
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
-from headrace.datasets.shards import SpanDataset, absolute, refuse_packed
+from headrace.datasets.shards import SpanDataset, absolute
 from headrace.datasets.span_table import at_once, indexed
 from headrace.errors import ArgumentError
 from headrace.formats import mds
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_there
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from headrace.datasets.fields import Decoder
@@ -51,8 +51,9 @@ class MDSDataset(SpanDataset):
     first: by column, as in `WebDataset`; ``{"image": "jpg"}`` reads a column of bytes as images.
 
     Compressed shards (zstd, gz, bz2) are decompressed once, into ``cache``, by default a folder in the user's cache;
-    it is up to you to delete it. zstd needs the extra ``zstd`` before Python 3.14. Hashes in ``index.json`` are checked
-    when a shard is decompressed, and of all shards with ``verify=True``.
+    it is up to you to delete it. Those behind a URL are downloaded for that, all of them, here. zstd needs the extra
+    ``zstd`` before Python 3.14. Hashes in ``index.json`` are checked when a shard is decompressed, and of all shards
+    with ``verify=True``, which reads them whole.
 
     Raises `BadFile` for shards that are damaged or not what ``index.json`` says; `MissingFile`; `ArgumentError`.
     Format: https://github.com/mosaicml/streaming.
@@ -95,10 +96,7 @@ def _ready(shard: ShardInfo, verify: bool, cache: str | os.PathLike[str] | None)
             expected="a hash that Python computes, such as sha1",
             cure="Pass verify=False, or write the shards with hashes=['sha1'].",
         )
-    if is_url(shard.path):
-        refuse_packed(shard.path, packed=shard.packed is not None, verify=verify)
-        return shard.path
-    if shard.packed is None or os.path.exists(shard.path):  # noqa: PTH110
+    if shard.packed is None or is_there(shard.path):
         if verify:
             verified(shard.path, shard.hashes)
         return shard.path

@@ -264,17 +264,6 @@ def absolute(path: str) -> str:
     return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
 
 
-def refuse_packed(url: str, *, packed: bool, verify: bool = False) -> None:
-    """Raise `ArgumentError` for a shard behind a URL that would have to be decompressed, or read as a whole."""
-    if packed or verify:
-        raise ArgumentError(
-            "compressed shards, and verify=True, need files" if packed else "verify=True needs files",
-            found=url,
-            expected="shards that are not compressed, where folder= is a URL",
-            cure="Write the shards without compression; blocks in the cache have checksums of their own.",
-        )
-
-
 def _urls(pattern: str, suffixes: tuple[str, ...], read: bool) -> list[str]:
     """Return the URLs of a pattern; of a folder, which ends with a slash, those of its shards."""
     if not read:

@@ -15,7 +15,7 @@ import numpy as np
 
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.saved_arrays import SavedArrays, save
-from headrace.errors import BadFile, SampleError
+from headrace.errors import BadFile
 from headrace.formats.shard import HIDDEN
 from headrace.storage import objects
 from headrace.storage.blocks import user_folder
@@ -114,7 +114,7 @@ def indexed(paths: Sequence[str], indexer: Indexer, kind: str, save: str | os.Pa
     places = _places(paths, kind, save)
     old = next((table for place in places if (table := load(str(place), paths)) is not None), None)
     remote = any(is_url(path) for path in paths[:1])
-    now = np.array(at_once(_facts, paths) if remote else [_facts(path) for path in paths], np.int64).reshape(-1, 2)
+    now = np.array(at_once(facts_of, paths) if remote else [facts_of(path) for path in paths], np.int64).reshape(-1, 2)
     if old is not None and np.array_equal(old.facts, now):
         return old
     fresh = np.ones(len(paths), bool) if old is None else (old.facts != now).any(axis=1)
@@ -379,15 +379,15 @@ def cache_folder() -> Path:
     return user_folder("indexes")
 
 
-def _facts(path: str) -> tuple[int, int]:
+def facts_of(path: str, cure: str = "Give the path of a shard.") -> tuple[int, int]:
+    """Return what tells a shard from another one: its size, and its time of modification or the number of its version.
+
+    ``cure`` is the advice of errors. Raises `MissingFile` and `UnreadableFile`.
+    """
     if is_url(path):
         return objects.facts(path)
     try:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError) as error:
-        raise _shard_error(path, error) from error
+        raise unread(path, error, cure) from error
     return found.st_size, found.st_mtime_ns
-
-
-def _shard_error(path: str, error: OSError | ValueError) -> SampleError:
-    return unread(path, error, "Give the path of a shard.")

@@ -13,11 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.datasets.span_table import cache_folder
+from headrace.datasets.shards import absolute
+from headrace.datasets.span_table import cache_folder, facts_of
 from headrace.errors import BadFile, missing
 from headrace.formats.reader import COPY
-from headrace.storage.files import opened, unopened, unread
-from headrace.storage.objects import local
+from headrace.storage import objects
+from headrace.storage.files import opened, unopened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,19 +39,17 @@ def unpacked(
 ) -> str:
     """Return the path of a compressed shard's decompressed copy, which is made unless it is there.
 
+    A shard behind a URL is downloaded for that, through the cache of blocks.
     ``sizes`` are the least and the most bytes it may have, ``hashes`` what it must give; ``folder`` is for copies, None
     the user's cache. Two processes may do this at once. Raises `BadFile` for a shard that is damaged or gives anything
     else, `MissingDependency` for zstd without its library, and `MissingFile`.
     """
     if sizes[1] > MOST_BYTES:
         raise _damaged(path, f"it has {sizes[1]:,} bytes decompressed, by index.json", f"at most {MOST_BYTES:,}")
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError) as error:
-        raise unread(path, error, COPY) from error
-    told = f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100
+    size, version = facts_of(path, COPY)
+    told = f"{absolute(path)} {size} {version}"
     root = (
-        Path(local("cache", folder, "Pass a folder on this machine."))
+        Path(objects.local("cache", folder, "Pass a folder on this machine."))
         if folder is not None
         else cache_folder().parent / "shards"
     )

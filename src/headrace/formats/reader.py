@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from headrace.errors import BadFile
-from headrace.storage.blocks import blocks, read_url
 from headrace.storage.files import unread
+from headrace.storage.object_file import ReadAhead
 from headrace.storage.objects import facts, is_url
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 14
 """Bytes that are read ahead where the last two reads were near each other."""
-
-AHEAD = 1 << 24
-"""Bytes of an object that are fetched ahead while it is read in order."""
 
 WINDOW, MOST_ROWS, SPARSE = 1 << 20, 1 << 15, 1 << 14
 """What `ShardReader.gather` reads at once: bytes and rows; and the distance of rows above which it reads each alone."""
@@ -48,10 +45,10 @@ class ShardReader:
 
     def __init__(self, path: str) -> None:
         self.path, self.is_remote = path, is_url(path)
-        self._block, self._start, self._last, self._ahead = b"", 0, -BLOCK, 0
+        self._block, self._start, self._last = b"", 0, -BLOCK
         if self.is_remote:
             self._file, self.facts = -1, facts(path)
-            self.size = self.facts[0]
+            self.size, self._object = self.facts[0], ReadAhead(path, self.facts)
             return
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -123,18 +120,9 @@ class ShardReader:
     def _shrunk(self) -> BadFile:
         return self.damaged("it was cut short while it was indexed", f"{self.size:,} bytes")
 
-    def _fetched(self, offset: int, length: int) -> bytes:
-        """Read a range of an object; fetch the next ones at once where the reads go through it in order."""
-        length = max(0, min(length, self.size - offset))
-        if offset + length > self._ahead and 0 <= offset - self._last <= AHEAD:
-            self._ahead = min(offset + length + AHEAD, self.size)
-            blocks().ensure([(self.path, offset, self._ahead - offset, self.facts)])
-        self._last = offset
-        return read_url(self.path, offset, length, self.facts)
-
     def _pread(self, offset: int, length: int) -> bytes:
         if self.is_remote:
-            return self._fetched(offset, length)
+            return self._object.read(offset, length)
         try:
             data = os.pread(self._file, length, offset)
             while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):

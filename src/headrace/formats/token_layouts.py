@@ -69,7 +69,7 @@ def index(path: str, wanted: Wanted) -> TokenFile:
     What a file is, its first bytes say. Only headers and, for documents, indexes are read.
     """
     beside = f"{path[:-4]}.idx" if path.endswith(".bin") else ""
-    if beside and _is_file(beside):
+    if beside and is_there(beside):
         return _of_integers(_megatron(path, beside, wanted))
     with ShardReader(path) as reader:
         head = reader.read(0, min(16, reader.size))
@@ -133,10 +133,6 @@ def _data_path(path: str) -> str:
     else:
         is_prefix = not os.path.lexists(path) and Path(f"{path}.idx").is_file()
     return f"{path}.bin" if is_prefix else path
-
-
-def _is_file(path: str) -> bool:
-    return is_there(path) if is_url(path) else Path(path).is_file()
 
 
 def _may_be(path: str, suffix: str, wanted: Wanted) -> bool:

@@ -100,7 +100,7 @@ def opened(
     file: BinaryIO
     try:
         if is_url(path):
-            found = ObjectFile(path)
+            found = ObjectFile(path, in_order=True)
             _refuse_size(found.size, "", max_bytes, limit)
             file = io.BufferedReader(found, OBJECT_BUFFER)
         else:

@@ -90,8 +90,8 @@ def facts(url: str) -> Facts:
     return client(url).facts(url)
 
 
-def is_there(url: str) -> bool:
-    """Say whether there is such an object; of one that the server refuses to show, that there is none.
+def is_there(path: str) -> bool:
+    """Say whether there is such a file, or object; of one that the server refuses to show, that there is none.
 
     >>> import fsspec
     >>> fsspec.filesystem("memory").pipe("/shards/a", b"one two")
@@ -101,8 +101,10 @@ def is_there(url: str) -> bool:
     Without the right to list a bucket, S3 answers 403 for a missing object. Raises what `facts` raises for other
     failures.
     """
+    if not is_url(path):
+        return os.path.isfile(path)  # noqa: PTH113  as text, as in the rest of this module
     try:
-        facts(url)
+        facts(path)
     except (MissingFile, UnreadableFile) as error:
         if error.errno not in (errno.ENOENT, errno.EACCES):
             raise
