@@ -16,6 +16,7 @@ from headrace import ArrayDataset, ImageList
 from headrace.datasets import (
     ArrowDataset,
     LitDataset,
+    MappedColumns,
     MDSDataset,
     PackedDataset,
     ParquetDataset,
@@ -179,6 +180,35 @@ def _packed(folder: Path) -> None:
     ArrayDataset(pixels, np.arange(SAMPLES)).pack(folder / "packed", store="raw", shard_size="200kB")
 
 
+def arrays() -> dict[str, Any]:
+    """Return arrays of numbers, of bytes, and of labels."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (SAMPLES, 20, BYTES // 60, 3), np.uint8)
+    return {"image": pixels, "value": rng.normal(size=SAMPLES).astype(">f4"), "label": np.arange(SAMPLES)}
+
+
+def _npy(folder: Path) -> None:
+    (folder / "n").mkdir()
+    for name, array in arrays().items():
+        np.save(folder / "n" / f"{name}.npy", array)
+
+
+def _npz(folder: Path) -> None:
+    for part in range(2):
+        half = slice(part * SAMPLES // 2, (part + 1) * SAMPLES // 2)
+        np.savez(folder / f"n-{part}.npz", **{name: array[half] for name, array in arrays().items()})
+
+
+def _safetensors(folder: Path) -> None:
+    header, data = dict[str, Any](), b""
+    for name, kind in (("image", "U8"), ("label", "I64")):
+        part, array = data, arrays()[name]
+        data += array.tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(part), len(data)]}
+    text = json.dumps(header).encode()
+    (folder / "n.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
 def _images(folder: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     lines = []
@@ -204,6 +234,9 @@ KINDS: dict[str, Kind] = {
         _tokens, lambda place: TokenDataset([f"{place}/t-0.bin", f"{place}/t-1.npy"], BYTES // 2 - 8, dtype="u2")
     ),
     "documents": Kind(_documents, lambda place: TokenDataset(f"{place}/d.bin", documents=True)),
+    "npy": Kind(_npy, lambda place: MappedColumns(f"{place}/n/image.npy")),
+    "npz": Kind(_npz, lambda place: MappedColumns(f"{place}/n-{{0..1}}.npz")),
+    "safetensors": Kind(_safetensors, lambda place: MappedColumns(f"{place}/n.safetensors").tuple("image", "label")),
     "images": Kind(_images, lambda place: ImageList(f"{place}/train.txt")),
 }
 

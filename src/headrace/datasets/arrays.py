@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
 
 NPY, FIX = "a .npy file", "Fix the path."
+BY_URL = "Arrays are held or mapped here; MappedColumns reads the rows of .npy, .npz and safetensors files by URL."
 
 
 class ArrayDataset(Dataset[Any]):
@@ -72,7 +73,7 @@ class ArrayDataset(Dataset[Any]):
                 cure="Pass an array, or the path of a .npy file.",
             )
         self._files = {
-            number: os.path.abspath(local("array", array))  # noqa: PTH100  a folder that changes its place would be another file
+            number: os.path.abspath(local("array", array, BY_URL))  # noqa: PTH100  a folder that changes its place would be another file
             for number, array in enumerate(arrays)
             if isinstance(array, (str, os.PathLike))
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,8 +12,8 @@ from headrace.errors import ArgumentError, HeadraceError, SampleError
 from headrace.formats.shard import HIDDEN
 from headrace.interop.keys import place as place_of
 from headrace.interop.keys import places
-from headrace.storage.blocks import blocks
 from headrace.storage.files import DEFAULT_MAX_BYTES
+from headrace.storage.object_spans import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -95,7 +94,7 @@ class FieldDataset(Dataset[dict[str, Any]]):
     def _fetch(self, indices: Sequence[int], names: Iterable[str]) -> None:
         """Fetch what these fields of samples need of objects behind URLs."""
         if self._remote:
-            blocks().ensure(chain.from_iterable(each.each() for each in self._spans_of(self._rows(indices), names)))
+            fetch(self._spans_of(self._rows(indices), names))
 
     def _spans_of(self, rows: NDArray[np.int64], names: Iterable[str]) -> list[ObjectSpans]:  # noqa: ARG002
         """Return which ranges of objects behind URLs these fields of samples need, where the format knows that."""

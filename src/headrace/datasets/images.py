@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import os
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,9 +23,8 @@ from headrace.image import geometry
 from headrace.image.decoder import decode_as, jpeg_size
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.interop.keys import place as place_of
-from headrace.storage.blocks import blocks
 from headrace.storage.files import RAISE, read_file, unopened
-from headrace.storage.object_spans import ObjectSpans
+from headrace.storage.object_spans import ObjectSpans, fetch
 from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ class ImageDataset(Dataset[tuple[NDArray[Any], int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[NDArray[Any], Any]]:
         """Read many images; those behind URLs are fetched by several requests at once."""
-        blocks().ensure(chain.from_iterable(each.each() for each in self.object_spans(indices)))
+        fetch(self.object_spans(indices))
         return [self[index] for index in indices]
 
     def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:

@@ -1,4 +1,4 @@
-"""Arrays with names in `.npz`, `.safetensors` and `.npy` files, memory-mapped: a sample is a row of each."""
+"""Arrays with names in `.npz`, `.safetensors` and `.npy` files, mapped or behind URLs: a sample is a row of each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ import numpy as np
 from headrace.checks import shown
 from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset, StackDataset
+from headrace.datasets.object_rows import ObjectRows
 from headrace.datasets.shards import shard_paths
 from headrace.errors import ArgumentError, BadFile
 from headrace.formats import npy, npz, safetensors
 from headrace.formats.reader import ShardReader
 from headrace.storage.files import unopened
+from headrace.storage.objects import is_url, listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from headrace.datasets.base import Dataset
     from headrace.datasets.shards import Shards
 
+    Array = NDArray[Any] | ObjectRows
+
 NPY = b"\x93NUMPY"
+SUFFIXES = (".npy", ".npz", ".safetensors")
 EXPECTED = "a .npz, .safetensors or .npy file"
 
 
@@ -50,7 +56,8 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
     folder of `.npy` files each file is an array, named as the file. ``fields``: the arrays to read, which have as many
     rows as each other; all by default.
 
-    Files are memory-mapped and read a whole batch at a time; worker processes map them too. Tensors of bfloat16 and
+    Files are memory-mapped and read a whole batch at a time; worker processes map them too. ``paths`` may be URLs, of a
+    folder with a slash at the end: then rows are read by ranges. Tensors of bfloat16 and
     float8 need the extra ``bfloat16``. Nothing is unpickled, and checksums of `.npz` files are not compared.
 
     Raises `BadFile` for files that are damaged, of compressed arrays or Python objects, of different arrays, and for
@@ -59,13 +66,13 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
 
     def __init__(self, paths: Shards, *, fields: Iterable[str] | None = None) -> None:
         chosen = None if fields is None else [fields] if isinstance(fields, str) else list(fields)
-        found: list[dict[str, NDArray[Any]]] = []
+        found: list[dict[str, Array]] = []
         self._paths: list[str] = []
         for path, arrays in _files(paths):
             found.append(_chosen(path, arrays, chosen))
             self._paths.append(path)
         self._agree(found)
-        self._parts = [{name: ArrayDataset(array) for name, array in arrays.items()} for arrays in found]
+        self._parts = [{name: _rows(array) for name, array in arrays.items()} for arrays in found]
         super().__init__([StackDataset(**part) for part in self._parts])
 
     @property
@@ -81,16 +88,16 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
     @property
     def labels(self) -> NDArray[Any] | None:
         """The values of the one array that has an integer for each sample; else None."""
-        names = [name for name, each in self._parts[0].items() if _is_label(each.arrays[0])]
+        names = [name for name, each in self._parts[0].items() if _is_label(_array(each))]
         return self._values(names[0]) if len(names) == 1 else None
 
-    def tuple(self, *fields: str) -> ArrayDataset | ConcatDataset[Any]:
+    def tuple(self, *fields: str) -> Dataset[Any]:
         """Return a dataset whose samples are tuples of rows of these arrays: ``dataset.tuple("x", "y")``.
 
         With images first (uint8, of one size), the native extension reads them. Raises `ArgumentError` for other names.
         """
         _known(fields, self.fields)
-        parts = [ArrayDataset(*(part[name].arrays[0] for name in fields)) for part in self._parts]
+        parts = [_tuple([part[name] for name in fields]) for part in self._parts]
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     def where(self, index: int) -> str:
@@ -101,7 +108,7 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
     def _values(self, name: str) -> NDArray[Any]:
         return np.concatenate([part[name][:] for part in self._parts])
 
-    def _agree(self, found: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    def _agree(self, found: Sequence[Mapping[str, Array]]) -> None:
         """Raise `BadFile` unless all files have the same arrays."""
         first = {name: f"{array.dtype} {array.shape[1:]}" for name, array in found[0].items()}
         for path, arrays in zip(self._paths, found, strict=True):
@@ -117,21 +124,43 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
                     )
 
 
-def _files(paths: Shards) -> Iterable[tuple[str, dict[str, NDArray[Any]]]]:
+def _rows(array: Array) -> ArrayDataset | ObjectRows:
+    return array if isinstance(array, ObjectRows) else ArrayDataset(array)
+
+
+def _array(rows: ArrayDataset | ObjectRows) -> Array:
+    return rows if isinstance(rows, ObjectRows) else rows.arrays[0]
+
+
+def _tuple(parts: Sequence[ArrayDataset | ObjectRows]) -> Dataset[Any]:
+    """Return the rows of arrays of one file as tuples; of one array, its rows."""
+    mapped = [each.arrays[0] for each in parts if isinstance(each, ArrayDataset)]
+    return ArrayDataset(*mapped) if mapped else parts[0] if len(parts) == 1 else StackDataset(*parts)
+
+
+def _files(paths: Shards) -> Iterable[tuple[str, dict[str, Array]]]:
     """Yield the files and their arrays; a folder of `.npy` files is one of them."""
-    folder = Path(paths) if isinstance(paths, str | os.PathLike) else None
-    if folder is not None and folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir() if path.suffix in (".npy", ".npz", ".safetensors"))
-        if names and all(name.endswith(".npy") for name in names):
-            place = os.path.abspath(folder)  # noqa: PTH100
-            yield place, {key: array for name in names for key, array in _arrays(os.path.join(place, name)).items()}  # noqa: PTH118
-            return
-    for path in shard_paths(paths, ".npz", ".safetensors"):
+    folder = os.fspath(paths) if isinstance(paths, str | os.PathLike) else ""
+    names = _inside(folder)
+    if names and all(name.endswith(".npy") for name in names):
+        place = folder if is_url(folder) else os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118
+        yield place.rstrip("/"), {key: array for name in names for key, array in _arrays(f"{place}{name}").items()}
+        return
+    for path in shard_paths(paths, ".npz", ".safetensors", urls=True):
         yield path, _arrays(path)
 
 
-def _arrays(path: str) -> dict[str, NDArray[Any]]:
-    """Map a file, and return the arrays in it; that of a `.npy` file has the name of the file."""
+def _inside(folder: str) -> list[str]:
+    """Return the names of the files of arrays in a folder, sorted; nothing for what is no folder."""
+    if is_url(folder):
+        inside = [name for name, _ in listing(folder) if "/" not in name] if folder.endswith("/") else []
+    else:
+        inside = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
+    return sorted(name for name in inside if name.endswith(SUFFIXES))
+
+
+def _arrays(path: str) -> dict[str, Array]:
+    """Return the arrays in a file, which is mapped if it is on this machine; a `.npy` file's has its name."""
     with ShardReader(path) as reader:
         head = reader.read(0, min(9, reader.size))
         if head[:2] == npz.MAGIC:
@@ -142,6 +171,8 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
             spans = {Path(path).name.removesuffix(".npy"): npy.index(reader)}
         else:
             raise reader.damaged(f"it is no such file: it begins with {head[:8]!r}", EXPECTED)
+        if reader.is_remote:
+            return {name: ObjectRows(path, reader.facts, name, span) for name, span in spans.items()}
         size = reader.size
     try:
         raw = np.memmap(path, np.uint8, "r", 0, (size,))
@@ -156,7 +187,7 @@ def _arrays(path: str) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _chosen(path: str, arrays: dict[str, NDArray[Any]], chosen: Sequence[str] | None) -> dict[str, NDArray[Any]]:
+def _chosen(path: str, arrays: dict[str, Array], chosen: Sequence[str] | None) -> dict[str, Array]:
     """Return the arrays that are asked for; raise unless they have as many rows as each other."""
     if chosen is not None:
         _known(chosen, list(arrays))
@@ -185,5 +216,5 @@ def _known(fields: Sequence[str], known: Sequence[str]) -> None:
             )
 
 
-def _is_label(array: NDArray[Any]) -> bool:
+def _is_label(array: Array) -> bool:
     return array.ndim == 1 and array.dtype.kind in "iu"

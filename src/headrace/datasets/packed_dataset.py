@@ -7,7 +7,6 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,8 +25,8 @@ from headrace.image.decoder import decode_as
 from headrace.image.decoding import Decoding
 from headrace.interop.keys import place as place_of
 from headrace.plan.work import BadSample
-from headrace.storage.blocks import blocks
 from headrace.storage.crc32c import crc32c
+from headrace.storage.object_spans import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,7 +204,7 @@ class PackedDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Read many samples; what they need of shards behind URLs is fetched by several requests at once."""
         if self._index.remote:
-            blocks().ensure(chain.from_iterable(each.each() for each in self.object_spans(indices)))
+            fetch(self.object_spans(indices))
         return [self[index] for index in indices]
 
     def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -27,8 +26,8 @@ from headrace.formats.token_file import TokenFile
 from headrace.formats.token_layouts import Wanted
 from headrace.formats.token_lists import choose, column_of
 from headrace.interop.keys import place, places
-from headrace.storage.blocks import blocks
 from headrace.storage.mapped_samples import lost, mapped_file
+from headrace.storage.object_spans import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -257,8 +256,7 @@ class TokenDataset(Dataset[Any]):
     def _fetch(self, begins: Tokens, lengths: Tokens) -> None:
         """Fetch these ranges of tokens, as far as they are behind URLs, by several requests at once."""
         if self._table.remote:
-            spans = self._table.object_spans(begins, lengths)
-            blocks().ensure(chain.from_iterable(each.each() for each in spans))
+            fetch(self._table.object_spans(begins, lengths))
 
     def _windows(self, keys: Any, *, empty: Empty = np.empty) -> list[Tokens]:
         rows = rows_of(keys, len(self))

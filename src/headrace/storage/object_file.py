@@ -33,7 +33,7 @@ class ReadAhead:
     def read(self, offset: int, length: int) -> bytes:
         """Return a range, or as much of it as the object has."""
         length = max(0, min(length, self._facts[0] - offset))
-        if offset + length > self._ahead and 0 <= offset - self._last <= AHEAD:
+        if offset + length > self._ahead and 0 < offset - self._last <= AHEAD:
             self._ahead = min(offset + length + AHEAD, self._facts[0])
             blocks().ensure([(self._url, offset, self._ahead - offset, self._facts)])
         self._last = offset

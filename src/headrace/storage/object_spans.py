@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,11 @@ class ObjectSpans(NamedTuple):
         facts = self.facts.tolist()
         for file, offset, length in zip(self.file.tolist(), self.offset.tolist(), self.length.tolist(), strict=True):
             yield self.paths[file], offset, length, (facts[file][0], facts[file][1])
+
+
+def fetch(spans: Iterable[ObjectSpans]) -> None:
+    """Fetch ranges of objects that are not in the cache, by several requests at once."""
+    blocks.blocks().ensure(chain.from_iterable(each.each() for each in spans))
 
 
 class BlockNumbers:
