@@ -132,12 +132,12 @@ def test_damaged_files_are_errors(server: ObjectServer, data: bytes) -> None:
 
 
 def test_an_array_that_changes_is_an_error(server: ObjectServer) -> None:
-    """Name the row whose block has another version; construct the dataset again to read it."""
+    """Name the bytes that have another version; construct the dataset again to read them."""
     numbers = np.arange(40_000)
     server.objects["/n.npy"] = npy(numbers)
     dataset = MappedColumns(f"{server.url}/n.npy")
     server.objects["/n.npy"] = npy(numbers[::-1])
-    with pytest.raises(BadFile, match=r"sample 39999 \(http.*n\.npy\): .*the object has changed"):
+    with pytest.raises(BadFile, match=r"n\.npy: bytes 319488 to 320128 .*the object has changed"):
         dataset[39_999]
     assert MappedColumns(f"{server.url}/n.npy")[39_999]["n"] == 0
 
