@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -24,6 +26,34 @@ def test_two_places_share_no_numbers(one: tuple[int, int, int, Purpose], other: 
         return generator(key_of(seed), purpose, epoch, position).integers(0, 2**63, size=4).tolist()
 
     assert (draw(one) == draw(other)) == (one == other)
+
+
+def test_the_numbers_are_those_of_the_key_and_counter() -> None:
+    """Give Philox's stream for the key and counter of the place, now and in later versions."""
+    key = key_of(7)
+    counter = np.array((0, 5, 3, Purpose.SAMPLE), np.uint64)
+    plain = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=counter))
+    np.testing.assert_array_equal(generator(key, Purpose.SAMPLE, 3, 5).random(9), plain.random(9))
+
+
+def test_spawned_generators_depend_on_the_place_alone() -> None:
+    """Spawn the same generators again for the same place, others for another, and others in a second call."""
+
+    def draw(position: int) -> list[float]:
+        parent = generator(key_of(7), Purpose.SAMPLE, 0, position)
+        return [child.random() for _ in range(2) for child in parent.spawn(2)]
+
+    assert draw(1) == draw(1)
+    assert len({*draw(1), *draw(2)}) == 8
+
+
+def test_a_copied_generator_continues_alike() -> None:
+    """Draw and spawn the same from a copy, or after pickling."""
+    first = generator(key_of(7), Purpose.SAMPLE, 0, 1)
+    first.random()
+    copies = [copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
+    drawn = [(one.random(), one.spawn(1)[0].random()) for one in (first, *copies)]
+    assert drawn[1:] == drawn[:1] * 2
 
 
 @pytest.mark.parametrize("seed", [-1, True, 1.5, "7", None, 2.0])

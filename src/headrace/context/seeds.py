@@ -17,9 +17,11 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random.bit_generator import ISpawnableSeedSequence
 
 from headrace.checks import integer
 from headrace.context.current import Context, current, put, setting
@@ -75,7 +77,36 @@ def generator(key: Key, purpose: Purpose, epoch: int, position: int) -> np.rando
     True
     """
     counter = np.array((0, position, epoch, purpose), dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter))
+    origin: Any = _Origin(key, counter)  # NumPy's stubs know no other seeds than its own
+    return np.random.Generator(np.random.Philox(origin, counter=counter))
+
+
+class _Origin(ISpawnableSeedSequence):
+    """What a generator is made from: the key, and the place that generators spawned from it belong to."""
+
+    __slots__ = ("_children", "_counter", "_key")
+
+    def __init__(self, key: Key, counter: NDArray[np.uint64]) -> None:
+        # With `key=`, Philox would make a SeedSequence of the system's entropy: ten times slower, for nothing.
+        self._key, self._counter = key, counter
+        self._children: np.random.SeedSequence | None = None
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:  # noqa: ARG002
+        """Return the key, which is all that Philox asks for."""
+        return _words(self._key)
+
+    def spawn(self, n_children: int) -> list[Any]:
+        """Return seeds for generators of the same place, other ones each time."""
+        if self._children is None:
+            self._children = np.random.SeedSequence((*self._key, *self._counter.tolist()))
+        return self._children.spawn(n_children)
+
+
+@lru_cache(maxsize=16)
+def _words(key: Key) -> NDArray[np.uint64]:
+    words = np.array(key, dtype=np.uint64)
+    words.flags.writeable = False
+    return words
 
 
 @dataclass(slots=True)
