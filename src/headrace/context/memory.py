@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -40,7 +40,8 @@ class Recycler:
     >>> recycler.empty((63, 1024), np.dtype("f4")).ctypes.data == place
     True
 
-    At most ``keep`` pieces of memory are kept idle; with ``keep=0`` none is. Any number of threads may use one.
+    At most ``keep`` pieces of memory of about one size are kept idle; with ``keep=0`` none is. So the parts of a batch,
+    such as images and masks, do not crowd out each other. Any number of threads may use one.
     ``leftover``: where `close` leaves the idle pieces for another loop; None: they are freed.
     """
 
@@ -48,10 +49,7 @@ class Recycler:
 
     def __init__(self, keep: int, leftover: Leftover | None = None) -> None:
         left = None if leftover is None else leftover.take()
-        if left is None or left.maxlen != keep:
-            # Threads append and pop at once; both are atomic on a deque, and maxlen drops the piece idle the longest.
-            left = deque(maxlen=keep)
-        self._idle = left
+        self._idle = left if left is not None and left.keep == keep else _Idle(keep)
         self._leftover = None if leftover is None else weakref.ref(leftover)  # it lives no longer than its loader
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type[Any]) -> npt.NDArray[Any]:
@@ -60,19 +58,22 @@ class Recycler:
         nbytes = prod(shape) * dtype.itemsize
         if nbytes < SMALLEST or dtype.hasobject:
             return np.empty(shape, dtype)
-        lease = self._piece(nbytes).view(_Lease)
-        lease.idle = self._idle
+        piece = self._piece(nbytes)
+        lease = piece.view(_Lease)
+        lease.idle = self._idle.like(piece.nbytes)
         return np.ndarray(shape, dtype, lease)
 
     def _piece(self, nbytes: int) -> _Piece:
-        for _ in range(len(self._idle)):
-            try:
-                piece = self._idle.pop()
-            except IndexError:  # another thread took the last one
-                break
-            if nbytes <= piece.nbytes <= ROOMY * nbytes:
-                return piece
-            self._idle.appendleft(piece)
+        for most in (nbytes, ROOMY * nbytes):
+            idle = self._idle.like(most)
+            for _ in range(len(idle)):
+                try:
+                    piece = idle.pop()
+                except IndexError:  # another thread took the last one
+                    break
+                if nbytes <= piece.nbytes <= ROOMY * nbytes:
+                    return piece
+                idle.appendleft(piece)
         # Rounded up to an eighth of its power of two, so that images of nearly the same size share pieces.
         step = 1 << max(0, nbytes.bit_length() - 4)
         room = -(-nbytes // step) * step
@@ -111,26 +112,51 @@ class Leftover:
     _latest: weakref.ref[Leftover] | None = None
 
     def __init__(self) -> None:
-        self._pieces: deque[_Piece] | None = None
+        self._pieces: _Idle | None = None
 
     def __reduce__(self) -> tuple[type[Leftover], tuple[()]]:
         return Leftover, ()  # memory stays in its process, and with its loader
 
-    def take(self) -> deque[_Piece] | None:
+    def take(self) -> _Idle | None:
         """Take what the last loop left, in any loader; pieces that are still lent come to it later."""
         latest = None if Leftover._latest is None else Leftover._latest()
         return None if latest is None else latest.drop()
 
-    def leave(self, pieces: deque[_Piece]) -> None:
+    def leave(self, pieces: _Idle) -> None:
         """Leave the pieces of a loop that has ended, in the place of those that were left before."""
         self.take()
         self._pieces = pieces
         Leftover._latest = weakref.ref(self)
 
-    def drop(self) -> deque[_Piece] | None:
+    def drop(self) -> _Idle | None:
         """Forget the pieces, and return them."""
         pieces, self._pieces = self._pieces, None
         return pieces
+
+
+class _Idle:
+    """The idle pieces, by the bits of their size."""
+
+    __slots__ = ("_by_bits", "keep")
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self._by_bits: dict[int, deque[_Piece]] = {}
+
+    def like(self, nbytes: int) -> deque[_Piece]:
+        """Return the idle pieces of about this size."""
+        # Threads append and pop at once; both are atomic on a deque, and maxlen drops the piece idle the longest.
+        idle = self._by_bits.get(nbytes.bit_length())
+        return self._by_bits.setdefault(nbytes.bit_length(), deque(maxlen=self.keep)) if idle is None else idle
+
+    def __iter__(self) -> Iterator[_Piece]:
+        for idle in tuple(self._by_bits.values()):
+            yield from tuple(idle)
+
+    def clear(self) -> None:
+        """Let go of all of them."""
+        for idle in tuple(self._by_bits.values()):
+            idle.clear()
 
 
 class _Piece(np.ndarray[tuple[int], np.dtype[np.uint8]]):
