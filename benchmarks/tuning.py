@@ -102,6 +102,7 @@ class Workload:
             how = {"num_workers": setting.workers, "backend": setting.kind}
             if setting.workers:
                 how |= {"prefetch_factor": setting.prefetch, "threads_per_worker": setting.threads}
+                how |= {"threads_per_batch": setting.together}
         return DataLoader(self.dataset(quick=quick), self.batch_size, shuffle=True, seed=1, **how)
 
     def step(self) -> None:
@@ -122,6 +123,10 @@ class Workload:
         for threads in (2, 8) if self.threads else ():
             if 2 * threads <= most:
                 yield WorkerSetting("processes", 1, 2, threads)
+        for workers, together in ((2, 2), (4, 2), (4, 4), (8, 4), (16, 4), (32, 4)) if self.threads else ():
+            setting = WorkerSetting("threads", workers, 1 if workers // together == most else 2, together=together)
+            if setting.ahead <= most:
+                yield setting
 
     def _most(self) -> int:
         """Return how many batches may be under way: of the grid, too, nothing is measured that has no room."""
@@ -257,7 +262,8 @@ def report(results: dict[str, dict[str, Any]]) -> str:
     lines = [
         '# What num_workers="auto" finds',
         f"""Eight constructed workloads on {count(cpus(), "CPU")}, by `python benchmarks/tuning.py`. The grid has
-{min(grids)} to {max(grids)} settings of inline, threads, processes, and one process with threads. Rates are batches a
+{min(grids)} to {max(grids)} settings of inline, threads, processes, one process with threads, and threads that make
+each batch together (threads_per_batch). Rates are batches a
 second. Choice and best of the grid were measured in turns. The smallest ratio is {worst:.2f}:
 {percent(max(0.0, 1 - worst))} below the best.
 """,

@@ -75,7 +75,9 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     ``worker_init_fn(id)``. Batches come back in shared memory. A worker that dies is replaced, with a warning, and its
     batches are made again; ``restart_workers`` limits how often (0: the error is raised at once). With
     ``persistent_workers`` they stay for the next epoch, each with its copy of the dataset. ``threads_per_worker``: how
-    many batches each makes at once, on threads of its own.
+    many batches each makes at once, on threads of its own. ``threads_per_batch``: how many threads, workers or those of
+    one process, make the samples of each batch together. Then the first batch comes sooner and fewer batches are in
+    memory, as suits large batches of slow samples.
 
     An **iterable dataset** (`IterableDataset`, torch's too, or anything that has only ``__iter__``) is read in its own
     order. A thread reads it once, ahead of the loop. Processes follow torch's rule: each reads a copy, and
@@ -117,6 +119,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     seed: int | None
     backend: arguments.Backend
     threads_per_worker: int
+    threads_per_batch: int
     restart_workers: int | None
     read_once: bool
     rank: int
@@ -154,6 +157,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         seed: int | None = None,
         backend: arguments.Backend = "auto",
         threads_per_worker: int = 1,
+        threads_per_batch: int = 1,
         restart_workers: int | None = None,
         read_once: bool = False,
         rank: int | Literal["auto"] | None = None,
@@ -188,6 +192,7 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
                 "seed": seed,
                 "backend": backend,
                 "threads_per_worker": threads_per_worker,
+                "threads_per_batch": threads_per_batch,
                 "restart_workers": restart_workers,
                 "read_once": read_once,
                 "rank": rank,

@@ -22,7 +22,9 @@ from headrace.run.tuning.worker_setting import WorkerSetting
 
 SIZE = 61
 THREADS = [WorkerSetting("threads", count, prefetch) for count in (1, 2, 4) for prefetch in (1, 3)]
+THREADS += [WorkerSetting("threads", 4, 1, together=2), WorkerSetting("threads", 3, 2, together=3)]
 PROCESSES = [WorkerSetting("processes", 1, 1), WorkerSetting("processes", 2), WorkerSetting("processes", 1, 1, 2)]
+PROCESSES += [WorkerSetting("processes", 1, 1, 3, together=2)]
 INLINE = WorkerSetting("inline")
 
 

@@ -32,6 +32,7 @@ WORLDS: dict[str, tuple[World, tuple[str, ...]]] = {
     "Python, threads": (World([PYTHON], 2, cpus=2), THREADS),
     "Python, processes": (World([PYTHON], 2, cpus=4), PROCESSES),
     "storage": (World([READ, Part("decode", "cpu", 1.0)], 2, cpus=2, train=4.0), THREADS),
+    "only storage": (World([READ], 2, cpus=2, train=0.5), THREADS),
     "slow training": (World([DECODE], 4, cpus=4, train=20.0), THREADS),
     "one CPU": (World([DECODE], 1, cpus=1), THREADS),
     "a thing to unpickle": (World([DECODE], 2, "processes", cpus=2, opening=4.0, packing=1.0), PROCESSES),
@@ -46,8 +47,15 @@ def seen(name: str, setting: WorkerSetting) -> Measured:
     world, _ = WORLDS[name]
     if setting.kind != "processes":
         world = replace(world, opening=0.0, packing=0.0)
-    how = {"kind": setting.kind, "workers": setting.at_once, "prefetch": setting.prefetch}
-    return replace(world, **how).run()  # type: ignore[arg-type]  # each of its own type
+    # Threads that make a batch together are a worker that takes a part of the time.
+    share = setting.at_once / max(1, setting.hands)
+    parts = [replace(part, length=part.length * share) for part in world.parts] if share < 1 else world.parts
+    how = {"kind": setting.kind, "workers": setting.at_once, "prefetch": setting.prefetch, "parts": parts}
+    found = replace(world, **how).run()  # type: ignore[arg-type]  # each of its own type
+    if share == 1 or setting.kind == "inline":
+        return found
+    service, cpu = tuple(each / share for each in found.service), found.cpu / share
+    return replace(found, workers=setting.hands, together=setting.together, service=service, cpu=cpu)
 
 
 def searched(name: str) -> Search:
@@ -70,6 +78,36 @@ def test_the_search_finds_the_best_of_a_grid(name: str) -> None:
     assert search.best is not None
     assert seen(name, search.best).period < best * 1.05, [str(trial.setting) for trial in search.trials]
     assert len(search.trials) <= 8
+
+
+ROOM_FOR_FOUR = Space(("threads", "inline"), 2, most_ahead=4, most_together=8)
+FEW_BATCHES = Space(("threads", "inline"), 2, most_threads=24, most_at_once=3, most_together=8)
+
+
+@pytest.mark.parametrize("space", [ROOM_FOR_FOUR, FEW_BATCHES], ids=["memory", "epoch"])
+def test_threads_make_batches_together_where_few_are_under_way(space: Space) -> None:
+    """Let more threads read than there may be batches; come near the best of a grid."""
+    search = Search(WorkerSetting("threads", 2), space)
+    while search.next is not None:
+        found = seen("only storage", search.next)
+        search.found(Trial(search.next, (found.period,) * 3, found.waiting / found.period, found))
+    assert search.best is not None
+    grid = [space.fitted(WorkerSetting("threads", count)) for count in (1, 2, 3, 4, 6, 8, 12, 16, 24)]
+    assert all(map(space.has, [*grid, search.best]))
+    assert search.best.together > 1
+    assert search.best.hands > search.best.ahead
+    assert seen("only storage", search.best).period < 1.05 * min(seen("only storage", each).period for each in grid)
+    without = seen("only storage", WorkerSetting("threads", 4 if space is ROOM_FOR_FOUR else 3, 1))
+    assert seen("only storage", search.best).period < 0.8 * without.period
+
+
+def test_the_threads_of_a_batch_that_the_user_asks_for_are_kept() -> None:
+    """Try no setting with fewer of them, but for pools that have fewer threads."""
+    space = Space(("threads", "processes"), 4, most_together=8, together=3, threads=None)
+    assert space.fitted(WorkerSetting("threads", 8)) == WorkerSetting("threads", 8, together=3)
+    assert space.fitted(WorkerSetting("threads", 2)) == WorkerSetting("threads", 2, together=2)
+    assert space.fitted(WorkerSetting("processes", 2, 2, 4)) == WorkerSetting("processes", 2, 2, 4, 3)
+    assert not space.has(WorkerSetting("threads", 16, together=9))
 
 
 def test_a_slow_loop_gets_the_fewest_workers_that_suffice() -> None:

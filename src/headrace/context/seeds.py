@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]
 """Philox's 128-bit key, as two words."""
+Drawn = tuple[int, np.random.Generator | None, int]
+"""A position, its generator if that was made, and how many numbers the native extension has drawn if not."""
 
 
 class Purpose(IntEnum):
@@ -140,6 +142,8 @@ class Here:
     """Whether they were counted while the batch was collated."""
     slowest: tuple[str, float] | None = None
     """The sample of the batch that took longest, and its seconds, where that is noted."""
+    helped: float = 0.0
+    """CPU seconds of other threads that made samples of the batch."""
     _generator: np.random.Generator | None = field(default=None, repr=False)
     _owner: int = field(default=-1, repr=False)
     """Which sample, and whether it is being read, ``_generator`` and ``skipped`` belong to."""
@@ -153,11 +157,25 @@ class Here:
         self._generator = begun
         self._owner = 2 * position + reading
 
+    def begin(self, step: int, start: int) -> None:
+        """Say whose samples come next: the batch of a step, whose first sample is at position ``start``."""
+
     def _arrive(self) -> None:
         """Forget what belongs to another sample."""
         owner = 2 * self.position + self.reading
         if owner != self._owner:
             self._owner, self._generator, self.skipped = owner, None, 0
+
+    def drawn(self) -> Drawn:
+        """Return the sample at hand, and what was drawn from its generator: for `resume`."""
+        self._arrive()
+        return self.position, self._generator, self.skipped
+
+    def resume(self, drawn: Drawn) -> None:
+        """Go to a sample that another thread has made, and draw what comes next."""
+        position, generator, skipped = drawn
+        self.move(position, begun=generator)
+        self.skipped = skipped
 
     @property
     def traced(self) -> bool:

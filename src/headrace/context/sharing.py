@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from headrace.context.current import Context, current, put, setting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Job(Protocol):
@@ -31,13 +29,25 @@ class Job(Protocol):
         ...
 
 
-def run(job: Job) -> None:
-    """Make all rows of a job, with the help of the loader's other threads, if there are any."""
-    share = current().share
+Share = Callable[["Job", "int | None"], None]
+"""Makes all rows of a job, with so many threads at most; None: with all that there are."""
+
+
+def run(job: Job, threads: int | None = None) -> None:
+    """Make all rows of a job, with the help of the loader's other threads, if there are any.
+
+    ``threads``: how many of them are at it together, at most; None: all.
+    """
+    share: Share | None = current().share
     if share is None:
         job.run()
     else:
-        share(job)
+        share(job, threads)
+
+
+def helps() -> bool:
+    """Say whether this thread has others beside it that help with a job."""
+    return current().share is not None
 
 
 class sharing(setting):  # noqa: N801  a context manager, named for how it reads
@@ -45,7 +55,7 @@ class sharing(setting):  # noqa: N801  a context manager, named for how it reads
 
     __slots__ = ("_share",)
 
-    def __init__(self, share: Callable[[Job], None]) -> None:
+    def __init__(self, share: Share) -> None:
         self._share = share
 
     def __enter__(self) -> None:

@@ -37,8 +37,9 @@ def inline(maker: Maker, options: Options) -> Executor:
 
 def threads(maker: Maker, options: Options) -> Executor:
     """Make the executor of threads: the native extension's own, where it makes whole batches."""
-    kind = Native if maker.begins else Threads
-    return kind(maker, options.workers, options.prefetch, leftover=options.leftover)
+    if maker.begins:
+        return Native(maker, options.workers, options.prefetch, leftover=options.leftover)
+    return Threads(maker, options.workers, options.prefetch, together=options.together, leftover=options.leftover)
 
 
 def processes(maker: Maker, options: Options) -> Executor:
@@ -55,6 +56,7 @@ def processes(maker: Maker, options: Options) -> Executor:
         options.workers,
         options.prefetch,
         threads=options.threads,
+        together=options.together,
         context=context,
         init=options.init,
         seed=options.seed,

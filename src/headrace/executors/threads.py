@@ -5,9 +5,9 @@
                  └── jobs ──┘
 
 If the native extension makes a part of each batch, before the user's functions run, that part is a job: rows that any
-thread can make. A free thread helps with the oldest job before it begins a batch of its own. So the first batch comes
-early, and one slow file holds up no core. Batches that the extension makes whole need no Python thread: see
-executors/native.py.
+thread can make. With ``together`` threads for a batch, so are the samples of each batch. A free thread helps with the
+oldest job before it begins a batch of its own. So the first batch comes early, and one slow file holds up no core.
+Batches that the extension makes whole need no Python thread: see executors/native.py.
 
 The threads know the tasks, the outcomes, the maker and the stop flag, and never the executor. So an executor that is
 dropped can be collected, which stops them. They are daemon threads, and are always joined: by ``close``, or by the
@@ -17,30 +17,31 @@ finalizer when the executor is dropped or the interpreter exits.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import queue
 import sys
 import threading
 import traceback
 import weakref
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING
 
+from headrace.context import seeds
 from headrace.context.memory import Recycler, recycling
 from headrace.context.seeds import Here
-from headrace.context.sharing import Job, sharing
+from headrace.context.sharing import sharing
 from headrace.executors import lifecycle
 from headrace.executors.base import DELIVERED, SCRATCH
 from headrace.executors.lifecycle import ForkGuard, closed_while_reading, submitted_after_closing, timed_out
+from headrace.executors.thread_tasks import ThreadTasks
+from headrace.executors.worker_options import groups
 from headrace.make.maker import Maker, Stop
+from headrace.make.split_batch import SplitBatch
 from headrace.plan.work import Work
 
 if TYPE_CHECKING:
     from headrace.context.memory import Leftover
     from headrace.plan.work import Outcome
-
-QUICK = 0.002
-"""Seconds; a job that takes less is not shared."""
 
 
 @dataclass(slots=True)
@@ -62,77 +63,28 @@ class _ThreadState:
         return work.place(self.here.position - work.start)
 
 
-class _Tasks:
-    """Gives the threads what there is to do: jobs to help with, then works to begin, both the oldest first.
+class Threads:
+    """Makes batches on ``workers`` threads; ``together``: how many of them make the samples of one batch together.
 
-    It uses no Python lock: Ctrl-C may come when one is held already but nobody knows it yet.
+    As many batches as are made at once, times ``prefetch``, are at most ahead of the consumer.
     """
 
-    def __init__(self, workers: int, stop: Stop) -> None:
-        self._workers = workers
-        self._stop = stop
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        """None wakes a thread, to look for jobs or for the end."""
-        self._jobs: list[Job] = []
-        self._pace = QUICK
-        """Seconds that a row took lately, in one thread."""
-
-    def put(self, work: Work) -> None:
-        self._queue.put(work)
-
-    def next(self) -> Work | Job | None:
-        """Return what to do next, as soon as there is something; None at the end."""
-        while not self._stop.is_set:
-            for job in list(self._jobs):
-                if job.left:
-                    return job
-            work = self._queue.get()
-            if work is not None and not self._stop.is_set:
-                return work
-        return None
-
-    def share(self, job: Job) -> None:
-        """Make the rows of a job, here and wherever a thread is free."""
-        rows = job.left
-        if rows * self._pace < QUICK:  # it is made before a second thread is awake
-            began = perf_counter()
-            job.run()
-            self._pace = (perf_counter() - began) / max(rows, 1)
-            return
-        self._jobs.append(job)
-        self._wake(self._workers - 1)
-        began = perf_counter()
-        try:
-            if self._stop.is_set:
-                job.stop()
-            job.run()
-            job.wait()
-        finally:
-            self._jobs.remove(job)
-        # Shorter by what other threads did, which is what decides whether they are asked next time.
-        self._pace = (perf_counter() - began) / max(rows, 1)
-        self._stop.check()
-
-    def close(self) -> None:
-        """Wake every thread after the stop flag is set; nobody begins another row of a job."""
-        for job in list(self._jobs):
-            job.stop()
-        self._wake(self._workers)
-
-    def _wake(self, threads: int) -> None:
-        for _ in range(threads):
-            self._queue.put(None)
-
-
-class Threads:
-    """Makes batches on ``workers`` threads, at most ``workers * prefetch`` ahead of the consumer."""
-
-    def __init__(self, maker: Maker, workers: int, prefetch: int = 2, *, leftover: Leftover | None = None) -> None:
-        self.capacity = workers * prefetch
+    def __init__(
+        self,
+        maker: Maker,
+        workers: int,
+        prefetch: int = 2,
+        *,
+        together: int = 1,
+        leftover: Leftover | None = None,
+    ) -> None:
+        self.capacity = groups(workers, together) * prefetch
+        if together > 1:
+            maker = dataclasses.replace(maker, together=together)
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._batches = Recycler(self.capacity + DELIVERED, leftover)
         self._stop = Stop()
-        self._tasks = _Tasks(workers, self._stop)
+        self._tasks: ThreadTasks[Work] = ThreadTasks(workers, self._stop)
         self._guard = ForkGuard()
         self._states = [_ThreadState(Here()) for _ in range(workers)]
         self._threads = [
@@ -198,7 +150,7 @@ class Threads:
 def _serve(
     maker: Maker,
     state: _ThreadState,
-    tasks: _Tasks,
+    tasks: ThreadTasks[Work],
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
     stop: Stop,
@@ -207,7 +159,11 @@ def _serve(
     with recycling(Recycler(keep=SCRATCH)), sharing(tasks.share):
         while (work := tasks.next()) is not None:
             if not isinstance(work, Work):
-                work.run()
+                state.work = work.work if isinstance(work, SplitBatch) else None
+                with seeds.at(state.here):
+                    work.run()
+                state.work = None
+                del work  # which holds the rows of a batch
                 continue
             state.work = work
             # Not held in a variable: a batch that this frame still named could not give its memory back.
@@ -218,7 +174,7 @@ def _serve(
 def _finish(
     threads: list[threading.Thread],
     states: list[_ThreadState],
-    tasks: _Tasks,
+    tasks: ThreadTasks[Work],
     outcomes: queue.SimpleQueue[Outcome | None],
     batches: Recycler,
     stop: Stop,

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from headrace.context.memory import Leftover
 
 
+def groups(threads: int, together: int) -> int:
+    """Return how many batches so many threads make at once, if each batch is made by ``together`` of them.
+
+    >>> groups(8, 1), groups(8, 3), groups(2, 4)
+    (8, 3, 1)
+    """
+    return -(-threads // together)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a loader asks of an executor.
@@ -20,11 +29,13 @@ class Options:
     """
 
     workers: int
-    """How many batches to make at once; 0: none beside the loop."""
+    """How many workers there are to be; 0: none beside the loop."""
     prefetch: int = 2
     """How many batches each worker runs ahead of the loop."""
     threads: int = 1
-    """How many batches each worker process makes at once."""
+    """How many threads each worker process has."""
+    together: int = 1
+    """How many threads make the samples of one batch together."""
     context: Any = None
     """The multiprocessing context that worker processes start by; None: one of ``start_method``."""
     start_method: str | None = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from headrace.collate.row_writer import RowWriter
-from headrace.context import seeds, worker_info
+from headrace.context import seeds, sharing, worker_info
 from headrace.context.current import reset
 from headrace.context.timing import Spans
 from headrace.errors import CollateError, IterationError, LoaderClosed, MissingDependency, TooManyErrors
@@ -24,6 +24,7 @@ from headrace.interop.ambient import Ambient
 from headrace.interop.machine import gil_seconds, run_queue_seconds
 from headrace.interop.own_states import restore
 from headrace.make.source import Batched, Indexed, Source, Streamed
+from headrace.make.split_batch import SplitBatch
 from headrace.plan.work import (
     GIL,
     QUEUE,
@@ -105,6 +106,8 @@ class Maker:
     """What is done to a batch that the dataset has made itself, to be what collating gives: tensors, say."""
     ambient: Ambient = field(default_factory=Ambient.here)
     """The settings of the thread that begins the loop, which its workers take over."""
+    together: int = 1
+    """How many threads make the samples of one batch together, where others stand by (`context.sharing`)."""
 
     def make(
         self,
@@ -126,6 +129,7 @@ class Maker:
         here = here or seeds.Here()
         here.key, here.epoch, here.start = work.seed, work.epoch, work.start
         here.tokens, here.tokens_collated, here.slowest = None, False, None
+        here.helped = 0.0
         here.move(work.start)
         noted = work.noted
         gil_wait = gil_seconds() if noted & GIL else -1.0
@@ -149,6 +153,7 @@ class Maker:
             stream = None if keeper is None else self.kept(work)
             page_faults.check_faults("the batch")
             ended = perf_counter()
+            cpu -= here.helped
             making = making_here(seconds, began, cpu, queued, gil_wait, here.slowest) if noted else None
             seconds["other"] = _rest(seconds, began, ended)
             return Done(work.step, batch, bad, seconds, stream, here.tokens, making=making)
@@ -181,6 +186,11 @@ class Maker:
         if work.dataset_copy is None:
             return None
         return work.dataset_copy.number, ("dataset", copy.deepcopy(self.source.dataset.state_dict()))
+
+    @property
+    def splits(self) -> bool:
+        """Whether several threads can make the samples of one batch: the dataset is asked for them one by one."""
+        return isinstance(self.source, Indexed) and not self.source.reads_many
 
     @property
     def begins(self) -> bool:
@@ -270,7 +280,7 @@ class Maker:
                 samples, bad = self._stream(self.source, work.replica, work, here, stop, writes)
             seconds["read"] = _rest(seconds, began, perf_counter())
         else:
-            samples, bad = self._samples(self.source, work, here, stop, writes)
+            samples, bad = self._samples(self.source, work, here, seconds, stop, writes)
         if self.on_error == "skip":
             return samples, tuple(bad)
         here.collating = True
@@ -283,13 +293,21 @@ class Maker:
         return batch, tuple(bad)
 
     def _samples(
-        self, source: Indexed, work: Work, here: seeds.Here, stop: Stop | None, writes: Empty | None
+        self,
+        source: Indexed,
+        work: Work,
+        here: seeds.Here,
+        seconds: Seconds,
+        stop: Stop | None,
+        writes: Empty | None,
     ) -> tuple[Sequence[Any], list[BadSample]]:
         source.maps.look(work.epoch)
         if source.reads_many and (found := self._at_once(source, work, here)) is not None:
             return found, []
+        if self.together > 1 and len(work.keys) > 1 and work.dataset_copy is None and sharing.helps():
+            return self._split(source, work, here, seconds, stop, writes)
         samples: list[Any] = []
-        bad: list[BadSample] = []
+        bad: dict[int, BadSample] = {}
         writer = None if writes is None else RowWriter(work.rows, writes, self.apart)
         read, maps = source.read if writer is None else source.read_unmade, source.maps
         arrays = writer is None
@@ -303,15 +321,12 @@ class Maker:
                 sample = read(key)
                 if (fault := page_faults.take()) or settles:
                     sample = maps.settle(sample, key, fault, arrays=arrays)
-            except MissingDependency:
-                raise  # no fault of the sample's: every one that needs the library would be passed over
             except Exception as error:
-                if self.on_error == "raise":
+                if self.raises(error):
                     raise
-                bad.append(BadSample(key if work.replica is None else position, source.where(key), _told(error)))
-                if self.on_error == "skip":
+                sample = self.instead(source, work, here, error, bad)
+                if sample is _END:
                     continue
-                sample = self._replacement(source, work, here, bad[-1])
             if writer is not None:
                 sample = writer.write(len(samples), sample)
                 if not writer.writes:
@@ -321,7 +336,40 @@ class Maker:
                 clock.passed(key)
         here.slowest = None if clock is None else clock.found(source)
         maps.check(*work.keys[-1:])
-        return samples, bad
+        return samples, list(bad.values())
+
+    def _split(
+        self,
+        source: Indexed,
+        work: Work,
+        here: seeds.Here,
+        seconds: Seconds,
+        stop: Stop | None,
+        writes: Empty | None,
+    ) -> tuple[Sequence[Any], list[BadSample]]:
+        """Make the samples as `_samples` does, on several threads."""
+        rows = _Rows(self, source, work, stop, writes)
+        job = SplitBatch(work, here, self.together, rows.make)
+        sharing.run(job, self.together)
+        samples = job.finish(seconds)
+        if work.noted & SLOWEST and job.slowest is not None:
+            row, lasted = job.slowest
+            here.slowest = _named(source, work.keys[row]), lasted
+        source.maps.check(*work.keys[-1:])
+        return [sample for sample in samples if sample is not _END], [rows.bad[row] for row in sorted(rows.bad)]
+
+    def raises(self, error: Exception) -> bool:
+        """Say whether an error ends the batch. A library that is missing is no fault of the sample's: all need it."""
+        return self.on_error == "raise" or isinstance(error, MissingDependency)
+
+    def instead(
+        self, source: Indexed, work: Work, here: seeds.Here, error: Exception, bad: dict[int, BadSample]
+    ) -> Any:
+        """Return what takes the place of the sample at hand, which raised an error: ``_END`` for nothing."""
+        row = here.position - work.start
+        key = work.keys[row]
+        bad[row] = BadSample(key if work.replica is None else here.position, source.where(key), _told(error))
+        return _END if self.on_error == "skip" else self._replacement(source, work, here, bad[row])
 
     def _at_once(self, source: Indexed, work: Work, here: seeds.Here) -> list[Any] | None:
         """Read all samples in one call; None where one is bad, and they are read one by one to learn which."""
@@ -470,8 +518,12 @@ class _Slowest:
         """Return the sample, by the name that its dataset gives it or by its key, and its seconds."""
         if not self._seconds:
             return None
-        where = source.where(self._key)
-        return (f"sample {self._key!r}" if where is None else where)[:MOST_CHARACTERS], self._seconds
+        return _named(source, self._key), self._seconds
+
+
+def _named(source: Indexed, key: Any) -> str:
+    where = source.where(key)
+    return (f"sample {key!r}" if where is None else where)[:MOST_CHARACTERS]
 
 
 def _told(error: BaseException) -> str:
@@ -480,6 +532,47 @@ def _told(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001
         return f"{type(error).__name__} (its message cannot be had)"
+
+
+class _Rows:
+    """Makes the samples of a work, each row in whichever thread asks for it."""
+
+    def __init__(self, maker: Maker, source: Indexed, work: Work, stop: Stop | None, writes: Empty | None) -> None:
+        self.bad: dict[int, BadSample] = {}
+        self._maker, self._source, self._work, self._stop = maker, source, work, stop
+        self._writer = None if writes is None else RowWriter(work.rows, writes, maker.apart)
+        self._settles = writes is None or bool(source.maps.files)
+        self._defined = threading.Event()
+        """Whether the first row has defined the columns, which others wait for."""
+
+    def make(self, row: int, here: seeds.Here) -> Any:
+        """Make the sample of a row; ``_END`` if it is left out."""
+        try:
+            return self._made(row, here)
+        finally:
+            if row == 0:
+                self._defined.set()
+
+    def _made(self, row: int, here: seeds.Here) -> Any:
+        if self._stop is not None:
+            self._stop.check()
+        source, writer = self._source, self._writer
+        key = self._work.keys[row]
+        if writer is not None and self._defined.is_set() and not writer.writes:
+            writer = None
+        try:
+            sample = (source.read if writer is None else source.read_unmade)(key)
+            if (fault := page_faults.take()) or self._settles:
+                sample = source.maps.settle(sample, key, fault, arrays=self._writer is None)
+        except Exception as error:
+            if self._maker.raises(error):
+                raise
+            sample = self._maker.instead(source, self._work, here, error, self.bad)
+        if writer is None or sample is _END:
+            return sample
+        if row:
+            self._defined.wait()
+        return writer.write(row, sample)
 
 
 class _Exhausted(Exception):

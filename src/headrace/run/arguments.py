@@ -180,6 +180,26 @@ def threads_per_worker(value: Any, *, restarts: Any, streams: bool, read_once: b
     return {"threads_per_worker": threads, "restart_workers": most}
 
 
+def threads_per_batch(value: Any, kind: Kind, *, workers: Any, threads: int) -> int:
+    """Return how many threads make a batch together, which must be of one process."""
+    together = integer("threads_per_batch", value, least=1, most=MOST_THREADS)
+    if together == 1 or kind == "custom" or workers == "auto":
+        return together
+    most, of = {
+        "inline": (1, "there are no workers"),
+        "threads": (workers, f"there are num_workers={workers} threads"),
+        "processes": (threads, f"worker processes have threads_per_worker={threads}"),
+    }.get(kind, (1, f"the workers are those of backend={kind!r}"))
+    if together > most:
+        raise ArgumentError(
+            f"threads_per_batch={together} was given, but {of}",
+            found=together,
+            expected="at most as many as there are threads in one process",
+            cure='use backend="threads" with more num_workers, or raise threads_per_worker',
+        )
+    return together
+
+
 def own_workers(backend: Backend) -> Backend:
     """Return what the workers of this process are, where it may share its batches with others."""
     return backend.backend if isinstance(backend, SharedPreparation) else backend

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from headrace.executors.worker_options import groups
 from headrace.formatting import duration, percent
 from headrace.run.queueing import Pipeline
 
@@ -110,6 +111,8 @@ class Measured:
     in_turns: bool = False
     whole: bool = False
     """Whether all workers make each batch together: the native extension's threads."""
+    together: int = 1
+    """How many workers make each batch together; ``service`` is what they take of their time in all."""
 
     def diagnosis(self) -> Diagnosis:
         """Say what limits the loop."""
@@ -128,21 +131,20 @@ class Measured:
         contended = self.gil_wait >= CONTENDED or self._mean < SHORT
         return self._takes_gil or (self.kind == "threads" and contended and self._python > 0.5)
 
-    def period_with(self, kind: str, workers: int, ahead: int) -> float:
+    def period_with(self, kind: str, workers: int, ahead: int, together: int = 1) -> float:
         """Return the period that the model predicts for other workers; what handing over costs there is not known."""
         now = self._pipeline()
         alone, carries = self._alone, kind == "processes" == self.kind
         if kind == "inline" and self._mean < SHORT and self._python > 0.5:  # what blocks short batches is the GIL
             alone = self.cpu / self._mean
-        whole = self.whole and kind == "threads"
-        together = max(1, workers) if whole else 1
+        count, shared = _grouped(workers, workers if self.whole and kind == "threads" else together)
         floor = self._floor(self.cpu, gil=False)
         if kind == "threads" and not self.whole:
             floor = max(floor, self.cpu * self._python)
         other = Pipeline(
-            service=[max(1e-9, each * alone / together) + (self.packing if carries else 0.0) for each in self.service],
+            service=[max(1e-9, each * alone * shared) + (self.packing if carries else 0.0) for each in self.service],
             training=now.training,
-            workers=1 if whole else 0 if kind == "inline" else workers,
+            workers=0 if kind == "inline" else count,
             ahead=max(1, ahead),
             in_turns=kind == "processes",
             handing=self.opening if carries else 0.0,
@@ -164,6 +166,11 @@ class Measured:
     def _python(self) -> float:
         """The part of a worker's CPU time in which it holds the GIL."""
         return 1.0 if self._takes_gil else sum(self.stages.get(stage, 0.0) for stage in _PYTHON)
+
+    @property
+    def _together(self) -> int:
+        """How many workers make each batch together."""
+        return self.workers if self.whole else self.together
 
     @property
     def _mean(self) -> float:
@@ -235,11 +242,11 @@ class Measured:
         alone, training = self._alone, self.training
         if self._takes_gil:
             training = tuple(max(0.0, each - self.gil_wait) for each in training)
-        together = max(1, self.workers) if self.whole else 1
+        count, shared = _grouped(self.workers, self._together)
         return Pipeline(
-            service=[max(1e-9, each * alone / together) + self.packing for each in self.service],
+            service=[max(1e-9, each * alone * shared) + self.packing for each in self.service],
             training=training,
-            workers=1 if self.whole else self.workers,
+            workers=count,
             ahead=max(1, self.ahead),
             in_turns=self.in_turns,
             handing=self.opening,
@@ -272,9 +279,12 @@ class Measured:
                 other = replace(now, service=service, floor=self._floor(cpu))
                 gain(f"{name} -{percent(CUT)}", other)
         if self.kind != "inline" and not self.whole:
-            more = self.workers + MORE
-            ahead = max(1, self.ahead) * more // max(1, self.workers)
-            gain(f"+{MORE} workers", replace(now, workers=more, ahead=ahead))
+            workers = max(1, self.workers)
+            count, shared = _grouped(workers + MORE, self.together)
+            before = _grouped(workers, self.together)
+            service = [(each - self.packing) * shared / before[1] + self.packing for each in now.service]
+            ahead = max(1, self.ahead) * count // before[0]
+            gain(f"+{MORE} workers", replace(now, service=service, workers=count, ahead=ahead))
         if self.kind == "inline":
             gain("1 worker", replace(now, workers=1, ahead=2))
         if bound == "GIL":
@@ -298,6 +308,7 @@ def measured(
     cpus: int,
     in_turns: bool,
     pressure: float,
+    together: int = 1,
 ) -> Measured | None:
     """Return what the lives of a loop's batches say of it; None if they are too few. One in ``every`` was noted.
 
@@ -328,7 +339,7 @@ def measured(
         cpus=cpus,
         period=period,
         waiting=waiting,
-        service=tuple(_service(life, making) for life, making in later),
+        service=tuple(_service(life, making, together) for life, making in later),
         training=training,
         stages={stage: seconds / spent for stage, seconds in stages.items()},
         cpu=cpu,
@@ -340,12 +351,25 @@ def measured(
         pressure=pressure,
         in_turns=in_turns,
         whole=any(not making.thread for _, making in later),
+        together=together,
     )
 
 
-def _service(life: Life, making: Making) -> float:
-    """Return how long one worker was busy with a batch; of the native extension's threads, all of them together."""
-    return making.ended - making.began if making.thread else sum(life.seconds.values())
+def _service(life: Life, making: Making, together: int) -> float:
+    """Return how long one worker was busy with a batch; of threads that make it together, all of them in sum."""
+    return making.ended - making.began if making.thread and together == 1 else sum(life.seconds.values())
+
+
+def _grouped(workers: int, together: int) -> tuple[int, float]:
+    """Return how many batches so many workers make at once, and which part of a service each of these takes.
+
+    >>> _grouped(4, 1), _grouped(4, 4), _grouped(0, 1)
+    ((4, 1.0), (1, 0.25), (0, 1.0))
+    """
+    if not workers:
+        return 0, 1.0
+    count = groups(workers, together)
+    return count, count / workers
 
 
 def _queued(makings: Sequence[Making]) -> float:

@@ -195,7 +195,8 @@ class Session:
             dict(meter.stages),
             every=self._lives.every,
             kind=workers.kind,
-            workers=workers.at_once if workers.workers else 0,
+            workers=workers.hands,
+            together=workers.together,
             ahead=self._ahead_of_loop if self._auto is None else workers.ahead,
             # Of a cluster nobody knows how many CPUs its actors share.
             cpus=max(settings.num_workers, 1) if settings.kind == "ray" else cpus(),
@@ -256,6 +257,8 @@ class Session:
         progress.looped = True
         self._settle_stream(maker, entry, copies)
         makers = Makers(maker, settings.kind if self._auto is None else self._auto.start.kind)
+        if self._auto is not None:
+            self._auto.rows = _rows(settings) if maker.splits else 1
         executor, release = self._staff(makers, base, changing=tuner is not None)
         settings = self.settings  # others, where those workers could not be made
         place = entry.cursor.place
@@ -440,6 +443,7 @@ class Session:
             workers=1 if alone else settings.num_workers,
             prefetch=settings.prefetch_factor or arguments.PREFETCH_FACTOR,
             threads=settings.threads_per_worker,
+            together=settings.threads_per_batch,
             context=settings.multiprocessing_context,
             start_method=settings.adapter.start_method,
             init=settings.worker_init_fn,
@@ -490,6 +494,13 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
             second()
 
     return call
+
+
+def _rows(settings: Settings) -> int:
+    """Return how many samples a batch has, or may have where a sampler makes the batches."""
+    if settings.batch_size is not None:
+        return settings.batch_size
+    return 1 if settings.single else arguments.MOST_THREADS
 
 
 _ANY_KEY = seeds.key_of(0)

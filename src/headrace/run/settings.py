@@ -68,6 +68,7 @@ class Settings:
     sets_prefetch: bool
     """Whether the user has set ``prefetch_factor``."""
     threads_per_worker: int
+    threads_per_batch: int
     restart_workers: int | None
     read_once: bool
     rank: int
@@ -305,7 +306,10 @@ def _collating(
     free = arguments.free_kinds(given, kind, num_workers, only=only, streams=is_iterable(dataset))
     default = adapter.convert if single else adapter.collate
     found = {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind, "free_kinds": free}
-    return found | native
+    together = arguments.threads_per_batch(
+        given["threads_per_batch"], kind, workers=given["num_workers"], threads=given["threads_per_worker"]
+    )
+    return found | native | {"threads_per_batch": together}
 
 
 def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: bool) -> dict[str, Any]:

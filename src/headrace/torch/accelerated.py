@@ -20,6 +20,7 @@ LOST = (
     "backend",
     "native",
     "threads_per_worker",
+    "threads_per_batch",
     "restart_workers",
     "read_once",
     "uneven",

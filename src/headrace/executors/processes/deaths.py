@@ -48,7 +48,7 @@ class Death:
     @classmethod
     def of(cls, worker: WorkerProcess) -> Death:
         """Take down what a worker was doing."""
-        suspects = [work.step for work, _ in worker.making()]
+        suspects = list(dict.fromkeys(work.step for work, _ in worker.making()))  # threads may share a batch
         works = [*worker.works(), *worker.waiting]
         return cls(worker.number, worker.process.pid, worker.ready, worker.doing(), suspects, works)
 

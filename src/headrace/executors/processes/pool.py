@@ -15,6 +15,7 @@ run threads), and an answer to what was asked for before a `reset` is not taken 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import selectors
 import threading
@@ -36,6 +37,7 @@ from headrace.executors.processes.messages import Broken, Exhausted, Made, NotMa
 from headrace.executors.processes.payload import Payload, Startup
 from headrace.executors.processes.process import AFTER_CTRL_C, PATIENCE, WorkerProcess, explain
 from headrace.executors.processes.schedule import FirstFree, RoundRobin, Schedule
+from headrace.executors.worker_options import groups
 from headrace.interop.user_line import user_line
 from headrace.plan.work import Carried, Done, Ended, Failed
 
@@ -56,9 +58,10 @@ class _GracePeriod:
 class Processes:
     """Makes batches in ``workers`` processes, at most ``workers * threads * prefetch`` ahead of the consumer.
 
-    ``threads`` is how many batches each makes at once; ``init(number)`` prepares it; ``restarts`` is how many workers
-    may be replaced (any number if None). With ``round_robin``, worker ``i`` makes the works ``i``, ``i + workers``, …,
-    however busy it is; otherwise a work goes to a worker that has room for it.
+    ``threads`` is how many threads each has; ``together``, how many of them make one batch together, so that fewer
+    batches are ahead; ``init(number)`` prepares it; ``restarts`` is how many workers may be replaced (any number if
+    None). With ``round_robin``, worker ``i`` makes the works ``i``, ``i + workers``, …, however busy it is; otherwise a
+    work goes to a worker that has room for it.
     """
 
     def __init__(
@@ -68,15 +71,18 @@ class Processes:
         prefetch: int = 2,
         *,
         threads: int = 1,
+        together: int = 1,
         context: Any = None,
         init: Callable[[int], Any] | None = None,
         seed: int = 0,
         restarts: int | None = None,
         round_robin: bool = True,
     ) -> None:
-        self.capacity = workers * threads * prefetch
+        self._limit = groups(threads, together) * prefetch
+        self.capacity = workers * self._limit
+        if together > 1:
+            maker = dataclasses.replace(maker, together=together)
         self._context = context if context is not None else multiprocessing.get_context()
-        self._limit = threads * prefetch
         self._threads = threads
         self._schedule: Schedule = RoundRobin(workers) if round_robin else FirstFree(workers, self._limit)
         self._deaths = Deaths(restarts)

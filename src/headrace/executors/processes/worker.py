@@ -13,7 +13,6 @@ import errno
 import faulthandler
 import mmap
 import os
-import queue
 import signal
 import sys
 import threading
@@ -22,8 +21,9 @@ from multiprocessing import process
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from headrace.context import worker_info
+from headrace.context import seeds, worker_info
 from headrace.context.memory import Recycler, recycling
+from headrace.context.sharing import sharing
 from headrace.executors.base import SCRATCH
 from headrace.executors.not_sent import batch_not_sent
 from headrace.executors.processes import current_sample, messages
@@ -44,6 +44,7 @@ from headrace.executors.processes.messages import (
 from headrace.executors.processes.parent_death import die_with_the_loader, die_with_the_starting_thread
 from headrace.executors.processes.payload import Payload, Startup
 from headrace.executors.processes.preparing import one_thread_each, prepare
+from headrace.executors.thread_tasks import ThreadTasks
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
 from headrace.transport.channel import Channel, close_quietly
@@ -144,14 +145,20 @@ class _Service:
     def run_threads(self, places: list[ReportedHere]) -> None:
         """Make as many batches at once as there are places; each is answered when it is made, in any order."""
         self._sending = threading.Lock()
-        orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         stop = Stop()
+        tasks: ThreadTasks[Order] = ThreadTasks(len(places), stop)
 
         def serve(here: ReportedHere) -> None:
             self._maker.ambient.enter_thread()
-            with recycling(Recycler(keep=SCRATCH)), _ending_with_the_channel():
-                while (order := orders.get()) is not None:
-                    self._make(order, here, (), stop)
+            shares = sharing(tasks.share) if self._maker.together > 1 else contextlib.nullcontext()
+            with recycling(Recycler(keep=SCRATCH)), shares, _ending_with_the_channel():
+                while (order := tasks.next()) is not None:
+                    if isinstance(order, Order):
+                        self._make(order, here, (), stop)
+                    else:
+                        with seeds.at(here):
+                            order.run()
+                    del order  # a job holds the rows of a batch
 
         name = threading.current_thread().name
         threads = [
@@ -162,11 +169,10 @@ class _Service:
             thread.start()
         try:
             while True:
-                orders.put(messages.receive_order(self._channel))
+                tasks.put(messages.receive_order(self._channel))
         except EOFError:
             stop.set()
-            for _ in threads:
-                orders.put(None)
+            tasks.close()
             for thread in threads:
                 thread.join()
 

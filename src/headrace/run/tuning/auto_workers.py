@@ -25,12 +25,14 @@ class AutoWorkers:
     """The workers of a loader that measures which number and which kind is best.
 
     ``moves``: whether batches are moved to a device in a thread of their own, which a loader without workers has not.
+    ``rows``: how many threads can make one batch together.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.start = WorkerSetting.of(settings)
         """The setting without a search."""
         self.moves = False
+        self.rows = 1
         self._settings = settings
         self._batches: int | None = None
         self._meter: Meter | None = None
@@ -119,6 +121,8 @@ class AutoWorkers:
             prefetch=settings.prefetch_factor if settings.sets_prefetch else None,
             threads=None if crosses and self.start.threads == 1 else self.start.threads,
             under_way=self.start.ahead,
+            rows=self.rows,
+            together=settings.threads_per_batch,
         )
 
     def _say(self, how: str) -> None:

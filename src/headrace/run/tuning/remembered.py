@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headrace.run.tuning.space import Space
 
-FORMAT = "headrace workers 1"
+FORMAT = "headrace workers 2"
 MOST_BYTES = 1 << 16
 """No file of ours is longer."""
 
@@ -70,13 +70,13 @@ class Remembered:
     def _setting(self, found: Any) -> WorkerSetting:
         if found["format"] != FORMAT or found["facts"] != self._facts:
             raise ValueError
-        kind, *counts = (found["setting"][name] for name in ("kind", "workers", "prefetch", "threads"))
+        kind, *counts = (found["setting"][name] for name in ("kind", "workers", "prefetch", "threads", "together"))
         if any(type(count) is not int for count in counts) or not isinstance(kind, str):
             raise TypeError
-        workers, prefetch, threads = counts
-        if (workers > 0) == (kind == "inline") or workers < 0 or prefetch < 1 or threads < 1:
+        workers, *others = counts
+        if (workers > 0) == (kind == "inline") or workers < 0 or min(others) < 1:
             raise ValueError
-        return WorkerSetting(kind, workers, prefetch, threads)
+        return WorkerSetting(kind, *counts)
 
     def save(self, setting: WorkerSetting) -> None:
         """Write a setting; warn where it cannot be written."""

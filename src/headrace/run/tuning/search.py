@@ -141,7 +141,7 @@ class Search:
         """Return a setting with fewer workers that may suffice for a slow loop; the cheapest first."""
         measured = best.measured
         fewer = [
-            replace(best.setting, workers=count)
+            self.space.fitted(replace(best.setting, workers=count))
             for count in self.space.counts(best.setting.kind)
             if count < best.setting.workers
         ]
@@ -175,7 +175,8 @@ class Search:
                 break
         if setting.ahead > self.space.most_ahead and setting.workers:  # more than there is memory for
             yield 0.0, self.space.fitted(setting)
-            yield 0.0, replace(setting, workers=max(1, self.space.most_ahead // setting.threads), prefetch=1)
+            fewer = replace(setting, workers=max(1, self.space.most_ahead // setting.threads), prefetch=1)
+            yield 0.0, self.space.fitted(fewer)
 
     def _others(self, best: Trial, measured: Measured) -> Iterator[tuple[float, WorkerSetting]]:
         """Yield settings that the model thinks better, and those of other kinds that may be, with their periods."""
@@ -189,7 +190,7 @@ class Search:
                 threads = (self.space.threads or 1) if kind == "processes" else 1
                 options = [WorkerSetting(kind, count, prefetch, threads) for count in self.space.counts(kind)]
             if kind == "processes" and self.space.threads is None and setting.kind != "inline":
-                options.append(WorkerSetting(kind, 1, prefetch, max(2, setting.at_once)))
+                options.append(WorkerSetting(kind, 1, prefetch, max(2, setting.hands)))
             fitted = [option for option in map(self.space.fitted, options) if self.space.has(option)]
             periods = [(_predicted(measured, option), option) for option in fitted]
             if not periods:
@@ -204,7 +205,11 @@ class Search:
             period = _predicted(measured, deeper)
             if setting.prefetch < MOST_PREFETCH and period < now * (1.0 - CLEAR):
                 yield period, deeper
+            closer = replace(setting, together=min(self.space.most_together, setting.pool, setting.together * 2))
+            closer = self.space.fitted(replace(closer, prefetch=setting.ahead // closer.at_once))
+            if (period := _predicted(measured, closer)) < now * (1.0 - CLEAR):
+                yield period, closer
 
 
 def _predicted(measured: Measured, setting: WorkerSetting) -> float:
-    return measured.period_with(setting.kind, setting.workers * setting.threads, setting.ahead)
+    return measured.period_with(setting.kind, setting.hands, setting.ahead, setting.together)

@@ -37,8 +37,14 @@ class Space:
     cpus: int
     most_threads: int = MOST_THREADS
     most_processes: int = MOST_THREADS
+    most_at_once: int = 1 << 16
+    """Batches of an epoch."""
     most_ahead: int = 1 << 16
     """Batches under way that fit in memory."""
+    most_together: int = 1
+    """Threads that may make one batch together."""
+    together: int = 1
+    """How many the user has asked for, at least."""
     prefetch: int | None = None
     """What the user has set; None: anything."""
     threads: int | None = 1
@@ -53,10 +59,22 @@ class Space:
         if setting.kind == "processes" and self.threads not in (None, setting.threads):
             return False
         most = self.most_processes if setting.kind == "processes" else self.most_threads
-        return setting.workers <= most and setting.at_once <= self.most_threads
+        if setting.together > max(self.most_together, self.together) or setting.at_once > self.most_at_once:
+            return False
+        return setting.workers <= most and setting.hands <= self.most_threads
 
     def fitted(self, setting: WorkerSetting) -> WorkerSetting:
-        """Return a setting that runs ahead only as far as there is memory, where the user leaves that open."""
+        """Return a setting that runs ahead only as far as there is memory, where the user leaves that open.
+
+        More threads than there may be batches make them together.
+        """
+        if setting.kind == "inline":
+            return setting
+        processes = setting.hands // setting.pool
+        batches = min(self.most_at_once, self.most_ahead // (self.prefetch or 1)) // processes
+        needed = -(-setting.pool // max(1, batches))
+        together = max(setting.together, self.together, min(needed, self.most_together))
+        setting = replace(setting, together=min(together, setting.pool))
         if self.prefetch is not None or setting.ahead <= self.most_ahead:
             return setting
         return replace(setting, prefetch=max(1, self.most_ahead // setting.at_once))
@@ -94,13 +112,16 @@ class Room:
         prefetch: int | None,
         threads: int | None,
         under_way: int,
+        rows: int = 1,
+        together: int = 1,
     ) -> Space:
         """Return what may be tried, with batches of so many bytes, so many of them in an epoch; None: not known.
 
+        ``rows``: how many threads can make one batch together; ``together``: how many are to, at least.
         ``under_way``: batches that are in memory already, and do not count as free memory.
         """
-        most = MOST_THREADS if batches is None else max(1, min(MOST_THREADS, batches))
-        processes = min(most, PROCESSES_A_CPU * self.cpus)
+        batches = 1 << 16 if batches is None else max(1, batches)
+        processes = min(batches, PROCESSES_A_CPU * self.cpus, MOST_THREADS)
         ahead = 1 << 16
         if self.memory is not None:
             room = int(self.memory * OF_MEMORY)
@@ -114,11 +135,14 @@ class Room:
         return Space(
             kinds,
             self.cpus,
-            most_threads=most,
+            most_threads=min(MOST_THREADS, batches * max(rows, together)),
             most_processes=max(1, processes),
+            most_at_once=batches,
             most_ahead=ahead,
             prefetch=prefetch,
             threads=threads,
+            most_together=rows,
+            together=together,
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.executors.worker_options import groups
 from headrace.run.arguments import PREFETCH_FACTOR
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class WorkerSetting:
     """Batches that each worker runs ahead."""
     threads: int = 1
     """Threads in each worker process."""
+    together: int = 1
+    """Threads that make each batch together."""
 
     @classmethod
     def of(cls, settings: Settings) -> WorkerSetting:
@@ -35,7 +38,9 @@ class WorkerSetting:
         if settings.kind == "inline":
             return cls("inline")
         prefetch = settings.prefetch_factor or PREFETCH_FACTOR
-        return cls(settings.kind, settings.num_workers, prefetch, settings.threads_per_worker)
+        workers, threads = settings.num_workers, settings.threads_per_worker
+        pool = threads if settings.kind == "processes" else workers
+        return cls(settings.kind, workers, prefetch, threads, min(settings.threads_per_batch, pool))
 
     def applied(self, settings: Settings) -> Settings:
         """Return the settings of the same loader with these workers."""
@@ -45,27 +50,40 @@ class WorkerSetting:
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             threads_per_worker=self.threads,
+            threads_per_batch=self.together,
         )
 
     @property
     def ahead(self) -> int:
         """How many batches are under way at most."""
-        return max(1, self.workers * self.threads * self.prefetch)
+        return self.at_once * self.prefetch if self.workers else 1
 
     @property
     def at_once(self) -> int:
         """How many batches are made at the same time at most."""
-        return max(1, self.workers * self.threads)
+        processes = self.workers if self.kind == "processes" else 1
+        return max(1, processes * groups(self.pool, self.together))
+
+    @property
+    def hands(self) -> int:
+        """How many threads of all workers make samples."""
+        return self.workers * self.threads
+
+    @property
+    def pool(self) -> int:
+        """How many threads there are in one process."""
+        return self.threads if self.kind == "processes" else self.workers
 
     @property
     def cost(self) -> tuple[int, int, int]:
         """What it takes of the machine, to be compared: processes, then threads, then batches in memory."""
-        return (self.workers if self.kind == "processes" else 0, self.workers * self.threads, self.ahead)
+        return (self.workers if self.kind == "processes" else 0, self.hands, self.ahead)
 
     def __str__(self) -> str:
         if self.kind == "inline":
             return "num_workers=0"
         parts = [f"num_workers={self.workers}", f'backend="{self.kind}"']
         parts += [f"threads_per_worker={self.threads}"] if self.threads > 1 else []
+        parts += [f"threads_per_batch={self.together}"] if self.together > 1 else []
         parts += [f"prefetch_factor={self.prefetch}"] if self.prefetch != PREFETCH_FACTOR else []
         return ", ".join(parts)
