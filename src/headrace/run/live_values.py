@@ -12,7 +12,6 @@ from headrace.run.tuning.worker_setting import WorkerSetting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.plan.work import Making
     from headrace.run.life import Life
     from headrace.run.session import Session
     from headrace.run.stats import Statistics
@@ -30,7 +29,7 @@ def live_values(session: Session) -> dict[str, Any]:
     settings, statistics, measured = session.settings, session.meter.snapshot(), session._measured()
     lives, every = list(session._lives.recent), session._lives.every
     workers = WorkerSetting.of(settings) if session._auto is None else session._auto.now
-    number = workers.at_once if workers.workers else 0
+    number = workers.hands
     running = any(getattr(loop, "running", True) for loop in list(session._loops))
     found = {
         "dataset": _text(type(settings.dataset).__qualname__),
@@ -75,7 +74,7 @@ def _now(statistics: Statistics, lives: Sequence[Life], every: int, workers: int
     pace = len(recent) * every / span
     waits = pace * fmean(life.delivered - life.asked for life in recent)
     ready = pace * fmean(max(0.0, life.asked - making.ended) for life, making in made) if made else None
-    busy = pace * fmean(_spent(making) for _, making in made) if made else None
+    busy = pace * fmean(_spent(life) for life, _ in made) if made else None
     return {
         "recent_samples_per_second": pace * each,
         "recent_wait_share": min(1.0, waits),
@@ -84,8 +83,10 @@ def _now(statistics: Statistics, lives: Sequence[Life], every: int, workers: int
     }
 
 
-def _spent(making: Making) -> float:
-    return making.ended - making.began
+def _spent(life: Life) -> float:
+    """Return how long workers were busy with a batch: all of them in sum, where they made it together."""
+    making = life.making
+    return 0.0 if making is None else max(making.ended - making.began, sum(life.seconds.values()))
 
 
 def _slowest(lives: Sequence[Life]) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ def _slowest(lives: Sequence[Life]) -> list[dict[str, Any]]:
     found = []
     for life in lives:
         if life.making is not None:
-            sample, seconds = life.making.slowest or (None, _spent(life.making))
+            sample, seconds = life.making.slowest or (None, life.making.ended - life.making.began)
             found.append({"step": life.step, "sample": sample, "seconds": seconds})
     return sorted(found, key=lambda one: -float(one["seconds"] or 0.0))[:MOST]
 
