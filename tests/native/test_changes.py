@@ -100,6 +100,18 @@ def test_channels_change_places(data: st.DataObject) -> None:
     np.testing.assert_array_equal(permuted(image, list(order)), image[:, :, list(order)])
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (3, 4), (40, 33)])
+def test_an_image_is_turned_upside_down(size: tuple[int, int], channels: int) -> None:
+    """Mirror top to bottom, also by the map that an earlier extension has."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, channels), np.uint8)
+    upended = (1, 0, 0, 0, -1, size[0], 0, 0, 1, False, *(0,) * channels)
+    for kind, numbers in (native_changes.upside_down(size[0], channels), ("warp", upended)):
+        out = np.empty_like(image)
+        extension.changed(image, out, extension.Change(kind, [float(one) for one in numbers], []))
+        np.testing.assert_array_equal(out, image[::-1])
+
+
 def warp_of(data: st.DataObject, before: tuple[int, int]) -> Warp:
     """Draw a map: affine or perspective, to another size."""
     size = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))

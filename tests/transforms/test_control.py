@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import Compose, DataLoader, Normalize, RandomHorizontalFlip, ToFloat
+from headrace import Compose, DataLoader, Normalize, RandomHorizontalFlip, ToCHW, ToFloat
 from headrace.errors import ArgumentError
 from headrace.image.moves import Stay
 from headrace.testing import TransformTests
@@ -23,6 +23,7 @@ from headrace.transforms import (
     RandAugment,
     RandomApply,
     RandomChoice,
+    RandomErasing,
     RandomRotation,
     TrivialAugmentWide,
 )
@@ -67,6 +68,25 @@ def test_kinds_are_declared_through_them(wrap: Any) -> None:
     copied = pickle.loads(pickle.dumps(chain))
     assert copied == chain
     np.testing.assert_array_equal(copied({"photo": IMAGE}, np.random.default_rng(0))["photo"], out["photo"])
+
+
+@pytest.mark.parametrize(
+    "branch", [RandomApply(ColorJitter(0.4), p=0), OneOf([ColorJitter(0.4)], p=0), RandomChoice([ColorJitter(0.4)])]
+)
+def test_whether_a_sample_is_refused_does_not_depend_on_a_draw(branch: Any) -> None:
+    """Refuse a sample without an image, and kinds of another, also where nothing is applied."""
+    with pytest.raises(ArgumentError, match="ColorJitter got a dict"):
+        branch({"photo": np.zeros((4, 6, 3), np.uint8)}, np.random.default_rng(0))
+    with pytest.raises(ArgumentError, match="items in order"):
+        Compose(branch, kinds=("image", "mask"))({"image": np.zeros((4, 6, 3), np.uint8)}, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "branch", [RandomApply, lambda inner: RandomChoice([[ToFloat(), inner]]), lambda inner: OneOf([inner])]
+)
+def test_the_order_of_axes_is_checked_within_branches(branch: Any) -> None:
+    with pytest.raises(ArgumentError, match="RandomErasing follows ToCHW"):
+        Compose(ToCHW(), branch(RandomErasing()))
 
 
 @pytest.mark.parametrize("wrap", [RandomApply, lambda one: OneOf([one, abs]), lambda one: RandomChoice([[abs, one]])])

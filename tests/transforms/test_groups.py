@@ -13,6 +13,7 @@ from headrace import (
     Compose,
     Normalize,
     RandomHorizontalFlip,
+    RandomResizedCrop,
     Resize,
     ToCHW,
     ToDtype,
@@ -21,7 +22,29 @@ from headrace import (
 )
 from headrace.datasets import Dataset
 from headrace.image import pending
-from headrace.transforms import GaussianNoise, Mask, RandomAffine, RandomRotation
+from headrace.transforms import (
+    JPEG,
+    AutoAugment,
+    ColorJitter,
+    Cutout,
+    GaussianBlur,
+    GaussianNoise,
+    LetterBox,
+    Mask,
+    OneOf,
+    RandAugment,
+    RandomAffine,
+    RandomApply,
+    RandomChoice,
+    RandomErasing,
+    RandomInvert,
+    RandomRotation,
+    RandomShortestSize,
+    RandomVerticalFlip,
+    ScaleJitter,
+    ThreeAugment,
+    TrivialAugmentWide,
+)
 from headrace.transforms.groups import native_groups
 from headrace.transforms.together import Together
 
@@ -73,7 +96,42 @@ def test_explain_names_the_groups_of_samples_that_are_read_one_by_one() -> None:
         "  CenterCrop     group 1",
         "  GaussianNoise  step by step: it makes its own pixels",
     ]
-    assert len(explain(Scenes().map(Resize(8), GaussianNoise())).splitlines()) == 1
+    assert len(explain(Scenes().map(CenterCrop(8), GaussianNoise())).splitlines()) == 1
+
+
+def test_what_scales_images_is_a_group_by_itself() -> None:
+    """Scale natively where no neighbor defers, which is several times quicker than Pillow."""
+    alone = [Resize(8), RandomResizedCrop(8), RandomShortestSize(8), ScaleJitter(8), LetterBox(8)]
+    for transform in alone:
+        assert [number for _, number, _ in native_groups(Compose(transform, GaussianNoise()))] == [1, 0]
+        assert type(Compose(transform, kinds={"mask": "mask"}).steps[0]) is Together
+
+    class Own(Resize):
+        def move(self, height: int, width: int, rng: Any) -> Any:
+            return super().move(height, width, rng)
+
+    assert native_groups(Compose(Own(8)))[0][1] == 0
+
+
+def test_all_that_policies_and_branches_do_is_in_one_group() -> None:
+    chain = Compose(
+        RandomResizedCrop(8), RandomVerticalFlip(), RandAugment(), TrivialAugmentWide(), AutoAugment(), ThreeAugment(),
+        RandomApply([ColorJitter(0.4), RandomApply(GaussianBlur(3))]),
+        RandomChoice([RandomInvert(), RandomRotation(9)]), OneOf([RandomErasing()]), Cutout(2),
+        ToFloat(), RandomErasing(value="random"), ToCHW(),
+    )  # fmt: skip
+    assert {number for _, number, _ in native_groups(chain)} == {1}
+    assert len(Compose(*chain.transforms, kinds={"mask": Mask(fill=255)}).steps) == 1
+
+
+OTHER_KINDS = Compose(RandomInvert(), kinds={"photo": "image"})
+
+
+@pytest.mark.parametrize("inner", [[ColorJitter(0.4), abs], [JPEG(50)], [OTHER_KINDS]])
+def test_a_branch_with_what_cannot_wait_is_a_step_of_its_own(inner: Any) -> None:
+    """Leave a function, a transform that reads pixels, and samples of other kinds out of the group."""
+    found = native_groups(Compose(Resize(8), RandomInvert(), RandomApply(inner), ToFloat(), ToCHW()))
+    assert [number for _, number, _ in found] == [1, 1, 0, 2, 2]
 
 
 def test_explain_names_the_groups_behind_the_fused_steps() -> None:

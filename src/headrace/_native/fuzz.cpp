@@ -40,7 +40,7 @@ static Change any_change(const std::uint8_t* chosen) {
                    done(Change::invert), done(Change::solarize, {share}), done(Change::posterize, {1.0 * (chosen[0] % 9)}),
                    done(Change::autocontrast), done(Change::equalize), done(Change::channels, {2, 0, 1}),
                    done(Change::sharpness, {share}), done(Change::blur, {rows, columns, 0.1 + 9 * small}),
-                   done(Change::warp, map), done(Change::any_channels),
+                   done(Change::warp, map), done(Change::upside_down), done(Change::any_channels),
                    done(Change::any_blur, {rows, columns, 0.1, 0.1 + 9 * small}),
                    done(Change::any_erase, {0.9, 0, small, -1, 1, 7, 8, 9}),
                    done(Change::jitter, {1, 0, 2, 1, 0, 2, 1, 0, 2, 1, -0.5, 0.5}),

@@ -94,7 +94,7 @@ def _noted(transform: Any, batch: Any, rng: np.random.Generator, steps: list[tup
     """Return a batch transformed; write down what is drawn, also by the transforms that another one picks."""
     meant = transform.drawn(batch, copy.deepcopy(rng)) if isinstance(transform, Transform) else {}
     steps.append((transform, meant))
-    if not isinstance(transform, Picking):
+    if not isinstance(transform, Picking) or not meant:
         return Compose(transform)(batch, rng)
     transform.drawn(batch, rng)  # it draws nothing else itself
     for one in transform.picked(meant):

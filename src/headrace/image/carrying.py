@@ -12,7 +12,7 @@ from headrace.errors import ArgumentError
 from headrace.image import geometry
 from headrace.image.kinds import IMAGE, LABELS, Boxes, Keypoints, Mask, rows_of
 from headrace.image.moves import upright
-from headrace.image.pending import move_pixels
+from headrace.image.pending import Pending, move_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,13 +194,9 @@ def _mask(owner: str, move: Move, field: Field, kind: Mask, size: Size, kept: Ke
     # Checked before it is needed: whether a mask is refused must not depend on a draw.
     if kind.fill and not _holds(mask.dtype, kind.fill):
         raise wrong(owner, field, f"a mask of a dtype that holds its fill, {kind.fill:g}")
-    if not stacked:
-        return move_pixels(move, mask, kind.fill)
-    if kept is not None:
+    if stacked and kept is not None:
         mask = _chosen(owner, field, mask, kept[1])
-    if not len(mask):
-        return np.zeros((0, *move.size), mask.dtype)
-    return np.stack([move.mask(one, kind.fill) for one in mask])
+    return move_pixels(move, mask, kind.fill, stacked=stacked)
 
 
 @lru_cache(maxsize=64)
@@ -260,7 +256,7 @@ def _chosen(owner: str, field: Field, value: Any, keep: npt.NDArray[np.bool_]) -
     if rows != len(keep) or not isinstance(value, np.ndarray | list | tuple):
         raise wrong(owner, field, f"a row for each of the {len(keep)} boxes")
     if isinstance(value, np.ndarray):
-        return value[keep]
+        return value.chosen(keep) if isinstance(value, Pending) else value[keep]
     chosen = [one for one, kept in zip(value, keep.tolist(), strict=True) if kept]
     return tuple(chosen) if isinstance(value, tuple) else type(value)(chosen)
 

@@ -38,6 +38,18 @@ def native_change(change: Change) -> Any:
     return native.Change(kind, list(numbers), [native_change(part) for part in parts])
 
 
+def upside_down(height: int, channels: int) -> tuple[str, tuple[float, ...]]:
+    """Return kind and numbers of the change that mirrors an image of a height top to bottom.
+
+    >>> upside_down(4, 3)[0] in ("upside_down", "warp")
+    True
+    """
+    if KINDS is None or "upside_down" in KINDS:
+        return "upside_down", ()
+    # An extension that was built earlier maps places by a matrix.
+    return "warp", (1, 0, 0, 0, -1, height, 0, 0, 1, False, *(0,) * channels)
+
+
 def changed(image: Image, kind: str, numbers: tuple[float, ...]) -> Image | None:
     """Return an image of uint8 with a change done to it by the extension; None where that cannot do it.
 

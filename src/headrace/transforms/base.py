@@ -230,6 +230,11 @@ class Compose(Transform):
         return self._steps
 
     @property
+    def parts(self) -> tuple[Callable[..., Any], ...]:
+        """Its transforms, with one in place of several that are better done together."""
+        return self._joined
+
+    @property
     def makes_last(self) -> bool:
         """Whether it ends with transforms that can leave the pixels unmade."""
         return bool(self._steps) and hasattr(self._steps[-1], "unmade")

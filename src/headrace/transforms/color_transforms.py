@@ -14,11 +14,12 @@ from headrace.context.draws import between, shuffled
 from headrace.image import color, geometry
 from headrace.image.native_changes import MOST_TAPS, changed
 from headrace.image.native_steps import ChangePixels, ErasePart
+from headrace.image.pending import Pending, done
 from headrace.transforms import parameters
 from headrace.transforms.image_transform import ImageTransform, image_of
 
 if TYPE_CHECKING:
-    from headrace.image.geometry import Fill, Image
+    from headrace.image.geometry import Box, Fill, Image
     from headrace.transforms.parameters import Range
 
 NATIVE_FACTOR = 63
@@ -470,6 +471,8 @@ class RandomErasing(ColorTransform):
     Source: Zhong et al., "Random erasing data augmentation", AAAI 2020.
     """
 
+    defers = True
+
     p: float = 0.5
     scale: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
@@ -520,14 +523,10 @@ class RandomErasing(ColorTransform):
         """Return the image with the part erased."""
         if "top" not in drawn:
             return image
-        erased = image.copy()
-        rows = slice(drawn["top"], drawn["top"] + drawn["height"])
-        columns = slice(drawn["left"], drawn["left"] + drawn["width"])
         values = drawn.get("values")
         if values is None:
             values = geometry.fill_of(cast("Fill", self.value), image.dtype, image.shape[2:])
-        erased[rows, columns] = values
-        return erased
+        return erased(image, [(drawn["top"], drawn["left"], drawn["height"], drawn["width"])], values)
 
     def native_step(self) -> ErasePart | None:
         """Draw and do the same, but for random values."""
@@ -560,4 +559,22 @@ def permuted(image: Image, channels: list[int]) -> Image:
     if image.ndim == 2:
         return image
     found = changed(image, "channels", tuple(channels))
-    return np.ascontiguousarray(image[:, :, channels]) if found is None else found
+    return np.ascontiguousarray(done(image)[:, :, channels]) if found is None else found
+
+
+def erased(image: Image, parts: Iterable[Box], values: Any) -> Image:
+    """Return an image with values in the place of parts (top, left, height, width), which lie in it.
+
+    >>> erased(np.zeros((2, 3), np.uint8), [(0, 1, 1, 2)], 9)
+    array([[0, 9, 9],
+           [0, 0, 0]], dtype=uint8)
+    """
+    if isinstance(image, Pending) and image.can_be_erased:
+        noted: Pending = image
+        for part in parts:
+            noted = noted.erased(part, values)
+        return noted
+    image = done(image).copy()
+    for top, left, rows, columns in parts:
+        image[top : top + rows, left : left + columns] = values
+    return image

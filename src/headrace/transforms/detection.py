@@ -14,6 +14,7 @@ from headrace.image import carrying, sample_fields
 from headrace.image.kinds import BOX_FORMATS, NONE_DECLARED, declared
 from headrace.image.moves import Cut, CutAroundCenters, InTurn, Mirror, ScalePart, Stay, WithoutSmallBoxes
 from headrace.image.moves import centers_inside as inside_of
+from headrace.image.native_changes import upside_down
 from headrace.image.native_steps import ChangePixels
 from headrace.transforms import parameters
 from headrace.transforms.geometric_transform import GeometricTransform, named_box
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.image.moves import Move, Points
     from headrace.image.moves import Size as HeightAndWidth
     from headrace.image.native_changes import Change
-    from headrace.image.sample_fields import Field
+    from headrace.image.sample_fields import Field, Path
     from headrace.transforms.parameters import Size
 
 OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -62,12 +63,10 @@ class RandomVerticalFlip(GeometricTransform):
         return {"flipped": bool(rng.random() < self.p)}
 
     def native_step(self) -> ChangePixels:
-        """Draw and do the same, by a map whose places are pixels."""
+        """Draw and do the same."""
 
         def describe(size: tuple[int, int, int]) -> Change:
-            height, _, channels = size
-            upside_down = (1, 0, 0, 0, -1, height, 0, 0, 1)
-            return "apply", (self.p,), (("warp", (*upside_down, False, *(0,) * channels), ()),)
+            return "apply", (self.p,), ((*upside_down(size[0], size[2]), ()),)
 
         return ChangePixels(describe, colors=False)
 
@@ -164,6 +163,7 @@ class RandomShortestSize(RandomScale):
     """
 
     defers = True
+    scales = True
 
     min_size: int | Sequence[int]
     _: KW_ONLY
@@ -206,6 +206,7 @@ class ScaleJitter(RandomScale):
     """
 
     defers = True
+    scales = True
 
     target_size: Size
     _: KW_ONLY
@@ -283,6 +284,7 @@ class LetterBox(GeometricTransform):
     """
 
     defers = True
+    scales = True
     draws = False
     size: Size
     _: KW_ONLY
@@ -449,6 +451,7 @@ class ConvertBoundingBoxFormat(ImageTransform):
     The transforms after it in one `Compose` take its format.
     """
 
+    defers = True
     draws = False
     format: BoxFormat
     _: KW_ONLY
@@ -458,12 +461,15 @@ class ConvertBoundingBoxFormat(ImageTransform):
         object.__setattr__(self, "format", one_of("ConvertBoundingBoxFormat: format", self.format, BOX_FORMATS))
         object.__setattr__(self, "normalized", flag("normalized", self.normalized))
 
-    def apply_to(self, sample: Any, rng: Any, kinds: Kinds) -> Any:  # noqa: ARG002
+    def apply_to(self, sample: Any, rng: Any, kinds: Kinds) -> Any:
         """Return the sample with its boxes in the format."""
-        fields = self.fields_of(sample, kinds)
-        size: tuple[int, int] = self._checked(fields[0].value).shape[:2]
-        values = carrying.converted(self._name, fields, self.format, normalized=self.normalized, size=size)
+        values = self.values_for(sample, self.fields_of(sample, kinds), rng)
         return sample_fields.replaced(sample, values) if values else sample
+
+    def values_for(self, sample: Any, fields: list[Field], rng: Any, *, known: bool = False) -> dict[Path, Any]:  # noqa: ARG002
+        """Return the boxes in the format, by their path."""
+        size: tuple[int, int] = self._checked(fields[0].value).shape[:2]
+        return carrying.converted(self._name, fields, self.format, normalized=self.normalized, size=size)
 
     def kinds_after(self, kinds: Any) -> Kinds:
         """Return the kinds with boxes of this format."""

@@ -19,14 +19,15 @@ def native_groups(chain: Compose) -> list[tuple[Any, int, str]]:
     >>> [(number, why) for _, number, why in native_groups(chain)]
     [(1, ''), (1, ''), (0, 'not a headrace transform'), (0, 'no neighbor to be grouped with')]
 
-    Maps that are resampled once are a group, also by themselves.
+    Maps that are resampled once are a group, also by themselves; so is what scales images.
     """
     done: list[tuple[Any, int, str]] = []
     number = 0
     for step in chain.steps:
         parts = _within(step)
-        number += len(parts) > 1
-        done += [(one, number, "") if len(parts) > 1 else (one, 0, _why_not(one)) for one in parts]
+        grouped = isinstance(step, Together) or len(parts) > 1
+        number += grouped
+        done += [(one, number, "") if grouped else (one, 0, _why_not(one)) for one in parts]
     # Values may be rounded before channels are moved: in the order that they have in the chain.
     return [done.pop(next(at for at, one in enumerate(done) if one[0] == each)) for each in chain.transforms]
 

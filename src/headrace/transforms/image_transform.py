@@ -119,7 +119,9 @@ class ImageTransform(Transform):
     """The order of axes that it needs. `Compose` refuses one that takes channels last after `ToCHW`."""
     gives: ClassVar[Layout] = "any"
     """The order of axes that comes out; "any" is the order that went in."""
-    described: ClassVar[tuple[str, ...]] = (*Transform.described, "device_step", "scaling_step")
+    scales: ClassVar[bool] = False
+    """Whether it scales pixels, which the extension does several times quicker than Pillow, also by itself."""
+    described: ClassVar[tuple[str, ...]] = (*Transform.described, "scales", "device_step", "scaling_step")
 
     if TYPE_CHECKING:
 

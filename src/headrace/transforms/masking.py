@@ -10,7 +10,7 @@ import numpy as np
 from headrace.checks import fraction, integer, refused
 from headrace.image import geometry
 from headrace.transforms import parameters
-from headrace.transforms.color_transforms import ColorTransform
+from headrace.transforms.color_transforms import ColorTransform, erased
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Fill, Image
@@ -84,6 +84,8 @@ class Cutout(ColorTransform):
     regularization of convolutional neural networks with Cutout", 2017.
     """
 
+    defers = True
+
     length: int
     holes: int = 1
     p: float = 1.0
@@ -106,9 +108,11 @@ class Cutout(ColorTransform):
         """Return the image with the squares hidden."""
         if not drawn["centers"]:
             return image
-        masked, half = image.copy(), self.length // 2
+        (height, width), half = image.shape[:2], self.length // 2
         value = geometry.fill_of(self.fill, image.dtype, image.shape[2:])
+        parts = []
         for row, column in drawn["centers"]:
             top, left = max(row - half, 0), max(column - half, 0)
-            masked[top : row - half + self.length, left : column - half + self.length] = value
-        return masked
+            bottom, right = min(row - half + self.length, height), min(column - half + self.length, width)
+            parts.append((top, left, bottom - top, right - left))
+        return erased(image, parts, value)

@@ -170,6 +170,8 @@ class ThreeAugment(ColorTransform):
     and floats. Source: Touvron et al., "DeiT III: Revenge of the ViT", ECCV 2022.
     """
 
+    defers = True
+
     sigma: tuple[float, float] = (0.1, 2.0)
 
     def __post_init__(self) -> None:

@@ -160,6 +160,8 @@ class RandAugment(Policy):
     reduced search space", CVPR workshops 2020.
     """
 
+    defers = True
+
     num_ops: int = 2
     magnitude: int = 9
     num_magnitude_bins: int = 31
@@ -208,6 +210,8 @@ class TrivialAugmentWide(Policy):
     tuning-free yet state-of-the-art data augmentation", ICCV 2021.
     """
 
+    defers = True
+
     num_magnitude_bins: int = 31
     interpolation: Sampling = "nearest"
     fill: Fill = 0
@@ -250,6 +254,8 @@ class AutoAugment(Policy):
     Takes uint8. ``interpolation`` and ``fill`` are as for `RandomRotation`. Source: Cubuk et al., "AutoAugment:
     learning augmentation policies from data", CVPR 2019.
     """
+
+    defers = True
 
     policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet"
     interpolation: Sampling = "nearest"

@@ -51,6 +51,7 @@ class Resize(GeometricTransform):
     """
 
     defers = True
+    scales = True
     draws = False
     size: Size
     _: KW_ONLY
@@ -211,6 +212,7 @@ class RandomResizedCrop(GeometricTransform):
     """
 
     defers = True
+    scales = True
 
     size: Size
     _: KW_ONLY

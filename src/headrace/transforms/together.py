@@ -13,7 +13,7 @@ from headrace.image.kinds import IMAGE, NONE_DECLARED, Mask
 from headrace.storage.mapped_samples import in_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from headrace.image.geometry import Image
     from headrace.image.kinds import Kinds
@@ -71,19 +71,31 @@ class Together:
         for field in fields:
             if field.kind is IMAGE:
                 noted |= _begun(field.path, field.value, None)
-            elif isinstance(field.kind, Mask) and not field.kind.stacked:
-                noted |= _begun(field.path, field.value, field.kind.fill)
-        values, known = dict(noted), sample_fields.all_known(sample, fields)
-        for transform in transforms:
-            fields = [field._replace(value=values.get(field.path, field.value)) for field in fields]
-            own = rng if rng is not None or not transform.draws else seeds.rng()
-            values = transform.values_for(sample, fields, own, known=known)
+            elif isinstance(field.kind, Mask):
+                stacked = field.kind.stacked and np.ndim(field.value) == 3
+                noted |= _begun(field.path, field.value, field.kind.fill, stacked=stacked)
+        known = sample_fields.all_known(sample, fields)
+        fields = [field._replace(value=noted.get(field.path, field.value)) for field in fields]
+        return noted, sample_fields.replaced(sample, in_turn(transforms, sample, fields, rng, known=known))
+
+
+def in_turn(transforms: Sequence[Any], sample: Any, fields: list[Field], rng: Any, *, known: bool) -> dict[Path, Any]:
+    """Return what transforms one after the other make of a sample's fields, by their paths.
+
+    >>> from headrace import RandomHorizontalFlip
+    >>> sample = {"image": np.array([[1, 2, 3]])}
+    >>> in_turn([RandomHorizontalFlip(1)], sample, sample_fields.found(sample), np.random.default_rng(0), known=True)
+    {('image',): array([[3, 2, 1]])}
+    """
+    for transform in transforms:
+        own = rng if rng is not None or not transform.draws else seeds.rng()
+        values = transform.values_for(sample, fields, own, known=known)
         fields = [field._replace(value=values.get(field.path, field.value)) for field in fields]
-        return noted, sample_fields.replaced(sample, {field.path: field.value for field in fields})
+    return {field.path: field.value for field in fields}
 
 
 def together(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Return the steps of a chain, with one in place of several whose pixels can be made at once.
+    """Return the steps of a chain, with one in place of those whose pixels can be made at once.
 
     >>> together((abs, abs)) == (abs, abs)
     True
@@ -100,13 +112,19 @@ def together(steps: tuple[Step, ...]) -> tuple[Step, ...]:
             grouped[-1] = Together((*last.steps, step), kinds)
         else:
             grouped.append(Together((step,), kinds))
-    return tuple(step.steps[0] if isinstance(step, Together) and len(step.steps) == 1 else step for step in grouped)
+    return tuple(step if not isinstance(step, Together) or _pays(step) else step.steps[0] for step in grouped)
 
 
-def _begun(path: Path, image: Any, fill: float | None) -> dict[Path, Image]:
-    if not isinstance(image, np.ndarray):
+def _pays(group: Together) -> bool:
+    """Say whether a group is quicker than its steps one by one."""
+    first: Any = group.steps[0]
+    return len(group.steps) > 1 or bool(getattr(getattr(first, "transform", first), "scales", False))
+
+
+def _begun(path: Path, image: Any, fill: float | None, *, stacked: bool = False) -> dict[Path, Image]:
+    if not isinstance(image, np.ndarray) or isinstance(image, pending.Pending):
         return {}
-    noted = pending.begun(in_memory(image), fill)
+    noted = pending.begun(in_memory(image), fill, stacked=stacked)
     return {path: noted} if isinstance(noted, pending.Pending) else {}
 
 

@@ -25,6 +25,7 @@ struct Change {
     blur,          // rows, columns, sigma: odd numbers of pixels
     warp,          // inverse matrix (9), bilinear or not, fill of each channel
     erase,         // top, left, height, width; bytes of a pixel
+    upside_down,   // mirrored top to bottom
     // What is drawn.
     all,           // its parts, one after the other
     joined,        // the same; warps that follow each other are resampled once

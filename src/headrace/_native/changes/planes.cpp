@@ -148,6 +148,8 @@ void Planes::run_one(const Op& op) {
       return sharpen(n[0]);
     case Change::blur:
       return blur(n);
+    case Change::upside_down:
+      return turn_upside_down();
     case Change::erase:
       return erase(n);
     default:
@@ -291,6 +293,15 @@ void Planes::blur_plane(std::uint8_t* out, const std::uint8_t* in, const std::ve
     ops_.blur_down(out + static_cast<std::size_t>(width) * static_cast<std::size_t>(y), std::min(2, height - y), near, width,
                    down.data() + 1, lines);
   }
+}
+
+void Planes::turn_upside_down() {
+  const std::size_t width = static_cast<std::size_t>(size_.width), height = static_cast<std::size_t>(size_.height);
+  for (int c = 0; c < size_.channels; ++c)
+    for (std::size_t y = 0; y < height / 2; ++y) {
+      std::uint8_t* const line = plane(c) + y * width;
+      std::swap_ranges(line, line + width, plane(c) + (height - 1 - y) * width);
+    }
 }
 
 void Planes::erase(const std::vector<double>& numbers) {

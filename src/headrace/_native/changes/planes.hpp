@@ -74,6 +74,7 @@ class Planes {
   void blur_plane(std::uint8_t* out, const std::uint8_t* in, const std::vector<std::int16_t>& across,
                   const std::vector<std::int16_t>& down);
   void erase(const std::vector<double>& numbers);
+  void turn_upside_down();
   std::size_t run_warps(const std::vector<Op>& ops, std::size_t first);
   std::uint32_t* framed(int first, int channels, const std::uint8_t* fill);
 

@@ -22,8 +22,9 @@ namespace {
 // In the order of the enumeration.
 constexpr const char* kinds[] = {
     "brightness", "contrast", "saturation", "hue",    "grayscale", "invert",   "solarize", "posterize",    "autocontrast",
-    "equalize",   "channels", "sharpness",  "blur",   "warp",      "erase",    "all",      "joined",       "apply",
-    "choice",     "weighted", "jitter",     "distort", "any_channels", "any_blur", "any_erase", "any_affine", "any_perspective"};
+    "equalize",   "channels", "sharpness",  "blur",   "warp",      "erase",    "upside_down", "all",       "joined",
+    "apply",      "choice",   "weighted",   "jitter", "distort",   "any_channels", "any_blur", "any_erase", "any_affine",
+    "any_perspective"};
 
 using Image = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Fills = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
