@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import signal
@@ -81,6 +82,14 @@ def test_arrays_are_checked_at_the_door(arrays: tuple[Any, ...], words: str) -> 
 def npy(path: Path, array: np.ndarray[Any, Any]) -> Path:
     np.save(path, array)
     return path
+
+
+def test_memory_that_processes_share_is_an_array_like_any_other() -> None:
+    """Read an anonymous map, which has no file that could change."""
+    shared = np.frombuffer(mmap.mmap(-1, 96), np.int64).reshape(6, 2)
+    shared[:] = np.arange(12).reshape(6, 2)
+    batches = list(DataLoader(ArrayDataset(shared), 4))
+    np.testing.assert_array_equal(np.concatenate(batches), shared)
 
 
 def test_slices_and_lists_of_indices_give_minibatches() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from headrace._native import extension
 from headrace.interop.keys import place
-from headrace.storage.mapped_samples import lost
+from headrace.storage.mapped_samples import MappedFile, lost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class MappedRows:
         self._offset: int | None = None
         if owner is not None and mode != "c":
             self._offset = int(owner.offset) + _address(array) - _address(owner)
-        if self._path is not None and self._look()[:1] != (root.size(),):
+        if self._path is not None and self._look()[:1] != (MappedFile(root, None).size,):
             self._path = None  # unlinked, or another file by now: what is mapped has no name
         self.facts = self._look()
 
@@ -114,7 +114,8 @@ class MappedRows:
     def _look(self) -> Facts:
         """Return what tells this file from another; nothing where there is none by its name."""
         if self._path is None:
-            return (self._map.size(),)
+            size = MappedFile(self._map, None).size
+            return () if size is None else (size,)
         try:
             found = os.stat(self._path)  # noqa: PTH116  before and after each batch
         except OSError:
