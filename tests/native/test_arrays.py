@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,28 @@ def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> N
     expected = batches(slow)
     assert_equal(batches(quick), expected)
     assert_equal(batches(quick, num_workers=2), expected)
+
+
+def at_the_end_of_memory(array: np.ndarray) -> tuple[np.ndarray, mmap.mmap]:
+    """Return a copy after which no byte can be read, and its memory."""
+    page, size = mmap.PAGESIZE, array.nbytes
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
+    # By its address: an array of the map itself would be read as one of a file is.
+    copy = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start + room - size)).reshape(array.shape)
+    copy[:] = array
+    return copy, memory
+
+
+@pytest.mark.parametrize("width", [1, 5, 8, 15, 16, 29, 64, 67])
+@pytest.mark.parametrize("flip", [0, 1], ids=["straight", "flipped"])
+def test_normalized_planes_are_right_at_any_width_and_nothing_past_the_array_is_read(width: int, flip: float) -> None:
+    """Give the steps' bytes for images of any width, where the last byte of the array is the last of its memory."""
+    shown, _memory = at_the_end_of_memory(images(9, 3, width, 3))
+    quick, slow = both(ArrayDataset(shown), RandomHorizontalFlip(flip), ToFloat(), Normalize(0.4, 0.2), ToCHW())
+    assert_equal(batches(quick), batches(slow))
 
 
 CUT_THEN_PADDED = [

@@ -31,8 +31,8 @@ struct BatchRows {
   // Make row `i`. `drawn` random numbers were drawn for it before, and have been afterwards. False: the row is missing,
   // and `scratch.reading.failure` may say why.
   bool make(std::size_t i, Scratch& scratch, Seconds& seconds, std::int32_t& drawn) const {
-    if (i + 1 < keys.size()) source->prefetch(keys[i + 1]);
     Reading& reading = scratch.reading;
+    reading.ahead = i + 1 < keys.size() ? source->ahead(keys[i + 1]) : Ahead{};
     reading.seconds = 0, reading.failure.kind = ReadFailure::none;
     const bool read = source->read(keys[i], recipe->max_bytes, reading);
     seconds.read += reading.seconds;

@@ -138,9 +138,10 @@ class Copier {
     if (top_ == 0 && left_ == 0 && window.height == pixels_.height && window.width == pixels_.width &&
         !geometry_.flipped) {
       writer_.set_width(static_cast<std::size_t>(pixels_.height) * pixels_.width);
-      writer_.put(pixels_.data, 0, false);
+      writer_.put(pixels_.data, 0, false, scratch_.reading.ahead.data);
       return true;
     }
+    scratch_.reading.ahead.ask();
     const bool within = first_ == 0 && last_ == window.width;
     if (!within && !find_columns()) return false;
     const std::size_t stride = static_cast<std::size_t>(pixels_.width) * pixels_.channels;
@@ -206,6 +207,7 @@ bool copy_or_scale(const Recipe& recipe, const Geometry& geometry, const Pixels&
   // Where a window reaches outside of a part of the image, it is filled, and the rest of the image must not show.
   if (box.height == geometry.height && box.width == geometry.width && (whole || within))
     return Copier(recipe, geometry, pixels, s, writer).run();
+  s.reading.ahead.ask();
   const View view = view_of(box, 1, pixels.height, pixels.width);
   PixelLines lines(pixels, s.strip);
   return Scaler(recipe, geometry, view, s.scale, writer).run(lines);
@@ -229,8 +231,9 @@ void Scratch::shrink_to(std::size_t bytes) {
 }
 
 bool render(const Recipe& recipe, const Sample& sample, Philox& random, Scratch& scratch, void* row, Seconds& seconds) {
-  return sample.encoded() ? render_jpeg(recipe, sample, random, scratch, row, seconds)
-                          : render_pixels(recipe, sample, random, scratch, row);
+  if (!sample.encoded()) return render_pixels(recipe, sample, random, scratch, row);
+  scratch.reading.ahead.ask();
+  return render_jpeg(recipe, sample, random, scratch, row, seconds);
 }
 
 namespace {

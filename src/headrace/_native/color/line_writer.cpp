@@ -20,6 +20,8 @@ LineWriter::LineWriter(const RowFormat& format, Buffer& planes, void* out)
       plain_(format.values.itemsize == 1 && format.values.table.empty()),
       computed_(format.values.computed && format.ops->exact),
       streamed_(computed_ && format.ops->stream != nullptr && format.bytes() >= streamed_at_least),
+      normalizes3_(computed_ && !streamed_ && format.channels_first && format.values.channels == 3 &&
+                   format.ops->normalize3 != nullptr),
       buffer_(planes),
       out_(static_cast<std::uint8_t*>(out)) {
   set_width(static_cast<std::size_t>(format.width));
@@ -34,8 +36,9 @@ void LineWriter::set_width(std::size_t pixels) {
   planes_ = room(buffer_, (pixels_ + slack) * 8);
 }
 
-void LineWriter::put(const std::uint8_t* line, std::size_t at, bool flipped) {
-  format_.channels_first ? put_planes(line, at, flipped) : put_interleaved(line, at, flipped);
+void LineWriter::put(const std::uint8_t* line, std::size_t at, bool flipped, const std::uint8_t* ahead) {
+  if (!normalizes3_ && ahead != nullptr) prefetch(ahead, pixels_ * static_cast<std::size_t>(format_.values.channels));
+  format_.channels_first ? put_planes(line, at, flipped, ahead) : put_interleaved(line, at, flipped);
 }
 
 void LineWriter::put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped) {
@@ -52,11 +55,16 @@ void LineWriter::put_interleaved(const std::uint8_t* line, std::size_t at, bool 
     for (int c = 0; c < channels; ++c) look_up(row + c * size, channels, line + c, channels, c);
 }
 
-void LineWriter::put_planes(const std::uint8_t* line, std::size_t at, bool flipped) {
+void LineWriter::put_planes(const std::uint8_t* line, std::size_t at, bool flipped, const std::uint8_t* ahead) {
   const Values& values = format_.values;
   const int channels = values.channels, count = static_cast<int>(pixels_);
   const std::size_t size = static_cast<std::size_t>(values.itemsize);
   const std::size_t plane = static_cast<std::size_t>(format_.height) * format_.width;
+  if (normalizes3_) {
+    float* const first = reinterpret_cast<float*>(out_) + at;
+    float* const rows[3] = {first, first + plane, first + 2 * plane};
+    return format_.ops->normalize3(rows, line, count, flipped, values.mean, values.std, ahead ? ahead : line);
+  }
   std::uint8_t *rows[4], *planes[4];
   for (int c = 0; c < channels; ++c) {
     rows[c] = out_ + (c * plane + at) * size;

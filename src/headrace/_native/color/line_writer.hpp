@@ -16,8 +16,8 @@ class LineWriter {
 
   // Let lines have this many pixels.
   void set_width(std::size_t pixels);
-  // Write a line that begins at pixel `at` of the row of the batch.
-  void put(const std::uint8_t* line, std::size_t at, bool flipped);
+  // Write a line that begins at pixel `at` of the row of the batch. As many bytes from `ahead` on are read soon.
+  void put(const std::uint8_t* line, std::size_t at, bool flipped, const std::uint8_t* ahead = nullptr);
   // Whether `put_blend` is for this row of the batch: planes of three channels, whose floats are computed.
   bool takes_blends() const;
   // Write the line that is blended from two lines of three planes of raised floats, not flipped.
@@ -29,13 +29,13 @@ class LineWriter {
 
  private:
   void put_interleaved(const std::uint8_t* line, std::size_t at, bool flipped);
-  void put_planes(const std::uint8_t* line, std::size_t at, bool flipped);
+  void put_planes(const std::uint8_t* line, std::size_t at, bool flipped, const std::uint8_t* ahead);
   void convert(std::uint8_t* row, const std::uint8_t* plane, int channel) const;
   void look_up(std::uint8_t* out, std::ptrdiff_t step, const std::uint8_t* in, std::ptrdiff_t apart, int channel) const;
   const std::uint8_t* mirrored(const std::uint8_t* line);
 
   const RowFormat& format_;
-  const bool plain_, computed_, streamed_;
+  const bool plain_, computed_, streamed_, normalizes3_;
   Buffer& buffer_;
   std::uint8_t* out_;
   std::uint8_t* planes_;

@@ -59,6 +59,10 @@ struct RowOps {
   // Other threads see what was written after `fence`.
   void (*stream)(float* out, const std::uint8_t* in, std::size_t count, float mean, float std);
   void (*fence)();
+  // `split3` and `normalize` in one pass, which asks meanwhile for as many bytes from `ahead` on. Null where this
+  // instruction set has no such loop.
+  void (*normalize3)(float* const* out, const std::uint8_t* in, int pixels, bool flipped, const float* mean,
+                     const float* std, const std::uint8_t* ahead);
   // As `normalize`, for interleaved pixels of up to 4 channels.
   void (*normalize_interleaved)(float* out, const std::uint8_t* in, std::size_t pixels, int channels, const float* mean,
                                 const float* std);

@@ -17,7 +17,7 @@ class ArraySource final : public Source {
   std::size_t bytes_at_hand() const override { return mapped_ ? 0 : size_; }
   void prepare() const override;
   bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const override;
-  void prefetch(std::int64_t key) const override { headrace::prefetch(at(key), size_); }
+  Ahead ahead(std::int64_t key) const override { return {at(key), size_}; }
 
  private:
   const std::uint8_t* at(std::int64_t key) const { return data_ + size_ * static_cast<std::size_t>(key); }

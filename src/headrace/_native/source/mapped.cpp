@@ -75,14 +75,13 @@ bool MappedSource::intact() const {
   return whole;
 }
 
-void MappedSource::prefetch(std::int64_t key) const {
+Ahead MappedSource::ahead(std::int64_t key) const {
   const std::uint8_t* data = find(key);
-  if (data == nullptr) return;
+  if (data == nullptr) return {};
   const auto size = static_cast<std::size_t>(spans_.length[key]);
-  if (seen_[static_cast<std::size_t>(key)].load(std::memory_order_relaxed))
-    headrace::prefetch(data, size);
-  else
-    ask_for(data, size);
+  if (seen_[static_cast<std::size_t>(key)].load(std::memory_order_relaxed)) return {data, size};
+  ask_for(data, size);
+  return {};
 }
 
 }  // namespace headrace

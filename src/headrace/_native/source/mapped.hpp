@@ -33,7 +33,7 @@ class MappedSource final : public Source {
   // step-by-step path, which says so.
   bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const override;
   bool intact() const override;
-  void prefetch(std::int64_t key) const override;
+  Ahead ahead(std::int64_t key) const override;
 
  private:
   const std::uint8_t* find(std::int64_t key) const;

@@ -29,10 +29,19 @@ struct ReadFailure {
   std::int64_t found = 0;      // the file's size now, in bytes; -1 if it is not known
 };
 
+// Bytes that are read soon, and that the processor does not foresee.
+struct Ahead {
+  const std::uint8_t* data = nullptr;
+  std::size_t size = 0;
+
+  void ask() const { prefetch(data, size); }
+};
+
 // What one thread reads into, reused from sample to sample.
 struct Reading {
   Buffer buffer;
   Sample sample;
+  Ahead ahead;                 // the sample after it
   double seconds = 0;          // spent on reading; sources in memory count none
   ReadFailure failure;
 };
@@ -56,8 +65,8 @@ class Source {
   virtual bool read(std::int64_t key, std::int64_t max_bytes, Reading& reading) const = 0;
   // Called after what was read has been used: false if it was not what is stored.
   virtual bool intact() const { return true; }
-  // Ask for a sample that is read soon.
-  virtual void prefetch(std::int64_t) const {}
+  // The bytes of a sample that is read soon, for `Reading::ahead`; none where there are none to ask memory for.
+  virtual Ahead ahead(std::int64_t) const { return {}; }
 };
 
 }  // namespace headrace

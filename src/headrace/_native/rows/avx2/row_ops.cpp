@@ -173,6 +173,37 @@ static void stream(float* out, const std::uint8_t* in, std::size_t count, float 
 
 static void fence() { _mm_sfence(); }
 
+static void normalize3(float* const* out, const std::uint8_t* in, int pixels, bool flipped, const float* mean,
+                       const float* std, const std::uint8_t* ahead) {
+  const Reciprocal whole(255.0F);
+  const __m256 high = _mm256_set1_ps(whole.high), low = _mm256_set1_ps(whole.low);
+  const __m256i mirror = _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  for (int c = 0; c < 3; ++c) {
+    const Reciprocal part(std[c]);
+    const __m256 middle = _mm256_set1_ps(mean[c]), part_high = _mm256_set1_ps(part.high), part_low = _mm256_set1_ps(part.low);
+    // Eight pixels are 24 bytes: the first four lie in the bytes from 0 on, the others in those from 8 on.
+    const __m256i pick = _mm256_add_epi32(
+        _mm256_setr_epi8(0, -1, -1, -1, 3, -1, -1, -1, 6, -1, -1, -1, 9, -1, -1, -1, 4, -1, -1, -1, 7, -1, -1, -1, 10, -1, -1,
+                         -1, 13, -1, -1, -1),
+        _mm256_set1_epi32(c));
+    int done = 0;
+    for (; done + 8 <= pixels; done += 8) {
+      // A few at a time: more would wait for each other.
+      if (done % 64 == 0) __builtin_prefetch(ahead + static_cast<std::ptrdiff_t>(pixels) * c + done, 0, 2);
+      const std::uint8_t* const from = in + 3 * static_cast<std::ptrdiff_t>(done);
+      __m256i bytes = _mm256_shuffle_epi8(two_pixels(from, from + 8), pick);
+      if (flipped) bytes = _mm256_permutevar8x32_epi32(bytes, mirror);
+      const __m256 x = _mm256_cvtepi32_ps(bytes);
+      const __m256 above = _mm256_sub_ps(_mm256_fmadd_ps(x, high, _mm256_mul_ps(x, low)), middle);
+      _mm256_storeu_ps(out[c] + (flipped ? pixels - done - 8 : done),
+                       _mm256_fmadd_ps(above, part_high, _mm256_mul_ps(above, part_low)));
+    }
+    for (; done < pixels; ++done)
+      out[c][flipped ? pixels - done - 1 : done] =
+          standard(in[3 * static_cast<std::ptrdiff_t>(done) + c], mean[c], whole, part.high, part.low);
+  }
+}
+
 static inline __m256 raised8(__m256i pixels, __m256i pick, bool flipped) {
   const __m256i bits = _mm256_castps_si256(_mm256_set1_ps(raised));
   const __m256i values = _mm256_or_si256(_mm256_shuffle_epi8(pixels, pick), bits);
@@ -230,7 +261,7 @@ static void blend_down(float* __restrict out, const float* __restrict a, const f
 static const BlendOps blend_ops{raise3, blend_across3, blend_down};
 
 static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize, stream, fence,
-                        normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
+                        normalize3, normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
 
 }  // namespace avx2
 
