@@ -19,11 +19,11 @@ pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 
 VALUES = (ToFloat(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ToCHW())
 # From (height, width) to (height, width): halves that are rounded, one pixel, one column, a width that is made smaller
-# or kept, and the sizes around a whole group of eight outputs.
+# or kept, the sizes around a whole group of outputs, and rows large enough to be written past the caches.
 SIZES = [
     ((112, 96), (224, 192)), ((64, 48), (256, 192)), ((150, 131), (224, 224)), ((1, 1), (9, 17)), ((3, 1), (50, 7)),
     ((1, 5), (1, 40)), ((37, 50), (80, 31)), ((40, 33), (20, 65)), ((41, 56), (83, 56)), ((56, 41), (56, 83)),
-    ((2, 9), (3, 10)), ((191, 15), (192, 16)), ((7, 23), (448, 24)), ((9, 2), (8, 1000)),
+    ((2, 9), (3, 10)), ((150, 170), (223, 225)), ((191, 15), (192, 16)), ((7, 23), (448, 24)), ((9, 2), (8, 1000)),
 ]  # fmt: skip
 
 

@@ -90,7 +90,7 @@ void LineWriter::put_blend(const float* const* a, const float* const* b, const B
   const std::size_t plane = static_cast<std::size_t>(format_.height) * format_.width;
   float* out = reinterpret_cast<float*>(out_) + at;
   for (int c = 0; c < 3; ++c, out += plane)
-    format_.ops->blends->down(out, a[c], b[c], blend, static_cast<int>(pixels_), values.mean[c], values.std[c]);
+    format_.ops->blends->down(out, a[c], b[c], blend, pixels_, values.mean[c], values.std[c], streamed_);
 }
 
 void LineWriter::put_all(const std::uint8_t* planes) {

@@ -33,8 +33,9 @@ struct BlendOps {
   void (*raise3)(float* const* out, const std::uint8_t* in, int pixels, bool flipped);
   // Make `count` times eight outputs of each of three planes. Inputs are readable nine floats past `from`.
   void (*across3)(float* const* out, const float* const* in, const Blends* blends, int count);
-  // Blend two rows, and normalize the bytes as `normalize` below does.
-  void (*down)(float* out, const float* a, const float* b, const Blend& blend, int count, float mean, float std);
+  // Blend two rows, and normalize the bytes as `normalize` below does, or as `stream` if `streamed`.
+  void (*down)(float* out, const float* a, const float* b, const Blend& blend, std::size_t count, float mean, float std,
+               bool streamed);
 };
 
 struct RowOps {

@@ -248,14 +248,31 @@ static void blend_across3(float* const* out, const float* const* in, const Blend
   }
 }
 
-static void blend_down(float* __restrict out, const float* __restrict a, const float* __restrict b, const Blend& blend,
-                       int count, float mean, float std) {
+static void blend_down(float* out, const float* a, const float* b, const Blend& blend, std::size_t count, float mean, float std,
+                       bool streamed) {
+  const bool nudged = blend.nudge != 0;
   const Reciprocal whole(255.0F), part(std);
-  const float weight = blend.weight, nudge = blend.nudge;
-  for (int i = 0; i < count; ++i) {
-    const float x = __builtin_fmaf((b[i] - a[i]) + nudge, weight, a[i]) - raised;
+  const auto one = [&](std::size_t i) {
+    const float x = __builtin_fmaf(b[i] - a[i] + blend.nudge, blend.weight, a[i]) - raised;
     out[i] = standard(x, mean, whole, part.high, part.low);
+  };
+  std::size_t done = 0;
+  // Only stores to multiples of their size go past the caches.
+  if (streamed)
+    for (; done < count && reinterpret_cast<std::uintptr_t>(out + done) % 32 != 0; ++done) one(done);
+  const __m256 high = _mm256_set1_ps(whole.high), low = _mm256_set1_ps(whole.low), middle = _mm256_set1_ps(mean);
+  const __m256 part_high = _mm256_set1_ps(part.high), part_low = _mm256_set1_ps(part.low);
+  const __m256 weight = _mm256_set1_ps(blend.weight), nudge = _mm256_set1_ps(blend.nudge), zero = _mm256_set1_ps(raised);
+  for (; done + 8 <= count; done += 8) {
+    const __m256 first = _mm256_loadu_ps(a + done);
+    __m256 difference = _mm256_sub_ps(_mm256_loadu_ps(b + done), first);
+    if (nudged) difference = _mm256_add_ps(difference, nudge);
+    const __m256 x = _mm256_sub_ps(_mm256_fmadd_ps(difference, weight, first), zero);
+    const __m256 above = _mm256_sub_ps(_mm256_fmadd_ps(x, high, _mm256_mul_ps(x, low)), middle);
+    const __m256 value = _mm256_fmadd_ps(above, part_high, _mm256_mul_ps(above, part_low));
+    streamed ? _mm256_stream_ps(out + done, value) : _mm256_storeu_ps(out + done, value);
   }
+  for (; done < count; ++done) one(done);
 }
 
 static const BlendOps blend_ops{raise3, blend_across3, blend_down};
