@@ -112,19 +112,19 @@ bool Scaler::make_blends() {
     if (!blend_of(value[0], down.count[y] > 1 ? value[1] : 0, lines[y])) return false;
   }
   if (across.same || across.taps > 2) return true;
-  const int width = window.width;
-  Blends* blends = room(buffers_.blends_across, static_cast<std::size_t>(width + 7) / 8);
+  const int width = window.width, lanes = recipe_.row.ops->blends->lanes;
+  Blends* blends = room(buffers_.blends_across, static_cast<std::size_t>(width + lanes - 1) / lanes);
   for (int at = 0; at < width; ++blends) {
     const auto output = [&](int x) { return geometry_.flipped ? width - 1 - x : x; };
     *blends = {};
-    const int end = std::min(at + 8, width);
+    const int end = std::min(at + lanes, width);
     blends->from = std::min(across.first[output(at)], across.first[output(end - 1)]);
     for (int k = 0; at < end; ++at, ++k) {
       const int from = output(at);
       const std::int32_t* value = &across.value[static_cast<std::size_t>(across.taps) * from];
       Blend blend;
       blends->index[k] = across.first[from] - blends->from;
-      if (blends->index[k] > 7 || !blend_of(value[0], across.taps > 1 ? value[1] : 0, blend)) return true;
+      if (blends->index[k] >= lanes || !blend_of(value[0], across.taps > 1 ? value[1] : 0, blend)) return true;
       blends->weight[k] = blend.weight, blends->nudge[k] = blend.nudge;
     }
   }
@@ -187,7 +187,7 @@ bool Scaler::blend_down(Lines& lines) {
   const Weights &across = buffers_.across, &down = buffers_.down;
   const BlendOps& ops = *recipe_.row.ops->blends;
   const int width = geometry_.window.width, columns = across.high - across.low;
-  // Whole groups of eight outputs are written, and nine inputs are read at the last column.
+  // Whole groups of outputs are written, and nine inputs are read at the last column.
   const std::size_t stride = static_cast<std::size_t>(std::max(width, columns)) + 16;
   float* floats = room(buffers_.floats, 9 * stride);
   float* planes[3][3];
@@ -203,8 +203,7 @@ bool Scaler::blend_down(Lines& lines) {
       if (next < first) continue;
       float** const kept = planes[next % 2];
       if (blends_across_) {
-        ops.raise3(read, in, columns, false);
-        ops.across3(kept, read, buffers_.blends_across.data(), (width + 7) / 8);
+        ops.across3(kept, read, in, columns, buffers_.blends_across.data(), (width + ops.lanes - 1) / ops.lanes);
       } else {
         scale_across(line_, in);
         ops.raise3(kept, line_, width, geometry_.flipped);

@@ -4,18 +4,7 @@
 
 #if defined(__FMA__) || defined(__aarch64__)
 
-// 1 / x in two floats: a quotient made with both rounds as division does. The caller checks all 256 values of a byte
-// before using it.
-struct Reciprocal {
-  explicit Reciprocal(float x) : high(1.0F / x), low(__builtin_fmaf(-high, x, 1.0F) / x) {}
-  float high, low;
-};
-
-static inline float product(float x, float high, float low) { return __builtin_fmaf(x, high, x * low); }
-
-static inline float standard(float x, float mean, const Reciprocal& whole, float high, float low) {
-  return product(product(x, whole.high, whole.low) - mean, high, low);
-}
+#include "reciprocal.hpp"
 
 static void normalize(float* out, const std::uint8_t* in, std::size_t count, float mean, float std) {
   const Reciprocal whole(255.0F), part(std);

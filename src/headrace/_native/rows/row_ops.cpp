@@ -7,19 +7,26 @@ namespace headrace {
 extern const RowOps* const row_ops_plain;
 #if HEADRACE_X86
 extern const RowOps* const row_ops_avx2;
+extern const BlendOps* const blend_ops_avx512;
 #endif
 
 namespace {
 
 struct Available {
-  const RowOps* ops[2];
+  const RowOps* ops[3];
   int count = 0;
+  // AVX2, with wider blends.
+  RowOps wide{};
 
   Available() {
     ops[count++] = row_ops_plain;
 #if HEADRACE_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) ops[count++] = row_ops_avx2;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return;
+    ops[count++] = row_ops_avx2;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vbmi")) return;
+    wide = *row_ops_avx2, wide.name = "avx512", wide.blends = blend_ops_avx512;
+    ops[count++] = &wide;
 #endif
   }
 };

@@ -21,18 +21,21 @@ struct Blend {
   float weight, nudge;
 };
 
-// Eight outputs: `index` counts from the input `from`, and gives a; b is the input after it.
+// As many outputs as are made at once: `index` counts from the input `from`, and gives a; b is the input after it.
 struct Blends {
   int from;
-  int index[8];
-  float weight[8], nudge[8];
+  int index[16];
+  float weight[16], nudge[16];
 };
 
 struct BlendOps {
+  // How many outputs are made at once, 16 at most.
+  int lanes;
   // Split interleaved pixels of 3 channels into three planes of raised floats, from right to left if `flipped`.
   void (*raise3)(float* const* out, const std::uint8_t* in, int pixels, bool flipped);
-  // Make `count` times eight outputs of each of three planes. Inputs are readable nine floats past `from`.
-  void (*across3)(float* const* out, const float* const* in, const Blends* blends, int count);
+  // Make `count` times `lanes` outputs of each of three planes. `planes` is memory for the pixels, as `raise3` splits them,
+  // readable nine floats past the last `from`.
+  void (*across3)(float* const* out, float* const* planes, const std::uint8_t* in, int pixels, const Blends* blends, int count);
   // Blend two rows, and normalize the bytes as `normalize` below does, or as `stream` if `streamed`.
   void (*down)(float* out, const float* a, const float* b, const Blend& blend, std::size_t count, float mean, float std,
                bool streamed);

@@ -233,8 +233,10 @@ static void raise3(float* const* out, const std::uint8_t* in, int pixels, bool f
   }
 }
 
-static void blend_across3(float* const* out, const float* const* in, const Blends* blends, int count) {
-  const float* const from[3] = {in[0], in[1], in[2]};
+static void blend_across3(float* const* out, float* const* planes, const std::uint8_t* in, int pixels, const Blends* blends,
+                          int count) {
+  raise3(planes, in, pixels, false);
+  const float* const from[3] = {planes[0], planes[1], planes[2]};
   float* to[3] = {out[0], out[1], out[2]};
   for (const Blends* const end = blends + count; blends < end; ++blends) {
     const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(blends->index));
@@ -275,7 +277,7 @@ static void blend_down(float* out, const float* a, const float* b, const Blend& 
   for (; done < count; ++done) one(done);
 }
 
-static const BlendOps blend_ops{raise3, blend_across3, blend_down};
+static const BlendOps blend_ops{8, raise3, blend_across3, blend_down};
 
 static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize, stream, fence,
                         normalize3, normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
