@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace.errors import LoaderClosed, WorkerTimeout
+from headrace.executors.thread_tasks import ThreadTasks
 from headrace.executors.threads import Threads
-from headrace.make.maker import Maker
+from headrace.make.maker import Maker, Stop
 from headrace.testing.executors import ExecutorTests, Squares, maker_of, work_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class TestOneThread(ExecutorTests):
@@ -158,3 +163,32 @@ def test_the_interpreter_ends_with_a_loop_still_running(end: str, code: int) -> 
     assert run.returncode == code
     assert run.stderr.count("Traceback") == (1 if code == 1 else 0)
     assert "headrace" not in run.stderr
+
+
+def test_a_thread_helps_with_an_older_batch_before_it_makes_its_own() -> None:
+    """The next batch is ready as early as can be, though each thread has begun one."""
+    order = list[str]()
+    tasks: ThreadTasks[None] = ThreadTasks(2, Stop())
+
+    class Rows:
+        def __init__(self, name: str, meanwhile: Callable[[], None] = int) -> None:
+            self.name, self.left, self.meanwhile = name, 10**9, meanwhile
+
+        def run(self) -> None:
+            meanwhile, self.meanwhile = self.meanwhile, int
+            meanwhile()
+            if self.left:
+                order.append(self.name)
+                self.left = 0
+
+        def wait(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+    def begin_the_next() -> None:
+        thread = threading.Thread(target=tasks.share, args=(Rows("second"),))
+        thread.start()
+        thread.join()
+
+    tasks.share(Rows("first", begin_the_next))
+    assert order == ["first", "second"]

@@ -47,7 +47,10 @@ class ThreadTasks(Generic[T]):
         return None
 
     def share(self, job: Job, threads: int | None = None) -> None:
-        """Make the rows of a job, here and wherever a thread is free; on so many threads at most."""
+        """Make the rows of a job, here and wherever a thread is free; on so many threads at most.
+
+        Without ``threads``, the rows of older jobs come first: the next batch is ready as early as can be.
+        """
         rows = job.left
         most = min(self._workers, rows, threads or rows)
         if rows * self._pace < QUICK:  # it is made before a second thread is awake
@@ -57,11 +60,14 @@ class ThreadTasks(Generic[T]):
             return
         self._jobs.append(job)
         self._wake(most - 1)
-        began = perf_counter()
         try:
             if self._stop.is_set:
                 job.stop()
-            job.run()
+            for each in list(self._jobs) if threads is None else [job]:
+                began = perf_counter()
+                each.run()
+                if each is job:
+                    break
             job.wait()
         finally:
             self._jobs.remove(job)
