@@ -198,6 +198,62 @@ def noisy(sample: Any, rng: np.random.Generator) -> Any:
     return sample[0] ^ rng.integers(0, 256, sample[0].shape, np.uint8), sample[1]
 
 
+def test_images_in_pieces_of_files_are_a_source_of_the_extension(tmp_path: Path) -> None:
+    """Make the rows that the same bytes give whole, and leave those to Python whose file is another now."""
+    contents = [data for data in images() if data[:2] == b"\xff\xd8"]
+    whole, size = b"".join(contents), 700
+    parts = [whole[at : at + size] for at in range(0, len(whole), size)]
+    paths = [tmp_path / str(number) for number in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        path.write_bytes(part + b"more")
+    pieces = list[tuple[int, int, int]]()
+    first, begin = [0], 0
+    for data in contents:
+        end = begin + len(data)
+        while begin < end:
+            number, offset = divmod(begin, size)
+            pieces.append((number, offset, min(end - begin, size - offset)))
+            begin += pieces[-1][2]
+        first.append(len(pieces))
+    facts = np.array([(path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
+    native: Any = extension
+    where = [os.fsencode(path) for path in paths], facts, np.array(first), *np.array(pieces).T.copy()
+    source = native.Source.pieces(*where)
+    rows, job = made(source, len(contents))
+    assert not job.missing
+    assert np.array_equal(rows, made(native.Source.bytes(contents), len(contents))[0])
+    paths[0].unlink()
+    os.utime(paths[-1], ns=(0, 0))
+    _, job = made(source, len(contents))
+    assert job.missing == [0, len(contents) - 1]
+    assert not job.failures
+    paths[0].mkdir()
+    assert made(source, len(contents))[1].missing == job.missing
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first": [1, 1]},
+        {"first": [0, 2]},
+        {"first": []},
+        {"first": [0, 1, 0, 1]},
+        {"file": [1]},
+        {"file": [-1]},
+        {"offset": [-1]},
+        {"offset": [0, 0]},
+        {"length": [10]},
+        {"length": [-1]},
+        {"facts": [[9, 0], [9, 0]]},
+    ],
+)
+def test_pieces_outside_of_their_files_are_refused(wrong: dict[str, Any]) -> None:
+    parts: dict[str, Any] = {"facts": [[9, 0]], "first": [0, 1], "file": [0], "offset": [0], "length": [9]}
+    arrays = {name: np.array(value, np.int64) for name, value in (parts | wrong).items()}
+    with pytest.raises(ValueError, match=r"`first`|piece 0|`facts`"):
+        cast("Any", extension).Source.pieces(paths=[b"a"], **arrays)
+
+
 def test_a_list_of_bytes_is_a_source_of_the_extension() -> None:
     """Make the rows that the same bytes give in one buffer."""
     contents = [data for data in images() if data[:2] == b"\xff\xd8"]

@@ -341,6 +341,21 @@ class TestDamage:
         assert reader.counts.requests == 1
         assert reader.disk.verify() == (1, [])
 
+    def test_a_damaged_block_has_no_file(self, folder: Path) -> None:
+        held(folder, 1)
+        assert BlockCache(folder, CAP).file(name(1), 4) is not None
+        (folder / f"{name(1)}.block").write_bytes(b"datawhat")
+        assert BlockCache(folder, CAP).file(name(1), 4) is None
+        assert not list(folder.glob("*.block"))
+
+    def test_a_file_is_looked_at_again_after_a_moment(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = held(folder, 1)
+        found = cache.file(name(1), 4)
+        (folder / f"{name(1)}.block").unlink()
+        assert cache.file(name(1), 4) == found
+        monkeypatch.setattr(block_cache, "TRUSTED_SECONDS", -1)
+        assert cache.file(name(1), 4) is None
+
     def test_verify_deletes_damaged_blocks(self, folder: Path) -> None:
         cache = held(folder, 1)
         held(folder, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +102,40 @@ def test_the_loop_begins_no_batch_that_waits_for_a_server(server: ObjectServer, 
     remote = mapped(f"{server.url}/0.tar")
     assert remote.begin_batch is None
     assert remote.read_batch is not None
+
+
+@pytest.mark.parametrize("how", ["deleted", "flipped", "cut", "all deleted"])
+def test_a_block_that_is_lost_after_it_was_looked_at_is_fetched_again(server: ObjectServer, how: str) -> None:
+    """The native extension leaves its images to Python, which fetches the block again."""
+    blocks.blocks()._most = 0  # nothing is kept in memory
+    dataset = mapped(f"{server.url}/0.tar")
+    expected = batches_of(dataset)
+    files = sorted(blocks.blocks().disk.folder.glob("*.block"))
+    for file in files if how == "all deleted" else files[1:2]:
+        data = bytearray(file.read_bytes())
+        data[700] ^= 1
+        file.unlink()
+        if how in ("flipped", "cut"):
+            file.write_bytes(data if how == "flipped" else data[:600])
+    for (images, labels), (pixels, numbers) in zip(batches_of(dataset, num_workers=2), expected, strict=True):
+        np.testing.assert_array_equal(images, pixels)
+        np.testing.assert_array_equal(labels, numbers)
+    assert files[1].is_file()
+
+
+@pytest.mark.parametrize("most", ["0", "9000"])
+def test_without_room_in_the_cache_images_come_through_memory(
+    server: ObjectServer, shard: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    monkeypatch.setenv(blocks.MOST, most)
+    (tmp_path / "0.tar").write_bytes(shard)
+    expected = batches_of(mapped(tmp_path / "0.tar"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "shuffle=True over", UserWarning)
+        found = batches_of(mapped(f"{server.url}/0.tar"), num_workers=2)
+    for (images, labels), (pixels, numbers) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(images, pixels)
+        np.testing.assert_array_equal(labels, numbers)
 
 
 def test_what_cannot_be_fetched_is_an_error_that_names_its_sample(server: ObjectServer) -> None:

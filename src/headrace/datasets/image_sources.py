@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,8 @@ import numpy as np
 from headrace.context.timing import timed
 from headrace.errors import ArgumentError, HeadraceError
 from headrace.image.decoding import Decoding
-from headrace.storage.blocks import blocks
+from headrace.storage.blocks import blocks, is_elsewhere
+from headrace.storage.cached_pieces import cached_pieces
 from headrace.storage.files import DEFAULT_MAX_BYTES
 from headrace.storage.mapped_samples import check, gather, in_memory, mapped_file
 from headrace.storage.object_spans import ObjectSpans
@@ -161,11 +163,19 @@ class FetchedRanges(Ranges):
         return True
 
     def opened_for(self, extension: Any, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
-        """Fetch the images of a batch, and hand over their bytes."""
+        """Fetch the images of a batch, and hand over where they lie in the cache, or else their bytes."""
         with timed("read"):
-            blocks().ensure(self._spans(rows).each())
+            spans = self._spans(rows)
+            pieces = None if self._has_files else cached_pieces(blocks(), spans)
+            if pieces is not None:
+                return extension.Source.pieces(*pieces), np.arange(len(rows))
+            blocks().ensure(spans.each())
             images = [self._read_or_nothing(row) for row in rows.tolist()]
         return extension.Source.bytes(images), np.arange(len(rows))
+
+    @cached_property
+    def _has_files(self) -> bool:
+        return not all(map(is_elsewhere, self.paths))
 
     def _spans(self, rows: NDArray[np.int64]) -> ObjectSpans:
         """Return which ranges of objects these rows need; files on this machine have no size here, and no blocks."""

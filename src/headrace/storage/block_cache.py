@@ -33,6 +33,9 @@ SLACK, LOW, TOUCHED_SECONDS, MOST_VERIFIED = 64, 0.9, 30, 1 << 16
 """Of the cap, eviction frees one part of so many at once; of a full disk, it leaves this share; how exact the time of
 use is; names that a process remembers."""
 
+TRUSTED_SECONDS = 1.0
+"""How long a block that this process has looked at is taken to be there, by those who read its file themselves."""
+
 NEW_SECONDS = 0.2
 """How long a process waits for the lock of a file that it has just made: `wait` may hold it for a moment."""
 
@@ -64,6 +67,22 @@ def least_recent(entries: Sequence[Entry]) -> Sequence[Entry]:
     return sorted(entries, key=lambda entry: (entry.used, entry.name))
 
 
+class CachedFile(NamedTuple):
+    """The file of a block: its path, its bytes with the checksum, its time of modification (ns)."""
+
+    path: bytes
+    nbytes: int
+    modified: int
+
+
+class _Seen(NamedTuple):
+    """What a block's file was when it was checked, and when it was looked at last."""
+
+    file: CachedFile
+    inode: int
+    looked: float
+
+
 class CacheStatus(NamedTuple):
     """What a cache holds: blocks, their bytes, downloads that run, files of others."""
 
@@ -92,30 +111,16 @@ class BlockCache:
 
     def __init__(self, folder: str | os.PathLike[str], most: int, eviction: Eviction = least_recent) -> None:
         self.folder, self.most, self.eviction = Path(folder), most, eviction
-        self._verified: dict[str, tuple[int, int]] = {}
+        self._verified: dict[str, _Seen] = {}
         self._turn = os.getpid(), threading.Lock()
 
     def part(self, name: str, size: int, begin: int, length: int) -> bytes | None:
         """Return bytes of a block; None where it is not held. A damaged block is deleted."""
-        try:
-            file = os.open(self._block(name), _READ)
-        except OSError:
+        opened = self._opened(name, size)
+        if opened is None:
             return None
+        file, found = opened
         try:
-            found = os.fstat(file)
-            mark = (found.st_ino, found.st_mtime_ns)
-            if self._verified.get(name) != mark:
-                data = _whole(file, size + SUM + 1) if stat.S_ISREG(found.st_mode) else b""
-                if len(data) != size + SUM or crc32c(data[:-SUM]) != int.from_bytes(data[-SUM:], "little"):
-                    self._drop(name, found)
-                    return None
-                if len(self._verified) >= MOST_VERIFIED:
-                    self._verified.clear()
-                self._verified[name] = mark
-            now = time.time_ns()
-            if abs(now - found.st_atime_ns) > TOUCHED_SECONDS * 10**9:
-                with suppress(OSError):
-                    os.utime(file, ns=(now, found.st_mtime_ns))
             data = os.pread(file, length, begin)
         except OSError:
             return None
@@ -126,6 +131,55 @@ class BlockCache:
         self._verified.pop(name, None)  # it was cut short after it was checked
         self._drop(name, found)
         return None
+
+    def file(self, name: str, size: int) -> CachedFile | None:
+        """Return the file of a block, which others may delete; None where it is not held. A damaged block is deleted.
+
+        It is looked at once in `TRUSTED_SECONDS`: whoever reads it compares its size and time, and asks `part` if they
+        differ.
+        """
+        seen = self._verified.get(name)
+        if seen is None or time.monotonic() - seen.looked > TRUSTED_SECONDS:
+            opened = self._opened(name, size)
+            if opened is None:
+                return None
+            os.close(opened[0])
+            seen = self._verified[name]
+        return seen.file
+
+    def _opened(self, name: str, size: int) -> tuple[int, os.stat_result] | None:
+        """Open a block, checked when it is opened for the first time."""
+        try:
+            file = os.open(self._block(name), _READ)
+        except OSError:
+            self._verified.pop(name, None)
+            return None
+        keep = False
+        try:
+            found = os.fstat(file)
+            seen = self._verified.get(name)
+            if seen is None or (seen.inode, seen.file.modified) != (found.st_ino, found.st_mtime_ns):
+                data = _whole(file, size + SUM + 1) if stat.S_ISREG(found.st_mode) else b""
+                if len(data) != size + SUM or crc32c(data[:-SUM]) != int.from_bytes(data[-SUM:], "little"):
+                    self._drop(name, found)
+                    return None
+            if len(self._verified) >= MOST_VERIFIED:
+                self._verified.clear()
+            at = (
+                CachedFile(os.fsencode(self._block(name)), size + SUM, found.st_mtime_ns) if seen is None else seen.file
+            )
+            self._verified[name] = _Seen(at, found.st_ino, time.monotonic())
+            now = time.time_ns()
+            if abs(now - found.st_atime_ns) > TOUCHED_SECONDS * 10**9:
+                with suppress(OSError):
+                    os.utime(file, ns=(now, found.st_mtime_ns))
+            keep = True
+            return file, found
+        except OSError:
+            return None
+        finally:
+            if not keep:
+                os.close(file)
 
     def has(self, name: str) -> bool:
         """Say whether a block is there, without reading it."""

@@ -8,13 +8,13 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from headrace.errors import ArgumentError, BadFile, HeadraceError
 from headrace.storage import objects
-from headrace.storage.block_cache import BlockCache, Claim
+from headrace.storage.block_cache import BlockCache, CachedFile, Claim
 from headrace.storage.next_use import PlannedEviction
 from headrace.storage.request_limit import RequestLimit
 from headrace.storage.request_loop import at_once, check_stopped, wait_for
@@ -82,8 +82,14 @@ class Block(NamedTuple):
     @property
     def name(self) -> str:
         """Its name in the cache."""
-        said = f"{self.url}\0{self.facts[0]}\0{self.facts[1]}\0{BLOCK}"
-        return f"{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}-{self.number:08x}"
+        return f"{_prefix(self.url, self.facts, BLOCK)}-{self.number:08x}"
+
+
+@lru_cache(1 << 12)
+def _prefix(url: str, facts: Facts, block: int) -> str:
+    """Return what the names of the blocks of one version of an object begin with."""
+    said = f"{url}\0{facts[0]}\0{facts[1]}\0{block}"
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Blocks:
@@ -149,7 +155,28 @@ class Blocks:
             if offset >= 0 and 0 < length <= facts[0] - offset and "://" in url:
                 for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
                     wanted[Block(url, facts, number)] = None
-        missing = [key for key in wanted if self._part(key, 0, 0) is None]
+        self._bring([key for key in wanted if self._part(key, 0, 0) is None])
+
+    def files(self, keys: Sequence[Block]) -> list[CachedFile] | None:
+        """Return the files of blocks in the cache, those that are not held fetched first; None where one is in no file.
+
+        Others may delete them at any time, so whoever reads a file compares what it is.
+        """
+        if not all(map(self._on_disk, keys)):
+            return None
+        found = [self.disk.file(key.name, key.size) for key in keys]
+        missing = [place for place, file in enumerate(found) if file is None]
+        self._bring([keys[place] for place in missing])
+        for place in missing:
+            found[place] = self.disk.file(keys[place].name, keys[place].size)
+        whole = [file for file in found if file is not None]
+        if len(whole) < len(keys):
+            return None
+        self.counts.hits += len(keys) - len(missing)
+        return whole
+
+    def _bring(self, missing: Sequence[Block]) -> None:
+        """Fetch blocks, by several requests at once."""
         room = max(1, self._most // BLOCK)  # without a disk, no more than memory holds
         runs = list(runs_of(missing if self.disk.most else missing[:room]))
         if len(runs) == 1:

@@ -53,14 +53,36 @@ class ObjectSpans(NamedTuple):
 
     def each(self) -> Iterator[tuple[str, int, int, Facts]]:
         """Yield URL, offset, length and facts of each range: what `Blocks.ensure` takes."""
-        facts = self.facts.tolist()
-        for file, offset, length in zip(self.file.tolist(), self.offset.tolist(), self.length.tolist(), strict=True):
-            yield self.paths[file], offset, length, (facts[file][0], facts[file][1])
+        places = (each.tolist() for each in (self.file, self.offset, self.length, self.facts[self.file]))
+        for file, offset, length, (size, version) in zip(*places, strict=True):
+            yield self.paths[file], offset, length, (size, version)
 
 
 def fetch(spans: Iterable[ObjectSpans]) -> None:
     """Fetch ranges of objects that are not in the cache, by several requests at once."""
     blocks.blocks().ensure(chain.from_iterable(each.each() for each in spans))
+
+
+def blocks_of(
+    spans: ObjectSpans, chosen: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the blocks that ranges touch: for each, which range it is of, and its number in the object.
+
+    >>> facts = np.array([[3 << 20, 7]])
+    >>> blocks_of(ObjectSpans(["s3://b/0"], facts, *np.array([[0, 0], [(1 << 20) - 1, 5], [2, 4]])))
+    (array([0, 0, 1]), array([0, 1, 0]), array([0, 2, 3]))
+
+    The third array says where each range's blocks begin. ``chosen``: for each range, whether it counts. A range that
+    is not inside of its object has no blocks.
+    """
+    offset, length = (each.astype(np.int64, copy=False) for each in (spans.offset, spans.length))
+    inside = (offset >= 0) & (length > 0) & (length <= spans.facts[spans.file, 0] - offset)
+    inside = inside if chosen is None else inside & chosen
+    begin = offset // blocks.BLOCK
+    counts = np.where(inside, (offset + length - 1) // blocks.BLOCK - begin + 1, 0)
+    first = np.concatenate(([0], np.cumsum(counts)))
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, (begin - first[:-1])[row] + np.arange(len(row)), first
 
 
 class BlockNumbers:
@@ -91,14 +113,9 @@ class BlockNumbers:
 
     def _of(self, spans: ObjectSpans) -> NDArray[np.int64]:
         base, _, _, remote, begins = self._table(spans)
-        file = spans.file.astype(np.intp, copy=False)
-        offset, length = (each.astype(np.int64, copy=False) for each in (spans.offset, spans.length))
-        inside = remote[file] & (offset >= 0) & (length > 0) & (length <= spans.facts[file, 0] - offset)
-        file, offset, length = file[inside], offset[inside], length[inside]
-        first = begins[file] + offset // blocks.BLOCK
-        counts = (offset + length - 1) // blocks.BLOCK - offset // blocks.BLOCK + 1
-        numbers = np.repeat(first - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) if len(counts) else first
-        return base + numbers + np.arange(len(numbers))
+        row, number, _ = blocks_of(spans, remote[spans.file])
+        file: NDArray[np.intp] = spans.file[row].astype(np.intp, copy=False)
+        return base + begins[file] + number
 
     def _table(
         self, spans: ObjectSpans

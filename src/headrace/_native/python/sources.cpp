@@ -19,6 +19,7 @@
 #include "../source/bytes.hpp"
 #include "../source/files.hpp"
 #include "../source/mapped.hpp"
+#include "../source/pieces.hpp"
 #include "../source/ranges.hpp"
 #include "bindings.hpp"
 
@@ -74,6 +75,26 @@ HeldSource ranges(Bytes text, Begins begins, const nb::bytes& folder, Numbers fi
   return {std::make_shared<RangeSource>(std::move(open), of_file, offsets, lengths,
                                         static_cast<std::int64_t>(count)),
           keep([text, begins, file, offset, length] {})};
+}
+
+HeldSource pieces(const std::vector<nb::bytes>& paths, const Array<std::int64_t>& facts, Vector first, Vector file,
+                  Vector offset, Vector length) {
+  const std::vector<FileFacts> known = facts_of(facts, static_cast<std::int64_t>(paths.size()));
+  const std::size_t count = file.size();
+  const std::int64_t* const at = first.data();
+  if (first.size() == 0 || offset.size() != count || length.size() != count || at[0] != 0 ||
+      at[first.size() - 1] != static_cast<std::int64_t>(count) || !std::is_sorted(at, at + first.size()))
+    throw std::invalid_argument("`first` must rise from 0 to the number of pieces, which have a file, offset and length each");
+  for (std::size_t i = 0; i < count; ++i)
+    if (file.data()[i] < 0 || file.data()[i] >= static_cast<std::int64_t>(paths.size()) || offset.data()[i] < 0 ||
+        length.data()[i] < 0 || length.data()[i] > known[static_cast<std::size_t>(file.data()[i])].size - offset.data()[i])
+      throw std::invalid_argument("piece " + std::to_string(i) + " lies in no file");
+  std::vector<PieceFile> files;
+  for (std::size_t i = 0; i < known.size(); ++i)
+    files.push_back({std::string(paths[i].c_str(), paths[i].size()), known[i].size, known[i].modified_ns});
+  const PieceSpans spans{first.data(), file.data(), offset.data(), length.data()};
+  return {std::make_shared<PieceSource>(std::move(files), spans, static_cast<std::int64_t>(first.size()) - 1),
+          keep([first, file, offset, length] {})};
 }
 
 HeldSource packed(Bytes buffer, Vector begins, bool mapped) {
@@ -187,6 +208,9 @@ void bind_sources(nb::module_& module) {
       .def_static("ranges", &ranges, nb::arg("text"), nb::arg("begins"), nb::arg("folder"), nb::arg("file"),
                   nb::arg("offset"), nb::arg("length"), nb::arg("facts") = nb::none(), nb::arg("open_files") = 64,
                   "Encoded images in shards: for each sample its file, and where in the file it lies.")
+      .def_static("pieces", &pieces, nb::arg("paths"), nb::arg("facts"), nb::arg("first"), nb::arg("file"),
+                  nb::arg("offset"), nb::arg("length"),
+                  "Encoded images in files that nobody changes: sample i is what pieces first[i] to first[i + 1] hold.")
       .def_static("arrays", &arrays_source, nb::arg("images"), nb::arg("mapped") = false,
                   "Pixels in an array of bytes, (N, H, W) or (N, H, W, C).")
       .def_static("bytes", &bytes_source, nb::arg("images"), "Encoded images, each in bytes of its own.")

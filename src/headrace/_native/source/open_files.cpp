@@ -21,14 +21,6 @@ std::int64_t time_of(const struct stat& found) {
   return static_cast<std::int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
 }
 
-// O_NONBLOCK: a named pipe opens at once, to be refused, instead of waiting for a writer.
-int open_to_read(const char* path) {
-  while (true) {
-    const int descriptor = ::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (descriptor >= 0 || errno != EINTR) return descriptor;
-  }
-}
-
 // File systems date changes in ticks of up to 10 ms: a file that was written to just now may change again without a new
 // date. Wait until its date is older than that.
 void let_settle(int descriptor) {
@@ -48,6 +40,13 @@ bool fail(ReadFailure& failure, ReadFailure::Kind kind, int error, std::int64_t 
 }
 
 }  // namespace
+
+int open_to_read(const char* path) {
+  while (true) {
+    const int descriptor = ::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (descriptor >= 0 || errno != EINTR) return descriptor;
+  }
+}
 
 FileFacts FileFacts::of(const struct stat& found) {
   return {static_cast<std::int64_t>(found.st_size), time_of(found), static_cast<std::int64_t>(found.st_dev),

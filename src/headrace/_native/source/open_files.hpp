@@ -25,6 +25,9 @@ struct FileFacts {
   ReadFailure::Kind compare(const FileFacts& now) const;
 };
 
+// A descriptor, or a negative number. A named pipe opens at once, to be refused, instead of waiting for a writer.
+int open_to_read(const char* path);
+
 class OpenFile {
  public:
   explicit OpenFile(int descriptor) : descriptor_(descriptor) {}
