@@ -155,7 +155,7 @@ class Blocks:
             if offset >= 0 and 0 < length <= facts[0] - offset and "://" in url:
                 for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
                     wanted[Block(url, facts, number)] = None
-        self._bring([key for key in wanted if self._part(key, 0, 0) is None])
+        self._bring([key for key in wanted if not self._is_sound(key)])
 
     def files(self, keys: Sequence[Block]) -> list[CachedFile] | None:
         """Return the files of blocks in the cache, those that are not held fetched first; None where one is in no file.
@@ -225,6 +225,10 @@ class Blocks:
             return _cut(key, data, offset, length)
         begin, end = _within(key, offset, length)
         return self.disk.part(key.name, key.size, begin, max(0, end - begin)) if self._on_disk(key) else None
+
+    def _is_sound(self, key: Block) -> bool:
+        """Say whether a block is held, checked by this process."""
+        return key in self._held or (self._on_disk(key) and self.disk.file(key.name, key.size) is not None)
 
     def _on_disk(self, key: Block) -> bool:
         """Say whether a block goes to the cache: not where there is none, and not what is on this machine anyway."""
