@@ -12,6 +12,9 @@ import pytest
 
 from headrace import transforms as t
 from headrace.errors import ArgumentError
+from headrace.image import pending
+from headrace.testing.transforms import assert_same
+from headrace.transforms.control import Picking
 from tests.golden.transform_cases import COLORS, GEOMETRY
 
 pytest.importorskip("PIL")
@@ -75,6 +78,47 @@ def test_whether_an_image_is_refused_does_not_depend_on_a_draw(name: str) -> Non
                 np.testing.assert_array_equal(image, image_of(size, channels, dtype))
 
 
+def test_every_transform_of_images_has_a_case() -> None:
+    kinds = (value for value in map(vars(t).get, t.__all__) if isinstance(value, type))
+    public = {kind for kind in kinds if issubclass(kind, t.ImageTransform | Picking)}
+    tested = {type(make()) for make in CASES.values()}
+    assert public - tested == {t.ImageTransform, t.GeometricTransform, t.ToFloat, t.Normalize, t.ToCHW, t.ToDtype}
+
+
+LAYOUTS: dict[str, Any] = {
+    "columns first": np.asfortranarray,
+    "every second": lambda array: np.repeat(np.repeat(array, 2, axis=0), 2, axis=1)[::2, ::2],
+    "backwards": lambda array: np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1],
+    "within a larger one": lambda array: np.pad(array, 1)[1:-1, 1:-1][..., 1:-1] if array.ndim == 3 else array,
+    "channels first": lambda array: np.moveaxis(np.ascontiguousarray(np.moveaxis(array, -1, 0)), 0, -1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_layout_in_memory_gives_the_same_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read arrays that are no blocks of memory, alone and in a group, with masks that are none either."""
+    monkeypatch.setattr(pending, "LEAST_BYTES", 0)
+    for channels, dtype in ((None, "uint8"), (3, "uint8"), (4, "float32")):
+        image = image_of((8, 6), channels, dtype)
+        sample = given(name, image)
+        if name in GEOMETRY and isinstance(sample, dict):
+            sample = {**sample, "mask": image_of((8, 6), None, "uint8"), "masks": image_of((1, 8, 6), None, "bool")}
+        for chain in (CASES[name](), t.Compose(t.RandomVerticalFlip(0.5), CASES[name]())):
+            expected = of_it(chain, sample)
+            for layout in LAYOUTS.values():
+                parts = sample.items() if isinstance(sample, dict) else [("image", sample)]
+                laid = {key: layout(part) if isinstance(part, np.ndarray) else part for key, part in parts}
+                assert_same(of_it(chain, laid if isinstance(sample, dict) else laid["image"]), expected)
+
+
+def of_it(transform: Any, sample: Any) -> Any:
+    """Return what a transform gives, or what its error says."""
+    try:
+        return transform(sample, np.random.default_rng(3))
+    except ArgumentError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_values_out_of_range_raise_no_warning(name: str) -> None:
     """Compute something of nan, infinity and numbers beyond 0 and 1, silently."""
@@ -120,6 +164,29 @@ BOXES = {
     "far beyond": ([[-1e9, -1e9, 1e9, 1e9]], [1]),
     "half floats": (np.array([[0, 0, 8, 5]], np.float16), [1]),
 }
+
+
+UNUSABLE: dict[str, Any] = {
+    "a box that is not a number": {"boxes": [[0, 0, np.nan, 4]], "labels": [1]},
+    "a box without an end": {"boxes": [[0, 0, np.inf, 4]], "labels": [1]},
+    "more labels than boxes": {"labels": [1, 2]},
+    "a mask of another size": {"mask": np.zeros((5, 9), np.uint8)},
+    "masks of another size": {"masks": np.zeros((1, 6, 8), bool)},
+    "more masks than boxes": {"masks": np.zeros((2, 5, 8), bool)},
+    "a point that is not a number": {"keypoints": [[1.0, np.nan]]},
+}
+
+
+@pytest.mark.parametrize("name", sorted(GEOMETRY.keys() - {"RandomCrop", "ConvertBoundingBoxFormat"}))
+@pytest.mark.parametrize("part", UNUSABLE)
+def test_parts_that_cannot_be_used_are_refused_whatever_is_drawn(name: str, part: str) -> None:
+    """Refuse them alone and in a group, by the part's name."""
+    image = image_of((5, 8), 3, "uint8")
+    sample = {"image": image, "boxes": [[0, 0, 8, 5]], "labels": [1], **UNUSABLE[part]}
+    for seed in range(SEEDS):
+        for chain in (GEOMETRY[name](), t.Compose(t.RandomInvert(), GEOMETRY[name]())):
+            with pytest.raises(ArgumentError, match="|".join(UNUSABLE[part])):
+                chain(sample, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("name", sorted(GEOMETRY.keys() - {"RandomCrop"}))
