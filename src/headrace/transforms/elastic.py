@@ -128,8 +128,9 @@ def _smoothed(noise: Shifts, sigma: float) -> Shifts:
     weights = color.gaussian_weights(2 * half + 1, sigma)
     for axis in (0, 1):
         padded = np.pad(noise, [(half, half) if each == axis else (0, 0) for each in (0, 1)], mode="symmetric")
-        count = noise.shape[axis]
-        noise = sum(
-            weight * padded.take(range(place, place + count), axis=axis) for place, weight in enumerate(weights)
-        )
+        count, weighed = noise.shape[axis], np.empty_like(noise)
+        noise = np.zeros_like(noise)
+        for place, weight in enumerate(weights):
+            part = padded[place : place + count] if axis == 0 else padded[:, place : place + count]
+            noise += np.multiply(part, weight, out=weighed)
     return noise
