@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.adapters.ranks import trained
+from tests.free_ports import free_ports
 
 pytest.importorskip("jax")
 
 
 def free_address(world: int) -> str:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return f"localhost:{listener.getsockname()[1]}"
+    (port,) = free_ports(1)
+    return f"localhost:{port}"
 
 
 def test_processes_of_jax_may_change_in_number_in_the_middle_of_an_epoch(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.adapters.data import Patches
+from tests.free_ports import free_ports
 
 torch = pytest.importorskip("torch")
 accelerate = pytest.importorskip("accelerate")
@@ -192,10 +192,8 @@ def test_two_processes_share_a_prepared_loader(tmp_path: Path) -> None:
     """Read all samples together, in the order of the seed, and count each once for metrics."""
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    (port,) = free_ports(1)
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", str(script)],
@@ -205,7 +203,7 @@ def test_two_processes_share_a_prepared_loader(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in started]
+    said = [process.communicate(timeout=250)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     first, second = (json.loads(text) for text in said)
     expected = [batch.tolist() for batch in DataLoader(range(11), 4, shuffle=True, seed=1)]

@@ -16,6 +16,7 @@ from headrace import DataLoader, ImageFolder, RandomResizedCrop, rng
 from headrace.errors import ArgumentError
 from headrace.executors import RayCluster
 from headrace.executors.ray_cluster import connection
+from tests.free_ports import free_ports
 from tests.image_files import encoded, photo
 from tests.native.stepwise import MISSING, WHY
 from tests.ray_cluster.conftest import NODE, remove, until
@@ -155,19 +156,17 @@ for copy in (True, False):
 def test_a_program_elsewhere_reads_through_rays_client(cluster: Any) -> None:
     """Connect by ``ray://``: the batches come through the server of Ray's client."""
     pytest.importorskip("grpc", reason="Ray's client needs grpcio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "ray.util.client.server", f"--address={cluster.address}", f"--port={port}"]
     server = subprocess.Popen(
         [*command, "--mode=specific-server"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        assert until(lambda: answers(port), 60)
+        assert until(lambda: answers(port), 120)
         done = subprocess.run(
             [sys.executable, "-c", READS.format(address=f"ray://127.0.0.1:{port}")],
-            capture_output=True, text=True, env=environment, timeout=120, check=False,
+            capture_output=True, text=True, env=environment, timeout=250, check=False,
         )  # fmt: skip
     finally:
         server.kill()
