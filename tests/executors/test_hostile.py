@@ -36,7 +36,7 @@ def forked(dataset: Any, workers: int = 2, **how: Any) -> Processes:
 
 
 def outcomes(executor: Processes, number: int) -> list[Outcome]:
-    return [executor.next(timeout=60) for _ in range(number)]
+    return [executor.next(timeout=250) for _ in range(number)]
 
 
 class LeavesAChild(Squares):
@@ -64,7 +64,7 @@ def test_a_death_is_noticed_while_a_child_of_the_worker_lives(tmp_path: Path) ->
     for step in range(4):
         executor.submit(work_of(step))
     with pytest.warns(RuntimeWarning, match=r"SIGKILL \(worker process \d, at sample 4 of batch 1\)"):
-        steps = sorted(executor.next(timeout=60).step for _ in range(4))
+        steps = sorted(executor.next(timeout=250).step for _ in range(4))
     executor.close()
     with (tmp_path / "pipe").open("w"):  # opens when the child does: it has lived to see this
         assert steps == [0, 1, 2, 3]
@@ -232,14 +232,14 @@ def test_an_answer_that_has_no_descriptor_left_to_arrive_by_is_an_error_of_its_b
     next(room)
     try:
         executor.submit(work_of(0))
-        failed = executor.next(timeout=60)
+        failed = executor.next(timeout=250)
     finally:
         list(room)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, OSError)
     assert failed.error.errno == errno.EMFILE
     executor.submit(work_of(1))
-    done = executor.next(timeout=60)
+    done = executor.next(timeout=250)
     executor.close()
     assert isinstance(done, Done)
     assert set(done.batch.tolist()) == {9}
@@ -292,7 +292,7 @@ def test_a_dataset_that_closes_all_descriptors_is_an_error() -> None:
     patience, pool.PATIENCE = pool.PATIENCE, 0.1
     try:
         with pytest.warns(RuntimeWarning, match=r"closed its channel \(worker process \d, at sample 0 of batch 0\)"):
-            failed = executor.next(timeout=60)
+            failed = executor.next(timeout=250)
     finally:
         pool.PATIENCE = patience
     executor.close()
@@ -373,7 +373,7 @@ assert sum(batches, []) == list(range(40)), batches
 def test_a_forked_child_leaves_the_parents_loop_alone(persistent: bool) -> None:
     """Raise LoaderClosed in the child, give it workers of its own, and end none of the parent's when it exits."""
     script = FORKING.format(persistent=persistent)
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=False)
     assert (run.returncode, run.stderr) == (0, "")
 
 
@@ -423,14 +423,16 @@ def test_fanned_streams_on_threads_of_persistent_processes_in_any_order() -> Non
 def test_ctrl_c_while_waiting_closes_the_loop_and_says_so_after() -> None:
     """Leave nothing half done that the next call would wait for; the loader can be looped over again."""
     loader = DataLoader(Slow(), 2, num_workers=2, persistent_workers=True, **FORK)
-    loop = iter(loader)
-    pid = os.getpid()
-    thread = threading.Timer(0.2, os.kill, (pid, signal.SIGINT))  # the moment does not matter
-    thread.name = "headrace-timer"
-    thread.start()
+    loop: Any = iter(loader)
+    selector = loop._dispatcher.executor._selector
+
+    def interrupted(timeout: float | None = None) -> Any:
+        del selector.select  # what waits from now on is the selector's own
+        signal.raise_signal(signal.SIGINT)
+
+    selector.select = interrupted
     with pytest.raises(KeyboardInterrupt):
         next(loop)
-    thread.join()
     with pytest.raises(LoaderClosed):
         next(loop)
     loader.close()

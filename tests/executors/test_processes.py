@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import select
 import signal
 import subprocess
@@ -70,7 +71,7 @@ def test_batches_lie_in_shared_memory_and_stay_as_they_are(method: str) -> None:
     counts = []
     for step in range(30):
         executor.submit(work_of(step))
-        outcome = executor.next(timeout=60)
+        outcome = executor.next(timeout=250)
         assert isinstance(outcome, Done), outcome
         kept[outcome.step] = outcome.batch
         counts.append(sum(1 for _ in Path("/proc/self/fd").glob("*")))
@@ -88,7 +89,7 @@ def test_slots_are_reused() -> None:
     places = set()
     for step in range(20):
         executor.submit(work_of(step))
-        outcome = executor.next(timeout=60)
+        outcome = executor.next(timeout=250)
         assert isinstance(outcome, Done)
         places.add(outcome.batch.ctypes.data)
         del outcome
@@ -106,7 +107,7 @@ def test_batches_of_growing_size_grow_the_slots() -> None:
     executor = processes(Growing(), workers=1)
     for step in range(20):
         executor.submit(work_of(step, size=1))
-        outcome = executor.next(timeout=60)
+        outcome = executor.next(timeout=250)
         assert isinstance(outcome, Done)
         array, text = outcome.batch
         assert (array.shape, array[0, 0], len(text[0])) == ((1, (step + 1) * 1000), step, step * 100)
@@ -125,7 +126,7 @@ def test_a_killed_workers_batches_are_made_again_once_each(method: str, tmp_path
         RuntimeWarning,
         match=r"is killed by signal: SIGKILL \(worker process \d, at sample 13 of batch 4\); a new one makes",
     ):
-        outcomes = [executor.next(timeout=60) for _ in range(8)]
+        outcomes = [executor.next(timeout=250) for _ in range(8)]
     executor.close()
     assert sorted(outcome.step for outcome in outcomes) == list(range(8))
     assert all(isinstance(o, Done) and o.batch[0, 0] == 3 * o.step for o in outcomes)
@@ -137,7 +138,7 @@ def test_a_batch_that_kills_every_worker_is_named() -> None:
     for step in range(3):
         executor.submit(work_of(step))
     with pytest.warns(RuntimeWarning, match="SIGTERM"):
-        outcomes = {o.step: o for o in (executor.next(timeout=60) for _ in range(3))}
+        outcomes = {o.step: o for o in (executor.next(timeout=250) for _ in range(3))}
     executor.close()
     failed = outcomes.pop(1)
     assert isinstance(failed, Failed)
@@ -156,7 +157,7 @@ def test_a_worker_that_leaves_in_silence_is_an_error_at_once() -> None:
 
     executor = processes(Leaving())
     executor.submit(work_of(0))
-    outcome = executor.next(timeout=60)
+    outcome = executor.next(timeout=250)
     executor.close()
     assert isinstance(outcome, Failed)
     assert "exited unexpectedly with exit code 0" in str(outcome.error)
@@ -172,7 +173,7 @@ def test_an_error_that_cannot_travel_arrives_as_text(error: Exception) -> None:
     """Say the type, the message and the traceback of an exception that pickle cannot carry."""
     executor = processes(Squares({0: error}))
     executor.submit(work_of(0))
-    outcome = executor.next(timeout=60)
+    outcome = executor.next(timeout=250)
     executor.close()
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, RuntimeError)
@@ -215,7 +216,7 @@ def test_an_error_whose_constructor_needs_arguments_keeps_its_type(error: Except
     """Rebuild it without its constructor: type, message and attributes arrive as they were."""
     executor = processes(Squares({0: error}))
     executor.submit(work_of(0))
-    outcome = executor.next(timeout=60)
+    outcome = executor.next(timeout=250)
     executor.close()
     assert isinstance(outcome, Failed)
     assert type(outcome.error) is type(error)
@@ -234,7 +235,7 @@ def test_a_batch_that_cannot_be_pickled_is_an_error() -> None:
     maker = Maker(maker_of(Locks()).source, lambda samples, *, empty: samples)  # type: ignore[arg-type]
     executor = Processes(maker, 1, context=multiprocessing.get_context("fork"))
     executor.submit(work_of(0))
-    outcome = executor.next(timeout=60)
+    outcome = executor.next(timeout=250)
     executor.close()
     assert isinstance(outcome, Failed)
     assert "cannot be sent from a worker process" in str(outcome.error)
@@ -251,11 +252,10 @@ def test_a_hung_worker_is_named_with_its_stack() -> None:
     executor = processes(Waiting(), workers=1)
     executor.submit(work_of(0))
     said = ""
-    while "sample 0 of batch 0" not in said:  # until the worker has begun
+    while not re.search("sample 0 of batch 0.* in __getitem__", said, re.DOTALL):  # until the worker has begun
         with pytest.raises(WorkerTimeout) as caught:
             executor.next(timeout=0.3)
         said = str(caught.value)
-    assert "in __getitem__" in said
     for each in executor._workers:
         each.process.kill()
     executor.close()
@@ -349,7 +349,7 @@ def test_a_batch_that_cannot_be_opened_is_an_error_of_its_step() -> None:
     executor = Processes(maker, 1, context=multiprocessing.get_context("fork"))
     executor.submit(work_of(0))
     executor.submit(work_of(1))
-    first, second = executor.next(timeout=60), executor.next(timeout=60)
+    first, second = executor.next(timeout=250), executor.next(timeout=250)
     executor.close()
     assert isinstance(first, Failed)
     assert isinstance(first.error, ValueError)
@@ -364,7 +364,7 @@ def test_nothing_is_lost_where_the_warning_of_a_death_is_an_error(tmp_path: Path
     outcomes, warned = [], 0
     while len(outcomes) < 3:
         try:
-            outcomes.append(executor.next(timeout=60).step)
+            outcomes.append(executor.next(timeout=250).step)
         except RuntimeWarning:
             warned += 1
     executor.close()

@@ -93,7 +93,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_object(data, fault)
+        try:
+            self.send_object(data, fault)
+        finally:
+            if fault == "stall":  # also where the client had gone before it was answered
+                self.store.left.set()
 
     def send_object(self, data: bytes, fault: str) -> None:
         tag, body = _tag(data), data
@@ -120,7 +124,6 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "stall":
             with suppress(OSError):
                 self.connection.recv(1)
-            self.store.left.set()
 
     def do_PUT(self) -> None:
         self.change()

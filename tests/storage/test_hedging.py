@@ -170,8 +170,9 @@ class TestServers:
         monkeypatch.setattr(request_loop, "RETRIES", 0)
         gc.disable()  # a connection must not wait for it
         try:
-            with pytest.raises(UnreadableFile, match="no answer") as error:
-                objects.read_range(f"{server.url}/a", 0, 1 << 20)
+            while not server.gets():  # on a busy machine, a request may be given up before the server has it
+                with pytest.raises(UnreadableFile, match="no answer") as error:
+                    objects.read_range(f"{server.url}/a", 0, 1 << 20)
             assert server.left.wait(60)
         finally:
             gc.enable()
