@@ -23,7 +23,7 @@ from tests.leaks import named_memory
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 60.0
 
 FOLLOWED = (
     "tests/cli/",

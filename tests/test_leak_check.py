@@ -37,7 +37,7 @@ def memory() -> Iterator[Path]:
 def run_a_test(statement: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run one test that consists of a statement, under our conftest."""
     source = (Path(__file__).parent / "conftest.py").read_text()
-    (folder / "conftest.py").write_text(source.replace("SETTLE_SECONDS = 30.0", "SETTLE_SECONDS = 0.1"))
+    (folder / "conftest.py").write_text(source.replace("SETTLE_SECONDS = 60.0", "SETTLE_SECONDS = 0.1"))
     (folder / "test_it.py").write_text(
         f"import mmap, os, subprocess, threading\n\ndef test_it():\n    global kept\n    kept = {statement}\n"
     )

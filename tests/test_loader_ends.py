@@ -172,7 +172,7 @@ def test_an_error_without_a_message_is_reported_anyway(on_error: Any) -> None:
         def where(self, index: int) -> str:
             raise SystemExit
 
-    loader = DataLoader(Odd(4), 2, on_error=on_error, num_workers=1, timeout=30)
+    loader = DataLoader(Odd(4), 2, on_error=on_error, num_workers=1, timeout=250)
     if on_error == "raise":
         with pytest.raises(Mute):
             list(loader)

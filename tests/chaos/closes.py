@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SAMPLES, BATCH = 96, 4
-PATIENCE = 60.0
+PATIENCE = 250.0
 """Seconds after which a call that has not come back hangs."""
 
 

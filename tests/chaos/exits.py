@@ -24,7 +24,7 @@ import numpy as np
 from headrace import DataLoader, ImageFiles, Resize
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 250.0
 """Seconds until an exit counts as a hang; closing waits for 10 at the most."""
 
 kept: list[Any] = []

@@ -140,7 +140,7 @@ class Program:
                 return
         raise AssertionError(f"the program ended before it said {word!r}: {self.process.communicate()}")
 
-    def end(self, patience: float = 60) -> tuple[str, float]:
+    def end(self, patience: float = 250) -> tuple[str, float]:
         """Wait for its end; return what it said on stderr, and how many seconds that took."""
         began = time.monotonic()
         _, said = self.process.communicate(timeout=patience)
@@ -157,7 +157,7 @@ class Program:
                 continue
         return found
 
-    def seconds_to_be_gone(self, patience: float = 60) -> float:
+    def seconds_to_be_gone(self, patience: float = 250) -> float:
         """Wait until no process of it is left; return how many seconds that took."""
         began = time.monotonic()
         while left := self.processes():

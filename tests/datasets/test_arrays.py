@@ -342,6 +342,6 @@ rows.read_batch([1])
 os.truncate({str(tmp_path / "x.npy")!r}, 10)
 rows.arrays[0].sum()
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False)
     assert ended.returncode == -signal.SIGBUS
     assert ended.stderr.count("Bus error") == 1

@@ -321,7 +321,7 @@ def test_closing_wakes_who_waits_for_another_process(name: str) -> None:
     while not any(each.watched >= 0 for each in list(executor._state.wanted.values())):
         thread.join(0.001)
     loader.close()
-    thread.join(30)
+    thread.join(60)
     assert raised
     for claim in held:
         if claim is not None:

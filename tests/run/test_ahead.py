@@ -304,7 +304,7 @@ def never():
 working = Ahead(never(), str, 2, close=gone.set)
 print(next(waiting))
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=True)
     assert (run.stdout, run.stderr) == ("0\n", "")
 
 

@@ -224,5 +224,5 @@ if {mode!r} == "in a loop":
     except headrace.errors.BadFile: mapped.sum()
 else: list(headrace.DataLoader(Rows(), 5))
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False)
     assert ended.returncode == -signal.SIGBUS, ended.stderr

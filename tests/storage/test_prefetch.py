@@ -515,7 +515,7 @@ def test_a_process_that_is_interrupted_ends_while_the_server_does_not_answer(ser
             process.stdin.flush()
             assert asked.wait(60)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=100)
+            _, said = process.communicate(timeout=250)
         finally:
             process.kill()
     assert "KeyboardInterrupt" in said

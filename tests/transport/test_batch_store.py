@@ -110,7 +110,7 @@ def test_the_next_one_cleans_up_after_a_kill(store: BatchStore) -> None:
     ready = FORK.Event()
     other = FORK.Process(target=_die_with_batches, args=(store, ready))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     os.kill(other.pid or 0, signal.SIGKILL)
     other.join()
     assert len(list(store.folder.iterdir())) > 3
