@@ -1,4 +1,5 @@
 // Functions over arrays that are no images.
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <utility>
@@ -76,6 +77,23 @@ std::int64_t gather(nb::handle array, Array<std::int64_t> keys, nb::handle out) 
 
 using Words = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+// Apply the network to places that share a base and a tweak, side by side: each round waits for the one before.
+template <std::size_t abreast>
+void permute_some(std::uint64_t* places, const Array<std::uint64_t>& rounds, std::uint64_t base, std::uint64_t tweak) {
+  std::uint64_t left[abreast], right[abreast];
+  for (std::size_t i = 0; i < abreast; ++i) left[i] = places[i] / base, right[i] = places[i] % base;
+  const std::uint64_t* const end = rounds.data() + rounds.size();
+  for (const std::uint64_t* words = rounds.data(); words < end; words += 3)
+    for (std::size_t i = 0; i < abreast; ++i) {
+      std::uint64_t hashed = right[i] * words[0] + (words[2] ^ tweak);
+      hashed = (hashed ^ hashed >> 32) * words[1];
+      std::uint64_t moved = left[i] + ((hashed >> 32) * base >> 32);
+      moved = std::min(moved, moved - base);  // back below the base: a negative number wraps to a large one
+      left[i] = right[i], right[i] = moved;
+    }
+  for (std::size_t i = 0; i < abreast; ++i) places[i] = left[i] * base + right[i];
+}
+
 // The permutation of headrace.plan.permutation, in place: one base and one tweak for all places, or one for each.
 void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bases, Array<std::uint64_t> tweaks) {
   const std::size_t count = places.size();
@@ -84,19 +102,11 @@ void permute(Words places, Array<std::uint64_t> rounds, Array<std::uint64_t> bas
   if ((one_base && bases.size() != count) || (one_tweak && tweaks.size() != count))
     throw std::invalid_argument("bases and tweaks are one, or one for each place");
   const GilRelease released;
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint64_t base = bases.data()[i * one_base], tweak = tweaks.data()[i * one_tweak];
-    std::uint64_t left = places.data()[i] / base, right = places.data()[i] % base;
-    for (std::size_t round = 0; round < rounds.shape(0); ++round) {
-      const std::uint64_t* const words = rounds.data() + 3 * round;
-      std::uint64_t hashed = right * words[0] + (words[2] ^ tweak);
-      hashed = (hashed ^ hashed >> 32) * words[1];
-      left += (hashed >> 32) * base >> 32;
-      if (left >= base) left -= base;
-      std::swap(left, right);
-    }
-    places.data()[i] = left * base + right;
-  }
+  std::uint64_t* const data = places.data();
+  std::size_t i = 0;
+  if (!one_base && !one_tweak)
+    for (; i + 4 <= count; i += 4) permute_some<4>(data + i, rounds, bases.data()[0], tweaks.data()[0]);
+  for (; i < count; ++i) permute_some<1>(data + i, rounds, bases.data()[i * one_base], tweaks.data()[i * one_tweak]);
 }
 
 // The row of each length, as headrace.plan.packing has it.
