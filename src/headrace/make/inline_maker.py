@@ -91,8 +91,11 @@ class InlineMaker:
         plain = maker.is_plain and maker.on_error == "raise"
         return plain and (kind is Batched or (kind in (Indexed, Streamed) and not seeding))
 
-    def make(self, work: Work, began: float) -> tuple[Any, Outcome | None]:
-        """Return a work's batch and None; or what `Maker.make` returns, where there is more to say than a batch."""
+    def make(self, work: Work, began: float, noted: int = 0) -> tuple[Any, Outcome | None]:
+        """Return a work's batch and None; or what `Maker.make` returns, where there is more to say than a batch.
+
+        ``noted`` says that the seconds of each stage are to be known for this batch.
+        """
         if work.dataset_copy is not None:
             return None, self._otherwise(work)
         here, seconds = self._here, self._seconds
@@ -118,31 +121,44 @@ class InlineMaker:
             if batch is _END:
                 return None, Ended(work.step, self._maker.kept(work, ended=True))
             ended = perf_counter()
-            if seconds or here.tokens is not None or not (self._stateless or work.replica is None):
-                return None, self._done(work, batch, began, ended)
+            more = here.tokens is not None or not (self._stateless or work.replica is None)
+            if seconds or more:
+                self._settle(seconds, began, ended)
+            if more or (seconds and noted):
+                return None, self._done(work, batch)
         except BaseException as error:  # noqa: BLE001  every work gets exactly one outcome: see `Maker.make`
             return None, self._maker.failed(page_faults.cause_of(error), work, here)
         finally:
             page_faults.survive(on=survived)
             reset(token)
+        self._count(seconds, began, ended)
+        return batch, None
+
+    def _count(self, seconds: dict[str, float], began: float, ended: float) -> None:
+        """Count the time of a batch that there is no more to say of; ``seconds`` is settled, or empty."""
         stages = self.stages
-        if self._read is _batched:
+        if seconds:
+            for stage, spent in seconds.items():
+                stages[stage] += spent
+        elif self._read is _batched:
             stages[self._stage] += ended - began
         else:
             joined = self._joined_at
             stages[self._stage] += joined - began
             stages["collate"] += ended - joined
-        return batch, None
 
-    def _done(self, work: Work, batch: Any, began: float, ended: float) -> Done:
-        """Return what there is to say of a batch."""
-        seconds, self._seconds, self._outer = self._seconds, {}, None
+    def _settle(self, seconds: dict[str, float], began: float, ended: float) -> None:
+        """Count the time that no stage has counted."""
         counted = sum(seconds.values())
         joined = ended if self._read is _batched else self._joined_at
         seconds[self._stage] = seconds.get(self._stage, 0.0) + joined - began
         if joined is not ended:
             seconds["collate"] = seconds.get("collate", 0.0) + ended - joined
         seconds[self._stage] = max(0.0, seconds[self._stage] - counted)
+
+    def _done(self, work: Work, batch: Any) -> Done:
+        """Return what there is to say of a batch."""
+        seconds, self._seconds, self._outer = self._seconds, {}, None
         state = None if work.replica is None else self._maker.kept(work)
         return Done(work.step, batch, (), seconds, state, self._here.tokens)
 

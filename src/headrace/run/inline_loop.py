@@ -45,7 +45,7 @@ class InlineLoop(Loop[T_co]):
         noted = 0 if step % dispatcher.lives.every else dispatcher.lives.noting()
         queued = run_queue_seconds() if noted & QUEUE else -1.0
         cpu = thread_time() if noted else 0.0
-        batch, outcome = short.make(work, began)
+        batch, outcome = short.make(work, began, noted)
         if outcome is not None:
             if noted and isinstance(outcome, Done):
                 outcome.making = making_here(outcome.seconds, began, cpu, queued)
