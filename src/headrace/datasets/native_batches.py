@@ -252,7 +252,7 @@ def _begun(
 ) -> tuple[Source, list[NDArray[Any]], Any, Callable[[], None]]:
     """Return the source; the columns of a batch, the first for the job to fill; the job; what raises for a change."""
     root, rows = protocol.resolve(base, keys)
-    source = cast("Source", protocol.native_source(root))
+    source: Any = protocol.native_source(root)
     images = empty((len(rows), *plan.shape), plan.dtype)
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
     place, out = fused.place_of(here), floats.bits(images)

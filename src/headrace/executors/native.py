@@ -77,9 +77,9 @@ class Native:
         self._guard.check()
         ends = None if timeout is None else monotonic() + timeout
         while True:
-            self._check_open()
             outcome = self._ready()
-            self._check_open()  # if another thread has closed meanwhile, rows may be missing
+            if not self._finish.alive:  # if another thread has closed meanwhile, rows may be missing
+                raise closed_while_reading()
             if outcome is not None:
                 return outcome
             left = EVER if ends is None else ends - monotonic()
@@ -91,10 +91,6 @@ class Native:
         """Stop the threads after their current rows, and wait for them. Wakes whoever waits for a batch."""
         self._finish()
 
-    def _check_open(self) -> None:
-        if not self._finish.alive:
-            raise closed_while_reading()
-
     def _ready(self) -> Outcome | None:
         # Another thread may close meanwhile, which empties both containers.
         if self._done:
@@ -102,7 +98,12 @@ class Native:
                 return self._done.popleft()
         for pending in tuple(self._begun.values()):
             begun = pending.begun
-            if all(job.finished for job in begun.jobs) and self._begun.pop(id(pending), None) is not None:
+            for job in begun.jobs:
+                if not job.finished:
+                    break
+            else:
+                if self._begun.pop(id(pending), None) is None:
+                    continue
                 if not begun.missing:
                     return self._maker.complete(pending)
                 self._step_by_step.complete(pending)
