@@ -247,6 +247,18 @@ SEGMENTATION = (
 )
 
 
+POLICY = (
+    RandomResizedCrop(48),
+    RandomVerticalFlip(),
+    RandAugment(),
+    RandomApply([ColorJitter(0.4, 0.4, 0.4, 0.1), GaussianBlur(3)]),
+    ToFloat(),
+    Normalize(0.5, 0.25),
+    RandomErasing(1, value="random"),
+    ToCHW(),
+)
+
+
 class Scenes(Dataset[dict[str, Any]]):
     """Images with masks, of other sizes."""
 
@@ -259,16 +271,25 @@ class Scenes(Dataset[dict[str, Any]]):
         return {"image": rng.integers(0, 256, (*size, 3), np.uint8), "mask": rng.integers(0, 9, size, np.uint8)}
 
 
+class Instances(Scenes):
+    """The same with a stack of three masks each."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        return {**sample, "masks": np.stack([sample["mask"] == value for value in range(3)])}
+
+
 @pytest.mark.parametrize("backend", ["inline", "threads", "processes"])
-def test_loaders_of_any_kind_give_the_same_batches(backend: str) -> None:
+@pytest.mark.parametrize(("scenes", "chain"), [(Scenes, SEGMENTATION), (Instances, POLICY)])
+def test_loaders_of_any_kind_give_the_same_batches(backend: str, scenes: Any, chain: Any) -> None:
     """Give, on each kind of worker, the batches of the transforms one by one."""
 
     def batches(dataset: Any, **how: Any) -> Iterator[Any]:
         yield from DataLoader(dataset, 4, shuffle=True, seed=5, **how)
 
     workers = {} if backend == "inline" else {"num_workers": 2, "backend": backend}
-    found = batches(Scenes().map(*SEGMENTATION), **workers)
-    for batch, expected in zip(found, batches(Scenes().map(apart(SEGMENTATION))), strict=True):
+    found = batches(scenes().map(*chain), **workers)
+    for batch, expected in zip(found, batches(scenes().map(apart(chain))), strict=True):
         assert_same(batch, expected)
 
 
@@ -290,6 +311,16 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Pending, "pixels", noticed)
     return made
+
+
+def test_stacks_and_erased_parts_are_made_in_the_rows_of_the_batch(rows: list[Any]) -> None:
+    for batch in DataLoader(Instances().map(*POLICY), 4):
+        mine = [out for out in rows if out is not None]  # without those that are made on the way
+        rows.clear()
+        assert len(mine) == 12
+        for out in mine:
+            key = {np.dtype("float32"): "image", np.dtype("uint8"): "mask", np.dtype("bool"): "masks"}[out.dtype]
+            assert np.shares_memory(batch[key], out)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
