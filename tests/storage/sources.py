@@ -15,6 +15,7 @@ import pytest
 from headrace import ArrayDataset, ImageList
 from headrace.datasets import (
     ArrowDataset,
+    HDF5Dataset,
     LitDataset,
     MappedColumns,
     MDSDataset,
@@ -209,6 +210,15 @@ def _safetensors(folder: Path) -> None:
     (folder / "n.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
+def _hdf5(folder: Path) -> None:
+    h5py, content = pytest.importorskip("h5py"), arrays()
+    with h5py.File(folder / "h.h5", "w", userblock_size=512) as file:
+        file.create_dataset("image", data=content["image"], chunks=(5, 10, BYTES // 60, 3), compression="gzip")
+        file["label"] = content["label"]
+    with h5py.File(folder / "c.h5", "w") as file:
+        file["image"] = content["image"].reshape(SAMPLES, -1)
+
+
 def _images(folder: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     lines = []
@@ -237,6 +247,8 @@ KINDS: dict[str, Kind] = {
     "npy": Kind(_npy, lambda place: MappedColumns(f"{place}/n/image.npy")),
     "npz": Kind(_npz, lambda place: MappedColumns(f"{place}/n-{{0..1}}.npz")),
     "safetensors": Kind(_safetensors, lambda place: MappedColumns(f"{place}/n.safetensors").tuple("image", "label")),
+    "hdf5": Kind(_hdf5, lambda place: HDF5Dataset(f"{place}/h.h5")),
+    "hdf5 contiguous": Kind(_hdf5, lambda place: HDF5Dataset(f"{place}/c.h5")),
     "images": Kind(_images, lambda place: ImageList(f"{place}/train.txt")),
 }
 

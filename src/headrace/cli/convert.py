@@ -27,10 +27,10 @@ from headrace.cli.output import Result, json_option, say
 from headrace.cli.source_path import check_apart, open_source
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.shard_kinds import open_shards
-from headrace.datasets.shards import absolute
 from headrace.formats.shard_writers import image_kind
 from headrace.formatting import count, plain
 from headrace.interop.parallel import in_order, usable_cpus
+from headrace.storage.objects import absolute
 from headrace.storage.shard_folders import ObjectFolder, shard_folder
 
 if TYPE_CHECKING:

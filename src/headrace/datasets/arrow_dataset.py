@@ -15,7 +15,7 @@ from headrace.datasets.arrow_columns import Layout, reader_of
 from headrace.datasets.arrow_rows import ArrowRows, agreed
 from headrace.datasets.image_sources import Files, Ranges
 from headrace.datasets.packed_list import PackedList
-from headrace.datasets.shards import absolute, shard_paths
+from headrace.datasets.shards import shard_paths
 from headrace.datasets.span_table import at_once
 from headrace.formats import arrow
 from headrace.formats.arrow_spans import RowSpans
@@ -23,7 +23,7 @@ from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import is_there, is_url
+from headrace.storage.objects import absolute, is_there, is_url
 from headrace.storage.span_maps import SpanMaps
 
 if TYPE_CHECKING:

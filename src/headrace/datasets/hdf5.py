@@ -7,8 +7,10 @@ other files nor load filters, and what would take more memory than a bound is re
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag, integer, refused, shown
+from headrace.checks import path as path_of
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.label_rows import one_hot, whole_numbers
@@ -27,7 +30,9 @@ from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, Unr
 from headrace.interop.interrupt import held_back
 from headrace.interop.keys import places as places_of
 from headrace.storage.files import unopened
-from headrace.storage.objects import local
+from headrace.storage.object_file import ObjectFile
+from headrace.storage.object_spans import ObjectSpans, fetch
+from headrace.storage.objects import absolute, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +46,9 @@ BUILT_IN = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6
 
 PLAIN = 1 << 14
 """Bytes that are read at a time where nothing has to be decompressed: as quickly read as the call for them is made."""
+
+CONTIGUOUS = 1 << 18
+"""Bytes of a group of rows that are not in chunks, of which a loader fetches all or none."""
 
 LABELS = 1 << 22
 """Bytes of labels that are read at a time, in whole chunks."""
@@ -84,6 +92,9 @@ class HDF5Dataset(Dataset[Any]):
     (HDF5 lets in one at a time). Rows of a batch are read chunk by chunk, and up to ``cache_bytes`` of the chunks read
     last are kept, in each process. ``close()`` closes the file until the next read.
 
+    ``path`` may be a URL. HDF5 then reads what describes the file piece by piece, each after a request, where it is not
+    in the first mebibyte; a loader fetches the rows ahead.
+
     A file may be of anyone: what leads out of it (external links, external storage, virtual arrays), a filter that
     would have to be loaded, and anything that needs more than ``max_bytes`` at once (a chunk, a row, all labels) is
     refused. Raises `MissingFile`, `UnreadableFile` (also for a row that cannot be read), `ArgumentError` for names and
@@ -108,13 +119,14 @@ class HDF5Dataset(Dataset[Any]):
                 expected="names of both arrays, or of neither",
                 cure="Pass data= too.",
             )
-        self._path = os.path.abspath(local("path", path))  # noqa: PTH100  workers may start in another folder
+        self._path = absolute(path_of("path", path))  # workers may start in another folder
         self._cache_bytes = integer("cache_bytes", cache_bytes, least=0)
         self._max_bytes = integer("max_bytes", max_bytes, least=1)
         self._readers: dict[int, _Reader] = {}
         self._labels: NDArray[np.int64] | None = None
-        with _opened(self._path) as file, _located(self._path):
-            self._facts: Unchanged | None = Unchanged.of(self._path)
+        facts = Unchanged.of(self._path) if is_url(self._path) else None
+        with _opened(self._path, facts) as file, _located(self._path):
+            self._facts: Unchanged | None = facts or Unchanged.of(self._path)
             names = _found(self._path, file) if data is None else [data] if labels is None else [data, labels]
             arrays = [_array(self._path, file, name, transposed, self._max_bytes) for name in names]
             if len(arrays) == 2 and data is None:
@@ -124,6 +136,7 @@ class HDF5Dataset(Dataset[Any]):
                 self._labels = _labels(self._path, file, arrays[1], self._array.rows, self._max_bytes)
                 self._labels.flags.writeable = False
             self._facts.check(self._path)
+            self._places = None if facts is None else _places(facts, file, self._array)
 
     @property
     def path(self) -> str:
@@ -156,9 +169,13 @@ class HDF5Dataset(Dataset[Any]):
         """Read these rows, each chunk that they are in once."""
         return self._samples(indices)
 
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Return which ranges of the object behind a URL the rows of these keys are in."""
+        return [] if self._places is None else [self._places.of(self._rows(keys))]
+
     def read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         """Read the rows of these keys into lent memory: one array, or a list of the rows and the labels."""
-        places = self._places(keys)
+        places = self._rows(keys)
         rows = self._gather(places, empty)
         return rows if self._labels is None else [rows, self._labels[places]]
 
@@ -184,17 +201,19 @@ class HDF5Dataset(Dataset[Any]):
         return f"<HDF5Dataset of {self.shape} {self.dtype}{labelled}, {self._path}:{self._array.name}>"
 
     def _samples(self, indices: Sequence[int]) -> list[Any]:
-        places = self._places(indices)
+        places = self._rows(indices)
         rows = self._gather(places, np.empty)
         if self._labels is None:
             return list(rows)
         return list(zip(rows, self._labels[places].tolist(), strict=True))
 
-    def _places(self, keys: Sequence[int]) -> NDArray[np.intp]:
+    def _rows(self, keys: Sequence[int]) -> NDArray[np.intp]:
         return places_of(keys, len(self), "an HDF5Dataset of {} rows")
 
     def _gather(self, places: NDArray[np.intp], empty: Empty) -> NDArray[Any]:
         array = self._array
+        if self._places is not None:
+            fetch([self._places.of(places)])
         rows = empty((len(places), *array.row_shape), array.dtype)
         reader = self._reader()
         blocks = places // array.block
@@ -255,6 +274,51 @@ class _Array:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where groups of rows lie in an object: the ranges of group ``g`` are ``begins[g]`` to ``begins[g + 1]``."""
+
+    paths: list[str]
+    facts: NDArray[np.int64]
+    group: int
+    """Rows of a group: those of a chunk."""
+    begins: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.intp]) -> ObjectSpans:
+        """Return the ranges of these rows."""
+        groups = np.unique(rows // self.group)
+        counts = self.begins[groups + 1] - self.begins[groups]
+        at = np.repeat(self.begins[groups] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return ObjectSpans(self.paths, self.facts, np.zeros(len(at), np.int64), self.offset[at], self.length[at])
+
+
+def _places(facts: Unchanged, file: Any, array: _Array) -> _Places | None:
+    """Return where the rows of an array lie; None where HDF5 does not say, or an array is within what describes it."""
+    stored, axis = _resolved(facts.path, file, array.name), -1 if array.turned else 0
+    row = prod(array.row_shape) * array.dtype.itemsize
+    if stored.chunks is not None:
+        if not hasattr(stored.id, "chunk_iter"):  # before HDF5 1.12.3
+            return None
+        found = list[tuple[int, int, int]]()
+        stored.id.chunk_iter(lambda each: found.append((each.chunk_offset[axis], each.byte_offset, each.size)))
+        group = stored.chunks[axis]
+        table = np.array(sorted(found), np.int64).reshape(-1, 3)
+        ids, offset, length = table[:, 0] // group, table[:, 1], table[:, 2]
+    elif stored.id.get_offset() is None:
+        return None
+    else:
+        group = array.rows if array.turned else max(array.block, CONTIGUOUS // max(row, 1))
+        ids = np.arange(-(-array.rows // group))
+        offset = stored.id.get_offset() + ids * group * row
+        length = np.minimum(group, array.rows - ids * group) * row
+    # Where a file begins with a block of the user's, versions of HDF5 differ in whether offsets count it.
+    length = np.minimum(length + file.userblock_size, facts.size - offset)
+    begins = np.searchsorted(ids, np.arange(-(-array.rows // group) + 1))
+    return _Places([facts.path], np.array([[facts.size, facts.written]], np.int64), group, begins, offset, length)
+
+
 class _Reader:
     """One process's open file, and the blocks of rows read last."""
 
@@ -290,19 +354,28 @@ class _Reader:
                 self._held -= self._blocks.popitem(last=False)[1].nbytes
             return block
 
-    def close(self) -> None:
-        with self._lock:
+    def close(self, seconds: float = -1) -> None:
+        """Close the file, if no thread reads it for longer than ``seconds``."""
+        if not self._lock.acquire(timeout=seconds):
+            return
+        try:
             self._blocks.clear()
             self._held, self._stored = 0, None
             file, self._file = self._file, None
             if file is not None:
                 file.close()
+        finally:
+            self._lock.release()
 
     def _open(self) -> Unchanged:
         facts = self._facts
         if facts is not None:
             facts.check(f"{self._path}:{self._array.name}")
-        file = _h5py_file(self._path)
+        elif is_url(self._path):
+            facts = Unchanged.of(self._path)
+        file = _h5py_file(self._path, facts)
+        if is_url(self._path):
+            _of_objects.add(self)
         try:
             with _located(self._path):
                 facts = facts or Unchanged.of(self._path)
@@ -319,30 +392,40 @@ _inherited: list[_Reader] = []
 """Readers of the process that this one was forked off: closing their files here would take the parent's locks away."""
 
 
+_of_objects: weakref.WeakSet[_Reader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_objects() -> None:
+    """Close the files that HDF5 reads through Python: later, it would call an interpreter that has ended."""
+    for reader in list(_of_objects):
+        reader.close(seconds=1)
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    file = _h5py_file(path)
+def _opened(path: str, facts: Unchanged | None) -> Iterator[Any]:
+    file = _h5py_file(path, facts)
     try:
         yield file
     finally:
         file.close()
 
 
-def _h5py_file(path: str) -> Any:
+def _h5py_file(path: str, facts: Unchanged | None) -> Any:
     try:
         with held_back():
             import h5py
     except ImportError:
         raise missing("h5py", extra="hdf5", purpose="reading HDF5 files") from None
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever
-        raise UnreadableFile("it is a folder, a pipe or a device", path=path, expected=HDF5, cure="Fix the path.")
+    source: Any = path
+    if is_url(path):
+        known = None if facts is None else (facts.size, facts.written)
+        source = ObjectFile(path, known)  # without a buffer, which would read past the ranges that are fetched ahead
+        begin = source.read(128)
+    else:
+        begin = _beginning(path)
     try:
-        with Path(path).open("rb") as raw:  # the errors that this raises are clearer than HDF5's
-            begin = raw.read(128)
-    except OSError as error:
-        raise unopened(path, error, expected=HDF5, cure="Fix the path or its permissions.") from error
-    try:
-        return h5py.File(path, "r", locking="best-effort")
+        return h5py.File(source, "r", locking="best-effort")
     except (OSError, RuntimeError, ValueError) as error:
         if begin.startswith(b"MATLAB 5.0"):
             raise UnreadableFile(
@@ -353,6 +436,17 @@ def _h5py_file(path: str) -> Any:
             ) from error
         cure = "Check the path, or write the file again."
         raise UnreadableFile(f"not an HDF5 file, or damaged: {error}", path=path, expected=HDF5, cure=cure) from error
+
+
+def _beginning(path: str) -> bytes:
+    """Return the first bytes of a file; the errors that this raises are clearer than HDF5's."""
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever
+        raise UnreadableFile("it is a folder, a pipe or a device", path=path, expected=HDF5, cure="Fix the path.")
+    try:
+        with Path(path).open("rb") as raw:
+            return raw.read(128)
+    except OSError as error:
+        raise unopened(path, error, expected=HDF5, cure="Fix the path or its permissions.") from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage.mapped_samples import mapped_file
 from headrace.storage.object_spans import ObjectSpans
-from headrace.storage.objects import is_url, listing
+from headrace.storage.objects import absolute, is_url, listing
 from headrace.storage.page_faults import cause_of, check_faults, surviving
 from headrace.storage.spans import read_span
 
@@ -253,15 +253,6 @@ def shard_paths(shards: Shards, *suffixes: str, urls: bool = False) -> list[str]
     if not found:
         raise ArgumentError("shards is empty", found="[]", expected="one shard or more", cure="Give their paths.")
     return [absolute(path) for path in found]
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path of a file; a URL as it is.
-
-    >>> absolute("s3://bucket/a.tar")
-    's3://bucket/a.tar'
-    """
-    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
 
 
 def _urls(pattern: str, suffixes: tuple[str, ...], read: bool) -> list[str]:

@@ -6,13 +6,15 @@ import os
 from dataclasses import dataclass
 
 from headrace.errors import BadFile, MissingFile
+from headrace.storage import objects
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
     """What a file was when it was opened: which one, its size and when it was written.
 
-    A file may grow, as one that is appended to does: what was there before still is.
+    A file may grow, as one that is appended to does: what was there before still is. Of an object behind a URL,
+    ``written`` is the number of its version, which each read compares.
     """
 
     path: str
@@ -23,11 +25,15 @@ class Unchanged:
     @classmethod
     def of(cls, path: str) -> Unchanged:
         """Return what a file is now."""
+        if objects.is_url(path):
+            return cls(path, (0, 0), *objects.facts(path))
         facts = os.stat(path)  # noqa: PTH116  quicker than a Path, before every block
         return cls(path, (facts.st_dev, facts.st_ino), facts.st_size, facts.st_mtime_ns)
 
     def check(self, place: str) -> None:
         """Raise `BadFile` if the file was cut short, written over or replaced, and `MissingFile` if it is gone."""
+        if objects.is_url(self.path):
+            return
         try:
             now = Unchanged.of(self.path)
         except FileNotFoundError as error:

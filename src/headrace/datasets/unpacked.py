@@ -13,12 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.datasets.shards import absolute
 from headrace.datasets.span_table import cache_folder, facts_of
 from headrace.errors import BadFile, missing
 from headrace.formats.reader import COPY
 from headrace.storage import objects
 from headrace.storage.files import opened, unopened
+from headrace.storage.objects import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -148,6 +148,15 @@ def folder_of(path: str) -> str:
     return path.rpartition("/")[0] if is_url(path) else str(Path(path).parent)
 
 
+def absolute(path: str) -> str:
+    """Return the absolute path of a file; a URL as it is.
+
+    >>> absolute("s3://bucket/a.tar")
+    's3://bucket/a.tar'
+    """
+    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
+
+
 def joined(folder: str, name: str) -> str:
     """Return the path or URL of a name below a folder, which may be a URL; there ``..`` leads to the folder above.
 
