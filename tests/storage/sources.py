@@ -14,7 +14,10 @@ import pytest
 
 from headrace import ArrayDataset, ImageList
 from headrace.datasets import (
+    VOC,
+    YOLO,
     ArrowDataset,
+    CocoDetection,
     HDF5Dataset,
     LitDataset,
     MappedColumns,
@@ -230,6 +233,68 @@ def _images(folder: Path) -> None:
     (folder / "train.txt").write_text("".join(lines))
 
 
+def _photos(folder: Path, ending: str = ".png") -> list[str]:
+    """Write images, and return their names without endings."""
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir(parents=True)
+    names = [f"{number:03}" for number in range(SAMPLES)]
+    for number, name in enumerate(names):
+        pixels = np.frombuffer(payload(number), np.uint8)[:3600].reshape(40, 30, 3)
+        image.fromarray(pixels).save(folder / f"{name}{ending}", quality=90)
+    return names
+
+
+def _masks(folder: Path, names: list[str]) -> None:
+    """Write masks of noise: indices from 0 to 20."""
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        image.fromarray(np.random.default_rng(number).integers(0, 21, (40, 30), np.uint8)).save(folder / f"{name}.png")
+
+
+def _coco(folder: Path) -> None:
+    names = _photos(folder / "photos")
+    images = [
+        {"id": 7 * each, "file_name": f"{name}.png", "height": 40, "width": 30} for each, name in enumerate(names)
+    ]
+    annotations = [
+        {"id": 9 * number, "image_id": 7 * (number % SAMPLES), "category_id": 3, "bbox": [1, 2, 3 + number % 9, 4],
+         "iscrowd": 0, "segmentation": [[1, 2, 4 + number % 9, 2, 4, 6 + number % 30]]}
+        for number in range(SAMPLES * 3 // 2)
+    ]  # fmt: skip
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "cat"}]}
+    (folder / "c.json").write_text(json.dumps(content))
+
+
+def _voc(folder: Path) -> None:
+    names = _photos(folder / "JPEGImages", ".jpg")
+    _masks(folder / "SegmentationClass", names)
+    _masks(folder / "SegmentationObject", names)
+    (folder / "Annotations").mkdir()
+    for kind in ("Main", "Segmentation"):
+        (folder / "ImageSets" / kind).mkdir(parents=True)
+        (folder / "ImageSets" / kind / "train.txt").write_text("\n".join(names))
+    for number, name in enumerate(names):
+        box = f"<bndbox><xmin>{1 + number % 9}</xmin><ymin>2</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+        text = f"<a><object><name>dog</name>{box}</object></a>"
+        (folder / "Annotations" / f"{name}.xml").write_text(text)
+
+
+def _yolo(folder: Path) -> None:
+    names = _photos(folder / "images" / "train")
+    (folder / "labels" / "train").mkdir(parents=True)
+    for number, name in enumerate(names):
+        if number % 7:  # the others have no objects
+            (folder / "labels" / "train" / f"{name}.txt").write_text(f"{number % 2} 0.5 0.5 0.25 0.{number % 9 + 1}")
+    (folder / "train.txt").write_text("".join(f"images/train/{name}.png\n" for name in names))
+    (folder / "data.yaml").write_text("path: ../datasets/all\ntrain: train.txt\nval: images/train\nnames: [cat, dog]\n")
+
+
+def pairs(folder: Path) -> None:
+    """Write images and their masks in two folders."""
+    _masks(folder / "masks" / "a", _photos(folder / "photos" / "a"))
+
+
 KINDS: dict[str, Kind] = {
     "tar": Kind(_tar, lambda place: WebDataset(f"{place}/t-{{0..1}}.tar")),
     "zip": Kind(_zip, lambda place: ZipDataset(f"{place}/z.zip")),
@@ -249,6 +314,9 @@ KINDS: dict[str, Kind] = {
     "safetensors": Kind(_safetensors, lambda place: MappedColumns(f"{place}/n.safetensors").tuple("image", "label")),
     "hdf5": Kind(_hdf5, lambda place: HDF5Dataset(f"{place}/h.h5")),
     "hdf5 contiguous": Kind(_hdf5, lambda place: HDF5Dataset(f"{place}/c.h5")),
+    "coco": Kind(_coco, lambda place: CocoDetection(f"{place}/photos", f"{place}/c.json", masks=True)),
+    "voc": Kind(_voc, VOC),
+    "yolo": Kind(_yolo, YOLO),
     "images": Kind(_images, lambda place: ImageList(f"{place}/train.txt")),
 }
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.checks import flag
+from headrace.checks import path as path_of
 from headrace.datasets.annotated import AnnotatedImages, check_masks, stacked_masks, wrong
 from headrace.datasets.coco_index import indexed
 from headrace.datasets.images import as_folder
+from headrace.datasets.protocol import rows_of
 from headrace.formats.json_items import parsed
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask, run_lengths_mask
-from headrace.storage.objects import local
+from headrace.storage.object_spans import ObjectSpans, each_of
+from headrace.storage.objects import absolute, is_url
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -57,7 +62,8 @@ class CocoDetection(AnnotatedImages):
     orientation is needed for the height and width in the file, it is applied.
 
     The file is read once and in order, and never held: of each annotation, the dataset keeps 53 bytes. Masks and
-    keypoints are parsed when a sample is read. Raises `BadFile` when the dataset is constructed for a file with damaged
+    keypoints are parsed when a sample is read. ``root`` and ``annotations`` may be URLs, with ``listing`` as in
+    `ImageFiles`. Raises `BadFile` when the dataset is constructed for a file with damaged
     JSON, ids that are there twice or lead nowhere, and boxes that are none. Reading raises `BadAnnotation` for
     polygons, run lengths and keypoints that cannot be used, and for an image of another size than in the file.
     """
@@ -73,14 +79,15 @@ class CocoDetection(AnnotatedImages):
         empty: bool = True,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
         self._masks, self._keypoints = flag("masks", masks), flag("keypoints", keypoints)
-        self._file, self._files = os.path.abspath(local("annotations", annotations)), SpanFiles()  # noqa: PTH100  as in annotated.py
-        local("root", as_folder(root))
-        index = indexed(self._file)
+        self._file, self._texts = absolute(path_of("annotations", annotations)), SpanFiles()
+        folder, index = as_folder(root), indexed(self._file)
         self._index = index.without(crowds=flag("crowds", crowds), empty=flag("empty", empty))
         decoding = Decoding("RGB", max_pixels, allow_truncated)
-        super().__init__(as_folder(root), self._index.paths, index.classes, decoding)
+        super().__init__(folder, self._index.paths, index.classes, decoding, listing)
+        self._text_objects = [self._file], np.array([self._index.facts], np.int64)
 
     @property
     def image_ids(self) -> NDArray[np.int64]:
@@ -120,6 +127,15 @@ class CocoDetection(AnnotatedImages):
         pairs = ((place, places.get(name.replace("left", "right"), place)) for name, place in places.items())
         return tuple(pair for pair in pairs if pair[0] != pair[1])
 
+    def object_spans(self, keys: Sequence[Any]) -> list[ObjectSpans]:
+        """Return which objects behind URLs the images are, and where the texts of their annotations are."""
+        images = super().object_spans(keys)
+        if not is_url(self._file) or not (self._masks or self._keypoints):
+            return images
+        rows, begins = rows_of(keys, len(self)), self._index.begins
+        offset, length = self._index.spans[each_of(begins[rows], begins[rows + 1])].T
+        return [*images, ObjectSpans(*self._text_objects, np.zeros_like(offset), offset, length)]
+
     def _sample(self, place: int) -> dict[str, Any]:
         index = self._index
         height, width = index.sizes[place].tolist()
@@ -139,17 +155,17 @@ class CocoDetection(AnnotatedImages):
         values = [self._annotation(row) for row in range(begin, end)]
         if self._masks:
             check_masks(self._file, len(values), size)
-            sample["masks"] = stacked_masks([self._mask(value, size) for value in values], size)
+            sample["masks"] = stacked_masks([self._outline(value, size) for value in values], size)
         if self._keypoints:
             sample["keypoints"] = self._points(values)
         return sample
 
     def _annotation(self, row: int) -> dict[str, Any]:
         offset, length = self._index.spans[row].tolist()
-        value = parsed(self._files.read(self._file, offset, length, self._index.facts))
+        value = parsed(self._texts.read(self._file, offset, length, self._index.facts))
         return value if isinstance(value, dict) else {}
 
-    def _mask(self, value: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _outline(self, value: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
         given = value.get("segmentation")
         try:
             if isinstance(given, list):

@@ -13,6 +13,7 @@ from headrace.checks import kind_of, shown
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import BadFile
 from headrace.formats.json_items import items
+from headrace.storage import objects
 from headrace.storage.files import leads_out, unopened
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class CocoIndex:
     points: tuple[str, ...]
     """The names of the keypoints."""
     facts: tuple[int, int]
-    """Size of the file and when it was written."""
+    """Size of the file and when it was written, or the number of its version."""
 
     def without(self, *, crowds: bool, empty: bool) -> CocoIndex:
         """Return the index without crowds, and without images that have no annotations, where these are not kept."""
@@ -70,10 +71,7 @@ class CocoIndex:
 
 def indexed(path: str) -> CocoIndex:
     """Read the index of a COCO file of instances or keypoints, item by item; raises `BadFile` for what is wrong."""
-    try:
-        facts = os.stat(path)  # noqa: PTH116  a Path costs more
-    except OSError as error:
-        raise unopened(path, error, expected="a COCO file", cure="Check the path.") from error
+    facts = _facts(path)
     found = _Found(path)
     for item in items(path, KEYS):
         if not isinstance(item.value, dict):
@@ -84,7 +82,17 @@ def indexed(path: str) -> CocoIndex:
             found.add_category(item.value)
         else:
             found.add_annotation(item.value, item.offset, item.length)
-    return found.index((facts.st_size, facts.st_mtime_ns))
+    return found.index(facts)
+
+
+def _facts(path: str) -> tuple[int, int]:
+    if objects.is_url(path):
+        return objects.facts(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116  a Path costs more
+    except OSError as error:
+        raise unopened(path, error, expected="a COCO file", cure="Check the path.") from error
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(slots=True)

@@ -12,10 +12,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,22 +22,22 @@ from headrace.checks import flag, integer, refused, shown
 from headrace.checks import path as path_of
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
+from headrace.datasets.hdf5_file import h5py_file, located, opened
+from headrace.datasets.hdf5_places import Places
 from headrace.datasets.label_rows import one_hot, whole_numbers
 from headrace.datasets.unchanged import Unchanged, is_worker_of
-from headrace.errors import ArgumentError, ArgumentTypeError, HeadraceError, UnreadableFile, missing
-from headrace.interop.interrupt import held_back
+from headrace.errors import ArgumentError, ArgumentTypeError, UnreadableFile
 from headrace.interop.keys import places as places_of
-from headrace.storage.files import unopened
-from headrace.storage.object_file import ObjectFile
-from headrace.storage.object_spans import ObjectSpans, fetch
+from headrace.storage.object_spans import fetch
 from headrace.storage.objects import absolute, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from headrace.context.memory import Empty
+    from headrace.storage.object_spans import ObjectSpans
 
 BUILT_IN = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 """The filters that HDF5 and h5py have in them; for any other, HDF5 looks for a library to load."""
@@ -47,16 +45,11 @@ BUILT_IN = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6
 PLAIN = 1 << 14
 """Bytes that are read at a time where nothing has to be decompressed: as quickly read as the call for them is made."""
 
-CONTIGUOUS = 1 << 18
-"""Bytes of a group of rows that are not in chunks, of which a loader fetches all or none."""
-
 LABELS = 1 << 22
 """Bytes of labels that are read at a time, in whole chunks."""
 
 LINKS = 16
 """Links within a file that are followed, one to the next, before they are taken for a circle."""
-
-HDF5 = "an HDF5 or MATLAB v7.3 file"
 
 HEAD = 1024
 """Rows that are looked at to tell labels from data."""
@@ -124,8 +117,9 @@ class HDF5Dataset(Dataset[Any]):
         self._max_bytes = integer("max_bytes", max_bytes, least=1)
         self._readers: dict[int, _Reader] = {}
         self._labels: NDArray[np.int64] | None = None
+        self._places: Places | None = None
         facts = Unchanged.of(self._path) if is_url(self._path) else None
-        with _opened(self._path, facts) as file, _located(self._path):
+        with opened(self._path, facts) as file, located(self._path):
             self._facts: Unchanged | None = facts or Unchanged.of(self._path)
             names = _found(self._path, file) if data is None else [data] if labels is None else [data, labels]
             arrays = [_array(self._path, file, name, transposed, self._max_bytes) for name in names]
@@ -136,7 +130,9 @@ class HDF5Dataset(Dataset[Any]):
                 self._labels = _labels(self._path, file, arrays[1], self._array.rows, self._max_bytes)
                 self._labels.flags.writeable = False
             self._facts.check(self._path)
-            self._places = None if facts is None else _places(facts, file, self._array)
+            stored = _resolved(self._path, file, self._array.name)
+            if facts is not None:
+                self._places = self._array.places(facts, file, stored)
 
     @property
     def path(self) -> str:
@@ -261,6 +257,11 @@ class _Array:
         values = stored[..., start:stop].T if self.turned else stored[start:stop]
         return np.ascontiguousarray(values, dtype=self.dtype)
 
+    def places(self, facts: Unchanged, file: Any, stored: Any) -> Places | None:
+        """Return where its rows lie in an object."""
+        nbytes = prod(self.row_shape) * self.dtype.itemsize
+        return Places.of_array(facts, file, stored, rows=self.rows, nbytes=nbytes, block=self.block, turned=self.turned)
+
     def check_same(self, path: str, stored: Any) -> None:
         """Raise if what is in the file is no longer what was checked."""
         place = f"{path}:{self.name}"
@@ -272,51 +273,6 @@ class _Array:
                 expected=f"{self.dtype} of {self.shape}",
                 cure="Construct the dataset again.",
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where groups of rows lie in an object: the ranges of group ``g`` are ``begins[g]`` to ``begins[g + 1]``."""
-
-    paths: list[str]
-    facts: NDArray[np.int64]
-    group: int
-    """Rows of a group: those of a chunk."""
-    begins: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-
-    def of(self, rows: NDArray[np.intp]) -> ObjectSpans:
-        """Return the ranges of these rows."""
-        groups = np.unique(rows // self.group)
-        counts = self.begins[groups + 1] - self.begins[groups]
-        at = np.repeat(self.begins[groups] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        return ObjectSpans(self.paths, self.facts, np.zeros(len(at), np.int64), self.offset[at], self.length[at])
-
-
-def _places(facts: Unchanged, file: Any, array: _Array) -> _Places | None:
-    """Return where the rows of an array lie; None where HDF5 does not say, or an array is within what describes it."""
-    stored, axis = _resolved(facts.path, file, array.name), -1 if array.turned else 0
-    row = prod(array.row_shape) * array.dtype.itemsize
-    if stored.chunks is not None:
-        if not hasattr(stored.id, "chunk_iter"):  # before HDF5 1.12.3
-            return None
-        found = list[tuple[int, int, int]]()
-        stored.id.chunk_iter(lambda each: found.append((each.chunk_offset[axis], each.byte_offset, each.size)))
-        group = stored.chunks[axis]
-        table = np.array(sorted(found), np.int64).reshape(-1, 3)
-        ids, offset, length = table[:, 0] // group, table[:, 1], table[:, 2]
-    elif stored.id.get_offset() is None:
-        return None
-    else:
-        group = array.rows if array.turned else max(array.block, CONTIGUOUS // max(row, 1))
-        ids = np.arange(-(-array.rows // group))
-        offset = stored.id.get_offset() + ids * group * row
-        length = np.minimum(group, array.rows - ids * group) * row
-    # Where a file begins with a block of the user's, versions of HDF5 differ in whether offsets count it.
-    length = np.minimum(length + file.userblock_size, facts.size - offset)
-    begins = np.searchsorted(ids, np.arange(-(-array.rows // group) + 1))
-    return _Places([facts.path], np.array([[facts.size, facts.written]], np.int64), group, begins, offset, length)
 
 
 class _Reader:
@@ -343,7 +299,7 @@ class _Reader:
             facts = self._facts if self._facts is not None and self._stored is not None else self._open()
             facts.check(place)
             try:
-                with _located(self._path, f":{self._array.name}[{start}:{stop}]"):
+                with located(self._path, f":{self._array.name}[{start}:{stop}]"):
                     block = self._array.read(self._stored, start, stop)
             finally:
                 facts.check(place)  # it may have been cut meanwhile
@@ -373,11 +329,11 @@ class _Reader:
             facts.check(f"{self._path}:{self._array.name}")
         elif is_url(self._path):
             facts = Unchanged.of(self._path)
-        file = _h5py_file(self._path, facts)
+        file = h5py_file(self._path, facts)
         if is_url(self._path):
             _of_objects.add(self)
         try:
-            with _located(self._path):
+            with located(self._path):
                 facts = facts or Unchanged.of(self._path)
                 stored = _resolved(self._path, file, self._array.name)
                 self._array.check_same(self._path, stored)
@@ -400,69 +356,6 @@ def _close_objects() -> None:
     """Close the files that HDF5 reads through Python: later, it would call an interpreter that has ended."""
     for reader in list(_of_objects):
         reader.close(seconds=1)
-
-
-@contextmanager
-def _opened(path: str, facts: Unchanged | None) -> Iterator[Any]:
-    file = _h5py_file(path, facts)
-    try:
-        yield file
-    finally:
-        file.close()
-
-
-def _h5py_file(path: str, facts: Unchanged | None) -> Any:
-    try:
-        with held_back():
-            import h5py
-    except ImportError:
-        raise missing("h5py", extra="hdf5", purpose="reading HDF5 files") from None
-    source: Any = path
-    if is_url(path):
-        known = None if facts is None else (facts.size, facts.written)
-        source = ObjectFile(path, known)  # without a buffer, which would read past the ranges that are fetched ahead
-        begin = source.read(128)
-    else:
-        begin = _beginning(path)
-    try:
-        return h5py.File(source, "r", locking="best-effort")
-    except (OSError, RuntimeError, ValueError) as error:
-        if begin.startswith(b"MATLAB 5.0"):
-            raise UnreadableFile(
-                "a MATLAB file older than version 7.3",
-                path=path,
-                expected=HDF5,
-                cure="Save it with '-v7.3' in MATLAB, or read it with scipy.io.loadmat and use ArrayDataset.",
-            ) from error
-        cure = "Check the path, or write the file again."
-        raise UnreadableFile(f"not an HDF5 file, or damaged: {error}", path=path, expected=HDF5, cure=cure) from error
-
-
-def _beginning(path: str) -> bytes:
-    """Return the first bytes of a file; the errors that this raises are clearer than HDF5's."""
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, for ever
-        raise UnreadableFile("it is a folder, a pipe or a device", path=path, expected=HDF5, cure="Fix the path.")
-    try:
-        with Path(path).open("rb") as raw:
-            return raw.read(128)
-    except OSError as error:
-        raise unopened(path, error, expected=HDF5, cure="Fix the path or its permissions.") from error
-
-
-@contextmanager
-def _located(path: str, part: str = "") -> Iterator[None]:
-    """Raise what h5py raises, of any kind, as an error of ours that names the file and the part of it."""
-    try:
-        yield
-    except HeadraceError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise UnreadableFile(
-            f"{path}{part}: cannot be read: {error}",
-            path=path,
-            expected="a whole HDF5 file",
-            cure="The file may be damaged: write or copy it again.",
-        ) from error
 
 
 def _resolved(path: str, file: Any, name: str) -> Any:

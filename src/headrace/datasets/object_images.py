@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Objects whose size and version are asked for at once."""
 
-UNKNOWN = (-1, -1)
-"""The facts of an object that was not there when the dataset was constructed: reading it says so."""
+UNKNOWN, ABSENT = (-1, -1), (-2, -2)
+"""The facts of an object that the server refused to show or a listing does not name, and of one that was not there when
+the dataset was constructed: reading it says so."""
 
 _CURE = "Delete the file to list the objects again, or pass another listing=."
 
@@ -88,10 +90,10 @@ def listed(root: str, listing: str | os.PathLike[str] | None) -> tuple[PackedLis
 def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | None) -> NDArray[np.int64] | None:
     """Return the facts (n, 2) of images; None if none is behind a URL.
 
-    Each is asked for by a request, unless ``listing`` names a file that has them. An object that is missing, or that
-    the server refuses to show, has `UNKNOWN` facts: it is an error when it is read.
+    Each is asked for by a request, unless ``listing`` names a file that has them. An object that is missing has
+    `ABSENT` facts, and one that the server refuses to show `UNKNOWN` ones: it is an error when it is read.
     """
-    if not objects.is_url(root) and not _has_urls(paths):
+    if not objects.is_url(root) and not has_urls(paths):
         refuse_listing(listing)
         return None
     place = _place(listing)
@@ -111,7 +113,7 @@ def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | Non
         except (MissingFile, UnreadableFile) as error:
             if error.errno is None:
                 raise
-            return UNKNOWN
+            return ABSENT if error.errno == errno.ENOENT else UNKNOWN
 
     found = _rows(at_once(ask, paths, AT_ONCE, "headrace-facts"))
     if place is not None:
@@ -119,7 +121,8 @@ def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | Non
     return found
 
 
-def _has_urls(paths: PackedList) -> bool:
+def has_urls(paths: PackedList) -> bool:
+    """Say whether one of these paths is a URL."""
     return b"://" in paths._text.tobytes()  # in all of them at once
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import as_integer, different_names, integer, refused
-from headrace.datasets.annotated import AnnotatedImages, read_mask, wrong
+from headrace.datasets.annotated import AnnotatedImages, wrong
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageFiles, as_folder
+from headrace.datasets.object_images import UNKNOWN
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import MissingFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
-from headrace.storage.objects import local
+from headrace.storage.objects import absolute, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class SegmentationFolder(AnnotatedImages):
     ``image_suffix="_leftImg8bit"`` and ``mask_suffix="_gtFine_labelIds"`` are Cityscapes'. Files without the suffix are
     passed over. ``mapping``, a dict or a sequence, gives the class of each id in the files; all other ids become
     ``ignore_index``, and the mask is uint8 (or uint16, where a class is above 255). `kinds`, passed to `Compose`, lets
-    geometry fill what it uncovers with ``ignore_index``.
+    geometry fill what it uncovers with ``ignore_index``. The folders may be URLs, of a store that lists its objects.
 
     Raises `MissingFile` for an image without a mask or a mask without an image, and `ArgumentError`. Reading a sample
     raises `BadAnnotation` for a mask with colors, and for one of another size than its image.
@@ -78,15 +79,18 @@ class SegmentationFolder(AnnotatedImages):
         self._ignored = integer("ignore_index", ignore_index, least=0, most=IDS - 1)
         self._table = None if mapping is None else _table(mapping, self._ignored)
         endings = tuple(extensions)
-        images, masks = local("images", as_folder(images)), local("masks", as_folder(masks))
-        image_names, mask_names = _named(images, image_suffix, endings), _named(masks, mask_suffix, endings)
-        self._masks_base = os.path.abspath(masks)  # noqa: PTH100  as in annotated.py
-        self._mask_paths = _pairs(images, image_names, masks, mask_names)
+        images, masks = as_folder(images), as_folder(masks)
+        found, found_masks = (ImageFiles.under(folder, extensions=endings) for folder in (images, masks))
+        named = _named(images, found.paths, image_suffix)
+        rows = list(named.values()), _pairs(images, named, masks, _named(masks, found_masks.paths, mask_suffix))
+        self._masks_base = absolute(masks)
+        self._mask_paths = PackedList(found_masks.paths[row] for row in rows[1])
         super().__init__(
             images,
-            PackedList(image_names.values()),
+            PackedList(found.paths[row] for row in rows[0]),
             different_names("classes", classes) if classes else (),
             Decoding("RGB", max_pixels, allow_truncated),
+            facts=_facts((found, found_masks), rows),
         )
 
     @classmethod
@@ -97,8 +101,8 @@ class SegmentationFolder(AnnotatedImages):
         """
         folder = as_folder(root)
         return cls(
-            f"{folder}/leftImg8bit/{split}",
-            f"{folder}/gtFine/{split}",
+            joined(folder, f"leftImg8bit/{split}"),
+            joined(folder, f"gtFine/{split}"),
             image_suffix="_leftImg8bit",
             mask_suffix="_gtFine_labelIds",
             mapping={number: label for label, number in enumerate(CITYSCAPES_IDS)},
@@ -118,11 +122,13 @@ class SegmentationFolder(AnnotatedImages):
 
     def mask_path(self, index: int) -> str:
         """Return the path of a mask, ready to be opened."""
-        return os.path.join(self._masks_base, self._mask_paths[range(len(self))[index]])  # noqa: PTH118
+        return self._path(range(len(self))[index], 1)
+
+    def _files(self, place: int) -> tuple[str, ...]:
+        return self._paths[place], joined(self._masks_base, self._mask_paths[place])
 
     def _sample(self, place: int) -> dict[str, Any]:
-        path = self.mask_path(place)
-        mask = read_mask(path, self._decoding, self._warned)
+        path, mask = self._path(place, 1), self._mask(place, 1)
         image = self._image(place, mask.shape)
         if self._table is not None:
             if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) < IDS:
@@ -145,31 +151,39 @@ def _table(mapping: Any, ignored: int) -> NDArray[Any]:
     return table.astype(np.uint8) if table.max() < 256 else table
 
 
-def _named(root: str | os.PathLike[str], suffix: str, endings: tuple[str, ...]) -> dict[str, str]:
-    """Return the paths of the images in a folder, by their paths without suffix and ending."""
-    named: dict[str, str] = {}
-    for path in ImageFiles.under(root, extensions=endings).paths:
+def _named(root: str, paths: Sequence[str], suffix: str) -> dict[str, int]:
+    """Return the rows of the images in a folder, by their paths without suffix and ending."""
+    named: dict[str, int] = {}
+    for row, path in enumerate(paths):
         name = os.path.splitext(path)[0]  # noqa: PTH122  a Path costs several times as much
         if not name.endswith(suffix):
             continue
         key = name[: len(name) - len(suffix)]
         if key in named:
-            raise refused("extensions", (named[key], path), "one file of each name", f"Remove one of them from {root}.")
-        named[key] = path
+            both = paths[named[key]], path
+            raise refused("extensions", both, "one file of each name", f"Remove one of them from {root}.")
+        named[key] = row
     return named
 
 
-def _pairs(
-    images: str | os.PathLike[str],
-    image_names: dict[str, str],
-    masks: str | os.PathLike[str],
-    mask_names: dict[str, str],
-) -> PackedList:
-    """Return the paths of the masks in the order of the images."""
-    for one, here, other, there in ((image_names, images, mask_names, masks), (mask_names, masks, image_names, images)):
+def _pairs(images: str, named: dict[str, int], masks: str, masks_named: dict[str, int]) -> list[int]:
+    """Return the rows of the masks in the order of the images."""
+    for one, here, other, there in ((named, images, masks_named, masks), (masks_named, masks, named, images)):
         lonely = [name for name in one if name not in other]
         if lonely:
             cure = "Pass image_suffix= and mask_suffix= for names that differ, or remove the files."
             what = f"{len(lonely)} of {len(one)} files have none of the same name in {there}, {lonely[0]!r} first"
-            raise MissingFile(what, path=os.fspath(here), expected="a mask for each image", cure=cure)
-    return PackedList(mask_names[name] for name in image_names)
+            raise MissingFile(what, path=here, expected="a mask for each image", cure=cure)
+    return [masks_named[name] for name in named]
+
+
+def _facts(folders: Sequence[ImageFiles], rows: Sequence[list[int]]) -> NDArray[np.int64] | None:
+    """Return size and version of each image and its mask; None where no folder is behind a URL."""
+    known = [files._facts for files in folders]
+    if all(facts is None for facts in known):
+        return None
+    pairs = [
+        np.full((len(mine), 2), UNKNOWN) if facts is None else facts[mine]
+        for facts, mine in zip(known, rows, strict=True)
+    ]
+    return np.stack(pairs, axis=1).reshape(-1, 2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from headrace.checks import different_names, flag, one_of, shown
-from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, read_mask, sized, stacked_masks, wrong
+from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, sized, stacked_masks, wrong
 from headrace.datasets.images import as_folder
 from headrace.datasets.lists import opened
 from headrace.datasets.packed_list import PackedList
@@ -18,10 +17,10 @@ from headrace.formats import plain_xml
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Mask
 from headrace.image.outlines import box_around
-from headrace.storage.files import read_file
-from headrace.storage.objects import local
+from headrace.storage.objects import is_url, joined
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
@@ -70,7 +69,8 @@ class VOC(AnnotatedImages):
 
     VOC counts pixels from 1 and includes the last one, so that the box of the first pixel is (1, 1, 1, 1): it becomes
     (0, 0, 1, 1). ``from_one=False`` is for files that count from 0. ``difficult=False`` leaves difficult objects out.
-    ``classes`` are the names, in the order of their labels; VOC's own without it.
+    ``classes`` are the names, in the order of their labels; VOC's own without it. ``root`` may be a URL, with
+    ``listing`` as in `ImageFiles`.
 
     Raises `MissingFile` here where folders or the list are missing. Reading a sample raises `BadAnnotation` for XML
     that cannot be parsed, has a document type, or names a class that is not there, for boxes that are none, and for
@@ -89,17 +89,16 @@ class VOC(AnnotatedImages):
         extension: str = ".jpg",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
         self._target = one_of("target", target, get_args(Target))
         self._difficult, self._first = flag("difficult", difficult), int(flag("from_one", from_one))
-        names = _split(
-            Path(local("root", as_folder(root))), split, "Main" if self._target == "detection" else "Segmentation"
-        )
+        names = _split(as_folder(root), split, "Main" if self._target == "detection" else "Segmentation")
         given = different_names("classes", classes)
         self._labels = {name: label for label, name in enumerate(given)}
         self._names = PackedList(names)
         paths = PackedList(f"JPEGImages/{name}{extension}" for name in names)
-        super().__init__(str(root), paths, given, Decoding("RGB", max_pixels, allow_truncated))
+        super().__init__(str(root), paths, given, Decoding("RGB", max_pixels, allow_truncated), listing)
 
     @property
     def names(self) -> PackedList:
@@ -114,16 +113,22 @@ class VOC(AnnotatedImages):
         kinds = {"image": "image", "boxes": "boxes", "labels": "labels"}
         return kinds | ({"masks": "masks"} if self._target == "instances" else {"difficult": "labels"})
 
+    def _files(self, place: int) -> tuple[str, ...]:
+        image, name = self._paths[place], self._names[place]
+        if self._target == "detection":
+            return image, f"Annotations/{name}.xml"
+        classes, objects = f"SegmentationClass/{name}.png", f"SegmentationObject/{name}.png"
+        return (image, classes) if self._target == "segmentation" else (image, classes, objects)
+
     def _sample(self, place: int) -> dict[str, Any]:
         name = self._names[place]
         if self._target != "detection":
-            mask = read_mask(self._beside("SegmentationClass", f"{name}.png"), self._decoding, self._warned)
-            parts = {"mask": mask} if self._target == "segmentation" else self._instances(name, mask)
+            mask = self._mask(place, 1)
+            parts = {"mask": mask} if self._target == "segmentation" else self._instances(place, mask)
             return {"image": self._image(place, mask.shape), **parts, "image_id": name}
-        path = self._beside("Annotations", f"{name}.xml")
-        data = self._read(self.path(place))
+        path, data = self._path(place, 1), self._read(place)
         try:
-            root = plain_xml.tree(read_file(path, max_bytes=plain_xml.MOST_BYTES))
+            root = plain_xml.tree(self._read(place, 1, plain_xml.MOST_BYTES))
         except ValueError as error:
             wrong(path, str(error), "an XML file of annotations without a document type")
         image = sized(data, self.path(place), self._decoding, self._warned, _size(root))
@@ -137,10 +142,9 @@ class VOC(AnnotatedImages):
             "image_id": name,
         }
 
-    def _instances(self, name: str, mask: NDArray[Any]) -> dict[str, Any]:
+    def _instances(self, place: int, mask: NDArray[Any]) -> dict[str, Any]:
         """Return masks, boxes and labels of the objects of an image, whose pixels have these classes."""
-        path = self._beside("SegmentationObject", f"{name}.png")
-        numbers = read_mask(path, self._decoding, self._warned)
+        path, numbers = self._path(place, 2), self._mask(place, 2)
         if numbers.shape != mask.shape:
             shapes = [f"{one.shape[1]} x {one.shape[0]}" for one in (numbers, mask)]
             wrong(path, f"a mask of {shapes[0]} pixels beside classes of {shapes[1]}", "masks of one size")
@@ -181,9 +185,6 @@ class VOC(AnnotatedImages):
             wrong(path, f"{name!r} has a box of negative size, {given}", "xmin below xmax, and ymin below ymax")
         return box, self._labels[name], element.value("difficult") == "1"
 
-    def _beside(self, folder: str, name: str) -> str:
-        return os.path.join(self._base, folder, name)  # noqa: PTH118  a Path costs several times as much
-
 
 def _size(root: Element) -> tuple[int, int] | None:
     """Return the height and width that a file names; None where it names none."""
@@ -193,10 +194,9 @@ def _size(root: Element) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _split(root: Path, split: str, kind: str) -> list[str]:
-    folder = root / "JPEGImages"
-    if not folder.is_dir():
+def _split(root: str, split: str, kind: str) -> list[str]:
+    if not is_url(root) and not Path(root, "JPEGImages").is_dir():
         cure = "Pass the folder that has JPEGImages in it, such as VOCdevkit/VOC2012."
-        raise MissingFile("no JPEGImages in it", path=str(root), expected="a folder in VOC's layout", cure=cure)
-    with opened(str(root / "ImageSets" / kind / f"{split}.txt")) as lines:
+        raise MissingFile("no JPEGImages in it", path=root, expected="a folder in VOC's layout", cure=cure)
+    with opened(joined(root, f"ImageSets/{kind}/{split}.txt")) as lines:
         return [line.split()[0] for line in lines if line.strip()]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from headrace.checks import flag
+from headrace.checks import path as path_of
 from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, stacked_masks, wrong
 from headrace.datasets.images import ImageFiles
 from headrace.datasets.lists import opened
+from headrace.datasets.object_images import ABSENT
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import BadFile, MissingFile
 from headrace.formats import plain_yaml
@@ -20,7 +22,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask
 from headrace.storage.files import read_file
-from headrace.storage.objects import local
+from headrace.storage.objects import folder_of, is_there, is_url, joined, listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.formats.plain_yaml import Value
 
 MOST_BYTES = 64 << 20
+YAML = (".yaml", ".yml")
 SLACK = 0.01
 """How far a coordinate may lie outside of the image: exporters round."""
 CURE = "Fix the YAML file, or export the dataset again."
@@ -62,6 +65,7 @@ class YOLO(AnnotatedImages):
     of polygons (of a box, where a line has no polygon). ``keypoints=True`` adds ``keypoints`` (N, K, 2 or 3) float32 by
     ``kpt_shape``: then pass `kinds` to `Compose`, so that flips swap left and right by ``flip_idx``.
 
+    ``source`` may be a URL, with ``listing`` as in `ImageFiles`; folders in it need a store that lists its objects.
     Nothing in the YAML file is run, and nothing is downloaded. Raises `BadFile` here for a YAML file that cannot be
     used, and `MissingFile`. Reading a sample raises `BadAnnotation`, with the line, for text that is no object.
     """
@@ -75,13 +79,15 @@ class YOLO(AnnotatedImages):
         keypoints: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         allow_truncated: bool = False,
+        listing: str | os.PathLike[str] | None = None,
     ) -> None:
         self._masks, self._keypoints = flag("masks", masks), flag("keypoints", keypoints)
-        config = _Config(_yaml(Path(local("source", source))))
+        config = _Config(_yaml(path_of("source", source)))
         self._shape = config.points() if self._keypoints else (0, 0)
         self._swaps = config.swaps(self._shape[0])
         paths = PackedList(config.images(split))
-        super().__init__(str(config.root), paths, config.classes(), Decoding("RGB", max_pixels, allow_truncated))
+        decoding = Decoding("RGB", max_pixels, allow_truncated)
+        super().__init__(config.root, paths, config.classes(), decoding, listing)
 
     @property
     def keypoint_swaps(self) -> tuple[tuple[int, int], ...]:
@@ -100,14 +106,29 @@ class YOLO(AnnotatedImages):
 
     def label_path(self, index: int) -> str:
         """Return the path of the text file of an image, which need not be there."""
-        path = self.path(index).replace("\\", "/")
-        before, folder, after = path.rpartition("/images/")
-        return os.path.splitext(f"{before}/labels/{after}" if folder else path)[0] + ".txt"  # noqa: PTH122
+        return self._path(range(len(self))[index], 1)
+
+    def _files(self, place: int) -> tuple[str, ...]:
+        image = joined(self._base, self._paths[place])
+        before, folder, after = image.replace("\\", "/").rpartition("/images/")
+        return image, os.path.splitext(f"{before}/labels/{after}" if folder else image)[0] + ".txt"  # noqa: PTH122
+
+    def _text(self, place: int) -> bytes:
+        """Return the text of an image; nothing where it has none."""
+        known = self._known(place, 1)
+        if known == ABSENT:
+            return b""
+        try:
+            return self._read(place, 1, MOST_BYTES)
+        except MissingFile:
+            if known is not None and known[0] >= 0:  # it was there when the dataset was constructed
+                raise
+            return b""
 
     def _sample(self, place: int) -> dict[str, Any]:
-        image, path = self._image(place), self.label_path(place)
+        image, path = self._image(place), self._path(place, 1)
         size: tuple[int, int] = image.shape[:2]
-        rows = _Rows(path, self._shape, len(self._classes)).read()
+        rows = _Rows(path, self._shape, len(self._classes)).of(self._text(place))
         sample: dict[str, Any] = {
             "image": image,
             "boxes": (np.array([box for _, box, _, _ in rows]).reshape(-1, 4) * (size[::-1] * 2)).astype(np.float32),
@@ -138,11 +159,7 @@ class _Rows:
         self._path, self._points, self._classes = path, shape[0] * shape[1], classes
         self._step = shape[1]
 
-    def read(self) -> list[Row]:
-        try:
-            data = read_file(self._path, max_bytes=MOST_BYTES)
-        except MissingFile:
-            return []
+    def of(self, data: bytes) -> list[Row]:
         lines = data.decode("utf-8", "replace").lstrip("\ufeff").splitlines()
         return [self._row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
@@ -184,16 +201,21 @@ class _Rows:
 class _Config:
     """What a YAML file says."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: str) -> None:
         self._file = file
         try:
             self._values: dict[str, Value] = plain_yaml.settings(_text(file))
         except ValueError as error:
             self._refuse(str(error), "keys with text, lists and mappings of text")
-        base = file.resolve().parent
+        base = folder_of(file if is_url(file) else str(Path(file).resolve()))
         given = self._values.get("path", "")
-        whole = base / given if isinstance(given, str) else base
-        self.root = whole if whole.is_dir() else base
+        whole = joined(base, given) if isinstance(given, str) and given else base
+        self._roots = [whole, base] if is_url(whole) else [whole if os.path.isdir(whole) else base]  # noqa: PTH112
+
+    @property
+    def root(self) -> str:
+        """The folder that paths begin in: as the file says, or its own; behind a URL, where the images are found."""
+        return self._roots[0]
 
     def classes(self) -> list[str]:
         names = self._values.get("names")
@@ -235,46 +257,57 @@ class _Config:
             self._refuse(f"no {split!r}", "the folder or the list of the images of the split")
         for entry in [given] if isinstance(given, str) else given:
             place = self._found(entry)
-            if place.suffix == ".txt":
+            if place.endswith(".txt"):
                 yield from self._listed(place)
             else:
-                yield from (self._below(place / path) for path in ImageFiles.under(place).paths)
+                yield from (self._below(joined(place, path)) for path in ImageFiles.under(place).paths)
 
-    def _found(self, entry: str) -> Path:
+    def _found(self, entry: str) -> str:
         """Return where an entry leads; ``../train`` may be meant from a folder that is not there."""
-        places = [self.root / entry, *([self.root / entry[3:]] if entry.startswith("../") else [])]
-        place = next((place for place in places if place.exists()), None)
-        if place is None:
-            expected = "a folder of images, or a text file of paths"
-            raise MissingFile("there is no such file or folder", path=str(places[0]), expected=expected, cure=CURE)
-        return place
+        entries = [entry.removeprefix("./"), *([entry[3:]] if entry.startswith("../") else [])]
+        for root in self._roots:
+            for place in (joined(root, each) for each in entries):
+                if _exists(place):
+                    self._roots = [root]
+                    return place
+        expected = "a folder of images, or a text file of paths"
+        path = joined(self.root, entry)
+        raise MissingFile("there is no such file or folder", path=path, expected=expected, cure=CURE)
 
-    def _listed(self, file: Path) -> Iterator[str]:
-        with opened(str(file)) as lines:
+    def _listed(self, file: str) -> Iterator[str]:
+        with opened(file) as lines:
             for line in lines:
                 if line.strip():
-                    base = file.parent if line.startswith("./") else self.root
-                    yield self._below(base / line.strip())
+                    base = folder_of(file) if line.startswith("./") else self.root
+                    yield self._below(joined(base, line.strip().removeprefix("./")))
 
-    def _below(self, path: Path) -> str:
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+    def _below(self, path: str) -> str:
+        return path.removeprefix(os.path.join(self.root, ""))  # noqa: PTH118
 
     def _refuse(self, what: str, expected: str) -> NoReturn:
-        raise BadFile(what, path=str(self._file), found=what, expected=expected, cure=CURE) from None
+        raise BadFile(what, path=self._file, found=what, expected=expected, cure=CURE) from None
 
 
-def _yaml(source: Path) -> Path:
-    """Return the YAML file, of a folder the only one or ``data.yaml``."""
-    if not source.is_dir():
+def _exists(place: str) -> bool:
+    if not is_url(place):
+        return os.path.exists(place)  # noqa: PTH110
+    return is_there(place) if place.endswith(".txt") else bool(listing(place))
+
+
+def _yaml(source: str) -> str:
+    """Return the YAML file, of a folder the only one or ``data.yaml``, which it is behind a URL."""
+    if is_url(source):
+        return source if source.endswith(YAML) else joined(source, "data.yaml")
+    if not os.path.isdir(source):  # noqa: PTH112
         return source
-    files = sorted((*source.glob("*.yaml"), *source.glob("*.yml")))
+    files = sorted(path for path in Path(source).iterdir() if path.suffix in YAML)
     chosen = [file for file in files if len(files) == 1 or file.stem == "data"]
     if not chosen:
         names = ", ".join(file.name for file in files) or "none"
         expected = "data.yaml, or one YAML file"
-        raise MissingFile(f"its YAML files are: {names}", path=str(source), expected=expected, cure="Pass the file.")
-    return chosen[0]
+        raise MissingFile(f"its YAML files are: {names}", path=source, expected=expected, cure="Pass the file.")
+    return str(chosen[0])
 
 
-def _text(file: Path) -> str:
-    return read_file(str(file), max_bytes=MOST_BYTES).decode("utf-8-sig", "replace")
+def _text(file: str) -> str:
+    return read_file(file, max_bytes=MOST_BYTES).decode("utf-8-sig", "replace")

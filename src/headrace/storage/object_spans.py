@@ -85,6 +85,17 @@ def blocks_of(
     return row, (begin - first[:-1])[row] + np.arange(len(row)), first
 
 
+def each_of(begins: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the numbers from each beginning to its end, one group after the other.
+
+    >>> each_of(np.array([5, 0, 9]), np.array([7, 0, 10])).tolist()
+    [5, 6, 9]
+    """
+    counts = ends - begins
+    numbers = np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return numbers.astype(np.int64, copy=False)
+
+
 class BlockNumbers:
     """Numbers for the blocks of the shards that a run reads, so that arrays can hold them.
 
