@@ -31,6 +31,8 @@ class ObjectServer:
         self.objects: dict[str, bytes] = {}
         self.buckets: set[str] = {"bucket"}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.moved: dict[str, str] = {}
+        """Where objects are that clients are sent to another URL for."""
         self.fault: Callable[[str, int], str] = lambda _method, _number: ""
         self.requests: list[tuple[str, str, str]] = []
         self.at_once = self.most_at_once = 0
@@ -85,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         if self.lists(fault):
+            return
+        if self.path in self.store.moved:
+            self.send(302, b"", Location=self.store.moved[self.path])
             return
         data = self.store.objects.get(self.path)
         status = int(fault) if fault.isdecimal() else 404 if data is None else 200

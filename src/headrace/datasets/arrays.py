@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.context.memory import Empty
 
 NPY, FIX = "a .npy file", "Fix the path."
-BY_URL = "Arrays are held or mapped here; MappedColumns reads the rows of .npy, .npz and safetensors files by URL."
+BY_URL = "Copy the file here, or read its rows by URL with MappedColumns (.npy, .npz and safetensors files)."
 
 
 class ArrayDataset(Dataset[Any]):

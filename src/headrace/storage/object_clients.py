@@ -45,6 +45,9 @@ LISTED = 1000
 BUSY = frozenset({"408", "429", "503"})
 """The status of a server that asks for fewer requests."""
 
+NO_HEAD = frozenset({"405", "501"})
+"""The status of a server that answers no HEAD requests."""
+
 _VARIABLES = {("s3", "s3a"): "AWS", ("gs",): "GOOGLE", ("az", "azure", "abfs", "abfss"): "AZURE"}
 """What the names of variables of the environment begin with, by the schemes that they are for."""
 
@@ -54,6 +57,10 @@ _CREDENTIALS = (
     "own tools."
 )
 _MAY_WRITE = f"{_CREDENTIALS} They must allow to list, read, write and delete objects there."
+_CURES = (
+    ("must be specified", _CREDENTIALS),  # what obstore says where Azure's account is not set
+    ("region", "Set AWS_REGION to the region of the bucket."),
+)
 _NETWORK = "Check the network and the server, then run again; what was downloaded is kept."
 _LISTED = "s3://, gs://, az://, or a file system of fsspec that lists its files"
 _NAMED_THEM = (
@@ -86,11 +93,17 @@ class ObstoreClient:
         self._loop, self._refused, self.tail = request_loop.RequestLoop(), refused, request_loop.Tail()
 
     def facts(self, url: str) -> Facts:
-        """Return size and version, by a HEAD request."""
+        """Return size and version, by a HEAD request; where the server refuses those, by a GET request for a byte."""
         store, path = self._place(url)
 
         async def send() -> Facts:
-            return _of_meta(await self._module.head_async(store, path))
+            try:
+                return _of_meta(await self._module.head_async(store, path))
+            except Exception as error:
+                if _status(_line(error)) not in NO_HEAD:
+                    raise
+            answer = await store.get_async(path, options={"range": (0, 1)})
+            return _of_meta(answer.meta)
 
         try:
             return self._loop.call(request_loop.persistent(send, self._may_pass))
@@ -197,6 +210,7 @@ class ObstoreClient:
 
     def _place(self, url: str, *, writes: bool = False) -> tuple[Any, str]:
         scheme, _, rest = url.partition("://")
+        scheme = scheme.lower()
         is_http = scheme in ("http", "https")
         place, _, path = rest.partition("/")
         if is_http and ("?" in rest or "#" in rest):
@@ -365,7 +379,8 @@ the URL, and that the object is still there.
     if name == "NotSupportedError":
         what, cure = f"{place}the server sends no ranges of bytes", "Copy the shards, or use a server with ranges."
         return UnreadableFile(what, path=url, expected="an answer of status 206", cure=cure)
-    return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=_NETWORK)
+    cure = next((cure for words, cure in _CURES if words in line), _NETWORK)
+    return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=cure)
 
 
 def unwritten(url: str, error: Exception) -> SampleError:
@@ -389,8 +404,9 @@ tools. They must allow to list, read, write and delete objects there.
 
 
 def _is_missing(error: Exception) -> bool:
-    # obstore has a type of its own for this, but not where it lists.
-    return isinstance(error, FileNotFoundError) or _status(_line(error)) == "404"
+    # obstore has a type of its own for this, but not where it lists; and it takes others, as 405, for this.
+    status = _status(_line(error))
+    return status == "404" or (isinstance(error, FileNotFoundError) and not status)
 
 
 def _is_refused(error: Exception) -> bool:
