@@ -120,7 +120,7 @@ def test_columns_first_compressed_and_objects_are_refused(server: ObjectServer) 
         MappedColumns(f"{server.url}/o.npy")
     with pytest.raises(MissingFile, match=r"none\.npy: there is no such object"):
         MappedColumns(f"{server.url}/none.npy")
-    with pytest.raises(ArgumentError, match="MappedColumns reads the rows"):
+    with pytest.raises(ArgumentError, match="read its rows by URL with MappedColumns"):
         ArrayDataset(f"{server.url}/bucket/a/x.npy")
 
 

@@ -185,7 +185,7 @@ class TestImages:
         again = ImageFiles([*names[::-1], "cat/a.PNG"], root=root, listing=place)
         np.testing.assert_equal(again[0], first[2])
         assert again._facts is not None
-        assert again._facts[:, 0].tolist()[1::2] == [-1, -1]
+        assert again._facts[:, 0].tolist()[1::2] == [-2, -1]
 
     def test_it_is_read_in_python(self, photos: Path, bucket: Callable[[Path], str]) -> None:
         assert ImageFolder(bucket(photos)).native_source() is None
