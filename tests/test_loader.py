@@ -410,6 +410,7 @@ def test_statistics_tell_what_was_delivered() -> None:
     next(iterator)
     half = loader.statistics()
     assert (half.epoch, half.workers, half.batches, half.samples, half.nbytes) == (0, 2, 1, 4, 4 * 3 * 8 + 4 * 8)
+    assert half.seconds == half.first_batch_seconds  # of a single batch, which may be made before the first `next`
     list(iterator)
     after = loader.statistics()
     assert (after.batches, after.samples, half.batches) == (3, 10, 1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from headrace import ArrayDataset, DataLoader, get_worker_info
+from headrace.errors import ArgumentTypeError
 from headrace.interop.machine import cpus
 from tests.test_loader_workers import FORK, Letters, Whose, helpers_of_multiprocessing
 
@@ -67,6 +68,15 @@ def test_the_number_of_workers_can_follow_the_machine() -> None:
     assert DataLoader(range(10), 10, num_workers="auto").num_workers == 1
     assert DataLoader(Letters("a"), 1, num_workers="auto").num_workers == 1
     assert DataLoader([], 10, num_workers="auto").num_workers == 0
+
+
+@pytest.mark.parametrize("value", ["autox", "Auto", "", "4"])
+def test_a_misspelled_auto_names_the_right_one(value: str) -> None:
+    """Say which text there is, where another one is given."""
+    with pytest.raises(ArgumentTypeError, match=f"""got '{value}'; use num_workers="auto" """):
+        DataLoader(range(4), num_workers=value)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ArgumentTypeError, match="num_workers must be an integer"):
+        DataLoader(range(4), num_workers=np.arange(2))  # type: ignore[arg-type]  # the same
 
 
 def test_a_stream_that_is_longer_than_it_said_warns() -> None:

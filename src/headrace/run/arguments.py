@@ -38,8 +38,13 @@ MOST_THREADS = 64
 
 def worker_count(value: Any, *, streams: bool, dataset: Any, batch_size: Any) -> int:
     """Return how many workers there are to be; for ``"auto"`` by the rule that `DataLoader` states."""
-    if value != "auto":
+    if not isinstance(value, str):
         return non_negative("num_workers", value, "use num_workers=0 to make batches in the loop's own thread")
+    if value != "auto":
+        expected = 'a number from 0 up, or "auto"'
+        cure = 'use num_workers="auto" to have the best number measured, or 0 for no workers'
+        what = f"num_workers must be {expected}; got {shown(value)}"
+        raise ArgumentTypeError(what, found=value, expected=expected, cure=cure)
     if streams:
         return 1
     size = batch_size if isinstance(batch_size, int) and batch_size > 0 else 1

@@ -121,7 +121,7 @@ class Statistics:
     nbytes: int
     """Bytes of the arrays delivered so far."""
     seconds: float
-    """From the first ``next`` to the last batch, or to the end of the loop."""
+    """From the first ``next`` to the last batch; of a single batch, from ``iter``, where it may have been begun."""
     wait_seconds: float
     """How much of that the loop stood waiting for the loader."""
     first_batch_seconds: float | None
@@ -377,13 +377,14 @@ class Meter:
 
     def snapshot(self) -> Statistics:
         """Freeze the counters."""
+        began = self.created if self.batches == 1 else self.started
         return Statistics(
             epoch=self.epoch,
             workers=self.workers,
             batches=self.batches,
             samples=self.samples,
             nbytes=self.nbytes,
-            seconds=max(0.0, self.ended - self.started) if self.started is not None else 0.0,
+            seconds=max(0.0, self.ended - began) if began is not None else 0.0,
             wait_seconds=self.waited,
             first_batch_seconds=self.first,
             stage_seconds=dict(self.stages),
