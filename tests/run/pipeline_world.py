@@ -41,6 +41,8 @@ class World:
     packing: float = 0.0
     opening: float = 0.0
     pressure: float = 0.0
+    others: float = 0.0
+    """CPUs that other programs keep busy."""
     batches: int = 100
 
     def run(self) -> Measured:
@@ -80,6 +82,8 @@ class _Run:
     gil_waits: list[float] = field(default_factory=list)
     delivered: list[float] = field(default_factory=list)
     loop_cpu: float = 0.0
+    used: float = 0.0
+    """CPU time of all together."""
     holder: _Task | None = None
     held: float = 0.0
     loop: _Task = field(default_factory=lambda: _Task(deque()))
@@ -147,7 +151,9 @@ class _Run:
             self.holder, self.held = wants[(wants.index(self.holder) + 1) % len(wants)], 0.0  # type: ignore[arg-type]
         self.held += TICK
         running = [t for t in tasks if t.left[0].how == "cpu" or (t in wants and (not gil or t is self.holder))]
-        share = min(1.0, self.world.cpus / len(running)) if running else 1.0
+        free = self.world.cpus - self.world.others
+        share = min(1.0, free / len(running)) if running else 1.0
+        self.used += TICK * share * len(running)
         for task in tasks:
             part = task.left[0]
             task.spent += TICK
@@ -189,6 +195,7 @@ class _Run:
             packing=world.packing / 1000,
             opening=world.opening / 1000,
             pressure=world.pressure,
+            spare=world.cpus - world.others - self.used / self.now,
             in_turns=world.kind == "processes",
         )
 

@@ -40,6 +40,11 @@ TABLE: dict[str, tuple[World, str, str, dict[str, Any]]] = {
     "decode, inline": (World([QUICK_READ, DECODE], 0, "inline"), "decode", "decode -20 %",
         {"parts": [QUICK_READ, shorter(DECODE)]}),
     "decode, one thread": (World([QUICK_READ, DECODE], 1), "decode", "+2 workers", {"workers": 3}),
+    "decode, other programs beside": (
+        World([DECODE], 1, cpus=2, others=0.5), "decode", "+2 workers", {"workers": 3}),
+    "a thing to pickle, other programs beside": (
+        World([Part("other", "python", 2.0), Part("pack", "cpu", 10.0)], 1, "processes", cpus=2, others=0.3,
+              train=0.1, packing=10, opening=2), "transport", "+2 workers", {"workers": 3}),
     "decode, all CPUs busy": (World([DECODE], 4, cpus=2), "decode", "+2 workers", {"workers": 6}),
     "decode, all CPUs busy, processes": (
         World([DECODE], 4, "processes", cpus=2), "decode", "decode -20 %", {"parts": [shorter(DECODE)]}),
@@ -120,6 +125,16 @@ def test_a_loop_is_measured_whoever_makes_its_batches(backend: str, workers: int
     assert measured.cpu >= 0.0
     assert sum(measured.stages.values()) == pytest.approx(1.0)
     assert f"{diagnosis.bound} is the limit" in str(statistics)
+
+
+def test_cpus_that_other_programs_have_are_no_gain() -> None:
+    """Predict less from more workers where less of the CPUs is idle; say nothing of CPUs that nobody leaves idle."""
+    found = World([DECODE], 1, cpus=4).run()
+    gains = []
+    for spare in (None, 3.0, 1.5, 0.5, 0.0):
+        said = {gain.change: gain.gain for gain in replace(found, spare=spare).diagnosis().gains}
+        gains.append(round(said["+2 workers"], 1))
+    assert gains == [2.0, 2.0, 1.5, 0.5, 2.0]
 
 
 def test_a_few_batches_say_nothing() -> None:

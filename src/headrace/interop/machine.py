@@ -10,6 +10,7 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 MEMORY_PRESSURE = Path("/proc/pressure/memory")
+UPTIME = Path("/proc/uptime")
 SCHEDSTAT = "/proc/thread-self/schedstat"
 GIL_PAUSE = 5e-5
 
@@ -79,6 +80,17 @@ def gil_seconds() -> float:
     time.sleep(GIL_PAUSE)
     waited = time.perf_counter() - began - GIL_PAUSE
     return max(0.0, waited - (run_queue_seconds() - queued if queued >= 0.0 else 0.0))
+
+
+def idle_seconds() -> float | None:
+    """Return how long CPUs of this machine have been idle, all in sum; None where the system does not say.
+
+    >>> idle = idle_seconds()
+    >>> idle is None or idle >= 0.0
+    True
+    """
+    words = _words(UPTIME)
+    return float(words[1]) if len(words) == 2 else None
 
 
 def memory_stall_seconds() -> float:

@@ -34,6 +34,8 @@ LATE = 0.3
 """The part of the trials from which on threads queue for the GIL; a single late one had its holder wait for a CPU."""
 PRESSED = 0.1
 """The least part of the time that processes stood still because memory is short, where that is the limit."""
+SPARE = 0.1
+"""The part of the CPUs that must have been idle, to say how many others' programs leave."""
 CUT = 0.2
 """The part by which a stage is made shorter in a prediction."""
 MORE = 2
@@ -108,6 +110,8 @@ class Measured:
     opening: float = 0.0
     pressure: float = 0.0
     """The part of the time that processes stood still because memory is short."""
+    spare: float | None = None
+    """CPUs of the machine that were idle, on average; None where that is not known."""
     in_turns: bool = False
     whole: bool = False
     """Whether all workers make each batch together: the native extension's threads."""
@@ -187,6 +191,16 @@ class Measured:
         return (self.cpu + self.packing + self.loop_cpu) / self.period
 
     @property
+    def _available(self) -> float:
+        """CPUs that the loop and its workers can keep busy: others' programs have the rest.
+
+        Where no CPU is idle, nobody knows how much of their share others would give up.
+        """
+        if self.spare is None or self.spare < SPARE * self.cpus:
+            return self.cpus
+        return min(self.cpus, self._busy + self.spare)
+
+    @property
     def _takes_gil(self) -> bool:
         """Whether threads of this process queue for the GIL."""
         if self.kind != "threads" or self.whole or self.workers < 2 or self.gil_wait < CONTENDED:
@@ -255,7 +269,7 @@ class Measured:
 
     def _floor(self, cpu: float, *, gil: bool = True) -> float:
         """Return the least period for so much CPU time a batch: of the CPUs, and of the GIL."""
-        least = (cpu + self.packing + self.loop_cpu) / self.cpus
+        least = (cpu + self.packing + self.loop_cpu) / self._available
         if gil and self.kind == "threads" and not self.whole:
             least = max(least, cpu * self._python)
         return least
@@ -309,6 +323,7 @@ def measured(
     in_turns: bool,
     pressure: float,
     together: int = 1,
+    spare: float | None = None,
 ) -> Measured | None:
     """Return what the lives of a loop's batches say of it; None if they are too few. One in ``every`` was noted.
 
@@ -349,6 +364,7 @@ def measured(
         packing=packing,
         opening=opening,
         pressure=pressure,
+        spare=spare,
         in_turns=in_turns,
         whole=any(not making.thread for _, making in later),
         together=together,

@@ -24,7 +24,7 @@ from headrace.executors.inline import Inline
 from headrace.executors.shared_preparation import SharedPreparation
 from headrace.executors.worker_options import Options
 from headrace.interop.calls import takes_empty
-from headrace.interop.machine import cpus, memory_stall_seconds
+from headrace.interop.machine import cpus, idle_seconds, memory_stall_seconds
 from headrace.ledger.recorder import Recorder, start_recorder
 from headrace.make.maker import Maker
 from headrace.make.source import Streamed
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 16
 """Samples, before the time that one takes is compared with another way to read it."""
+LEAST_LOOK = 0.2
+"""Seconds of a loop, before it says anything how long CPUs were idle: that is counted in hundredths."""
 LEAST_GAIN = 1.1
 """How many times as fast another way is to be, to be worth a word."""
 
@@ -89,10 +91,14 @@ class Session:
         """How many batches the newest loop may have under way."""
         self._stalled = 0.0
         """How long processes had stood still because memory is short when it began."""
+        self._idle: float | None = None
+        """How long CPUs had been idle then."""
         self.timeline: Timeline | None = None
         """Where the lives of the batches are written, of loops that begin while it is open."""
         self.watched = False
         """Whether `headrace top` may look at it."""
+        self.dataset_samples: int | None = None
+        """How many samples the dataset has, for `headrace top`: its thread calls nothing of the user's."""
         self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
@@ -112,6 +118,16 @@ class Session:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._loops = WeakRefs()
+
+    @property
+    def measures(self) -> bool:
+        """Whether the workers are chosen by measuring, as ``num_workers="auto"`` asks."""
+        return self._auto is not None
+
+    def count_samples(self) -> None:
+        """Note how many samples the dataset has; call it in a thread of the user's."""
+        settings = self.settings
+        self.dataset_samples = settings.samples if settings.world_size == 1 else None
 
     def adopt(self, sampler: Any, batch_sampler: Any) -> None:
         """Read from another sampler than the loader was made with, if one of these is another."""
@@ -189,7 +205,8 @@ class Session:
     def _measured(self) -> Measured | None:
         settings, meter = self.settings, self.meter
         workers = WorkerSetting.of(settings) if self._auto is None else self._auto.now
-        elapsed = perf_counter() - meter.created
+        elapsed, idle = perf_counter() - meter.created, idle_seconds()
+        spare = None if idle is None or self._idle is None or elapsed < LEAST_LOOK else (idle - self._idle) / elapsed
         return measured(
             list(self._lives.recent),
             dict(meter.stages),
@@ -202,6 +219,7 @@ class Session:
             cpus=max(settings.num_workers, 1) if settings.kind == "ray" else cpus(),
             in_turns=workers.kind == "processes" and settings.ordered,
             pressure=(memory_stall_seconds() - self._stalled) / elapsed if elapsed > 0.0 else 0.0,
+            spare=None if settings.kind == "ray" else spare,
         )
 
     def _hint(self) -> str:
@@ -259,6 +277,8 @@ class Session:
         makers = Makers(maker, settings.kind if self._auto is None else self._auto.start.kind)
         if self._auto is not None:
             self._auto.rows = _rows(settings) if maker.splits else 1
+        if self.watched:
+            self.count_samples()
         executor, release = self._staff(makers, base, changing=tuner is not None)
         settings = self.settings  # others, where those workers could not be made
         place = entry.cursor.place
@@ -266,7 +286,7 @@ class Session:
         traced = self.timeline is not None and self.timeline.is_open
         threads = settings.kind == "threads" or (tuner is not None and "threads" in settings.free_kinds)
         self._lives = lives = Lives(self.timeline if traced else None, threads=threads, samples=self.watched)
-        self._ahead_of_loop, self._stalled = executor.capacity, memory_stall_seconds()
+        self._ahead_of_loop, self._stalled, self._idle = executor.capacity, memory_stall_seconds(), idle_seconds()
         lag = executor.capacity if tuner is None else arguments.MOST_THREADS
         ahead = prefetched(settings, order, entry, self._next_entry(entry), plan, lag)
         if ahead is not None:
