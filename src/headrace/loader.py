@@ -61,7 +61,8 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
     **Workers**: ``num_workers`` of them make batches, at most ``prefetch_factor`` (2) each ahead of the loop. 0 makes
     them in the loop's own thread, and so does ``backend="inline"``. "auto" begins with one worker for each CPU that
     this process may use, no more than there are batches. While the first loops run, it measures other numbers and kinds
-    of workers that give the same bytes, prints the best setting and keeps it. ``remember_tuning=True``, or a folder,
+    of workers that give the same bytes, prints the best setting and keeps it (`statistics` has it as ``tuned``; the
+    attribute ``num_workers`` is the number that it began with). ``remember_tuning=True``, or a folder,
     keeps it in a file for the next run. An iterable dataset without ``read_once`` gets 1 worker, and datasets with
     ``state_dict`` keep those they begin with. ``backend`` says what the workers are: "threads" suit code that releases
     the GIL, as decoding does; "processes" suit code that spends its time in Python. "auto" takes threads where the

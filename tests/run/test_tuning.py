@@ -20,7 +20,7 @@ from headrace.run.bottleneck import Measured
 from headrace.run.tuning import auto_workers, makers, space
 from headrace.run.tuning.makers import may_start_processes
 from headrace.run.tuning.remembered import Remembered
-from headrace.run.tuning.search import MOST_TRIALS, Search, Trial
+from headrace.run.tuning.search import LEAST_EPOCH, MOST_TRIALS, Search, Trial
 from headrace.run.tuning.space import Room, Space
 from headrace.run.tuning.tuner import BUDGET, EPOCHS, WINDOW, Tuner
 from headrace.run.tuning.worker_setting import WorkerSetting
@@ -108,6 +108,45 @@ def test_the_threads_of_a_batch_that_the_user_asks_for_are_kept() -> None:
     assert space.fitted(WorkerSetting("threads", 2)) == WorkerSetting("threads", 2, together=2)
     assert space.fitted(WorkerSetting("processes", 2, 2, 4)) == WorkerSetting("processes", 2, 2, 4, 3)
     assert not space.has(WorkerSetting("threads", 16, together=9))
+
+
+def whole_epochs(start: WorkerSetting, space: Space, *, starting: float, spent: float, batches: int) -> Search:
+    """Search where each epoch is measured as a whole, and begins with the start of its workers."""
+    search = Search(start, space)
+    while search.next is not None:
+        setting = search.next
+        lasts = batches * spent / max(1, setting.workers) + starting * setting.workers
+        search.found(Trial(setting, (lasts / batches,) * 2, 1.0, None, spent if setting.workers else None))
+    return search
+
+
+def test_epochs_that_end_before_their_workers_have_started_get_fewer() -> None:
+    """Try no more processes where those that there are stand idle; take none, where that may be."""
+    start = WorkerSetting("processes", 2)
+    found = whole_epochs(start, Space(PROCESSES, 2), starting=0.5, spent=0.001, batches=10)
+    assert [trial.setting for trial in found.trials] == [start, WorkerSetting("inline")]
+    assert found.best == WorkerSetting("inline")
+    found = whole_epochs(start, Space(("processes",), 2), starting=0.5, spent=0.001, batches=10)
+    assert [trial.setting for trial in found.trials] == [start, WorkerSetting("processes", 1)]
+    assert found.best == WorkerSetting("processes", 1)
+
+
+def test_short_epochs_of_slow_batches_get_more_workers() -> None:
+    """Try more of them where they are busy, and not the loop's own thread."""
+    start, space = WorkerSetting("processes", 2), Space(PROCESSES, 2, most_at_once=3, most_processes=3)
+    found = whole_epochs(start, space, starting=0.02, spent=0.8, batches=3)
+    assert [trial.setting for trial in found.trials] == [start, WorkerSetting("processes", 3)]
+    assert found.best == WorkerSetting("processes", 3)
+
+
+def test_no_processes_are_tried_in_the_place_of_threads_where_an_epoch_is_short() -> None:
+    """Leave them out of the search, whatever the model thinks of them."""
+    search = Search(WorkerSetting("threads", 2), Space(THREADS, 2, most_threads=6, most_processes=6, most_at_once=50))
+    while search.next is not None:
+        found = seen("Python, threads", search.next)
+        search.found(Trial(search.next, (found.period,) * 3, found.waiting / found.period, found))
+    assert 50 * found.period < LEAST_EPOCH
+    assert all(trial.setting.kind != "processes" for trial in search.trials)
 
 
 def test_a_slow_loop_gets_the_fewest_workers_that_suffice() -> None:

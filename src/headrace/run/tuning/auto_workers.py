@@ -67,7 +67,9 @@ class AutoWorkers:
         if self._chosen is not None or (loop is not None and loop.running):
             return None
         if self._tuner.enter():
-            self._tuner.tried(measured())
+            meter = self._meter
+            spent = None if meter is None or not meter.batches else sum(meter.stages.values()) / meter.batches
+            self._tuner.tried(measured(), spent)
             self.settle()
             self._tuner.enter()
         return None if self._chosen is not None else self._tuner

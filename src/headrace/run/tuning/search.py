@@ -30,6 +30,10 @@ NOISE = 2.0
 MOST_NOISE = 0.15
 BLIND = 1.25
 """A setting of another kind is tried up to this part of the period: the model does not know what handing over costs."""
+IDLE = 0.5
+"""Workers that are busy for a smaller part of the time wait for something that more of them do not bring."""
+LEAST_EPOCH = 1.0
+"""Seconds of an epoch from which on it is worth to start processes in the place of threads."""
 MOST_TRIALS = 14
 MOST_PREFETCH = 8
 
@@ -45,6 +49,8 @@ class Trial:
     """The part of its time that the loop waited."""
     measured: Measured | None = None
     """What is known of its batches; None where they were too few."""
+    spent: float | None = None
+    """Seconds of the workers a batch, of whole epochs."""
 
     @property
     def period(self) -> float:
@@ -67,6 +73,11 @@ class Trial:
         if found is not None and found.needs_gil:
             gil = found.gil_wait / found.period
         return self.waiting + gil < FREE
+
+    @property
+    def idles(self) -> bool:
+        """Whether the workers stood idle for most of the time: they take longer to start than to make an epoch."""
+        return self.spent is not None and self.spent / max(1, self.setting.hands) < IDLE * self.period
 
     def beats(self, other: Trial) -> bool:
         """Say whether it is faster by more than the noise."""
@@ -159,9 +170,13 @@ class Search:
     def _faster(self, best: Trial) -> WorkerSetting | None:
         """Return the most promising setting beside the best one."""
         measured = best.measured
-        options = list(self._more(best))
-        if measured is not None:
-            options += self._others(best, measured)
+        options: list[tuple[float, WorkerSetting]] = []
+        if best.spent is not None and best.spent < best.period * BLIND:
+            options.append((best.spent, WorkerSetting("inline")))
+        if best.idles:
+            options.append((best.period, self.space.fitted(replace(best.setting, workers=1))))
+        else:
+            options += [*self._more(best), *(() if measured is None else self._others(best, measured))]
         return min((option for option in options if self._may(option[1])), key=lambda one: one[0], default=(0, None))[1]
 
     def _more(self, best: Trial) -> Iterator[tuple[float, WorkerSetting]]:
@@ -184,6 +199,8 @@ class Search:
         for kind in self.space.kinds:
             # Processes are not started in a loop of threads without need.
             needless = setting.kind == "threads" and kind == "processes" and not measured.needs_gil
+            if kind == "processes" != setting.kind and now * self.space.most_at_once < LEAST_EPOCH:
+                continue
             prefetch = self.space.prefetch or setting.prefetch
             options = [WorkerSetting("inline")]
             if kind != "inline":

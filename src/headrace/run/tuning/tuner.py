@@ -106,20 +106,24 @@ class Tuner:
 
     def _is_enough(self) -> bool:
         done = len(self._periods)
-        if self._measured < 2 * LEAST and done < 4 * WINDOWS:
+        slow = done >= FEWEST and self._total > 2 * MOST_SECONDS
+        if self._measured < 2 * LEAST and done < 4 * WINDOWS and not slow:
             return False
         best = None if self._search is None else self._search.best_period
         if best is not None and done >= FEWEST and sorted(self._periods)[done // 2] > WORSE * best:
             return True
         return done >= WINDOWS or (done >= 2 and self._total > MOST_SECONDS)
 
-    def tried(self, measured: Measured | None) -> WorkerSetting | None:
-        """End the trial of the setting; return the one to change to, or None where it stays."""
+    def tried(self, measured: Measured | None, spent: float | None = None) -> WorkerSetting | None:
+        """End the trial of the setting; return the one to change to, or None where it stays.
+
+        ``spent``: seconds of the workers a batch.
+        """
         if self._search is None:
             self._search = Search(self.setting, self._space())
         search, before = self._search, self.setting
         if self._periods:
-            search.found(Trial(before, tuple(self._periods), self._waiting(), measured))
+            search.found(Trial(before, tuple(self._periods), self._waiting(), measured, spent))
         if self.seconds > BUDGET and len(search.trials) >= LEAST_TRIALS:
             search.stop()
         return self._move(search, before)
