@@ -227,6 +227,25 @@ def test_arguments_are_kept_under_the_patch() -> None:
     assert [batch.tolist() for batch in skipped] == [[4, 5], [6, 7]]
 
 
+def test_loaders_of_accelerate_measure_their_workers_where_the_first_one_does() -> None:
+    """Pass on "auto", not the number that the loader begins with; say that it is lost where no patch keeps it."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    source = DataLoader(Numbers(8), 2, num_workers="auto", remember_tuning=False)
+    with pytest.warns(UserWarning, match='without num_workers="auto": it knows'):
+        accelerator.prepare(source)
+    own = prepare(accelerator, DataLoader(Numbers(8), 2, num_workers="auto")).base_dataloader
+    with patch(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared = accelerator.prepare(DataLoader(Numbers(8), 2, num_workers="auto"))
+        skipped = skip_first_batches(prepared, 2)
+        fixed = accelerator.prepare(DataLoader(Numbers(8), 2, num_workers=1))
+    for loader in (own, prepared.base_dataloader, getattr(skipped, "base_dataloader", skipped)):
+        assert loader._session.measures
+        assert not loader._session.settings.sets_prefetch
+    assert not fixed.base_dataloader._session.measures
+    assert [batch.tolist() for batch in prepared] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
 def test_prepared_loaders_read_through_ours_under_the_patch() -> None:
     """Let Accelerate make a loader of ours, with the patch's own arguments, and say nothing of a loss."""
     accelerator = accelerate.Accelerator(cpu=True)

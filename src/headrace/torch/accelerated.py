@@ -27,6 +27,7 @@ LOST = (
     "on_error",
     "max_errors",
     "ledger",
+    "remember_tuning",
 )
 """The arguments that Accelerate does not know, but for rank and world_size: it has its own."""
 
@@ -38,7 +39,16 @@ MAKERS = ("prepare_data_loader", "skip_first_batches")
 def own_arguments(loader: DataLoader[Any]) -> dict[str, Any]:
     """Return headrace's own arguments of a loader, where they are not the defaults."""
     defaults = inspect.signature(DataLoader).parameters
-    return {name: getattr(loader, name) for name in LOST if getattr(loader, name) != defaults[name].default}
+    found = {name: getattr(loader, name) for name in LOST if getattr(loader, name) != defaults[name].default}
+    return found | measured_arguments(loader)
+
+
+def measured_arguments(loader: DataLoader[Any]) -> dict[str, Any]:
+    """Return ``num_workers="auto"`` where a loader has it: its attribute is the number that it begins with."""
+    if not loader._session.measures:
+        return {}
+    prefetch = {} if loader._session.settings.sets_prefetch else {"prefetch_factor": None}
+    return {"num_workers": "auto", **prefetch}
 
 
 def kept_arguments() -> dict[str, Any]:
@@ -102,7 +112,8 @@ def _lost(loader: DataLoader[Any]) -> list[str]:
     if hasattr(torch.utils.data.DataLoader.__init__, "_of_headrace"):  # under the patch, most are kept
         order = loader.seed is not None and loader._session.settings.shuffle
         found = {name: value for name, value in found.items() if _is_refused(name, found) or (order and name == "seed")}
-    return [f"{name}=" for name in found]
+    found.pop("prefetch_factor", None)
+    return ['num_workers="auto"' if name == "num_workers" else f"{name}=" for name in found]
 
 
 def prepare(accelerator: Any, loader: Any) -> Any:

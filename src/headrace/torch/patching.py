@@ -153,8 +153,10 @@ def _init(theirs: Callable[..., None]) -> Any:
         elif latest is None or not _becomes_ours(self, kind):
             theirs(self, *given, **named)
         else:
-            own = {**latest.arguments, **kept_arguments()}
-            DataLoader.__init__(self, *given, **{**own, **named})
+            kept = kept_arguments()
+            # Accelerate passes on the number of workers that a loader with "auto" begins with.
+            measured: dict[str, Any] = {n: kept[n] for n in ("num_workers", "prefetch_factor") if n in kept}
+            DataLoader.__init__(self, *given, **{**latest.arguments, **kept, **named, **measured})
             if not named.keys() & ARGUMENTS:  # what it has of ours, a loader that Accelerate makes of it has too
                 self._is_accelerate_prepared = False
             if latest.explain:
