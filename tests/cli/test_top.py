@@ -20,9 +20,11 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace import DataLoader
+from headrace import DataLoader, Dataset
 from headrace.cli.top import _message
 from headrace.errors import UnusableArgument
+from headrace.executors import lifecycle
+from headrace.executors.processes import pool
 from headrace.metrics import watch
 from headrace.run import monitor
 from tests.cli.conftest import COMMAND, PATIENCE_SECONDS
@@ -203,6 +205,62 @@ def test_a_loader_is_offered_by_a_call_until_its_block_ends(runtime: Path) -> No
         offered.close()
         assert len(list(runtime.iterdir())) == 1
     assert not list(runtime.iterdir())
+
+
+class Counted(Dataset[int]):
+    """A dataset that notes who asks for its length, and that processes make."""
+
+    def __init__(self) -> None:
+        self.asked_by: list[threading.Thread] = []
+
+    def __len__(self) -> int:
+        self.asked_by.append(threading.current_thread())
+        return 40
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_forked_workers_start_while_the_sending_thread_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork without threads beside; whoever looks stays connected, and no thread but the user's asks the dataset."""
+    beside: list[list[str]] = []
+    original = pool.start.start_worker
+
+    def start_worker(*given: Any) -> Any:
+        beside.append([thread.name for thread in threading.enumerate() if thread.name == "headrace-top"])
+        return original(*given)
+
+    monkeypatch.setattr(pool.start, "start_worker", start_worker)
+    dataset = Counted()
+    loader = DataLoader(dataset, 4, num_workers=2, backend="processes", multiprocessing_context="fork")
+    with watch(loader), _connected() as connection, connection.makefile("rb") as messages:
+        for _ in range(2):
+            assert sum(len(batch) for batch in loader) == 40
+        found: dict[str, Any] = {"epoch": 0}
+        while (found["epoch"], found.get("batches")) != (1, 10):
+            found = json.loads(messages.readline())["loaders"][0]
+            assert found["dataset_samples"] == 40
+    assert beside == [[]] * 4
+    assert set(dataset.asked_by) == {threading.main_thread()}
+
+
+def test_pauses_may_overlap() -> None:
+    """Start the sending thread again after the last of them; let an offer end meanwhile."""
+    loader = DataLoader(range(4), 2)
+    offer = watch(loader)
+    with lifecycle.paused():
+        with lifecycle.paused():
+            assert "headrace-top" not in [thread.name for thread in threading.enumerate()]
+        assert "headrace-top" not in [thread.name for thread in threading.enumerate()]
+    with _connected() as connection:
+        assert _read(connection)["loaders"][0]["name"] == "loader"
+    thread = monitor._monitor._thread  # type: ignore[union-attr]
+    with lifecycle.paused():
+        offer.close()
+    monitor._monitor._thread.join(60)  # type: ignore[union-attr]
+    assert not thread.is_alive()
+    assert lifecycle.PAUSABLE == []
+    assert list(monitor.sockets()) == []
 
 
 def test_a_client_that_does_not_read_or_that_writes_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.errors import LoaderClosed, WorkerTimeout
 from headrace.interop.user_line import user_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 PATIENCE = 10.0
 """Seconds that closing waits for the work at hand before it leaves a thread running, with a warning."""
@@ -93,6 +94,39 @@ class ForkGuard:
 
 
 os.register_at_fork(after_in_child=ForkGuard._forked)
+
+
+class Pausable(Protocol):
+    """A thread of ours that can stop for the moment of a fork, and go on after it."""
+
+    def pause(self) -> None:
+        """End the thread; what it has stays."""
+        ...
+
+    def resume(self) -> None:
+        """Start a thread in its place."""
+        ...
+
+
+PAUSABLE: list[Pausable] = []
+"""Those that are at work in this process."""
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Stop threads of ours for a block that forks: Python warns of a fork beside threads, whatever these do.
+
+    >>> with paused():
+    ...     pass
+    """
+    found = list(PAUSABLE)
+    for each in found:
+        each.pause()
+    try:
+        yield
+    finally:
+        for each in found:
+            each.resume()
 
 
 def join(threads: Iterable[tuple[threading.Thread, Callable[[], str]]], patience: float | None = None) -> list[str]:

@@ -6,7 +6,6 @@ from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from headrace.run import arguments
 from headrace.run.tuning.worker_setting import WorkerSetting
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def live_values(session: Session) -> dict[str, Any]:
         "epoch": statistics.epoch,
         "batches": statistics.batches,
         "samples": statistics.samples,
-        "dataset_samples": arguments.length(settings.dataset) if settings.world_size == 1 else None,
+        "dataset_samples": session.dataset_samples,
         "bytes": statistics.nbytes,
         "seconds": statistics.seconds,
         "samples_per_second": statistics.samples_per_second,

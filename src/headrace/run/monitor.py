@@ -24,6 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UnusableArgument
+from headrace.executors import lifecycle
 from headrace.run.live_values import live_values
 
 if TYPE_CHECKING:
@@ -107,8 +108,36 @@ class Monitor:
         self._listener, self._path = _listen()
         self._wakes, self._wake = socket.socketpair()
         self._clients: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve, name="headrace-top", daemon=True)
-        self._thread.start()
+        self._turn = threading.Lock()
+        self._pauses = 0
+        """How many forks want the thread to be gone."""
+        self._thread = self._started()
+        lifecycle.PAUSABLE.append(self)
+
+    def pause(self) -> None:
+        """End the thread; the socket and whoever looks stay."""
+        with self._turn:
+            self._pauses += 1
+            if self._pauses == 1:
+                self._end_thread()
+
+    def resume(self) -> None:
+        """Start the thread again, if nobody else wants it to be gone."""
+        with self._turn:
+            self._pauses -= 1
+            if not self._pauses:
+                self._thread = self._started()
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._serve, name="headrace-top", daemon=True)
+        thread.start()
+        return thread
+
+    def _end_thread(self) -> None:
+        with suppress(OSError):  # it has ended by itself
+            self._wake.send(b"\0")
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=10)
 
     def withdraw(self, offer: Offer) -> None:
         """Forget an offer; end after the last one."""
@@ -123,10 +152,7 @@ class Monitor:
         """End the thread, and remove the socket."""
         with _lock:
             self.ended = True
-        with suppress(OSError):  # it has ended by itself
-            self._wake.send(b"\0")
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=10)
+        self._end_thread()
 
     def forked(self) -> None:
         """Close what a forked child has of it; the socket is its parent's."""
@@ -134,25 +160,32 @@ class Monitor:
             each.close()
 
     def _serve(self) -> None:
+        stays = False
         try:
             with selectors.PollSelector() as selector:
-                for each in (self._listener, self._wakes):
+                for each in (self._listener, self._wakes, *self._clients):
                     selector.register(each, selectors.EVENT_READ)
                 self._send_until_ended(selector)
+            stays = not self.ended
         finally:
-            with _lock:
-                self.ended = True
-            self._path.unlink(missing_ok=True)
-            self.forked()
+            if not stays:
+                with _lock:
+                    self.ended = True
+                with suppress(ValueError):
+                    lifecycle.PAUSABLE.remove(self)
+                self._path.unlink(missing_ok=True)
+                self.forked()
 
     def _send_until_ended(self, selector: selectors.BaseSelector) -> None:
         due = monotonic()
-        while not self._is_over():
+        while not (self._pauses or self._is_over()):
             patience = max(0.0, due - monotonic()) if self._clients else IDLE
             new = []
             for key, _ in selector.select(patience):
                 if key.fileobj is self._listener:
                     new += self._accepted()
+                elif key.fileobj is self._wakes:
+                    self._wakes.recv(1)
                 elif key.fileobj in self._clients:  # it left, or it writes, which no client of ours does
                     self._drop(selector, key.fileobj)
             for client in new:
@@ -271,6 +304,7 @@ def offer(session: Session, name: str) -> Offer:
             _monitor.offers.append(made)
         made._monitor = _monitor
     session.watched = True
+    session.count_samples()
     return made
 
 
@@ -295,6 +329,8 @@ def _after_fork() -> None:
     _lock = threading.Lock()  # the parent's may be held by a thread that is not here
     monitor, _monitor = _monitor, None
     if monitor is not None:
+        with suppress(ValueError):
+            lifecycle.PAUSABLE.remove(monitor)
         monitor.forked()
 
 

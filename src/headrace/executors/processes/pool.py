@@ -107,8 +107,9 @@ class Processes:
             self, _finish, self._workers, self._selector, self._reading, payload, self._grace, self._guard
         )
         try:
-            for number in range(workers):
-                self._workers.append(self._start(number))
+            with lifecycle.paused() if forks else contextlib.nullcontext():
+                for number in range(workers):
+                    self._workers.append(self._start(number))
             if init is not None:  # its errors belong here, not to the first batch
                 while not all(each.ready for each in self._workers):
                     self._handle(self._selector.select())
@@ -259,7 +260,8 @@ class Processes:
                 death.works = [work for work in death.works if work.step != culprit[0]]
                 self._ready.append(Failed(*culprit, death.at))
             try:
-                successor = self._start(dead.number)
+                with lifecycle.paused() if isinstance(self._startup, Startup) else contextlib.nullcontext():
+                    successor = self._start(dead.number)
             except OSError as error:
                 more = f", and no other could be started: {error}"
                 raise death.error(more, cure="Stop other programs, or use fewer workers.") from error
