@@ -163,6 +163,8 @@ class Session:
     def loop(self, place: Callable[[Any], Any] | None = None) -> Iterator[Any]:
         """Begin a loop over the next epoch; ``place`` moves each batch, one ahead of the consumer."""
         self._check_start()
+        if self.watched:
+            self.count_samples()
         with self.progress.turn.lock:
             loop = self._begin(moves=place is not None)
         if self.settings.kind != "inline":
@@ -274,11 +276,7 @@ class Session:
         maker = self.maker(again=entry.again)
         progress.looped = True
         self._settle_stream(maker, entry, copies)
-        makers = Makers(maker, settings.kind if self._auto is None else self._auto.start.kind)
-        if self._auto is not None:
-            self._auto.rows = _rows(settings) if maker.splits else 1
-        if self.watched:
-            self.count_samples()
+        makers = self._makers(maker)
         executor, release = self._staff(makers, base, changing=tuner is not None)
         settings = self.settings  # others, where those workers could not be made
         place = entry.cursor.place
@@ -324,6 +322,14 @@ class Session:
         if executor is self._kept:
             self._keeper = weakref.ref(loop)
         return loop
+
+    def _makers(self, maker: Maker) -> Makers:
+        """Return a maker for each kind of workers that a loop may have."""
+        settings, auto = self.settings, self._auto
+        if auto is None:
+            return Makers(maker, settings.kind)
+        auto.rows = _rows(settings) if maker.splits else 1
+        return Makers(maker, auto.start.kind)
 
     def _next_entry(self, entry: Entry) -> Entry | None:
         """Return how the epoch after this one is entered; None where a seed will be drawn for it."""
