@@ -4,13 +4,23 @@
 #include <cstring>
 
 namespace headrace {
+namespace {
+
+// libjpeg-turbo writes lines that begin at a multiple of 16 or 32 past the caches, from where they would be read at once.
+constexpr std::size_t group = 64, off = 8;
+
+std::size_t rounded_up(std::size_t bytes) { return (bytes + group - 1) / group * group; }
+
+}  // namespace
 
 bool JpegLines::begin(int top, int bottom, int left, int right) {
   seconds_.transform += since(then_);
   left_ = left, rest_ = bottom - top;
   if (!jpeg_.begin(shrink_, top, left, right)) return false;
-  stride_ = static_cast<std::ptrdiff_t>(jpeg_.columns()) * 3 + slack;
-  room(strip_, static_cast<std::size_t>(stride_) * lines);
+  const std::size_t stride = rounded_up(static_cast<std::size_t>(jpeg_.columns()) * 3 + slack);
+  const auto at = reinterpret_cast<std::uintptr_t>(room(strip_, stride * lines + group + off));
+  begin_ = reinterpret_cast<std::uint8_t*>(rounded_up(at) + off);
+  stride_ = static_cast<std::ptrdiff_t>(stride);
   seconds_.decode += since(then_);
   return true;
 }
@@ -19,11 +29,11 @@ const std::uint8_t* JpegLines::next() {
   if (at_ == held_) {
     seconds_.transform += since(then_);
     held_ = std::min(lines, rest_), at_ = 0;
-    if (held_ <= 0 || !jpeg_.read(strip_.data(), stride_, held_)) return nullptr;
+    if (held_ <= 0 || !jpeg_.read(begin_, stride_, held_)) return nullptr;
     rest_ -= held_;
     seconds_.decode += since(then_);
   }
-  return strip_.data() + stride_ * at_++ + 3 * static_cast<std::ptrdiff_t>(left_ - jpeg_.left());
+  return begin_ + stride_ * at_++ + 3 * static_cast<std::ptrdiff_t>(left_ - jpeg_.left());
 }
 
 bool UprightLines::begin(int top, int bottom, int left, int right) {

@@ -27,6 +27,7 @@ class JpegLines final : public Lines {
   Seconds& seconds_;
   Clock::time_point& then_;
   int left_ = 0, rest_ = 0, at_ = 0, held_ = 0;
+  std::uint8_t* begin_ = nullptr;
   std::ptrdiff_t stride_ = 0;
 };
 
