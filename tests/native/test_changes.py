@@ -76,19 +76,22 @@ def test_all_instruction_sets_give_the_same(name: str, level: str) -> None:
     change = extension.Change(
         "blur" if name == "gaussian_blur" else name, [float(one) for one in numbers.get(name, shares)], []
     )
-    for width in (1, 7, 15, 16, 17, 31, 32, 33, 65):
+    for width in (1, 7, 15, 16, 17, 31, 32, 33, 65, 130):
         image = rng.integers(0, 256, (9, width, 3), np.uint8)
         out = np.empty_like(image)
         extension.changed(image, out, change, level)
         np.testing.assert_array_equal(out, function.__wrapped__(image, *args))
 
 
-def test_every_color_has_its_hue() -> None:
-    """Turn all colors of a fine grid as NumPy does."""
+@pytest.mark.parametrize("level", [] if extension is None else extension.levels())
+def test_every_color_has_its_hue(level: str) -> None:
+    """Turn all colors of a fine grid as NumPy does, by each set of instructions."""
     steps = np.arange(0, 256, 5, np.uint8)
     image = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(52, -1, 3)
     for shift in (-0.5, -0.37, 1e-9, 0.1, 0.5):
-        np.testing.assert_array_equal(color.hue(image, shift), color.hue.__wrapped__(image, shift))  # type: ignore[attr-defined]
+        out = np.empty_like(image)
+        extension.changed(image, out, extension.Change("hue", [6 * shift], []), level)
+        np.testing.assert_array_equal(out, color.hue.__wrapped__(image, shift))  # type: ignore[attr-defined]
 
 
 @settings(max_examples=20, deadline=None)
@@ -148,6 +151,39 @@ def test_places_between_two_pixels_round_as_by_numpy(across: float, shift: float
     matrix = (across, 0.0, shift + 101 * (across < 0), 0.1 * shift, 1.0, shift, 0.0, 0.0, 1.0)
     warps = Warps((Warp(matrix, (7, 101), (9, 170), 5),), interpolation)
     np.testing.assert_array_equal(warps.image(image), warps.by_steps(image, interpolation, [5]))
+
+
+@pytest.mark.parametrize("level", [] if extension is None else extension.levels())
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("nearest", [False, True])
+def test_all_instruction_sets_move_pixels_alike(nearest: bool, channels: int, level: str) -> None:
+    """Give NumPy's bytes at widths around those of registers, inside of the image, across its edges and far outside."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 150, channels), np.uint8)
+    interpolation: Any = "nearest" if nearest else "bilinear"
+    fill = (3, 90, 170, 255)[:channels]
+    for width in (1, 3, 4, 15, 16, 17, 33, 64, 65, 190):
+        for across, slope, shift in (
+            (1.0, 0.0, 0.0),
+            (0.7, 0.21, -3.3),
+            (-0.9, 0.1, 140.7),
+            (3.1, -0.8, 1e-310),
+            (1e50, 0, -1e52),
+        ):
+            warp = Warp((across, 0.02, shift, slope, 0.9, 0.4, 0.0, 0.0, 1.0), (40, 150), (44, width), fill)
+            out = np.empty((44, width, channels), np.uint8)
+            fills = np.array([fill], np.uint8)
+            extension.warped(image, out, [list(warp.numbers)], fills, nearest, level=level)
+            np.testing.assert_array_equal(out, Warps((warp,), interpolation).by_steps(image, interpolation, [fill]))
+
+
+def test_large_images_have_the_same_bytes() -> None:
+    """Give NumPy's bytes where an image is large enough for wider registers."""
+    image = np.random.default_rng(0).integers(0, 256, (370, 360, 3), np.uint8)
+    warp = Warp(tuple(turning((180, 185), 12, scale=1.1).reshape(-1).tolist()), (370, 360), (370, 360), 9)
+    warps = Warps((warp,), "bilinear")
+    np.testing.assert_array_equal(warps.image(image), warps.by_steps(image, "bilinear", [9]))
+    for change, amount in ((color.hue, 0.2), (color.brightness, 0.7), (color.contrast, 1.3), (color.saturation, 0.4)):
+        np.testing.assert_array_equal(change(image, amount), change.__wrapped__(image, amount))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool", "float16", "float32", ">u2", "uint64"])

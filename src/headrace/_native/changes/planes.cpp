@@ -82,7 +82,7 @@ void ChangeBuffers::shrink_to(std::size_t bytes) {
 }
 
 Planes::Planes(const RowOps& ops, const ImageSize& size, ChangeBuffers& buffers)
-    : rows_(ops), ops_(*ops.planes), size_(size), buffers_(buffers) {
+    : rows_(ops), ops_(ops.planes_of(std::int64_t{1} * size.height * size.width)), size_(size), buffers_(buffers) {
   room(buffers.image, area() * static_cast<std::size_t>(size.channels) + slack);
 }
 

@@ -25,7 +25,7 @@ void ResampleBuffers::shrink_to(std::size_t bytes) {
 
 Resampler::Resampler(const RowOps& ops, const std::vector<WarpPart>& parts, bool nearest, const Box& window, bool flipped,
                      const std::uint8_t* outside, ResampleBuffers& buffers)
-    : ops_(*ops.planes),
+    : ops_(ops.planes_of(std::int64_t{1} * window.height * window.width)),
       parts_(parts),
       nearest_(nearest),
       window_(window),

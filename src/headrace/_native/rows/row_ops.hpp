@@ -42,6 +42,8 @@ struct BlendOps {
 };
 
 struct RowOps {
+  static constexpr std::int64_t large = 1 << 17;
+
   const char* name;
 
   // Scale a row of 3 channels. The weights are `lanes`, made by `pack_lanes`, or the plain `value` if `lanes` is null.
@@ -74,6 +76,10 @@ struct RowOps {
   bool exact;
 
   const PlaneOps* planes;
+  // The same for images of `large` pixels and more. Wide registers are faster there, and slow down the code around them:
+  // small images took longer with them.
+  const PlaneOps* large_planes;
+  const PlaneOps& planes_of(std::int64_t pixels) const { return pixels >= large ? *large_planes : *planes; }
   // Null where this instruction set has no such loops.
   const BlendOps* blends;
 };
@@ -81,7 +87,8 @@ struct RowOps {
 // The instruction sets that this processor has, the plainest first.
 extern const RowOps* const* row_ops_available(int* count);
 
-// The instruction set of this name, or the best; throws where the processor does not have it.
+// The instruction set of this name, for images of any size; or by default the best for each size. Throws where the processor
+// does not have it.
 const RowOps& row_ops_of(const std::string& name);
 
 }  // namespace headrace

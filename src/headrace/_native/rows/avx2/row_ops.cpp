@@ -280,7 +280,7 @@ static void blend_down(float* out, const float* a, const float* b, const Blend& 
 static const BlendOps blend_ops{8, raise3, blend_across3, blend_down};
 
 static const RowOps ops{"avx2", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize, stream, fence,
-                        normalize3, normalize_interleaved, exact, &plane_ops_avx2, &blend_ops};
+                        normalize3, normalize_interleaved, exact, &plane_ops_avx2, &plane_ops_avx2, &blend_ops};
 
 }  // namespace avx2
 

@@ -53,7 +53,7 @@ static void split3(std::uint8_t* const* out, const std::uint8_t* in, int pixels,
 }
 
 static const RowOps ops{"plain", scale_across3, lane_bytes, pack_lanes, scale_down, split3, normalize, nullptr, nullptr,
-                        nullptr, normalize_interleaved, exact, &plane_ops_plain, nullptr};
+                        nullptr, normalize_interleaved, exact, &plane_ops_plain, &plane_ops_plain, nullptr};
 
 }  // namespace plain
 
