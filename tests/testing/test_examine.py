@@ -52,10 +52,12 @@ def _short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_and_no_other(name: str) -> None:
+def test_a_planted_fault_is_found_and_no_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Find the one fault, with evidence, cure, and a line of the file that has it."""
     make, check = FAULTS[name]
-    found = examine(make(), seconds=4 if check == "hang" else SECONDS)
+    if check == "hang":
+        monkeypatch.setattr(examination, "_HANGS", 0.0)
+    found = examine(make(), seconds=SECONDS)
     assert [(one.check, one.what) for one in found.findings] == [(check, found.findings[0].what)], str(found)
     (finding,) = found.findings
     assert finding.evidence
@@ -210,9 +212,10 @@ def test_hugging_face_is_sound() -> None:
     assert not found.findings, str(found)
 
 
-def test_a_hang_has_its_stack_and_stops_the_rest() -> None:
+def test_a_hang_has_its_stack_and_stops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name the line that waits, and say what was not checked."""
-    found = examine(planted_faults.Hangs(), seconds=2)
+    monkeypatch.setattr(examination, "_HANGS", 0.0)
+    found = examine(planted_faults.Hangs(), seconds=SECONDS)
     (finding,) = found.findings
     assert "in sample" in finding.evidence
     assert set(found.checked) == {"reads"}
@@ -237,7 +240,7 @@ def test_it_measures_and_projects() -> None:
 
 def test_an_empty_dataset_is_not_checked() -> None:
     """Say that nothing can be read, and find nothing."""
-    found = examine([], seconds=1)
+    found = examine([], seconds=SECONDS)
     assert not found.findings
     assert found.unchecked["reads"] == "the dataset is empty"
 
@@ -250,7 +253,8 @@ def test_what_is_no_dataset_is_refused() -> None:
 
 def test_a_main_script_that_cannot_be_imported_is_no_finding() -> None:
     """Say that no fresh process was started, as in a program that Python reads from standard input."""
-    code = "from headrace.testing import examine; found = examine([*range(9)], seconds=12)\n"
+    code = "from headrace.testing import examination, examine\n"
+    code += f"examination._PART = 0.002; found = examine([*range(9)], seconds={SECONDS})\n"
     code += "print(found.findings, *found.unchecked)"
     done = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
     assert done.stdout == "() spawn\n"

@@ -51,6 +51,9 @@ _FIRST = {"repeat", "order", "aliasing", "randomness", "descriptors", "collate"}
 _PART = 1 / 6
 """The share of the time for each of the checks that search for as long as they may."""
 
+_HANGS = 1 / 3
+"""The share of the time after which a read hangs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -102,7 +105,7 @@ def examine(dataset: Any, *, seconds: float = 30.0, workers: int = 4) -> Examina
     """Property-test a dataset with its transforms, or a loader with its collate function too.
 
     >>> from headrace import ArrayDataset
-    >>> found = examine(ArrayDataset([1, 2, 3]).map(lambda number: number + 1), seconds=1)
+    >>> found = examine(ArrayDataset([1, 2, 3]).map(lambda number: number + 1), seconds=6)
     >>> [finding.check for finding in found.findings]
     ['pickle']
 
@@ -133,7 +136,7 @@ class _Examiner:
         self._subject = subject
         self._seconds = seconds
         self._begun = monotonic()
-        self._patience = max(1.5, seconds / 3)
+        self._patience = max(1.5, seconds * _HANGS)
         self._findings: list[Finding] = []
         self._facts: dict[str, Any] = {}
         self._unchecked: dict[str, str] = {}
