@@ -38,6 +38,7 @@ from headrace.executors.worker_options import groups
 from headrace.make.maker import Maker, Stop
 from headrace.make.split_batch import SplitBatch
 from headrace.plan.work import Work
+from headrace.storage.request_loop import stoppable
 
 if TYPE_CHECKING:
     from headrace.context.memory import Leftover
@@ -156,7 +157,7 @@ def _serve(
     stop: Stop,
 ) -> None:
     maker.ambient.enter_thread()
-    with recycling(Recycler(keep=SCRATCH)), sharing(tasks.share):
+    with recycling(Recycler(keep=SCRATCH)), sharing(tasks.share), stoppable(stop.requests):
         while (work := tasks.next()) is not None:
             if not isinstance(work, Work):
                 state.work = work.work if isinstance(work, SplitBatch) else None

@@ -39,7 +39,7 @@ from headrace.plan.work import (
     StreamReplica,
     Work,
 )
-from headrace.storage import page_faults
+from headrace.storage import page_faults, request_loop
 from headrace.storage.mapped_samples import parts_in_memory
 
 if TYPE_CHECKING:
@@ -57,16 +57,21 @@ OnError = Literal["raise", "skip", "replace"]
 
 
 class Stop:
-    """A flag that one thread raises and the others look at between two samples."""
+    """A flag that one thread raises and the others look at between two samples.
 
-    __slots__ = ("is_set",)
+    ``requests``: what ends their requests for remote data, where `stoppable` gives it to them.
+    """
+
+    __slots__ = ("is_set", "requests")
 
     def __init__(self) -> None:
         self.is_set = False
+        self.requests = request_loop.Stop()
 
     def set(self) -> None:
-        """Ask for an end before the next sample."""
+        """Ask for an end before the next sample, and end what waits for a server."""
         self.is_set = True
+        self.requests.set()
 
     def check(self) -> None:
         """Raise `LoaderClosed` if the end was asked for."""

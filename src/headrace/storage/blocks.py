@@ -16,6 +16,7 @@ from headrace.errors import ArgumentError, BadFile, HeadraceError
 from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, CachedFile, Claim
 from headrace.storage.next_use import PlannedEviction
+from headrace.storage.object_clients import ON_THIS_MACHINE
 from headrace.storage.request_limit import RequestLimit
 from headrace.storage.request_loop import at_once, check_stopped, wait_for
 
@@ -35,8 +36,6 @@ FOLDER, MOST = "HEADRACE_CACHE_DIR", "HEADRACE_CACHE_BYTES"
 
 DEFAULT_MOST = 1 << 34
 """The most bytes of the cache: 16 GiB."""
-
-_LOCAL = ("memory://", "file://", "local://")
 
 _CHANGED = "Construct the dataset again; do not write to an object while it is read."
 
@@ -232,7 +231,7 @@ class Blocks:
 
     def _on_disk(self, key: Block) -> bool:
         """Say whether a block goes to the cache: not where there is none, and not what is on this machine anyway."""
-        return bool(self.disk.most) and not key.url.startswith(_LOCAL)
+        return bool(self.disk.most) and not key.url.startswith(ON_THIS_MACHINE)
 
     def _blocks(self, keys: Sequence[Block], *, ahead: bool = False) -> dict[Block, bytes]:
         """Return whole blocks; a block that another thread fetches is waited for.
@@ -368,7 +367,7 @@ def is_elsewhere(path: str) -> bool:
     >>> is_elsewhere("s3://bucket/a"), is_elsewhere("/data/a"), is_elsewhere("memory://a")
     (True, False, False)
     """
-    return objects.is_url(path) and not path.startswith(_LOCAL)
+    return objects.is_url(path) and not path.startswith(ON_THIS_MACHINE)
 
 
 def read_url(url: str, offset: int, length: int, facts: Facts | None = None) -> bytes:

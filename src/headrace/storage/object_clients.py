@@ -30,6 +30,9 @@ Facts = tuple[int, int]
 BY_OBSTORE = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https"})
 """The schemes that obstore reads; fsspec reads the others."""
 
+ON_THIS_MACHINE = ("memory://", "file://", "local://")
+"""What the URLs of files and memory of this machine begin with: nothing of them is cached, or waited for."""
+
 PART = 1 << 18
 """Bytes of an answer that are taken at once."""
 
@@ -262,7 +265,7 @@ class FsspecClient:
         """Return size and version, as far as the file system tells them."""
         files, path = _file_system(url)
         try:
-            about = files.info(path)
+            about = _waited(url, lambda: files.info(path))
         except Exception as error:
             raise failed(url, error) from error
         if about.get("type") == "directory" or about.get("size") is None:
@@ -286,7 +289,7 @@ class FsspecClient:
         """Read a range, then ask for the version."""
         files, path = _file_system(url)
         try:
-            data = bytes(files.cat_file(path, start=begin, end=end))
+            data = bytes(_waited(url, lambda: files.cat_file(path, start=begin, end=end)))
             files.invalidate_cache()
         except Exception as error:
             raise failed(url, error, begin, end) from error
@@ -313,6 +316,11 @@ class FsspecClient:
                 files.rm_file(place)
         except Exception as error:
             raise unwritten(url, error) from error
+
+
+def _waited(url: str, call: Callable[[], Any]) -> Any:
+    """Wait for a file system of fsspec, which cannot be told to stop."""
+    return call() if url.startswith(ON_THIS_MACHINE) else request_loop.left_behind(call)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.errors import UnreadableFile
 from headrace.storage.object_clients import ObstoreClient
-from headrace.storage.request_loop import SECONDS
+from headrace.storage.request_loop import SECONDS, result_of, settle
 
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts
@@ -101,7 +101,7 @@ class Relay:
                 self.ended = True
                 raise _gone(url) from error
         try:
-            return answer.result(seconds)
+            return result_of(answer, seconds)
         except (EOFError, Late) as error:
             raise _gone(url) from error
 
@@ -110,16 +110,13 @@ class Relay:
             while True:
                 number, fine, value = self._line.recv()
                 answer = self._waiting.pop(number)
-                if fine:
-                    answer.set_result(value)
-                else:
-                    answer.set_exception(value)
+                settle(answer, value if fine else None, error=None if fine else value)
         except (EOFError, OSError):
             with self._lock:
                 self.ended = True
                 left, self._waiting = self._waiting, {}
             for answer in left.values():
-                answer.set_exception(EOFError())
+                settle(answer, error=EOFError())
 
 
 def _gone(url: str) -> UnreadableFile:
@@ -127,7 +124,7 @@ def _gone(url: str) -> UnreadableFile:
 
 
 def serve(line: Connection) -> None:
-    """Answer calls until the other end is closed."""
+    """Answer calls until the other end is closed; those that run then are nobody's."""
     sending, client = threading.Lock(), ObstoreClient()
 
     def answer(number: int, name: str, url: str, rest: tuple[int | str, ...]) -> None:
@@ -138,7 +135,8 @@ def serve(line: Connection) -> None:
         with sending, suppress(OSError):
             line.send((number, fine, found))
 
-    with ThreadPoolExecutor(THREADS) as pool, suppress(EOFError, OSError):
+    pool = ThreadPoolExecutor(THREADS)
+    with suppress(EOFError, OSError):
         while True:
             number, name, url, *rest = line.recv()
             pool.submit(answer, number, name, url, tuple(rest))

@@ -9,7 +9,7 @@ import random
 import sys
 import threading
 from collections import deque
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,6 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-    from concurrent.futures import Future
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -52,7 +51,7 @@ class Stop:
     def __init__(self) -> None:
         self.is_set = False
         self._running: set[Future[Any]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a loop in a thread that has it
         _stops.add(self)
 
     def set(self) -> None:
@@ -113,6 +112,48 @@ def stoppable(stop: Stop | None) -> Iterator[None]:
         _of_thread.stop = before
 
 
+def result_of(future: Future[T], seconds: float | None = None) -> T:
+    """Return what a request brings; raise `CancelledError` if the requests of this thread are stopped meanwhile."""
+    stop = stop_of_thread()
+    if stop is None:
+        return future.result(seconds)
+    with stop.running(future):
+        return future.result(seconds)
+
+
+def left_behind(call: Callable[[], T]) -> T:
+    """Make a call that nothing can end; where the requests of this thread can be stopped, a thread of its own makes it.
+
+    >>> left_behind(lambda: 3)
+    3
+
+    Raises what it raises, and `CancelledError` when they are stopped: the thread is left to itself.
+    """
+    if stop_of_thread() is None:
+        return call()
+    answer: Future[T] = Future()
+
+    def make() -> None:
+        try:
+            found = call()
+        except BaseException as error:  # noqa: BLE001  it is raised by who waits for it
+            settle(answer, error=error)
+        else:
+            settle(answer, found)
+
+    threading.Thread(target=make, name="headrace-objects", daemon=True).start()
+    return result_of(answer)
+
+
+def settle(future: Future[T], found: T | None = None, *, error: BaseException | None = None) -> None:
+    """Give what came to whoever waits for it, unless that was stopped."""
+    with suppress(InvalidStateError):
+        if error is None:
+            future.set_result(found)  # type: ignore[arg-type]  # None only where that is the result
+        else:
+            future.set_exception(error)
+
+
 STOP_SECONDS = 0.1
 """How often a thread whose requests can be stopped looks whether they were, while it waits for others."""
 
@@ -167,12 +208,8 @@ class RequestLoop:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, and return what it returns."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        stop = stop_of_thread()
         try:
-            if stop is None:
-                return future.result()
-            with stop.running(future):
-                return future.result()
+            return result_of(future)
         except BaseException:
             future.cancel()  # Ctrl-C, for one: nobody waits for it any more
             raise

@@ -47,6 +47,7 @@ from headrace.executors.processes.preparing import one_thread_each, prepare
 from headrace.executors.thread_tasks import ThreadTasks
 from headrace.make.maker import Stop
 from headrace.plan.work import Ended, Failed
+from headrace.storage.request_loop import stoppable
 from headrace.transport.channel import Channel, close_quietly
 from headrace.transport.slots import SlotAllocator
 
@@ -151,7 +152,12 @@ class _Service:
         def serve(here: ReportedHere) -> None:
             self._maker.ambient.enter_thread()
             shares = sharing(tasks.share) if self._maker.together > 1 else contextlib.nullcontext()
-            with recycling(Recycler(keep=SCRATCH)), shares, _ending_with_the_channel():
+            with (
+                recycling(Recycler(keep=SCRATCH)),
+                shares,
+                stoppable(stop.requests),
+                _ending_with_the_channel(),
+            ):
                 while (order := tasks.next()) is not None:
                     if isinstance(order, Order):
                         self._make(order, here, (), stop)
