@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 import pytest
@@ -177,3 +179,29 @@ class TestServers:
         finally:
             gc.enable()
         assert error.value.__cause__ is not None  # it is held all the time
+
+
+class TestStop:
+    def test_a_call_that_nothing_ends_is_left_behind(self) -> None:
+        stop, begun, go = request_loop.Stop(), threading.Event(), threading.Event()
+
+        def end() -> None:
+            assert begun.wait(60)
+            stop.set()
+
+        def call() -> None:
+            begun.set()
+            go.wait()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        with request_loop.stoppable(stop), pytest.raises(CancelledError):
+            request_loop.left_behind(call)
+        go.set()
+        ending.join()
+
+    def test_a_call_that_is_left_behind_gives_its_result_or_its_error(self) -> None:
+        with request_loop.stoppable(request_loop.Stop()):
+            assert request_loop.left_behind(lambda: 3) == 3
+            with pytest.raises(ZeroDivisionError):
+                request_loop.left_behind(lambda: 1 // 0)

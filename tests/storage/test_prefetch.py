@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -481,6 +482,7 @@ def test_a_plan_that_is_never_asked_starts_no_thread(server: ObjectServer) -> No
 
 
 ENDLESS = """
+import json
 import sys
 from headrace import DataLoader
 from headrace.datasets import WebDataset
@@ -492,18 +494,22 @@ blocks.blocks().disk.clear()
 blocks._of_process.cache_clear()
 print("opened", flush=True)
 sys.stdin.readline()
-list(DataLoader(dataset, 4))
+list(DataLoader(dataset, 4, **json.loads(sys.argv[2])))
 """
+FORKED = {"num_workers": 2, "backend": "processes", "multiprocessing_context": "fork"}
 
 
-def test_a_process_that_is_interrupted_ends_while_the_server_does_not_answer(server: ObjectServer) -> None:
+@pytest.mark.parametrize("how", [{}, {"num_workers": 2}, FORKED], ids=["inline", "threads", "fork"])
+def test_a_process_that_is_interrupted_ends_while_the_server_does_not_answer(
+    server: ObjectServer, how: dict[str, Any]
+) -> None:
     asked = threading.Event()
 
     def fault(_method: str, _number: int) -> str:
         asked.set()
         return "hang"
 
-    command = [sys.executable, "-c", ENDLESS, f"{server.url}/{{0..1}}.tar"]
+    command = [sys.executable, "-c", ENDLESS, f"{server.url}/{{0..1}}.tar", json.dumps(how)]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, text=True, **pipes) as process:
         try:
@@ -519,3 +525,4 @@ def test_a_process_that_is_interrupted_ends_while_the_server_does_not_answer(ser
         finally:
             process.kill()
     assert "KeyboardInterrupt" in said
+    assert "did not end" not in said
