@@ -17,7 +17,7 @@ import pytest
 
 from headrace.errors import ArgumentError
 from headrace.storage import block_cache, blocks
-from headrace.storage.block_cache import BlockCache, Claim, Entry
+from headrace.storage.block_cache import BlockCache, Claim, Entry, least_recent
 from headrace.storage.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -170,6 +170,31 @@ class TestCap:
         claim = claimed(BlockCache(folder, 2 * 104, last_name_first), 3, 100)
         assert sorted(path.name[-14:] for path in folder.glob("*.block")) == ["00000001.block"]
         claim.give_up()
+
+    def test_a_large_cache_is_not_listed_at_each_eviction(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take those that were to go next, but none that was used or deleted since."""
+        monkeypatch.setattr(block_cache, "FEW", 0)
+        monkeypatch.setattr(block_cache, "QUEUED", 2)
+        asked = list[int]()
+
+        def eviction(entries: Sequence[Entry]) -> Sequence[Entry]:
+            asked.append(len(entries))
+            return least_recent(entries)
+
+        cache = BlockCache(folder, 8 * 104, eviction)
+        for number in range(8):
+            claimed(cache, number, 100).finish(bytes(100))
+            os.utime(folder / f"{name(number)}.block", ns=(number, number))
+        claimed(cache, 8, 100).finish(bytes(100))
+        os.utime(folder / f"{name(1)}.block", ns=(100, 100))
+        (folder / f"{name(2)}.block").rename(folder / f"{name(9)}.block")
+        claimed(cache, 10, 100).finish(bytes(100))
+        assert asked == [8, 4]
+        assert [number for number in range(11) if cache.has(name(number))] == [1, 4, 5, 6, 7, 8, 9, 10]
+        for number in range(11, 30):
+            claimed(cache, number, 100).finish(bytes(100))
+            assert cache.status().nbytes <= cache.most
+        assert 4 in asked[2:]
 
     def test_a_lost_count_is_made_again(self, folder: Path) -> None:
         cache = held(folder, 1, b"x" * 100, 2 * 104)

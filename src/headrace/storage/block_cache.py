@@ -33,6 +33,10 @@ SLACK, LOW, TOUCHED_SECONDS, MOST_VERIFIED = 64, 0.9, 30, 1 << 16
 """Of the cap, eviction frees one part of so many at once; of a full disk, it leaves this share; how exact the time of
 use is; names that a process remembers."""
 
+FEW, QUEUED = 1 << 12, 8
+"""A cache of at most so many blocks is listed at each eviction. Of a larger one, a listing also chooses those that go
+next, one in so many: to list 100,000 files takes a second of CPU."""
+
 TRUSTED_SECONDS = 1.0
 """How long a block that this process has looked at is taken to be there, by those who read its file themselves."""
 
@@ -112,6 +116,8 @@ class BlockCache:
     def __init__(self, folder: str | os.PathLike[str], most: int, eviction: Eviction = least_recent) -> None:
         self.folder, self.most, self.eviction = Path(folder), most, eviction
         self._verified: dict[str, _Seen] = {}
+        self._next: Sequence[Entry] = []
+        """Blocks of a large cache that go next, as it was when it was listed."""
         self._turn = os.getpid(), threading.Lock()
 
     def part(self, name: str, size: int, begin: int, length: int) -> bytes | None:
@@ -354,6 +360,11 @@ class BlockCache:
 
     def _evict(self, state: _State, need: int, target: int | None = None) -> bool:
         """Make room for ``need`` bytes, or leave at most ``target``; say whether there is room."""
+        limit = self.most - max(need, self.most // SLACK) if target is None else target
+        if target is None and self._next:
+            self._next = self._deleted(self.eviction(self._next), limit, state)
+            if state.used + need <= self.most:
+                return True
         entries, _ = self._listed()
         used, blocks = sum(entry.nbytes for entry in entries), []
         state.write(used)
@@ -363,16 +374,27 @@ class BlockCache:
                     self._reap(self.folder / entry.name, state)
             else:
                 blocks.append(entry)
-        limit = self.most - max(need, self.most // SLACK) if target is None else target
         if target is None and state.used <= self.most - need:
             return True  # the number was too large
-        for entry in self.eviction(blocks):
-            if state.used <= limit:
-                break
-            with suppress(FileNotFoundError):
-                (self.folder / entry.name).unlink()
-                state.write(state.used - entry.nbytes)
+        left = self._deleted(self.eviction(blocks), limit, state)
+        self._next = left[: len(blocks) // QUEUED] if len(blocks) > FEW else []
         return state.used + need <= self.most
+
+    def _deleted(self, entries: Sequence[Entry], limit: int, state: _State) -> Sequence[Entry]:
+        """Delete blocks, the first ones first, until at most ``limit`` bytes are in use; return those that are left."""
+        for place, entry in enumerate(entries):
+            if state.used <= limit:
+                return entries[place:]
+            with suppress(FileNotFoundError):
+                if self._is_unused(entry):
+                    (self.folder / entry.name).unlink()
+                    state.write(max(0, state.used - entry.nbytes))
+        return []
+
+    def _is_unused(self, entry: Entry) -> bool:
+        """Say whether a block is what it was when the folder was listed, and nobody has used it since."""
+        now = (self.folder / entry.name).lstat()
+        return stat.S_ISREG(now.st_mode) and (now.st_size, now.st_atime_ns) == entry[1:]
 
     def _reap(self, part: Path, state: _State) -> bool:
         """Delete the unfinished download of a process that died; False where it lives."""
