@@ -319,7 +319,7 @@ class FsspecClient:
 
 
 def _waited(url: str, call: Callable[[], Any]) -> Any:
-    """Wait for a file system of fsspec, which cannot be told to stop."""
+    """Wait for a file system of fsspec, whose calls nothing can end."""
     return call() if url.startswith(ON_THIS_MACHINE) else request_loop.left_behind(call)
 
 
