@@ -122,18 +122,18 @@ def non_negative(name: str, value: Any, cure: str) -> int:
 def nbytes(name: str, value: Any, *, most: int | None = None) -> int:
     """Return a number of bytes, at least 1, which may be given as text with a unit.
 
-    >>> nbytes("size", "256MiB"), nbytes("size", "1.5 GB"), nbytes("size", 4096)
-    (268435456, 1500000000, 4096)
+    >>> nbytes("size", "256KiB"), nbytes("size", "1.5 GB"), nbytes("size", 4096)
+    (262144, 1500000000, 4096)
     """
-    text = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]i?)?B?\s*", value) if isinstance(value, str) else None
+    text = re.fullmatch(r"\s*([0-9.]+)\s*([kKMGT]i?)?B?\s*", value) if isinstance(value, str) else None
     number_of = as_integer(value)
     if text is not None and text[1].count(".") <= 1 and text[1] != ".":
         unit = text[2] or ""
-        number_of = int(float(text[1]) * (1024 if unit[1:] else 1000) ** " kMGT".index(unit[:1] or " "))
+        number_of = int(float(text[1]) * (1024 if unit[1:] else 1000) ** " KMGT".index(unit[:1].upper() or " "))
     if number_of is None or number_of < 1 or (most is not None and number_of > most):
-        limit = "" if most is None else f" of at most {most:,} bytes"
-        cure = 'Give an integer, or text such as "256MiB".'
-        raise refused(name, value, f"a number of bytes{limit}", cure)
+        limit = "up" if most is None else f"to {most:,}"
+        cure = 'Give an integer, or text with a unit: "256KiB", "64MiB", "1.5GB".'
+        raise refused(name, value, f"a number of bytes from 1 {limit}", cure)
     return number_of
 
 
