@@ -37,15 +37,18 @@ def names_of(blocks: Sequence[int]) -> list[str]:
     return [f"{OBJECT}-{block:08x}.block" for block in blocks]
 
 
-def hit_rate(steps: Sequence[Step], capacity: int, *, planned: bool, slack: int = 64) -> float:
+def hit_rate(
+    steps: Sequence[Step], capacity: int, *, planned: bool, slack: int = 64, plan: Sequence[Step] | None = None
+) -> float:
     """Return the part of all uses of blocks that finds them in a cache of ``capacity`` blocks.
 
-    Room is made for one block in ``slack`` of the cache at once, as the cache on disk does.
+    Room is made for one block in ``slack`` of the cache at once, as the cache on disk does. ``plan``: the blocks that
+    steps are thought to use, where they are others.
     """
     eviction: Callable[[Sequence[Entry]], Sequence[Entry]] = least_recent
     uses = PlannedUses(lambda: {OBJECT: 0})
     if planned:
-        uses.uses, order = NextUses(steps), PlannedEviction()
+        uses.uses, order = NextUses(steps if plan is None else plan), PlannedEviction()
         order.add(uses)
         eviction = order
     held: dict[int, int] = {}

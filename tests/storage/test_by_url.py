@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from benchmarks.eviction import PARTS, hit_rate
 from tests.storage.object_server import ObjectServer, object_server
 from tests.storage.sources import KINDS, objects_of
 
 from headrace import DataLoader
 from headrace.datasets import protocol
 from headrace.storage import blocks
-from headrace.storage.object_spans import BlockNumbers
+from headrace.storage.object_spans import BlockNumbers, estimated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,6 +116,20 @@ def test_an_epoch_fetches_each_block_once_and_ahead(
     fetched = _fetched(server)
     assert len(fetched) == len(set(fetched))
     assert set(fetched) >= _blocks_of(remote, range(len(remote)))
+
+
+def test_no_kind_has_more_hits_by_the_last_use_than_by_the_plan(opened: Callable[[], Any]) -> None:
+    """Shuffle two epochs; the plan knows of some kinds only about where their samples are."""
+    dataset, numbers = opened(), BlockNumbers()
+    orders = [np.random.default_rng(epoch).permutation(len(dataset)).tolist() for epoch in range(2)]
+    batches = [order[begin : begin + 4] for order in orders for begin in range(0, len(order), 4)]
+    steps = [numbers.of(protocol.object_spans(dataset, batch)) for batch in batches]
+    with estimated():
+        plan = [numbers.of(protocol.object_spans(dataset, batch)) for batch in batches]
+    for part in PARTS:
+        capacity = max(1, int(part * numbers.count))
+        planned, recent = (hit_rate(steps, capacity, planned=way, plan=plan) for way in (True, False))
+        assert planned >= recent
 
 
 def test_a_resumed_loop_fetches_the_blocks_of_its_first_batch_alone(
