@@ -196,6 +196,21 @@ class TestCap:
             assert cache.status().nbytes <= cache.most
         assert 4 in asked[2:]
 
+    def test_the_file_of_a_block_that_was_fetched_again_is_the_new_one(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(block_cache, "TRUSTED_SECONDS", 0.0)
+        cache = held(folder, 1)
+        path = next(folder.glob("*.block"))
+        os.utime(path, ns=(0, 10**9))
+        before = cache.file(name(1), 4)
+        path.unlink()
+        held(folder, 1)
+        os.utime(path, ns=(0, 2 * 10**9))
+        after = cache.file(name(1), 4)
+        assert before is not None
+        assert after == before._replace(modified=2 * 10**9)
+
     def test_a_lost_count_is_made_again(self, folder: Path) -> None:
         cache = held(folder, 1, b"x" * 100, 2 * 104)
         (folder / block_cache.STATE).unlink()

@@ -169,12 +169,11 @@ class BlockCache:
                 if len(data) != size + SUM or crc32c(data[:-SUM]) != int.from_bytes(data[-SUM:], "little"):
                     self._drop(name, found)
                     return None
+                seen = None
             if len(self._verified) >= MOST_VERIFIED:
                 self._verified.clear()
-            at = (
-                CachedFile(os.fsencode(self._block(name)), size + SUM, found.st_mtime_ns) if seen is None else seen.file
-            )
-            self._verified[name] = _Seen(at, found.st_ino, time.monotonic())
+            as_read = seen.file if seen else CachedFile(os.fsencode(self._block(name)), size + SUM, found.st_mtime_ns)
+            self._verified[name] = _Seen(as_read, found.st_ino, time.monotonic())
             now = time.time_ns()
             if abs(now - found.st_atime_ns) > TOUCHED_SECONDS * 10**9:
                 with suppress(OSError):
