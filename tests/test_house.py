@@ -37,7 +37,8 @@ LAYERS = [
     {"formats", "image", "plan"},
     {"formatting"},
     {"interop"},
-    {"context", "storage"},
+    {"storage"},
+    {"context"},
     {"checks", "hints"},
     {"errors", "_native"},
 ]
@@ -313,6 +314,11 @@ def _cycles(imported: dict[str, set[str]]) -> list[set[str]]:
             ahead += new
         reached[name] = seen
     return [{one for one in reached[name] if name in reached[one]} for name in reached if name in reached[name]]
+
+
+def test_no_weak_set_is_used() -> None:
+    """Ctrl-C in the callbacks of a `WeakSet` would be lost: see ``context/dropped.py``."""
+    assert [str(path) for path in sorted(ROOT.rglob("*.py")) if "WeakSet(" in path.read_text("utf-8")] == []
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

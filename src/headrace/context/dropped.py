@@ -59,6 +59,10 @@ class WeakRefs(Generic[T]):
             if ref() is thing:
                 self._refs.pop(name, None)
 
+    def clear(self) -> None:
+        """Forget all objects."""
+        self._refs.clear()
+
     def __iter__(self) -> Iterator[T]:
         for ref in list(self._refs.values()):
             thing = ref()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from math import prod
@@ -20,6 +19,7 @@ import numpy as np
 
 from headrace.checks import flag, integer, refused, shown
 from headrace.checks import path as path_of
+from headrace.context.dropped import WeakRefs
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.hdf5_file import h5py_file, located, opened
@@ -348,13 +348,13 @@ _inherited: list[_Reader] = []
 """Readers of the process that this one was forked off: closing their files here would take the parent's locks away."""
 
 
-_of_objects: weakref.WeakSet[_Reader] = weakref.WeakSet()
+_of_objects: WeakRefs[_Reader] = WeakRefs()
 
 
 @atexit.register
 def _close_objects() -> None:
     """Close the files that HDF5 reads through Python: later, it would call an interpreter that has ended."""
-    for reader in list(_of_objects):
+    for reader in _of_objects:
         reader.close(seconds=1)
 
 

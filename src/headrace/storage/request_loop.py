@@ -13,7 +13,8 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, Thread
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+
+from headrace.context.dropped import WeakRefs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -76,15 +77,11 @@ class Stop:
                 self._running.discard(future)
 
 
-_stops = WeakSet[Stop]()
+_stops: WeakRefs[Stop] = WeakRefs()
 
 
 def _stop_all() -> None:
-    while True:
-        with suppress(RuntimeError):  # a thread made another meanwhile
-            stops = list(_stops)
-            break
-    for stop in stops:
+    for stop in _stops:
         stop.set()
 
 
