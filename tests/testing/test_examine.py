@@ -6,6 +6,7 @@ import inspect
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -261,3 +262,19 @@ def test_a_main_script_that_cannot_be_imported_is_no_finding() -> None:
     code += "print(found.findings, *found.unchecked)"
     done = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
     assert done.stdout == "() spawn\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_beat_is_never_seen_half_written() -> None:
+    """Let another process note samples without a pause: nobody who looks meanwhile takes one for stuck."""
+    pulse = Pulse()
+    pulse.beat(0)
+    if not (child := os.fork()):
+        while True:
+            pulse.beat(7)
+    try:
+        looks = [pulse.stuck(60) for _ in range(200_000)]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert not any(looks)

@@ -9,13 +9,12 @@ import os
 import pickle
 import select
 import signal
-import struct
 import tempfile
 import traceback
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic, sleep
+from time import monotonic, monotonic_ns, sleep
 from typing import TYPE_CHECKING, Any
 
 from headrace.testing.source_lines import Frame, frames_of_dump, frames_of_error
@@ -23,7 +22,6 @@ from headrace.testing.source_lines import Frame, frames_of_dump, frames_of_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SLOT = struct.Struct("=dq?")
 _POLL = 0.02
 
 
@@ -31,22 +29,23 @@ class Pulse:
     """What a check says of its reading, in memory that it shares with the process that watches it."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _SLOT.size)
+        # Since when (ns, 0 where nothing is read), and the key: each is stored at once, so a reader sees no half of it.
+        self._memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
 
     def beat(self, key: int, *, reading: bool = True) -> None:
         """Note that a sample is being read now, or that nothing is."""
-        _SLOT.pack_into(self._memory, 0, monotonic(), key, reading)
+        self._memory[1] = key
+        self._memory[0] = monotonic_ns() if reading else 0
 
     def stuck(self, patience: float) -> bool:
         """Say whether the same sample has been read for longer than ``patience`` seconds."""
-        since, _, reading = _SLOT.unpack_from(self._memory)
-        return bool(reading) and monotonic() - since > patience
+        since = self._memory[0]
+        return since > 0 and monotonic_ns() - since > patience * 1e9
 
     @property
     def key(self) -> int | None:
         """The sample that is being read; None where none is."""
-        _, key, reading = _SLOT.unpack_from(self._memory)
-        return int(key) if reading else None
+        return self._memory[1] if self._memory[0] else None
 
 
 @dataclass(slots=True)

@@ -10,17 +10,17 @@ from headrace.context.seeds import POSITION, Here
 SIZE = mmap.PAGESIZE
 """Bytes for all threads of a worker."""
 
-_ENTRY = struct.Struct("<qq")
+_ENTRY = struct.Struct("=qq")
 """The step, and the row within its batch."""
 
 
 class ReportedHere(Here):
     """A place in the data that is written down for the loader before each sample."""
 
-    __slots__ = ("_memory", "_offset", "_start", "_step")
+    __slots__ = ("_entry", "_start", "_step")
 
     def __init__(self, memory: mmap.mmap, thread: int) -> None:
-        self._memory, self._offset = memory, thread * _ENTRY.size
+        self._entry = memoryview(memory).cast("q")[2 * thread : 2 * thread + 2]
         self._step, self._start = -1, 1  # no batch is begun: position 0 is row -1
         super().__init__()
 
@@ -36,7 +36,9 @@ class ReportedHere(Here):
     @position.setter
     def position(self, position: int) -> None:
         POSITION.__set__(self, position)
-        _ENTRY.pack_into(self._memory, self._offset, self._step, position - self._start)
+        # Not by `pack_into`, which writes zeros first: the worker may be killed at any moment.
+        self._entry[1] = position - self._start
+        self._entry[0] = self._step
 
 
 def clear(memory: mmap.mmap) -> None:
