@@ -120,6 +120,17 @@ def whole_epochs(start: WorkerSetting, space: Space, *, starting: float, spent: 
     return search
 
 
+@pytest.mark.parametrize("fastest", [2, 4, 8])
+def test_more_batches_ahead_are_tried_for_batches_that_take_no_time(fastest: int) -> None:
+    """Double them as long as it helps, though the model sees nothing to gain."""
+    search = Search(WorkerSetting("processes", 2), Space(PROCESSES, 2, most_processes=2))
+    while search.next is not None:
+        setting = search.next
+        period = 5e-4 if setting.kind == "inline" else 3e-4 / min(setting.prefetch, fastest) / setting.workers
+        search.found(Trial(setting, (period,) * 3, 0.9, None))
+    assert search.best == WorkerSetting("processes", 2, fastest)
+
+
 def test_epochs_that_end_before_their_workers_have_started_get_fewer() -> None:
     """Try no more processes where those that there are stand idle; take none, where that may be."""
     start = WorkerSetting("processes", 2)

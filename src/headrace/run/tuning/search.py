@@ -32,6 +32,8 @@ BLIND = 1.25
 """A setting of another kind is tried up to this part of the period: the model does not know what handing over costs."""
 IDLE = 0.5
 """Workers that are busy for a smaller part of the time wait for something that more of them do not bring."""
+WAKING = 1e-3
+"""Seconds a batch below which it matters what it costs to wake those who wait for one: the model does not know that."""
 LEAST_EPOCH = 1.0
 """Seconds of an epoch from which on it is worth to start processes in the place of threads."""
 MOST_TRIALS = 14
@@ -173,6 +175,9 @@ class Search:
         options: list[tuple[float, WorkerSetting]] = []
         if best.spent is not None and best.spent < best.period * BLIND:
             options.append((best.spent, WorkerSetting("inline")))
+        if best.setting.workers and best.period < WAKING and best.setting.prefetch < MOST_PREFETCH:
+            deeper = replace(best.setting, prefetch=best.setting.prefetch * 2)
+            options.append((best.period, self.space.fitted(deeper)))
         if best.idles:
             options.append((best.period, self.space.fitted(replace(best.setting, workers=1))))
         else:
