@@ -27,10 +27,12 @@ FOLDERS = {"docs/guide": "guide", "docs/decisions": "decisions", "docs/contribut
 SINGLE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing/index.md",
+    "benchmarks/ARRAYS.md": "benchmarks/arrays.md",
     "benchmarks/AUGMENTATION.md": "benchmarks/augmentation.md",
     "benchmarks/CHAOS.md": "benchmarks/chaos.md",
     "benchmarks/CLEAN_DATASETS.md": "benchmarks/clean-datasets.md",
     "benchmarks/CLUSTER.md": "benchmarks/cluster.md",
+    "benchmarks/DIAGNOSIS.md": "benchmarks/diagnosis.md",
     "benchmarks/DIAGNOSIS.md": "benchmarks/diagnosis.md",
     "benchmarks/EVICTION.md": "benchmarks/eviction.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
