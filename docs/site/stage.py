@@ -33,7 +33,6 @@ SINGLE = {
     "benchmarks/CLEAN_DATASETS.md": "benchmarks/clean-datasets.md",
     "benchmarks/CLUSTER.md": "benchmarks/cluster.md",
     "benchmarks/DIAGNOSIS.md": "benchmarks/diagnosis.md",
-    "benchmarks/DIAGNOSIS.md": "benchmarks/diagnosis.md",
     "benchmarks/EVICTION.md": "benchmarks/eviction.md",
     "benchmarks/FORMATS.md": "benchmarks/formats.md",
     "benchmarks/PACKED.md": "benchmarks/packed.md",
