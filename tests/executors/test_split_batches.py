@@ -130,21 +130,15 @@ class Meeting(Squares):
         return index
 
 
-def test_two_threads_make_one_batch() -> None:
+@pytest.mark.parametrize("kind", ["threads", "threads of a process"])
+def test_two_threads_make_one_batch(kind: str) -> None:
     """Make both samples of a batch at once; one batch is enough for two threads."""
-    executor = Threads(maker_of(Meeting()), 2, 1, together=2)
-    assert executor.capacity == 1
-    executor.submit(work_of(0, size=2))
-    outcome = executor.next(timeout=60)
-    assert isinstance(outcome, Done), outcome
-    assert outcome.batch.tolist() == [0, 1]
-    executor.close()
-
-
-def test_two_threads_of_a_process_make_one_batch() -> None:
-    """Do the same in a worker process."""
-    context = multiprocessing.get_context("fork")
-    executor = Processes(maker_of(Meeting()), 1, 1, threads=2, together=2, context=context)
+    maker = maker_of(Meeting())
+    executor: Threads | Processes = (
+        Threads(maker, 2, 1, together=2)
+        if kind == "threads"
+        else Processes(maker, 1, 1, threads=2, together=2, context=multiprocessing.get_context("fork"))
+    )
     assert executor.capacity == 1
     executor.submit(work_of(0, size=2))
     outcome = executor.next(timeout=60)

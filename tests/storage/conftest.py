@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.object_server import object_server
+from tests.storage.object_server import ObjectServer, object_server
 
 from headrace.storage import objects, request_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -28,3 +32,13 @@ def helpers_that_stay() -> None:
 def requests_are_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send no request a second time because the machine is busy: tests count them."""
     monkeypatch.setattr(request_loop, "HEDGED", 0)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+    """Return an empty server, which answers for ``s3://bucket`` too."""
+    with object_server() as found:
+        for name, value in found.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
+        yield found

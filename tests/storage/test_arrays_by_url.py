@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from tests.storage.object_server import ObjectServer, object_server
+from tests.storage.object_server import ObjectServer
 
 from headrace import ArrayDataset, DataLoader
 from headrace.datasets import MappedColumns, object_rows
@@ -21,7 +21,6 @@ from headrace.formats.npy import ArraySpan
 from headrace.storage import blocks, objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytest.importorskip("obstore")
@@ -37,13 +36,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    with object_server() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
-        found.objects |= {"/bucket/a/x.npy": npy(VALUES), "/bucket/a/y.npy": npy(LABELS)}
-        yield found
+def server(server: ObjectServer) -> ObjectServer:
+    """Serve two arrays."""
+    server.objects |= {"/bucket/a/x.npy": npy(VALUES), "/bucket/a/y.npy": npy(LABELS)}
+    return server
 
 
 def npy(array: Any) -> bytes:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.object_server import ObjectServer, object_server
+from tests.storage.object_server import ObjectServer
 from tests.storage.sources import tar_of
 
 from headrace.datasets import ParquetDataset, WebDataset
 from headrace.errors import BadFile, MissingFile, UnreadableFile
-from headrace.storage import blocks, objects
+from headrace.storage import blocks
 from headrace.storage.object_clients import failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytest.importorskip("obstore")
@@ -24,15 +23,6 @@ pytest.importorskip("obstore")
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(blocks.FOLDER, str(tmp_path / "blocks"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    with object_server() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
-        yield found
 
 
 def _keys(url: str) -> list[str]:

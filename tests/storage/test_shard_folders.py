@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from tests.storage.object_server import ObjectServer, object_server
+from tests.storage.object_server import ObjectServer
 
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
-from headrace.storage import object_clients, objects
+from headrace.storage import object_clients
 from headrace.storage.shard_folders import UPLOADS, ObjectFolder, shard_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytest.importorskip("obstore")
@@ -22,21 +22,16 @@ PART = 5 << 20
 """The least that S3 takes for a part."""
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_clients, "WRITTEN_PART", PART)
-    with object_server() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
-        yield found
 
 
 def bytes_of(data: bytes) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(data)
 
 
-LARGE = os.urandom(2 * PART + 1)
+LARGE = np.random.default_rng(0).bytes(2 * PART + 1)
 
 
 def test_a_large_file_is_uploaded_in_parts_and_read_back(server: ObjectServer) -> None:
@@ -68,7 +63,7 @@ def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, tmp_p
     assert all("a.bin" not in path for method, path, _ in server.requests if method == "GET")  # by its version alone
     server.objects.pop(f"/bucket/run/{UPLOADS}")
     assert not ObjectFolder("s3://bucket/run").put("a.bin", path)  # by its bytes
-    server.objects["/bucket/run/a.bin"] = LARGE[:-1] + b"x"
+    server.objects["/bucket/run/a.bin"] = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
     folder = ObjectFolder("s3://bucket/run")
     assert not folder.is_known("a.bin")
     assert folder.put("a.bin", path)

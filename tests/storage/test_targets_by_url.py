@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.storage import sources
-from tests.storage.object_server import ObjectServer, object_server
+from tests.storage.object_server import ObjectServer
 from tests.storage.sources import KINDS, objects_of
 
 from headrace import DataLoader
 from headrace.datasets import VOC, YOLO, CocoDetection, SegmentationFolder
 from headrace.errors import ArgumentError, BadFile, MissingFile, UnreadableFile
-from headrace.storage import blocks, objects
+from headrace.storage import blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytest.importorskip("obstore")
@@ -38,15 +37,6 @@ def folder(tmp_path: Path) -> Path:
     found = tmp_path / "data"
     found.mkdir()
     return found
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    with object_server() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
-        yield found
 
 
 def _served(server: ObjectServer, folder: Path) -> None:

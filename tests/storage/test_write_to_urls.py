@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tests.storage.object_server import ObjectServer, object_server
+from tests.storage.object_server import ObjectServer
 
 from headrace import ArrayDataset, ImageFolder
 from headrace.cli.app import commands
 from headrace.cli.conversion import MARK
 from headrace.datasets import ArrowDataset, MDSDataset, PackedDataset, WebDataset
 from headrace.errors import ArgumentError, UnreadableFile
-from headrace.storage import blocks, objects
+from headrace.storage import blocks
 from headrace.storage.shard_folders import UPLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytest.importorskip("obstore")
@@ -32,14 +32,9 @@ pytest.importorskip("pyarrow")
 URL, PREFIX = "s3://bucket/run", "/bucket/run/"
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectServer]:
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(blocks.FOLDER, str(tmp_path / "blocks"))
-    with object_server() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
-        yield found
 
 
 @pytest.fixture
