@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.datasets.unchanged import Unchanged
 
 CONTIGUOUS = 1 << 18
-"""Bytes of a group of rows that are not in chunks, of which a loader fetches all or none."""
+"""Bytes of a group of rows, for arrays that are not in chunks. A loader fetches a group as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
