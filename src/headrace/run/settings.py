@@ -290,18 +290,22 @@ def _collating(
 ) -> dict[str, Any]:
     """Return who puts batches together, on which backend, and what the native extension reads."""
     native = _native(adapter, given, dataset)
-    # The extension's threads keep nothing from epoch to epoch that would have to stay.
-    stays = native["reading"] is not None and given["persistent_workers"]
     collate_fn = function("collate_fn", given["collate_fn"])
     collate_fn = next((ours for theirs, ours in adapter.defaults if collate_fn is theirs), collate_fn)
+    collates = collate_fn not in (None, adapter.collate, adapter.convert)
     single = order["batch_size"] is None and order["batch_sampler"] is None
-    only = arguments.processes_only({**given, "persistent_workers": False} if stays else given)
+    if native["reading"] is None:
+        only = arguments.processes_only(given)
+    else:
+        # The extension's threads keep nothing from epoch to epoch that would have to stay. A function such as MixUp
+        # draws from torch's global generator, which threads would share with each other and with the training.
+        only = arguments.processes_only({**given, "persistent_workers": False}) + ["collate_fn"] * collates
     kind = arguments.kind_of_workers(
         given["backend"],
         num_workers,
         _read(dataset, native["reading"]),
         processes_only=only,
-        collates=collate_fn not in (None, adapter.collate, adapter.convert),
+        collates=collates,
     )
     free = arguments.free_kinds(given, kind, num_workers, only=only, streams=is_iterable(dataset))
     default = adapter.convert if single else adapter.collate
