@@ -279,8 +279,39 @@ def test_a_collate_function_gets_torchvisions_samples(folder: Path) -> None:
         kinds.update((type(sample), type(sample[0]), type(sample[1])) for sample in samples)
         return torch.utils.data.default_collate(samples)
 
-    assert_same(list(loader(dataset, collate_fn=collate, num_workers=2)), by_torch(dataset))
+    assert_same(list(loader(dataset, collate_fn=collate, num_workers=2, backend="threads")), by_torch(dataset))
     assert kinds == {(tuple, torch.Tensor, int)}
+
+
+@pytest.mark.filterwarnings("error::headrace.errors.RandomnessWarning")
+def test_a_collate_function_that_mixes_draws_the_same_on_any_workers(folder: Path) -> None:
+    """Run MixUp and CutMix in processes: threads would share torch's global generator with the training."""
+    mix = v2.RandomChoice([v2.MixUp(num_classes=2), v2.CutMix(num_classes=2)])
+
+    def collate(samples: Any) -> Any:
+        return mix(*torch.utils.data.default_collate(samples))
+
+    dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
+    found = []
+    for how in ({}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}):
+        torch.manual_seed(len(found))
+        made = loader(dataset, collate_fn=collate, shuffle=True, **how)
+        found.append([part for batch in made for part in batch])
+        assert made._session.settings.kind == ("processes" if how else "inline")
+    assert all(torch.equal(*parts) for other in found[1:] for parts in zip(found[0], other, strict=True))
+    plain = loader(dataset, collate_fn=torch.utils.data.default_collate, num_workers=2)
+    assert plain._session.settings.kind == "threads"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_a_target_transform_names_the_sample(workers: int, folder: Path) -> None:
+    """Say which sample it is, though the images of the batch are made at once; with "skip", leave that one out."""
+    dataset = datasets.ImageFolder(folder, VALIDATION, target_transform=lambda label: {0: 5}[label])
+    with pytest.raises(KeyError) as caught:
+        list(loader(dataset, num_workers=workers))
+    assert f"batch 1: sample 11 ({dataset.samples[11][0]})" in caught.value.__notes__[0]
+    skipping = loader(dataset, num_workers=workers, on_error="skip", max_errors=None)
+    assert torch.cat([labels for _, labels in skipping]).tolist() == [5] * dataset.targets.count(0)
 
 
 def test_batches_are_a_function_of_the_seed(folder: Path) -> None:
@@ -379,6 +410,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "interpolation='bicubic' for a tensor of floats": ([v1.ToTensor(), v1.Resize((8, 8), 3), *FLOAT], "Resize"),
     "ToTensor or ToImage is missing": ([v1.CenterCrop(8)], ""),
     "mode='reflect' is fused only": ([v1.RandomCrop(32, 4, padding_mode="reflect"), *FLOAT], "RandomCrop"),
+    "fill=300, which is no value": ([v1.Resize((8, 8)), v1.Pad(1, fill=300), *FLOAT], "Pad"),
+    "version 1 does not take": ([v1.PILToTensor(), v1.RandomCrop(32, 4, fill=(1, 2, 3)), *FLOAT[1:]], "RandomCrop"),
+    "may crop nothing": ([v2.RandomResizedCrop(8, ratio=(1e-6, 1)), *FLOAT], "RandomResizedCrop"),
     "a fill for each type": ([v2.RandomCrop(32, 4, fill={Image.Image: 1}), *FLOAT], "RandomCrop"),
 }
 
@@ -437,9 +471,10 @@ def test_a_label_that_is_no_number_is_named(folder: Path) -> None:
         assert "not all (path, label)" in explain(dataset)
     dataset = datasets.ImageFolder(folder, VALIDATION)
     dataset.samples = dataset.samples * 100
-    dataset.samples[1] = (dataset.samples[1][0], 1.5)
-    with pytest.warns(NotNativeWarning, match="ImageFolder: 'float'"):
-        loader(dataset)
+    for label, why in ((1.5, "'float'"), (2**70, "too large")):
+        dataset.samples[1] = (dataset.samples[1][0], label)
+        with pytest.warns(NotNativeWarning, match=f"ImageFolder: .*{why}"):
+            loader(dataset)
 
 
 def test_a_sample_says_where_it_comes_from_and_what_was_done_to_it(folder: Path) -> None:

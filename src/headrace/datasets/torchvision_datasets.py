@@ -237,7 +237,7 @@ class NativeReading:
         if self._built is None or self._kept != found.plan:
             try:
                 self._kept, self._built = found.plan.kept(), found.plan.built(self._collate)
-            except (HeadraceError, TypeError, ValueError) as error:  # a label or a path that is none, among millions
+            except (HeadraceError, OverflowError, TypeError, ValueError) as error:  # of one label or path of millions
                 return None, f"{found.name}: {error}"
         return self._built, ""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from headrace.context import seeds
 from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import View
@@ -85,11 +86,10 @@ class TorchvisionView(View[Any]):
     def _sample(self, sample: Any) -> Any:
         image, label = sample
         torch = torch_state.loaded()
-        target = int(label)
-        return (
-            image if torch is None else torch.from_numpy(image),
-            target if self.target_transform is None else self.target_transform(target),
-        )
+        return image if torch is None else torch.from_numpy(image), self._target(int(label))
+
+    def _target(self, label: int) -> Any:
+        return label if self.target_transform is None else self.target_transform(label)
 
     @property
     def _viewed(self) -> Indexed:
@@ -128,7 +128,11 @@ class TorchvisionView(View[Any]):
         if self.target_transform is None:
             return batch
         images, labels = batch
-        return [images, self._collate([self.target_transform(label) for label in labels.tolist()])]
+        here, targets = seeds.place(), []
+        for row in seeds.each(len(labels)):
+            here.alone = True  # an error names the sample
+            targets.append(self._target(int(labels[row])))
+        return [images, self._collate(targets)]
 
 
 class Converted:

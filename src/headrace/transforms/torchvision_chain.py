@@ -211,7 +211,10 @@ class Chain:
         """Return how an image continues outside, in values of bytes."""
         if transform.padding_mode != "constant":
             return {"mode": transform.padding_mode}
-        return {"fill": self.fill_value(transform)}
+        found = self.fill_value(transform)
+        if is_pair(found) and self.stage != PILLOW and not hasattr(transform, "_fill"):
+            raise _Unknown(f"has fill={shown(found)}, which version 1 does not take for {self.stage}")
+        return {"fill": found}
 
     def fill_value(self, transform: Any) -> Any:
         """Return the fill in values of bytes."""
@@ -225,7 +228,7 @@ class Chain:
         given = given if is_pair(given) else (given,)
         values = [255 * one if self.stage == FLOATS else one for one in given]
         whole = [round(one) for one in values]
-        if any(abs(one - near) > 1e-6 for one, near in zip(values, whole, strict=True)):
+        if any(abs(one - near) > 1e-6 or not 0 <= near <= 255 for one, near in zip(values, whole, strict=True)):
             raise _Unknown(f"has fill={shown(fill)}, which is no value of a byte")
         return tuple(whole) if len(whole) > 1 else whole[0]
 

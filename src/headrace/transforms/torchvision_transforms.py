@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headrace.checks import shown
 from headrace.interop import torch_state
 from headrace.transforms import torchvision_changes as changes
 from headrace.transforms.spatial import (
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.transforms.base import Transform
+
+
+WIDEST = (0.01, 100)
+"""The ratios of a crop's sides; beyond these, torchvision rounds one side of small images to 0 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ def _center_crop(chain: Chain, transform: Any) -> None:
 def _random_resized_crop(chain: Chain, transform: Any) -> None:
     if not changes.is_as_made(transform):
         raise unknown("has a ratio that was changed after it was made")
+    if min(transform.ratio) < WIDEST[0] or max(transform.ratio) > WIDEST[1]:
+        raise unknown(f"has ratio={shown(transform.ratio)}, for which torchvision may crop nothing at all")
     sizes = {"scale": transform.scale, "ratio": transform.ratio}
     chain.move(RandomResizedCrop(_sides(transform.size), **sizes, **chain.scaling(transform)))
 
