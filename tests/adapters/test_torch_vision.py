@@ -283,37 +283,6 @@ def test_a_collate_function_gets_torchvisions_samples(folder: Path) -> None:
     assert kinds == {(tuple, torch.Tensor, int)}
 
 
-@pytest.mark.filterwarnings("error::headrace.errors.RandomnessWarning")
-def test_a_collate_function_that_mixes_draws_the_same_on_any_workers(folder: Path) -> None:
-    """Run MixUp and CutMix in processes: threads would share torch's global generator with the training."""
-    mix = v2.RandomChoice([v2.MixUp(num_classes=2), v2.CutMix(num_classes=2)])
-
-    def collate(samples: Any) -> Any:
-        return mix(*torch.utils.data.default_collate(samples))
-
-    dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
-    found = []
-    for how in ({}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}):
-        torch.manual_seed(len(found))
-        made = loader(dataset, collate_fn=collate, shuffle=True, **how)
-        found.append([part for batch in made for part in batch])
-        assert made._session.settings.kind == ("processes" if how else "inline")
-    assert all(torch.equal(*parts) for other in found[1:] for parts in zip(found[0], other, strict=True))
-    plain = loader(dataset, collate_fn=torch.utils.data.default_collate, num_workers=2)
-    assert plain._session.settings.kind == "threads"
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_a_target_transform_names_the_sample(workers: int, folder: Path) -> None:
-    """Say which sample it is, though the images of the batch are made at once; with "skip", leave that one out."""
-    dataset = datasets.ImageFolder(folder, VALIDATION, target_transform=lambda label: {0: 5}[label])
-    with pytest.raises(KeyError) as caught:
-        list(loader(dataset, num_workers=workers))
-    assert f"batch 1: sample 11 ({dataset.samples[11][0]})" in caught.value.__notes__[0]
-    skipping = loader(dataset, num_workers=workers, on_error="skip", max_errors=None)
-    assert torch.cat([labels for _, labels in skipping]).tolist() == [5] * dataset.targets.count(0)
-
-
 def test_batches_are_a_function_of_the_seed(folder: Path) -> None:
     """Repeat an epoch on any number and kind of workers, resume in its middle, and differ in the next."""
     dataset = datasets.ImageFolder(folder, v2.Compose(CHAINS["training, v2"]))
