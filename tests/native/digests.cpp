@@ -39,9 +39,16 @@ static Op drawn(Change::Kind kind, int height, int width, int channels) {
       return {kind, {3 * share()}};
     case Change::saturation:
     case Change::sharpness:
-      return {kind, {static_cast<double>(static_cast<int>(8192 * share()) - 2048)}};
+      return {kind, {4 * share() - 1}};
     case Change::hue:
       return {kind, {8 * share() - 4}};
+    case Change::pillow_hue:
+      return {kind, {static_cast<double>(dice() % 256)}};
+    case Change::pillow_warp: {
+      Op op{kind, {65536 * share(), 9999 * share(), 65536 * width * (share() - 0.5), 9999 * share(), 65536 * share(), 0}};
+      op.numbers.insert(op.numbers.end(), static_cast<std::size_t>(channels), 9);
+      return op;
+    }
     case Change::solarize:
       return {kind, {256 * share()}};
     case Change::posterize:
@@ -63,7 +70,7 @@ static Op drawn(Change::Kind kind, int height, int width, int channels) {
 }
 
 static void changes(const RowOps& ops) {
-  for (int kind = 0; kind <= Change::warp; ++kind) {
+  for (int kind = 0; kind <= Change::pillow_warp; ++kind) {
     Digest digest;
     ChangeBuffers buffers;
     for (int round = 0; round < 60; ++round) {

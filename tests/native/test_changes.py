@@ -72,9 +72,8 @@ def test_all_instruction_sets_give_the_same(name: str, level: str) -> None:
     rng = np.random.default_rng(0)
     takes = name in {"brightness", "contrast", "saturation", "hue", "sharpness"}
     args = arguments.get(name, (0.3,) if takes else ())
-    shares = (color.share_of(0.3),) if name in {"saturation", "sharpness"} else args
     change = extension.Change(
-        "blur" if name == "gaussian_blur" else name, [float(one) for one in numbers.get(name, shares)], []
+        "blur" if name == "gaussian_blur" else name, [float(one) for one in numbers.get(name, args)], []
     )
     for width in (1, 7, 15, 16, 17, 31, 32, 33, 65, 130):
         image = rng.integers(0, 256, (9, width, 3), np.uint8)
@@ -207,7 +206,13 @@ def test_masks_of_any_dtype_are_moved(dtype: str) -> None:
         ("channels", [0, 1, 3]),
         ("channels", [0, 1]),
         ("posterize", [9]),
-        ("saturation", [1e9]),
+        ("saturation", [math.nan]),
+        ("pillow_hue", [256]),
+        ("pillow_hue", [math.nan]),
+        ("pillow_warp", [1.0] * 6),
+        ("pillow_warp", [1.0, 0, 3e9, 0, 1, 0, 0, 0, 0]),
+        ("pillow_warp", [math.nan, 0, 0, 0, 1, 0, 0, 0, 0]),
+        ("pillow_warp", [1.0, 0, 0, 0, 1, 0, 0, 0, 256]),
         ("brightness", []),
         ("erase", [0, 0, 9, 1, 0, 0, 0]),
         ("erase", [-1, 0, 1, 1, 0, 0, 0]),

@@ -1,7 +1,8 @@
 """Change the values of images, ``(H, W)`` or ``(H, W, C)`` with 1, 3 or 4 channels: pure functions of arrays.
 
-The fourth channel is alpha, and stays but under a blur. uint8 is computed by tables and in integers, other dtypes in
-floats. Values are rounded once and kept between 0 and the largest: 1 for floats, the largest of the dtype for integers.
+The fourth channel is alpha, and stays but under a blur. uint8 is computed as Pillow computes it, to the bit, but for
+hues and blurs, which are finer here. Other dtypes are computed in floats, rounded once for integers, and kept between 0
+and the largest value: 1 for floats, the largest of the dtype for integers.
 
 The native extension does the same to uint8, where it is there. What NumPy does is the definition, and `__wrapped__` of
 each function.
@@ -33,7 +34,7 @@ RED, GREEN, BLUE = 19595, 38470, 7471
 """Shares of a gray value in 1/65536, as Pillow weighs them (ITU-R 601-2)."""
 
 
-def _natively(
+def natively(
     kind: str,
     numbers: Callable[P, tuple[float, ...] | None],
 ) -> Callable[[Callable[Concatenate[Image, P], Image]], Callable[Concatenate[Image, P], Image]]:
@@ -41,23 +42,24 @@ def _natively(
 
     def decorated(function: Callable[Concatenate[Image, P], Image]) -> Callable[Concatenate[Image, P], Image]:
         @wraps(function)
-        def natively(image: Image, /, *args: P.args, **kwargs: P.kwargs) -> Image:
+        def either(image: Image, /, *args: P.args, **kwargs: P.kwargs) -> Image:
             given = numbers(*args, **kwargs) if image.dtype == np.uint8 else None
             made = None if given is None else changed(image, kind, given)
             return function(done(image), *args, **kwargs) if made is None else made
 
-        return natively
+        return either
 
     return decorated
 
 
-def share_of(factor: float) -> int:
-    """Return a factor as a multiple of 1/2048.
+def weight(factor: float) -> np.float32:
+    """Return a factor as bytes are blended by it: one that is too large for 32 bits is the largest of these.
 
-    >>> share_of(0.5)
-    1024
+    >>> weight(0.5), weight(-1e300)
+    (np.float32(0.5), np.float32(-3.4028235e+38))
     """
-    return round(factor * 2048)
+    largest = float(np.finfo(np.float32).max)
+    return np.float32(min(max(factor, -largest), largest))
 
 
 def _none() -> tuple[float, ...]:
@@ -66,10 +68,6 @@ def _none() -> tuple[float, ...]:
 
 def _factor(factor: float) -> tuple[float, ...] | None:
     return (factor,) if math.isfinite(factor) else None
-
-
-def _share(factor: float) -> tuple[float, ...] | None:
-    return (share_of(factor),) if abs(factor) < 64 else None
 
 
 def _sixths(shift: float) -> tuple[float, ...] | None:
@@ -173,13 +171,22 @@ def blend(image: Image, other: Any, factor: float) -> Image:
     >>> blend(np.array([200, 100], np.uint8), np.array([100, 100]), 1.5)
     array([250, 100], dtype=uint8)
     """
-    if image.dtype == np.uint8 and abs(factor) < 64:
-        share = share_of(factor)
-        mixed = image * np.int32(share) + np.asarray(other, np.int32) * np.int32(2048 - share)
-        kept: Image = np.clip((mixed + 1024) >> 11, 0, 255)
-        return kept.astype(np.uint8)
+    if image.dtype == np.uint8:
+        rest = np.asarray(other, np.float32)
+        with np.errstate(over="ignore"):
+            mixed = rest + weight(factor) * (image.astype(np.float32) - rest)
+        kept: Image = np.clip(mixed, 0, 255).astype(np.uint8)
+        return kept
     with np.errstate(invalid="ignore", over="ignore"):
         return back(_floats(image) * factor + np.asarray(other, np.float64) * (1 - factor), image.dtype)
+
+
+def _blend_value(image: Image, value: float, factor: float) -> Image:
+    """Return ``factor`` of an image and the rest of one value."""
+    if image.dtype == np.uint8:
+        found: Image = blend(np.arange(256, dtype=np.uint8), value, factor).take(image)
+        return found
+    return by_value(image, lambda values: values * factor + value * (1 - factor))
 
 
 def gray(image: Image) -> Image:
@@ -198,36 +205,36 @@ def gray(image: Image) -> Image:
     return back((_floats(image) * weights).sum(axis=2, keepdims=True), image.dtype)
 
 
-@_natively("grayscale", _none)
+@natively("grayscale", _none)
 def grayscale(image: Image) -> Image:
     """Return an image with the gray value in each channel of color."""
     return on_colors(image, lambda colors: np.repeat(gray(colors), colors.shape[2], axis=2))
 
 
-@_natively("brightness", _factor)
+@natively("brightness", _factor)
 def brightness(image: Image, factor: float) -> Image:
     """Return an image with its values times a factor."""
-    return on_colors(image, lambda colors: by_value(colors, lambda values: values * factor))
+    return on_colors(image, lambda colors: _blend_value(colors, 0, factor))
 
 
-@_natively("contrast", _factor)
+@natively("contrast", _factor)
 def contrast(image: Image, factor: float) -> Image:
-    """Return an image with the distance to its mean gray times a factor."""
+    """Return an image with the distance to its mean gray times a factor; that of bytes is a whole number."""
 
     def change(colors: Image) -> Image:
         mean = float(gray(colors).mean(dtype=np.float64))
-        return by_value(colors, lambda values: values * factor + mean * (1 - factor))
+        return _blend_value(colors, math.floor(mean + 0.5) if colors.dtype == np.uint8 else mean, factor)
 
     return on_colors(image, change)
 
 
-@_natively("saturation", _share)
+@natively("saturation", _factor)
 def saturation(image: Image, factor: float) -> Image:
     """Return an image with the distance of each pixel to its gray times a factor."""
     return on_colors(image, lambda colors: colors if colors.shape[2] == 1 else blend(colors, gray(colors), factor))
 
 
-@_natively("hue", _sixths)
+@natively("hue", _sixths)
 def hue(image: Image, shift: float) -> Image:
     """Return an image with its hues turned by a share of the circle.
 
@@ -258,14 +265,14 @@ def hue(image: Image, shift: float) -> Image:
     return on_colors(image, change)
 
 
-@_natively("invert", _none)
+@natively("invert", _none)
 def invert(image: Image) -> Image:
     """Return the negative of an image."""
     white = most(image.dtype)
     return on_colors(image, lambda colors: by_value(colors, lambda values: white - values))
 
 
-@_natively("posterize", _bits)
+@natively("posterize", _bits)
 def posterize(image: Image, bits: int) -> Image:
     """Return an image with the first bits of each value of uint8."""
     if image.dtype != np.uint8:
@@ -279,7 +286,7 @@ def posterize(image: Image, bits: int) -> Image:
     return on_colors(image, lambda colors: colors & mask)
 
 
-@_natively("solarize", _threshold)
+@natively("solarize", _threshold)
 def solarize(image: Image, threshold: float) -> Image:
     """Return an image with the values from a threshold up inverted."""
     white = most(image.dtype)
@@ -288,7 +295,7 @@ def solarize(image: Image, threshold: float) -> Image:
     )
 
 
-@_natively("autocontrast", _none)
+@natively("autocontrast", _none)
 def autocontrast(image: Image) -> Image:
     """Return an image with each channel stretched from its smallest and largest value to black and white."""
 
@@ -298,7 +305,8 @@ def autocontrast(image: Image) -> Image:
             plane = colors[..., channel]
             low, high = float(plane.min()), float(plane.max())
             if high > low:
-                plane = by_value(plane, partial(_stretched, low=low, high=high, white=white))
+                how = _stretched_bytes if colors.dtype == np.uint8 else _stretched
+                plane = by_value(plane, partial(how, low=low, high=high, white=white))
             stretched.append(plane)
         return np.stack(stretched, axis=2)
 
@@ -307,6 +315,11 @@ def autocontrast(image: Image) -> Image:
 
 def _stretched(values: Any, *, low: float, high: float, white: float) -> Any:
     return (values - low) * white / (high - low)
+
+
+def _stretched_bytes(values: Any, *, low: float, high: float, white: float) -> Any:
+    scale = white / (high - low)
+    return np.trunc(values * scale - low * scale)
 
 
 def check_eight_bits(image: Image) -> None:
@@ -323,7 +336,7 @@ def check_eight_bits(image: Image) -> None:
         )
 
 
-@_natively("equalize", _none)
+@natively("equalize", _none)
 def equalize(image: Image) -> Image:
     """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
     check_eight_bits(image)
@@ -345,7 +358,7 @@ def _equalized(plane: Image) -> Image:
     return spread
 
 
-@_natively("sharpness", _share)
+@natively("sharpness", _factor)
 def sharpness(image: Image, factor: float) -> Image:
     """Return an image sharper (a factor above 1) or smoother (below); its outermost pixels stay."""
 
@@ -377,7 +390,7 @@ def gaussian_weights(size: int, sigma: float) -> Any:
     return np.array([weight / whole for weight in weights])
 
 
-@_natively("blur", _blur)
+@natively("blur", _blur)
 def gaussian_blur(image: Image, size: tuple[int, int], sigma: float) -> Image:
     """Return an image smoothed by a Gaussian of so many rows and columns; the image is mirrored outside.
 

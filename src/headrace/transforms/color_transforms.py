@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from headrace.image.geometry import Box, Fill, Image
     from headrace.transforms.parameters import Range
 
-NATIVE_FACTOR = 63
-"""From this factor on, colors may be blended in floats: `color.blend`."""
-
 Factor = float | tuple[float, float] | None
 """A largest distance to the usual value, or (least, most)."""
 
@@ -99,8 +96,8 @@ class ColorJitter(ColorTransform):
 
     The first three are factors, uniform in (max(0, 1 - x), 1 + x) for a number x, or in (least, most). ``hue`` is a
     share of the circle, in (-x, x) for a number up to 0.5, or in (least, most). Takes uint8, uint16 and floats from 0
-    to 1, of 1, 3 or 4 channels; alpha stays. torchvision truncates where this rounds: brightness and hue
-    are within one gray level of its own, contrast and saturation within two for factors up to 2.
+    to 1, of 1, 3 or 4 channels; alpha stays. Brightness, contrast and saturation of uint8 are Pillow's, to the bit, and
+    so torchvision's for its images. Hues are finer than Pillow's, which have 8 bits.
 
     Raises ArgumentError for arguments and dtypes that cannot be used.
     """
@@ -131,11 +128,15 @@ class ColorJitter(ColorTransform):
             image = getattr(color, name)(image, value)
         return image
 
-    def native_step(self) -> ChangePixels | None:
+    def native_step(self) -> ChangePixels:
         """Draw and do the same."""
+        return self.jitter(pillow_hue=False)
+
+    def jitter(self, *, pillow_hue: bool) -> ChangePixels:
+        """Return the native step, by way of Pillow's hues or not."""
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
         numbers = tuple(one for ends in ranges for one in ((0, 0, 0) if ends is None else (1, *cast("Range", ends))))
-        return _fixed("jitter", numbers) if _native_range(self.saturation) else None
+        return _fixed("jitter", (*numbers, pillow_hue))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +190,10 @@ class RandomPhotometricDistort(ColorTransform):
             image = permuted(image, value) if name == "channels" else getattr(color, name)(image, value)
         return image
 
-    def native_step(self) -> ChangePixels | None:
+    def native_step(self) -> ChangePixels:
         """Draw and do the same."""
         numbers = self.p, *self.brightness, *self.contrast, *self.saturation, *self.hue
-        return _fixed("distort", numbers) if _native_range(self.saturation) else None
+        return _fixed("distort", numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +277,7 @@ class RandomAutocontrast(OrNot):
     >>> import numpy as np
     >>> from headrace.transforms import RandomAutocontrast
     >>> RandomAutocontrast(p=1)(np.array([[50, 100, 150]], np.uint8))
-    array([[  0, 128, 255]], dtype=uint8)
+    array([[  0, 127, 255]], dtype=uint8)
     """
 
     defers = True
@@ -400,10 +401,9 @@ class RandomAdjustSharpness(OrNot):
         """Return the image sharper."""
         return color.sharpness(image, self.sharpness_factor)
 
-    def native_step(self) -> ChangePixels | None:
+    def native_step(self) -> ChangePixels:
         """Draw and do the same."""
-        factor = self.sharpness_factor
-        return _maybe(self, "sharpness", (color.share_of(factor),)) if factor < NATIVE_FACTOR else None
+        return _maybe(self, "sharpness", (self.sharpness_factor,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,11 +543,6 @@ def _fixed(kind: str, numbers: tuple[float, ...] = (), *, colors: bool = True) -
 def _maybe(transform: OrNot, kind: str, numbers: tuple[float, ...] = ()) -> ChangePixels:
     """Return the native step of a transform that is applied with its probability."""
     return ChangePixels(lambda _: ("apply", (transform.p,), ((kind, numbers, ()),)))
-
-
-def _native_range(factors: Factor) -> bool:
-    """Say whether the native extension can weigh by all of these factors."""
-    return factors is None or cast("Range", factors)[1] < NATIVE_FACTOR
 
 
 def permuted(image: Image, channels: list[int]) -> Image:

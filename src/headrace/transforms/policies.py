@@ -67,7 +67,7 @@ TRIVIAL: dict[str, Span | None] = {
     "Rotate": Span(0, 135),
     "Posterize": Span(8, 2, signed=False),
 }
-AUTO: dict[str, Span | None] = {**RAND, "Invert": None}
+AUTO: dict[str, Span | None] = {name: RAND[name] for name in RAND if name != "Identity"} | {"Invert": None}
 MIX: dict[str, Span | None] = {
     **{name: span for name, span in RAND.items() if name != "Identity"},
     "TranslateX": Span(0, 1 / 3, of="width"),
@@ -88,9 +88,9 @@ COLORS: dict[str, Any] = {
 
 NATIVE: dict[str, Any] = {
     "Brightness": ("brightness", lambda strength: 1 + strength),
-    "Color": ("saturation", lambda strength: color.share_of(1 + strength)),
+    "Color": ("saturation", lambda strength: 1 + strength),
     "Contrast": ("contrast", lambda strength: 1 + strength),
-    "Sharpness": ("sharpness", lambda strength: color.share_of(1 + strength)),
+    "Sharpness": ("sharpness", lambda strength: 1 + strength),
     "Posterize": ("posterize", lambda strength: int(np.rint(strength))),
     "Solarize": ("solarize", lambda strength: 255.0 * strength),
     "AutoContrast": ("autocontrast", None),
@@ -129,13 +129,25 @@ class Policy(GeometricTransform):
         """Draw the changes."""
         return as_move(self.ops(height, width, rng), (height, width), self.interpolation, self.fill)
 
+    def strength(self, name: str, span: Span | None, level: tuple[int, int], size: Size) -> float:  # noqa: ARG002
+        """Return the strength of a change at a level, without a sign."""
+        return magnitude(span, level, size)
+
+    def drawn_strength(self, name: str, span: Span | None, level: tuple[int, int], size: Size, rng: Any) -> float:
+        """Return the strength of a change at a level, with its sign drawn."""
+        return signed(self.strength(name, span, level, size), span, rng)
+
+    def native(self, name: str, value: float, size: tuple[int, int, int]) -> Change:
+        """Return what the native extension does for a change of a strength, for images of one size."""
+        return _native(name, value, size, self.interpolation, self.fill)
+
     def one_native(self, name: str, span: Span | None, level: tuple[int, int], size: tuple[int, int, int]) -> Change:
         """Return what the native extension does for a change at a level, for images of one size."""
-        value = magnitude(span, level, (size[0], size[1]))
-        one = _native(name, value, size, self.interpolation, self.fill)
+        value = self.strength(name, span, level, (size[0], size[1]))
+        one = self.native(name, value, size)
         if span is None or not span.signed:
             return one
-        return "choice", (), (_native(name, -value, size, self.interpolation, self.fill), one)
+        return "choice", (), (self.native(name, -value, size), one)
 
     def drawn(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Return the changes drawn, and their strengths."""
@@ -183,7 +195,7 @@ class RandAugment(Policy):
         drawn = []
         for _ in range(self.num_ops):
             name = names[drawn_of(rng, len(names))]
-            drawn.append((name, strength(RAND[name], level, (height, width), rng)))
+            drawn.append((name, self.drawn_strength(name, RAND[name], level, (height, width), rng)))
         return drawn
 
     def native_step(self) -> ChangePixels:
@@ -226,7 +238,7 @@ class TrivialAugmentWide(Policy):
         names = list(TRIVIAL)
         name = names[drawn_of(rng, len(names))]
         level = drawn_of(rng, self.num_magnitude_bins), self.num_magnitude_bins
-        return [(name, strength(TRIVIAL[name], level, (height, width), rng))]
+        return [(name, self.drawn_strength(name, TRIVIAL[name], level, (height, width), rng))]
 
     def native_step(self) -> ChangePixels:
         """Draw and do the same."""
@@ -271,7 +283,7 @@ class AutoAugment(Policy):
         drawn = []
         for name, chance, level in pairs[drawn_of(rng, len(pairs))]:
             if rng.random() < chance:
-                drawn.append((name, strength(AUTO[name], (level, 10), (height, width), rng)))
+                drawn.append((name, self.drawn_strength(name, AUTO[name], (level, 10), (height, width), rng)))
         return drawn
 
     def native_step(self) -> ChangePixels:
@@ -381,7 +393,15 @@ def strength(span: Span | None, level: tuple[int, int], size: Size, rng: Any) ->
     >>> strength(Span(0, 30, signed=False), (15, 31), (4, 4), None)
     15.0
     """
-    value = magnitude(span, level, size)
+    return signed(magnitude(span, level, size), span, rng)
+
+
+def signed(value: float, span: Span | None, rng: Any) -> float:
+    """Return a strength with its sign drawn, if the change has one.
+
+    >>> signed(15.0, Span(0, 30, signed=False), None)
+    15.0
+    """
     return -value if span is not None and span.signed and rng.random() < 0.5 else value
 
 
@@ -404,7 +424,7 @@ def as_move(ops: list[Op], size: Size, interpolation: Sampling, fill: Fill) -> M
     """Return changes as one move of a sample; maps that follow each other are resampled once."""
     parts: list[Any] = []
     for name, value in ops:
-        warp = _warp(name, value, size, fill)
+        warp = warp_of(name, value, size, fill)
         if warp is not None and parts and isinstance(parts[-1], Warps):
             parts[-1] = Warps((*parts[-1].parts, warp), interpolation)
         elif warp is not None:
@@ -429,7 +449,7 @@ def _native(name: str, value: float, size: tuple[int, int, int], interpolation: 
     height, width, channels = size
     if name == "Identity":
         return NOTHING
-    warp = _warp(name, value, (height, width), fill)
+    warp = warp_of(name, value, (height, width), fill)
     if warp is not None:
         pixel = np.broadcast_to(fill_of(fill, np.dtype(np.uint8), (channels,)), (channels,)).tolist()
         return "warp", (*warp.numbers[:9], interpolation == "bilinear", *pixel), ()
@@ -437,8 +457,12 @@ def _native(name: str, value: float, size: tuple[int, int, int], interpolation: 
     return kind, () if number_of is None else (number_of(value),), ()
 
 
-def _warp(name: str, value: float, size: Size, fill: Fill) -> Warp | None:
-    """Return the map of a change of geometry; None for one of color."""
+def warp_of(name: str, value: float, size: Size, fill: Fill) -> Warp | None:
+    """Return the map of a change of geometry; None for one of color.
+
+    >>> warp_of("TranslateX", 2.0, (4, 4), 0).numbers[:3], warp_of("Invert", 0.0, (4, 4), 0)
+    ((1.0, 0.0, -2.0), None)
+    """
     height, width = size
     middle = width / 2, height / 2
     if name in SHEARS:

@@ -23,11 +23,11 @@ std::vector<double> shuffled(int count, Philox& random) {
 }
 
 // A factor or shift as the change of that kind takes it.
-Op recolored(int which, double value) {
+Op recolored(int which, double value, bool pillow = false) {
   constexpr Change::Kind kinds[] = {Change::brightness, Change::contrast, Change::saturation, Change::hue};
-  if (which == 2) value = std::nearbyint(value * 2048);
-  if (which == 3) value = 6 * value;
-  return {kinds[which], {value}};
+  if (which < 3) return {kinds[which], {value}};
+  if (pillow) return {Change::pillow_hue, {static_cast<double>(static_cast<int>(value * 255) & 255)}};
+  return {Change::hue, {6 * value}};
 }
 
 void draw_jitter(const Change& change, Philox& random, std::vector<Op>& ops) {
@@ -37,7 +37,8 @@ void draw_jitter(const Change& change, Philox& random, std::vector<Op>& ops) {
     if (change.numbers[3 * i] != 0) values[i] = between(change.numbers[3 * i + 1], change.numbers[3 * i + 2], random);
   for (const double place : order) {
     const int which = static_cast<int>(place);
-    if (change.numbers[static_cast<std::size_t>(3 * which)] != 0) ops.push_back(recolored(which, values[which]));
+    if (change.numbers[static_cast<std::size_t>(3 * which)] != 0)
+      ops.push_back(recolored(which, values[which], change.numbers[12] != 0));
   }
 }
 
@@ -156,21 +157,27 @@ bool are_bytes(const std::vector<double>& n, std::size_t first) {
   return true;
 }
 
+// Whether the first six fit 32 bits.
+bool are_whole(const std::vector<double>& n) {
+  for (std::size_t i = 0; i < 6; ++i)
+    if (!inside(n[i], -2147483648.0, 2147483647.0)) return false;
+  return true;
+}
+
 bool is_good(const Change& change, const ImageSize& size, std::size_t bytes) {
   const std::vector<double>& n = change.numbers;
   const std::size_t count = n.size(), channels = static_cast<std::size_t>(size.channels);
-  // A share of 2048 that fits 32 bits, whatever it is multiplied with.
-  const double most_share = 64 * 2048;
   switch (change.kind) {
     case Change::brightness:
     case Change::contrast:
-    case Change::solarize:
-      return count == 1 && n[0] == n[0];
     case Change::saturation:
     case Change::sharpness:
-      return count == 1 && inside(n[0], -most_share, most_share);
+    case Change::solarize:
+      return count == 1 && n[0] == n[0];
     case Change::hue:
       return count == 1 && inside(n[0], -6, 6);
+    case Change::pillow_hue:
+      return count == 1 && inside(n[0], 0, 255);
     case Change::posterize:
       return count == 1 && inside(n[0], 0, 8);
     case Change::channels:
@@ -181,6 +188,8 @@ bool is_good(const Change& change, const ImageSize& size, std::size_t bytes) {
       return count == 4 && is_blur(n) && n[3] >= n[2];
     case Change::warp:
       return count == 10 + channels && are_bytes(n, 10);
+    case Change::pillow_warp:
+      return count == 6 + channels && are_whole(n) && are_bytes(n, 6);
     case Change::erase:
       return count == 4 + bytes && is_erase(n, size) && are_bytes(n, 4);
     case Change::any_erase:
@@ -196,9 +205,9 @@ bool is_good(const Change& change, const ImageSize& size, std::size_t bytes) {
     case Change::weighted:
       return !change.parts.empty() && count == 1 + change.parts.size();
     case Change::jitter:
-      return count == 12 && inside(n[7], -63, 63) && inside(n[8], -63, 63) && inside(n[10], -1, 1) && inside(n[11], -1, 1);
+      return count == 13 && inside(n[10], -1, 1) && inside(n[11], -1, 1);
     case Change::distort:
-      return count == 9 && inside(n[5], -63, 63) && inside(n[6], -63, 63) && inside(n[7], -1, 1) && inside(n[8], -1, 1);
+      return count == 9 && inside(n[7], -1, 1) && inside(n[8], -1, 1);
     default:
       return true;
   }

@@ -12,8 +12,9 @@ struct Change {
     // Done as they are. Behind each, its numbers.
     brightness,    // factor
     contrast,      // factor
-    saturation,    // share of 2048
+    saturation,    // factor
     hue,           // sixths of the circle
+    pillow_hue,    // 1/256 of the circle, from 0 to 255
     grayscale,
     invert,
     solarize,      // threshold
@@ -21,9 +22,10 @@ struct Change {
     autocontrast,
     equalize,
     channels,      // the channel that each is taken from
-    sharpness,     // share of 2048
+    sharpness,     // factor
     blur,          // rows, columns, sigma: odd numbers of pixels
     warp,          // inverse matrix (9), bilinear or not, fill of each channel
+    pillow_warp,   // inverse matrix (6) in 1/65536, of the first pixel's middle; fill of each channel
     erase,         // top, left, height, width; bytes of a pixel
     upside_down,   // mirrored top to bottom
     // What is drawn.
@@ -32,7 +34,7 @@ struct Change {
     apply,         // chance: its parts, or none
     choice,        // one of its parts
     weighted,      // sum of the weights, weights: one of its parts
-    jitter,        // for brightness, contrast, saturation and hue: whether, least, most
+    jitter,        // for brightness, contrast, saturation and hue: whether, least, most; whether hues are Pillow's
     distort,       // chance; for the four: least, most
     any_channels,
     any_blur,      // rows, columns, least and most sigma

@@ -31,14 +31,16 @@ static void limits(const std::uint8_t* plane, std::size_t count, std::uint8_t* l
   *low = least, *high = most;
 }
 
-static inline std::uint8_t as_byte(std::int32_t value) {
-  return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+static inline std::uint8_t blended(float value, float other, float factor) {
+  float mixed = other + factor * (value - other);
+  mixed = mixed > 0.0F ? mixed : 0.0F;
+  mixed = mixed < 255.0F ? mixed : 255.0F;
+  return static_cast<std::uint8_t>(static_cast<std::int32_t>(mixed));
 }
 
-static void blend_all(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count,
-                  std::int32_t share) {
-  const std::int32_t rest = 2048 - share;
-  for (std::size_t i = 0; i < count; ++i) plane[i] = as_byte((plane[i] * share + other[i] * rest + 1024) >> 11);
+static void blend_all(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count, float factor) {
+  for (std::size_t i = 0; i < count; ++i)
+    plane[i] = blended(static_cast<float>(plane[i]), static_cast<float>(other[i]), factor);
 }
 
 // One channel of a turned hue; `place` is where it is on the circle, in sixths. Adding the large number rounds to the
@@ -102,16 +104,72 @@ static void hue_all(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std:
   __builtin_memcpy(b + done, last[2], count - done);
 }
 
-static void sharpen(std::uint8_t* __restrict out, const std::uint8_t* __restrict above,
-                    const std::uint8_t* __restrict line, const std::uint8_t* __restrict below, int width,
-                    std::int32_t share) {
-  const std::int32_t rest = 2048 - share;
+// Hues and saturations become whole numbers of 1/255 on the way, fractions cut off. Which steps need doubles, and which not,
+// was tried with all colors.
+static inline void turn_pillow_hues(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, int turn) {
+  float red[hues], green[hues], blue[hues], hue[hues], share[hues];
+  for (int i = 0; i < hues; ++i) red[i] = static_cast<float>(r[i]);
+  for (int i = 0; i < hues; ++i) green[i] = static_cast<float>(g[i]);
+  for (int i = 0; i < hues; ++i) blue[i] = static_cast<float>(b[i]);
+  for (int i = 0; i < hues; ++i) {
+    const float x = red[i], y = green[i], z = blue[i];
+    float high = x > y ? x : y, low = x < y ? x : y;
+    high = high > z ? high : z, low = low < z ? low : z;
+    const float chroma = high - low, over = chroma > 1.0F ? chroma : 1.0F;
+    float base = 4.0F, more = y, less = x;
+    base = high == y ? 2.0F : base, more = high == y ? x : more, less = high == y ? z : less;
+    base = high == x ? 0.0F : base, more = high == x ? z : more, less = high == x ? y : less;
+    const float plus = (high - more) / over, minus = (high - less) / over;
+    const float sixths = static_cast<float>(static_cast<double>(base) + static_cast<double>(plus) - static_cast<double>(minus));
+    double round = static_cast<double>(sixths) / 6.0 + 1.0;
+    round = round >= 1.0 ? round - 1.0 : round;
+    hue[i] = static_cast<float>(round) * 255.0F;
+    share[i] = chroma / (high > 1.0F ? high : 1.0F) * 255.0F;
+    red[i] = high;
+  }
+  for (int i = 0; i < hues; ++i) {
+    const float high = red[i];
+    const std::int32_t place = (static_cast<std::int32_t>(hue[i]) + turn) & 255;
+    const float sixths = static_cast<float>(place) * 6.0F / 255.0F, part = static_cast<float>(static_cast<std::int32_t>(sixths));
+    const float rest = sixths - part, of = static_cast<float>(static_cast<std::int32_t>(share[i])) / 255.0F;
+    const float low = high * (1.0F - of) + 0.5F, falling = high * (1.0F - of * rest) + 0.5F;
+    const float rising = high * (1.0F - of * (1.0F - rest)) + 0.5F;
+    // The sixth that a color lies in decides which channel has which of the four values: 6 is as 0.
+    const bool none = part < 1.0F || part > 5.0F, one = part == 1.0F, two = part == 2.0F, three = part == 3.0F, four = part == 4.0F;
+    float first = high, second = low, third = falling;  // 5
+    first = four ? rising : three || two ? low : one ? falling : first;
+    second = four ? low : three ? falling : two || one ? high : none ? rising : second;
+    third = four || three ? high : two ? rising : one || none ? low : third;
+    red[i] = first, green[i] = second, blue[i] = third;
+  }
+  for (int i = 0; i < hues; ++i) r[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(red[i]));
+  for (int i = 0; i < hues; ++i) g[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(green[i]));
+  for (int i = 0; i < hues; ++i) b[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blue[i]));
+}
+
+static void pillow_hue(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, std::size_t count,
+                       int turn) {
+  std::size_t done = 0;
+  for (; done + hues <= count; done += hues) turn_pillow_hues(r + done, g + done, b + done, turn);
+  if (done == count) return;
+  std::uint8_t last[3][hues] = {};
+  __builtin_memcpy(last[0], r + done, count - done);
+  __builtin_memcpy(last[1], g + done, count - done);
+  __builtin_memcpy(last[2], b + done, count - done);
+  turn_pillow_hues(last[0], last[1], last[2], turn);
+  __builtin_memcpy(r + done, last[0], count - done);
+  __builtin_memcpy(g + done, last[1], count - done);
+  __builtin_memcpy(b + done, last[2], count - done);
+}
+
+static void sharpen_all(std::uint8_t* __restrict out, const std::uint8_t* __restrict above,
+                        const std::uint8_t* __restrict line, const std::uint8_t* __restrict below, int width, float factor) {
   for (int i = 1; i < width - 1; ++i) {
     const std::int32_t all = above[i - 1] + above[i] + above[i + 1] + line[i - 1] + 5 * line[i] + line[i + 1] +
                              below[i - 1] + below[i] + below[i + 1];
     // Divided by 26: exact for all that nine bytes can give.
     const std::int32_t smooth = ((2 * all + 13) * 40330) >> 20;
-    out[i] = as_byte((line[i] * share + smooth * rest + 1024) >> 11);
+    out[i] = blended(static_cast<float>(line[i]), static_cast<float>(smooth), factor);
   }
 }
 
@@ -177,6 +235,16 @@ static void bilinear_places_all(const LinePlaces& places, const double* __restri
     right[i] = static_cast<std::int32_t>(((across - column) * 2048.0 + magic) - magic);
     below[i] = static_cast<std::int32_t>(((down - row) * 2048.0 + magic) - magic);
     at[i] = (row + 1) * (width + 2) + column + 1;
+  }
+}
+
+static void whole_places(std::int32_t* __restrict at, WholePoint first, WholePoint step, int count, int height, int width) {
+  const std::uint32_t rows = static_cast<std::uint32_t>(height), columns = static_cast<std::uint32_t>(width);
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t column = static_cast<std::int32_t>(first.x + static_cast<std::uint32_t>(i) * step.x) >> 16;
+    const std::int32_t row = static_cast<std::int32_t>(first.y + static_cast<std::uint32_t>(i) * step.y) >> 16;
+    const bool inside = (static_cast<std::uint32_t>(column) < columns) & (static_cast<std::uint32_t>(row) < rows);
+    at[i] = inside ? (row + 1) * (width + 2) + column + 1 : 0;
   }
 }
 

@@ -21,24 +21,30 @@ struct AffineLine {
   double by, c, ey, f;
 };
 
+// A point, or a distance, in 1/65536 of a pixel: unsigned, as sums may pass the largest number.
+struct WholePoint {
+  std::uint32_t x, y;
+};
+
 struct PlaneOps {
   // Interleave three planes.
   void (*merge3)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
   void (*look_up)(std::uint8_t* plane, std::size_t count, const std::uint8_t* table);
-  // value * factor + offset in floats, rounded, halves to the even number, and kept within a byte; null where `look_up` is as
-  // fast.
-  void (*scale)(std::uint8_t* plane, std::size_t count, float factor, float offset);
+  // `blend` with one value; null where `look_up` is as fast.
+  void (*blend_value)(std::uint8_t* plane, float value, std::size_t count, float factor);
   // The gray values of three planes, by Pillow's weights.
   void (*gray)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
   std::uint64_t (*sum)(const std::uint8_t* plane, std::size_t count);
   void (*limits)(const std::uint8_t* plane, std::size_t count, std::uint8_t* low, std::uint8_t* high);
-  // `share`/2048 of the plane, and the rest of another.
-  void (*blend)(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, std::int32_t share);
+  // The other plane, and `factor` times the distance from it to the plane: in floats, kept within a byte, fractions cut off.
+  void (*blend)(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, float factor);
   // Turn hues by so many sixths of the circle.
   void (*hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn);
+  // The same in 1/256, by Pillow's hues and saturations of 8 bits.
+  void (*pillow_hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, int turn);
   // The inner pixels of a line, from the lines above and below it.
   void (*sharpen)(std::uint8_t* out, const std::uint8_t* above, const std::uint8_t* line, const std::uint8_t* below,
-                  int width, std::int32_t share);
+                  int width, float factor);
   // A line of weighed sums of `taps` neighbors, in 1/256, lowered by 32768; `line` has taps - 1 pixels more. The weights
   // are the same on both sides of their middle, and 0 lies before and behind them. Writes up to 16 numbers more.
   void (*blur_across)(std::int16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps);
@@ -49,7 +55,9 @@ struct PlaneOps {
   // Where the points lie in an image of this size with a margin of one pixel.
   void (*nearest_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
   void (*bilinear_places)(const LinePlaces& places, const double* x, const double* y, int count, int height, int width);
-  // The two above of a line of a map that divides nothing, of at least 4 points. Null where this is no faster.
+  // The same for points of a line in 1/65536, from x and y on; what lies outside is at place 0.
+  void (*whole_places)(std::int32_t* at, WholePoint first, WholePoint step, int count, int height, int width);
+  // The two above that take doubles, of a line of a map that divides nothing, of at least 4 points. Null where this is no faster.
   void (*affine_places)(const LinePlaces& places, const AffineLine& line, int count, int height, int width);
   // How much of each point lies in an image of this size, in 1/2048.
   void (*shares)(std::int32_t* share, const double* x, const double* y, int count, int height, int width, bool nearest);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace headrace {
 namespace {
@@ -11,13 +12,21 @@ std::uint8_t as_byte(double value) {
   return static_cast<std::uint8_t>(std::nearbyint(std::min(std::max(value, 0.0), 255.0)));
 }
 
-double times(double value, double factor, double) { return value * factor; }
+std::uint8_t blended(float value, float other, float factor) {
+  return static_cast<std::uint8_t>(std::min(std::max(other + factor * (value - other), 0.0F), 255.0F));
+}
 
-double around(double value, double factor, double mean) { return value * factor + mean * (1 - factor); }
+float as_float(double factor) {
+  constexpr double most = std::numeric_limits<float>::max();
+  return static_cast<float>(std::min(std::max(factor, -most), most));
+}
 
 double negative_from(double value, double threshold, double) { return value >= threshold ? 255 - value : value; }
 
-double stretched(double value, double low, double high) { return (value - low) * 255 / (high - low); }
+double stretched(double value, double low, double high) {
+  const double scale = 255 / (high - low);
+  return std::trunc(value * scale - low * scale);
+}
 
 void make_table(std::uint8_t* table, double (*function)(double, double, double), double a, double b) {
   for (int i = 0; i < 256; ++i) table[i] = as_byte(function(i, a, b));
@@ -63,6 +72,7 @@ bool is_of_pixels(const Op& op) {
     case Change::contrast:
     case Change::saturation:
     case Change::hue:
+    case Change::pillow_hue:
     case Change::grayscale:
     case Change::invert:
     case Change::solarize:
@@ -115,15 +125,20 @@ void Planes::run_one(const Op& op) {
   const std::vector<double>& n = op.numbers;
   switch (op.kind) {
     case Change::brightness:
-      return scale(times, n[0], 0, 0);
+      return blend_value(0, as_float(n[0]));
     case Change::contrast:
-      return contrast(n[0]);
+      return blend_value(std::floor(mean_gray() + 0.5), as_float(n[0]));
     case Change::saturation:
-      return saturate(n[0]);
+      return saturate(as_float(n[0]));
     case Change::hue:
       if (size_.channels >= 3 && n[0] != 0)
         ops_.hue(plane(0), plane(1), plane(2), area(), static_cast<float>(n[0]));
       return;
+    case Change::pillow_hue:
+      if (size_.channels >= 3) ops_.pillow_hue(plane(0), plane(1), plane(2), area(), static_cast<int>(n[0]));
+      return;
+    case Change::pillow_warp:
+      return warp_as_pillow(n);
     case Change::grayscale:
       if (const std::uint8_t* values = gray(); size_.channels >= 3)
         for (int c = 0; c < 3; ++c) std::memcpy(plane(c), values, area());
@@ -145,7 +160,7 @@ void Planes::run_one(const Op& op) {
     case Change::channels:
       return permute(n);
     case Change::sharpness:
-      return sharpen(n[0]);
+      return sharpen(as_float(n[0]));
     case Change::blur:
       return blur(n);
     case Change::upside_down:
@@ -171,18 +186,13 @@ void Planes::by_value(double (*function)(double, double, double), double a, doub
   look_up(0, colors(), table);
 }
 
-// What a function with a factor gives: computed, where that gives the same for all 256 values, or else looked up.
-void Planes::scale(double (*function)(double, double, double), double factor, double b, double offset) {
-  std::uint8_t table[256], found[256];
-  make_table(table, function, factor, b);
+void Planes::blend_value(double value, float factor) {
   const std::size_t count = area() * static_cast<std::size_t>(colors());
-  const float times = static_cast<float>(factor), plus = static_cast<float>(offset);
-  if (ops_.scale != nullptr && count > sizeof table) {
-    for (int i = 0; i < 256; ++i) found[i] = static_cast<std::uint8_t>(i);
-    ops_.scale(found, sizeof found, times, plus);
-    if (std::memcmp(found, table, sizeof table) == 0) return ops_.scale(plane(0), count, times, plus);
-  }
-  look_up(0, colors(), table);
+  const float other = static_cast<float>(value);
+  if (ops_.blend_value != nullptr) return ops_.blend_value(plane(0), other, count, factor);
+  std::uint8_t table[256];
+  for (int i = 0; i < 256; ++i) table[i] = blended(static_cast<float>(i), other, factor);
+  ops_.look_up(plane(0), count, table);
 }
 
 const std::uint8_t* Planes::gray() {
@@ -192,11 +202,6 @@ const std::uint8_t* Planes::gray() {
   return out;
 }
 
-void Planes::contrast(double factor) {
-  const double mean = mean_gray();
-  scale(around, factor, mean, mean * (1 - factor));
-}
-
 double Planes::mean_gray() {
   const std::uint8_t* const values = gray();
   if (left_out_ == 0) return static_cast<double>(ops_.sum(values, area())) / static_cast<double>(area());
@@ -204,10 +209,10 @@ double Planes::mean_gray() {
   return static_cast<double>(ops_.sum(values, shown) + left_out * values[shown]) / static_cast<double>(shown + left_out);
 }
 
-void Planes::saturate(double share) {
+void Planes::saturate(float factor) {
   if (size_.channels < 3) return;
   const std::uint8_t* const values = gray();
-  for (int c = 0; c < 3; ++c) ops_.blend(plane(c), values, area(), static_cast<std::int32_t>(share));
+  for (int c = 0; c < 3; ++c) ops_.blend(plane(c), values, area(), factor);
 }
 
 void Planes::autocontrast() {
@@ -249,7 +254,7 @@ void Planes::permute(const std::vector<double>& order) {
   buffers_.image.swap(buffers_.spare);
 }
 
-void Planes::sharpen(double share) {
+void Planes::sharpen(float factor) {
   const std::size_t width = static_cast<std::size_t>(size_.width);
   if (size_.height < 3 || size_.width < 3) return;
   std::uint8_t* out = spare(area());
@@ -257,8 +262,7 @@ void Planes::sharpen(double share) {
   for (int c = 0; c < colors(); ++c, out += area())
     for (int y = 1; y < size_.height - 1; ++y) {
       const std::uint8_t* const line = plane(c) + width * static_cast<std::size_t>(y);
-      ops_.sharpen(out + width * static_cast<std::size_t>(y), line - width, line, line + width, size_.width,
-                   static_cast<std::int32_t>(share));
+      ops_.sharpen(out + width * static_cast<std::size_t>(y), line - width, line, line + width, size_.width, factor);
     }
   buffers_.image.swap(buffers_.spare);
 }
@@ -368,17 +372,34 @@ void Planes::warp(const std::vector<WarpPart>& parts, bool nearest) {
     const LinePlaces places{numbers + line, numbers + whole + line, numbers + 2 * whole + line};
     (nearest ? ops_.nearest_places : ops_.bilinear_places)(places, x, y, width, size_.height, size_.width);
   }
+  take({numbers, nearest ? nullptr : numbers + whole, nearest ? nullptr : numbers + 2 * whole}, height, width, parts[0].fill);
+  for (int c = 0; c < size_.channels; ++c)
+    for (std::size_t part = 1; part < parts.size(); ++part)
+      ops_.cover(plane(c), numbers + whole * (2 + part), static_cast<int>(whole), parts[part].fill[c]);
+}
+
+void Planes::warp_as_pillow(const std::vector<double>& numbers) {
+  const auto number = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<std::int32_t>(numbers[i])); };
+  std::int32_t* const places = room(buffers_.places, area());
+  for (int row = 0; row < size_.height; ++row) {
+    const std::uint32_t down = static_cast<std::uint32_t>(row);
+    const WholePoint first{number(2) + down * number(1), number(5) + down * number(4)};
+    ops_.whole_places(places + static_cast<std::size_t>(size_.width) * down, first, {number(0), number(3)}, size_.width,
+                      size_.height, size_.width);
+  }
+  const std::vector<std::uint8_t> fill(numbers.begin() + 6, numbers.end());
+  take({places, nullptr, nullptr}, size_.height, size_.width, fill.data());
+}
+
+// Let the image have a size, and at its places the pixels of what it was.
+void Planes::take(const LinePlaces& places, int height, int width, const std::uint8_t* fill) {
+  const std::size_t whole = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
   std::uint8_t* const made = spare(whole);
-  const LinePlaces places{numbers, nearest ? nullptr : numbers + whole, nearest ? nullptr : numbers + 2 * whole};
   for (int first = 0; first < size_.channels; first += 4) {
     const int channels = std::min(4, size_.channels - first);
     std::uint8_t* out[4] = {};
     for (int c = 0; c < channels; ++c) out[c] = made + whole * static_cast<std::size_t>(first + c);
-    const std::uint32_t* const pixels = framed(first, channels, parts[0].fill);
-    ops_.gather_pixels(out, channels, pixels, places, static_cast<int>(whole), size_.width + 2);
-    for (int c = 0; c < channels; ++c)
-      for (std::size_t part = 1; part < parts.size(); ++part)
-        ops_.cover(out[c], numbers + whole * (2 + part), static_cast<int>(whole), parts[part].fill[first + c]);
+    ops_.gather_pixels(out, channels, framed(first, channels, fill), places, static_cast<int>(whole), size_.width + 2);
   }
   buffers_.image.swap(buffers_.spare);
   size_.height = height, size_.width = width;

@@ -62,19 +62,20 @@ class Planes {
   void run_one(const Op& op);
   void look_up(int first, int last, const std::uint8_t* table);
   void by_value(double (*function)(double, double, double), double a, double b);
-  void scale(double (*function)(double, double, double), double factor, double b, double offset);
-  void contrast(double factor);
+  void blend_value(double value, float factor);
   double mean_gray();
-  void saturate(double share);
+  void saturate(float factor);
   void autocontrast();
   void equalize(int channel);
   void permute(const std::vector<double>& order);
-  void sharpen(double share);
+  void sharpen(float factor);
   void blur(const std::vector<double>& numbers);
   void blur_plane(std::uint8_t* out, const std::uint8_t* in, const std::vector<std::int16_t>& across,
                   const std::vector<std::int16_t>& down);
   void erase(const std::vector<double>& numbers);
   void turn_upside_down();
+  void warp_as_pillow(const std::vector<double>& numbers);
+  void take(const LinePlaces& places, int height, int width, const std::uint8_t* fill);
   std::size_t run_warps(const std::vector<Op>& ops, std::size_t first);
   std::uint32_t* framed(int first, int channels, const std::uint8_t* fill);
 

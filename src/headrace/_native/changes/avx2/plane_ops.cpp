@@ -41,26 +41,6 @@ static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* 
   look_up_all(plane + done, count - done, table);
 }
 
-static void scale(std::uint8_t* plane, std::size_t count, float factor, float offset) {
-  const __m256 times = _mm256_set1_ps(factor), plus = _mm256_set1_ps(offset);
-  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  std::size_t done = 0;
-  for (; done + 32 <= count; done += 32) {
-    __m256i part[4];
-    for (int i = 0; i < 4; ++i) {
-      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(plane + done + 8 * i));
-      part[i] = _mm256_cvtps_epi32(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), times), plus));
-    }
-    const __m256i all = _mm256_packus_epi16(_mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(plane + done), _mm256_permutevar8x32_epi32(all, in_order));
-  }
-  if (done == count) return;
-  std::uint8_t last[32] = {};
-  __builtin_memcpy(last, plane + done, count - done);
-  scale(last, 32, factor, offset);
-  __builtin_memcpy(plane + done, last, count - done);
-}
-
 // Gray values of eight pixels, of words: the share of green is split into two equal ones.
 static inline __m256i gray8(__m256i red_green, __m256i green_blue) {
   const __m256i of_red = _mm256_set1_epi32(19595 | 19235 << 16), of_blue = _mm256_set1_epi32(19235 | 7471 << 16);
@@ -88,22 +68,59 @@ static void gray(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g
   gray_all(out + done, r + done, g + done, b + done, count - done);
 }
 
-static void blend(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, std::int32_t share) {
-  // Both shares fit 16 bits, or the loop of 32 bits does all.
-  const std::int32_t rest = 2048 - share;
+static inline __m256 eight_floats(const std::uint8_t* at) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+}
+
+static inline void put16(std::uint8_t* out, __m256i first, __m256i second) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xD8);
+  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
+}
+
+// Eight values as `blended` in common.hpp; those below 0 are left to the packing.
+static inline __m256i blended8(const std::uint8_t* values, __m256 other, __m256 factor) {
+  const __m256 mixed = _mm256_add_ps(other, _mm256_mul_ps(factor, _mm256_sub_ps(eight_floats(values), other)));
+  return _mm256_cvttps_epi32(_mm256_min_ps(mixed, _mm256_set1_ps(255.0F)));
+}
+
+static void blend(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, float factor) {
+  const __m256 times = _mm256_set1_ps(factor);
   std::size_t done = 0;
-  if (share >= -30000 && share <= 30000) {
-    const __m256i shares = _mm256_set1_epi32((share & 0xFFFF) | static_cast<int>(static_cast<std::uint32_t>(rest) << 16));
-    const __m256i half = _mm256_set1_epi32(1024);
-    for (; done + 16 <= count; done += 16) {
-      const __m256i one = sixteen_words(plane + done), two = sixteen_words(other + done);
-      const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(one, two), shares);
-      const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(one, two), shares);
-      put_words(plane + done, _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, half), 11),
-                                                 _mm256_srai_epi32(_mm256_add_epi32(high, half), 11)));
-    }
+  for (; done + 16 <= count; done += 16)
+    put16(plane + done, blended8(plane + done, eight_floats(other + done), times),
+          blended8(plane + done + 8, eight_floats(other + done + 8), times));
+  blend_all(plane + done, other + done, count - done, factor);
+}
+
+static void blend_value(std::uint8_t* plane, float value, std::size_t count, float factor) {
+  const __m256 times = _mm256_set1_ps(factor), other = _mm256_set1_ps(value);
+  std::size_t done = 0;
+  for (; done + 16 <= count; done += 16)
+    put16(plane + done, blended8(plane + done, other, times), blended8(plane + done + 8, other, times));
+  for (; done < count; ++done) plane[done] = blended(static_cast<float>(plane[done]), value, factor);
+}
+
+static void sharpen(std::uint8_t* out, const std::uint8_t* above, const std::uint8_t* line, const std::uint8_t* below,
+                    int width, float factor) {
+  const __m256 times = _mm256_set1_ps(factor);
+  const auto three = [](const std::uint8_t* at) {
+    return _mm256_add_epi16(_mm256_add_epi16(sixteen_words(at - 1), sixteen_words(at)), sixteen_words(at + 1));
+  };
+  int done = 1;
+  for (; done + 16 < width; done += 16) {
+    const std::uint8_t* const at = line + done;
+    __m256i all = _mm256_add_epi16(_mm256_add_epi16(three(above + done), three(at)), three(below + done));
+    all = _mm256_add_epi16(all, _mm256_slli_epi16(sixteen_words(at), 2));
+    // Divided by 26: exact for all that nine bytes can give.
+    all = _mm256_add_epi16(_mm256_slli_epi16(all, 1), _mm256_set1_epi16(13));
+    const __m256i smooth = _mm256_srli_epi16(_mm256_mulhi_epu16(all, _mm256_set1_epi16(20165)), 3);
+    const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(smooth));
+    const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(smooth, 1));
+    put16(out + done, blended8(at, _mm256_cvtepi32_ps(low), times), blended8(at + 8, _mm256_cvtepi32_ps(high), times));
   }
-  blend_all(plane + done, other + done, count - done, share);
+  --done;
+  sharpen_all(out + done, above + done, line + done, below + done, width - done, factor);
 }
 
 static void blur_across(std::int16_t* out, const std::int16_t* line, int width, const std::int16_t* weights, int taps) {
@@ -176,10 +193,6 @@ static inline __m256i turned8(__m256 high, __m256 chroma, __m256 place, bool far
   return _mm256_cvtps_epi32(_mm256_sub_ps(high, _mm256_mul_ps(chroma, part)));
 }
 
-static inline __m256 eight_floats(const std::uint8_t* at) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
-}
-
 struct Turned {
   __m256i r, g, b;
 };
@@ -198,12 +211,6 @@ static inline Turned turn8(const std::uint8_t* r, const std::uint8_t* g, const s
   return {turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(5.0F)), far),
           turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(3.0F)), far),
           turned8(high, chroma, _mm256_add_ps(angle, _mm256_set1_ps(1.0F)), far)};
-}
-
-static inline void put16(std::uint8_t* out, __m256i first, __m256i second) {
-  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xD8);
-  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
 }
 
 static inline std::size_t turn_all(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn, bool far) {
@@ -465,8 +472,8 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
   gather_pixels_all(left, channels, framed, {places.at + done, places.right + done, places.below + done}, count - done, stride);
 }
 
-static constexpr PlaneOps ops{merge3, look_up, scale, gray, sum, limits, blend, hue, sharpen, blur_across, blur_down,
-                              map_points, nearest_places, bilinear_places, affine_places, shares, gather, widen, gather_pixels, cover};
+static constexpr PlaneOps ops{merge3, look_up, blend_value, gray, sum, limits, blend, hue, pillow_hue, sharpen, blur_across, blur_down,
+                              map_points, nearest_places, bilinear_places, whole_places, affine_places, shares, gather, widen, gather_pixels, cover};
 
 }  // namespace avx2
 

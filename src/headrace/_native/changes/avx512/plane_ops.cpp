@@ -40,25 +40,6 @@ static void look_up(std::uint8_t* plane, std::size_t count, const std::uint8_t* 
   look_up_all(plane + done, count - done, table);
 }
 
-static void scale(std::uint8_t* plane, std::size_t count, float factor, float offset) {
-  const __m512 times = _mm512_set1_ps(factor), plus = _mm512_set1_ps(offset);
-  const auto scaled = [&](const std::uint8_t* at) {
-    return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(bytes_as_floats(at), times), plus));
-  };
-  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  std::size_t done = 0;
-  for (; done + 64 <= count; done += 64) {
-    const std::uint8_t* const at = plane + done;
-    const __m512i low = _mm512_packs_epi32(scaled(at), scaled(at + 16)), high = _mm512_packs_epi32(scaled(at + 32), scaled(at + 48));
-    put(plane + done, _mm512_permutexvar_epi32(in_order, _mm512_packus_epi16(low, high)));
-  }
-  if (done == count) return;
-  std::uint8_t last[64] = {};
-  __builtin_memcpy(last, plane + done, count - done);
-  scale(last, 64, factor, offset);
-  __builtin_memcpy(plane + done, last, count - done);
-}
-
 // Gray values of sixteen pixels, of words: the share of green is split into two equal ones.
 static inline __m512i gray16(__m512i red_green, __m512i green_blue) {
   const __m512i of_red = _mm512_set1_epi32(19595 | 19235 << 16), of_blue = _mm512_set1_epi32(19235 | 7471 << 16);
@@ -79,22 +60,29 @@ static void gray(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g
   gray_all(out + done, r + done, g + done, b + done, count - done);
 }
 
-static void blend(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, std::int32_t share) {
-  // Both shares fit 16 bits, or the loop of 32 bits does all.
-  const std::int32_t rest = 2048 - share;
+static inline void put16(std::uint8_t* out, __m512i all) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(all));
+}
+
+// Sixteen values as `blended` in common.hpp.
+static inline __m512i blended16(const std::uint8_t* plane, __m512 other, __m512 factor) {
+  const __m512 mixed = _mm512_add_ps(other, _mm512_mul_ps(factor, _mm512_sub_ps(bytes_as_floats(plane), other)));
+  return _mm512_cvttps_epi32(_mm512_min_ps(_mm512_max_ps(mixed, _mm512_setzero_ps()), _mm512_set1_ps(255.0F)));
+}
+
+static void blend(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, float factor) {
+  const __m512 times = _mm512_set1_ps(factor);
   std::size_t done = 0;
-  if (share >= -30000 && share <= 30000) {
-    const __m512i shares = _mm512_set1_epi32((share & 0xFFFF) | static_cast<int>(static_cast<std::uint32_t>(rest) << 16));
-    const __m512i half = _mm512_set1_epi32(1024);
-    for (; done + 32 <= count; done += 32) {
-      const __m512i one = bytes_as_words(plane + done), two = bytes_as_words(other + done);
-      const __m512i low = _mm512_madd_epi16(_mm512_unpacklo_epi16(one, two), shares);
-      const __m512i high = _mm512_madd_epi16(_mm512_unpackhi_epi16(one, two), shares);
-      put_words(plane + done, _mm512_packs_epi32(_mm512_srai_epi32(_mm512_add_epi32(low, half), 11),
-                                                 _mm512_srai_epi32(_mm512_add_epi32(high, half), 11)));
-    }
-  }
-  blend_all(plane + done, other + done, count - done, share);
+  for (; done + 16 <= count; done += 16)
+    put16(plane + done, blended16(plane + done, bytes_as_floats(other + done), times));
+  blend_all(plane + done, other + done, count - done, factor);
+}
+
+static void blend_value(std::uint8_t* plane, float value, std::size_t count, float factor) {
+  const __m512 times = _mm512_set1_ps(factor), other = _mm512_set1_ps(value);
+  std::size_t done = 0;
+  for (; done + 16 <= count; done += 16) put16(plane + done, blended16(plane + done, other, times));
+  for (; done < count; ++done) plane[done] = blended(static_cast<float>(plane[done]), value, factor);
 }
 
 // One channel of sixteen turned hues, as `turned` in common.hpp. Floats that are not negative are ordered as their bits
@@ -112,10 +100,6 @@ static inline __m512i turned16(__m512 high, __m512 chroma, __m512 place, bool fa
   __m512 part = _mm512_min_ps(place, _mm512_sub_ps(_mm512_set1_ps(4.0F), place));
   part = _mm512_min_ps(_mm512_max_ps(part, _mm512_setzero_ps()), _mm512_set1_ps(1.0F));
   return _mm512_cvtps_epi32(_mm512_sub_ps(high, _mm512_mul_ps(chroma, part)));
-}
-
-static inline void put16(std::uint8_t* out, __m512i all) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(all));
 }
 
 static inline std::size_t turn_all(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn, bool far) {
@@ -307,7 +291,7 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
 const PlaneOps& plane_ops_avx512() {
   static const PlaneOps ops = [] {
     PlaneOps all = plane_ops_avx2;
-    all.look_up = avx512::look_up, all.scale = avx512::scale, all.gray = avx512::gray, all.blend = avx512::blend;
+    all.look_up = avx512::look_up, all.blend_value = avx512::blend_value, all.gray = avx512::gray, all.blend = avx512::blend;
     all.hue = avx512::hue, all.affine_places = avx512::affine_places;
     all.widen = avx512::widen, all.gather_pixels = avx512::gather_pixels;
     return all;
