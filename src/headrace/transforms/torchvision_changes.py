@@ -1,13 +1,13 @@
 """Translate torchvision's augmentation: colors, policies, maps, erased parts, and what decides about them.
 
-For Pillow images torchvision calls Pillow, and for tensors it computes in floats, with other pixels. What ours match
-within a gray level is here, and the rest is refused.
+For Pillow images torchvision calls Pillow, whose pixels ours are, but for blurs and maps. For tensors it computes in
+floats, with other pixels. What ours match within a gray level is here, and the rest is refused.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.transforms.color_transforms import (
     ColorJitter,
@@ -24,14 +24,23 @@ from headrace.transforms.color_transforms import (
 from headrace.transforms.control import RandomApply, RandomChoice
 from headrace.transforms.detection import RandomVerticalFlip
 from headrace.transforms.elastic import ElasticTransform
-from headrace.transforms.policies import RandAugment, TrivialAugmentWide
+from headrace.transforms.policies import AUTO, RAND, TRIVIAL
+from headrace.transforms.policy_tables import POLICIES as PAIRS
 from headrace.transforms.torchvision_chain import BYTES, FLOATS, NORMALIZED, PILLOW, Chain, is_pair, unknown
+from headrace.transforms.torchvision_pixels import (
+    PillowAutoAugment,
+    PillowJitter,
+    PillowRandAugment,
+    PillowTrivialAugmentWide,
+)
 from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from headrace.transforms.base import Transform
+    from headrace.transforms.policies import Span
+    from headrace.transforms.torchvision_pixels import Levels
 
 
 def is_as_made(transform: Any) -> bool:
@@ -49,8 +58,12 @@ def _with_chance(ours: Callable[[float], Transform], **how: bool) -> Callable[[C
     return lambda chain, transform: chain.change_pixels(ours(transform.p), **how)
 
 
+def _autocontrast(chain: Chain, transform: Any) -> None:
+    chain.change_pixels(RandomAutocontrast(transform.p), rough=chain.stage == BYTES)
+
+
 def _grayscale(chain: Chain, transform: Any) -> None:
-    chain.change_pixels(RandomGrayscale(transform.p), rough=chain.stage == BYTES)
+    chain.change_pixels(RandomGrayscale(transform.p), rough=chain.stage == BYTES, keeps=chain.stage == PILLOW)
 
 
 def _vertical_flip(chain: Chain, transform: Any) -> None:
@@ -59,28 +72,33 @@ def _vertical_flip(chain: Chain, transform: Any) -> None:
 
 def _jitter(chain: Chain, transform: Any) -> None:
     ranges = {name: getattr(transform, name) for name in ("brightness", "contrast", "saturation", "hue")}
-    rounded = ("hue",) if chain.stage == PILLOW else ("contrast", "saturation")
-    for name in rounded:
-        if ranges[name] is not None:
-            raise unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
     used = {name: tuple(one) for name, one in ranges.items() if one is not None}
+    if chain.stage != BYTES:
+        chain.change_pixels(PillowJitter(**used), keeps=not used)
+        return
+    for name in ("contrast", "saturation"):
+        if name in used:
+            raise unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
     if len(used) > 1:
         raise unknown(f"changes {' and '.join(used)} one after the other, and rounds between them as ours do not")
-    chain.change_pixels(ColorJitter(**used), rough=bool(used), keeps=not used)
+    chain.change_pixels(ColorJitter(**used), rough="hue" in used, keeps=not used)
 
 
 def _posterize(chain: Chain, transform: Any) -> None:
+    if chain.stage == PILLOW and transform.bits == 0:
+        raise unknown("has bits=0, which Pillow refuses")
     chain.change_pixels(RandomPosterize(transform.bits, transform.p))
 
 
 def _solarize(chain: Chain, transform: Any) -> None:
     if chain.stage == BYTES and transform.threshold > 255:
         raise unknown(f"has threshold={transform.threshold} for {chain.stage}")
-    chain.change_pixels(RandomSolarize(transform.threshold, transform.p))
+    # 127 stays and 128 becomes 127, so that a difference of one gray level is none.
+    chain.change_pixels(RandomSolarize(transform.threshold, transform.p), keeps=127 < transform.threshold <= 128)
 
 
 def _sharpness(chain: Chain, transform: Any) -> None:
-    chain.change_pixels(RandomAdjustSharpness(transform.sharpness_factor, transform.p), rough=True)
+    chain.change_pixels(RandomAdjustSharpness(transform.sharpness_factor, transform.p), rough=chain.stage == BYTES)
 
 
 def _blur(chain: Chain, transform: Any) -> None:
@@ -163,27 +181,51 @@ def _decided(chain: Chain, ours: Transform) -> None:
         chain.change_values(ours, chain.stage)
 
 
-def _policy(chain: Chain, transform: Any) -> dict[str, Any]:
-    """Return filter and fill of a policy."""
+def _policy(chain: Chain, transform: Any, bins: int, table: Mapping[str, Span | None]) -> dict[str, Any]:
+    """Return filter, fill and strengths of a policy."""
     if chain.stage != PILLOW:
         raise unknown(f"changes colors of {chain.stage}, where torchvision rounds in another way")
-    return chain.sampling(transform)
+    return {**chain.sampling(transform), "levels": _levels(transform, bins, table)}
+
+
+def _levels(transform: Any, bins: int, table: Mapping[str, Span | None]) -> Levels:
+    """Return torchvision's strengths, which are floats of 32 bits, but for those that depend on the image's size."""
+    size, second = (224, 224), getattr(transform, "_AUGMENTATION_SPACE", None)
+    if second is not None:
+        space = {name: (levels(bins, *size), signed) for name, (levels, signed) in second.items()}
+    else:
+        space = transform._augmentation_space(bins, *(() if table is TRIVIAL else (size,)))
+    if {name: signed for name, (_, signed) in space.items()} != {
+        name: span is not None and span.signed for name, span in table.items()
+    }:
+        raise unknown("draws from other changes than ours")
+    white = 1.0 if second is None else 255.0  # its second version has shares of white
+    found = {}
+    for name, span in table.items():
+        if span is not None and not span.of:
+            levels = space[name][0].tolist()
+            found[name] = tuple(white * one for one in levels) if name == "Solarize" else tuple(map(float, levels))
+    return tuple(found.items())
 
 
 def _trivial(chain: Chain, transform: Any) -> None:
-    chain.change_pixels(TrivialAugmentWide(transform.num_magnitude_bins, **_policy(chain, transform)), rough=True)
+    bins = transform.num_magnitude_bins
+    chain.change_pixels(PillowTrivialAugmentWide(bins, **_policy(chain, transform, bins, TRIVIAL)))
 
 
 def _rand(chain: Chain, transform: Any) -> None:
-    if transform.num_ops > 1:
-        raise unknown(f"does {transform.num_ops} changes one after the other, and rounds between them as ours do not")
-    how = _policy(chain, transform)
-    ours = RandAugment(transform.num_ops, transform.magnitude, transform.num_magnitude_bins, **how)
-    chain.change_pixels(ours, rough=True)
+    bins = transform.num_magnitude_bins
+    how = _policy(chain, transform, bins, RAND)
+    chain.change_pixels(PillowRandAugment(transform.num_ops, transform.magnitude, bins, **how))
 
 
-def _auto(chain: Chain, transform: Any) -> None:  # noqa: ARG001
-    raise unknown("does two changes one after the other, and rounds between them as ours do not")
+def _auto(chain: Chain, transform: Any) -> None:
+    name = str(getattr(transform.policy, "value", transform.policy))
+    pairs = getattr(transform, "policies", None) or transform._policies
+    drawn = tuple(tuple((op, chance, level or 0) for op, chance, level in pair) for pair in pairs)
+    if drawn != PAIRS.get(name):
+        raise unknown("has pairs of changes that are not those of its policy")
+    chain.change_pixels(PillowAutoAugment(cast("Any", name), **_policy(chain, transform, 10, AUTO)))
 
 
 BOTH: dict[str, Any] = {
@@ -193,7 +235,7 @@ BOTH: dict[str, Any] = {
     "RandomAdjustSharpness": _sharpness,
     "RandomAffine": _affine,
     "RandomApply": _apply,
-    "RandomAutocontrast": _with_chance(RandomAutocontrast, rough=True),
+    "RandomAutocontrast": _autocontrast,
     "RandomChoice": _choice,
     "RandomEqualize": _with_chance(RandomEqualize),
     "RandomErasing": _erasing,
