@@ -130,13 +130,7 @@ class ColorJitter(ColorTransform):
 
     def native_step(self) -> ChangePixels:
         """Draw and do the same."""
-        return self.jitter(pillow_hue=False)
-
-    def jitter(self, *, pillow_hue: bool) -> ChangePixels:
-        """Return the native step, by way of Pillow's hues or not."""
-        ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        numbers = tuple(one for ends in ranges for one in ((0, 0, 0) if ends is None else (1, *cast("Range", ends))))
-        return _fixed("jitter", (*numbers, pillow_hue))
+        return jitter_step(self, pillow_hue=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,6 +527,17 @@ class RandomErasing(ColorTransform):
         if isinstance(self.value, str):
             return None
         return ErasePart(self.p, self.scale, (math.log(self.ratio[0]), math.log(self.ratio[1])), self.value)
+
+
+def jitter_step(transform: ColorJitter, *, pillow_hue: bool) -> ChangePixels:
+    """Return the native step of a jitter, by way of Pillow's hues or not.
+
+    >>> jitter_step(ColorJitter(hue=0.1), pillow_hue=True).describe((1, 1, 3))[1][-4:]
+    (1, -0.1, 0.1, True)
+    """
+    ranges = (transform.brightness, transform.contrast, transform.saturation, transform.hue)
+    numbers = tuple(one for ends in ranges for one in ((0, 0, 0) if ends is None else (1, *cast("Range", ends))))
+    return _fixed("jitter", (*numbers, pillow_hue))
 
 
 def _fixed(kind: str, numbers: tuple[float, ...] = (), *, colors: bool = True) -> ChangePixels:

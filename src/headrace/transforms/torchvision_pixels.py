@@ -12,7 +12,7 @@ from headrace.image import as_pillow, color
 from headrace.image.geometry import fill_of
 from headrace.image.moves import InTurn, Recolor, Stay
 from headrace.image.warp import Warps
-from headrace.transforms.color_transforms import ColorJitter
+from headrace.transforms.color_transforms import ColorJitter, jitter_step
 from headrace.transforms.policies import AutoAugment, Policy, RandAugment, TrivialAugmentWide, recolored, warp_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class PillowJitter(ColorJitter):
 
     def native_step(self) -> ChangePixels:
         """Draw and do the same."""
-        return self.jitter(pillow_hue=True)
+        return jitter_step(self, pillow_hue=True)
 
 
 class OnPillow(Policy):
