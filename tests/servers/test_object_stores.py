@@ -55,7 +55,6 @@ def proxy(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setenv(name, value)
         for name, data in content().items():
             store.put(name, data)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
         yield found
 
 

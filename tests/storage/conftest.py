@@ -40,5 +40,4 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
     with object_server() as found:
         for name, value in found.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(objects._obstore(), "_stores", {})  # the endpoint is another for each test
         yield found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -247,7 +248,8 @@ class TestObstore:
         names = [f"photos/{number:03}.jpg" for number in range(25)]
         for name in (*names, "photos2/other.jpg", "photos/deep/x.jpg"):
             obstore.put(store, name, name.encode())
-        monkeypatch.setitem(client._stores, ("s3://bucket", False), store)
+        monkeypatch.setattr(client, "_stores", OrderedDict())
+        monkeypatch.setattr(object_clients, "_store", lambda *_arguments, **_options: store)
         monkeypatch.setattr(object_clients, "LISTED", 4)
         failures, begun = [ConnectionError("reset")], list[Any]()
         real = client._module.list
@@ -291,7 +293,8 @@ class TestObstore:
         pytest.importorskip("obstore")
         client, store = objects._obstore(), object()
         assert isinstance(client, ObstoreClient)
-        monkeypatch.setitem(client._stores, ("s3://bucket", False), store)
+        monkeypatch.setattr(client, "_stores", OrderedDict())
+        monkeypatch.setattr(object_clients, "_store", lambda *_arguments, **_options: store)
         assert client._place("s3://bucket/a#1?.jpg") == (store, "a#1?.jpg")
 
 

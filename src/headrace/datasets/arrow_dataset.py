@@ -23,7 +23,7 @@ from headrace.formats.arrow_values import Batch, Buffers, spans, values
 from headrace.formats.chunk import Listing
 from headrace.formats.features import is_file
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import absolute, is_there, is_url
+from headrace.storage.objects import absolute, is_there, is_url, joined, path_of, place_of
 from headrace.storage.span_maps import SpanMaps
 
 if TYPE_CHECKING:
@@ -217,9 +217,9 @@ def _saved(shards: Shards) -> list[str]:
     """Return the files of a dataset that `save_to_disk` wrote; nothing for other shards."""
     if not isinstance(shards, str | os.PathLike):
         return []
-    folder = os.fspath(shards)
-    if isinstance(folder, str) and is_url(folder):
-        is_saved = folder.endswith("/") and is_there(f"{folder}{STATE}")
+    folder = path_of("shards", shards)
+    if is_url(folder):
+        is_saved = place_of(folder).endswith("/") and is_there(joined(folder, STATE))
     else:
         is_saved = Path(shards, STATE).is_file()
     if not is_saved:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag
-from headrace.checks import path as path_of
 from headrace.datasets.annotated import AnnotatedImages, check_masks, stacked_masks, wrong
 from headrace.datasets.coco_index import indexed
 from headrace.datasets.images import as_folder
@@ -17,7 +16,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask, run_lengths_mask
 from headrace.storage.object_spans import ObjectSpans, each_of
-from headrace.storage.objects import absolute, is_url
+from headrace.storage.objects import absolute, is_url, path_of
 from headrace.storage.spans import SpanFiles
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag, integer, refused, shown
-from headrace.checks import path as path_of
 from headrace.context.dropped import WeakRefs
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
@@ -29,7 +28,7 @@ from headrace.datasets.unchanged import Unchanged, is_worker_of
 from headrace.errors import ArgumentError, ArgumentTypeError, UnreadableFile
 from headrace.interop.keys import places as places_of
 from headrace.storage.object_spans import fetch
-from headrace.storage.objects import absolute, is_url
+from headrace.storage.objects import absolute, is_url, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from headrace.checks import flag, refused
 from headrace.context.timing import timed
 from headrace.datasets.base import Dataset
 from headrace.datasets.image_sources import Files, label_of
-from headrace.datasets.object_images import ObjectTree, Urls, facts_of, refuse_listing
+from headrace.datasets.object_images import ObjectTree, Urls, facts_of, has_urls, refuse_listing
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.protocol import rows_of
 from headrace.errors import ArgumentError, ArgumentTypeError, MissingFile, SampleError, UnreadableFile
@@ -26,6 +26,7 @@ from headrace.interop.keys import place as place_of
 from headrace.storage.files import RAISE, read_file, unopened
 from headrace.storage.object_spans import ObjectSpans, fetch
 from headrace.storage.objects import is_url
+from headrace.storage.signed_urls import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -257,7 +258,8 @@ class ImageFiles(ImageDataset):
         mode: Mode = "RGB",
         listing: str | os.PathLike[str] | None = None,
     ) -> None:
-        packed = paths if isinstance(paths, PackedList) else PackedList(_strings(paths))
+        shared = isinstance(paths, PackedList) and not has_urls(paths)
+        packed = paths if isinstance(paths, PackedList) and shared else PackedList(_strings(paths))
         folder = "" if root is None else as_folder(root)
         given = _labels(labels, len(packed))
         decoding = Decoding(mode, max_pixels, allow_truncated, scaled_decode)
@@ -488,7 +490,7 @@ def as_folder(root: str | os.PathLike[str]) -> str:
     folder = os.fspath(root) if isinstance(root, (str, os.PathLike)) else None
     if not folder or not isinstance(folder, str):
         raise refused("root", root, "the path of a folder", "Pass text or a pathlib.Path.")
-    return folder
+    return plain(folder)
 
 
 def _endings(extensions: Iterable[str]) -> tuple[str, ...]:
@@ -514,7 +516,7 @@ def _strings(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             raise refused(
                 f"paths[{index}]", path, "str or os.PathLike", "Decode bytes with os.fsdecode().", ArgumentTypeError
             )
-        yield string
+        yield plain(string)
 
 
 def _labels(labels: ArrayLike | Iterable[int] | None, length: int) -> NDArray[np.int64]:

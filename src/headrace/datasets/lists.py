@@ -17,14 +17,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace.checks import flag, one_of, refused
-from headrace.checks import path as path_of
 from headrace.datasets.images import DEFAULT_EXTENSIONS, ImageDataset, as_folder
 from headrace.datasets.object_images import facts_of
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ListFileError, MissingFile, UnreadableFile
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage import files
-from headrace.storage.objects import folder_of, is_url
+from headrace.storage.objects import folder_of, is_url, path_of, place_of
+from headrace.storage.signed_urls import plain, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -230,7 +230,7 @@ class _Lines:
                     literal = not is_url(self.folder) and Path(self.folder, path).exists()
                 if not literal:
                     path = path.replace("\\", "/")
-            yield number, path, labels
+            yield number, plain(path), labels
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         with opened(self.file) as stream:
@@ -302,7 +302,8 @@ def _kind(labels: Sequence[str]) -> LabelKind:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(DEFAULT_EXTENSIONS)
+    place = name if " " in name else place_of(name)  # a space ends the query of a URL
+    return place.lower().endswith(DEFAULT_EXTENSIONS)
 
 
 def _layout(file: str, sep: str | None, columns: Sequence[str | int] | None, *, header: bool) -> _Layout:
@@ -427,6 +428,7 @@ def _called(separator: str) -> str:
 
 def unclear(file: str, number: int, line: str, what: str, expected: str, cure: str) -> ListFileError:
     """Build the error for a line, or a part of it, that cannot be read."""
+    line, what = plain_text(line), plain_text(what)
     begin = line if len(line) <= 80 else f"{line[:80]}…"
     said = ": ".join(filter(None, [repr(begin) if line else "", what]))
     return ListFileError(said, line=number, path=file, found=line or None, expected=expected, cure=cure)

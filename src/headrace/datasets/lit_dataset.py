@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
 from headrace.datasets.shards import SpanDataset
 from headrace.datasets.span_table import at_once, indexed
 from headrace.formats import litdata
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import absolute, is_there
+from headrace.storage.objects import absolute, is_there, path_of
 
 if TYPE_CHECKING:
     import os

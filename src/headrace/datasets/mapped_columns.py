@@ -17,7 +17,7 @@ from headrace.errors import ArgumentError, BadFile
 from headrace.formats import npy, npz, safetensors
 from headrace.formats.reader import ShardReader
 from headrace.storage.files import unopened
-from headrace.storage.objects import is_url, listing
+from headrace.storage.objects import is_url, listing, path_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,7 +140,7 @@ def _tuple(parts: Sequence[ArrayDataset | ObjectRows]) -> Dataset[Any]:
 
 def _files(paths: Shards) -> Iterable[tuple[str, dict[str, Array]]]:
     """Yield the files and their arrays; a folder of `.npy` files is one of them."""
-    folder = os.fspath(paths) if isinstance(paths, str | os.PathLike) else ""
+    folder = path_of("paths", paths) if isinstance(paths, str | os.PathLike) else ""
     names = _inside(folder)
     if names and all(name.endswith(".npy") for name in names):
         place = folder if is_url(folder) else os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118
@@ -168,7 +168,7 @@ def _arrays(path: str) -> dict[str, Array]:
         elif safetensors.is_one(head):
             spans = safetensors.index(reader)
         elif head[:6] == NPY:
-            spans = {Path(path).name.removesuffix(".npy"): npy.index(reader)}
+            spans = {Path(place_of(path)).name.removesuffix(".npy"): npy.index(reader)}
         else:
             raise reader.damaged(f"it is no such file: it begins with {head[:8]!r}", EXPECTED)
         if reader.is_remote:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.checks import path as path_of
 from headrace.datasets.fields import Fields
 from headrace.datasets.shards import SpanDataset
 from headrace.datasets.span_table import at_once, indexed
@@ -12,7 +11,7 @@ from headrace.errors import ArgumentError
 from headrace.formats import mds
 from headrace.formats.chunk import Listing
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import absolute, is_there
+from headrace.storage.objects import absolute, is_there, path_of
 
 if TYPE_CHECKING:
     import os

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from headrace.checks import different_names, refused
-from headrace.checks import path as path_of
 from headrace.datasets.images import ImageDataset, as_folder
 from headrace.datasets.lists import opened
 from headrace.datasets.object_images import facts_of
 from headrace.datasets.packed_list import PackedList
 from headrace.errors import ListFileError
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
-from headrace.storage.objects import folder_of
+from headrace.storage.objects import folder_of, path_of
 
 if TYPE_CHECKING:
     import os

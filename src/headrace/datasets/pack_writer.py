@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.checks import flag, function, integer, nbytes, one_of
-from headrace.checks import path as path_of
 from headrace.datasets import facts, protocol
 from headrace.datasets.packed_dataset import PackedDataset
 from headrace.datasets.packed_index import read_listing
@@ -24,6 +23,7 @@ from headrace.interop.machine import cpus
 from headrace.interop.parallel import in_order
 from headrace.storage.crc32c import crc32c
 from headrace.storage.files import unopened
+from headrace.storage.objects import path_of
 from headrace.storage.shard_folders import shard_folder
 
 if TYPE_CHECKING:

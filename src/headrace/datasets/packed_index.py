@@ -35,7 +35,7 @@ from headrace.storage import objects
 from headrace.storage.blocks import read_url
 from headrace.storage.crc32c import crc32c
 from headrace.storage.object_spans import ObjectSpans
-from headrace.storage.objects import is_url
+from headrace.storage.objects import is_url, joined, path_of, place_of
 from headrace.storage.shard_folders import DiskFolder
 from headrace.storage.spans import SpanFiles
 
@@ -71,9 +71,10 @@ class PackedIndex:
 
     def __init__(self, shards: Shards) -> None:
         told = None
-        if isinstance(shards, str) and is_url(shards) and not shards.endswith(SUFFIX):
-            told = _listing_of(shards)
-            shards = [f"{shards.rstrip('/')}/{shard_name(number)}" for number in range(int(told["shards"]))]
+        url = path_of("shards", shards) if isinstance(shards, str) else ""
+        if is_url(url) and not place_of(url).endswith(SUFFIX):
+            told = _listing_of(url)
+            shards = [joined(url, shard_name(number)) for number in range(int(told["shards"]))]
         paths = shard_paths(shards, SUFFIX, urls=True)
         found = at_once(_opened, paths)
         self.layout: Layout = found[0][1].layout
@@ -268,7 +269,7 @@ def _check_listing(folder: Path, shards: int, rows: int) -> None:
 
 def _listing_of(url: str) -> dict[str, Any]:
     """Return what a folder behind a URL says of itself."""
-    path = f"{url.rstrip('/')}/{LISTING}"
+    path = joined(url, LISTING)
     size, version = objects.facts(path)
     expected, cure = "what packing a dataset leaves beside its shards", "Upload the whole folder, or give its shards."
     text = read_url(path, 0, size, (size, version)) if size <= MOST_LISTING else b""

@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from headrace.errors import ArgumentError
+from headrace.storage.signed_urls import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +29,8 @@ def braces(pattern: str) -> Iterable[str]:
         size *= len(each)
     if size > MOST_EXPANDED:
         raise ArgumentError(
-            f"the pattern {pattern!r} gives {size:,} paths",
-            found=pattern,
+            f"the pattern {plain_text(pattern)!r} gives {size:,} paths",
+            found=plain_text(pattern),
             expected=f"at most {MOST_EXPANDED:,}",
             cure="Give the shards that exist, or a folder.",
         )

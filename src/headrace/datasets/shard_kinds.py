@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headrace.checks import path as path_of
+from headrace.checks import path as text_of
 from headrace.datasets.array_record_dataset import SUFFIXES as ARRAY_RECORD
 from headrace.datasets.array_record_dataset import ArrayRecordDataset
 from headrace.datasets.arrow_dataset import SUFFIXES as ARROW
@@ -25,7 +25,8 @@ from headrace.errors import BadFile
 from headrace.formats import array_record, tar, tfrecord
 from headrace.formats.chunk import Listing
 from headrace.formats.reader import ShardReader
-from headrace.storage.objects import is_there, is_url, listing
+from headrace.storage.objects import is_there, is_url, joined, listing, path_of, place_of
+from headrace.storage.signed_urls import path_part, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,7 +90,7 @@ def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
     >>> kind.name
     'tar'
     """
-    given = path_of("shards", shards)
+    given = text_of("shards", shards)
     if is_url(given):
         return _of_url(given)
     path = Path(given)
@@ -103,13 +104,14 @@ def shard_kind(shards: str | os.PathLike[str]) -> ShardKind | None:
     return _of_file(Path(first)) if Path(first).is_file() else None
 
 
-def _of_url(url: str) -> ShardKind | None:
+def _of_url(pattern: str) -> ShardKind | None:
     """Return the format of the first object of a pattern; of a folder's URL, what its ``index.json`` lists."""
-    if url.endswith("/") and not is_there(f"{url}index.json"):
+    url, (place, query) = plain(pattern), path_part(pattern)
+    if place_of(url).endswith("/") and not is_there(joined(url, "index.json")):
         names = [name for name, _ in listing(url) if "/" not in name]
         return next((kind for kind in FILES if any(has_suffix(name, kind.suffixes) for name in names)), None)
-    first = shard_paths(url.rstrip("/"), urls=True)[0]
-    if "." not in first.rpartition("/")[2]:
+    first = shard_paths(f"{place.rstrip('/')}{query}", urls=True)[0]
+    if "." not in place_of(first).rpartition("/")[2]:
         return _of_listing(Listing(first))
     return _of_head(first)
 
@@ -164,14 +166,14 @@ def open_shards(shards: str | os.PathLike[str], *, fields: Iterable[str] | None 
 
     Raises `MissingFile`, and `BadFile` for what is in no such format or damaged.
     """
-    kind = shard_kind(shards)
+    given, kind = path_of("shards", shards), shard_kind(shards)
     if kind is None:
-        if is_url(os.fspath(shards)) or not Path(shards).is_dir():
+        if is_url(given) or not Path(shards).is_dir():
             with ShardReader(shard_paths(shards, urls=True)[0]):
                 pass  # a path that does not exist is named as such
         raise BadFile(
             "its first bytes are those of no format of shards",
-            path=os.fspath(shards),
+            path=given,
             expected=f"{', '.join(kind.name for kind in (*FILES, MDS, LITDATA))}",
             cure="Unpack it first, or write a dataset of your own for it: docs/contributing/add-a-format.md.",
         )

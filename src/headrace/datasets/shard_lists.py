@@ -12,7 +12,8 @@ from headrace.datasets.patterns import braces
 from headrace.errors import ArgumentError, BadFile
 from headrace.formats.chunk import AGAIN, Listing
 from headrace.storage.files import read_file
-from headrace.storage.objects import folder_of, is_url
+from headrace.storage.objects import folder_of, is_url, place_of
+from headrace.storage.signed_urls import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,17 +41,24 @@ def listed_shards(shards: Any, split: str | None) -> list[ListedShard]:
     there is none of, and `BadFile` for a damaged list, and for one of shards elsewhere.
     """
     if isinstance(shards, str | os.PathLike):
-        text = os.fsdecode(shards)
-        if is_url(text) and text.endswith(".json"):
-            return _wids(Listing(folder_of(text), text.rpartition("/")[2]), split)
-        path = Path(text).absolute()
-        if path.suffix == ".json" and path.is_file():
-            return _wids(Listing(str(path.parent), path.name), split)
-        if (path / META / INFO).is_file():
-            return _energon(str(path), split)
+        text = plain(os.fsdecode(shards))
+        folder = folder_of(text)
+        if is_url(text):
+            is_list = place_of(text).endswith(".json")
+            found = _wids(Listing(folder, text[len(folder) + 1 :]), split) if is_list else []
+        else:
+            found = _on_disk(Path(text).absolute(), split)
+        if found:
+            return found
     if split is not None:
         raise _no_split(split, "there are no splits: no folder .nv-meta is beside the shards")
     return []
+
+
+def _on_disk(path: Path, split: str | None) -> list[ListedShard]:
+    if path.suffix == ".json" and path.is_file():
+        return _wids(Listing(str(path.parent), path.name), split)
+    return _energon(str(path), split) if (path / META / INFO).is_file() else []
 
 
 def is_wids(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from headrace.checks import path as path_of
+from headrace.checks import path as text_of
 from headrace.context.timing import timed
 from headrace.datasets.field_samples import FieldDataset
 from headrace.datasets.fields import Fields
@@ -24,8 +24,9 @@ from headrace.formats.shard import HIDDEN
 from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.storage.mapped_samples import mapped_file
 from headrace.storage.object_spans import ObjectSpans
-from headrace.storage.objects import absolute, is_url, listing
+from headrace.storage.objects import absolute, is_url, joined, listing, place_of
 from headrace.storage.page_faults import cause_of, check_faults, surviving
+from headrace.storage.signed_urls import plain
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def shard_paths(shards: Shards, *suffixes: str, urls: bool = False) -> list[str]
     Raises `MissingFile` for a folder or a pattern of stars that gives none, and `ArgumentError` for no shards at all.
     """
     given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
-    named = [path_of("shards", each) for each in given]
+    named = [text_of("shards", each) for each in given]
     found = [
         path for each in named for path in (_urls(each, suffixes, urls) if is_url(each) else _expanded(each, suffixes))
     ]
@@ -257,26 +258,32 @@ def shard_paths(shards: Shards, *suffixes: str, urls: bool = False) -> list[str]
 
 def _urls(pattern: str, suffixes: tuple[str, ...], read: bool) -> list[str]:
     """Return the URLs of a pattern; of a folder, which ends with a slash, those of its shards."""
+    url = plain(pattern)
     if not read:
         raise ArgumentError(
-            f"this format is not read from URLs: {pattern[:200]!r}",
-            found=pattern[:200],
+            f"this format is not read from URLs: {url[:200]!r}",
+            found=url[:200],
             expected="paths of files",
             cure="Copy the files, or write the data as tar, zip, TFRecord, MDS, Arrow or Parquet shards.",
         )
-    if pattern.endswith("/"):
-        inside = [name for name, _ in listing(pattern) if "/" not in name and has_suffix(name, suffixes)]
-        return [f"{pattern}{name}" for name in inside] or _none(pattern, f"it has no {' or '.join(suffixes)} files")
-    paths = list(braces(pattern))
-    is_http = pattern.startswith(("http://", "https://"))  # there a question mark begins a query
-    if not glob.has_magic(pattern.partition("?")[0] if is_http else pattern):
+    if url.endswith("/") and url == place_of(url):
+        inside = [name for name, _ in listing(url) if "/" not in name and has_suffix(name, suffixes)]
+        return [joined(url, name) for name in inside] or _none(url, f"it has no {' or '.join(suffixes)} files")
+    paths = [plain(path) for path in braces(pattern)]  # in this order: each path is signed as the pattern is
+    if not glob.has_magic(place_of(url)[_host_end(url) :]):
         return paths
-    return list(chain.from_iterable(map(_matching, paths))) or _none(pattern, "no object has such a name")
+    return list(chain.from_iterable(map(_matching, paths))) or _none(url, "no object has such a name")
+
+
+def _host_end(url: str) -> int:
+    """Return where the host of a URL ends: that of IPv6 has brackets."""
+    begin = url.index("://") + 3
+    return begin + len(url[begin:].partition("/")[0])
 
 
 def _matching(pattern: str) -> list[str]:
     """Return the URLs of a pattern of stars, sorted."""
-    magic = re.search(r"[*?[]", pattern)
+    magic = re.compile(r"[*?[]").search(pattern, _host_end(pattern))
     if magic is None:
         return [pattern]
     folder = pattern[: magic.start()].rpartition("/")[0]

@@ -113,19 +113,25 @@ def indexed(paths: Sequence[str], indexer: Indexer, kind: str, save: str | os.Pa
     """
     places = _places(paths, kind, save)
     old = next((table for place in places if (table := load(str(place), paths)) is not None), None)
-    remote = any(is_url(path) for path in paths[:1])
-    now = np.array(at_once(facts_of, paths) if remote else [facts_of(path) for path in paths], np.int64).reshape(-1, 2)
-    if old is not None and np.array_equal(old.facts, now):
-        return old
-    fresh = np.ones(len(paths), bool) if old is None else (old.facts != now).any(axis=1)
-    changed = [path for path, new in zip(paths, fresh.tolist(), strict=True) if new]
-    made = iter(at_once(indexer, changed))
-    parts = [next(made) if new else (_part(old, number), tuple(now[number])) for number, new in enumerate(fresh)]
-    table = _joined(paths, parts)
+    table = _joined(paths, at_once(indexer, paths)) if old is None else _followed(old, paths, indexer)
+    if table is old:
+        return table
     for place in places:
         if _save(table, place):
             return load(str(place), paths) or table
     return table
+
+
+def _followed(old: SpanTable, paths: Sequence[str], indexer: Indexer) -> SpanTable:
+    """Return the index of shards of which some may have changed since; the old one where none has."""
+    remote = any(is_url(path) for path in paths[:1])
+    now = np.array(at_once(facts_of, paths) if remote else [facts_of(path) for path in paths], np.int64).reshape(-1, 2)
+    fresh = (old.facts != now).any(axis=1)
+    if not fresh.any():
+        return old
+    made = iter(at_once(indexer, [path for path, new in zip(paths, fresh.tolist(), strict=True) if new]))
+    parts = [next(made) if new else (_part(old, number), tuple(now[number])) for number, new in enumerate(fresh)]
+    return _joined(paths, parts)
 
 
 def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -149,9 +155,8 @@ class ShardColumns:
     kinds: Mapping[str, str]
 
 
-def _part(table: SpanTable | None, number: int) -> ShardColumns:
+def _part(table: SpanTable, number: int) -> ShardColumns:
     """Take a shard out of an index."""
-    assert table is not None  # noqa: S101  for the type checker: a shard is old only where there is an old index
     rows = slice(int(table.first[number]), int(table.first[number + 1]))
     offset, length, numbers = (
         {name: array[rows] for name, array in arrays.items()} for arrays in (table.offset, table.length, table.numbers)
@@ -345,7 +350,7 @@ def _save(table: SpanTable, place: Path) -> bool:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Return the shards by name below the folder of the first, so that a dataset may be moved with its index."""
-    folder = os.path.dirname(paths[0]) if paths else ""  # noqa: PTH120
+    folder = "" if not paths else objects.folder_of(paths[0]) if is_url(paths[0]) else os.path.dirname(paths[0])  # noqa: PTH120
     below = os.path.join(folder, "") if folder else "\0"  # noqa: PTH118  of a million shards, most are below it
     return [path[len(below) :] if path.startswith(below) else _relative(path, folder or ".") for path in paths]
 

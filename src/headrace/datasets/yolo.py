@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from headrace.checks import flag
-from headrace.checks import path as path_of
 from headrace.datasets.annotated import AnnotatedImages, check_masks, number_of, stacked_masks, wrong
 from headrace.datasets.images import ImageFiles
 from headrace.datasets.lists import opened
@@ -22,7 +21,7 @@ from headrace.image.decoding import DEFAULT_MAX_PIXELS, Decoding
 from headrace.image.kinds import Keypoints
 from headrace.image.outlines import polygons_mask
 from headrace.storage.files import read_file
-from headrace.storage.objects import folder_of, is_there, is_url, joined, listing
+from headrace.storage.objects import folder_of, is_there, is_url, joined, listing, path_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,7 +256,7 @@ class _Config:
             self._refuse(f"no {split!r}", "the folder or the list of the images of the split")
         for entry in [given] if isinstance(given, str) else given:
             place = self._found(entry)
-            if place.endswith(".txt"):
+            if place_of(place).endswith(".txt"):
                 yield from self._listed(place)
             else:
                 yield from (self._below(joined(place, path)) for path in ImageFiles.under(place).paths)
@@ -291,13 +290,13 @@ class _Config:
 def _exists(place: str) -> bool:
     if not is_url(place):
         return os.path.exists(place)  # noqa: PTH110
-    return is_there(place) if place.endswith(".txt") else bool(listing(place))
+    return is_there(place) if place_of(place).endswith(".txt") else bool(listing(place))
 
 
 def _yaml(source: str) -> str:
     """Return the YAML file, of a folder the only one or ``data.yaml``, which it is behind a URL."""
     if is_url(source):
-        return source if source.endswith(YAML) else joined(source, "data.yaml")
+        return source if place_of(source).endswith(YAML) else joined(source, "data.yaml")
     if not os.path.isdir(source):  # noqa: PTH112
         return source
     files = sorted(path for path in Path(source).iterdir() if path.suffix in YAML)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from headrace.checks import article
 from headrace.errors import BadFile
 from headrace.formats.shard import HIDDEN, Shard, Spans
 from headrace.storage.files import leads_out, read_file
+from headrace.storage.objects import joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Listing:
     """
 
     def __init__(self, folder: str, name: str = "index.json") -> None:
-        self.folder, self.path = folder, os.path.join(folder, name)  # noqa: PTH118
+        self.folder, self.path = folder, joined(folder, name)
         data = read_file(self.path, max_bytes=MOST_LISTED, cure=AGAIN)
         self.digest = hashlib.sha256(data).hexdigest()[:16]
         try:
@@ -69,7 +69,7 @@ class Listing:
         """Return the path of a shard; raise `BadFile` for a name that leads out of the folder."""
         if leads_out(name):
             raise self.damaged(f"the shard {name[:80]!r} is outside of the folder", "shards in the folder")
-        return os.path.join(self.folder, name)  # noqa: PTH118
+        return joined(self.folder, name)
 
     def fields(self, names: list[str]) -> list[str]:
         """Return the names of fields; raise `BadFile` unless each is there once."""

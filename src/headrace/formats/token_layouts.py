@@ -21,7 +21,8 @@ from headrace.formats.npy import ArraySpan
 from headrace.formats.reader import ShardReader
 from headrace.formats.token_file import TokenFile
 from headrace.storage.mapped_samples import in_memory
-from headrace.storage.objects import is_there, is_url
+from headrace.storage.objects import is_there, is_url, place_of
+from headrace.storage.signed_urls import path_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,7 @@ def token_paths(paths: list[str]) -> list[str]:
     ['a.bin', 'b.bin']
     """
     found = [_data_path(path) for path in paths]
-    twice = {path[:-4] + ".bin" for path in paths if path.endswith(".idx")} & set(paths)
+    twice = {_beside(path, ".idx", ".bin") for path in paths} & set(paths)
     return [data for path, data in zip(paths, found, strict=True) if data == path or data not in twice]
 
 
@@ -68,7 +69,7 @@ def index(path: str, wanted: Wanted) -> TokenFile:
 
     What a file is, its first bytes say. Only headers and, for documents, indexes are read.
     """
-    beside = f"{path[:-4]}.idx" if path.endswith(".bin") else ""
+    beside = _beside(path, ".bin", ".idx")
     if beside and is_there(beside):
         return _of_integers(_megatron(path, beside, wanted))
     with ShardReader(path) as reader:
@@ -125,14 +126,20 @@ def _places(file: TokenFile, separator: int) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
+def _beside(path: str, ending: str, other: str) -> str:
+    """Return the path with another ending; nothing where it does not end so."""
+    place, query = path_part(path)
+    return f"{place.removesuffix(ending)}{other}{query}" if place.endswith(ending) else ""
+
+
 def _data_path(path: str) -> str:
-    if path.endswith(".idx"):
-        return f"{path[:-4]}.bin"
+    if data := _beside(path, ".idx", ".bin"):
+        return data
     if is_url(path):
-        is_prefix = not path.endswith(SUFFIXES) and is_there(f"{path}.idx")
+        is_prefix = not place_of(path).endswith(SUFFIXES) and is_there(_beside(path, "", ".idx"))
     else:
         is_prefix = not os.path.lexists(path) and Path(f"{path}.idx").is_file()
-    return f"{path}.bin" if is_prefix else path
+    return _beside(path, "", ".bin") if is_prefix else path
 
 
 def _may_be(path: str, suffix: str, wanted: Wanted) -> bool:
@@ -148,7 +155,7 @@ def _of_integers(file: TokenFile) -> TokenFile:
 
 def _span(reader: ShardReader, head: bytes, wanted: Wanted) -> ArraySpan | None:
     """Return where the tokens are in a file that has one row of them; None for a raw file."""
-    name = Path(reader.path).name
+    name = Path(place_of(reader.path)).name
     if head[:6] == NPY:
         return _row(reader, name, npy.index(reader))
     if head[:4] == b"PK\3\4" and _may_be(name, ".npz", wanted):

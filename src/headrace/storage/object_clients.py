@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import hashlib
 import math
 import os
 import re
+import threading
+from collections import OrderedDict
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from headrace.errors import MissingFile, UnreadableFile, missing
 from headrace.storage import request_loop
+from headrace.storage.signed_urls import NOTHING, expired, is_http, path_part, scrubbed, secrets_of, whole
 from headrace.storage.whole_files import PARTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from headrace.errors import SampleError
+
+T = TypeVar("T")
 
 Facts = tuple[int, int]
 """The size of an object in bytes, and a number that changes with its version."""
@@ -51,13 +58,31 @@ BUSY = frozenset({"408", "429", "503"})
 NO_HEAD = frozenset({"405", "501"})
 """The status of a server that answers no HEAD requests."""
 
+NO_SIGNED_HEAD = NO_HEAD | {"400", "403"}
+"""The status of one that answers them by HTTP, or sends them on to a URL that is signed for GET requests."""
+
+NO_LENGTH, NO_BYTES = "Content-Length Header", "416"
+"""What obstore says of an answer without a length; the status of one to a request for a byte of an empty object."""
+
+LONGEST_URL = 20_000
+"""Characters of a URL and its query: the library under obstore panics above 65,535, once they are encoded."""
+
+STORES = 128
+"""Clients that are kept, with their connections: one for each bucket or server, and for each URL that is signed."""
+
 _VARIABLES = {("s3", "s3a"): "AWS", ("gs",): "GOOGLE", ("az", "azure", "abfs", "abfss"): "AZURE"}
 """What the names of variables of the environment begin with, by the schemes that they are for."""
+
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 _STATUS = re.compile(r"status code: (\d{3})\b|HTTP (?:status|error)[^\d]{0,20}(\d{3})\b|\b([345]\d\d) [A-Z][a-z]+")
 _CREDENTIALS = (
     "Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's "
     "own tools."
+)
+_SIGNED = (
+    "Construct the dataset with a new signed URL, or with https://user:password@host; what is in the cache is still "
+    "used. Pickles, indexes and ledgers have no signatures and passwords."
 )
 _MAY_WRITE = f"{_CREDENTIALS} They must allow to list, read, write and delete objects there."
 _CURES = (
@@ -84,6 +109,10 @@ _VERSIONS = (
 )
 
 
+class _CompressedError(Exception):
+    """An answer is compressed, so that it is not the range that was asked for."""
+
+
 class ObstoreClient:
     """Reads and writes by obstore, which keeps connections open; sends failed and slow requests again.
 
@@ -92,26 +121,35 @@ class ObstoreClient:
 
     def __init__(self, refused: Callable[[], None] = lambda: None) -> None:
         self._module: Any = import_module("obstore")
-        self._stores: dict[tuple[str, bool], Any] = {}
+        self._stores: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
         self._loop, self._refused, self.tail = request_loop.RequestLoop(), refused, request_loop.Tail()
 
     def facts(self, url: str) -> Facts:
-        """Return size and version, by a HEAD request; where the server refuses those, by a GET request for a byte."""
+        """Return size and version, by a HEAD request; where the server refuses those, by a GET request for a byte.
+
+        A URL is signed for GET requests, so it is not asked by HEAD.
+        """
         store, path = self._place(url)
+        by_head = secrets_of(url).query is None
+        refused = NO_SIGNED_HEAD if is_http(url) else NO_HEAD
 
         async def send() -> Facts:
+            if by_head:
+                try:
+                    return _of_meta(await self._module.head_async(store, path))
+                except Exception as error:
+                    if _status(_line(error)) not in refused and NO_LENGTH not in str(error):
+                        raise
             try:
-                return _of_meta(await self._module.head_async(store, path))
+                answer = await store.get_async(path, options={"range": (0, 1)})
             except Exception as error:
-                if _status(_line(error)) not in NO_HEAD:
+                if _status(_line(error)) != NO_BYTES:
                     raise
-            answer = await store.get_async(path, options={"range": (0, 1)})
+                answer = await store.get_async(path)
             return _of_meta(answer.meta)
 
-        try:
-            return self._loop.call(request_loop.persistent(send, self._may_pass))
-        except Exception as error:
-            raise failed(url, error) from error
+        return self._sent(url, request_loop.persistent(send, self._may_pass), failed)
 
     def read(self, url: str, begin: int, end: int) -> tuple[bytes, Facts]:
         """Read a range, by one GET request, and others where it fails, is slow, or its body is cut short."""
@@ -122,7 +160,7 @@ class ObstoreClient:
             try:
                 async with asyncio.timeout(request_loop.QUIET_SECONDS) as quiet:
                     answer = await store.get_async(path, options={"range": (begin, end)})
-                    found = _of_meta(answer.meta)
+                    found, encoding = _of_meta(answer.meta), answer.attributes.get("Content-Encoding", "")
                     async for part in answer.stream(min_chunk_size=PART):
                         parts.append(bytes(part))
                         quiet.reschedule(asyncio.get_running_loop().time() + request_loop.QUIET_SECONDS)
@@ -130,16 +168,16 @@ class ObstoreClient:
                 answer = None  # it holds the connection, and the traceback of an error would hold it
             data = b"".join(parts)
             if len(data) != end - begin and found[0] >= end:
+                if encoding:
+                    raise _CompressedError(encoding)
                 raise ConnectionError(f"the server sent {len(data):,} of {end - begin:,} bytes")
             return data, found
 
         def once() -> Awaitable[tuple[bytes, Facts]]:
             return request_loop.hedged(send, end - begin, self.tail)
 
-        try:
-            return self._loop.call(request_loop.persistent(once, self._may_pass))
-        except Exception as error:
-            raise failed(url, error, begin, end) from error
+        said = partial(failed, begin=begin, end=end)
+        return self._sent(url, request_loop.persistent(once, self._may_pass), said)
 
     def write(self, url: str, path: str) -> None:
         """Write a file as an object, a large one in parts; a part that fails is sent again."""
@@ -149,10 +187,7 @@ class ObstoreClient:
             parts = {"chunk_size": WRITTEN_PART, "max_concurrency": WRITTEN_AT_ONCE}
             await self._module.put_async(store, place, Path(path), **parts)
 
-        try:
-            self._loop.call(request_loop.persistent(send, self._may_pass, retries=WRITES, seconds=math.inf))
-        except Exception as error:
-            raise unwritten(url, error) from error
+        self._sent(url, request_loop.persistent(send, self._may_pass, retries=WRITES, seconds=math.inf), unwritten)
 
     def delete(self, url: str) -> None:
         """Delete an object, if it is there."""
@@ -162,15 +197,12 @@ class ObstoreClient:
             with suppress(FileNotFoundError):
                 await self._module.delete_async(store, place)
 
-        try:
-            self._loop.call(request_loop.persistent(send, self._may_pass))
-        except Exception as error:
-            raise unwritten(url, error) from error
+        self._sent(url, request_loop.persistent(send, self._may_pass), unwritten)
 
     def listing(self, url: str) -> list[tuple[str, Facts]]:
         """Return the objects below a URL: their names from there on, and their facts; a thousand for each request."""
         store, prefix = self._place(url)
-        if url.startswith(("http://", "https://")):
+        if is_http(url):
             raise UnreadableFile(
                 "an HTTP server does not list its objects", path=url, expected=_LISTED, cure=_NAMED_THEM
             )
@@ -194,17 +226,25 @@ class ObstoreClient:
                 found.extend((about["path"][start:], _of_meta(about)) for about in page)
                 last = page[-1]["path"]
 
-        try:
-            self._loop.call(pages())
-        except Exception as error:
-            raise (_no_bucket if _is_missing(error) else failed)(url, error) from error
+        self._sent(url, pages(), lambda url, error: (_no_bucket if _is_missing(error) else failed)(url, error))
         return found
+
+    def _sent(self, url: str, work: Coroutine[Any, Any, T], said: Callable[[str, Exception], SampleError]) -> T:
+        """Run the requests of a call; ``said`` builds the error for a URL from what obstore raises."""
+        try:
+            return self._loop.call(work)
+        except Exception as error:  # noqa: BLE001  an error of ours tells of it
+            cause = error
+        try:  # out of the handler, so that what has the secrets of the URL is no part of the error
+            raise said(url, cause) from (cause if secrets_of(url) == NOTHING else None)
+        finally:
+            del cause  # its traceback would hold it for ever
 
     def _may_pass(self, error: Exception) -> bool:
         """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
         if isinstance(error, ConnectionError | TimeoutError):
             return True
-        if type(error).__name__ != "GenericError" or "Range" in str(error):
+        if type(error).__name__ != "GenericError" or "Range" in str(error) or NO_LENGTH in str(error):
             return False
         status = _status(_line(error))
         if status in BUSY:
@@ -212,47 +252,85 @@ class ObstoreClient:
         return not status or status in BUSY or status.startswith("5")
 
     def _place(self, url: str, *, writes: bool = False) -> tuple[Any, str]:
-        scheme, _, rest = url.partition("://")
-        scheme = scheme.lower()
-        is_http = scheme in ("http", "https")
-        place, _, path = rest.partition("/")
-        if is_http and ("?" in rest or "#" in rest):
+        """Return what reads a URL, and the path of its object there."""
+        scheme, (user, query) = url.partition("://")[0].lower(), secrets_of(url)
+        by_http = is_http(url)
+        place, asked = path_part(url.partition("#")[0] if by_http else url)
+        host, _, path = place.partition("://")[2].partition("/")
+        asked = asked if query is None else f"?{query}"
+        if len(url) + len(asked) > LONGEST_URL:
             raise UnreadableFile(
-                "the URL has a query (? or #)",
-                path=url.partition("?")[0],
-                expected="a URL without a query",
-                cure="Use s3://, gs:// or az:// with credentials in place of signed URLs.",
+                f"the URL has {len(url) + len(asked):,} characters",
+                path=f"{url[:200]}...",
+                expected=f"at most {LONGEST_URL:,}",
+                cure="Give the URL as the server signed it.",
             )
-        root = f"{scheme}://{place}"
-        store = self._stores.get((root, writes))
+        if by_http and _is_odd(path):
+            root, path = f"{scheme}://{host}/{path}{asked}", ""
+        else:
+            root, path = f"{scheme}://{host}{asked}", unquote(path.strip("/")) if by_http else path.strip("/")
+        variables = variables_of(scheme)
+        key = (root, user, writes, variables)
+        with self._lock:
+            store = self._stores.get(key)
+            if store is not None:
+                self._stores.move_to_end(key)
         if store is None:
-            options: dict[str, Any] = {
-                "timeout": timedelta(seconds=request_loop.SECONDS),
-                "connect_timeout": timedelta(seconds=10),
-            }
-            if scheme == "http":
-                options["allow_http"] = True
-            else:
-                options |= _of_environment(scheme)
-            # Reads are sent again here, where slow ones are too; but only obstore can send a part again.
-            timeout = timedelta(seconds=request_loop.SECONDS)
-            retry = {"max_retries": request_loop.RETRIES if writes else 0, "retry_timeout": timeout}
             try:
-                make = import_module("obstore.store").from_url
-                store = make(root, client_options=options, retry_config=retry)
-            except Exception as error:
-                raise failed(url, error) from error
-            store = self._stores.setdefault((root, writes), store)
-        path = path.strip("/")
-        return store, unquote(path) if is_http else path
+                store = _store(scheme, root, user, dict(variables), writes=writes)
+            except Exception as error:  # noqa: BLE001  an error of ours tells of it
+                raise failed(url, error) from (error if (user, query) == NOTHING else None)
+            with self._lock:
+                store = self._stores.setdefault(key, store)
+                while len(self._stores) > STORES:
+                    self._stores.popitem(last=False)
+        return store, path
 
 
-def _of_environment(scheme: str) -> dict[str, Any]:
+def _is_odd(path: str) -> bool:
+    """Say whether obstore would ask for another path of an HTTP server, where it is not part of the client's URL."""
+    return "%2f" in path.lower() or "//" in path or path.startswith("/") or path.endswith("/")
+
+
+def _store(scheme: str, root: str, user: str, variables: dict[str, str], *, writes: bool) -> Any:
+    """Make what reads, or writes, the objects of a bucket or a server."""
+    module = import_module("obstore.store")
+    options: dict[str, Any] = {
+        "timeout": timedelta(seconds=request_loop.SECONDS),
+        "connect_timeout": timedelta(seconds=10),
+    }
+    if scheme == "http":
+        options["allow_http"] = True
+    else:
+        options |= _connection(scheme, variables)
+    if user:
+        login = base64.b64encode(unquote(user).encode()).decode()
+        options["default_headers"] = {"Authorization": f"Basic {login}"}
+    # Reads are sent again here, where slow ones are too; but only obstore can send a part again.
+    timeout = timedelta(seconds=request_loop.SECONDS)
+    retry = {"max_retries": request_loop.RETRIES if writes else 0, "retry_timeout": timeout}
+    make = module.HTTPStore.from_url if scheme in ("http", "https") else module.from_url
+    return make(root, client_options=options, retry_config=retry)
+
+
+def variables_of(scheme: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables of the environment that a client for a scheme is made of, sorted."""
+    prefix = next((f"{name}_" for schemes, name in _VARIABLES.items() if scheme in schemes), "")
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in os.environ.items()
+            if (prefix and name.startswith(prefix)) or name.upper() in _PROXIES
+        )
+    )
+
+
+def _connection(scheme: str, variables: dict[str, str]) -> dict[str, Any]:
     """Return what the platform's variables say of connections: obstore asks for them only where it is given nothing."""
     prefix = next((name for schemes, name in _VARIABLES.items() if scheme in schemes), "")
     found: dict[str, Any] = {}
     for option in ("allow_http", "allow_invalid_certificates", "proxy_url"):
-        given = os.environ.get(f"{prefix}_{option.upper()}", "") if prefix else ""
+        given = variables.get(f"{prefix}_{option.upper()}", "") if prefix else ""
         if given:
             found[option] = given if option == "proxy_url" else given.lower() in ("1", "true", "yes", "on")
     return found
@@ -331,10 +409,10 @@ def _file_system(url: str) -> tuple[Any, str]:
             "fsspec", extra="remote", purpose=f"reading and writing {url.partition('://')[0]}:// URLs"
         ) from error
     try:
-        found: tuple[Any, str] = core.url_to_fs(url)
+        found: tuple[Any, str] = core.url_to_fs(whole(url))
     except (ImportError, ValueError) as error:
         raise UnreadableFile(
-            f"nothing reads this kind of URL: {_line(error)}",
+            f"nothing reads this kind of URL: {_line(error, url)}",
             path=url,
             expected=f"one of {', '.join(sorted(BY_OBSTORE))}, or a file system of fsspec",
             cure="Install the library that fsspec names.",
@@ -370,23 +448,41 @@ def failed(url: str, error: Exception, begin: int | None = None, end: int | None
 the URL, and that the object is still there.
     """
     place = "" if begin is None else f"bytes {begin} to {end} cannot be read: "
-    line, name = _line(error), type(error).__name__
+    line, name = _line(error, url), type(error).__name__
     status = _status(line)
     said = f" (status {status})" if status else ""
     found: SampleError
     if _is_missing(error):
         what, cure = f"{place}there is no such object{said}", "Check the URL, and that the object is still there."
+        if not is_http(url) and "." not in url.rpartition("/")[2]:
+            cure = f"{cure} The URL of a folder of shards ends with a slash."
         found = MissingFile(what, path=url, expected="an object", cure=cure)
         found.errno = errno.ENOENT
         return found
-    if _is_refused(error):
-        what = f"{place}the server refused it{said or f': {line}'}"
-        found = UnreadableFile(what, path=url, expected="an object that may be read", cure=_CREDENTIALS)
+    until = expired(url)
+    if _is_refused(error) or (until is not None and status == "400"):
+        what, cure = f"the server refused it{said or f': {line}'}", _CREDENTIALS
+        if is_http(url):
+            cure = _SIGNED
+        if until is not None:
+            what = f"the signature of its URL expired at {until:%Y-%m-%d %H:%M:%S} UTC{said}"
+        elif secrets_of(url).query is not None:
+            what = f"the server refused the signature of its URL{said}"
+        found = UnreadableFile(f"{place}{what}", path=url, expected="an object that may be read", cure=cure)
         found.errno = errno.EACCES
         return found
-    if name == "NotSupportedError":
-        what, cure = f"{place}the server sends no ranges of bytes", "Copy the shards, or use a server with ranges."
-        return UnreadableFile(what, path=url, expected="an answer of status 206", cure=cure)
+    lacks = (
+        "the server sends no ranges of bytes"
+        if name == "NotSupportedError"
+        else f"the server compresses its answers (Content-Encoding: {line})"
+        if isinstance(error, _CompressedError)
+        else "the server does not say how long its answers are (Content-Length)"
+        if NO_LENGTH in line
+        else ""
+    )
+    if lacks:
+        cure = "Copy the data, or use a server that sends ranges of files as they are."
+        return UnreadableFile(f"{place}{lacks}", path=url, expected="an answer of status 206", cure=cure)
     cure = next((cure for words, cure in _CURES if words in line), _NETWORK)
     return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=cure)
 
@@ -399,7 +495,7 @@ def unwritten(url: str, error: Exception) -> SampleError:
 Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment are used, as in the platform's own \
 tools. They must allow to list, read, write and delete objects there.
     """
-    line = _line(error)
+    line = _line(error, url)
     status = _status(line)
     said = f" (status {status})" if status else ""
     if _is_missing(error):
@@ -434,7 +530,8 @@ def _status(line: str) -> str:
     return next((group for group in match.groups() if group), "") if match else ""
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception, url: str = "") -> str:
+    """Return the first line of an error, without what is secret in a URL."""
     if isinstance(error, TimeoutError):
         return f"no answer within {request_loop.SECONDS:g} s"
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return scrubbed((str(error).strip() or type(error).__name__).splitlines()[0], url)[:300]

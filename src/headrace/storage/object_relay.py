@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace.errors import UnreadableFile
 from headrace.storage.object_clients import ObstoreClient
 from headrace.storage.request_loop import SECONDS, result_of, settle
+from headrace.storage.signed_urls import plain, whole
 
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts
@@ -96,7 +97,7 @@ class Relay:
             if self.ended:
                 raise _gone(url)
             try:
-                self._line.send((self._number, name, url, *rest))
+                self._line.send((self._number, name, whole(url), *rest))
             except OSError as error:
                 self.ended = True
                 raise _gone(url) from error
@@ -129,7 +130,7 @@ def serve(line: Connection) -> None:
 
     def answer(number: int, name: str, url: str, rest: tuple[int | str, ...]) -> None:
         try:
-            found, fine = getattr(client, name)(url, *rest), True
+            found, fine = getattr(client, name)(plain(url), *rest), True
         except Exception as error:  # noqa: BLE001  it is raised at the other end
             found, fine = error, False
         with sending, suppress(OSError):

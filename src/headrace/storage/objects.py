@@ -12,11 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.checks import path as path_of
+from headrace.checks import path as text_of
 from headrace.errors import ArgumentError, MissingFile, UnreadableFile, missing
 from headrace.storage.object_clients import BY_OBSTORE, FsspecClient, ObstoreClient
 from headrace.storage.object_relay import relay
 from headrace.storage.request_limit import RequestLimit
+from headrace.storage.signed_urls import path_part, plain
 
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts
@@ -57,6 +58,24 @@ class Client(Protocol):
         ...
 
 
+def path_of(name: str, value: str | os.PathLike[str]) -> str:
+    """Return the path that an argument gives as text; a URL without its secrets, which are kept for its requests.
+
+    >>> path_of("shards", Path("a.tar")), path_of("shards", "https://host/a.tar?sig=abc")
+    ('a.tar', 'https://host/a.tar')
+    """
+    return plain(text_of(name, value))
+
+
+def place_of(path: str) -> str:
+    """Return a path, or a URL without its query: what ends with the extension of the file.
+
+    >>> place_of("https://host/a.tar?id=5"), place_of("s3://bucket/a?b"), place_of("a?b")
+    ('https://host/a.tar', 's3://bucket/a?b', 'a?b')
+    """
+    return path_part(path)[0]
+
+
 COPIED = "Copy the files here; or pack them once (headrace pack), and read the packed shards by their URLs."
 
 
@@ -87,6 +106,7 @@ def facts(url: str) -> Facts:
 
     Raises `MissingFile`, `UnreadableFile` and `MissingDependency`.
     """
+    url = plain(url)
     return client(url).facts(url)
 
 
@@ -122,6 +142,7 @@ def read_range(url: str, begin: int, end: int) -> tuple[bytes, Facts]:
 
     A request that fails for a reason that may pass is sent again. Raises what `facts` raises.
     """
+    url = plain(url)
     return client(url).read(url, begin, end)
 
 
@@ -136,25 +157,26 @@ def listing(url: str) -> list[tuple[str, Facts]]:
     They are sorted by name, and nothing where nothing is there. Raises what `facts` raises, and `UnreadableFile` for an
     HTTP server, which does not list.
     """
-    return sorted(client(url).listing(url.rstrip("/")))
+    url = plain(url).rstrip("/")
+    return sorted(client(url).listing(url))
 
 
 def folder_of(path: str) -> str:
     """Return the folder of a file or an object.
 
-    >>> folder_of("s3://bucket/lists/a.txt"), folder_of("a.txt")
-    ('s3://bucket/lists', '.')
+    >>> folder_of("s3://bucket/lists/a.txt"), folder_of("a.txt"), folder_of("https://host/lists/a.txt?b=c/d")
+    ('s3://bucket/lists', '.', 'https://host/lists')
     """
-    return path.rpartition("/")[0] if is_url(path) else str(Path(path).parent)
+    return place_of(path).rpartition("/")[0] if is_url(path) else str(Path(path).parent)
 
 
 def absolute(path: str) -> str:
-    """Return the absolute path of a file; a URL as it is.
+    """Return the absolute path of a file; a URL as it is, but for its secrets.
 
     >>> absolute("s3://bucket/a.tar")
     's3://bucket/a.tar'
     """
-    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
+    return plain(path) if is_url(path) else os.path.abspath(path)  # noqa: PTH100  as text, a pattern may give a million
 
 
 def joined(folder: str, name: str) -> str:
@@ -164,12 +186,15 @@ def joined(folder: str, name: str) -> str:
     ('s3://bucket/images/a.jpg', 's3://other/a.jpg')
     >>> joined("/data", "a.jpg"), joined("s3://bucket", "/data/a.jpg")
     ('/data/a.jpg', '/data/a.jpg')
+    >>> joined("https://host/images?raw=true", "a.jpg")
+    'https://host/images/a.jpg?raw=true'
     """
     if is_url(name):
-        return name
+        return plain(name)
     if not is_url(folder) or name.startswith("/"):
         return os.path.join(folder, name)  # noqa: PTH118
-    whole = f"{folder.rstrip('/')}/{name}"
+    above, query = path_part(folder)
+    whole = f"{above.rstrip('/')}/{name}{query}"
     if "/../" not in whole and "/./" not in whole:
         return whole
     scheme, _, rest = whole.partition("://")

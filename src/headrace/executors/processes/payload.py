@@ -6,7 +6,7 @@ import dataclasses
 import mmap
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import reduction
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from headrace.executors.processes import inherited
 from headrace.executors.processes.inherited import Inherited
 from headrace.storage import mapped_samples
 from headrace.storage.mapped_samples import OwnMemory
+from headrace.storage.signed_urls import KnownSecrets
 from headrace.transport import shared
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ DEEPEST = 20
 class Startup:
     """What every worker is started with."""
 
+    secrets: KnownSecrets = field(default_factory=KnownSecrets, init=False)
+    """First, so that a dataset that is unpickled after it may read signed URLs."""
     workers: int
     threads: int
     seed: int
