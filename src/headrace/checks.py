@@ -119,21 +119,21 @@ def non_negative(name: str, value: Any, cure: str) -> int:
     raise ArgumentError(what, found=number, expected="an integer from 0 up", cure=cure)
 
 
-def nbytes(name: str, value: Any, *, most: int | None = None) -> int:
-    """Return a number of bytes, at least 1, which may be given as text with a unit.
+def nbytes(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
+    """Return a number of bytes, at least ``least``, which may be given as text with a unit.
 
     >>> nbytes("size", "256KiB"), nbytes("size", "1.5 GB"), nbytes("size", 4096)
     (262144, 1500000000, 4096)
     """
-    text = re.fullmatch(r"\s*([0-9.]+)\s*([kKMGT]i?)?B?\s*", value) if isinstance(value, str) else None
+    text = re.fullmatch(r"\s*([0-9.]{1,40})\s*([kKMGT]i?)?B?\s*", value) if isinstance(value, str) else None
     number_of = as_integer(value)
     if text is not None and text[1].count(".") <= 1 and text[1] != ".":
         unit = text[2] or ""
         number_of = int(float(text[1]) * (1024 if unit[1:] else 1000) ** " KMGT".index(unit[:1].upper() or " "))
-    if number_of is None or number_of < 1 or (most is not None and number_of > most):
+    if number_of is None or number_of < least or (most is not None and number_of > most):
         limit = "up" if most is None else f"to {most:,}"
         cure = 'Give an integer, or text with a unit: "256KiB", "64MiB", "1.5GB".'
-        raise refused(name, value, f"a number of bytes from 1 {limit}", cure)
+        raise refused(name, value, f"a number of bytes from {least} {limit}", cure)
     return number_of
 
 

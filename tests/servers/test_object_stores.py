@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
+from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import obstore
 import pytest
+from obstore.store import from_url
 
 from headrace import ArrayDataset, DataLoader, ImageFolder
 from headrace.datasets import WebDataset
 from headrace.errors import BadFile, MissingFile, UnreadableFile
 from headrace.run import prefetcher
-from headrace.storage import blocks, object_clients, objects, request_loop
+from headrace.storage import blocks, object_clients, request_loop
 from headrace.storage.shard_folders import UPLOADS, ObjectFolder
 from tests.servers.fault_proxy import FaultProxy, fault_proxy
 from tests.storage.sources import KINDS, objects_of
@@ -151,6 +155,36 @@ def test_what_is_not_there_or_refused_is_an_error_with_its_url(proxy: FaultProxy
     proxy.fault = lambda _method, _number: "403"
     with pytest.raises(UnreadableFile, match=r"0\.tar: the server refused it \(status 403\)"):
         WebDataset(f"{store.root}/0.tar", index=None)
+
+
+def read_for(seconds: float, url: str) -> None:
+    """Read a shard again and again, until that fails."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        WebDataset(url, index=None)
+
+
+def test_signed_urls_are_read_without_credentials(
+    proxy: FaultProxy, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.name == "gcs":
+        pytest.skip("the server for GCS compares no signatures")
+    signing: Any = from_url(store.root, client_options={"allow_http": True})
+    names = [f"{shard}.tar" for shard in range(SHARDS)]
+    signed, again = (obstore.sign(signing, "GET", names, timedelta(seconds=600 + 60 * each)) for each in range(2))
+    brief = obstore.sign(signing, "GET", "0.tar", timedelta(seconds=1))
+    for name in store.environment(proxy.port):
+        monkeypatch.delenv(name)
+    loader: DataLoader[Any] = DataLoader(WebDataset(signed), 8, shuffle=True, seed=1, collate_fn=list)
+    assert samples(loader) == expected(tmp_path, shuffle=True, seed=1)
+    sent = proxy.nbytes
+    assert len(WebDataset(again)) == len(loader.dataset)
+    assert samples(DataLoader(WebDataset(again), 8, collate_fn=list)) == expected(tmp_path)
+    assert proxy.nbytes - sent <= 4 * len(names)  # a byte of each says that it has not changed
+    with pytest.raises(UnreadableFile, match=r"0\.tar: the signature of its URL expired at 20"):
+        read_for(60, brief)
+    with pytest.raises(UnreadableFile, match=r"0\.tar: the server refused the signature of its URL"):
+        WebDataset(signed[0].replace("ignature=", "ignature=00").replace("sig=", "sig=00"), index=None)
 
 
 @pytest.mark.parametrize("fault", ["", "503", "500", "reset"])

@@ -448,6 +448,10 @@ def test_the_environment_sets_folder_and_cap(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv(blocks.MOST, "1000")
     found = blocks.cache_of_environment()
     assert (found.folder, found.most) == (tmp_path / "blocks", 1000)
-    monkeypatch.setenv(blocks.MOST, "10GB")
-    with pytest.raises(ArgumentError, match="10GB"):
-        blocks.cache_of_environment()
+    for given, expected in (("10GB", 10**10), ("500MiB", 500 << 20), ("1.5 k", 1500), ("0", 0), ("", 1 << 34)):
+        monkeypatch.setenv(blocks.MOST, given)
+        assert blocks.cache_of_environment().most == expected
+    for given in ("ten", "-1", "10XB", "9" * 400):
+        monkeypatch.setenv(blocks.MOST, given)
+        with pytest.raises(ArgumentError, match=f"{blocks.MOST} must be a number of bytes from 0 up"):
+            blocks.cache_of_environment()

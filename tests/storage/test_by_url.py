@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_samples_are_those_of_the_files(kind: str, folder: Path, opened: Callabl
     order = np.random.default_rng(3).permutation(len(local)).tolist()
     found = [*map(remote.__getitem__, order[:20]), *protocol.many(remote, order[20:])]
     np.testing.assert_equal(found, [local[index] for index in order])
+
+
+def test_shards_are_asked_once_for_what_they_are(kind: str, server: ObjectServer) -> None:
+    """Send one HEAD request for each shard and each image: for a first index, and when a saved one is loaded."""
+    for _ in range(2):
+        server.requests.clear()
+        KINDS[kind].open(server.url)
+        asked = Counter(path for method, path, _ in server.requests if method == "HEAD")
+        lists = {path for path in asked if path.endswith((".txt", ".json", ".idx"))}
+        assert {asked[path] for path in asked.keys() - lists} == {1}
 
 
 @pytest.mark.parametrize("how", ["inline", "threads"])

@@ -23,6 +23,8 @@ from headrace.datasets import (
 )
 from headrace.errors import BadFile, MissingDependency, MissingFile, UnreadableFile
 from headrace.storage import block_cache, blocks, object_clients, objects, request_loop
+from headrace.storage.object_clients import ObstoreClient
+from headrace.storage.object_relay import relay
 from headrace.storage.spans import read_span
 
 if TYPE_CHECKING:
@@ -270,3 +272,56 @@ class TestDatasets:
 def test_a_cache_of_another_folder_has_the_state_file_alone(tmp_path: Path) -> None:
     cache = block_cache.BlockCache(tmp_path / "blocks", 1000)
     assert cache.clear() == (0, 0)
+
+
+class TestVariables:
+    """What the environment says is read when it is needed, not once."""
+
+    @pytest.fixture
+    def server(self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        return server
+
+    def test_another_endpoint_is_another_client(self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.objects["/bucket/a"] = b"one"
+        assert objects.facts("s3://bucket/a")[0] == 3
+        with object_server() as other:
+            other.objects["/bucket/a"] = b"other"
+            monkeypatch.setenv("AWS_ENDPOINT", other.url)
+            assert objects.facts("s3://bucket/a")[0] == 5
+            monkeypatch.setenv("AWS_ENDPOINT", server.url)
+            assert objects.facts("s3://bucket/a")[0] == 3
+            assert len(other.requests) == 1
+
+    def test_other_credentials_are_used_at_once(self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Look at what the variables of other platforms leave alone: one client stays."""
+        server.objects["/bucket/a"] = b"one"
+        objects.facts("s3://bucket/a")
+        client = objects._obstore()
+        assert isinstance(client, ObstoreClient)
+        first = client._place("s3://bucket/a")[0]
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/another")
+        assert client._place("s3://bucket/a")[0] is first
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "another")
+        assert client._place("s3://bucket/a")[0] is not first
+
+    def test_a_forked_process_reads_from_the_endpoint_that_it_has_set(
+        self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Start another helper process when the environment is another one."""
+        server.objects["/bucket/a"] = b"one"
+        with object_server() as other:
+            other.objects["/bucket/a"] = b"other"
+            first = relay()
+            assert first.facts("s3://bucket/a")[0] == 3
+            assert relay() is first
+            monkeypatch.setenv("AWS_ENDPOINT", other.url)
+            second = relay()
+            assert second.facts("s3://bucket/a")[0] == 5
+            second.close()
+
+    def test_a_folder_without_its_slash_is_explained(self, server: ObjectServer) -> None:
+        server.objects["/bucket/shards/0.tar"] = b""
+        with pytest.raises(MissingFile, match="The URL of a folder of shards ends with a slash"):
+            WebDataset("s3://bucket/shards")

@@ -123,7 +123,7 @@ def indexed(paths: Sequence[str], indexer: Indexer, kind: str, save: str | os.Pa
 
 
 def _followed(old: SpanTable, paths: Sequence[str], indexer: Indexer) -> SpanTable:
-    """Return the index of shards of which some may have changed since; the old one where none has."""
+    """Index the shards that have changed again, and return the index of all; the old one if none has."""
     remote = any(is_url(path) for path in paths[:1])
     now = np.array(at_once(facts_of, paths) if remote else [facts_of(path) for path in paths], np.int64).reshape(-1, 2)
     fresh = (old.facts != now).any(axis=1)

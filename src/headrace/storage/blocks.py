@@ -12,7 +12,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from headrace.errors import ArgumentError, BadFile, HeadraceError
+from headrace.checks import nbytes
+from headrace.errors import BadFile, HeadraceError
 from headrace.storage import objects
 from headrace.storage.block_cache import BlockCache, CachedFile, Claim
 from headrace.storage.next_use import PlannedEviction
@@ -48,13 +49,9 @@ def user_folder(name: str) -> Path:
 
 def cache_of_environment() -> BlockCache:
     """Return the cache that the environment sets; its cap is 0 where there is to be none."""
-    given = os.environ.get(MOST, "") or str(DEFAULT_MOST)
-    if not given.isdecimal():
-        raise ArgumentError(
-            f"{MOST} is {given[:40]!r}", found=given[:40], expected="a number of bytes", cure=f"Set {MOST}=10000000000."
-        )
+    most = nbytes(MOST, os.environ.get(MOST, "") or DEFAULT_MOST, least=0)
     folder = os.environ.get(FOLDER, "")
-    return BlockCache(Path(folder).absolute() if folder else user_folder("blocks"), int(given), PlannedEviction())
+    return BlockCache(Path(folder).absolute() if folder else user_folder("blocks"), most, PlannedEviction())
 
 
 class Counts:

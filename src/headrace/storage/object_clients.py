@@ -73,7 +73,8 @@ STORES = 128
 _VARIABLES = {("s3", "s3a"): "AWS", ("gs",): "GOOGLE", ("az", "azure", "abfs", "abfss"): "AZURE"}
 """What the names of variables of the environment begin with, by the schemes that they are for."""
 
-_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+_PROXIES = tuple(case(f"{name}_proxy") for name in ("http", "https", "all", "no") for case in (str.lower, str.upper))
+"""The variables that say through which proxy all of them send requests."""
 
 _STATUS = re.compile(r"status code: (\d{3})\b|HTTP (?:status|error)[^\d]{0,20}(\d{3})\b|\b([345]\d\d) [A-Z][a-z]+")
 _CREDENTIALS = (
@@ -314,15 +315,19 @@ def _store(scheme: str, root: str, user: str, variables: dict[str, str], *, writ
 
 
 def variables_of(scheme: str) -> tuple[tuple[str, str], ...]:
-    """Return the variables of the environment that a client for a scheme is made of, sorted."""
-    prefix = next((f"{name}_" for schemes, name in _VARIABLES.items() if scheme in schemes), "")
-    return tuple(
-        sorted(
-            (name, value)
-            for name, value in os.environ.items()
-            if (prefix and name.startswith(prefix)) or name.upper() in _PROXIES
-        )
-    )
+    """Return the variables of the environment that a client for a scheme is made of."""
+    return _variables(*_PROXIES, *(f"{name}_" for schemes, name in _VARIABLES.items() if scheme in schemes))
+
+
+def all_variables() -> tuple[tuple[str, str], ...]:
+    """Return the variables of the environment that any client is made of."""
+    return _variables(*_PROXIES, *(f"{name}_" for name in _VARIABLES.values()))
+
+
+def _variables(*starts: str) -> tuple[tuple[str, str], ...]:
+    # The names first, for each request asks: to take an item of the environment costs more.
+    names = [name for name in os.environ if name.startswith(starts)]
+    return tuple((name, os.environ[name]) for name in sorted(names))
 
 
 def _connection(scheme: str, variables: dict[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.errors import UnreadableFile
-from headrace.storage.object_clients import ObstoreClient
+from headrace.storage.object_clients import ObstoreClient, all_variables
 from headrace.storage.request_loop import SECONDS, result_of, settle
 from headrace.storage.signed_urls import plain, whole
 
@@ -28,12 +28,15 @@ _CURE = "Run again; if the helper ends each time, pass multiprocessing_context='
 
 
 def relay() -> Relay:
-    """Return the helper of this process, started unless it runs."""
+    """Return the helper of this process, started unless it runs; another one when the environment is another one."""
+    variables = all_variables()
     with _lock:
         held = _held.get(os.getpid())
-        if held is None or held.ended:
+        if held is None or held.ended or held.variables != variables:
+            if held is not None and not held.is_busy:
+                held.close()
             _held.clear()  # a parent's helper is not ours
-            held = _held[os.getpid()] = Relay()
+            held = _held[os.getpid()] = Relay(variables)
         return held
 
 
@@ -46,7 +49,9 @@ if hasattr(os, "register_at_fork"):
 class Relay:
     """Sends calls to a helper process: any number of threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, variables: tuple[tuple[str, str], ...]) -> None:
+        self.variables = variables
+        """What the helper's clients are made of."""
         ours, theirs = socket.socketpair()
         self.ended = False
         self._waiting: dict[int, Future[Any]] = {}
@@ -59,8 +64,14 @@ class Relay:
                 command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True
             )
         self._line = Connection(ours.detach())
-        threading.Thread(target=self._receive, name="headrace-objects", daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, name="headrace-objects", daemon=True)
+        self._receiver.start()
         atexit.register(self.close)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._waiting)
 
     def facts(self, url: str) -> Facts:
         """Return size and version of an object."""
@@ -88,6 +99,7 @@ class Relay:
         with suppress(OSError):
             self._process.kill()
             self._process.wait(5)
+        self._receiver.join(5)
 
     def _call(self, name: str, url: str, *rest: int | str, seconds: float | None = 3 * SECONDS) -> Any:
         answer: Future[Any] = Future()
@@ -116,6 +128,7 @@ class Relay:
             with self._lock:
                 self.ended = True
                 left, self._waiting = self._waiting, {}
+                self._line.close()
             for answer in left.values():
                 settle(answer, error=EOFError())
 
