@@ -1,24 +1,32 @@
 """Follow a function that applies a transform to the images of a batch, as `datasets` takes it in ``with_transform``.
 
 The function is called with stand-ins for images, columns and transforms, and what it returns says what it does. That is
-certain only where it depends on nothing else, so functions that use other names are refused.
+certain only where it depends on nothing else. So functions that use other names are refused, and those that decide by
+what is in a batch, catch exceptions or keep something from call to call.
 """
 
 from __future__ import annotations
 
 import builtins
+import dis
 import functools
-from dataclasses import dataclass, is_dataclass
-from types import CellType, CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from operator import index
+from types import CellType, CodeType, FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-BUILTINS = frozenset({"dict", "enumerate", "len", "list", "map", "range", "tuple", "zip"})
+BUILTINS = frozenset({"dict", "list", "map", "tuple", "zip"})
 """Functions that give the same each time."""
 CONSTANTS = (str, int, float, bool, bytes, type(None))
-ROWS = 2
+MANY = 1000
+"""How many rows a batch has that shows whether their number makes a difference."""
+CATCHING = frozenset({"PUSH_EXC_INFO"})
+"""What Python's code has where an exception is caught: it may hide that a stand-in was refused."""
+KEEPING = frozenset({"DELETE_GLOBAL", "STORE_GLOBAL"})
+"""What it has where something outlives the call."""
 
 
 class _Unfollowed(Exception):
@@ -41,25 +49,89 @@ class Followed:
     """The names that a batch has, in order, and the column that each is; None for the result."""
 
 
-class _Image:
+class _StandIn:
+    """Takes the place of what is not known before a batch is read: nothing may be decided or computed by it."""
+
+    def _decide(self, *_: object) -> Any:
+        raise _Unfollowed("it decides or computes by what is in a batch")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _decide
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __truediv__ = __mod__ = _decide
+
+
+class _Mode(_StandIn):
+    """Takes the place of an image's mode: it may be asked whether it is RGB, and `follow` tries both answers."""
+
+    def __init__(self, *, rgb: bool) -> None:
+        self._rgb = rgb
+
+    def __eq__(self, other: object) -> bool:
+        if other != "RGB":
+            self._decide()
+        return self._rgb
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = _StandIn._decide
+
+
+class _Image(_StandIn):
     """Takes the place of an image of a column, in a row."""
 
-    def __init__(self, column: str, row: int, mode: str | None = None) -> None:
-        self.column, self.row, self.mode = column, row, mode
+    def __init__(self, column: str, row: int, known: str | None) -> None:
+        self.column, self.row, self.known = column, row, known
+
+    @property
+    def mode(self) -> _Mode:
+        """What Pillow has here."""
+        return _Mode(rgb=self.known == "RGB")
 
     def convert(self, mode: str) -> _Image:
         """Return the image in another mode."""
+        if self.known not in (None, mode):
+            raise _Unfollowed(f"it converts an image to {self.known} and then to {mode}")
         return _Image(self.column, self.row, mode)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _Unfollowed(f"it uses {name} of an image")
 
-class _Value:
+
+class _Value(_StandIn):
     """Takes the place of the value of a column in a row."""
+
+    known = None
 
     def __init__(self, column: str, row: int) -> None:
         self.column, self.row = column, row
 
 
-class _Made:
+class _Number(_StandIn):
+    """Takes the place of the number of a row, or of rows: good for indexing alone."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __index__(self) -> int:
+        return self._number
+
+
+def _len(rows: Any) -> _Number:
+    return _Number(len(rows))
+
+
+def _range(*limits: Any) -> list[_Number]:
+    return [_Number(number) for number in range(*map(index, limits))]
+
+
+def _enumerate(rows: Any, start: Any = 0) -> list[tuple[_Number, Any]]:
+    return [(_Number(number), row) for number, row in enumerate(rows, index(start))]
+
+
+COUNTING = {"enumerate": _enumerate, "len": _len, "range": _range}
+
+
+class _Made(_StandIn):
     """Takes the place of what a transform makes of an image."""
 
     def __init__(self, transform: Any, image: _Image) -> None:
@@ -84,21 +156,31 @@ def follow(function: Any, columns: Collection[str], images: Collection[str]) -> 
     >>> def double(batch):
     ...     return {"x": [2 * value for value in batch["x"]]}
     >>> follow(double, ["image", "x"], ["image"])
-    "double: TypeError: unsupported operand type(s) for *: 'int' and '_Value'"
+    'double: it decides or computes by what is in a batch'
     """
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
-    given: dict[str, list[Any]] = {
-        column: [(_Image if column in images else _Value)(column, row) for row in range(ROWS)] for column in columns
-    }
     try:
-        return _read(_stood_in(function)(given))
+        found, *others = [
+            _read(_stood_in(function)(_batch(columns, images, rows, known)), rows)
+            for rows, known in ((2, None), (MANY, None), (2, "RGB"))
+        ]
+        alike = all(replace(one, mode=found.mode) == found for one in others)
+        return found if alike else f"{name}: it depends on the number of rows, or on the mode of images"
     except _Unfollowed as error:
         return f"{name}: {error}"
     except Exception as error:  # noqa: BLE001  of what it does with a stand-in
         return f"{name}: {type(error).__name__}: {error}"
 
 
-def _read(found: Any) -> Followed:
+def _batch(columns: Collection[str], images: Collection[str], rows: int, known: str | None) -> dict[str, list[Any]]:
+    """Return columns of stand-ins, with images of a known mode, or of any."""
+    return {
+        column: [_Image(column, row, known) if column in images else _Value(column, row) for row in range(rows)]
+        for column in columns
+    }
+
+
+def _read(found: Any, count: int) -> Followed:
     if not isinstance(found, dict):
         raise _Unfollowed("it returns no dict of columns")
     names: list[tuple[str, str | None]] = []
@@ -107,8 +189,9 @@ def _read(found: Any) -> Followed:
         rows = list(column) if isinstance(column, list | tuple) else []
         kinds = set(map(type, rows))
         parts = [value.image if isinstance(value, _Made) else value for value in rows]
-        aligned = [getattr(part, "row", None) for part in parts] == list(range(ROWS))
-        alike = len({(getattr(part, "column", None), getattr(part, "mode", None)) for part in parts}) == 1
+        aligned = [getattr(part, "row", None) for part in parts] == list(range(count))
+        said = {(getattr(part, "column", None), getattr(part, "known", None)) for part in parts}
+        alike = len(said) == len({id(value.transform) if isinstance(value, _Made) else 0 for value in rows}) == 1
         if kinds not in ({_Made}, {_Value}) or not aligned or not alike:
             why = "stays an image beside the result" if kinds == {_Image} else "is no column, and no transformed one"
             raise _Unfollowed(f"{key!r} {why}")
@@ -118,7 +201,7 @@ def _read(found: Any) -> Followed:
     if len(made) != 1:
         raise _Unfollowed(f"it makes {len(made)} columns of images")
     key, first = made[0]
-    return Followed(first.image.column, first.transform, first.image.mode, key, tuple(names))
+    return Followed(first.image.column, first.transform, first.image.known, key, tuple(names))
 
 
 def _stood_in(function: Any) -> Any:
@@ -129,9 +212,15 @@ def _stood_in(function: Any) -> Any:
     if not isinstance(function, FunctionType):
         raise _Unfollowed("it is no function of Python's")
     code = function.__code__
+    for one in (one for part in _codes(code) for one in dis.get_instructions(part)):
+        if one.opname in CATCHING:
+            raise _Unfollowed("it catches exceptions")
+        if one.opname in KEEPING or (one.opname == "STORE_DEREF" and one.argval in code.co_freevars):
+            raise _Unfollowed(f"it changes {one.argval}, which outlives the call")
     used = {name for part in _codes(code) for name in part.co_names}
     scope: Mapping[str, Any] = function.__globals__
     names = {name: _stand_in(name, scope[name]) for name in used & scope.keys()}
+    names = COUNTING | names
     for name in sorted(used - names.keys() - BUILTINS):
         if hasattr(builtins, name):
             raise _Unfollowed(f"it uses {name}")
@@ -156,6 +245,10 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 def _stand_in(name: str, value: Any) -> Any:
     if str(type(value).__module__).startswith("torchvision.transforms"):
         return _Transform(value)
-    if isinstance(value, CONSTANTS) or (is_dataclass(value) and not isinstance(value, type)):
+    if isinstance(value, CONSTANTS):
         return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return SimpleNamespace(
+            **{one.name: _stand_in(f"{name}.{one.name}", getattr(value, one.name)) for one in fields(value)}
+        )
     raise _Unfollowed(f"it uses {name or type(value).__name__}, which is no transform of torchvision's")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.context.timing import timed
 from headrace.datasets import protocol
 from headrace.datasets.base import View
 from headrace.datasets.torchvision_view import Converted
@@ -15,8 +16,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.context.memory import Empty
+    from headrace.datasets.image_sources import Source
     from headrace.datasets.in_flight import InFlightBatch
     from headrace.datasets.protocol import Indexed
+
+
+class OpenedRows(View[Any]):
+    """Tuples of an image and of integers: `datasets` opens the images that the native extension does not decode.
+
+    An image of another format than JPEG, or a damaged one, thus has the pixels that the user's function gets, or the
+    same error. ``opened`` is the `datasets.Dataset` of just these columns, without a format.
+    """
+
+    def __init__(self, dataset: Indexed, opened: Any, image: str, beside: Sequence[str]) -> None:
+        self.dataset = dataset
+        self._opened, self._image, self._beside = opened, image, tuple(beside)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Return pixels, and the integers beside them."""
+        with timed("decode"):
+            row = self._opened[int(index)]
+            pixels = np.array(row[self._image].convert("RGB"))
+        return pixels, *(row[name] for name in self._beside)
+
+    def native_source(self) -> Source | None:
+        """Return the source of the rows."""
+        return protocol.native_source(self.dataset)
+
+    @property
+    def _viewed(self) -> Indexed:
+        return self.dataset
 
 
 class HuggingFaceView(View[Any]):

@@ -19,7 +19,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset
 from headrace.datasets.followed import Followed, follow
 from headrace.datasets.huggingface import from_huggingface
-from headrace.datasets.huggingface_view import HuggingFaceView
+from headrace.datasets.huggingface_view import HuggingFaceView, OpenedRows
 from headrace.datasets.subset import Indices, Subset
 from headrace.datasets.torchvision_view import LoadedImages, TorchvisionView
 from headrace.datasets.views import Mapped
@@ -175,15 +175,18 @@ class HuggingFacePart:
 
     def built(self, collate: Callable[..., Any]) -> Dataset[Any]:  # noqa: ARG002  every column is read by headrace
         """Make the dataset of ours."""
-        plain = from_huggingface(self.dataset.thing.with_format(None))
+        bare = self.dataset.thing.with_format(None)
+        plain = from_huggingface(bare)
         followed = self.followed
         beside = list(dict.fromkeys(column for _, column in followed.names if column is not None))
         other = next((column for column in beside if not plain.is_integer(column)), None)
         if other is not None:
             raise TypeError(f"not every value of its column {other!r} is an integer")
-        tuples: Mapped[Any] = Mapped(plain.tuple(followed.image, *beside), *self.translation.transforms)
+        opened = bare.select_columns([followed.image, *beside])
+        rows = OpenedRows(plain.tuple(followed.image, *beside), opened, followed.image, beside)
+        images: Mapped[Any] = Mapped(rows, *self.translation.transforms)
         return HuggingFaceView(
-            tuples, [(name, 0 if column is None else 1 + beside.index(column)) for name, column in followed.names]
+            images, [(name, 0 if column is None else 1 + beside.index(column)) for name, column in followed.names]
         )
 
 
@@ -323,8 +326,11 @@ def _huggingface(dataset: Any) -> Found | None:
     found = follow(function, form["columns"], [one for one in images if dataset.features[one].decode])
     if isinstance(found, str):
         return Found(name, None, found)
-    if (found.mode or dataset.features[found.image].mode) != "RGB":
+    own = dataset.features[found.image].mode
+    if (found.mode or own) != "RGB":
         return Found(name, None, f"it does not convert {found.image!r} to RGB")
+    if own not in (None, "RGB"):
+        return Found(name, None, f"its column {found.image!r} converts images to {own}")
     kinds = {column: getattr(dataset.features[column], "dtype", "") for _, column in found.names if column is not None}
     other = next((column for column, dtype in kinds.items() if dtype not in INTEGERS), None)
     if other is not None:
