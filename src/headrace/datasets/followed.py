@@ -52,7 +52,7 @@ class Followed:
 class _StandIn:
     """Takes the place of what is not known before a batch is read: nothing may be decided or computed by it."""
 
-    def _decide(self, *_: object) -> Any:
+    def _decide(self, _: object = None, /) -> Any:
         raise _Unfollowed("it decides or computes by what is in a batch")
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _decide
@@ -65,12 +65,12 @@ class _Mode(_StandIn):
     def __init__(self, *, rgb: bool) -> None:
         self._rgb = rgb
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object = None, /) -> bool:
         if other != "RGB":
             self._decide()
         return self._rgb
 
-    def __ne__(self, other: object) -> bool:
+    def __ne__(self, other: object = None, /) -> bool:
         return not self == other
 
     __hash__ = _StandIn._decide
