@@ -143,6 +143,23 @@ def test_no_kind_has_more_hits_by_the_last_use_than_by_the_plan(opened: Callable
         assert planned >= recent
 
 
+@pytest.mark.parametrize("kind", ["arrow"], indirect=True)
+def test_where_rows_begin_is_read_for_all_columns_and_record_batches_at_once(
+    opened: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, asked, fetch = opened(), list[int](), blocks.Blocks.ensure
+
+    def noted(self: blocks.Blocks, spans: Any) -> None:
+        given = list(spans)
+        asked.append(len(given))
+        fetch(self, given)
+
+    monkeypatch.setattr(blocks.Blocks, "ensure", noted)
+    assert protocol.object_spans(remote, range(len(remote)))
+    columns, record_batches = ("data", "text", "ids", "words", "words in it", "b of it"), 6
+    assert asked == [len(columns) * record_batches]
+
+
 def test_a_resumed_loop_fetches_the_blocks_of_its_first_batch_alone(
     server: ObjectServer, opened: Callable[[], Any]
 ) -> None:

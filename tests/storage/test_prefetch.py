@@ -23,7 +23,7 @@ from headrace import ConcatDataset, DataLoader, Subset
 from headrace.datasets import GroupedDataset, StackDataset, WebDataset, protocol
 from headrace.errors import HeadraceError
 from headrace.run import prefetcher
-from headrace.run.prefetched_plan import PlannedSpans, PrefetchedPlan
+from headrace.run.prefetched_plan import TOGETHER, PlannedSpans, PrefetchedPlan
 from headrace.run.prefetcher import Prefetcher
 from headrace.samplers import PackingBatchSampler, ShardSampler
 from headrace.storage import blocks, request_limit, request_loop
@@ -279,6 +279,25 @@ class TestViews:
         together = {numbers.block(each).number for each in numbers.of(uses[0]).tolist()}
         assert together == {number for _, number in _blocks_of(dataset, [*keys[0], *keys[1]])}
 
+    def test_the_steps_after_the_first_are_looked_up_together(
+        self, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ask a dataset for many steps at once: it may have to read a little to know what they need."""
+        session = DataLoader(_opened(server), 4, shuffle=True, seed=3)._session
+        entry, _ = session.progress.enter()
+        spans = PlannedSpans(session.settings, session.order, entry, None)
+        asked, answer = list[int](), protocol.object_spans
+
+        def noted(dataset: Any, keys: Any) -> list[ObjectSpans]:
+            asked.append(len(keys))
+            return answer(dataset, keys)
+
+        monkeypatch.setattr(protocol, "object_spans", noted)
+        assert all(spans.at(step) is not None for step in range(SAMPLES // 4))
+        assert spans.at(SAMPLES // 4) is None
+        groups = [min(4 * TOGETHER, SAMPLES - first) for first in range(4, SAMPLES, 4 * TOGETHER)]
+        assert asked == [4, *(count for group in groups for count in [group, *[4] * (group // 4)])]
+
 
 class _Steps:
     """Steps of one block each, of an object that nobody serves."""
@@ -324,6 +343,46 @@ class TestPrefetcher:
         prefetcher.close()
         assert wrong == []
 
+    def test_what_other_workers_read_already_is_fetched_with_the_first_step(self, tmp_path: Path) -> None:
+        second, third = threading.Event(), threading.Event()
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            number = begin // BLOCK
+            if number == 0:
+                assert second.wait(60)
+                assert not third.is_set()
+            {2: second, 4: third}.get(number, threading.Event()).set()
+            return bytes(end - begin), (BLOCK * 100, 7)
+
+        owner = threading.Event()
+        prefetcher = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), _Steps([[0], [2], [4]]), 0, 2, owner)
+        prefetcher.reached(0)
+        prefetcher.reached(1)
+        prefetcher.start()
+        assert third.wait(60)
+        prefetcher.close()
+
+    @pytest.mark.parametrize("more", [-1, 0, 1, prefetcher.GROUP])
+    def test_a_first_step_of_many_blocks_holds_nothing_back(self, tmp_path: Path, more: int) -> None:
+        """Fetch the first step whole, although the next ones are looked through only when it is there."""
+        first = [2 * number for number in range(prefetcher.GROUP + more)]
+        all_there, fetched = threading.Event(), set[int]()
+
+        class Steps(_Steps):
+            facts = np.array([[BLOCK * 1000, 7]])
+
+        def fetch(_url: str, begin: int, end: int) -> tuple[bytes, tuple[int, int]]:
+            fetched.add(begin // BLOCK)
+            if fetched.issuperset([*first, 999]):
+                all_there.set()
+            return bytes(end - begin), (BLOCK * 1000, 7)
+
+        owner = threading.Event()
+        ahead = Prefetcher(_fetching(tmp_path, fetch, 1 << 30), Steps([first, [999]]), 0, 1, owner)
+        ahead.start()
+        assert all_there.wait(60)
+        ahead.close()
+
     def test_no_more_is_fetched_ahead_than_a_quarter_of_the_cache(self, tmp_path: Path) -> None:
         fetched: list[int] = []
         some, more = threading.Event(), threading.Event()
@@ -364,8 +423,15 @@ class TestPrefetcher:
                 change.notify_all()
             return bytes(end - begin), (BLOCK * count, 7)
 
+        first_is_there = threading.Event()
+
         class Steps(_Steps):
             facts = np.array([[BLOCK * count, 7]])
+
+            def at(self, step: int) -> list[ObjectSpans] | None:
+                if step:
+                    first_is_there.set()
+                return super().at(step)
 
         steps = Steps([[*range(at, at + 3)] for at in range(0, count, 3)])
         owner = threading.Event()
@@ -375,6 +441,7 @@ class TestPrefetcher:
             ahead.reached(step)
             with change:
                 assert change.wait_for(lambda wanted=wanted: there.issuperset(wanted), 60)
+            assert first_is_there.wait(60)
         ahead.close()
         assert len(requests) == 1 + -(-(count - 3) // blocks.JOINED)
 

@@ -14,7 +14,7 @@ from headrace.storage.object_spans import ObjectSpans, may_read
 from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,7 @@ class RowSpans:
     """Finds the ranges of rows in the record batches of some files.
 
     The files say where each text, each value of bytes and each list begins. These offsets are read when a row of their
-    record batch is first asked for, by several requests at once. Pickled copies read them again.
+    record batch is first asked for, those of all columns and rows at once. Pickled copies read them again.
     """
 
     def __init__(self, files: Sequence[ArrowFile], first: Sequence[int]) -> None:
@@ -54,13 +54,17 @@ class RowSpans:
         part = np.searchsorted(self._first, rows, "right") - 1
         begin, file = rows - self._first[part], self._file_of[part]
         found = [(np.empty(0, np.int64),) * 3]
+        single: list[tuple[Column, NDArray[np.bool_]]] = []
         for name in names:
             columns = [each.columns[name] for each in self._files]
             for column in dict.fromkeys(columns):
                 here = np.array([each == column for each in columns])[file]
-                whole, single = here & self._packed[file], here & ~self._packed[file]
-                found += self._whole(column, part[whole])
-                found += self._of(column, part[single], begin[single], begin[single] + 1)
+                found += self._whole(column, part[here & self._packed[file]])
+                single.append((column, here & ~self._packed[file]))
+        if may_read():
+            self._load([(each, part[here]) for column, here in single for each in _with_offsets(column)])
+        for column, here in single:
+            found += self._of(column, part[here], begin[here], begin[here] + 1)
         batch, offset, length = (np.concatenate(each) for each in zip(*found, strict=True))
         return ObjectSpans(self._paths, self._facts, self._file_of[batch], offset, length)
 
@@ -106,32 +110,37 @@ class RowSpans:
     def _places(self, column: Column, part: Numbers, begin: Numbers, end: Numbers) -> tuple[Numbers, Numbers]:
         """Return where the items of rows begin and end."""
         with self._lock:
-            held = self._offsets.get(column)
-            if held is None:
-                is_list = column.type.layout == "list"
-                items = self._nodes[:, column.node + 1, 0] if is_list else self._buffers[:, column.buffer + 2, 1]
-                held = self._offsets[column] = _Offsets(self._nodes[:, column.node, 0], items, column.type.width)
-            if may_read():
-                self._load(held, column.buffer + 1, held.missing(part))
+            held = self._held(column)
             return held.at(part, begin), held.at(part, end)
 
-    def _load(self, held: _Offsets, buffer: int, parts: Numbers) -> None:
-        """Read the offsets of record batches; of a damaged one there are none, and who reads it says so."""
-        wanted = list[tuple[int, str, int, int, tuple[int, int]]]()
-        for part in parts.tolist():
-            file = self._files[int(self._file_of[part])]
-            offset, size = self._buffers[part, buffer].tolist()
-            length = held.size(part)
-            held.put(part, b"")  # asked for once
-            if is_url(file.path) and length <= size:
-                wanted.append((part, file.path, offset, length, file.facts))
-        if wanted:
-            blocks().ensure(each[1:] for each in wanted)
-        for part, path, offset, length, facts in wanted:
-            try:
-                held.put(part, read_url(path, offset, length, facts))
-            except HeadraceError:  # whoever reads the rows gets it
-                continue
+    def _held(self, column: Column) -> _Offsets:
+        held = self._offsets.get(column)
+        if held is None:
+            is_list = column.type.layout == "list"
+            items = self._nodes[:, column.node + 1, 0] if is_list else self._buffers[:, column.buffer + 2, 1]
+            held = self._offsets[column] = _Offsets(self._nodes[:, column.node, 0], items, column.type.width)
+        return held
+
+    def _load(self, asked: Iterable[tuple[Column, Numbers]]) -> None:
+        """Read the offsets of columns in record batches; of a damaged one there are none, and who reads it says so."""
+        wanted = list[tuple[_Offsets, int, str, int, int, tuple[int, int]]]()
+        with self._lock:
+            for column, parts in asked:
+                held = self._held(column)
+                for part in held.missing(parts).tolist():
+                    file = self._files[int(self._file_of[part])]
+                    offset, size = self._buffers[part, column.buffer + 1].tolist()
+                    length = held.size(part)
+                    held.put(part, b"")  # asked for once
+                    if is_url(file.path) and length <= size:
+                        wanted.append((held, part, file.path, offset, length, file.facts))
+            if wanted:
+                blocks().ensure(each[2:] for each in wanted)
+            for held, part, path, offset, length, facts in wanted:
+                try:
+                    held.put(part, read_url(path, offset, length, facts))
+                except HeadraceError:  # whoever reads the rows gets it
+                    continue
 
 
 class _Offsets:
@@ -169,6 +178,18 @@ class _Offsets:
         exact = self._read[part]
         found[exact] = self._values[self._first[part[exact]] + row[exact]]
         return found
+
+
+def _with_offsets(column: Column) -> Iterator[Column]:
+    """Yield a column and the children in it whose rows begin where offsets in the file say."""
+    kind = column.type
+    if kind.layout in ("binary", "list"):
+        yield column
+    if kind.layout == "struct":
+        for name, _ in kind.children:
+            yield from _with_offsets(column.child(name))
+    elif kind.layout in ("list", "fixed_list"):
+        yield from _with_offsets(_child(column, 2 if kind.layout == "list" else 1))
 
 
 def _child(column: Column, own: int) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.datasets import protocol
 from headrace.formatting import size_of
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 1 << 20
 """How many samples ahead the uses of blocks are looked up, for eviction."""
+
+TOGETHER = 16
+"""Steps that are asked for at once: a dataset may have to read a little to know what they need."""
 
 HERE = ("inline", "threads", "native", "processes")
 """The backends whose workers read through the cache of this machine."""
@@ -70,10 +73,28 @@ class PlannedSpans:
         self._ranks = on_this_machine(settings.rank, settings.world_size)
         self._entry, self._then = entry, then
         self._plan = order.apart(entry, settings.rank)
+        self._keys = dict[int, list[Any]]()
+        """What the steps that are asked for next are made of."""
 
     def at(self, step: int) -> Iterable[ObjectSpans] | None:
         """Return what a step of this rank reads; None after the last one."""
-        return None if self._plan is None else self._spans(self._plan, self._entry, step)
+        if step not in self._keys:
+            self._look_at(step)
+        keys = self._keys.pop(step, None)
+        return None if keys is None else self._spans(keys)
+
+    def _look_at(self, step: int) -> None:
+        """Look up what the steps from this one on are made of; what the dataset reads for that, it reads at once."""
+        self._keys = {}
+        # Nothing delays the first batch.
+        count = 1 if step == self._entry.cursor.place.step else TOGETHER
+        for each in range(step, step + count):
+            keys = None if self._plan is None else self._keys_of(self._plan, self._entry, each)
+            if keys is None:
+                break
+            self._keys[each] = keys
+        if len(self._keys) > 1:
+            self._spans([key for keys in self._keys.values() for key in keys])
 
     def uses(self, step: int) -> Iterator[Iterable[ObjectSpans]]:
         """Yield what the steps from this one on read, of all ranks of this machine, into the epoch after this one."""
@@ -81,7 +102,8 @@ class PlannedSpans:
         for entry in (self._entry, self._then):
             plans = [] if entry is None else [self._order.apart(entry, rank) for rank in self._ranks]
             while entry is not None and left > 0:
-                found = [self._spans(plan, entry, step) for plan in plans if plan is not None]
+                keys = [self._keys_of(plan, entry, step) for plan in plans if plan is not None]
+                found = [None if each is None else self._spans(each) for each in keys]
                 together = [spans for each in found if each is not None for spans in each]
                 if all(each is None for each in found):
                     break
@@ -90,11 +112,17 @@ class PlannedSpans:
                 step += 1
             step = 0
 
-    def _spans(self, plan: Plan, entry: Entry, step: int) -> Iterable[ObjectSpans] | None:
+    def _keys_of(self, plan: Plan, entry: Entry, step: int) -> list[Any] | None:
         try:
             work = plan.work(entry.stream, step)
-            return None if work is None else protocol.object_spans(self._dataset, list(work.keys))
+            return None if work is None else list(work.keys)
         except Exception:  # noqa: BLE001  a sampler's error is the loop's, which asks for the same step
+            return None
+
+    def _spans(self, keys: list[Any]) -> Iterable[ObjectSpans] | None:
+        try:
+            return protocol.object_spans(self._dataset, keys)
+        except Exception:  # noqa: BLE001  whoever reads the samples gets the error
             return None
 
 

@@ -73,10 +73,11 @@ class PrefetchCounts:
 
 @dataclass(slots=True)
 class _Fetched:
-    """A request that has ended, and whether it brought its blocks."""
+    """A request that has ended, whether it brought its blocks, and when."""
 
     run: list[Block]
     brought: bool
+    when: float
 
 
 @dataclass(slots=True)
@@ -92,8 +93,9 @@ def _places(run: list[Block]) -> int:
 class Prefetcher:
     """Fetches what the steps of a plan need, in their order, and says in which order the cache evicts.
 
-    The first step is fetched alone, so that nothing delays the first batch. After it, the steps are looked through as
-    far as the cache has room for; neighboring blocks become one request. ``lag``: how many steps are read at once.
+    The first step is fetched alone, so that nothing delays the first batch; with it only those that other workers read
+    already. After it, the steps are looked through as far as the cache has room for; neighboring blocks become one
+    request. ``lag``: how many steps are read at once.
 
     One thread looks through the plan and owns all that is known; it receives messages, and never waits for a request.
     It ends with `close`, and when ``owner`` is dropped. What it cannot fetch is left to whoever reads it, who gets the
@@ -216,9 +218,12 @@ class _Prefetching:
             return False
         if self._next == self._first:
             return True
-        if self._first in self._steps and self._steps[self._first].left:
-            return False  # nothing delays the first batch
+        if self._waits_for_first():
+            return self._next <= self._reached  # nothing delays the first batch but what workers read already
         return self._ahead + nbytes <= self._room and self._next - self._reached + steps <= MOST_STEPS
+
+    def _waits_for_first(self) -> bool:
+        return self._first in self._steps and bool(self._steps[self._first].left)
 
     def _scan(self) -> None:
         """Look through the next steps, until some blocks are missing."""
@@ -230,8 +235,10 @@ class _Prefetching:
                 break
             missing += self._look(self._next, self.numbers.of(spans))
             self._next += 1
-        # A last run that waits for the next scan is not late: that begins before anybody needs a block of this one.
-        self._holds_back = len(missing) >= GROUP and self._ahead - before <= self._room // 2 and not self._ended
+        # A last run that waits for the next scan is not late: that begins before anybody needs a block of this one. But
+        # the scan after that of the first step waits for its blocks.
+        many = len(missing) >= GROUP and self._ahead - before <= self._room // 2
+        self._holds_back = many and not self._ended and not self._waits_for_first()
         if missing:
             # Of shards in order, the last run is joined with what follows it.
             last = self._waiting.pop(0) if self._waiting and len(self._waiting[0]) < JOINED else []
@@ -298,7 +305,7 @@ class _Prefetching:
         if request.brought:
             self.counts.requests += 1
             self.counts.nbytes += sum(block.size for block in request.run)
-        now = perf_counter()
+        now = request.when  # not when this thread, which may have been busy, came to know
         for block in request.run:
             number = self._numbered.pop(block)
             self._seen[number] = now if request.brought else 0
@@ -312,6 +319,7 @@ class _Prefetching:
         del self._steps[step]
         self._stalled.discard(step)
         if not self._stalled:
+            now = max(now, self._stalled_since)
             self.counts.stall_seconds += now - self._stalled_since
             self._stall_ended = now
 
@@ -335,7 +343,7 @@ class _Prefetching:
         except (HeadraceError, CancelledError):
             pass  # whoever reads it asks again, and gets the error
         finally:
-            self._mail.put(_Fetched(run, brought))
+            self._mail.put(_Fetched(run, brought, perf_counter()))
 
     def _look_up_uses(self) -> None:
         """Look up when blocks are used next, in a thread of the pool; again when half of what is known has passed."""
