@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tests.storage.object_server import ObjectServer, object_server
 from tests.storage.sources import KINDS, objects_of
 
 from headrace import DataLoader
-from headrace.datasets import protocol
+from headrace.datasets import MappedColumns, ParquetDataset, protocol
 from headrace.storage import blocks
 from headrace.storage.object_spans import BlockNumbers, estimated
 
@@ -141,6 +142,18 @@ def test_no_kind_has_more_hits_by_the_last_use_than_by_the_plan(opened: Callable
         capacity = max(1, int(part * numbers.count))
         planned, recent = (hit_rate(steps, capacity, planned=way, plan=plan) for way in (True, False))
         assert planned >= recent
+
+
+@pytest.mark.parametrize(("kind", "name", "of"), [("npz", "n-0", MappedColumns), ("parquet", "p", ParquetDataset)])
+def test_many_files_are_opened_at_once(folder: Path, kind: str, name: str, of: Callable[[str], Any]) -> None:
+    """Ask for all files before any answer comes: one after the other would take the latency of each."""
+    data, count = (folder / f"{name}.{kind}").read_bytes(), 8
+    with object_server() as server:
+        server.objects |= {f"/{number}.{kind}": data for number in range(count)}
+        server.gate = threading.Barrier(count)
+        dataset = of(f"{server.url}/{{0..{count - 1}}}.{kind}")
+        server.gate = None
+        assert len(dataset) == count * len(of(str(folder / f"{name}.{kind}")))
 
 
 @pytest.mark.parametrize("kind", ["arrow"], indirect=True)

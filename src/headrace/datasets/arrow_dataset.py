@@ -95,7 +95,7 @@ class ArrowDataset(ArrowRows):
         decoding = Decoding(mode, max_pixels, allow_truncated)
         paths = _saved(shards) or shard_paths(shards, *SUFFIXES, urls=True)
         follow = flag("follow_paths", follow_paths)
-        self._hold(at_once(arrow.index, paths))
+        self._hold(at_once(arrow.index, paths, remote=any(map(is_url, paths))))
         super().__init__(
             _types(self._files), self._files[0].features, decoding, decoders or {}, fields, follow_paths=follow
         )

@@ -13,6 +13,7 @@ from headrace.datasets.arrays import ArrayDataset
 from headrace.datasets.combine import ConcatDataset, StackDataset
 from headrace.datasets.object_rows import ObjectRows
 from headrace.datasets.shards import shard_paths
+from headrace.datasets.span_table import at_once
 from headrace.errors import ArgumentError, BadFile
 from headrace.formats import npy, npz, safetensors
 from headrace.formats.reader import ShardReader
@@ -66,11 +67,9 @@ class MappedColumns(ConcatDataset[dict[str, Any]]):
 
     def __init__(self, paths: Shards, *, fields: Iterable[str] | None = None) -> None:
         chosen = None if fields is None else [fields] if isinstance(fields, str) else list(fields)
-        found: list[dict[str, Array]] = []
-        self._paths: list[str] = []
-        for path, arrays in _files(paths):
-            found.append(_chosen(path, arrays, chosen))
-            self._paths.append(path)
+        files = _files(paths)
+        self._paths = [path for path, _ in files]
+        found = [_chosen(path, arrays, chosen) for path, arrays in files]
         self._agree(found)
         self._parts = [{name: _rows(array) for name, array in arrays.items()} for arrays in found]
         super().__init__([StackDataset(**part) for part in self._parts])
@@ -138,16 +137,21 @@ def _tuple(parts: Sequence[ArrayDataset | ObjectRows]) -> Dataset[Any]:
     return ArrayDataset(*mapped) if mapped else parts[0] if len(parts) == 1 else StackDataset(*parts)
 
 
-def _files(paths: Shards) -> Iterable[tuple[str, dict[str, Array]]]:
-    """Yield the files and their arrays; a folder of `.npy` files is one of them."""
+def _files(paths: Shards) -> list[tuple[str, dict[str, Array]]]:
+    """Return the files and their arrays; a folder of `.npy` files is one of them."""
     folder = path_of("paths", paths) if isinstance(paths, str | os.PathLike) else ""
     names = _inside(folder)
     if names and all(name.endswith(".npy") for name in names):
         place = folder if is_url(folder) else os.path.join(os.path.abspath(folder), "")  # noqa: PTH100, PTH118
-        yield place.rstrip("/"), {key: array for name in names for key, array in _arrays(f"{place}{name}").items()}
-        return
-    for path in shard_paths(paths, ".npz", ".safetensors", urls=True):
-        yield path, _arrays(path)
+        arrays = _each([f"{place}{name}" for name in names])
+        return [(place.rstrip("/"), {key: array for each in arrays for key, array in each.items()})]
+    given = shard_paths(paths, ".npz", ".safetensors", urls=True)
+    return list(zip(given, _each(given), strict=True))
+
+
+def _each(paths: Sequence[str]) -> list[dict[str, Array]]:
+    remote = any(map(is_url, paths))
+    return at_once(_arrays, paths, remote=True) if remote else list(map(_arrays, paths))
 
 
 def _inside(folder: str) -> list[str]:

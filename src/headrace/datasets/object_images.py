@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-AT_ONCE = 32
-"""Objects whose size and version are asked for at once."""
-
 UNKNOWN, ABSENT = (-1, -1), (-2, -2)
 """The facts of an object that the server refused to show or a listing does not name, and of one that was not there when
 the dataset was constructed: reading it says so."""
@@ -115,7 +112,7 @@ def facts_of(root: str, paths: PackedList, listing: str | os.PathLike[str] | Non
                 raise
             return ABSENT if error.errno == errno.ENOENT else UNKNOWN
 
-    found = _rows(at_once(ask, paths, AT_ONCE, "headrace-facts"))
+    found = _rows(at_once(ask, paths, objects.ASKED_AT_ONCE, "headrace-facts"))
     if place is not None:
         _write(place, root, paths, found)
     return found

@@ -76,7 +76,9 @@ class PackedIndex:
             told = _listing_of(url)
             shards = [joined(url, shard_name(number)) for number in range(int(told["shards"]))]
         paths = shard_paths(shards, SUFFIX, urls=True)
-        found = at_once(_opened, paths)
+        self.remote = any(map(is_url, paths))
+        """Whether shards are objects behind URLs."""
+        found = at_once(_opened, paths, remote=self.remote)
         self.layout: Layout = found[0][1].layout
         for (file, shard), (last, before) in zip(found[1:], found, strict=False):
             _follows(file, shard, last, before)
@@ -87,8 +89,6 @@ class PackedIndex:
             _check_listing(Path(shards), len(paths), rows)
         self.files = [file for file, _ in found]
         self.told = [shard for _, shard in found]
-        self.remote = any(is_url(path) for path in paths)
-        """Whether shards are objects behind URLs."""
         self.paths, self.facts = paths, np.array([file.facts for file in self.files], np.int64)
         self.first: list[int] = np.cumsum([0, *(shard.rows for shard in self.told)]).tolist()
         self._spans: dict[str, Spans] = {}
@@ -163,9 +163,9 @@ class PackedIndex:
         return found
 
     def _each(self, read: Callable[[int], Any]) -> list[Any]:
-        if len(self.files) < 8:
+        if len(self.files) < 8 and not self.remote:
             return [self._checked(read, number) for number in range(len(self.files))]
-        return at_once(partial(self._checked, read), range(len(self.files)))
+        return at_once(partial(self._checked, read), range(len(self.files)), remote=self.remote)
 
     def _checked(self, read: Callable[[int], Any], number: int) -> Any:
         try:

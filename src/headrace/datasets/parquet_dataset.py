@@ -82,7 +82,8 @@ class ParquetDataset(ArrowRows):
     ) -> None:
         decoding = Decoding(mode, max_pixels, allow_truncated)
         self._cache: RowCache[ArrowFile] = RowCache(integer("cache_bytes", cache_bytes, least=0))
-        self._files = files = at_once(parquet.index, shard_paths(shards, *SUFFIXES, urls=True))
+        paths = shard_paths(shards, *SUFFIXES, urls=True)
+        self._files = files = at_once(parquet.index, paths, remote=any(map(is_url, paths)))
         follow = flag("follow_paths", follow_paths)
         self._groups = [(file, group) for file, each in enumerate(files) for group in range(len(each.rows))]
         self._lay_out([file.path for file in files], [file.rows for file in files])

@@ -17,10 +17,10 @@ from headrace.datasets.packed_list import PackedList
 from headrace.datasets.saved_arrays import SavedArrays, save
 from headrace.errors import BadFile
 from headrace.formats.shard import HIDDEN
-from headrace.storage import objects
+from headrace.storage import objects, request_loop
 from headrace.storage.blocks import user_folder
 from headrace.storage.files import unread
-from headrace.storage.objects import is_url
+from headrace.storage.objects import ASKED_AT_ONCE, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -125,7 +125,8 @@ def indexed(paths: Sequence[str], indexer: Indexer, kind: str, save: str | os.Pa
 def _followed(old: SpanTable, paths: Sequence[str], indexer: Indexer) -> SpanTable:
     """Index the shards that have changed again, and return the index of all; the old one if none has."""
     remote = any(is_url(path) for path in paths[:1])
-    now = np.array(at_once(facts_of, paths) if remote else [facts_of(path) for path in paths], np.int64).reshape(-1, 2)
+    stated = at_once(facts_of, paths, remote=True) if remote else [facts_of(path) for path in paths]
+    now = np.array(stated, np.int64).reshape(-1, 2)
     fresh = (old.facts != now).any(axis=1)
     if not fresh.any():
         return old
@@ -134,12 +135,16 @@ def _followed(old: SpanTable, paths: Sequence[str], indexer: Indexer) -> SpanTab
     return _joined(paths, parts)
 
 
-def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def at_once(function: Callable[[Item], Result], items: Iterable[Item], *, remote: bool = False) -> list[Result]:
     """Call a function for each item, on several threads: most of the time goes into reading files.
 
     >>> at_once(len, ["a", "bc"])
     [1, 2]
+
+    ``remote``: whether it waits for servers, and reads little of each object.
     """
+    if remote:
+        return request_loop.at_once(function, items, ASKED_AT_ONCE, "headrace-open")
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
         return list(pool.map(function, items))
 

@@ -28,6 +28,7 @@ from headrace.formats.token_lists import choose, column_of
 from headrace.interop.keys import place, places
 from headrace.storage.mapped_samples import lost, mapped_file
 from headrace.storage.object_spans import fetch
+from headrace.storage.objects import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,7 +117,10 @@ class TokenDataset(Dataset[Any]):
     def _open(self) -> None:
         """Look at the headers of all files."""
         files = [each for each in self._given if isinstance(each, str)]
-        indexed = iter(at_once(lambda path: token_layouts.index(path, self._wanted), files) if files else ())
+        remote = any(map(is_url, files))
+        indexed = iter(
+            at_once(lambda path: token_layouts.index(path, self._wanted), files, remote=remote) if files else ()
+        )
         sources = [next(indexed) if isinstance(each, str) else _as_file(each) for each in self._given]
         _check_dtype(self._wanted.dtype, sources)
         bare = [each.without_documents() if isinstance(each, TokenFile) else each for each in sources]

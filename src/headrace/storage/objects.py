@@ -22,6 +22,9 @@ from headrace.storage.signed_urls import path_part, plain
 if TYPE_CHECKING:
     from headrace.storage.object_clients import Facts
 
+ASKED_AT_ONCE = 32
+"""Objects that are asked for at once, where little of each is read."""
+
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
