@@ -191,7 +191,7 @@ def test_signed_urls_are_read_without_credentials(
 def test_what_is_written_reads_back_and_nothing_else_is_there(
     proxy: FaultProxy, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    # The server for GCS has no uploads in parts by XML, which obstore sends.
+    # The server for GCS has no uploads in parts by XML, which obstore sends; that of tests/storage has.
     monkeypatch.setattr(object_clients, "WRITTEN_PART", (5 if store.name != "gcs" else 16) << 20)
     proxy.fault = lambda method, number: fault if method == "PUT" and number % 3 == 0 else ""
     folder = ObjectFolder(f"{store.root}/written-{fault}")

@@ -1,8 +1,9 @@
-"""A real HTTP server of objects with ranges and ETags, written to as S3 is, whose faults a test chooses."""
+"""A real HTTP server of objects with ranges and ETags, written to as S3 and GCS are, whose faults a test chooses."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 class ObjectServer:
     """Objects by name, and the faults that the next requests meet.
 
-    A bucket of S3 is the first part of the names: ``s3://bucket/a`` is ``/bucket/a``. ``uploads`` are unfinished ones.
+    A bucket is the first part of the names: ``s3://bucket/a`` and ``gs://bucket/a`` are ``/bucket/a``. ``uploads`` are
+    unfinished ones: S3, and GCS by its XML API, take large objects in parts, by the same requests. What completes an
+    upload must name its parts in order, by number and ETag, and all but the last have ``least_part`` bytes.
 
     ``fault(method, number)`` is called for each request, counted from 0, and says what goes wrong: "503", "403",
     "reset", "cut" (half of the body), "long" (a byte more), "stall" (half of the body, then nothing until the client
@@ -31,6 +34,7 @@ class ObjectServer:
         self.objects: dict[str, bytes] = {}
         self.buckets: set[str] = {"bucket"}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.least_part = 0
         self.moved: dict[str, str] = {}
         """Where objects are that clients are sent to another URL for."""
         self.fault: Callable[[str, int], str] = lambda _method, _number: ""
@@ -47,8 +51,11 @@ class ObjectServer:
         return [said for method, _, said in self.requests if method == "GET"]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of those who take it for S3."""
-        return {"AWS_ENDPOINT": self.url, "AWS_ALLOW_HTTP": "true", "AWS_SKIP_SIGNATURE": "true", "AWS_REGION": "any"}
+        """Return the variables of those who take it for S3 or for GCS."""
+        s3 = {"AWS_ENDPOINT": self.url, "AWS_ALLOW_HTTP": "true", "AWS_SKIP_SIGNATURE": "true", "AWS_REGION": "any"}
+        key = {"gcs_base_url": self.url, "disable_oauth": True, "client_email": "", "private_key": ""}
+        gcs = json.dumps(key | {"private_key_id": ""})
+        return s3 | {"GOOGLE_SERVICE_ACCOUNT_KEY": gcs, "GOOGLE_ALLOW_HTTP": "true"}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -59,6 +66,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         pass
+
+    def parse_request(self) -> bool:
+        """Read a request; write the name of its object as clients of S3 do: those of GCS encode slashes and dots."""
+        read = super().parse_request()
+        if read and ("%2F" in self.path or "%2E" in self.path):
+            path, mark, asked = self.path.partition("?")
+            self.path = f"{quote(unquote(path))}{mark}{asked}"
+        return read
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -116,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("ETag", f'"{tag}"')
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET" and fault not in ("cut", "stall"):
@@ -199,6 +215,8 @@ def _changed(server: ObjectServer, method: str, path: str, query: dict[str, str]
         server.uploads[upload] = {}
         return 200, f"<R><UploadId>{upload}</UploadId></R>".encode()
     if method == "POST":
+        if wrong := _wrong(server.uploads[upload], body.decode(), server.least_part):
+            return 400, f"<Error><Code>{wrong}</Code></Error>".encode()
         parts = server.uploads.pop(upload)
         server.objects[path] = b"".join(parts[number] for number in sorted(parts))
         return 200, b"<R><ETag>tag</ETag></R>"
@@ -207,6 +225,16 @@ def _changed(server: ObjectServer, method: str, path: str, query: dict[str, str]
     else:
         server.objects[path] = body
     return 200, b""
+
+
+def _wrong(parts: dict[int, bytes], asked: str, least: int) -> str:
+    """Say what is wrong with the parts that a request names to complete an upload; nothing where they are right."""
+    named = re.findall(r"<Part>(.*?)</Part>", asked, re.DOTALL)
+    tags = [re.findall(r"<ETag>(.*?)</ETag>", part)[0].strip('"').replace("&quot;", "") for part in named]
+    numbers = [int(re.findall(r"<PartNumber>(\d+)</PartNumber>", part)[0]) for part in named]
+    if numbers != list(range(1, len(parts) + 1)) or tags != [_tag(parts[number]) for number in numbers]:
+        return "InvalidPart"
+    return "EntityTooSmall" if any(len(parts[number]) < least for number in numbers[:-1]) else ""
 
 
 def _listed(server: ObjectServer, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,13 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_clients, "WRITTEN_PART", PART)
 
 
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest, server: ObjectServer) -> str:
+    """A bucket that takes large objects in parts, of S3 and of GCS."""
+    server.least_part = PART
+    return f"{request.param}://bucket"
+
+
 def bytes_of(data: bytes) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(data)
 
@@ -34,8 +42,8 @@ def bytes_of(data: bytes) -> Callable[[Path], Any]:
 LARGE = np.random.default_rng(0).bytes(2 * PART + 1)
 
 
-def test_a_large_file_is_uploaded_in_parts_and_read_back(server: ObjectServer) -> None:
-    folder = ObjectFolder("s3://bucket/run/")
+def test_a_large_file_is_uploaded_in_parts_and_read_back(server: ObjectServer, bucket: str) -> None:
+    folder = ObjectFolder(f"{bucket}/run/")
     assert folder.names() == []
     folder.write("a.bin", bytes_of(LARGE))
     assert server.objects["/bucket/run/a.bin"] == LARGE
@@ -53,18 +61,18 @@ def test_a_bucket_is_a_folder_and_so_is_what_has_others_in_it(server: ObjectServ
     assert ObjectFolder("s3://bucket/run").names() == ["b", "d"]
 
 
-def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, tmp_path: Path) -> None:
+def test_what_is_there_already_is_not_uploaded_again(server: ObjectServer, bucket: str, tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(LARGE)
-    assert ObjectFolder("s3://bucket/run").put("a.bin", path)
+    assert ObjectFolder(f"{bucket}/run").put("a.bin", path)
     server.requests.clear()
-    assert not ObjectFolder("s3://bucket/run").put("a.bin", path)
+    assert not ObjectFolder(f"{bucket}/run").put("a.bin", path)
     assert {method for method, _, _ in server.requests} == {"HEAD", "GET"}
     assert all("a.bin" not in path for method, path, _ in server.requests if method == "GET")  # by its version alone
     server.objects.pop(f"/bucket/run/{UPLOADS}")
-    assert not ObjectFolder("s3://bucket/run").put("a.bin", path)  # by its bytes
+    assert not ObjectFolder(f"{bucket}/run").put("a.bin", path)  # by its bytes
     server.objects["/bucket/run/a.bin"] = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
-    folder = ObjectFolder("s3://bucket/run")
+    folder = ObjectFolder(f"{bucket}/run")
     assert not folder.is_known("a.bin")
     assert folder.put("a.bin", path)
     assert server.objects["/bucket/run/a.bin"] == LARGE
@@ -82,25 +90,48 @@ def test_a_damaged_note_of_uploads_costs_reading_again(server: ObjectServer, tmp
 
 
 @pytest.mark.parametrize("fault", ["503", "429", "500"])
-def test_requests_that_fail_for_a_time_are_sent_again(server: ObjectServer, fault: str) -> None:
+def test_requests_that_fail_for_a_time_are_sent_again(server: ObjectServer, bucket: str, fault: str) -> None:
     server.fault = lambda _method, number: fault if number % 2 else ""
-    ObjectFolder("s3://bucket/run").write("a.bin", bytes_of(LARGE))
+    ObjectFolder(f"{bucket}/run").write("a.bin", bytes_of(LARGE))
     assert server.objects["/bucket/run/a.bin"] == LARGE
 
 
-def test_an_upload_that_fails_leaves_nothing(server: ObjectServer) -> None:
+@pytest.mark.parametrize("fault", ["503", "500", "reset"])
+def test_a_part_that_fails_is_sent_again_alone(server: ObjectServer, bucket: str, fault: str) -> None:
+    """Start no other upload, and send the other parts once."""
+    failed = list[str]()
+
+    def once(method: str, number: int) -> str:
+        path = server.requests[number][1]
+        if method == "PUT" and "partNumber=2" in path and not failed:
+            failed.append(path)
+            return fault
+        return ""
+
+    server.fault = once
+    ObjectFolder(f"{bucket}/run").write("a.bin", bytes_of(LARGE))
+    assert server.objects["/bucket/run/a.bin"] == LARGE
+    sent = Counter(path.partition("partNumber=")[2][:1] for _, path, _ in server.requests if "partNumber" in path)
+    assert sent == {"1": 1, "2": 2, "3": 1}
+    assert sum(path.partition("?")[2].startswith("uploads") for _, path, _ in server.requests) == 1
+
+
+@pytest.mark.parametrize("at", ["a part", "its end"])
+def test_an_upload_that_fails_leaves_nothing(server: ObjectServer, bucket: str, at: str) -> None:
+    """Leave no object, and tell the server to forget the parts."""
     refused = False
 
     def fault(method: str, _number: int) -> str:
         nonlocal refused
-        refused = refused or (method == "PUT" and bool(server.uploads))
-        return "403" if method == "PUT" and refused else ""
+        parts = sum(map(len, server.uploads.values()))
+        refused = refused or (parts > 0 if at == "a part" else parts == 3 and method == "POST")
+        return "403" if method in ("PUT", "POST") and refused else ""
 
     server.fault = fault
-    folder = ObjectFolder("s3://bucket/run")
+    folder = ObjectFolder(f"{bucket}/run")
     with pytest.raises(UnreadableFile, match=r"a\.bin: cannot be written: the server refused it \(status 403\)"):
         folder.write("a.bin", bytes_of(LARGE))
-    assert server.objects == {}
+    assert server.objects == server.uploads == {}
     assert folder.names() == []
     assert folder.read("a.bin") is None
 
