@@ -10,7 +10,7 @@ from tests.storage.sources import tar_of
 
 from headrace.datasets import ParquetDataset, WebDataset
 from headrace.errors import BadFile, MissingFile, UnreadableFile
-from headrace.storage import blocks
+from headrace.storage import blocks, request_loop
 from headrace.storage.object_clients import failed
 
 if TYPE_CHECKING:
@@ -73,6 +73,15 @@ def test_a_server_without_ranges_is_named(server: ObjectServer) -> None:
     server.fault = lambda _method, _number: "whole"
     with pytest.raises(UnreadableFile, match="the server sends no ranges of bytes"):
         _keys(f"{server.url}/a.tar")
+
+
+def test_the_brackets_of_a_host_are_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask a host by its IPv6 address, where nobody answers, and list nothing."""
+    monkeypatch.setattr(request_loop, "RETRIES", 0)
+    with pytest.raises(UnreadableFile, match=r"http://\[::1\]:9/a\.tar: .*(connect|request)"):
+        _keys("http://[::1]:9/a.tar")
+    with pytest.raises(UnreadableFile, match="does not list"):
+        _keys("http://[::1]:9/[ab].tar")
 
 
 def test_empty_objects_are_files_without_samples_or_errors(server: ObjectServer) -> None:

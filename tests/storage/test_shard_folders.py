@@ -131,7 +131,8 @@ def test_an_upload_that_fails_leaves_nothing(server: ObjectServer, bucket: str, 
     folder = ObjectFolder(f"{bucket}/run")
     with pytest.raises(UnreadableFile, match=r"a\.bin: cannot be written: the server refused it \(status 403\)"):
         folder.write("a.bin", bytes_of(LARGE))
-    assert server.objects == server.uploads == {}
+    assert server.objects == {}
+    assert server.uploads == {}
     assert folder.names() == []
     assert folder.read("a.bin") is None
 

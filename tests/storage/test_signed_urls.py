@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.storage.signing_server import USER, SigningServer, signing_server
 from tests.storage.sources import KINDS, objects_of, tar_of
 
 from headrace import DataLoader, ImageFiles, ImageList
+from headrace.cli.app import commands
 from headrace.datasets import (
     HDF5Dataset,
     MappedColumns,
@@ -196,6 +198,26 @@ def test_what_refuses_urls_does_not_repeat_their_secrets(server: SigningServer, 
         with pytest.raises(HeadraceError) as caught:
             call()
         assert not shows(said_of(caught.value), server)
+
+
+def test_commands_do_not_print_secrets(server: SigningServer, tmp_path: Path) -> None:
+    """Read signed shards by commands; look at their text, their JSON, their errors, and what they write."""
+    server.objects["/none.tar"] = b"no archive" * 100
+    shard, wrong = server.sign_folder("/").replace("/?", "/t-{0..1}.tar?"), server.sign("/none.tar")
+    out = tmp_path / "out"
+    for status, arguments in (
+        (0, ["index", shard]),
+        (0, ["convert", shard, str(out), "--to", "mds"]),
+        (2, ["index", wrong]),
+        (2, ["index", "--json", wrong]),
+        (2, ["convert", str(out), wrong, "--to", "tar"]),
+        (3, ["index", server.sign("/missing.tar")]),
+    ):
+        done = CliRunner().invoke(commands, arguments)
+        assert done.exit_code == status, done.output
+        assert not shows(done.output.encode(), server)
+        assert server.url in done.output or arguments[0] == "convert"
+    assert not any(shows(path.read_bytes(), server) for path in out.iterdir())
 
 
 def test_an_object_that_is_signed_again_is_still_in_the_cache(server: SigningServer) -> None:

@@ -11,6 +11,7 @@ import click
 from headrace.cli.output import columns
 from headrace.errors import HeadraceError
 from headrace.formatting import plain, wrapped
+from headrace.storage.signed_urls import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ class CommandError(HeadraceError, click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the line to standard error; on a terminal, broken at its width."""
-        text = f"headrace: {plain(self.format_message())}"
+        text = f"headrace: {plain_text(plain(self.format_message()))}"
         click.echo(wrapped(text, columns(sys.stderr)), file=file, err=True)
 
 

@@ -12,6 +12,7 @@ import click
 
 from headrace.cli.documents import document
 from headrace.formatting import table, wrapped
+from headrace.storage.signed_urls import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def columns(stream: TextIO | None = None) -> int | None:
 def say(text: str = "") -> None:
     """Write text for a person, broken at the terminal's width; nothing where a script asked for JSON."""
     if not writes_json():
-        click.echo(wrapped(text, columns()))
+        click.echo(wrapped(plain_text(text), columns()))
 
 
 def say_table(rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
@@ -91,4 +92,4 @@ def _name(error: BaseException) -> str:
 
 
 def _write(found: dict[str, Any]) -> None:
-    click.echo(json.dumps(found, indent=1, allow_nan=False))
+    click.echo(plain_text(json.dumps(found, indent=1, allow_nan=False)))

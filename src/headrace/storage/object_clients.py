@@ -82,8 +82,8 @@ _CREDENTIALS = (
     "own tools."
 )
 _SIGNED = (
-    "Construct the dataset with a new signed URL, or with https://user:password@host; what is in the cache is still "
-    "used. Pickles, indexes and ledgers have no signatures and passwords."
+    "Construct the dataset with a new signed URL, or with a URL that has a user and a password; what is in the cache "
+    "is still used. Pickles, indexes and ledgers have no signatures and passwords."
 )
 _MAY_WRITE = f"{_CREDENTIALS} They must allow to list, read, write and delete objects there."
 _CURES = (

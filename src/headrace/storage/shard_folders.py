@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import ArgumentError, BadFile, HeadraceError, MissingFile
 from headrace.storage import objects
+from headrace.storage.signed_urls import plain
 from headrace.storage.whole_files import is_partial, remove_partial, write_whole
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def shard_folder(path: str, *endings: str) -> DiskFolder | ObjectFolder:
     >>> shard_folder("/data/shards").place("a.tar"), shard_folder("s3://bucket/shards/").place("a.tar")
     ('/data/shards/a.tar', 's3://bucket/shards/a.tar')
     """
-    return ObjectFolder(path) if objects.is_url(path) else DiskFolder(Path(path), *endings)
+    return ObjectFolder(plain(path)) if objects.is_url(path) else DiskFolder(Path(path), *endings)
 
 
 def _digest_of(path: Path) -> tuple[int, str]:

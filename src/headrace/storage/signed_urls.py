@@ -36,7 +36,7 @@ _HIDDEN = frozenset({"code", "h", "hash", "k", "key", "md5", "nonce", "rlkey", "
 
 _HASHED = "hidden-"
 
-_URL_IN_TEXT = re.compile(r"[a-zA-Z]+://[^\s\"'<>,;|]+")
+_URL_IN_TEXT = re.compile(r"[a-zA-Z]+://[^\s\"'<>,;|]*[^\s\"'<>,;|:.)]")
 
 _ISO = ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d")
 
@@ -80,8 +80,8 @@ def plain(url: str) -> str:
 def plain_text(text: str) -> str:
     """Return a text without what is secret in the URLs in it.
 
-    >>> plain_text("https://host/a.jpg?sig=abc,3")
-    'https://host/a.jpg,3'
+    >>> plain_text("https://host/a.jpg?sig=abc: 3, (https://me:word@host)")
+    'https://host/a.jpg: 3, (https://host)'
     """
     return _URL_IN_TEXT.sub(lambda found: _parted(found[0])[0], text) if "://" in text else text
 
