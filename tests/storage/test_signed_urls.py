@@ -31,7 +31,7 @@ from headrace.datasets import (
     WebDataset,
     open_shards,
 )
-from headrace.errors import HeadraceError, UnreadableFile
+from headrace.errors import HeadraceError, MissingFile, UnreadableFile
 from headrace.storage import blocks, objects, signed_urls
 from headrace.storage.signed_urls import plain, secrets_of, whole
 
@@ -327,6 +327,29 @@ def test_empty_objects_and_servers_without_tags_are_read(server: SigningServer) 
     assert keys(shards_of(server)) == KEYS
 
 
+def test_the_status_of_a_long_url_is_read(server: SigningServer) -> None:
+    """Send no request again for 404, 416, and what a server refuses, where the URL fills the message."""
+    server.objects["/empty.tar"] = b""
+    long: dict[str, Any] = {"versionId": "x" * 2000}
+    assert keys(server.sign("/empty.tar", **long)) == []
+    with pytest.raises(MissingFile, match=r"status 404"):
+        keys(server.sign("/none.tar", **long))
+    with pytest.raises(UnreadableFile, match=r"status 403"):
+        keys(server.sign("/t-0.tar", **long).replace("ignature=", "ignature=0"))
+    assert len(server.requests) == 4
+
+
+def test_a_password_is_not_sent_to_another_host(server: SigningServer) -> None:
+    """Follow a redirect without it: the other host refuses what needs it."""
+    server.odd.add("login")
+    url = f"{server.url}/old.tar".replace("://", f"://{USER}@")
+    server.moved["/old.tar"] = f"{server.url}/t-0.tar"
+    assert keys(url) == KEYS[:8]
+    server.moved["/old.tar"] = f"{server.url}/t-0.tar".replace("127.0.0.1", "localhost")
+    with pytest.raises(UnreadableFile, match=r"/old\.tar: the server refused it"):
+        keys(url)
+
+
 def test_a_server_that_sends_no_length_by_head_is_asked_for_a_byte(server: SigningServer) -> None:
     server.odd |= {"open", "head"}
     assert keys(f"{server.url}/t-0.tar") == KEYS[:8]
@@ -420,6 +443,7 @@ class TestPlainUrls:
         [
             ("https://user:word@h:8080/a@b", "https://h:8080/a@b"),
             ("https://user@h/a", "https://h/a"),
+            ("https://user:word@h2?b=1", "https://h2?b=1"),
             ("http://u:p@[::1]:80/a?b=c@d", "http://[::1]:80/a?b=c@d"),
             ("sftp://user:word@h/a?b#c", "sftp://user@h/a?b#c"),
             ("sftp://user@h/a", "sftp://user@h/a"),

@@ -59,10 +59,13 @@ NO_HEAD = frozenset({"405", "501"})
 """The status of a server that answers no HEAD requests."""
 
 NO_SIGNED_HEAD = NO_HEAD | {"400", "403"}
-"""The status of one that answers them by HTTP, or sends them on to a URL that is signed for GET requests."""
+"""The status of an HTTP server that answers none, or sends them on to a URL that is signed for GET requests."""
 
 NO_LENGTH, NO_BYTES = "Content-Length Header", "416"
 """What obstore says of an answer without a length; the status of one to a request for a byte of an empty object."""
+
+LASTING = ("Range", NO_LENGTH, "error following redirect")
+"""What obstore says of servers that will answer no better next time."""
 
 LONGEST_URL = 20_000
 """Characters of a URL and its query: the library under obstore panics above 65,535, once they are encoded."""
@@ -140,12 +143,12 @@ class ObstoreClient:
                 try:
                     return _of_meta(await self._module.head_async(store, path))
                 except Exception as error:
-                    if _status(_line(error)) not in refused and NO_LENGTH not in str(error):
+                    if _status(error) not in refused and NO_LENGTH not in str(error):
                         raise
             try:
                 answer = await store.get_async(path, options={"range": (0, 1)})
             except Exception as error:
-                if _status(_line(error)) != NO_BYTES:
+                if _status(error) != NO_BYTES:
                     raise
                 answer = await store.get_async(path)
             return _of_meta(answer.meta)
@@ -245,9 +248,9 @@ class ObstoreClient:
         """Say whether a request may succeed next time: no refusal of this request, and no server without ranges."""
         if isinstance(error, ConnectionError | TimeoutError):
             return True
-        if type(error).__name__ != "GenericError" or "Range" in str(error) or NO_LENGTH in str(error):
+        if type(error).__name__ != "GenericError" or any(words in str(error) for words in LASTING):
             return False
-        status = _status(_line(error))
+        status = _status(error)
         if status in BUSY:
             self._refused()
         return not status or status in BUSY or status.startswith("5")
@@ -453,8 +456,8 @@ def failed(url: str, error: Exception, begin: int | None = None, end: int | None
 the URL, and that the object is still there.
     """
     place = "" if begin is None else f"bytes {begin} to {end} cannot be read: "
-    line, name = _line(error, url), type(error).__name__
-    status = _status(line)
+    line = _line(error, url)
+    status = _status(error)
     said = f" (status {status})" if status else ""
     found: SampleError
     if _is_missing(error):
@@ -476,20 +479,20 @@ the URL, and that the object is still there.
         found = UnreadableFile(f"{place}{what}", path=url, expected="an object that may be read", cure=cure)
         found.errno = errno.EACCES
         return found
-    lacks = (
-        "the server sends no ranges of bytes"
-        if name == "NotSupportedError"
-        else f"the server compresses its answers (Content-Encoding: {line})"
-        if isinstance(error, _CompressedError)
-        else "the server does not say how long its answers are (Content-Length)"
-        if NO_LENGTH in line
-        else ""
-    )
-    if lacks:
+    if lacks := _lack(error):
         cure = "Copy the data, or use a server that sends ranges of files as they are."
         return UnreadableFile(f"{place}{lacks}", path=url, expected="an answer of status 206", cure=cure)
     cure = next((cure for words, cure in _CURES if words in line), _NETWORK)
     return UnreadableFile(f"{place}{line}{said}", path=url, expected="an object that can be read", cure=cure)
+
+
+def _lack(error: Exception) -> str:
+    """Say what a server cannot do that reading needs; nothing for other errors."""
+    if isinstance(error, _CompressedError):
+        return f"the server compresses its answers (Content-Encoding: {error})"
+    if type(error).__name__ == "NotSupportedError":
+        return "the server sends no ranges of bytes"
+    return "the server does not say how long its answers are (Content-Length)" if NO_LENGTH in str(error) else ""
 
 
 def unwritten(url: str, error: Exception) -> SampleError:
@@ -501,7 +504,7 @@ Check the credentials: AWS_*, GOOGLE_* and AZURE_* variables of the environment 
 tools. They must allow to list, read, write and delete objects there.
     """
     line = _line(error, url)
-    status = _status(line)
+    status = _status(error)
     said = f" (status {status})" if status else ""
     if _is_missing(error):
         return _no_bucket(url, error)
@@ -514,29 +517,33 @@ tools. They must allow to list, read, write and delete objects there.
 
 def _is_missing(error: Exception) -> bool:
     # obstore has a type of its own for this, but not where it lists; and it takes others, as 405, for this.
-    status = _status(_line(error))
+    status = _status(error)
     return status == "404" or (isinstance(error, FileNotFoundError) and not status)
 
 
 def _is_refused(error: Exception) -> bool:
-    refused = isinstance(error, PermissionError) or _status(_line(error)) in ("401", "403")
+    refused = isinstance(error, PermissionError) or _status(error) in ("401", "403")
     return refused or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
 
 
 def _no_bucket(url: str, error: Exception) -> MissingFile:
-    status = _status(_line(error))
+    status = _status(error)
     what = f"there is no such bucket{f' (status {status})' if status else ''}"
     cure = "Check the URL, or create the bucket first."
     return MissingFile(what, path=url, expected="a bucket or container", cure=cure)
 
 
-def _status(line: str) -> str:
-    match = _STATUS.search(line)
+def _status(error: Exception) -> str:
+    match = _STATUS.search(_first_line(error))
     return next((group for group in match.groups() if group), "") if match else ""
 
 
-def _line(error: Exception, url: str = "") -> str:
-    """Return the first line of an error, without what is secret in a URL."""
+def _line(error: Exception, url: str) -> str:
+    """Return the beginning of an error, without what is secret in a URL."""
+    return scrubbed(_first_line(error), url)[:300]
+
+
+def _first_line(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {request_loop.SECONDS:g} s"
-    return scrubbed((str(error).strip() or type(error).__name__).splitlines()[0], url)[:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -159,13 +159,12 @@ def secrets_of(url: str) -> Secrets:
     """
     if not _queries and not _users:
         return NOTHING
-    scheme, _, rest = url.partition("://")
-    user = _users.get(f"{scheme.lower()}://{rest.partition('/')[0]}", "")
+    place, ending = path_part(url)
+    scheme, _, place = place.partition("://")
+    user = _users.get(f"{scheme.lower()}://{place.partition('/')[0]}", "")
     found = _queries.get(url)
     if found is not None or not _queries or not is_http(url):
         return Secrets(user, found)
-    place, _, query = rest.partition("?")
-    ending = f"?{query}" if query else ""
     while found is None and "/" in place:
         place = place.rpartition("/")[0]
         found = _queries.get(f"{scheme}://{place}{ending}") or _queries.get(f"{scheme}://{place}/{ending}")
