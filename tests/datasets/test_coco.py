@@ -176,6 +176,7 @@ def _changed(path: list[Any], value: Any) -> dict[str, Any]:
         (["images", 0, "file_name"], 3, "image 9: 'file_name' is 3"),
         (["images", 0, "file_name"], "../9.png", "image 9: the file '../9.png' is outside of the folder"),
         (["images", 0, "file_name"], "/9.png", "image 9: the file '/9.png' is outside of the folder"),
+        (["images", 0, "file_name"], "s3://b/9.png", "image 9: the file 's3://b/9.png' is outside of the folder"),
         (["images", 0, "height"], -1, "image 9: a height of -1"),
         (["categories", 0, "id"], 2, "category 2 is there twice"),
         (["categories", 0, "name"], 2, "category 18: 'name' is 2"),

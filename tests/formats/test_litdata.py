@@ -103,6 +103,7 @@ def test_old_indexes_and_decompressed_chunks_are_read(tmp_path: Path) -> None:
         ({"chunk_size": -1}, "a chunk has -1 items"),
         ({"chunk_size": 3}, "it begins with a count of 4 samples"),
         ({"filename": "../chunk-0-0.bin"}, "is outside of the folder"),
+        ({"filename": "https://other/chunk-0-0.bin"}, "is outside of the folder"),
         ({"filename": 7}, "'filename' is '7'"),
     ],
 )

@@ -33,10 +33,10 @@ RAISE = "If you trust the file, raise the limit"
 def leads_out(name: str) -> bool:
     """Say whether a name in a file, which may be of anyone, leads out of the folder that it is to be in.
 
-    >>> leads_out("train/a.png"), leads_out("../a.png"), leads_out("/etc/passwd"), leads_out("")
-    (False, True, True, True)
+    >>> [leads_out(name) for name in ("train/a.png", "../a.png", "/etc/passwd", "https://host/a.png", "")]
+    [False, True, True, True, True]
     """
-    return not name or os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or "\0" in name  # noqa: PTH117
+    return not name or os.path.isabs(name) or is_url(name) or ".." in name.replace("\\", "/").split("/") or "\0" in name  # noqa: PTH117
 
 
 def read_file(
