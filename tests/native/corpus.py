@@ -1,4 +1,4 @@
-"""What the fuzzer begins with: small JPEG files of every kind, and masks in PNG files (`make fuzz`)."""
+"""What the fuzzer begins with: small JPEG files of every kind, PNG and PPM files (`make fuzz`)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 MODES = ("RGB", "L", "CMYK")
 MASKS = ("1", "L", "P", "I;16")
+COLORS = ("RGB", "RGBA", "LA")
 SIZES = ((40, 56), (17, 130), (120, 9), (1, 1))
 
 
@@ -52,6 +53,12 @@ def write(folder: Path) -> int:
             file = io.BytesIO()
             image.save(file, "PNG", bits=2) if mode == "P" else image.save(file, "PNG")
             (folder / f"mask-{mode}-{height}x{width}").write_bytes(bytes(CHOICES) + file.getvalue())
+            count += 1
+    for form, mode in [*(("PNG", mode) for mode in COLORS), ("PPM", "RGB")]:
+        for height, width in SIZES:
+            data = encoded(Image.fromarray(photo(count, height, width)).convert(mode), form)
+            chosen = bytes(CHOICES) if form == "PNG" and count % 2 else rng.bytes(CHOICES)
+            (folder / f"{form}-{mode}-{height}x{width}").write_bytes(chosen + data)
             count += 1
     return count
 

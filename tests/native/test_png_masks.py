@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 native = pytest.mark.skipif(not decoder.READS_PNG, reason="the native extension does not read PNG files")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, COLORS, INDICES = 0, 2, 3
+CHANNELS = {COLORS: 3, 4: 2, 6: 4}
+"""How many numbers a pixel has, by the kind of color; one where it is not here."""
 DEPTHS = [
     (1, GRAY),
     (2, GRAY),
@@ -70,7 +72,7 @@ def png(
     header: tuple[int, int, int] = (0, 0, 0),
 ) -> bytes:
     """Return a PNG file of packed lines; ``cut`` says where its compressed pixels are cut into chunks."""
-    step = 2 if depth == 16 else 1
+    step = (2 if depth == 16 else 1) * CHANNELS.get(color, 1)
     stored = [
         filtered(filters[row % len(filters)], line, lines[row - 1] if row else bytes(len(line)), step)
         for row, line in enumerate(lines)

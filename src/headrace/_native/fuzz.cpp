@@ -151,8 +151,9 @@ static void put_chunk(std::vector<std::uint8_t>& file, const char* name, const s
 
 // A PNG file with right checksums whose lines, filters included, are these bytes, stored and not compressed.
 static std::vector<std::uint8_t> png_of(const std::uint8_t* chosen, const std::uint8_t* lines, std::size_t size) {
-  const std::uint8_t depth = static_cast<std::uint8_t>(1 << chosen[0] % 5), color = chosen[1] % 2 ? 3 : 0;
-  const std::size_t width = 1 + chosen[2], line = 1 + (width * depth + 7) / 8;
+  constexpr std::uint8_t kinds[] = {0, 3, 0, 3, 2, 4, 6, 2}, channels[] = {1, 1, 1, 1, 3, 2, 4, 3};
+  const std::uint8_t color = kinds[chosen[1] % 8], depth = static_cast<std::uint8_t>(1 << (color % 2 == 0 && color > 0 ? 3 : chosen[0] % 5));
+  const std::size_t width = 1 + chosen[2], line = 1 + (width * depth * channels[chosen[1] % 8] + 7) / 8;
   std::vector<std::uint8_t> file{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'}, head, packed{0x78, 0x01};
   put_number(head, static_cast<std::uint32_t>(width)), put_number(head, static_cast<std::uint32_t>(size / line));
   head.insert(head.end(), {depth, color, 0, 0, 0});
@@ -182,8 +183,9 @@ static void read_png(const std::uint8_t* data, std::size_t size) {
   Png png;
   if (!png.open(data, size, true) || std::int64_t{1} * png.width * png.height > 1 << 22) return;
   // Exactly as long as its pixels, and memory of its own for each: the sanitizer sees one byte more.
-  std::vector<std::uint8_t> out(static_cast<std::size_t>(png.width) * static_cast<std::size_t>(png.height) * (png.depth == 16 ? 2 : 1));
-  png.read(out.data(), raw);
+  const std::size_t pixels = static_cast<std::size_t>(png.width) * static_cast<std::size_t>(png.height);
+  std::vector<std::uint8_t> out(pixels * static_cast<std::size_t>(png.channels) * (png.depth == 16 ? 2 : 1)), rgb(pixels * 3);
+  png.read(out.data(), raw), png.read_rgb(rgb.data(), raw);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -20,6 +20,7 @@ struct Scratch {
   Jpeg jpeg;
   ScaleBuffers scale;
   Buffer strip, upright, planes;
+  Buffer inflated, image;  // of a PNG file
   std::vector<int> columns;
   ChangeBuffers changes;
   ResampleBuffers resample;

@@ -29,7 +29,8 @@ std::uint32_t number(const std::uint8_t* at) {
 }
 
 // Whether a chunk changes no pixel, and is as long as it must be. `text` is how many bytes of text there may yet be.
-bool is_harmless(std::uint32_t name, std::size_t length, bool palette, std::size_t& text) {
+bool is_harmless(std::uint32_t name, std::size_t length, bool palette, int channels, std::size_t& text) {
+  const std::size_t colors = channels < 3 ? 1 : 3;
   switch (name) {
     case name_of("gAMA"):
       return length == 4;
@@ -42,11 +43,11 @@ bool is_harmless(std::uint32_t name, std::size_t length, bool palette, std::size
     case name_of("tIME"):
       return length == 7;
     case name_of("sBIT"):
-      return length == (palette ? 3 : 1);
+      return length == (palette ? 3 : static_cast<std::size_t>(channels));
     case name_of("bKGD"):
-      return length == (palette ? 1 : 2);
+      return length == (palette ? 1 : 2 * colors);
     case name_of("tRNS"):
-      return palette ? length >= 1 && length <= 256 : length == 2;
+      return palette ? length >= 1 && length <= 256 : channels % 2 == 1 && length == 2 * colors;
     case name_of("tEXt"):
       if (length > text) return false;
       text -= length;
@@ -133,6 +134,12 @@ void unpack(std::uint8_t* out, const std::uint8_t* in, std::size_t count, int de
   }
 }
 
+// Gray is repeated, and alpha left out.
+void to_rgb(std::uint8_t* out, const std::uint8_t* in, std::size_t count, int channels) {
+  const int green = channels < 3 ? 0 : 1, blue = channels < 3 ? 0 : 2;
+  for (std::size_t i = 0; i < count; ++i, out += 3, in += channels) out[0] = in[0], out[1] = in[green], out[2] = in[blue];
+}
+
 void swap_bytes(std::uint8_t* out, const std::uint8_t* in, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint16_t value = static_cast<std::uint16_t>(in[2 * i] << 8 | in[2 * i + 1]);
@@ -157,9 +164,11 @@ bool Png::open(const std::uint8_t* data, std::size_t size, bool texts) {
     if (seen == 1) {
       if (name != name_of("IHDR") || length != 13) return false;
       const std::uint32_t columns = number(body), rows = number(body + 4);
-      depth = body[8], palette = body[9] == 3;
-      const bool known = depth == 1 || depth == 2 || depth == 4 || depth == 8 || (depth == 16 && !palette);
-      if (!known || (body[9] != 0 && !palette) || body[10] != 0 || body[11] != 0 || body[12] != 0) return false;
+      const int color = body[9];
+      depth = body[8], palette = color == 3;
+      channels = color == 2 ? 3 : color == 4 ? 2 : color == 6 ? 4 : 1;
+      const bool known = depth == 8 || (channels == 1 && (depth == 1 || depth == 2 || depth == 4 || (depth == 16 && !palette)));
+      if (!known || (channels == 1 && color != 0 && !palette) || body[10] != 0 || body[11] != 0 || body[12] != 0) return false;
       if (columns == 0 || rows == 0 || columns > pixels_at_most || rows > pixels_at_most ||
           static_cast<std::int64_t>(columns) * rows > pixels_at_most)
         return false;
@@ -175,7 +184,7 @@ bool Png::open(const std::uint8_t* data, std::size_t size, bool texts) {
       if (name == name_of("PLTE")) {
         if (colors || ended || !palette || length == 0 || length > 768 || length % 3 != 0) return false;
         colors = true;
-      } else if (!is_harmless(name, length, palette, text)) {
+      } else if (!is_harmless(name, length, palette, channels, text)) {
         return false;
       }
     }
@@ -183,10 +192,14 @@ bool Png::open(const std::uint8_t* data, std::size_t size, bool texts) {
   return false;
 }
 
-bool Png::read(std::uint8_t* out, Buffer& raw) const {
+bool Png::read(std::uint8_t* out, Buffer& raw) const { return make(out, raw, false); }
+
+bool Png::read_rgb(std::uint8_t* out, Buffer& raw) const { return depth == 8 && !palette && make(out, raw, true); }
+
+bool Png::make(std::uint8_t* out, Buffer& raw, bool rgb) const {
   const std::size_t line = line_bytes(), rows = static_cast<std::size_t>(height), columns = static_cast<std::size_t>(width);
   const std::size_t inflated = (line + 1) * rows;
-  // The inflated lines, a line of zeros, one for pixels that are not bytes, and the chunks in one piece.
+  // The inflated lines, a line of zeros, two for lines that are not made in place, and the chunks in one piece.
   std::uint8_t* const lines = room(raw, inflated + 3 * line + (chunks_ > 1 ? packed_ : 0));
   std::uint8_t *const zeros = lines + inflated, *even = zeros + line, *odd = even + line;
   const std::uint8_t* packed = first_ + 8;
@@ -203,12 +216,15 @@ bool Png::read(std::uint8_t* out, Buffer& raw) const {
   if (!inflate_exactly(packed, packed_, lines, inflated)) return false;
   std::memset(zeros, 0, line);
   const std::uint8_t* above = zeros;
-  const std::size_t step = depth == 16 ? 2 : 1;
+  const std::size_t bytes = depth == 16 ? 2 : 1, step = bytes * static_cast<std::size_t>(channels);
+  const std::size_t made_bytes = columns * (rgb ? 3 : step);
+  const bool in_place = depth == 8 && (!rgb || channels == 3);
   const int scale = palette || depth == 1 ? 1 : 255 / ((1 << (depth < 8 ? depth : 8)) - 1);
-  for (std::size_t y = 0; y < rows; ++y, out += columns * step) {
+  for (std::size_t y = 0; y < rows; ++y, out += made_bytes) {
     const std::uint8_t* const in = lines + (line + 1) * y;
-    std::uint8_t* const made = depth == 8 ? out : y % 2 == 0 ? even : odd;
+    std::uint8_t* const made = in_place ? out : y % 2 == 0 ? even : odd;
     if (!undo(in[0], made, in + 1, above, line, step)) return false;
+    if (depth == 8 && !in_place) to_rgb(out, made, columns, channels);
     if (depth == 16) swap_bytes(out, made, columns);
     if (depth < 8) unpack(out, made, columns, depth, scale);
     above = made;

@@ -41,7 +41,7 @@ bool read_png(const nb::bytes& data, nb::ndarray<nb::ndim<2>, nb::c_contig, nb::
   const GilRelease released;
   Png png;
   if (!png.open(reinterpret_cast<const std::uint8_t*>(data.c_str()), data.size(), !oriented)) return false;
-  if (out.shape(0) != static_cast<std::size_t>(png.height) || out.shape(1) != static_cast<std::size_t>(png.width) ||
+  if (png.channels != 1 || out.shape(0) != static_cast<std::size_t>(png.height) || out.shape(1) != static_cast<std::size_t>(png.width) ||
       out.itemsize() != (png.depth == 16 ? 2U : 1U))
     return false;
   static thread_local Buffer raw;

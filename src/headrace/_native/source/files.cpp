@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "../clock.hpp"
+#include "../decode/formats.hpp"
 
 namespace headrace {
 namespace {
@@ -24,13 +25,13 @@ bool read_file(const char* path, std::int64_t max_bytes, Buffer& data, std::size
     room(data, size);
     std::size_t got = 0;
     while (got < size) {
-      // What is no JPEG file is read again by the step-by-step path: read only enough of it to tell.
+      // What is not decoded here is read again by the step-by-step path: read only enough of it to tell.
       const std::size_t wanted = got < 16 ? std::min<std::size_t>(size, std::size_t{1} << 16) : size;
       const ssize_t more = ::read(file, data.data() + got, wanted - got);
       if (more < 0 && errno == EINTR) continue;
       if (more <= 0) break;
       got += static_cast<std::size_t>(more);
-      if (got >= 2 && (data[0] != 0xFF || data[1] != 0xD8)) break;
+      if (got >= 2 && !is_read_here(data.data())) break;
     }
     good = got == size;
   }
