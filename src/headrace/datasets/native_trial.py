@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.datasets import protocol
-from headrace.datasets.torchvision_datasets import ArraysPart, ConcatPart, FilesPart, HuggingFacePart, SubsetPart
+from headrace.datasets.torchvision_datasets import ConcatPart, FilesPart, HuggingFacePart, SubsetPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def seconds_each(part: Part, collate: Callable[..., Any]) -> float | None:
     return None
 
 
-def _few(part: Part) -> FilesPart | ArraysPart | HuggingFacePart | None:
+def _few(part: Part) -> Part | None:
     """Return a part like a dataset's samples that is built in no time; None where the user's code belongs to it."""
     if isinstance(part, ConcatPart):
         return _few(part.parts[0])
@@ -61,7 +61,4 @@ def _few(part: Part) -> FilesPart | ArraysPart | HuggingFacePart | None:
         return part
     if part.target_transform.thing is not None:
         return None
-    if isinstance(part, FilesPart):
-        step = max(1, len(part.samples) // MOST)
-        return FilesPart(part.samples[::step][:MOST], part.loader, part.translation, part.target_transform)
-    return part
+    return part.some(MOST) if isinstance(part, FilesPart) else part

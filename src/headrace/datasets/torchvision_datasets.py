@@ -1,7 +1,7 @@
 """Recognize datasets of torchvision's, and Hugging Face's with its transforms: what ``native=True`` does.
 
-Neither is imported here. Only their own classes are recognized, and torch's ``Subset`` and ``ConcatDataset`` of them: a
-subclass may change what a sample is.
+Neither is imported here. Only their own classes are recognized (`torchvision_layouts` lists those of torchvision), and
+torch's ``Subset`` and ``ConcatDataset`` of them: a subclass may change what a sample is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from operator import index
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,28 +21,32 @@ from headrace.datasets.combine import ConcatDataset
 from headrace.datasets.followed import Followed, follow
 from headrace.datasets.huggingface import from_huggingface
 from headrace.datasets.huggingface_view import HuggingFaceView, OpenedRows
+from headrace.datasets.packed_list import PackedList
 from headrace.datasets.subset import Indices, Subset
+from headrace.datasets.torchvision_fake import FakeImages, ItemTarget
+from headrace.datasets.torchvision_layouts import ARRAYS, FILES, REFUSED, ArrayLayout, FileLayout
 from headrace.datasets.torchvision_view import LoadedImages, TorchvisionView
 from headrace.datasets.views import Mapped
 from headrace.errors import HeadraceError
 from headrace.image import fused
+from headrace.image.decoder import READS_PNG
 from headrace.image.decoding import Decoding
 from headrace.interop import torch_state
 from headrace.transforms.torchvision_chain import name_of
 from headrace.transforms.torchvision_transforms import Translation, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from headrace.datasets.base import Dataset
 
-FILES = {"DatasetFolder": "samples", "ImageFolder": "samples", "Imagenette": "_samples"}
-"""The classes whose samples are files, and where each keeps its list of (path, label)."""
-ARRAYS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "QMNIST")
-"""The classes that hold their images as ``data`` and their labels as ``targets``."""
+FAKE = "FakeData"
+"""The class that draws its images."""
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+READ = (*JPEG, ".ppm", *((".png",) if READS_PNG else ()))
+"""How the names of the files end that the native extension decodes."""
 LOOKED_AT = 1000
 """How many names of files say whether a folder is one of JPEG files."""
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
@@ -89,21 +94,32 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class FilesPart:
-    """A dataset of files: ``samples`` is the list of (path, label) that the dataset itself holds."""
+    """A dataset of files: ``held`` is what the dataset itself holds of paths and labels."""
 
-    samples: list[tuple[str, int]]
-    loader: Callable[[str], Any]
+    layout: FileLayout
+    held: tuple[Any, ...]
+    opened: Callable[[str], Any]
     translation: Translation
     target_transform: Held
 
     def kept(self) -> FilesPart:
-        """Return it with a list of its own, which shows later whether the dataset's has changed."""
-        return replace(self, samples=list(self.samples))
+        """Return it with lists of its own, which show later whether the dataset's have changed."""
+        return replace(self, held=tuple(list(one) if isinstance(one, list) else one for one in self.held))
+
+    def some(self, most: int) -> FilesPart:
+        """Return the same for at most about this many of the samples."""
+        return replace(self, held=self.layout.some(self.held, max(1, len(self.held[0]) // most)))
 
     def built(self, collate: Callable[..., Any]) -> Dataset[Any]:
         """Make the dataset of ours."""
-        labels = np.fromiter((index(label) for _, label in self.samples), np.int64, len(self.samples))
-        base = LoadedImages([path for path, _ in self.samples], labels, self.loader, DECODING)
+        labels = np.empty(len(self.held[0]), np.int64)
+
+        def paths() -> Iterator[str]:
+            for place, (path, label) in enumerate(self.layout.pairs(*self.held)):
+                labels[place] = index(label)
+                yield os.fspath(path)
+
+        base = LoadedImages(PackedList(paths()), labels, self.opened, DECODING)
         return TorchvisionView(Mapped(base, *self.translation.transforms), self.target_transform.thing, collate)
 
 
@@ -111,6 +127,7 @@ class FilesPart:
 class ArraysPart:
     """A dataset of arrays: ``labels`` is a list, or the tensor or array that the dataset itself holds."""
 
+    layout: ArrayLayout
     images: Held
     labels: list[Any] | Held
     translation: Translation
@@ -122,9 +139,30 @@ class ArraysPart:
 
     def built(self, collate: Callable[..., Any]) -> Dataset[Any]:
         """Make the dataset of ours: pixels and labels are shared where they lie as the native extension reads them."""
-        images = np.ascontiguousarray(self.images.thing)
-        base = ArrayDataset(images, _labels(self.labels))
+        images = np.ascontiguousarray(_lines(np.asarray(self.images.thing), self.layout))
+        labels = _labels(self.labels).astype(np.int64, copy=False)
+        base = ArrayDataset(images, labels)
         return TorchvisionView(Mapped(base, *self.translation.transforms), self.target_transform.thing, collate)
+
+
+@dataclass(frozen=True, slots=True)
+class FakePart:
+    """A `FakeData`: its size, the shape of an image, the number of classes, and the offset of the seeds."""
+
+    numbers: tuple[int, tuple[int, int, int], int, int]
+    translation: Translation
+    target_transform: Held
+
+    def kept(self) -> FakePart:
+        """Return itself."""
+        return self
+
+    def built(self, collate: Callable[..., Any]) -> Dataset[Any]:
+        """Make the dataset of ours."""
+        function = self.target_transform.thing
+        target = None if function is None else ItemTarget(function)
+        images: Mapped[Any] = Mapped(FakeImages(*self.numbers), *self.translation.transforms)
+        return TorchvisionView(images, target, collate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +228,7 @@ class HuggingFacePart:
         )
 
 
-Part = FilesPart | ArraysPart | SubsetPart | ConcatPart | HuggingFacePart
+Part = FilesPart | ArraysPart | FakePart | SubsetPart | ConcatPart | HuggingFacePart
 
 
 def examined(dataset: Any) -> Found | None:
@@ -256,6 +294,8 @@ def _subset(dataset: Any, inside: Found) -> Found:
     size = len(dataset.dataset)
     if numbers.size and not -size <= numbers.min() <= numbers.max() < size:
         return Found(name, None, f"an index is not one of its {size} samples", inside.steps)
+    if isinstance(inside.plan, FakePart) and numbers.size and numbers.min() < 0:
+        return Found(name, None, "FakeData has images of its own for negative indices", inside.steps)
     indices = dataset.indices if isinstance(dataset.indices, list | range) else Held(dataset.indices)
     return Found(name, SubsetPart(inside.plan, indices), "", inside.steps)
 
@@ -273,30 +313,52 @@ def _concat(dataset: Any, found: Sequence[Found]) -> Found:
 def _leaf(dataset: Any) -> Found:
     name = type(dataset).__name__
     datasets = torch_state.torchvision_module("datasets")
-    known = {getattr(datasets, one, None): one for one in (*FILES, *ARRAYS)}
+    known = {getattr(datasets, one, None): one for one in (*FILES, *ARRAYS, FAKE)}
     if type(dataset) not in known:
         bases = [kind.__name__ for kind in type(dataset).__mro__ if kind in known]
         why = f"a subclass of {bases[0]} may change what a sample is" if bases else "this dataset is not recognized"
+        if type(dataset) is getattr(datasets, name, None) and name in REFUSED:
+            why = f"it {REFUSED[name]}"
         return Found(name, None, why)
     if not str(type(dataset).__getitem__.__module__).startswith("torchvision."):
         return Found(name, None, "its __getitem__ was replaced")
     if extension is None:
         return Found(name, None, "the native extension was not built (headrace doctor)")
-    translation = translated(dataset.transform)
-    why = translation.refusal or (_unread_files(dataset) if name in FILES else _unread_arrays(dataset))
-    steps = translation.parts
-    if not why:
-        shape = None if name in FILES else tuple(np.asarray(dataset.data[:1]).shape[1:])
-        why, steps = _fused(translation, shape, oriented=DECODING.oriented)
-    target_transform = Held(dataset.target_transform)
+    applied = dataset.transforms if name in FILES and FILES[name].joint else dataset
+    if applied is not dataset and applied is not None and type(applied) is not _standard_transform():
+        return Found(name, None, f"its transforms is {name_of(applied)}, which gets image and target")
+    translation = translated(getattr(applied, "transform", None))
+    target_transform = getattr(applied, "target_transform", None)
+    why = translation.refusal
+    if not why and target_transform is not None and not target_transform:
+        why = f"bool() of its target_transform, {name_of(target_transform)}, is False"
     if why:
-        return Found(name, None, why, steps)
-    if name in FILES:
-        part: Part = FilesPart(getattr(dataset, FILES[name]), dataset.loader, translation, target_transform)
-    else:
-        labels = dataset.targets if isinstance(dataset.targets, list) else Held(dataset.targets)
-        part = ArraysPart(Held(dataset.data), labels, translation, target_transform)
-    return Found(name, part, "", steps)
+        return Found(name, None, why, translation.parts)
+    part = _part(name, dataset, translation, Held(target_transform))
+    if isinstance(part, str):
+        return Found(name, None, part, translation.parts)
+    why, steps = _fused(translation, _image_shape(part), oriented=DECODING.oriented)
+    return Found(name, None if why else part, why, steps)
+
+
+def _standard_transform() -> Any:
+    return getattr(torch_state.torchvision_module("datasets.vision"), "StandardTransform", None)
+
+
+def _part(name: str, dataset: Any, translation: Translation, target: Held) -> FilesPart | ArraysPart | FakePart | str:
+    """Return how a dataset of one of the classes is read, or why it is not."""
+    if name == FAKE:
+        return _fake_part(dataset, translation, target)
+    return (_files_part if name in FILES else _arrays_part)(name, dataset, translation, target)
+
+
+def _image_shape(part: FilesPart | ArraysPart | FakePart) -> tuple[int, ...] | None:
+    """Return the shape of each image; None where each has its own."""
+    if isinstance(part, FilesPart):
+        return None
+    if isinstance(part, ArraysPart):
+        return _lines(np.asarray(part.images.thing[:1]), part.layout).shape[1:]
+    return FakeImages(*part.numbers).image_shape
 
 
 def _fused(
@@ -346,51 +408,86 @@ def _huggingface(dataset: Any) -> Found | None:
     return Found(name, HuggingFacePart(Held(dataset), Held(function), found, translation), "", steps)
 
 
-def _unread_files(dataset: Any) -> str:
-    """Say why the native extension does not read a dataset of files; empty where it does."""
-    folder = torch_state.torchvision_module("datasets.folder")
-    loader = getattr(dataset, "loader", None)
+def _files_part(name: str, dataset: Any, translation: Translation, target: Held) -> FilesPart | str:
+    folder, layout = torch_state.torchvision_module("datasets.folder"), FILES[name]
+    loader = folder.pil_loader if layout.loader is None else getattr(dataset, layout.loader, None)
+    if loader is None and layout.without:
+        return f"it {layout.without}; give it loader=torchvision.datasets.folder.default_loader"
     if loader not in (folder.default_loader, folder.pil_loader):
         return f"its loader is {name_of(loader)}, and not torchvision's default_loader"
     backend = torch_state.torchvision_module().get_image_backend()
-    if backend != "PIL":
+    if backend != "PIL" and layout.loader is not None:
         return f"torchvision reads images by {backend}"
-    samples = getattr(dataset, FILES[type(dataset).__name__])
-    if not isinstance(samples, list) or not samples:
+    refusal = layout.refusal(dataset)
+    if refusal:
+        return refusal
+    held = layout.held(dataset)
+    if not held[0] or not all(isinstance(one, list) for one in held[: layout.each]):
         return "it has no list of samples"
-    looked_at = samples[:: max(1, len(samples) // LOOKED_AT)]
+    part = FilesPart(layout, held, loader, translation, target)
+    return _unread_files(part) or part
+
+
+def _unread_files(part: FilesPart) -> str:
+    """Say why the native extension does not read some files; empty where it does."""
+    try:
+        looked_at = list(part.layout.pairs(*part.some(LOOKED_AT).held))
+    except (TypeError, ValueError, LookupError) as error:
+        return f"its lists do not give paths and labels: {error}"
     odd = next((one for one in looked_at if not _is_sample(one)), None)
     if odd is not None:
         return f"its samples are not all (path, label): {shown(odd)}"
-    others = [path for path, _ in looked_at if not path.lower().endswith(JPEG)]
+    names = [os.fspath(path) for path, _ in looked_at]
+    others = [path for path in names if not path.lower().endswith(READ)]
     if len(others) * 2 > len(looked_at):
-        return f"most of its files are not JPEG, such as {os.path.basename(others[0])}"  # noqa: PTH119
+        formats = "JPEG, PNG or PPM" if READS_PNG else "JPEG or PPM"
+        return f"most of its files are not {formats}, such as {os.path.basename(others[0])}"  # noqa: PTH119
     return ""
 
 
 def _is_sample(sample: Any) -> bool:
     if not isinstance(sample, tuple) or len(sample) != 2:
         return False
-    return isinstance(sample[0], str) and isinstance(sample[1], int)
+    return isinstance(sample[0], str | PurePath) and isinstance(sample[1], int) and not isinstance(sample[1], bool)
 
 
-def _unread_arrays(dataset: Any) -> str:
-    """Say why the native extension does not read a dataset of arrays; empty where it does."""
+def _arrays_part(name: str, dataset: Any, translation: Translation, target: Held) -> ArraysPart | str:
+    layout = ARRAYS[name]
+    found = getattr(dataset, layout.labels)
     if not getattr(dataset, "compat", True):
         return "compat=False gives labels of eight numbers"
+    if found is None:
+        return "it has no labels"
+    listed = found if isinstance(found, list) else Held(found)
     try:
-        first = np.asarray(dataset.data[:1])
-        labels = _labels(dataset.targets[:1] if isinstance(dataset.targets, list) else Held(dataset.targets))
+        first = _lines(np.asarray(dataset.data[:1]), layout)
+        labels = _labels(listed[:1] if isinstance(listed, list) else listed)
+        if len(found) != len(dataset.data):
+            return f"it has {len(dataset.data)} images and {len(found)} {layout.labels}"
     except (TypeError, ValueError, RuntimeError) as error:
         return f"its data are no arrays: {error}"
-    gray = type(dataset).__name__.endswith("MNIST")
-    if first.dtype != np.uint8 or first.ndim != (3 if gray else 4) or (not gray and first.shape[3] != 3):
-        return f"its images are {first.dtype} of shape {first.shape[1:]}"
-    if len(dataset.targets) != len(dataset.data):
-        return f"it has {len(dataset.data)} images and {len(dataset.targets)} targets"
-    if labels.dtype != np.int64 or labels.ndim != 1:
+    if first.dtype != np.uint8 or first.ndim != (3 if layout.gray else 4) or (not layout.gray and first.shape[3] != 3):
+        return f"its images are {first.dtype} of shape {np.shape(dataset.data)[1:]}"
+    if labels.ndim != 1 or (labels.dtype.kind not in "iu" if layout.whole else labels.dtype != np.int64):
         return f"its labels are {labels.dtype} of shape {labels.shape[1:]}"
-    return ""
+    return ArraysPart(layout, Held(dataset.data), listed, translation, target)
+
+
+def _lines(images: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:
+    """Return images with their channels last."""
+    return images.transpose(0, 2, 3, 1) if layout.planes and images.ndim == 4 else images
+
+
+def _fake_part(dataset: Any, translation: Translation, target: Held) -> FakePart | str:
+    size, shape = dataset.size, dataset.image_size
+    try:
+        numbers = index(size), tuple(map(index, shape)), index(dataset.num_classes), index(dataset.random_offset)
+    except TypeError as error:
+        return f"its numbers are not whole: {error}"
+    channels, *sides = numbers[1] if len(numbers[1]) == 3 else (0, 0, 0)
+    if channels not in (1, 3) or min(sides) < 1 or numbers[0] < 1 or numbers[2] < 1:
+        return f"it has {size} images of shape {shape} in {dataset.num_classes} classes"
+    return FakePart((numbers[0], (channels, sides[0], sides[1]), *numbers[2:]), translation, target)
 
 
 def _labels(labels: list[Any] | Held) -> NDArray[Any]:
