@@ -36,7 +36,13 @@ def encoded(number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def photos() -> Any:
-    columns = {"image": [encoded(number) for number in range(6)], "label": range(6), "text": ["a"] * 6}
+    columns = {
+        "image": [encoded(number) for number in range(6)],
+        "label": range(6),
+        "text": ["a", "", "caption of three words", "ü", "e", "f"],
+        "score": [0.1, -1.0, float("inf"), 3.0, 1e30, 5.5],
+        "valid": [True, False, False, True, True, False],
+    }
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
@@ -83,20 +89,45 @@ def checked(batch: dict[str, Any]) -> dict[str, Any]:
     return {"x": [SIZED(one if one.mode == "RGB" else one.convert("RGB")) for one in batch["image"]]}
 
 
-FUNCTIONS = [replaced, renamed, functools.partial(renamed, transform=SIZED), closed(), counted, checked]
+def captioned(batch: dict[str, Any]) -> dict[str, Any]:
+    images = [SIZED(image.convert("RGB")) for image in batch["image"]]
+    return {"valid": batch["valid"], "x": images, "t": batch["text"], "y": batch["score"], "label": batch["label"]}
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=["replaced", "renamed", "partial", "closure", "counted", "checked"])
-def test_batches_are_those_of_torch(photos: Any, function: Callable[..., Any]) -> None:
+def plain(batch: dict[str, Any]) -> dict[str, Any]:
+    return {"x": [SIZED(image.convert("RGB")) for image in batch["image"]], "text": batch["text"]}
+
+
+FUNCTIONS = [
+    replaced,
+    renamed,
+    functools.partial(renamed, transform=SIZED),
+    closed(),
+    counted,
+    checked,
+    captioned,
+    plain,
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda one: getattr(one, "__name__", "partial"))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_torch(photos: Any, function: Callable[..., Any], workers: int) -> None:
     """Give the same names in the same order, the same labels, and pixels within one gray level."""
     dataset = photos.with_transform(function).select([5, 2, 0, 1])
     assert "all fused" in headrace.explain(dataset)
     theirs = torch.utils.data.DataLoader(dataset, 2)
-    ours: Any = DataLoader(dataset, 2, native=True)
+    ours: Any = DataLoader(dataset, 2, native=True, num_workers=workers)
     for expected, found in zip(theirs, ours, strict=True):
         assert list(found) == list(expected)
         for name, column in expected.items():
+            if name in ("text", "t"):
+                assert found[name] == column
+                continue
             assert (found[name].dtype, found[name].shape) == (column.dtype, column.shape)
+            if column.ndim == 1:
+                assert torch.equal(found[name], column)
+                continue
             close = (found[name] - column).abs() <= 1.01 / 255
             assert close.double().mean() >= 0.999
 
@@ -111,6 +142,13 @@ def test_a_collate_function_gets_samples(photos: Any) -> None:
     pixels, labels = next(iter(loader))
     assert pixels.shape == (3, 3, 32, 32)
     assert labels == [0, 1, 2]
+    dataset = photos.with_transform(captioned)
+    theirs = torch.utils.data.DataLoader(dataset, 4, collate_fn=list)
+    for expected, found in zip(theirs, DataLoader(dataset, 4, collate_fn=list, native=True), strict=True):
+        for one, two in zip(expected, found, strict=True):
+            assert list(one) == list(two)
+            for name in set(one) - {"x"}:
+                assert (type(two[name]), two[name]) == (type(one[name]), one[name])
 
 
 def left(batch: dict[str, Any]) -> dict[str, Any]:
@@ -212,8 +250,8 @@ def some(batch: dict[str, Any]) -> dict[str, Any]:
     return {"x": [SIZED(image.convert("RGB")) for image in batch["image"][:2]]}
 
 
-def captioned(batch: dict[str, Any]) -> dict[str, Any]:
-    return {"x": [SIZED(image.convert("RGB")) for image in batch["image"]], "text": batch["text"]}
+def listed(batch: dict[str, Any]) -> dict[str, Any]:
+    return {"x": [SIZED(image.convert("RGB")) for image in batch["image"]], "list": batch["list"]}
 
 
 @pytest.mark.parametrize(
@@ -239,12 +277,14 @@ def captioned(batch: dict[str, Any]) -> dict[str, Any]:
         (remembered(), "changes calls, which outlives the call"),
         (by_method, "has no attribute 'first'"),
         (some, "'x' is no column, and no transformed one"),
-        (captioned, "its column 'text' holds string"),
+        (listed, "its column 'list' holds no numbers, not integers, floats or text"),
         (None, "it has no transform"),
     ],
 )
 def test_what_is_not_recognized_is_named(photos: Any, function: Any, why: str) -> None:
     """Say why a function cannot be followed, in explain() and in the warning."""
+    if function is listed:
+        photos = photos.add_column("list", [[1, 2]] * 6)
     dataset = photos if function is None else photos.with_transform(function)
     assert why in headrace.explain(dataset)
     with pytest.warns(NotNativeWarning, match=why):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,25 +52,36 @@ class OpenedRows(View[Any]):
 class HuggingFaceView(View[Any]):
     """Tuples of an image and of integers as the dicts that a transform of a `datasets.Dataset` gives.
 
-    ``places`` says for each name, in order, where in the tuple its value is.
+    ``places`` says for each name, in order, where in the tuple its value is, or which column of ``values`` it is. That
+    dataset has the same rows; ``collate`` makes a column of a batch of its values.
     """
 
-    def __init__(self, dataset: Indexed, places: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        dataset: Indexed,
+        places: Sequence[tuple[str, int | str]],
+        values: Indexed | None,
+        collate: Callable[..., Any],
+    ) -> None:
         self.dataset = dataset
         self._places = tuple(places)
+        self._values = values
+        self._collate = collate
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a sample, with the image as a tensor."""
-        return self._sample(self.dataset[index])
+        return self._sample(index, self.dataset[index])
 
     def __getitems__(self, indices: list[Any]) -> list[dict[str, Any]]:
         """Read the samples at these indices: the images at once."""
-        return [self._sample(sample) for sample in protocol.many(self.dataset, indices)]
+        return [self._sample(*each) for each in zip(indices, protocol.many(self.dataset, indices), strict=True)]
 
-    def _sample(self, sample: Any) -> dict[str, Any]:
+    def _sample(self, index: Any, sample: Any) -> dict[str, Any]:
         torch = torch_state.loaded()
-        image = sample[0] if torch is None else torch.from_numpy(sample[0])
-        return {name: int(sample[place]) if place else image for name, place in self._places}
+        made: dict[int | str, Any] = {place: int(number) for place, number in enumerate(sample) if place}
+        made[0] = sample[0] if torch is None else torch.from_numpy(sample[0])
+        made |= {} if self._values is None else self._values[index]
+        return {name: made[place] for name, place in self._places}
 
     @property
     def _viewed(self) -> Indexed:
@@ -87,7 +99,7 @@ class HuggingFaceView(View[Any]):
 
     def _read_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> Any:
         read: Any = protocol.batch_reader(self.dataset)
-        return self._named(read(keys, empty=empty))
+        return self._named(keys, read(keys, empty=empty))
 
     @property
     def begin_batch(self) -> Callable[..., InFlightBatch] | None:
@@ -96,11 +108,15 @@ class HuggingFaceView(View[Any]):
 
     def _begin_batch(self, keys: Sequence[int], *, empty: Empty = np.empty) -> InFlightBatch:
         begin: Any = protocol.batch_beginner(self.dataset)
-        return Converted(begin(keys, empty=empty), self._named)
+        return Converted(begin(keys, empty=empty), partial(self._named, keys))
 
-    def _named(self, batch: Any) -> dict[str, Any]:
+    def _named(self, keys: Sequence[int], batch: Any) -> dict[str, Any]:
         # As torch collates Python's integers.
-        return {
-            name: np.asarray(batch[place]).astype(np.int64, copy=False) if place else batch[place]
-            for name, place in self._places
+        made: dict[int | str, Any] = {
+            place: np.asarray(column).astype(np.int64, copy=False) for place, column in enumerate(batch) if place
         }
+        made[0] = batch[0]
+        if self._values is not None:
+            rows = [self._values[key] for key in keys]
+            made |= {column: self._collate([row[column] for row in rows]) for column in rows[0]}
+        return {name: made[place] for name, place in self._places}

@@ -51,6 +51,8 @@ LOOKED_AT = 1000
 """How many names of files say whether a folder is one of JPEG files."""
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 """The dtypes of the columns of Hugging Face's that the native extension reads beside an image."""
+OTHERS = ("bool", "float16", "float32", "float64", "large_string", "string")
+"""The dtypes of those that are read row by row."""
 DECODING = Decoding(oriented=False)
 """torchvision applies no EXIF orientation."""
 
@@ -211,21 +213,23 @@ class HuggingFacePart:
         """Return itself: such a dataset does not change, but for its function."""
         return self
 
-    def built(self, collate: Callable[..., Any]) -> Dataset[Any]:  # noqa: ARG002  every column is read by headrace
+    def built(self, collate: Callable[..., Any]) -> Dataset[Any]:
         """Make the dataset of ours."""
-        bare = self.dataset.thing.with_format(None)
-        plain = from_huggingface(bare)
-        followed = self.followed
-        beside = list(dict.fromkeys(column for _, column in followed.names if column is not None))
-        other = next((column for column in beside if not plain.is_integer(column)), None)
-        if other is not None:
-            raise TypeError(f"not every value of its column {other!r} is an integer")
-        opened = bare.select_columns([followed.image, *beside])
+        theirs, followed = self.dataset.thing.with_format(None), self.followed
+        plain = from_huggingface(theirs)
+        columns = list(dict.fromkeys(column for _, column in followed.names if column is not None))
+        others = [column for column in columns if theirs.features[column].dtype in OTHERS]
+        beside = [column for column in columns if column not in others]
+        odd = next((column for column in beside if not plain.is_integer(column)), None)
+        if odd is not None:
+            raise TypeError(f"not every value of its column {odd!r} is an integer")
+        opened = theirs.select_columns([followed.image, *beside])
         rows = OpenedRows(plain.tuple(followed.image, *beside), opened, followed.image, beside)
         images: Mapped[Any] = Mapped(rows, *self.translation.transforms)
-        return HuggingFaceView(
-            images, [(name, 0 if column is None else 1 + beside.index(column)) for name, column in followed.names]
-        )
+        places: dict[str | None, int | str] = {None: 0, **{column: column for column in others}}
+        places |= {column: place for place, column in enumerate(beside, 1)}
+        values = from_huggingface(theirs, fields=others) if others else None
+        return HuggingFaceView(images, [(name, places[column]) for name, column in followed.names], values, collate)
 
 
 Part = FilesPart | ArraysPart | FakePart | SubsetPart | ConcatPart | HuggingFacePart
@@ -394,9 +398,11 @@ def _huggingface(dataset: Any) -> Found | None:
     if own not in (None, "RGB"):
         return Found(name, None, f"its column {found.image!r} converts images to {own}")
     kinds = {column: getattr(dataset.features[column], "dtype", "") for _, column in found.names if column is not None}
-    other = next((column for column, dtype in kinds.items() if dtype not in INTEGERS), None)
+    other = next((column for column, dtype in kinds.items() if dtype not in (*INTEGERS, *OTHERS)), None)
     if other is not None:
-        return Found(name, None, f"its column {other!r} holds {kinds[other] or 'no integers'}, and not integers")
+        return Found(
+            name, None, f"its column {other!r} holds {kinds[other] or 'no numbers'}, not integers, floats or text"
+        )
     if extension is None:
         return Found(name, None, "the native extension was not built (headrace doctor)")
     translation = translated(found.transform)
