@@ -51,14 +51,14 @@ def the_resource_tracker_is_there_already() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
-    """Photographs of several sizes in two classes; among them a PNG, gray, CMYK, and one with an EXIF orientation."""
+    """Photographs of several sizes in two classes; among them PNG, BMP, gray, CMYK, and an EXIF orientation."""
     root: Path = tmp_path_factory.mktemp("images")
     notes = Image.Exif()
     notes[0x0112] = 6
     for number in range(22):
         height, width = 40 + 7 * (number % 5), 44 + 9 * (number % 4)
         image = Image.fromarray(photo(number, height, width))
-        form, options = ("PNG", {}) if number == 3 else ("JPEG", {"quality": 90})
+        form, options = ({3: "PNG", 4: "BMP"}[number], {}) if number in (3, 4) else ("JPEG", {"quality": 90})
         if number == 5:
             options["exif"] = notes
         image = image.convert({7: "L", 9: "CMYK"}.get(number, "RGB"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from tests.golden.cases import COUNT, features, images, pixels
+from tests.image_files import by_pillow, encoded
 
 import headrace as hr
 from headrace.testing import DatasetTests, FormatTests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LABELS = np.arange(COUNT) % 3
 
@@ -155,7 +156,7 @@ class TestCIFAR(FormatTests):
 
 
 class OfImages(FormatTests):
-    """Files of images: PNG, which the native extension gives back, so that both ways are taken."""
+    """Files of images: PNG, and BMP, which the native extension gives back, so that both ways are taken."""
 
     collates = False
 
@@ -164,6 +165,8 @@ class OfImages(FormatTests):
         pytest.importorskip("PIL")
         self.folder = tmp_path
         self.paths = images(tmp_path)
+        for path in map(Path, self.paths[::2]):
+            path.write_bytes(encoded(by_pillow(path.read_bytes()), "BMP"))
 
 
 class TestImageFiles(OfImages):

@@ -16,7 +16,7 @@ from headrace.datasets import EncodedImages
 from headrace.errors import ArgumentError, ArgumentTypeError, BadFile, BadImage
 from headrace.testing import DatasetTests, FormatTests
 
-FILES = [encoded(photo(row, 40 + row, 50), "PNG" if row % 3 == 2 else "JPEG") for row in range(9)]
+FILES = [encoded(photo(row, 40 + row, 50), "BMP" if row % 3 == 2 else "JPEG") for row in range(9)]
 BEGINS = np.cumsum([0, *map(len, FILES)])
 
 

@@ -34,8 +34,8 @@ SHARDS = [range(7), range(7, 14), range(14, 21)]
 
 @cache
 def image(row: int) -> bytes:
-    """Return an image of a size of its own; every fifth is a PNG."""
-    return encoded(photo(row, 40 + row, 50), "PNG" if row % 5 == 4 else "JPEG")
+    """Return an image of a size of its own; every fifth is a BMP."""
+    return encoded(photo(row, 40 + row, 50), "BMP" if row % 5 == 4 else "JPEG")
 
 
 def notes(row: int) -> bytes:

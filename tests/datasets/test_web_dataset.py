@@ -41,14 +41,14 @@ def write(path: Path, samples: dict[str, dict[str, bytes]]) -> None:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Three shards of seven images with labels and notes, every fifth image a PNG."""
+    """Three shards of seven images with labels and notes, every fifth image a BMP."""
     for shard in range(3):
         rows = range(shard * 7, shard * 7 + 7)
         write(
             tmp_path / f"train-{shard:02}.tar",
             {
                 f"{row:04}": {
-                    "jpg": encoded(photo(row, 40 + row, 50), "PNG" if row % 5 == 4 else "JPEG"),
+                    "jpg": encoded(photo(row, 40 + row, 50), "BMP" if row % 5 == 4 else "JPEG"),
                     "cls": str(row % 3).encode(),
                     "json": json.dumps({"row": row}).encode(),
                 }

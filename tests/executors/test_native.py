@@ -121,9 +121,9 @@ class TestGivenUpRows(TestArrays):
     """Batches with rows that the native extension gives up, so that threads of Python complete them."""
 
     @pytest.fixture(autouse=True)
-    def no_jpeg(self, tmp_path: Path) -> None:
-        (tmp_path / "0.png").write_bytes(encoded(photo(0, 40, 60), "PNG"))
-        self.rows = ImageFiles([tmp_path / "0.png"]).map(*TRAIN)
+    def bmp(self, tmp_path: Path) -> None:
+        (tmp_path / "0.bmp").write_bytes(encoded(photo(0, 40, 60), "BMP"))
+        self.rows = ImageFiles([tmp_path / "0.bmp"]).map(*TRAIN)
 
     def test_an_interrupt_in_the_dataset_takes_the_place_of_its_batch(self) -> None:
         """Deliver it at its step: it is a thread's, and no Ctrl-C of the consumer's."""
@@ -132,10 +132,10 @@ class TestGivenUpRows(TestArrays):
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Make 40 images, every seventh of which is no JPEG, which the native extension gives up."""
+    """Make 40 images, every seventh of which the native extension gives up."""
     files = [tmp_path / f"{number}.img" for number in range(40)]
     for number, file in enumerate(files):
-        form = "PNG" if number % 7 == 3 else "JPEG"
+        form = "BMP" if number % 7 == 3 else "JPEG"
         file.write_bytes(encoded(photo(number, 40 + number, 90 - number), form))
     return files
 

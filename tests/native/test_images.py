@@ -77,6 +77,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         {"restart_marker_rows": 1, "subsampling": "4:2:0", "progressive": True},
         {"quality": 20, "optimize": True},
         {"form": "PNG"},
+        {"form": "BMP"},
     ]
     paths = []
     for number in range(40):

@@ -78,7 +78,7 @@ def images() -> list[bytes]:
     found = []
     for number in range(COUNT):
         image = Image.fromarray(photo(number, 40 + 7 * number % 60, 35 + 11 * number % 50))
-        options: dict[str, Any] = {"form": "PNG"} if number % 6 == 5 else {"progressive": number % 4 == 3}
+        options: dict[str, Any] = {"form": "BMP"} if number % 6 == 5 else {"progressive": number % 4 == 3}
         if number % 7 == 2:
             image = image.convert("L")
         if number % 6 == 1:
