@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headrace._native.items import in_common, one_type
 from headrace.checks import article
 from headrace.collate.containers import like_mapping, like_sequence
 from headrace.collate.exact import check_kept, check_unmasked, common_dtype, numbers, of_one_type
 from headrace.collate.row_writer import column_of
 from headrace.collate.user_types import registered
 from headrace.errors import CollateError, CollateTypeError
-from headrace.storage.mapped_samples import in_memory, mapped_file, write_row
+from headrace.interop import torch_rows, torch_state
+from headrace.storage.mapped_samples import any_mapped, in_memory, write_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,7 +98,14 @@ def _suits(first: Any, found: Found) -> bool:
     kind = type(first)
     if kind in found.short:
         return True
-    if kind not in _CONTAINERS or not found.plain:
+    if kind not in _CONTAINERS and _is_named_tuple(kind) and not any(isinstance(first, of) for of in found.functions):
+        found.named.add(kind)
+        found.odd.discard(kind)
+    if (kind not in _CONTAINERS and kind not in found.named) or not found.plain:
+        if torch_state.is_tensor(first) and not any(isinstance(first, of) for of in found.functions):
+            found.short[kind] = torch_rows.stacked
+            found.odd.discard(kind)
+            return True
         function = found.shorts.get(found.kinds.get(kind, collate))
         if function is None:
             return False
@@ -113,10 +122,11 @@ def _shortly(samples: Sequence[Any], found: Found, empty: Empty) -> Any:
     function = found.short.get(kind)
     if function is not None:
         return function(samples, empty)
-    if kind not in _CONTAINERS or not found.plain:
+    named = kind in found.named
+    if (kind not in _CONTAINERS and not named) or not found.plain:
         found.odd.add(kind)
         return None
-    if len(set(map(type, samples))) > 1 or len(set(map(len, samples))) > 1 or not first:
+    if one_type(samples) is None or not first or (not named and len(set(map(len, samples))) > 1):
         return None
     columns: Iterable[Any]
     try:
@@ -129,7 +139,14 @@ def _shortly(samples: Sequence[Any], found: Found, empty: Empty) -> Any:
         if batch is None:
             return None
         made.append(batch)
+    if named:
+        return tuple.__new__(kind, made)
     return dict(zip(first, made, strict=True)) if kind is dict else made
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    """Say whether a type's objects are tuples with names for their items, and nothing else."""
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and not kind.__dictoffset__
 
 
 def collate(batch: Sequence[Any], *, collate_fn_map: Functions | None = None) -> Any:
@@ -164,6 +181,8 @@ class Found:
     """Of types of leaves, the functions that need no mapping."""
     shorts: Mapping[CollateFn, Short] = field(default_factory=dict)
     """The same, by the functions that they are tried in place of."""
+    named: set[type] = field(default_factory=set)
+    """Types of named tuples that were met, and that no function is for."""
     odd: set[type] = field(default_factory=set)
     """Types of leaves that were met and have none."""
 
@@ -253,6 +272,7 @@ def field_of(place: tuple[Any, ...]) -> str:
 
 
 _SEQUENCES = frozenset({tuple, list})
+_AS_THEY_ARE = frozenset({int, float, bool, str, bytes})
 _CONTAINERS = _SEQUENCES | {dict}
 
 
@@ -367,12 +387,11 @@ def collate_arrays(batch: Sequence[Any], *, collate_fn_map: Functions | None = N
 
 def _alike(arrays: Sequence[Any]) -> bool:
     """Say whether these are plain arrays of one shape and dtype, none of them in a mapped file."""
-    first = arrays[0]
     return (
-        set(map(type, arrays)) == {np.ndarray}
-        and len({array.shape for array in arrays}) == 1
-        and all(array.dtype == first.dtype for array in arrays)
-        and all(mapped_file(base) is None for base in {id(array.base): array.base for array in arrays}.values())
+        one_type(arrays) is np.ndarray
+        and in_common(arrays, "shape") is not None
+        and in_common(arrays, "dtype") is not None
+        and not any_mapped(arrays)
     )
 
 
@@ -402,8 +421,10 @@ default_collate_fn_map: Functions = MappingProxyType(
 def short_arrays(batch: Sequence[Any], empty: Empty) -> npt.NDArray[Any] | None:
     """Stack plain arrays of one shape and dtype; return None for others."""
     column = column_of(batch)
-    if column is None and batch[0].shape and not batch[0].dtype.hasobject and _alike(batch):
+    if column is None and not batch[0].dtype.hasobject and _alike(batch):
         shape = batch[0].shape
+        if not shape:
+            return np.fromiter(batch, batch[0].dtype, len(batch)) if batch[0].dtype.kind in "biufc" else None
         column = empty((len(batch), *shape), batch[0].dtype)
         np.concatenate(batch, out=column.reshape(len(batch) * shape[0], *shape[1:]))
     return column
@@ -480,6 +501,15 @@ def collate_columns(samples: Sequence[Any], registry: Registry) -> Any:
     return like_sequence(first, columns)
 
 
+def reader(dataset: Any) -> Callable[..., Any] | None:
+    """Return what reads whole batches of torch's datasets over tensors, unless somebody collates these differently."""
+    functions = _by_default(NO_FUNCTIONS, registered())
+    torch = torch_state.loaded()
+    if torch is None or not functions.plain or any(issubclass(torch.Tensor, types) for types in functions.functions):
+        return None
+    return torch_rows.reader(dataset, default_collate, arrays=True)
+
+
 def default_convert(data: Any) -> Any:
     """Convert the NumPy scalars of one sample to arrays, and leave its other leaves unchanged.
 
@@ -490,6 +520,13 @@ def default_convert(data: Any) -> Any:
     A loader without batches (``batch_size=None``) does this to each sample. Containers become new ones by the rules of
     `default_collate` (a tuple becomes a list). Where torch returns a tensor, the result is an array.
     """
+    kind = type(data)
+    if kind in _AS_THEY_ARE:
+        return data
+    if kind is dict:
+        return {key: default_convert(item) for key, item in data.items()}
+    if kind in _SEQUENCES:
+        return [default_convert(item) for item in data]
     if isinstance(data, str | bytes):  # includes NumPy's str_ and bytes_
         return data
     if isinstance(data, np.generic):

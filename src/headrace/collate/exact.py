@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._native.items import one_type
 from headrace.checks import article, shown
 from headrace.errors import CollateError, CollateTypeError
 from headrace.interop import floats
@@ -55,9 +56,10 @@ def numbers(batch: Sequence[Any], field: str) -> NDArray[Any]:
 
 def of_one_type(batch: Sequence[Any]) -> NDArray[Any] | None:
     """Return an array of numbers of one type, which is quick; None for others, and for integers beyond int64."""
-    if len(kinds := set(map(type, batch))) != 1:
+    kind = one_type(batch)
+    if kind is None:
         return None
-    dtype: np.dtype[Any] | None = _DTYPES.get(kinds.pop())
+    dtype: np.dtype[Any] | None = _DTYPES.get(kind)
     if dtype is None and (not isinstance(batch[0], np.generic) or (dtype := batch[0].dtype).kind not in NUMBERS):
         return None
     try:

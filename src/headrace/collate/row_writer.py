@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from headrace.context.timing import timed
 from headrace.image.pending import Pending, done
-from headrace.storage.mapped_samples import in_memory, parts_in_memory, write_row
+from headrace.storage.mapped_samples import holds_no_array, in_memory, parts_in_memory, write_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -58,6 +58,8 @@ class RowWriter:
 
     def write(self, row: int, sample: Any) -> Any:
         """Return the sample with its larger arrays replaced by their rows of the batch, but those in fields apart."""
+        if row == 0 and holds_no_array(sample):
+            return sample
         if self._apart and type(sample) is dict:
             return {
                 key: parts_in_memory(done(item)) if key in self._apart else self._write(row, item, (key,))

@@ -120,7 +120,9 @@ def names() -> list[str]:
 
 def made(backend: str | Factory, maker: Maker, options: Options) -> Executor:
     """Make an executor, by its name or by a factory; raises `ArgumentError` for a factory that makes none."""
-    executor = (backend if callable(backend) else _factories[backend])(maker, options)
+    if not callable(backend):
+        return _factories[backend](maker, options)
+    executor = backend(maker, options)
     if not isinstance(executor, Executor):
         raise ArgumentError(
             f"backend={shown(backend)} made {kind_of(executor)}",

@@ -160,12 +160,23 @@ def state_of(generator: Stateful) -> Any:
     >>> one.random() == first
     True
     """
+    return as_text(snapshot(generator))
+
+
+def snapshot(generator: Stateful) -> Any:
+    """Return the state of a generator, to be compared and for `as_text`: bytes, where packing them takes long."""
     if isinstance(generator, np.random.Generator):
         return _plain(generator.bit_generator.state)
     if isinstance(generator, np.random.RandomState):
         return _plain(generator.get_state(legacy=False))
-    data = zlib.compress(bytes(generator.get_state().numpy()), 9)  # half of it is zeros
-    return base64.b64encode(data).decode("ascii")
+    return generator.get_state().numpy().tobytes()
+
+
+def as_text(state: Any) -> Any:
+    """Return a `snapshot` as what JSON can hold; what JSON can hold already, as it is."""
+    if not isinstance(state, bytes):
+        return state
+    return base64.b64encode(zlib.compress(state, 9)).decode("ascii")  # half of it is zeros
 
 
 def set_state(generator: Stateful, state: Any) -> None:

@@ -6,12 +6,14 @@ themselves are read so: a subclass may change what a sample is. torch is never i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._native.items import in_common, one_type
 from headrace.context import seeds
 from headrace.context.memory import Recycler
 from headrace.interop import torch_state
@@ -35,20 +37,23 @@ SMALLEST_RECYCLED = 1 << 20
 """The same, where no other process is to have the memory: the allocator reuses what it has not given back."""
 
 
-def reader(dataset: Any, collate: Callable[..., Any]) -> Callable[..., Any] | None:
+def reader(dataset: Any, collate: Callable[..., Any], *, arrays: bool = False) -> Callable[..., Any] | None:
     """Return what reads whole batches of a dataset, as `headrace.Dataset.read_batch` does; None if nothing does.
 
     >>> reader([1, 2], list) is None
     True
 
     ``collate`` puts samples together that have to be read one by one: where a key is not a row, or not in range.
+    ``arrays``: the batches are of NumPy's arrays, and not of tensors.
     """
-    if not _columns(dataset):
+    columns = _columns(dataset)
+    if not columns or (arrays and not all(_in_numpy(dtype) is not None for dtype, _ in columns)):
         return None
 
     def read_batch(keys: Sequence[Any], *, empty: Empty) -> Any:
         try:
-            return _gathered(dataset, _rows(keys), empty)
+            made = _gathered(dataset, _rows(keys), empty)
+            return [tensor.numpy() for tensor in made] if arrays else made
         except IndexError:
             here = seeds.place()
             samples = []
@@ -58,6 +63,22 @@ def reader(dataset: Any, collate: Callable[..., Any]) -> Callable[..., Any] | No
             return collate(samples, empty=empty)
 
     return read_batch
+
+
+def stacked(batch: Sequence[Any], empty: Empty) -> NDArray[Any] | None:
+    """Stack plain tensors of one shape and dtype in a NumPy array; return None for others, or where there are none."""
+    torch = torch_state.loaded()
+    if torch is None or one_type(batch) is not torch.Tensor or in_common(batch, "requires_grad") is not False:
+        return None
+    first, dtype = batch[0], in_common(batch, "dtype")
+    if dtype is None or dtype.is_complex or not first.is_cpu or (known := _in_numpy(dtype)) is None:
+        return None
+    try:
+        column = empty((len(batch), *first.shape), known)
+        torch.stack(batch, out=torch.from_numpy(column))
+    except (RuntimeError, TypeError):  # of other shapes, or of another layout
+        return None
+    return column
 
 
 def suits(nbytes: int, empty: Empty) -> bool:
@@ -143,10 +164,17 @@ def _gathered(dataset: Any, rows: Rows, empty: Empty) -> list[Any]:
 def _joined(dataset: Any, rows: NDArray[np.int64], empty: Empty) -> list[Any]:
     """Return the columns of these rows of a ``ConcatDataset``."""
     torch = torch_state.loaded()
-    ends = np.asarray(dataset.cumulative_sizes)
+    ends = dataset.cumulative_sizes
+    if len(rows) == 1:
+        row = int(rows[0])
+        part = bisect_right(ends, row)
+        if part == len(ends):
+            raise IndexError("a row behind the last")
+        row -= ends[part - 1] if part else 0
+        return _gathered(dataset.datasets[part], range(row, row + 1), empty)
     parts = np.searchsorted(ends, rows, side="right")
     made: list[Any] = []
-    for part in np.unique(parts).tolist():
+    for part in sorted(set(parts.tolist())):
         if part == len(ends):
             raise IndexError("a row behind the last")
         places = np.flatnonzero(parts == part)

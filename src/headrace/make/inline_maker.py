@@ -11,7 +11,7 @@ from headrace.context import worker_info
 from headrace.context.current import Context, current, put, reset
 from headrace.interop import torch_state
 from headrace.make.map_guard import LOOKS
-from headrace.make.source import Batched, Indexed, Streamed
+from headrace.make.source import Batched, Indexed, Streamed, items
 from headrace.plan.work import Done, Ended
 from headrace.storage import page_faults
 from headrace.storage.mapped_samples import parts_in_memory, samples_in_memory
@@ -39,7 +39,6 @@ class InlineMaker:
         "_context",
         "_empty",
         "_here",
-        "_item",
         "_joined_at",
         "_looks",
         "_maker",
@@ -71,7 +70,6 @@ class InlineMaker:
         self._looks = LOOKS
         self._stateless = False
         self._joined_at = 0.0
-        self._item: Any = None
         # Functions, and no methods: an object that holds one of its own methods is freed later.
         self._read: Callable[[InlineMaker, Work], Any] = _indexed
         if isinstance(source, Batched):
@@ -79,7 +77,7 @@ class InlineMaker:
         elif isinstance(source, Streamed):
             self._read = _streamed
         elif source.in_memory:
-            self._read, self._item = _in_memory, source.dataset.__getitem__
+            self._read = _in_memory
         self._stage = "other" if isinstance(source, Indexed) else "read"
         self.stages: defaultdict[str, float] = defaultdict(float)
         """Where the seconds are counted by stage, beside those of outcomes."""
@@ -177,7 +175,7 @@ def _in_memory(own: InlineMaker, work: Work) -> Any:
     if own.finds_files(source, work.epoch):
         return _UNUSUAL
     try:
-        samples = list(map(own._item, work.keys))
+        samples = items(source.dataset, work.keys)
     except Exception:  # noqa: BLE001  which sample it is, is found out one by one
         return _UNUSUAL
     if not maker.writes_rows:

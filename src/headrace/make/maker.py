@@ -105,6 +105,8 @@ class Maker:
     on_error: OnError = "raise"
     writes_rows: bool = False
     """Whether the rows of a batch may be written as soon as they are made: with the default collate, or one like it."""
+    converts: bool = False
+    """Whether collate only converts a sample: what it returns lies in memory if the sample does."""
     apart: Collection[str] = ()
     """The fields of a sample that are not stacked."""
     finish: Callable[[Any], Any] | None = None
@@ -266,7 +268,7 @@ class Maker:
             batch = self.collate(samples, empty=empty)
         except StopIteration as error:
             raise _unending(error, "collate_fn") from error
-        return batch if self.writes_rows else parts_in_memory(batch)
+        return batch if self.writes_rows or self.converts else parts_in_memory(batch)
 
     def _make(
         self, work: Work, here: seeds.Here, seconds: Seconds, empty: Empty, stop: Stop | None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from headrace.context import seeds
 from headrace.datasets.pieces import read_piece
@@ -72,7 +75,7 @@ class Indexed:
     def read_many(self, keys: Sequence[Any], *, arrays: bool = True) -> list[Any]:
         """Make the samples of these keys in one call of the dataset's; ``arrays`` as for `MapGuard.settle`."""
         if self.in_memory:
-            samples = list(map(self._dataset.__getitem__, keys))
+            samples = items(self._dataset, keys)
             return self.maps.settle_all(samples, keys[0], arrays=True) if arrays else samples
         keys = list(keys)
         self.maps.check(*keys[:1])
@@ -341,6 +344,21 @@ class Streamed:
         ):
             raise refusal("dataset", self._stream)
         return found == 0 or (self._drop_last and found < replica.size)
+
+
+def items(dataset: Any, keys: Sequence[Any]) -> list[Any]:
+    """Return the items of a list, a tuple or a range in memory, in as few calls as possible.
+
+    >>> items("abcdef", range(1, 3)), items("abcdef", np.array([5, 0]))
+    (['b', 'c'], ['f', 'a'])
+
+    Raises IndexError where one is not there.
+    """
+    if type(keys) is range and keys.step == 1 and keys.start >= 0 and keys.stop <= len(dataset):
+        return list(dataset[keys.start : keys.stop])
+    if isinstance(keys, np.ndarray):
+        keys = keys.tolist()
+    return list(itemgetter(*keys)(dataset)) if len(keys) > 1 else [dataset[key] for key in keys]
 
 
 def _where(dataset: Any, key: Any) -> str | None:

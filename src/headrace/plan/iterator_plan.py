@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import IterationError
@@ -10,33 +9,10 @@ from headrace.interop.keys import check_whole
 from headrace.plan.work import StreamReplica, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from headrace.context.seeds import Key
     from headrace.plan.batch_plan import RankShare
-
-
-def cut(sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> Iterator[list[Any]]:
-    """Cut the keys of a sampler into batches.
-
-    >>> list(cut("abcde", 2, drop_last=False)), list(cut("abcde", 2, drop_last=True))
-    ([['a', 'b'], ['c', 'd'], ['e']], [['a', 'b'], ['c', 'd']])
-    """
-    keys = iter(sampler)
-    while batch := list(islice(keys, batch_size)):
-        if len(batch) == batch_size or not drop_last:
-            yield batch
-
-
-def after(sampler: Iterable[Any], count: int) -> Iterator[Any]:
-    """Yield the keys of a sampler after its first ``count``, which are drawn at the first call.
-
-    >>> list(after("abcde", 3))
-    ['d', 'e']
-    """
-    keys = iter(sampler)
-    next(islice(keys, count, count), None)
-    yield from keys
 
 
 class IteratorPlan:

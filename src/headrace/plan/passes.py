@@ -7,16 +7,20 @@ import random
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from headrace.interop import torch_state
-from headrace.interop.generators import Tape, set_state, state_of, taping
+from headrace.interop.generators import Tape, as_text, set_state, snapshot, taping
 from headrace.interop.once import is_spent, refusal
 from headrace.interop.own_states import keeps_state, restore
 
 _END = object()
+
+STRETCH = 2**14
+"""Items that are passed over at a time."""
 
 State = dict[str, Any]
 """What JSON can hold."""
@@ -57,6 +61,8 @@ class Pass(Iterator[Any]):
         self._entry = self._given
         """How the sampler's own state was when the pass began."""
         self._marks: dict[int, State] = {}
+        self._keeps: bool | None = None
+        """Whether anything keeps a state of its own, once the pass has begun; None: nobody has looked."""
         self._held: list[tuple[Any, Exception | None]] = []
         self._ended = "ended" in given
         self._lock = threading.RLock()
@@ -67,15 +73,47 @@ class Pass(Iterator[Any]):
             if error is not None:
                 raise error
             if item is _END:
-                self._ended = True
-                if self._once_more and self._given is None and is_spent(self._sampler, self._items, empty=self._empty):
-                    raise refusal(self._name, self._sampler)
+                self._end()
                 raise StopIteration
             self._empty = False
             size = getattr(self._sampler, "batch_size", None)
             if isinstance(item, list) and isinstance(size, int) and len(item) < size:
                 self._ended = True  # a batch sampler has read its sampler to the end
             return item
+
+    def batches(self, size: int, *, drop_last: bool, skipped: int = 0) -> Iterator[list[Any]]:
+        """Cut the items into batches, after the first ``skipped`` of them.
+
+        >>> list(Pass("abcde").batches(2, drop_last=False)), list(Pass("abcde").batches(2, drop_last=True, skipped=1))
+        ([['a', 'b'], ['c', 'd'], ['e']], [['b', 'c'], ['d', 'e']])
+        """
+        while skipped and (passed := self._take(min(skipped, STRETCH))):
+            skipped -= len(passed)
+        while batch := self._take(size):
+            if len(batch) == size or not drop_last:
+                yield batch
+
+    def _take(self, count: int) -> list[Any]:
+        """Return the next items, at most so many, all drawn at once; fewer only at the end."""
+        with self._lock:
+            if self._ended and self._items is not None:
+                return []
+            # The first one alone, and then the others: before it, the generators are looked at.
+            taken = list(islice(self, 1)) if self._items is None or self._held or count == 1 else []
+            if not taken and self._ended:
+                return []
+            with taping(self._tape):
+                taken += islice(self._items, count - len(taken))
+            if taken:
+                self._empty = False
+            if len(taken) < count:
+                self._end()
+            return taken
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._once_more and self._given is None and is_spent(self._sampler, self._items, empty=self._empty):
+            raise refusal(self._name, self._sampler)
 
     def _drawn(self) -> tuple[Any, Exception | None]:
         """Return the next item, `_END` at the end, or the sampler's error."""
@@ -89,11 +127,11 @@ class Pass(Iterator[Any]):
         generators = _generators(self._sampler)
         again = {name: generators[name] for name in self._again if name in generators}
         # Where a generator is at the state already, the pass moves it, as it would have without a resume.
-        apart = {name: one for name, one in again.items() if one.state() != self._again[name]}
-        back = {name: generator.state() for name, generator in apart.items() if generator.shared}
+        apart = {name: one for name, one in again.items() if as_text(one.snapshot()) != self._again[name]}
+        back = {name: as_text(generator.snapshot()) for name, generator in apart.items() if generator.shared}
         for name, generator in apart.items():
             generator.set_state(self._again[name])
-        before = {name: generator.state() for name, generator in generators.items()}
+        before = {name: generator.snapshot() for name, generator in generators.items()}
         if self._entry is None and (own := _own_state(self._sampler, None)):
             self._entry = {"own": own, "start": 0}
         try:
@@ -105,7 +143,7 @@ class Pass(Iterator[Any]):
                 first = next(self._items, _END)
             return first
         finally:
-            moved = {name for name, generator in generators.items() if generator.state() != before[name]}
+            moved = {name for name, generator in generators.items() if generator.snapshot() != before[name]}
             self._moved = {name: state for name, state in before.items() if name in moved or name in again}
             for name, state in back.items():
                 generators[name].set_state(state)
@@ -130,7 +168,9 @@ class Pass(Iterator[Any]):
 
     def mark(self, step: int, start: int) -> None:
         """Note the state that the sampler keeps of itself, if any, before a step with ``start`` keys before it."""
-        own = _own_state(self._sampler, self._items)
+        if self._keeps is None:
+            self._keeps = bool(_keepers(self._sampler, self._items))
+        own = _own_state(self._sampler, self._items) if self._keeps else {}
         if own:
             if self._ended:  # nothing is left of this pass, and the sampler is where the next one begins
                 own.pop("iterator", None)
@@ -161,7 +201,7 @@ class Pass(Iterator[Any]):
         seeds = [*self._tape.seeds, *self._tape.again]
         if seeds and not self._moved.keys() & OWN:  # a sampler's own generator must move again, for the passes after it
             return {"seeds": seeds}
-        return {"generators": self._moved} if self._moved else {}
+        return {"generators": {name: as_text(state) for name, state in self._moved.items()}} if self._moved else {}
 
     def facts(self, step: int) -> dict[str, Any]:
         """Return what a loader's state has of the pass."""
@@ -185,7 +225,7 @@ def between(sampler: Any, moved: Collection[str] | None = None) -> State:
         return {"own": own, "start": 0}
     names = moved if moved is not None else () if isinstance(sampler, Sequence | np.ndarray) else None
     found = {
-        name: generator.state()
+        name: as_text(generator.snapshot())
         for name, generator in _generators(sampler).items()
         if not generator.shared or names is None or name in names
     }
@@ -224,7 +264,7 @@ def apart(sampler: Any) -> Any:
 def undisturbed(sampler: Any) -> Iterator[None]:
     """Give the generators that a sampler may draw from back as they were, after a block that passes through it."""
     generators = _generators(sampler)
-    before = {name: generator.state() for name, generator in generators.items()}
+    before = {name: as_text(generator.snapshot()) for name, generator in generators.items()}
     try:
         yield
     finally:
@@ -238,8 +278,8 @@ class _Own:
     def __init__(self, generator: Any) -> None:
         self._generator = generator
 
-    def state(self) -> Any:
-        return state_of(self._generator)
+    def snapshot(self) -> Any:
+        return snapshot(self._generator)
 
     def set_state(self, state: Any) -> None:
         set_state(self._generator, state)
@@ -252,8 +292,8 @@ class _Torch(_Own):
 class _NumPy:
     shared = True
 
-    def state(self) -> Any:
-        return state_of(np.random.mtrand._rand)
+    def snapshot(self) -> Any:
+        return snapshot(np.random.mtrand._rand)
 
     def set_state(self, state: Any) -> None:
         np.random.set_state(state)  # noqa: NPY002  the global one is meant
@@ -262,7 +302,7 @@ class _NumPy:
 class _Python:
     shared = True
 
-    def state(self) -> Any:
+    def snapshot(self) -> Any:
         version, numbers, gauss = random.getstate()
         return [version, list(numbers), gauss]
 

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.collate.default import default_collate, default_convert
+from headrace.collate.default import default_collate, default_convert, reader
 from headrace.samplers import BatchSampler, RandomSampler, SequentialSampler
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ def _as_given(dataset: Any, shuffle: bool | None) -> tuple[Any, bool | None]:
 
 def _takes_any(generator: Any) -> bool:  # noqa: ARG001
     return True
-
-
-def _no_reader(dataset: Any) -> None:
-    pass
 
 
 def _no_placement(loader: Any) -> None:
@@ -48,7 +44,7 @@ class Adapter:
     """Converts a sample, where samples come one by one."""
     defaults: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = ()
     """The framework's own functions of the same meaning, each with ours: a ``collate_fn`` that is read as ours."""
-    reader: Callable[[Any], Callable[..., Any] | None] = _no_reader
+    reader: Callable[[Any], Callable[..., Any] | None] = reader
     """Returns what reads whole batches of a dataset of the framework's own, as ``read_batch`` does; None: nothing."""
     finish: Callable[[Any], Any] | None = None
     """Converts a batch that the dataset made itself."""

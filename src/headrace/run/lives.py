@@ -20,8 +20,8 @@ KEPT = 512
 """Lives that are kept: enough to see how much the times of batches differ."""
 QUICK, SPARSE = 2e-3, 16
 """Where a batch comes in less than so many seconds, one of so many is noted: noting takes a few microseconds."""
-LOOKED = 32
-"""Batches after which that is decided."""
+LOOKED = (8, 32)
+"""Batches after which that is decided: a few, or more where the first one was slow."""
 QUEUES = 8
 """Of one of so many that are noted, also how long its thread waited for a CPU: asking takes 10 µs."""
 GIL_EARLY, GIL_TRIALS = 4, 32
@@ -130,7 +130,7 @@ class Lives:
     def _look(self, delivered: float) -> None:
         """Note fewer batches where they come quickly."""
         recent = self.recent
-        if self.every == 1 and len(recent) == LOOKED and delivered - recent[0].delivered < LOOKED * QUICK:
+        if self.every == 1 and len(recent) in LOOKED and delivered - recent[0].delivered < len(recent) * QUICK:
             self.every = SPARSE
             recent.clear()
 

@@ -26,7 +26,7 @@ from headrace.make.source import Batched, Indexed, InPieces, SharedStream, Sourc
 from headrace.plan.batch_plan import BatchPlan, Plan
 from headrace.plan.batch_sampler_plan import BatchSamplerPlan
 from headrace.plan.dataset_copies import DatasetCopyPlan
-from headrace.plan.iterator_plan import IteratorPlan, after, cut
+from headrace.plan.iterator_plan import IteratorPlan
 from headrace.plan.mixture import MixtureSampler
 from headrace.plan.order import BatchOrder, BatchOrdered, FixedEpoch, Order, Ordered, Sequential, Shuffled
 from headrace.plan.passes import Pass, apart, between, undisturbed
@@ -249,12 +249,12 @@ class SampledOrder(EpochOrder):
         }
         if settings.given_batches:
             return IteratorPlan(cursor.sampler, entry.key, **how), settings.most_samples()
-        keys: Iterator[Any] = cursor.sampler
         size = settings.batch_size or 1
         read = _read_before(settings, cursor, saved, size, start)
         if start is None:
-            keys, how["entered"] = after(keys, read), (step, read)
-        batches = cut(keys, size, drop_last=settings.drops_short)
+            how["entered"] = step, read
+        skipped = read if start is None else 0
+        batches = cursor.sampler.batches(size, drop_last=settings.drops_short, skipped=skipped)
         return IteratorPlan(batches, entry.key, **how), settings.most_samples(sampler) or settings.most_samples()
 
     def work_at(self, entry: Entry, epoch: int, step: int) -> Work | None:

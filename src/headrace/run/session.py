@@ -260,6 +260,7 @@ class Session:
             collate,
             settings.on_error,
             writes_rows=settings.own_collate or apart is not None,
+            converts=settings.single and settings.collate_fn is settings.adapter.convert,
             apart=apart or (),
             finish=settings.adapter.finish,
         )

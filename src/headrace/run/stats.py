@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._native.items import one_type
 from headrace.formatting import count, duration, html_table, percent, rate, table
 from headrace.run.report import doing, in_order, stage_rows
 
@@ -440,7 +441,7 @@ def measure(batch: Any) -> tuple[int, int]:
         if len(_without_rows) < _MOST_KINDS:
             _without_rows.add(kind)
         return 0, 0
-    if len(parts) > _FEW and _without_rows.issuperset(map(type, parts)):
+    if len(parts) > _FEW and (one_type(parts) in _without_rows or _without_rows.issuperset(map(type, parts))):
         return len(parts), 0
     rows = total = 0
     for part in parts:

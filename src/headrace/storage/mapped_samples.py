@@ -10,16 +10,18 @@ from __future__ import annotations
 import mmap
 import os
 from itertools import chain
+from operator import is_not
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from headrace._native import extension
+from headrace._native.items import one_type, values
 from headrace.errors import BadFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -111,11 +113,32 @@ def mapped_file(array: Any) -> MappedFile | None:
             return None
         if isinstance(at, mmap.mmap):
             return MappedFile(at, owner)
+        if _is_of_torch(type(at)):  # which names no base, but takes long to say so
+            return None
         base = at.obj if isinstance(at, memoryview) else getattr(at, "base", None)
         if isinstance(at, np.memmap) and isinstance(base, mmap.mmap):
             owner = at
         at = base
     return None
+
+
+def any_mapped(arrays: Sequence[NDArray[Any]]) -> bool:
+    """Say whether one of these arrays is mapped from a file.
+
+    >>> any_mapped([np.zeros(3), np.ones(3)[1:]])
+    False
+    """
+    bases = values(arrays, "base")
+    if len(bases) > 1 and not _is_of_torch(one_type(bases)):  # rows of a few arrays that take turns
+        bases = list({id(base): base for base in bases}.values())
+    else:
+        del bases[1:]
+    return any(mapped_file(base) is not None for base in bases)
+
+
+def _is_of_torch(kind: Any) -> bool:
+    """Say whether a type is that of torch's tensors, by its name: torch may not be there."""
+    return kind is not None and kind.__name__ == "Tensor" and kind.__module__ == "torch"
 
 
 def in_memory(array: NDArray[Any]) -> NDArray[Any]:
@@ -148,6 +171,8 @@ def write_row(column: NDArray[Any], row: int, array: NDArray[Any]) -> None:
 
 _CONTAINERS = (list, tuple, dict)
 _SEQUENCES = {list, tuple}
+_FEW = 8
+"""Parts that are looked at one by one in less time than all at once."""
 _MOST_KINDS = 64
 _never_mapped: set[type] = {int, float, bool, str, bytes, type(None)}
 """Types that are neither arrays of NumPy's nor containers of them: also others that were met, to know them at once."""
@@ -160,6 +185,19 @@ def _are_never_mapped(kinds: set[type]) -> bool:
     if len(_never_mapped) < _MOST_KINDS:
         _never_mapped.update(kinds)
     return True
+
+
+def holds_no_array(sample: Any) -> bool:
+    """Say whether a sample is known to hold no array, at first sight: False for containers within it.
+
+    >>> holds_no_array({"label": 7}), holds_no_array([np.zeros(2)])
+    (True, False)
+    """
+    kind = type(sample)
+    if kind not in _CONTAINERS:
+        return kind in _never_mapped
+    kinds = set(map(type, sample.values() if kind is dict else sample))
+    return kinds <= _never_mapped or _are_never_mapped(kinds)
 
 
 def _hold_no_array(items: Iterable[Any], kinds: set[type]) -> bool:
@@ -186,23 +224,26 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     kind: Any = type(sample)
     if kind in _never_mapped:
         return sample
-    if part is None and kind in _CONTAINERS:
-        items = sample.values() if kind is dict else sample
-        kinds = set(map(type, items))
-        if kinds <= _never_mapped or _are_never_mapped(kinds) or _hold_no_array(items, kinds):
+    if kind is dict or kind is list or isinstance(sample, tuple):
+        items = list(sample.values()) if kind is dict else sample
+        if part is None:
+            one = one_type(items)
+            kinds = set(map(type, items)) if one is None else {one}
+            if kinds <= _never_mapped or (len(items) > _FEW and _hold_no_array(items, kinds)):
+                return sample
+        parts = [parts_in_memory(item, part) for item in items]
+        if not any(map(is_not, parts, items)):
             return sample
-    if kind is list or isinstance(sample, tuple):
-        parts = [parts_in_memory(item, part) for item in sample]
-        if all(new is old for new, old in zip(parts, sample, strict=True)):
-            return sample
+        if kind is dict:
+            return dict(zip(sample, parts, strict=True))
         return parts if kind is list else tuple(parts) if kind is tuple else getattr(kind, "_make", kind)(parts)
-    if kind is dict:
-        values = [parts_in_memory(value, part) for value in sample.values()]
-        same = all(new is old for new, old in zip(values, sample.values(), strict=True))
-        return sample if same else dict(zip(sample, values, strict=True))
     if part is not None:
         return part(sample)
-    return in_memory(sample) if isinstance(sample, np.ndarray) else sample
+    if isinstance(sample, np.ndarray):
+        return in_memory(sample)
+    if len(_never_mapped) < _MOST_KINDS and not isinstance(sample, _CONTAINERS):
+        _never_mapped.add(kind)
+    return sample
 
 
 def samples_in_memory(samples: list[Any]) -> list[Any]:
@@ -212,7 +253,8 @@ def samples_in_memory(samples: list[Any]) -> list[Any]:
     >>> samples_in_memory(samples) is samples
     True
     """
-    kinds = set(map(type, samples))
+    kind = one_type(samples)
+    kinds = set(map(type, samples)) if kind is None else {kind}
     return samples if kinds <= _never_mapped or _hold_no_array(samples, kinds) else list(map(parts_in_memory, samples))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import torch.utils.data
 from torch.utils.data._utils import collate as torchs
 
+from headrace._native.items import in_common, one_type
 from headrace.checks import article
 from headrace.collate import default as arrays
 from headrace.collate.containers import like_mapping, like_sequence
@@ -61,6 +61,10 @@ def _converted(data: Any, place: tuple[Any, ...]) -> Any:
     kind = type(data)
     if kind in _AS_THEY_ARE:
         return data
+    if kind is dict:
+        return {key: _converted(item, (*place, key)) for key, item in data.items()}
+    if kind is tuple or kind is list:
+        return [_converted(item, (*place, number)) for number, item in enumerate(data)]
     if (kind is np.ndarray or issubclass(kind, np.generic)) and data.dtype.kind in "biufc":
         with suppress(TypeError, ValueError):  # a dtype that torch has not; an order of bytes
             return torch.from_numpy(np.asarray(data))
@@ -87,9 +91,6 @@ def reader(dataset: Any) -> Callable[..., Any] | None:
     found = _functions(arrays.NO_FUNCTIONS, torchs.default_collate_fn_map, registered())
     ours = found.plain and found.functions[torch.Tensor] is _tensors
     return torch_rows.reader(dataset, default_collate) if ours else None
-
-
-_DTYPE = attrgetter("dtype")
 
 
 def _tensors(batch: Sequence[Any], *, collate_fn_map: arrays.Functions | None = None) -> torch.Tensor:
@@ -150,7 +151,7 @@ def _short_tensors(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:
     first = batch[0]
     try:
         if torch_rows.suits(len(batch) * first.nbytes, empty):
-            alike = set(map(type, batch)) == {torch.Tensor} and len(set(map(_DTYPE, batch))) == 1 and first.is_cpu
+            alike = one_type(batch) is torch.Tensor and in_common(batch, "dtype") is not None and first.is_cpu
             return _stacked(batch, empty) if alike else None
         made = torch.stack(batch)
     except (RuntimeError, TypeError, AttributeError):  # why they cannot be stacked is found out later
@@ -159,7 +160,7 @@ def _short_tensors(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:
         return None
     # Integers of several dtypes keep their digits in the dtype that torch promotes them to; floats may not.
     exact = not made.dtype.is_floating_point and not made.dtype.is_complex
-    return made if exact or len(set(map(_DTYPE, batch))) == 1 else None
+    return made if exact or in_common(batch, "dtype") is not None else None
 
 
 def _short_arrays(batch: Sequence[Any], empty: Empty) -> torch.Tensor | None:

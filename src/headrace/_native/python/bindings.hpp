@@ -71,5 +71,6 @@ void bind_arrays(nb::module_& module);
 void bind_changes(nb::module_& module);
 void bind_scans(nb::module_& module);
 void bind_encoding(nb::module_& module);
+void bind_items(nb::module_& module);
 
 }  // namespace headrace

@@ -19,5 +19,6 @@ NB_MODULE(extension, module) {
   headrace::bind_arrays(module);
   headrace::bind_scans(module);
   headrace::bind_encoding(module);
+  headrace::bind_items(module);
   module.attr("LIBJPEG_TURBO") = HEADRACE_TEXT(LIBJPEG_TURBO_VERSION);
 }
