@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset, default_colla
 from torch.utils.data._utils.collate import default_collate_fn_map  # noqa: E402
 
 import headrace.torch  # noqa: E402
+from headrace.collate.default import reader as default_reader  # noqa: E402
 from headrace.interop import torch_rows  # noqa: E402
 
 COUNT = 23
@@ -54,6 +55,60 @@ def test_batches_are_those_of_torchs_loader(name: str, how: dict[str, Any]) -> N
             assert type(batch) is type(other) is list
             assert [one.dtype for one in batch] == [one.dtype for one in other]
             assert all(torch.equal(one, two) for one, two in zip(batch, other, strict=True))
+
+
+@pytest.mark.parametrize("how", [{}, {"num_workers": 1}], ids=str)
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "bfloat16"])
+def test_the_numpy_loader_gives_the_same_in_arrays(name: str, how: dict[str, Any]) -> None:
+    """Read whole batches for NumPy too, in arrays that may be written to."""
+    dataset = DATASETS[name]()
+    expected = list(torch.utils.data.DataLoader(dataset, 4))
+    found = list(headrace.DataLoader(dataset, 4, **how))
+    assert len(found) == len(expected)
+    for batch, other in zip(found, expected, strict=True):
+        assert all(type(one) is np.ndarray and one.flags.writeable for one in batch)
+        assert [one.dtype for one in batch] == [two.numpy().dtype for two in other]
+        assert all(np.array_equal(one, two) for one, two in zip(batch, other, strict=True))
+
+
+def test_numpy_has_no_bfloat16_to_read_by_whole_batches() -> None:
+    """Leave such a dataset to collate, which says what cannot be in a batch."""
+    assert default_reader(DATASETS["bfloat16"]()) is None
+
+
+SAMPLES: dict[str, list[Any]] = {
+    "one shape": [torch.full((2, 3), number) for number in range(4)],
+    "numbers": [torch.tensor(float(number)) for number in range(4)],
+    "not contiguous": [torch.arange(6).reshape(2, 3).t() for _ in range(4)],
+    "large": [torch.full((300, 300), number) for number in range(4)],
+    "empty": [torch.zeros(0, 2) for _ in range(4)],
+    "with arrays": [torch.zeros(2), np.ones(2, np.float32)],
+    "of two dtypes": [torch.zeros(2), torch.ones(2, dtype=torch.float64)],
+    "of two shapes": [torch.zeros(2), torch.ones(3)],
+    "with gradients": [torch.zeros(2), torch.zeros(2).requires_grad_()],
+    "sparse": [torch.eye(2).to_sparse() for _ in range(2)],
+    "bfloat16": [torch.zeros(2, dtype=torch.bfloat16) for _ in range(2)],
+    "conjugated": [torch.ones(2, dtype=torch.complex64).conj() for _ in range(2)],
+    "parameters": [torch.nn.Parameter(torch.ones(2), requires_grad=False) for _ in range(2)],
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_tensors_in_samples_become_the_arrays_that_each_alone_would(name: str) -> None:
+    """Stack them in one call only where that gives what `numpy.asarray` of each gives."""
+    samples = SAMPLES[name]
+    try:
+        expected = np.stack([np.asarray(sample) for sample in samples])
+    except (TypeError, ValueError, RuntimeError):
+        with pytest.raises(headrace.errors.CollateError.__bases__[0]):
+            headrace.default_collate(samples)
+        return
+    for _ in range(2):  # the first batch says what its types are
+        found = headrace.default_collate(samples)
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+    found[...] = 5
+    assert all(np.array_equal(sample, row) for sample, row in zip(samples, expected, strict=True))
 
 
 def test_a_batch_is_a_copy() -> None:

@@ -104,7 +104,7 @@ def _in_numpy(dtype: Any) -> np.dtype[Any] | None:
     try:
         found: np.dtype[Any] = torch_state.loaded().empty(0, dtype=dtype).numpy().dtype
         return found
-    except TypeError:
+    except (TypeError, RuntimeError):  # the second of a quantized one
         return None
 
 

@@ -174,7 +174,8 @@ _SEQUENCES = {list, tuple}
 _FEW = 8
 """Parts that are looked at one by one in less time than all at once."""
 _MOST_KINDS = 64
-_never_mapped: set[type] = {int, float, bool, str, bytes, type(None)}
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+_never_mapped: set[type] = set(_PLAIN)
 """Types that are neither arrays of NumPy's nor containers of them: also others that were met, to know them at once."""
 
 
@@ -222,13 +223,12 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     True
     """
     kind: Any = type(sample)
-    if kind in _never_mapped:
+    if kind in _PLAIN or (part is None and kind in _never_mapped):
         return sample
     if kind is dict or kind is list or isinstance(sample, tuple):
         items = list(sample.values()) if kind is dict else sample
         if part is None:
-            one = one_type(items)
-            kinds = set(map(type, items)) if one is None else {one}
+            kinds = _kinds(items)
             if kinds <= _never_mapped or (len(items) > _FEW and _hold_no_array(items, kinds)):
                 return sample
         parts = [parts_in_memory(item, part) for item in items]
@@ -246,6 +246,12 @@ def parts_in_memory(sample: Any, part: Callable[[Any], Any] | None = None) -> An
     return sample
 
 
+def _kinds(items: Sequence[Any]) -> set[type]:
+    """Return the types of items; where there is one, in a tenth of the time."""
+    one = one_type(items)
+    return set(map(type, items)) if one is None else {one}
+
+
 def samples_in_memory(samples: list[Any]) -> list[Any]:
     """Return samples as `parts_in_memory` does each; where they are alike, their parts are looked at all at once.
 
@@ -253,8 +259,7 @@ def samples_in_memory(samples: list[Any]) -> list[Any]:
     >>> samples_in_memory(samples) is samples
     True
     """
-    kind = one_type(samples)
-    kinds = set(map(type, samples)) if kind is None else {kind}
+    kinds = _kinds(samples)
     return samples if kinds <= _never_mapped or _hold_no_array(samples, kinds) else list(map(parts_in_memory, samples))
 
 
