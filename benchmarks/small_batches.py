@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from guide_tables import insert
@@ -44,6 +44,11 @@ PHOTOS = {"photos": 320, "CIFAR-sized files": 3200}
 """How many image files a folder has."""
 
 
+class Point(NamedTuple):
+    x: Any
+    y: int
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """What is read, and how; ``make`` takes the number of samples, and NumPy's loader reads ``arrays`` if given."""
@@ -55,6 +60,8 @@ class Case:
     how: dict[str, Any] = field(default_factory=dict)
     ours: dict[str, Any] = field(default_factory=dict)
     """Arguments that torch's loader does not have."""
+    sampling: Callable[[int], dict[str, Any]] | None = None
+    """Returns the arguments that depend on the number of samples."""
 
 
 def cases() -> list[Case]:
@@ -101,10 +108,65 @@ def cases() -> list[Case]:
         Case("list of float32", floats, (1, 10, 32, 256, None)),
         Case("iterable dataset", Stream, (1, 16, None)),
         Case("dicts of 512 int64", tokens, (1, 32), token_arrays),
+        Case("dicts of 512 int64, as tensors for NumPy", tokens, (1, 32)),
+        *_of_users(pair),
         Case("TensorDataset of 3x32x32", pictured, (128,)),
         Case("list of 3x32x32", images, (10, 128)),
         Case("dicts of 512 int64, 2 workers", tokens, (32,), token_arrays, two),
         Case("TensorDataset of 3x32x32, 2 workers", pictured, (128,), None, two),
+    ]
+
+
+def _of_users(pair: Callable[[int], Any]) -> list[Case]:
+    """Return the cases of what users have beside lists and tensors: other samples, datasets and samplers."""
+    import torch
+    from torch.utils.data import ConcatDataset, Dataset, IterableDataset, RandomSampler, random_split
+
+    class Stream(IterableDataset[Any]):
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def __iter__(self) -> Any:
+            return ({"x": torch.ones(8), "y": number} for number in range(self.count))
+
+    class Made(Dataset[Any]):
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def __len__(self) -> int:
+            return self.count
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.ones(20), index
+
+    def rows(count: int) -> list[Any]:
+        return [torch.full((64,), float(number)) for number in range(count)]
+
+    def points(count: int) -> list[Any]:
+        return [Point(torch.ones(8), number) for number in range(count)]
+
+    def words(count: int) -> list[str]:
+        return [str(number) for number in range(count)]
+
+    def halves(count: int) -> Any:
+        return random_split(pair(2 * count), [0.5, 0.5], torch.Generator().manual_seed(0))[0]
+
+    def joined(count: int) -> Any:
+        return ConcatDataset([pair(count // 2), pair(count - count // 2)])
+
+    def repeated(count: int) -> dict[str, Any]:
+        return {"sampler": RandomSampler(range(count), replacement=True)}
+
+    return [
+        Case("iterable dataset of dicts", Stream, (1, 32)),
+        Case("tensors and numbers, made one by one", Made, (1, 32)),
+        Case("list of tensors of 64 float32", rows, (1, 10, 32, 256)),
+        Case("list of strings", words, (1, 32, 256)),
+        Case("list of named tuples", points, (1, 32, None)),
+        Case("range, collate_fn=list", range, (1, 32, 256), None, {"collate_fn": list}),
+        Case("random_split of a TensorDataset", halves, (1, 32), None, {"shuffle": True}),
+        Case("ConcatDataset of TensorDatasets", joined, (1, 10, 32), None, {"shuffle": True}),
+        Case("TensorDataset, RandomSampler with replacement", pair, (1, 32), None, sampling=repeated),
     ]
 
 
@@ -204,12 +266,13 @@ def measure(case: Case, size: int | None, rounds: int) -> list[list[float]]:
     import headrace.torch
 
     samples = BATCHES[size] * (size or 1)
+    how = case.how if case.sampling is None else {**case.how, **case.sampling(samples)}
     loaders = [
-        torch.utils.data.DataLoader(case.make(samples), batch_size=size, **case.how),
-        headrace.torch.DataLoader(case.make(samples), batch_size=size, **case.how, **case.ours),
+        torch.utils.data.DataLoader(case.make(samples), batch_size=size, **how),
+        headrace.torch.DataLoader(case.make(samples), batch_size=size, **how, **case.ours),
     ]
     if case.arrays is not None or not any(word in case.name for word in ("3x32x32", "datasets", "ImageFolder")):
-        loaders.append(headrace.DataLoader((case.arrays or case.make)(samples), size, **case.how))
+        loaders.append(headrace.DataLoader((case.arrays or case.make)(samples), size, **how))
     clock = perf_counter if case.how.get("num_workers") else process_time
     found: list[list[float]] = [[] for _ in loaders]
     for turn in range(rounds + 1):

@@ -68,7 +68,7 @@ def reader(dataset: Any, collate: Callable[..., Any], *, arrays: bool = False) -
 def stacked(batch: Sequence[Any], empty: Empty) -> NDArray[Any] | None:
     """Stack plain tensors of one shape and dtype in a NumPy array; return None for others, or where there are none."""
     torch = torch_state.loaded()
-    if torch is None or one_type(batch) is not torch.Tensor or in_common(batch, "requires_grad") is not False:
+    if torch is None or one_type(batch) is not torch.Tensor:
         return None
     first, dtype = batch[0], in_common(batch, "dtype")
     if dtype is None or dtype.is_complex or not first.is_cpu or (known := _in_numpy(dtype)) is None:
@@ -76,7 +76,7 @@ def stacked(batch: Sequence[Any], empty: Empty) -> NDArray[Any] | None:
     try:
         column = empty((len(batch), *first.shape), known)
         torch.stack(batch, out=torch.from_numpy(column))
-    except (RuntimeError, TypeError):  # of other shapes, or of another layout
+    except (RuntimeError, TypeError):  # of other shapes, of another layout, or with gradients
         return None
     return column
 

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 300
 """Of the name of a slow sample."""
-
 OnError = Literal["raise", "skip", "replace"]
 
 

@@ -346,7 +346,7 @@ class Streamed:
         return found == 0 or (self._drop_last and found < replica.size)
 
 
-def items(dataset: Any, keys: Sequence[Any]) -> list[Any]:
+def items(dataset: Any, keys: Any) -> list[Any]:
     """Return the items of a list, a tuple or a range in memory, in as few calls as possible.
 
     >>> items("abcdef", range(1, 3)), items("abcdef", np.array([5, 0]))

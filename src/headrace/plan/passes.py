@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,9 @@ class Pass(Iterator[Any]):
             if not taken and self._ended:
                 return []
             with taping(self._tape):
-                taken += islice(self._items, count - len(taken))
+                # Never by iter(), which may begin again: a sampler can be its own iterator.
+                rest: Any = repeat(self._items, count - len(taken))
+                taken += map(next, rest)
             if taken:
                 self._empty = False
             if len(taken) < count:

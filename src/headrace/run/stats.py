@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from time import perf_counter
@@ -430,7 +430,7 @@ def measure(batch: Any) -> tuple[int, int]:
     if kind in _arrays:
         return _measured(batch)
     if isinstance(batch, _COLUMNS):  # before mappings: whether it is one takes longer to say
-        parts: Collection[Any] = batch
+        parts: Any = batch
     elif kind is dict or (hasattr(kind, "keys") and isinstance(batch, Mapping)):
         parts = batch.values()
     elif hasattr(kind, "shape"):  # another library's array
@@ -441,8 +441,10 @@ def measure(batch: Any) -> tuple[int, int]:
         if len(_without_rows) < _MOST_KINDS:
             _without_rows.add(kind)
         return 0, 0
-    if len(parts) > _FEW and (one_type(parts) in _without_rows or _without_rows.issuperset(map(type, parts))):
-        return len(parts), 0
+    if len(parts) > _FEW:
+        one: Any = one_type(parts)
+        if one in _without_rows or _without_rows.issuperset(map(type, parts)):
+            return len(parts), 0
     rows = total = 0
     for part in parts:
         count, nbytes = _measured(part) if type(part) in _arrays else measure(part)

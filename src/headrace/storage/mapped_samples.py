@@ -174,7 +174,7 @@ _SEQUENCES = {list, tuple}
 _FEW = 8
 """Parts that are looked at one by one in less time than all at once."""
 _MOST_KINDS = 64
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+_PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None)})
 _never_mapped: set[type] = set(_PLAIN)
 """Types that are neither arrays of NumPy's nor containers of them: also others that were met, to know them at once."""
 
