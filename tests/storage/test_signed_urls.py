@@ -423,6 +423,7 @@ class TestPlainUrls:
             ("https://h/a.tar?TOKEN=abc", ""),
             ("https://h/a.tar?id=5&id=6&empty=&flag", "?id=5&id=6&empty=&flag"),
             ("https://h/a.tar?", ""),
+            ("https://h/a.tar?a=1&&b=2&", "?a=1&b=2"),
             ("https://h/a.tar#x", ""),
             ("HTTPS://h/a.tar?sig=x", ""),
         ],
@@ -481,6 +482,16 @@ class TestPlainUrls:
         assert signed_urls.expired(url) == datetime(2026, 1, 2, 3, 5, tzinfo=UTC)
         assert signed_urls.expired(url, datetime(2026, 1, 2, 3, 4, tzinfo=UTC)) is None
 
-    @pytest.mark.parametrize("query", ["Expires=x", "X-Amz-Date=no&X-Amz-Expires=1", "sig=a", "exp=5", "Expires=1e9"])
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "Expires=x",
+            "X-Amz-Date=no&X-Amz-Expires=1",
+            "X-Amz-Date=99991231T235959Z&X-Amz-Expires=999999999",
+            "sig=a",
+            "exp=5",
+            "Expires=1e9",
+        ],
+    )
     def test_what_says_no_time_has_not_expired(self, query: str) -> None:
         assert signed_urls.expired(plain(f"https://h/a?{query}")) is None

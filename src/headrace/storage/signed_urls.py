@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -103,8 +103,11 @@ def _parted(url: str) -> tuple[str, str, Secrets]:
     else:
         user = ""
     found = f"{scheme}://{host}{slash}{path}"
-    kept = "&".join(_shown(query))
-    return f"{found}?{kept}" if kept else found, f"{start}{host}", Secrets(user, None if kept == query else query)
+    parts = [part for part in query.split("&") if part]
+    shown = _shown(parts)
+    kept = "&".join(shown)
+    secrets = Secrets(user, None if shown == parts else query)
+    return f"{found}?{kept}" if kept else found, f"{start}{host}", secrets
 
 
 def is_http(url: str) -> bool:
@@ -134,9 +137,8 @@ def _split(rest: str) -> tuple[str, str]:
     return place, query
 
 
-def _shown(query: str) -> list[str]:
+def _shown(parts: list[str]) -> list[str]:
     """Return the parts of a query that say which object it is for."""
-    parts = [part for part in query.split("&") if part]
     names = [unquote_plus(part.partition("=")[0]).lower() for part in parts]
     signing = _SIGNING | _OF_AZURE if {"sig", "sv"} <= set(names) else _SIGNING
     kept = list[str]()
@@ -223,7 +225,8 @@ def _until(values: dict[str, str]) -> datetime | None:
     for start in ("x-amz-", "x-goog-", "x-oss-"):
         if signed := _time(values.get(f"{start}date", "")):
             seconds = values.get(f"{start}expires", "")
-            return signed + timedelta(seconds=int(seconds)) if re.fullmatch(r"\d{1,9}", seconds) else None
+            known = re.fullmatch(r"\d{1,9}", seconds) and signed.year < MAXYEAR - 100
+            return signed + timedelta(seconds=int(seconds)) if known else None
     if found := _time(values.get("se", "")):
         return found
     numbers = [values.get(name, "") for name in ("expires", "expire", "expiry", "expiration", "exp")]
