@@ -341,6 +341,11 @@ def changed(dataset: Any, **attributes: Any) -> Any:
     return dataset
 
 
+def without(dataset: Any, name: str) -> Any:
+    delattr(dataset, name)
+    return dataset
+
+
 def jointly(image: Any, target: Any) -> Any:
     return ANY(image), target
 
@@ -363,6 +368,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "made gray": (lambda root: letters(root)(loader=None), "converts images to gray; give it loader="),
     "loaded by a function": (lambda root: food(root)(loader=print), "its loader is print"),
+    "of another version": (lambda root: without(food(root)(), "_labels"), "it has no list of samples"),
     "two targets": (lambda root: species(root)(target_type=["full", "order"]), "its targets are full, order"),
     "a mask": (lambda root: pets(root)(target_types="segmentation"), "its targets are segmentation"),
     "no targets": (lambda root: pets(root)(target_types=[]), "its targets are none"),

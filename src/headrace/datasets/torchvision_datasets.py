@@ -23,7 +23,7 @@ from headrace.datasets.huggingface import from_huggingface
 from headrace.datasets.huggingface_view import HuggingFaceView, OpenedRows
 from headrace.datasets.packed_list import PackedList
 from headrace.datasets.subset import Indices, Subset
-from headrace.datasets.torchvision_fake import FakeImages, ItemTarget
+from headrace.datasets.torchvision_fake import FakeImages, ItemTarget, in_memory
 from headrace.datasets.torchvision_layouts import ARRAYS, FILES, REFUSED, ArrayLayout, FileLayout
 from headrace.datasets.torchvision_view import LoadedImages, TorchvisionView
 from headrace.datasets.views import Mapped
@@ -362,7 +362,7 @@ def _image_shape(part: FilesPart | ArraysPart | FakePart) -> tuple[int, ...] | N
         return None
     if isinstance(part, ArraysPart):
         return _lines(np.asarray(part.images.thing[:1]), part.layout).shape[1:]
-    return FakeImages(*part.numbers).image_shape
+    return in_memory(part.numbers[1])
 
 
 def _fused(
@@ -459,7 +459,7 @@ def _is_sample(sample: Any) -> bool:
 
 def _arrays_part(name: str, dataset: Any, translation: Translation, target: Held) -> ArraysPart | str:
     layout = ARRAYS[name]
-    found = getattr(dataset, layout.labels)
+    found = getattr(dataset, layout.labels, None)
     if not getattr(dataset, "compat", True):
         return "compat=False gives labels of eight numbers"
     if found is None:
@@ -470,7 +470,7 @@ def _arrays_part(name: str, dataset: Any, translation: Translation, target: Held
         labels = _labels(listed[:1] if isinstance(listed, list) else listed)
         if len(found) != len(dataset.data):
             return f"it has {len(dataset.data)} images and {len(found)} {layout.labels}"
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         return f"its data are no arrays: {error}"
     if first.dtype != np.uint8 or first.ndim != (3 if layout.gray else 4) or (not layout.gray and first.shape[3] != 3):
         return f"its images are {first.dtype} of shape {np.shape(dataset.data)[1:]}"

@@ -40,9 +40,8 @@ class FakeImages(Dataset[tuple[Any, int]]):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of an image in memory: gray ones have no channels."""
-        channels, height, width = self._numbers[1]
-        return (height, width) if channels == 1 else (height, width, channels)
+        """The shape of an image in memory."""
+        return in_memory(self._numbers[1])
 
     def __len__(self) -> int:
         return self._numbers[0]
@@ -113,6 +112,16 @@ class _Drawn(Source):
         for row in np.unique(rows[self.beside[0][rows] == UNKNOWN]).tolist():
             self.beside[0][row] = self.images.drawn(row)[1]
         super().take(number, rows, out)
+
+
+def in_memory(image_size: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return the shape of an image in memory: gray ones have no channels.
+
+    >>> in_memory((3, 4, 5)), in_memory((1, 4, 5))
+    ((4, 5, 3), (4, 5))
+    """
+    channels, height, width = image_size
+    return (height, width) if channels == 1 else (height, width, channels)
 
 
 class ItemTarget:

@@ -57,14 +57,14 @@ class FileLayout:
 
     def refusal(self, dataset: Any) -> str:
         """Say which kinds of targets are not read; empty for others."""
-        kinds = list(getattr(dataset, self.kinds)) if self.kinds else []
+        kinds = list(getattr(dataset, self.kinds, ())) if self.kinds else []
         if self.kinds and (len(kinds) != 1 or (self.numbers is not None and kinds[0] not in self.numbers)):
             return f"its targets are {', '.join(map(str, kinds)) or 'none'}"
         return ""
 
     def held(self, dataset: Any) -> tuple[Any, ...]:
-        """Return what the attributes hold."""
-        return tuple(getattr(dataset, name) for name in self.holds)
+        """Return what the attributes hold, None for one that another version of torchvision does not have."""
+        return tuple(getattr(dataset, name, None) for name in self.holds)
 
     def some(self, held: tuple[Any, ...], step: int) -> tuple[Any, ...]:
         """Return the same for each ``step``-th sample."""
