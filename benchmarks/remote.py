@@ -102,8 +102,8 @@ class Proxy:
 class Runner:
     """A loader in a process of its own, with a cache of its own."""
 
-    def __init__(self, python: str, name: str, variables: dict[str, str], cache: Path, data: Path) -> None:
-        command = [python, str(HERE / "remote_runners.py"), name, str(cache), str(data)]
+    def __init__(self, python: str, script: str, name: str, variables: dict[str, str], cache: Path, data: Path) -> None:
+        command = [python, str(HERE / script), name, str(cache), str(data)]
         self._errors = (cache / "errors").open("w+")
         self._process = subprocess.Popen(
             command,
@@ -156,7 +156,9 @@ class Runner:
 
 
 @contextmanager
-def started(python: str, name: str, store: ObjectStore, proxy: Proxy, data: Path) -> Iterator[Runner]:
+def started(
+    python: str, name: str, store: ObjectStore, proxy: Proxy, data: Path, script: str = "remote_runners.py"
+) -> Iterator[Runner]:
     """Start a loader with a cache of its own, for a block."""
     with tempfile.TemporaryDirectory() as cache:
         variables = store.environment(proxy.port)
@@ -168,7 +170,7 @@ def started(python: str, name: str, store: ObjectStore, proxy: Proxy, data: Path
             "OMP_NUM_THREADS": "1",  # as torch's workers have it; more threads only wait for each other here
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
-        runner = Runner(python, name, variables, Path(cache), data)
+        runner = Runner(python, script, name, variables, Path(cache), data)
         try:
             runner.line()
             yield runner
@@ -181,11 +183,11 @@ def measured(runner: Runner, proxy: Proxy, local: Runner | None) -> dict[str, An
     cold = runner.epoch(proxy)
     pairs = [(local.epoch(proxy) if local else None, runner.epoch(proxy)) for _ in range(PAIRS if local else 1)]
     if not cold or any(one == {} for pair in pairs for one in pair):
-        return {"failed": _why(runner.said())}
+        return {"failed": why(runner.said())}
     return {"cold": cold, "warm": [warm for _, warm in pairs], "local": [there for there, _ in pairs if there]}
 
 
-def _why(said: str) -> str:
+def why(said: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1][:200] if lines else f"nothing within {PATIENCE:g} s"

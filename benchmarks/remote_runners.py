@@ -168,24 +168,33 @@ def epoch(loader: Iterable[Any], began: float) -> dict[str, Any]:
             early = now, statistics().remote
     seconds = time.perf_counter() - began
     found = {"images": images, "seconds": seconds, "first": first, "stalled": None, "settled": None}
+    waited = getattr(loader, "waited", None)
+    if waited is not None:
+        found["waited"] = waited / max(seconds - SETTLED, 1e-9)
     remote = None if statistics is None else statistics().remote
     if remote is None:
         return found
     found |= {"stalled": remote.stall_seconds / seconds, "fetched": remote.nbytes, "hit_rate": remote.hit_rate}
+    found["sent"] = remote.requests
     if early is not None:
         found["settled"] = (remote.stall_seconds - early[1].stall_seconds) / max(seconds - early[0], 1e-9)
     return found
 
 
-def main() -> None:
-    name, cache, data = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def serve(make: Callable[[], Any]) -> None:
+    """Make a loader, and read an epoch for each line that comes."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no result
-    make: Callable[[Path, Path], Any] = globals()[name]
-    loader = make(cache, data)  # imports, and the index: they are no part of an epoch
+    loader = make()  # imports, and the index: they are no part of an epoch
     print("ready", file=out, flush=True)
     for _ in sys.stdin:
         print(json.dumps(epoch(loader, time.perf_counter())), file=out, flush=True)
+
+
+def main() -> None:
+    name, cache, data = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    make: Callable[[Path, Path], Any] = globals()[name]
+    serve(lambda: make(cache, data))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAMPLES, BYTES = 96, 4000
-"""Samples of each dataset, and bytes of each; an image has as many pixels."""
+"""Samples of each dataset, and bytes of each: of an image, its pixels."""
 
 
 class Kind(NamedTuple):
@@ -49,6 +50,11 @@ class Kind(NamedTuple):
 def payload(number: int) -> bytes:
     """Return the bytes of a sample, which nothing compresses."""
     return np.random.default_rng(number).bytes(BYTES)
+
+
+def picture(number: int) -> Any:
+    """Return the pixels of a sample: 40 rows of noise."""
+    return np.frombuffer(payload(number), np.uint8)[: BYTES // 120 * 120].reshape(40, -1, 3)
 
 
 def tar_of(numbers: range) -> bytes:
@@ -88,6 +94,30 @@ def _mds(folder: Path) -> None:
         shards.append({"version": 2, "format": "mds", "samples": len(samples), "raw_data": raw, **columns})
         (folder / f"{shard}.mds").write_bytes(data)
     (folder / "index.json").write_text(json.dumps({"version": 2, "shards": shards}))
+
+
+def zipped_mds(folder: Path) -> dict[str, bytes]:
+    """Return the MDS shards of a folder, compressed, and their index."""
+    about = json.loads((folder / "index.json").read_text())
+    found = {}
+    for shard in about["shards"]:
+        raw = shard["raw_data"]
+        data = (folder / raw["basename"]).read_bytes()
+        small = gzip.compress(data)
+        shard["compression"] = "gz:6"
+        shard["zip_data"] = {"basename": f"{raw['basename']}.gz", "bytes": len(small), "hashes": {}}
+        found[f"{raw['basename']}.gz"] = small
+    return found | {"index.json": json.dumps(about).encode()}
+
+
+def zipped_litdata(folder: Path) -> dict[str, bytes]:
+    """Return the LitData chunk of a folder, compressed, and its index."""
+    about = json.loads((folder / "index.json").read_text())
+    data = (folder / "chunk-0.bin").read_bytes()
+    about["chunks"][0] |= {"filename": "chunk-0.zstd.bin", "chunk_bytes": len(data)}
+    about["config"]["compression"] = "zstd"
+    packed = pytest.importorskip("zstandard").compress(data)
+    return {"chunk-0.zstd.bin": packed, "index.json": json.dumps(about).encode()}
 
 
 def _litdata(folder: Path) -> None:
@@ -149,16 +179,16 @@ def _arrow(folder: Path) -> None:
             pyarrow.OSFile(str(folder / f"a-{number}.arrow"), "wb") as sink,
             pyarrow.ipc.new_file(sink, whole.schema) as writer,
         ):
-            writer.write_table(part, max_chunksize=20)
+            writer.write_table(part, max_chunksize=SAMPLES // 5 + 1)
 
 
 def _feather(folder: Path) -> None:
     feather = pytest.importorskip("pyarrow.feather")
-    feather.write_feather(table(), str(folder / "f.feather"), compression="lz4", chunksize=20)
+    feather.write_feather(table(), str(folder / "f.feather"), compression="lz4", chunksize=SAMPLES // 5 + 1)
 
 
 def _parquet(folder: Path) -> None:
-    pytest.importorskip("pyarrow.parquet").write_table(table(), folder / "p.parquet", row_group_size=10)
+    pytest.importorskip("pyarrow.parquet").write_table(table(), folder / "p.parquet", row_group_size=SAMPLES // 8)
 
 
 def _tokens(folder: Path) -> None:
@@ -181,7 +211,7 @@ def _documents(folder: Path) -> None:
 def _packed(folder: Path) -> None:
     pytest.importorskip("pyarrow")
     pixels = np.random.default_rng(1).integers(0, 256, (SAMPLES, 40, BYTES // 120, 3), np.uint8)
-    ArrayDataset(pixels, np.arange(SAMPLES)).pack(folder / "packed", store="raw", shard_size="200kB")
+    ArrayDataset(pixels, np.arange(SAMPLES)).pack(folder / "packed", store="raw", shard_size=50 * BYTES)
 
 
 def arrays() -> dict[str, Any]:
@@ -228,7 +258,7 @@ def _images(folder: Path) -> None:
     for number in range(SAMPLES):
         name = f"{'cat' if number % 2 else 'dog'}/{number:03}.png"
         (folder / name).parent.mkdir(exist_ok=True)
-        image.fromarray(np.frombuffer(payload(number), np.uint8)[:3600].reshape(40, 30, 3)).save(folder / name)
+        image.fromarray(picture(number)).save(folder / name)
         lines.append(f"{name} {number}\n")
     (folder / "train.txt").write_text("".join(lines))
 
@@ -239,8 +269,7 @@ def _photos(folder: Path, ending: str = ".png") -> list[str]:
     folder.mkdir(parents=True)
     names = [f"{number:03}" for number in range(SAMPLES)]
     for number, name in enumerate(names):
-        pixels = np.frombuffer(payload(number), np.uint8)[:3600].reshape(40, 30, 3)
-        image.fromarray(pixels).save(folder / f"{name}{ending}", quality=90)
+        image.fromarray(picture(number)).save(folder / f"{name}{ending}", quality=90)
     return names
 
 
@@ -249,13 +278,16 @@ def _masks(folder: Path, names: list[str]) -> None:
     image = pytest.importorskip("PIL.Image")
     folder.mkdir(parents=True)
     for number, name in enumerate(names):
-        image.fromarray(np.random.default_rng(number).integers(0, 21, (40, 30), np.uint8)).save(folder / f"{name}.png")
+        image.fromarray(np.random.default_rng(number).integers(0, 21, (40, BYTES // 120), np.uint8)).save(
+            folder / f"{name}.png"
+        )
 
 
 def _coco(folder: Path) -> None:
     names = _photos(folder / "photos")
     images = [
-        {"id": 7 * each, "file_name": f"{name}.png", "height": 40, "width": 30} for each, name in enumerate(names)
+        {"id": 7 * each, "file_name": f"{name}.png", "height": 40, "width": BYTES // 120}
+        for each, name in enumerate(names)
     ]
     annotations = [
         {"id": 9 * number, "image_id": 7 * (number % SAMPLES), "category_id": 3, "bbox": [1, 2, 3 + number % 9, 4],

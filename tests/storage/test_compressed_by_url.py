@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.storage.object_server import ObjectServer, object_server
-from tests.storage.sources import KINDS, objects_of
+from tests.storage.sources import KINDS, objects_of, zipped_litdata, zipped_mds
 
 from headrace import DataLoader
 from headrace.datasets import LitDataset, MDSDataset
@@ -41,28 +41,18 @@ def _mds(folder: Path, server: ObjectServer, *, packed: bool = True) -> None:
     """Write MDS shards, and serve them compressed, with the hashes of what is decompressed."""
     KINDS["mds"].write(folder)
     about = json.loads((folder / "index.json").read_text())
-    for number, shard in enumerate(about["shards"]):
-        data = (folder / f"{number}.mds").read_bytes()
+    for shard in about["shards"]:
+        data = (folder / shard["raw_data"]["basename"]).read_bytes()
         shard["raw_data"]["hashes"] = {"sha1": hashlib.sha1(data).hexdigest()}
-        if packed:
-            shard["compression"] = "gz:6"
-            small = gzip.compress(data)
-            shard["zip_data"] = {"basename": f"{number}.mds.gz", "bytes": len(small), "hashes": {}}
-            server.objects[f"/{number}.mds.gz"] = small
-    server.objects["/index.json"] = json.dumps(about).encode()
+    (folder / "index.json").write_text(json.dumps(about))
+    served = zipped_mds(folder) if packed else {"index.json": (folder / "index.json").read_bytes()}
+    server.objects |= {f"/{name}": data for name, data in served.items()}
 
 
 def _lit(folder: Path, server: ObjectServer) -> None:
     """Write LitData chunks, and serve them compressed."""
-    zstandard = pytest.importorskip("zstandard")
     KINDS["litdata"].write(folder)
-    about = json.loads((folder / "index.json").read_text())
-    data = (folder / "chunk-0.bin").read_bytes()
-    chunk = {"filename": "chunk-0.zstd.bin", "chunk_bytes": len(data)}
-    about["chunks"][0] |= chunk
-    about["config"]["compression"] = "zstd"
-    server.objects["/chunk-0.zstd.bin"] = zstandard.compress(data)
-    server.objects["/index.json"] = json.dumps(about).encode()
+    server.objects |= {f"/{name}": data for name, data in zipped_litdata(folder).items()}
 
 
 @pytest.mark.parametrize(("write", "kind"), [(_mds, MDSDataset), (_lit, LitDataset)])
