@@ -11,7 +11,7 @@ import signal
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -395,6 +395,20 @@ class TestDamage:
         assert cache.file(name(1), 4) == found
         monkeypatch.setattr(block_cache, "TRUSTED_SECONDS", -1)
         assert cache.file(name(1), 4) is None
+
+    def test_a_file_is_given_although_another_thread_finds_it_gone(self, folder: Path) -> None:
+        """Evict a block, and let another thread notice, at the moment at which its file was looked at."""
+
+        class Forgotten(dict[str, Any]):
+            def __setitem__(self, key: str, value: Any) -> None:
+                (folder / f"{key}.block").unlink()
+
+        cache = held(folder, 0)
+        cache._verified = Forgotten()
+        found = cache.file(name(0), 4)
+        assert found is not None
+        assert found.path == os.fsencode(folder / f"{name(0)}.block")
+        assert cache.file(name(0), 4) is None
 
     def test_verify_deletes_damaged_blocks(self, folder: Path) -> None:
         cache = held(folder, 1)

@@ -125,7 +125,7 @@ class BlockCache:
         opened = self._opened(name, size)
         if opened is None:
             return None
-        file, found = opened
+        file, found, _ = opened
         try:
             data = os.pread(file, length, begin)
         except OSError:
@@ -149,11 +149,11 @@ class BlockCache:
             opened = self._opened(name, size)
             if opened is None:
                 return None
-            os.close(opened[0])
-            seen = self._verified[name]
+            file, _, seen = opened  # not `_verified`: another thread may have found the block gone since
+            os.close(file)
         return seen.file
 
-    def _opened(self, name: str, size: int) -> tuple[int, os.stat_result] | None:
+    def _opened(self, name: str, size: int) -> tuple[int, os.stat_result, _Seen] | None:
         """Open a block, checked when it is opened for the first time."""
         try:
             file = os.open(self._block(name), _READ)
@@ -173,13 +173,13 @@ class BlockCache:
             if len(self._verified) >= MOST_VERIFIED:
                 self._verified.clear()
             as_read = seen.file if seen else CachedFile(os.fsencode(self._block(name)), size + SUM, found.st_mtime_ns)
-            self._verified[name] = _Seen(as_read, found.st_ino, time.monotonic())
+            self._verified[name] = seen = _Seen(as_read, found.st_ino, time.monotonic())
             now = time.time_ns()
             if abs(now - found.st_atime_ns) > TOUCHED_SECONDS * 10**9:
                 with suppress(OSError):
                     os.utime(file, ns=(now, found.st_mtime_ns))
             keep = True
-            return file, found
+            return file, found, seen
         except OSError:
             return None
         finally:
