@@ -28,7 +28,11 @@ from headrace import (
     ToDtype,
     ToFloat,
 )
+from headrace._native import extension
+from headrace.context.seeds import Here
+from headrace.datasets import Arrays
 from headrace.errors import ArgumentError
+from headrace.image import fused
 from tests.image_files import encoded
 from tests.native.stepwise import MISSING, WHY, assert_equal, batches, both
 
@@ -68,6 +72,64 @@ def test_batches_are_those_of_the_steps(shape: tuple[int, ...], chain: str) -> N
     expected = batches(slow)
     assert_equal(batches(quick), expected)
     assert_equal(batches(quick, num_workers=2), expected)
+
+
+BESIDE: dict[str, Any] = {
+    "bools": np.arange(21) % 3 == 0,
+    "halves": np.arange(21, dtype=np.float16),
+    "columns of a matrix": np.arange(42, dtype=np.int32).reshape(2, 21).T,
+    "every other one": np.arange(42)[::2],
+    "big-endian": np.arange(21, dtype=">i4"),
+    "long doubles": np.arange(21, dtype=np.longdouble),
+    "complex": np.arange(21) * 1j,
+    "times": np.arange(21).astype("M8[s]"),
+    "strings": np.arange(21).astype(str),
+    "no numbers": np.zeros((21, 0, 3), np.float32),
+    "larger rows than images": np.random.default_rng(0).random((21, 60, 50)),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_is_beside_images_is_gathered_whatever_it_is(kind: str) -> None:
+    """Give the rows of arrays that the extension copies, and of those that NumPy does."""
+    labels, beside, keys = np.arange(21), BESIDE[kind], [20, 0, 7]
+    quick = ArrayDataset(images(21, 8, 8, 3), labels, beside).map(ToFloat(), ToCHW())
+    found = quick.read_batch(keys)
+    assert_equal([found[1:]], [[labels[keys], beside[keys]]])
+    assert_equal(batches(quick, num_workers=2), batches(quick))
+
+
+def test_a_source_that_takes_rows_by_itself_is_asked_for_them() -> None:
+    """Copy no rows behind the back of a source with a ``take`` of its own."""
+
+    class Negative(Arrays):
+        def take(self, number: int, rows: np.ndarray, out: np.ndarray) -> None:
+            super().take(number, rows, out)
+            np.negative(out, out=out)
+
+    class Signed(ArrayDataset):
+        def native_source(self) -> Arrays:
+            return source
+
+    source = Negative(images(9, 8, 8, 3), beside=(np.arange(9),))
+    quick = Signed(source.images, *source.beside).map(ToFloat())
+    assert quick.read_batch([2, 0, 7])[1].tolist() == [-2, 0, -7]
+
+
+def test_arrays_beside_images_have_a_row_for_each() -> None:
+    """Refuse arrays of other sizes, before anything is copied."""
+    source, place = Arrays(images(9, 8, 8, 3)), fused.place_of(Here())
+    pipeline = fused.plan([ToFloat()], image_shape=(8, 8, 3)).pipeline
+    keys, out, held = np.arange(4), np.zeros((4, 8, 8, 3), np.float32), source.opened_by(extension)
+    rows = lambda *beside: pipeline.rows(held, keys, place, out, None, None, *beside)  # noqa: E731
+    for beside, filled, what in (
+        ([np.arange(9)], [np.full(3, -1)], "another size"),
+        ([np.arange(8)], [np.full(4, -1)], "another number of rows"),
+        ([np.arange(9)], [], "not as many"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            rows(beside, filled)
+        assert all((array == -1).all() for array in filled)
 
 
 def at_the_end_of_memory(array: np.ndarray) -> tuple[np.ndarray, mmap.mmap]:

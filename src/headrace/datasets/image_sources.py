@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from headrace.datasets.memory_maps import MappedRows
     from headrace.datasets.packed_list import PackedList
 
+NUMBERS = frozenset("?bBhHiIlLqQefd")
+"""The dtypes, by their letter in NumPy, of arrays that the extension knows."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
@@ -71,6 +74,14 @@ class Source:
         """Return the native extension's source of the images of a batch, and their rows in it."""
         found = _opened.get(self)
         return (found if found is not None else _opened.setdefault(self, self.opened_by(extension))), rows
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the extension may copy rows of the arrays beside the images in the place of `take`."""
+        return all(
+            array.flags.c_contiguous and array.dtype.char in NUMBERS and array.dtype.isnative and not mapped_file(array)
+            for array in self.beside
+        )
 
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of one of the arrays beside the images, counted from 0, into an array."""
@@ -253,6 +264,11 @@ class Arrays(Source):
     def opened_by(self, extension: Any) -> Any:
         """Hand over the array of images."""
         return extension.Source.arrays(self.images, self.is_mapped)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether none of them is memory-mapped."""
+        return not any(self.maps[1:]) and super().gathers
 
     def take(self, number: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows of an array, from its file where it is memory-mapped."""

@@ -252,17 +252,26 @@ def _begun(
 ) -> tuple[Source, list[NDArray[Any]], Any, Callable[[], None]]:
     """Return the source; the columns of a batch, the first for the job to fill; the job; what raises for a change."""
     root, rows = protocol.resolve(base, keys)
-    source: Any = protocol.native_source(root)
-    images = empty((len(rows), *plan.shape), plan.dtype)
+    kept = plan.kept
+    read = kept.read
+    if read is None or read[0] is not root:
+        found = protocol.native_source(root)
+        # An extension that was built earlier knows no arrays beside the images.
+        gathers = getattr(extension, "GATHERS", False) and protocol.offered(found, "gathers")
+        read = kept.read = root, found, gathers
+    source: Any = read[1]
+    filled = [empty((len(rows), *plan.shape), plan.dtype)]
     begun = None if here.begun is None else [seeds.drawn(generator) for generator in here.begun]
-    place, out = fused.place_of(here), floats.bits(images)
+    place, out = fused.place_of(here), floats.bits(filled[0])
     opened, among = source.opened_for(extension, rows)
-    job = plan.pipeline.rows(opened, among, place, out, here.rows, begun)
-    filled = [images]
     with timed("collate"):
-        for number, array in enumerate(source.beside):
-            filled.append(empty((len(rows), *array.shape[1:]), array.dtype))
-            source.take(number, rows, filled[-1])
+        filled += [empty((len(rows), *array.shape[1:]), array.dtype) for array in source.beside]
+        if read[2] and among is rows:
+            job = kept.pipeline.rows(opened, among, place, out, here.rows, begun, source.beside, filled[1:])
+        else:
+            job = kept.pipeline.rows(opened, among, place, out, here.rows, begun)
+            for number, column in enumerate(filled[1:]):
+                source.take(number, rows, column)
     return source, filled, job, partial(source.check, rows)
 
 

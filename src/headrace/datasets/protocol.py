@@ -6,7 +6,7 @@ and ``__len__`` may have any of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -42,6 +42,7 @@ REPLACED_BY = {
     "rebuilt": {"__getitem__", "__getitems__"},
     "read_part": {"__getitem__", "__getitems__"},
     "stages": {"__iter__"},
+    "gathers": {"take"},
 }
 """What a subclass takes back by overriding one of these methods and not the name itself."""
 
@@ -120,9 +121,10 @@ def object_spans(dataset: Any, keys: Sequence[Any]) -> list[ObjectSpans]:
 
 def rows_of(keys: Sequence[Any], length: int) -> NDArray[np.int64]:
     """Return the rows, from 0 up, that keys of a dataset of this length stand for."""
-    if isinstance(keys, list) and extension is not None:
+    native: Any = extension
+    if isinstance(keys, list) and native is not None:
         rows = np.empty(len(keys), np.int64)
-        if cast("Any", extension).indices(keys, length, rows):
+        if native.indices(keys, length, rows):
             return rows
     return places(keys, length, "{} samples").astype(np.int64, copy=False)
 

@@ -55,6 +55,7 @@ class Native:
         """By identity, so that one of two threads that see a batch finished takes it out."""
         self._done: deque[Outcome] = deque()
         self._step_by_step = _StepByStep(maker, workers, self._done, self._pool)
+        self._stop = self._step_by_step.stop
         self._finish = weakref.finalize(
             self, _finish, self._pool, self._begun, self._step_by_step, self._done, self._batches, self._guard
         )
@@ -62,7 +63,7 @@ class Native:
     def submit(self, work: Work) -> None:
         """Begin a work."""
         self._guard.check()
-        if not self._finish.alive:
+        if self._stop.is_set:
             raise submitted_after_closing()
         pending = self._maker.begin(work, empty=self._batches.empty)
         if isinstance(pending, Pending):
@@ -78,7 +79,7 @@ class Native:
         ends = None if timeout is None else monotonic() + timeout
         while True:
             outcome = self._ready()
-            if not self._finish.alive:  # if another thread has closed meanwhile, rows may be missing
+            if self._stop.is_set:  # if another thread has closed meanwhile, rows may be missing
                 raise closed_while_reading()
             if outcome is not None:
                 return outcome
@@ -126,7 +127,7 @@ class _StepByStep:
         self._slots = threading.Semaphore(workers)
         self._done = done
         self._pool = pool
-        self._stop = Stop()
+        self.stop = Stop()
         self._threads: dict[threading.Thread, Pending | None] = {}
         """Threads that may still run, with the batch that each completes; None if it has completed it."""
 
@@ -143,15 +144,15 @@ class _StepByStep:
             thread.start()
         except RuntimeError:  # the operating system gives no more threads
             del self._threads[thread]
-            self._done.append(self._maker.complete(pending, stop=self._stop))
+            self._done.append(self._maker.complete(pending, stop=self.stop))
             self._pool.notify()
         else:
-            if self._stop.is_set:  # closed meanwhile, by a thread that did not see this one
+            if self.stop.is_set:  # closed meanwhile, by a thread that did not see this one
                 thread.join(PATIENCE)
 
     def _run(self, pending: Pending) -> None:
         with self._slots, recycling(Recycler(keep=SCRATCH)):
-            self._done.append(self._maker.complete(pending, stop=self._stop))
+            self._done.append(self._maker.complete(pending, stop=self.stop))
         self._threads[threading.current_thread()] = None
         self._pool.notify()
 
@@ -163,7 +164,6 @@ class _StepByStep:
 
     def close(self) -> list[str]:
         """End the threads after their current samples, and name those that take too long."""
-        self._stop.set()
         return lifecycle.join((thread, partial(self._doing, thread)) for thread in list(self._threads))
 
     def _doing(self, thread: threading.Thread) -> str:
@@ -181,6 +181,7 @@ def _finish(
 ) -> None:
     if guard.in_child:
         return  # a forked child has the executor, but not its threads
+    step_by_step.stop.set()
     late = []
     try:
         # The pool has forgotten jobs that one thread makes by itself: stop them too.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
+SAMPLE = int(seeds.Purpose.SAMPLE)
+"""What a sample's random numbers are for, as the extension takes it."""
 MAX_BYTES = 1 << 30
 """A larger file is read step by step, which takes memory for no more than the file has."""
 
@@ -55,20 +57,22 @@ class Recipe:
     level: str = ""
 
 
-class _Kept:
+class Kept:
     """The place of a pipeline, which each process makes for itself.
 
     It cannot be pickled. After a fork, threads that exist only in the parent may hold its locks for ever.
     """
 
-    __slots__ = ("pid", "pipeline")
+    __slots__ = ("pid", "pipeline", "read")
 
     def __init__(self) -> None:
         self.pipeline: Any = None
         self.pid = 0
+        self.read: tuple[Any, Any, Any] | None = None
+        """The dataset that was read last, its source, and whether the extension gathers what is beside the images."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Kept, ()
+        return Kept, ()
 
 
 _inherited: list[Any] = []
@@ -86,17 +90,22 @@ class Plan:
     recipe: Recipe | None
     shape: Shape = ()
     dtype: Any = None
-    _kept: _Kept = field(default_factory=_Kept, compare=False, repr=False)
+    _kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
-    def pipeline(self) -> Any:
-        """The extension's object for the recipe, made at first use; safe on any number of threads."""
+    def kept(self) -> Kept:
+        """What this process has made for the recipe, at first use; safe on any number of threads."""
         kept, pid = self._kept, os.getpid()
         if kept.pid != pid:
             if kept.pipeline is not None:
                 _inherited.append(kept.pipeline)
             kept.pipeline, kept.pid = pipeline_of(cast("Recipe", self.recipe)), pid
-        return kept.pipeline
+        return kept
+
+    @property
+    def pipeline(self) -> Any:
+        """The extension's object for the recipe."""
+        return self.kept.pipeline
 
     @property
     def whole(self) -> bool:
@@ -228,7 +237,8 @@ def pipeline_of(recipe: Recipe) -> Any:
 
 def place_of(here: seeds.Here) -> Any:
     """Return a place in the data as the native extension takes it."""
-    return cast("Any", extension).Place(*here.key, here.epoch, here.position, int(seeds.Purpose.SAMPLE))
+    native: Any = extension
+    return native.Place(*here.key, here.epoch, here.position, SAMPLE)
 
 
 def _dtype(values: Sequence[ChangeValues]) -> np.dtype[Any]:

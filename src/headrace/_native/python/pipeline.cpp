@@ -27,6 +27,27 @@ using Out = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Which = std::optional<std::vector<std::int64_t>>;
 // How many numbers were drawn for each row before; none: 0.
 using Drawn = std::optional<std::vector<std::int32_t>>;
+// Arrays that go with the images, a row for each of the source's.
+using Beside = std::vector<nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>>;
+
+// Bytes that are copied in less time than another thread needs to take the GIL and give it back.
+constexpr std::size_t quickly_copied = std::size_t{64} << 10;
+
+// Copy the rows of these keys, which are in range.
+void gather(const Beside& arrays, const std::vector<Out>& filled, const std::vector<std::int64_t>& keys, std::int64_t length) {
+  if (filled.size() != arrays.size()) throw std::invalid_argument("`filled` has not as many arrays as `beside`");
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    if (arrays[i].ndim() < 1 || static_cast<std::int64_t>(arrays[i].shape(0)) != length)
+      throw std::invalid_argument("an array beside the images has another number of rows");
+    const std::size_t bytes = length > 0 ? arrays[i].nbytes() / arrays[i].shape(0) : 0;
+    if (filled[i].nbytes() != keys.size() * bytes) throw std::invalid_argument("`filled` is of another size than its rows");
+    std::optional<GilRelease> released;
+    if (filled[i].nbytes() > quickly_copied) released.emplace();
+    const std::uint8_t* const from = static_cast<const std::uint8_t*>(arrays[i].data());
+    std::uint8_t* to = static_cast<std::uint8_t*>(filled[i].data());
+    for (const std::int64_t key : keys) std::memcpy(to, from + static_cast<std::size_t>(key) * bytes, bytes), to += bytes;
+  }
+}
 
 template <class Value, std::size_t count>
 Value named(const char* const (&names)[count], const std::string& name, const char* what) {
@@ -96,9 +117,9 @@ class Pipeline {
     set_changes(changes, erasings);
   }
 
-  // Begin the batch of these keys: `out` is its memory, `place` that of its first sample.
+  // Begin the batch of these keys: `out` is its memory, `place` that of its first sample. Rows of `beside` are copied at once.
   std::unique_ptr<Job> rows(const HeldSource& held, Vector keys, const Place& place, Out out, Which which,
-                            const Drawn& drawn) const {
+                            const Drawn& drawn, const Beside& beside, const std::vector<Out>& filled) const {
     const std::size_t count = keys.size();
     if (out.nbytes() != count * recipe_->row.bytes())
       throw std::invalid_argument("`out` is of another size than its rows");
@@ -110,6 +131,7 @@ class Pipeline {
     std::vector<std::int64_t> wanted(keys.data(), keys.data() + count);
     for (const std::int64_t key : wanted)
       if (key < 0 || key >= length) throw std::out_of_range("a key is not in the source");
+    gather(beside, filled, wanted, length);
     held.source->prepare();
     BatchRows rows{recipe_, held.source, std::move(wanted), place, {}, static_cast<std::uint8_t*>(out.data())};
     if (which) rows.which = std::move(*which);
@@ -262,13 +284,15 @@ void bind_pipeline(nb::module_& module) {
            nb::arg("max_bytes"), nb::arg("level") = "", nb::arg("oriented") = true,
            nb::arg("changes") = std::vector<Change>(), nb::arg("erasings") = std::vector<Change>())
       .def("rows", &Pipeline::rows, nb::arg("source"), nb::arg("keys"), nb::arg("place"), nb::arg("out"),
-           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), "Begin a batch: return the job of its rows.")
+           nb::arg("which") = nb::none(), nb::arg("drawn") = nb::none(), nb::arg("beside") = Beside(),
+           nb::arg("filled") = std::vector<Out>(), "Begin a batch: return the job of its rows.")
       .def("drawn", &Pipeline::drawn, nb::arg("image"), nb::arg("out"), nb::arg("source"), nb::arg("size"), nb::arg("window"),
            nb::arg("flipped"), nb::arg("fill"), nb::arg("filter"), nb::arg("antialias"), nb::arg("maps"), nb::arg("map_fills"),
            nb::arg("nearest"), nb::arg("ops"), "Make one image of what was drawn for it.")
       .def_prop_ro("level", &Pipeline::level, "The instructions that it uses.")
       .def_prop_ro("computed", &Pipeline::computed, "Whether values are computed, and not looked up in a table.");
 
+  module.attr("GATHERS") = true;  // `rows` copies rows of the arrays beside the images
   module.def("levels", &levels, "The instruction sets that this processor has, the best last.");
   module.def("draws", &draws, nb::arg("place"), nb::arg("count"), "Random numbers of a place, as NumPy draws them.");
 }
