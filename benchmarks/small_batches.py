@@ -223,6 +223,18 @@ def _photos() -> list[Case]:
         tail = [v1.PILToTensor(), v1.ConvertImageDtype(torch.float), v1.Normalize(*normalize)]
         return v1.Compose([*head, *tail, v1.RandomErasing(0.1)])
 
+    def policy(crop: int) -> Any:
+        """Return the same preset with RandAugment, two changes of a strength of 9."""
+        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), v1.RandAugment(2, 9)]
+        return v1.Compose([*head, v1.ToTensor(), v1.Normalize(*normalize)])
+
+    def contrastive(crop: int) -> Any:
+        """Return SimCLR's augmentation: a jitter of all four properties, gray, and a blur of a tenth of the side."""
+        blur = v1.GaussianBlur(crop // 20 * 2 + 1, (0.1, 2.0))
+        jitter = v1.RandomApply([v1.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
+        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), jitter]
+        return v1.Compose([*head, v1.RandomGrayscale(0.2), v1.RandomApply([blur], 0.5), v1.ToTensor()])
+
     def folder(name: str, size: tuple[int, int], transform: Any, _count: int) -> ImageFolder:
         place = root / name / "all"
         if not place.exists():
@@ -245,9 +257,11 @@ def _photos() -> list[Case]:
             Case(f"ImageFolder of {name}, 2 workers", made, (64,), None, two),
             Case(f"ImageFolder of {name}, {NATIVE}, 2 workers", made, (64,), None, two, ours={"native": True}),
         ]
-        made = partial(folder, name, size, preset(crop))
-        augmented = f"ImageFolder of {name}, TrivialAugmentWide and RandomErasing, {NATIVE}, 2 workers"
-        found.append(Case(augmented, made, (64,), None, two, ours={"native": True}))
+        augmented = {"TrivialAugmentWide and RandomErasing": preset, "RandAugment(2, 9)": policy, "SimCLR": contrastive}
+        for what, transform in augmented.items():
+            made = partial(folder, name, size, transform(crop))
+            case = f"ImageFolder of {name}, {what}, {NATIVE}, 2 workers"
+            found.append(Case(case, made, (64,), None, two, ours={"native": True}))
     return found
 
 

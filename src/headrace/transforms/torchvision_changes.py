@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from headrace.transforms.color_transforms import (
     ColorJitter,
     GaussianBlur,
@@ -24,7 +26,7 @@ from headrace.transforms.color_transforms import (
 from headrace.transforms.control import RandomApply, RandomChoice
 from headrace.transforms.detection import RandomVerticalFlip
 from headrace.transforms.elastic import ElasticTransform
-from headrace.transforms.policies import AUTO, RAND, TRIVIAL
+from headrace.transforms.policies import AUTO, RAND, TRIVIAL, magnitude
 from headrace.transforms.policy_tables import POLICIES as PAIRS
 from headrace.transforms.torchvision_chain import BYTES, FLOATS, NORMALIZED, PILLOW, Chain, is_pair, unknown
 from headrace.transforms.torchvision_pixels import (
@@ -202,9 +204,13 @@ def _levels(transform: Any, bins: int, table: Mapping[str, Span | None]) -> Leve
     white = 1.0 if second is None else 255.0  # its second version has shares of white
     found = {}
     for name, span in table.items():
-        if span is not None and not span.of:
-            levels = space[name][0].tolist()
-            found[name] = tuple(white * one for one in levels) if name == "Solarize" else tuple(map(float, levels))
+        if span is None:
+            continue
+        levels = [float(one) for one in space[name][0].tolist()]
+        if not span.of:
+            found[name] = tuple(white * one for one in levels) if name == "Solarize" else tuple(levels)
+        elif not np.allclose(levels, [magnitude(span, (level, bins), size) for level in range(bins)], atol=1e-3):
+            raise unknown(f"has other strengths of {name} than ours")
     return tuple(found.items())
 
 
