@@ -203,3 +203,27 @@ def test_a_jitter_has_every_order_as_often() -> None:
     orders = Counter(tuple(ours.draw(image, rng)) for _ in range(times))
     assert len(orders) == 24
     assert sum((count - times / 24) ** 2 / (times / 24) for count in orders.values()) < 23 + 4 * 46**0.5
+
+
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+def test_tensors_of_bytes_have_nearly_the_same(module: Any) -> None:
+    """Change tensors by jitters of all properties: torch's sums may round at another place on another processor."""
+    chain = [module.PILToTensor(), module.ColorJitter(0.8, 0.8, 0.8, 0.5), module.RandomGrayscale(0.2)]
+    (jitter, gray, _), sizes, apart = translated(v1.Compose(chain)).transforms, np.random.default_rng(1), []
+    functions = F if module is v1 else v2.functional
+    for seed in range(100):
+        height, width = (1, 1) if seed == 0 else sizes.integers(1, 60, 2)
+        image = (
+            photo(seed, 60, 60)[:height, :width] if seed % 2 else sizes.integers(0, 256, (height, width, 3), np.uint8)
+        )
+        rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
+        found = gray(jitter(np.ascontiguousarray(image), rng), rng)
+        expected = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        for name, value in jitter.draw(image, same).items():  # type: ignore[attr-defined]
+            expected = getattr(functions, f"adjust_{name}")(expected, value)
+        if gray.draw(image, same)["applied"]:  # type: ignore[attr-defined]
+            expected = functions.rgb_to_grayscale(expected, 3)
+        apart.append(np.abs(found.astype(int) - expected.numpy().transpose(1, 2, 0)).reshape(-1))
+    levels = np.concatenate(apart)
+    assert (levels > 0).mean() < 0.002
+    assert (levels > 1).mean() < 0.0005

@@ -35,6 +35,8 @@ struct Digest {
 static Op drawn(Change::Kind kind, int height, int width, int channels) {
   switch (kind) {
     case Change::brightness:
+    case Change::torch_contrast:
+    case Change::torch_saturation:
     case Change::contrast:
       return {kind, {3 * share()}};
     case Change::saturation:
@@ -42,6 +44,8 @@ static Op drawn(Change::Kind kind, int height, int width, int channels) {
       return {kind, {4 * share() - 1}};
     case Change::hue:
       return {kind, {8 * share() - 4}};
+    case Change::torch_hue:
+      return {kind, {share() - 0.5}};
     case Change::pillow_hue:
       return {kind, {static_cast<double>(dice() % 256)}};
     case Change::pillow_warp: {

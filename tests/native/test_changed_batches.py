@@ -52,6 +52,8 @@ from headrace.transforms.torchvision_pixels import (
     PillowJitter,
     PillowRandAugment,
     PillowTrivialAugmentWide,
+    TorchGrayscale,
+    TorchJitter,
 )
 from tests.image_files import encoded, photo
 from tests.native.stepwise import assert_equal, batches, both
@@ -75,6 +77,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
     "erased floats": (ColorJitter(0.4), ToFloat(), Normalize(0.4, 0.2), RandomErasing(0.7, value=-3), ToCHW()),
     "erased halves": (ToFloat(), ToDtype("float16"), RandomErasing(1, value=0.5), ToDtype("float16")),
     "by way of Pillow's hues": (PillowJitter(0.4, 0.4, (0, 90), 0.5), RandomGrayscale(0.2), ToFloat(), ToCHW()),
+    "as torch's colors": (TorchJitter(0.4, 0.4, (0, 90), 0.5), TorchGrayscale(0.2), ToFloat(), ToCHW()),
     "as torchvision's policies": (
         PillowRandAugment(3, 9, fill=9),
         PillowTrivialAugmentWide(levels=(("Brightness", (0.5,) * 31), ("Solarize", (99.0,) * 31))),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace._native import extension
-from headrace.image import color, native_changes
+from headrace.image import as_pillow, as_torch, color, native_changes
 from headrace.image.fused import Recipe, pipeline_of
 from headrace.image.warp import Warp, Warps, turning
 from headrace.transforms.color_transforms import permuted
@@ -24,6 +24,11 @@ CHANGES: dict[str, tuple[Any, st.SearchStrategy[tuple[Any, ...]]]] = {
     "contrast": (color.contrast, st.tuples(FACTOR)),
     "saturation": (color.saturation, st.tuples(FACTOR)),
     "hue": (color.hue, st.tuples(st.floats(-1, 1))),
+    "pillow_hue": (as_pillow.pillow_hue, st.tuples(st.floats(-1, 1))),
+    "torch_contrast": (as_torch.torch_contrast, st.tuples(FACTOR)),
+    "torch_saturation": (as_torch.torch_saturation, st.tuples(FACTOR)),
+    "torch_hue": (as_torch.torch_hue, st.tuples(st.floats(-0.5, 0.5))),
+    "torch_grayscale": (as_torch.torch_grayscale, st.just(())),
     "grayscale": (color.grayscale, st.just(())),
     "invert": (color.invert, st.just(())),
     "solarize": (color.solarize, st.tuples(st.floats(-1, 300))),
@@ -68,9 +73,9 @@ def test_all_instruction_sets_give_the_same(name: str, level: str) -> None:
     """Give NumPy's bytes by each set of instructions, at widths around those of its registers."""
     function, _ = CHANGES[name]
     arguments: dict[str, tuple[Any, ...]] = {"gaussian_blur": ((23, 5), 1.7), "solarize": (99.5,), "posterize": (3,)}
-    numbers: dict[str, tuple[float, ...]] = {"gaussian_blur": (23, 5, 1.7), "hue": (6 * 0.3,)}
+    numbers: dict[str, tuple[float, ...]] = {"gaussian_blur": (23, 5, 1.7), "hue": (6 * 0.3,), "pillow_hue": (76,)}
     rng = np.random.default_rng(0)
-    takes = name in {"brightness", "contrast", "saturation", "hue", "sharpness"}
+    takes = name.rpartition("_")[2] in {"brightness", "contrast", "saturation", "hue", "sharpness"}
     args = arguments.get(name, (0.3,) if takes else ())
     change = extension.Change(
         "blur" if name == "gaussian_blur" else name, [float(one) for one in numbers.get(name, args)], []
@@ -207,6 +212,8 @@ def test_masks_of_any_dtype_are_moved(dtype: str) -> None:
         ("channels", [0, 1]),
         ("posterize", [9]),
         ("saturation", [math.nan]),
+        ("torch_hue", [1.5]),
+        ("torch_contrast", [math.nan]),
         ("pillow_hue", [256]),
         ("pillow_hue", [math.nan]),
         ("pillow_warp", [1.0] * 6),

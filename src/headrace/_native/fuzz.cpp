@@ -36,7 +36,9 @@ static Change any_change(const std::uint8_t* chosen) {
   const std::vector<double> map{small - 0.5, 1, 3, -1, small, 2, chosen[0] % 3 / 99.0, 0, small, chosen[1] % 2 * 1.0, 1, 2, 3};
   Change changes{Change::choice, {}, {}};
   changes.parts = {done(Change::brightness, {2 * small}), done(Change::contrast, {2 * small}),
-                   done(Change::saturation, {share}), done(Change::hue, {6 * small}), done(Change::pillow_hue, {1.0 * chosen[0]}), done(Change::grayscale),
+                   done(Change::saturation, {share}), done(Change::hue, {6 * small}), done(Change::pillow_hue, {1.0 * chosen[0]}),
+                   done(Change::torch_contrast, {share}), done(Change::torch_saturation, {share}), done(Change::torch_hue, {small}),
+                   done(Change::torch_grayscale), done(Change::grayscale),
                    done(Change::invert), done(Change::solarize, {share}), done(Change::posterize, {1.0 * (chosen[0] % 9)}),
                    done(Change::autocontrast), done(Change::equalize), done(Change::channels, {2, 0, 1}),
                    done(Change::sharpness, {share}), done(Change::blur, {rows, columns, 0.1 + 9 * small}),
@@ -44,7 +46,7 @@ static Change any_change(const std::uint8_t* chosen) {
                    done(Change::upside_down), done(Change::any_channels),
                    done(Change::any_blur, {rows, columns, 0.1, 0.1 + 9 * small}),
                    done(Change::any_erase, {0.9, 0, small, -1, 1, 7, 8, 9}),
-                   done(Change::jitter, {1, 0, 2, 1, 0, 2, 1, 0, 2, 1, -0.5, 0.5, chosen[0] % 2 * 1.0}),
+                   done(Change::jitter, {1, 0, 2, 1, 0, 2, 1, 0, 2, 1, -0.5, 0.5, chosen[0] % 3 * 1.0}),
                    done(Change::distort, {0.5, 0, 2, 0, 2, 0, 2, -0.5, 0.5})};
   const Change maps{Change::joined, {}, {done(Change::warp, map), done(Change::warp, map)}};
   changes.parts.push_back({Change::weighted, {3, 1, 2}, {maps, done(Change::invert)}});

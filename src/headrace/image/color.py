@@ -62,11 +62,21 @@ def weight(factor: float) -> np.float32:
     return np.float32(min(max(factor, -largest), largest))
 
 
-def _none() -> tuple[float, ...]:
+def no_numbers() -> tuple[float, ...]:
+    """Return what the extension gets for a change that has no numbers.
+
+    >>> no_numbers()
+    ()
+    """
     return ()
 
 
-def _factor(factor: float) -> tuple[float, ...] | None:
+def one_factor(factor: float) -> tuple[float, ...] | None:
+    """Return what the extension gets for a factor; None for one that it does not take.
+
+    >>> one_factor(0.5), one_factor(math.inf)
+    ((0.5,), None)
+    """
     return (factor,) if math.isfinite(factor) else None
 
 
@@ -205,19 +215,19 @@ def gray(image: Image) -> Image:
     return back((_floats(image) * weights).sum(axis=2, keepdims=True), image.dtype)
 
 
-@natively("grayscale", _none)
+@natively("grayscale", no_numbers)
 def grayscale(image: Image) -> Image:
     """Return an image with the gray value in each channel of color."""
     return on_colors(image, lambda colors: np.repeat(gray(colors), colors.shape[2], axis=2))
 
 
-@natively("brightness", _factor)
+@natively("brightness", one_factor)
 def brightness(image: Image, factor: float) -> Image:
     """Return an image with its values times a factor."""
     return on_colors(image, lambda colors: _blend_value(colors, 0, factor))
 
 
-@natively("contrast", _factor)
+@natively("contrast", one_factor)
 def contrast(image: Image, factor: float) -> Image:
     """Return an image with the distance to its mean gray times a factor; that of bytes is a whole number."""
 
@@ -228,7 +238,7 @@ def contrast(image: Image, factor: float) -> Image:
     return on_colors(image, change)
 
 
-@natively("saturation", _factor)
+@natively("saturation", one_factor)
 def saturation(image: Image, factor: float) -> Image:
     """Return an image with the distance of each pixel to its gray times a factor."""
     return on_colors(image, lambda colors: colors if colors.shape[2] == 1 else blend(colors, gray(colors), factor))
@@ -265,7 +275,7 @@ def hue(image: Image, shift: float) -> Image:
     return on_colors(image, change)
 
 
-@natively("invert", _none)
+@natively("invert", no_numbers)
 def invert(image: Image) -> Image:
     """Return the negative of an image."""
     white = most(image.dtype)
@@ -295,7 +305,7 @@ def solarize(image: Image, threshold: float) -> Image:
     )
 
 
-@natively("autocontrast", _none)
+@natively("autocontrast", no_numbers)
 def autocontrast(image: Image) -> Image:
     """Return an image with each channel stretched from its smallest and largest value to black and white."""
 
@@ -336,7 +346,7 @@ def check_eight_bits(image: Image) -> None:
         )
 
 
-@natively("equalize", _none)
+@natively("equalize", no_numbers)
 def equalize(image: Image) -> Image:
     """Return an image of uint8 whose values are spread evenly in each channel, by Pillow's rule."""
     check_eight_bits(image)
@@ -358,7 +368,7 @@ def _equalized(plane: Image) -> Image:
     return spread
 
 
-@natively("sharpness", _factor)
+@natively("sharpness", one_factor)
 def sharpness(image: Image, factor: float) -> Image:
     """Return an image sharper (a factor above 1) or smoother (below); its outermost pixels stay."""
 

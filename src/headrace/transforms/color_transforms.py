@@ -130,7 +130,7 @@ class ColorJitter(ColorTransform):
 
     def native_step(self) -> ChangePixels:
         """Draw and do the same."""
-        return jitter_step(self, pillow_hue=False)
+        return jitter_step(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,15 +529,15 @@ class RandomErasing(ColorTransform):
         return ErasePart(self.p, self.scale, (math.log(self.ratio[0]), math.log(self.ratio[1])), self.value)
 
 
-def jitter_step(transform: ColorJitter, *, pillow_hue: bool) -> ChangePixels:
-    """Return the native step of a jitter, by way of Pillow's hues or not.
+def jitter_step(transform: ColorJitter, how: Literal["", "pillow hues", "torch"] = "") -> ChangePixels:
+    """Return the native step of a jitter: with our arithmetic, Pillow's hues, or that of torchvision for tensors.
 
-    >>> jitter_step(ColorJitter(hue=0.1), pillow_hue=True).describe((1, 1, 3))[1][-4:]
-    (1, -0.1, 0.1, True)
+    >>> jitter_step(ColorJitter(hue=0.1), "torch").describe((1, 1, 3))[1][-4:]
+    (1, -0.1, 0.1, 2)
     """
     ranges = (transform.brightness, transform.contrast, transform.saturation, transform.hue)
     numbers = tuple(one for ends in ranges for one in ((0, 0, 0) if ends is None else (1, *cast("Range", ends))))
-    return _fixed("jitter", (*numbers, pillow_hue))
+    return _fixed("jitter", (*numbers, ("", "pillow hues", "torch").index(how)))
 
 
 def _fixed(kind: str, numbers: tuple[float, ...] = (), *, colors: bool = True) -> ChangePixels:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headrace.transforms.color_transforms import (
-    ColorJitter,
     GaussianBlur,
     RandomAdjustSharpness,
     RandomAutocontrast,
@@ -34,6 +33,8 @@ from headrace.transforms.torchvision_pixels import (
     PillowJitter,
     PillowRandAugment,
     PillowTrivialAugmentWide,
+    TorchGrayscale,
+    TorchJitter,
 )
 from headrace.transforms.warping import RandomAffine, RandomPerspective, RandomRotation
 
@@ -65,7 +66,7 @@ def _autocontrast(chain: Chain, transform: Any) -> None:
 
 
 def _grayscale(chain: Chain, transform: Any) -> None:
-    chain.change_pixels(RandomGrayscale(transform.p), rough=chain.stage == BYTES, keeps=chain.stage == PILLOW)
+    chain.change_pixels((TorchGrayscale if chain.stage == BYTES else RandomGrayscale)(transform.p), keeps=True)
 
 
 def _vertical_flip(chain: Chain, transform: Any) -> None:
@@ -75,15 +76,7 @@ def _vertical_flip(chain: Chain, transform: Any) -> None:
 def _jitter(chain: Chain, transform: Any) -> None:
     ranges = {name: getattr(transform, name) for name in ("brightness", "contrast", "saturation", "hue")}
     used = {name: tuple(one) for name, one in ranges.items() if one is not None}
-    if chain.stage != BYTES:
-        chain.change_pixels(PillowJitter(**used), keeps=not used)
-        return
-    for name in ("contrast", "saturation"):
-        if name in used:
-            raise unknown(f"has {name}={ranges[name]}, which torchvision rounds in another way for {chain.stage}")
-    if len(used) > 1:
-        raise unknown(f"changes {' and '.join(used)} one after the other, and rounds between them as ours do not")
-    chain.change_pixels(ColorJitter(**used), rough="hue" in used, keeps=not used)
+    chain.change_pixels((TorchJitter if chain.stage == BYTES else PillowJitter)(**used), keeps=not used)
 
 
 def _posterize(chain: Chain, transform: Any) -> None:

@@ -1,4 +1,4 @@
-"""Transforms that give torchvision's pixels of Pillow images where ours are finer, for its pipelines alone."""
+"""Transforms that give torchvision's pixels where ours are others, for its pipelines alone."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.image import as_pillow, color
+from headrace.image import as_pillow, as_torch, color
 from headrace.image.geometry import fill_of
 from headrace.image.moves import InTurn, Recolor, Stay
+from headrace.image.native_steps import ChangePixels
 from headrace.image.warp import Warps
-from headrace.transforms.color_transforms import ColorJitter, jitter_step
+from headrace.transforms.color_transforms import ColorJitter, RandomGrayscale, jitter_step
 from headrace.transforms.policies import AutoAugment, Policy, RandAugment, TrivialAugmentWide, recolored, warp_of
 
 if TYPE_CHECKING:
     from headrace.image.geometry import Fill, Image
     from headrace.image.moves import Move, Size
     from headrace.image.native_changes import Change
-    from headrace.image.native_steps import ChangePixels
     from headrace.transforms.policies import Span
 
 Levels = tuple[tuple[str, tuple[float, ...]], ...]
@@ -43,7 +43,35 @@ class PillowJitter(ColorJitter):
 
     def native_step(self) -> ChangePixels:
         """Draw and do the same."""
-        return jitter_step(self, pillow_hue=True)
+        return jitter_step(self, "pillow hues")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchJitter(ColorJitter):
+    """Change colors as torchvision changes those of tensors of bytes."""
+
+    def change(self, image: Image, drawn: dict[str, Any]) -> Image:
+        """Return the image changed, in the order drawn."""
+        for name, value in drawn.items():
+            image = (color.brightness if name == "brightness" else getattr(as_torch, f"torch_{name}"))(image, value)
+        return image
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return jitter_step(self, "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchGrayscale(RandomGrayscale):
+    """Make images gray as torchvision makes tensors of bytes gray."""
+
+    def changed(self, image: Image) -> Image:
+        """Return the image in gray."""
+        return as_torch.torch_grayscale(image)
+
+    def native_step(self) -> ChangePixels:
+        """Draw and do the same."""
+        return ChangePixels(lambda _: ("apply", (self.p,), (("torch_grayscale", (), ()),)))
 
 
 class OnPillow(Policy):

@@ -23,10 +23,12 @@ std::vector<double> shuffled(int count, Philox& random) {
 }
 
 // A factor or shift as the change of that kind takes it.
-Op recolored(int which, double value, bool pillow = false) {
+Op recolored(int which, double value, double how = 0) {
   constexpr Change::Kind kinds[] = {Change::brightness, Change::contrast, Change::saturation, Change::hue};
+  constexpr Change::Kind of_torch[] = {Change::brightness, Change::torch_contrast, Change::torch_saturation, Change::torch_hue};
+  if (how == 2) return {of_torch[which], {value}};
   if (which < 3) return {kinds[which], {value}};
-  if (pillow) return {Change::pillow_hue, {static_cast<double>(static_cast<int>(value * 255) & 255)}};
+  if (how == 1) return {Change::pillow_hue, {static_cast<double>(static_cast<int>(value * 255) & 255)}};
   return {Change::hue, {6 * value}};
 }
 
@@ -38,7 +40,7 @@ void draw_jitter(const Change& change, Philox& random, std::vector<Op>& ops) {
   for (const double place : order) {
     const int which = static_cast<int>(place);
     if (change.numbers[static_cast<std::size_t>(3 * which)] != 0)
-      ops.push_back(recolored(which, values[which], change.numbers[12] != 0));
+      ops.push_back(recolored(which, values[which], change.numbers[12]));
   }
 }
 
@@ -173,9 +175,13 @@ bool is_good(const Change& change, const ImageSize& size, std::size_t bytes) {
     case Change::saturation:
     case Change::sharpness:
     case Change::solarize:
+    case Change::torch_contrast:
+    case Change::torch_saturation:
       return count == 1 && n[0] == n[0];
     case Change::hue:
       return count == 1 && inside(n[0], -6, 6);
+    case Change::torch_hue:
+      return count == 1 && inside(n[0], -1, 1);
     case Change::pillow_hue:
       return count == 1 && inside(n[0], 0, 255);
     case Change::posterize:

@@ -15,6 +15,10 @@ struct Change {
     saturation,    // factor
     hue,           // sixths of the circle
     pillow_hue,    // 1/256 of the circle, from 0 to 255
+    torch_contrast,    // factor
+    torch_saturation,  // factor
+    torch_hue,     // share of the circle
+    torch_grayscale,
     grayscale,
     invert,
     solarize,      // threshold
@@ -34,7 +38,7 @@ struct Change {
     apply,         // chance: its parts, or none
     choice,        // one of its parts
     weighted,      // sum of the weights, weights: one of its parts
-    jitter,        // for brightness, contrast, saturation and hue: whether, least, most; whether hues are Pillow's
+    jitter,        // for brightness, contrast, saturation and hue: whether, least, most; 1 for Pillow's hues, 2 for torch's colors
     distort,       // chance; for the four: least, most
     any_channels,
     any_blur,      // rows, columns, least and most sigma

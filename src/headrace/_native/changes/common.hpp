@@ -85,23 +85,29 @@ static inline void turn_hues(std::uint8_t* __restrict r, std::uint8_t* __restric
   for (int i = 0; i < hues; ++i) b[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blue[i]));
 }
 
-static inline bool is_far(float turn) { return turn < -2.0F || turn > 2.0F; }
-
-static void hue_all(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b,
-                    std::size_t count, float turn) {
-  const bool far = is_far(turn);
+// Turn hues in blocks, of which the last is filled up.
+template <typename Turn>
+static inline void by_blocks(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, Turn turn) {
   std::size_t done = 0;
-  for (; done + hues <= count; done += hues)
-    far ? turn_hues(r + done, g + done, b + done, turn, true) : turn_hues(r + done, g + done, b + done, turn, false);
+  for (; done + hues <= count; done += hues) turn(r + done, g + done, b + done);
   if (done == count) return;
   std::uint8_t last[3][hues] = {};
   __builtin_memcpy(last[0], r + done, count - done);
   __builtin_memcpy(last[1], g + done, count - done);
   __builtin_memcpy(last[2], b + done, count - done);
-  turn_hues(last[0], last[1], last[2], turn, far);
+  turn(last[0], last[1], last[2]);
   __builtin_memcpy(r + done, last[0], count - done);
   __builtin_memcpy(g + done, last[1], count - done);
   __builtin_memcpy(b + done, last[2], count - done);
+}
+
+static inline bool is_far(float turn) { return turn < -2.0F || turn > 2.0F; }
+
+static void hue_all(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b,
+                    std::size_t count, float turn) {
+  if (is_far(turn))
+    return by_blocks(r, g, b, count, [turn](std::uint8_t* x, std::uint8_t* y, std::uint8_t* z) { turn_hues(x, y, z, turn, true); });
+  by_blocks(r, g, b, count, [turn](std::uint8_t* x, std::uint8_t* y, std::uint8_t* z) { turn_hues(x, y, z, turn, false); });
 }
 
 // Hues and saturations become whole numbers of 1/255 on the way, fractions cut off. Which steps need doubles, and which not,
@@ -147,19 +153,71 @@ static inline void turn_pillow_hues(std::uint8_t* __restrict r, std::uint8_t* __
   for (int i = 0; i < hues; ++i) b[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blue[i]));
 }
 
-static void pillow_hue(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, std::size_t count,
-                       int turn) {
-  std::size_t done = 0;
-  for (; done + hues <= count; done += hues) turn_pillow_hues(r + done, g + done, b + done, turn);
-  if (done == count) return;
-  std::uint8_t last[3][hues] = {};
-  __builtin_memcpy(last[0], r + done, count - done);
-  __builtin_memcpy(last[1], g + done, count - done);
-  __builtin_memcpy(last[2], b + done, count - done);
-  turn_pillow_hues(last[0], last[1], last[2], turn);
-  __builtin_memcpy(r + done, last[0], count - done);
-  __builtin_memcpy(g + done, last[1], count - done);
-  __builtin_memcpy(b + done, last[2], count - done);
+// A float and a share of another one, rounded once, as torch adds them: the product is exact as a double.
+static inline float added(float one, float other, float share) {
+  return static_cast<float>(static_cast<double>(one) + static_cast<double>(other) * static_cast<double>(share));
+}
+
+static inline std::uint8_t torch_blended(float value, float other, float share, float rest) {
+  float mixed = added(value * share, other, rest);
+  mixed = mixed > 0.0F ? mixed : 0.0F;
+  mixed = mixed < 255.0F ? mixed : 255.0F;
+  return static_cast<std::uint8_t>(static_cast<std::int32_t>(mixed));
+}
+
+static void torch_blend(std::uint8_t* __restrict plane, const std::uint8_t* __restrict other, std::size_t count, float share,
+                        float rest) {
+  for (std::size_t i = 0; i < count; ++i)
+    plane[i] = torch_blended(static_cast<float>(plane[i]), static_cast<float>(other[i]), share, rest);
+}
+
+static void torch_gray(std::uint8_t* __restrict out, const std::uint8_t* __restrict r, const std::uint8_t* __restrict g,
+                       const std::uint8_t* __restrict b, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const float two = added(static_cast<float>(r[i]) * 0.2989F, static_cast<float>(g[i]), 0.587F);
+    out[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(added(two, static_cast<float>(b[i]), 0.114F)));
+  }
+}
+
+static inline float level(float value) { return value < 0.0F ? 0.0F : value > 1.0F ? 1.0F : value; }
+
+static inline void turn_torch_hues(std::uint8_t* __restrict r, std::uint8_t* __restrict g, std::uint8_t* __restrict b, float turn) {
+  constexpr float white = static_cast<float>(1.0 / 255), sixth = static_cast<float>(1.0 / 6);
+  float red[hues], green[hues], blue[hues];
+  for (int i = 0; i < hues; ++i) red[i] = static_cast<float>(r[i]) * white;
+  for (int i = 0; i < hues; ++i) green[i] = static_cast<float>(g[i]) * white;
+  for (int i = 0; i < hues; ++i) blue[i] = static_cast<float>(b[i]) * white;
+  for (int i = 0; i < hues; ++i) {
+    const float x = red[i], y = green[i], z = blue[i];
+    float high = x > y ? x : y, low = x < y ? x : y;
+    high = high > z ? high : z, low = low < z ? low : z;
+    const float chroma = high - low, of = chroma / (chroma == 0.0F ? 1.0F : high), over = chroma == 0.0F ? 1.0F : chroma;
+    float base = 4.0F, more = y, less = x;
+    base = high == y ? 2.0F : base, more = high == y ? x : more, less = high == y ? z : less;
+    base = high == x ? 0.0F : base, more = high == x ? z : more, less = high == x ? y : less;
+    float at = ((high - more) / over + base - (high - less) / over) * sixth + 1.0F;
+    at = (at >= 1.0F ? at - 1.0F : at) + turn;
+    at = at < 0.0F ? at + 1.0F : at >= 1.0F ? at - 1.0F : at;
+    const float place = at * 6.0F, part = static_cast<float>(static_cast<std::int32_t>(place)), rest = of * (place - part);
+    const float falling = level((1.0F - rest) * high), rising = level((rest + (1.0F - of)) * high), flat = level((1.0F - of) * high);
+    const bool none = part < 1.0F || part > 5.0F, one = part == 1.0F, two = part == 2.0F, three = part == 3.0F, four = part == 4.0F;
+    float first = high, second = flat, third = falling;  // 5
+    first = four ? rising : three || two ? flat : one ? falling : first;
+    second = four ? flat : three ? falling : two || one ? high : none ? rising : second;
+    third = four || three ? high : two ? rising : one || none ? flat : third;
+    red[i] = first * 255.999F, green[i] = second * 255.999F, blue[i] = third * 255.999F;
+  }
+  for (int i = 0; i < hues; ++i) r[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(red[i]));
+  for (int i = 0; i < hues; ++i) g[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(green[i]));
+  for (int i = 0; i < hues; ++i) b[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blue[i]));
+}
+
+static void pillow_hue(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, int turn) {
+  by_blocks(r, g, b, count, [turn](std::uint8_t* x, std::uint8_t* y, std::uint8_t* z) { turn_pillow_hues(x, y, z, turn); });
+}
+
+static void torch_hue(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn) {
+  by_blocks(r, g, b, count, [turn](std::uint8_t* x, std::uint8_t* y, std::uint8_t* z) { turn_torch_hues(x, y, z, turn); });
 }
 
 static void sharpen_all(std::uint8_t* __restrict out, const std::uint8_t* __restrict above,

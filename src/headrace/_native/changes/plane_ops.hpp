@@ -42,6 +42,10 @@ struct PlaneOps {
   void (*hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn);
   // The same in 1/256, by Pillow's hues and saturations of 8 bits.
   void (*pillow_hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, int turn);
+  // The same by shares of the circle, gray values, and the sum of two shares, as torchvision computes them for tensors.
+  void (*torch_hue)(std::uint8_t* r, std::uint8_t* g, std::uint8_t* b, std::size_t count, float turn);
+  void (*torch_gray)(std::uint8_t* out, const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b, std::size_t count);
+  void (*torch_blend)(std::uint8_t* plane, const std::uint8_t* other, std::size_t count, float share, float rest);
   // The inner pixels of a line, from the lines above and below it.
   void (*sharpen)(std::uint8_t* out, const std::uint8_t* above, const std::uint8_t* line, const std::uint8_t* below,
                   int width, float factor);

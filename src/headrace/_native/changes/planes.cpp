@@ -73,6 +73,10 @@ bool is_of_pixels(const Op& op) {
     case Change::saturation:
     case Change::hue:
     case Change::pillow_hue:
+    case Change::torch_contrast:
+    case Change::torch_saturation:
+    case Change::torch_hue:
+    case Change::torch_grayscale:
     case Change::grayscale:
     case Change::invert:
     case Change::solarize:
@@ -127,7 +131,7 @@ void Planes::run_one(const Op& op) {
     case Change::brightness:
       return blend_value(0, as_float(n[0]));
     case Change::contrast:
-      return blend_value(std::floor(mean_gray() + 0.5), as_float(n[0]));
+      return contrast(n[0]);
     case Change::saturation:
       return saturate(as_float(n[0]));
     case Change::hue:
@@ -139,8 +143,18 @@ void Planes::run_one(const Op& op) {
       return;
     case Change::pillow_warp:
       return warp_as_pillow(n);
+    case Change::torch_contrast:
+      return torch_contrast(n[0]);
+    case Change::torch_saturation:
+      if (const std::uint8_t* values = gray(true); size_.channels >= 3)
+        for (int c = 0; c < 3; ++c) ops_.torch_blend(plane(c), values, area(), as_float(n[0]), as_float(1 - n[0]));
+      return;
+    case Change::torch_hue:
+      if (size_.channels >= 3) ops_.torch_hue(plane(0), plane(1), plane(2), area(), static_cast<float>(n[0]));
+      return;
     case Change::grayscale:
-      if (const std::uint8_t* values = gray(); size_.channels >= 3)
+    case Change::torch_grayscale:
+      if (const std::uint8_t* values = gray(op.kind == Change::torch_grayscale); size_.channels >= 3)
         for (int c = 0; c < 3; ++c) std::memcpy(plane(c), values, area());
       return;
     case Change::invert:
@@ -195,23 +209,41 @@ void Planes::blend_value(double value, float factor) {
   ops_.look_up(plane(0), count, table);
 }
 
-const std::uint8_t* Planes::gray() {
+const std::uint8_t* Planes::gray(bool of_torch) {
   if (size_.channels < 3) return plane(0);
   std::uint8_t* const out = room(buffers_.gray, area());
-  ops_.gray(out, plane(0), plane(1), plane(2), area());
+  (of_torch ? ops_.torch_gray : ops_.gray)(out, plane(0), plane(1), plane(2), area());
   return out;
 }
 
-double Planes::mean_gray() {
-  const std::uint8_t* const values = gray();
-  if (left_out_ == 0) return static_cast<double>(ops_.sum(values, area())) / static_cast<double>(area());
+// The gray values of all pixels added up, and how many these are.
+std::pair<std::uint64_t, std::size_t> Planes::sum_gray(bool of_torch) {
+  const std::uint8_t* const values = gray(of_torch);
+  if (left_out_ == 0) return {ops_.sum(values, area()), area()};
   const std::size_t shown = area() - static_cast<std::size_t>(size_.width), left_out = static_cast<std::size_t>(left_out_);
-  return static_cast<double>(ops_.sum(values, shown) + left_out * values[shown]) / static_cast<double>(shown + left_out);
+  return {ops_.sum(values, shown) + left_out * values[shown], shown + left_out};
+}
+
+void Planes::contrast(double factor) {
+  const auto [sum, count] = sum_gray(false);
+  blend_value(std::floor(static_cast<double>(sum) / static_cast<double>(count) + 0.5), as_float(factor));
+}
+
+void Planes::torch_contrast(double factor) {
+  const auto [sum, count] = sum_gray(true);
+  const float mean = static_cast<float>(sum) / static_cast<float>(count);
+  std::uint8_t table[256];
+  for (int i = 0; i < 256; ++i) {
+    const double value = static_cast<double>(static_cast<float>(i) * as_float(factor));
+    const float mixed = static_cast<float>(value + static_cast<double>(mean) * static_cast<double>(as_float(1 - factor)));
+    table[i] = static_cast<std::uint8_t>(std::min(std::max(mixed, 0.0F), 255.0F));
+  }
+  look_up(0, colors(), table);
 }
 
 void Planes::saturate(float factor) {
   if (size_.channels < 3) return;
-  const std::uint8_t* const values = gray();
+  const std::uint8_t* const values = gray(false);
   for (int c = 0; c < 3; ++c) ops_.blend(plane(c), values, area(), factor);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "../buffer.hpp"
@@ -58,12 +59,14 @@ class Planes {
  private:
   int colors() const { return size_.channels == 4 ? 3 : size_.channels; }
   std::uint8_t* spare(std::size_t area);
-  const std::uint8_t* gray();
+  const std::uint8_t* gray(bool of_torch);
   void run_one(const Op& op);
   void look_up(int first, int last, const std::uint8_t* table);
   void by_value(double (*function)(double, double, double), double a, double b);
   void blend_value(double value, float factor);
-  double mean_gray();
+  std::pair<std::uint64_t, std::size_t> sum_gray(bool of_torch);
+  void contrast(double factor);
+  void torch_contrast(double factor);
   void saturate(float factor);
   void autocontrast();
   void equalize(int channel);

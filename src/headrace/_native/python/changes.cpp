@@ -21,7 +21,8 @@ namespace {
 
 // In the order of the enumeration.
 constexpr const char* kinds[] = {
-    "brightness", "contrast", "saturation", "hue", "pillow_hue", "grayscale", "invert",   "solarize", "posterize",    "autocontrast",
+    "brightness", "contrast", "saturation", "hue", "pillow_hue",
+    "torch_contrast", "torch_saturation", "torch_hue", "torch_grayscale", "grayscale", "invert",   "solarize", "posterize",    "autocontrast",
     "equalize",   "channels", "sharpness",  "blur", "warp", "pillow_warp", "erase",    "upside_down", "all",       "joined",
     "apply",      "choice",   "weighted",   "jitter", "distort",   "any_channels", "any_blur", "any_erase", "any_affine",
     "any_perspective"};

@@ -472,7 +472,7 @@ static void gather_pixels(std::uint8_t* const* out, int channels, const std::uin
   gather_pixels_all(left, channels, framed, {places.at + done, places.right + done, places.below + done}, count - done, stride);
 }
 
-static constexpr PlaneOps ops{merge3, look_up, blend_value, gray, sum, limits, blend, hue, pillow_hue, sharpen, blur_across, blur_down,
+static constexpr PlaneOps ops{merge3, look_up, blend_value, gray, sum, limits, blend, hue, pillow_hue, torch_hue, torch_gray, torch_blend, sharpen, blur_across, blur_down,
                               map_points, nearest_places, bilinear_places, whole_places, affine_places, shares, gather, widen, gather_pixels, cover};
 
 }  // namespace avx2

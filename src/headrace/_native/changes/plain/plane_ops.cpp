@@ -33,7 +33,7 @@ static void blur_down(std::uint8_t* out, int rows, const std::int16_t* const* li
     }
 }
 
-static constexpr PlaneOps ops{merge_all, look_up_all, nullptr, gray_all, sum, limits, blend_all, hue_all, pillow_hue, sharpen_all, blur_across, blur_down,
+static constexpr PlaneOps ops{merge_all, look_up_all, nullptr, gray_all, sum, limits, blend_all, hue_all, pillow_hue, torch_hue, torch_gray, torch_blend, sharpen_all, blur_across, blur_down,
                               map_points, nearest_places_all, bilinear_places_all, whole_places, nullptr, shares, gather_all, widen_all,
                               gather_pixels_all, cover};
 
