@@ -40,6 +40,7 @@ GUIDE = HERE.parent / "docs" / "guide" / "torch.md"
 BATCHES = {1: 300, 10: 300, 16: 300, 32: 100, 64: 10, 128: 20, 256: 25, None: 300}
 """How many batches an epoch has, by the size of a batch."""
 NATIVE = "native=True"
+NORMALIZED = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHOTOS = {"photos": 320, "CIFAR-sized files": 3200}
 """How many image files a folder has."""
 
@@ -201,7 +202,6 @@ def _photos() -> list[Case]:
 
     import torch
     from PIL import Image
-    from torchvision import transforms as v1
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
@@ -211,29 +211,9 @@ def _photos() -> list[Case]:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     demo = Path(headrace.__file__).parent / "demo"
 
-    normalize = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-
     def plain(crop: int) -> Any:
-        how = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*normalize)]
+        how = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZED)]
         return v2.Compose([v2.RandomResizedCrop(crop), v2.RandomHorizontalFlip(), *how])
-
-    def preset(crop: int) -> Any:
-        """Return the training preset of torchvision's references, as its newer weights are trained."""
-        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), v1.TrivialAugmentWide()]
-        tail = [v1.PILToTensor(), v1.ConvertImageDtype(torch.float), v1.Normalize(*normalize)]
-        return v1.Compose([*head, *tail, v1.RandomErasing(0.1)])
-
-    def policy(crop: int) -> Any:
-        """Return the same preset with RandAugment, two changes of a strength of 9."""
-        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), v1.RandAugment(2, 9)]
-        return v1.Compose([*head, v1.ToTensor(), v1.Normalize(*normalize)])
-
-    def contrastive(crop: int) -> Any:
-        """Return SimCLR's augmentation: a jitter of all four properties, gray, and a blur of a tenth of the side."""
-        blur = v1.GaussianBlur(crop // 20 * 2 + 1, (0.1, 2.0))
-        jitter = v1.RandomApply([v1.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
-        head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5), jitter]
-        return v1.Compose([*head, v1.RandomGrayscale(0.2), v1.RandomApply([blur], 0.5), v1.ToTensor()])
 
     def folder(name: str, size: tuple[int, int], transform: Any, _count: int) -> ImageFolder:
         place = root / name / "all"
@@ -257,12 +237,29 @@ def _photos() -> list[Case]:
             Case(f"ImageFolder of {name}, 2 workers", made, (64,), None, two),
             Case(f"ImageFolder of {name}, {NATIVE}, 2 workers", made, (64,), None, two, ours={"native": True}),
         ]
-        augmented = {"TrivialAugmentWide and RandomErasing": preset, "RandAugment(2, 9)": policy, "SimCLR": contrastive}
-        for what, transform in augmented.items():
-            made = partial(folder, name, size, transform(crop))
+        for what, transform in _augmented(crop).items():
+            made = partial(folder, name, size, transform)
             case = f"ImageFolder of {name}, {what}, {NATIVE}, 2 workers"
             found.append(Case(case, made, (64,), None, two, ours={"native": True}))
     return found
+
+
+def _augmented(crop: int) -> dict[str, Any]:
+    """Return transforms that augment: the training presets of torchvision's references, and SimCLR's."""
+    import torch
+    from torchvision import transforms as v1
+
+    head = [v1.RandomResizedCrop(crop, antialias=True), v1.RandomHorizontalFlip(0.5)]
+    tail = [v1.PILToTensor(), v1.ConvertImageDtype(torch.float), v1.Normalize(*NORMALIZED)]
+    jitter = v1.RandomApply([v1.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
+    blur = v1.RandomApply([v1.GaussianBlur(crop // 20 * 2 + 1, (0.1, 2.0))], 0.5)  # a tenth of the side
+    return {
+        "TrivialAugmentWide and RandomErasing": v1.Compose(
+            [*head, v1.TrivialAugmentWide(), *tail, v1.RandomErasing(0.1)]
+        ),
+        "RandAugment(2, 9)": v1.Compose([*head, v1.RandAugment(2, 9), *tail]),
+        "SimCLR": v1.Compose([*head, jitter, v1.RandomGrayscale(0.2), blur, v1.ToTensor()]),
+    }
 
 
 def epoch(loader: Any, clock: Callable[[], float]) -> float:
