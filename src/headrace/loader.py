@@ -214,13 +214,17 @@ class DataLoader(AdvisesKeras, Hinted, Generic[T_co]):
         vars(self).update(shown)
 
     def _check_count(self) -> None:
-        arguments.check_count(self._session.settings.kind, self.num_workers, stacklevel=4)
+        arguments.check_count(self._session.settings.kind, self.num_workers)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in settings.SHOWN and "_session" in vars(self):
             # timm's MultiEpochsDataLoader opens torch's own lock, whose name Python mangles the same way here.
             open_lock = not vars(self).get("_DataLoader__initialized", True)
-            if not (open_lock and name in ("sampler", "batch_sampler")):
+            if name in settings.CHANGEABLE:
+                found = self._session.change(name, value)
+                vars(self).update({each: getattr(found, each) for each in settings.CHANGEABLE})
+                value = getattr(found, name)
+            elif not (open_lock and name in ("sampler", "batch_sampler")):
                 raise ArgumentError(
                     f"{name} attribute should not be set after {type(self).__name__} is initialized",
                     found=value,

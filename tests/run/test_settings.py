@@ -1,4 +1,4 @@
-"""A loader's settings are read once: what is set later is refused, what is read is what was given."""
+"""A loader's settings are read once: what is set later is read again, or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from headrace import DataLoader
 from headrace.errors import ArgumentError
-from headrace.run.settings import SHOWN
+from headrace.run.settings import CHANGEABLE, SHOWN
 
 
 def made(**named: Any) -> DataLoader[Any]:
@@ -18,9 +18,9 @@ def made(**named: Any) -> DataLoader[Any]:
     return DataLoader(range(10), 4, **named)
 
 
-@pytest.mark.parametrize("name", sorted(SHOWN))
-def test_no_setting_can_be_set_later(name: str) -> None:
-    """Refuse another value for every setting, and keep the one that was given."""
+@pytest.mark.parametrize("name", sorted(SHOWN - CHANGEABLE))
+def test_what_says_which_batches_come_cannot_be_set_later(name: str) -> None:
+    """Refuse another value for such a setting, and keep the one that was given."""
     loader = made(seed=3)
     before = getattr(loader, name)
     with pytest.raises(
@@ -29,6 +29,40 @@ def test_no_setting_can_be_set_later(name: str) -> None:
         setattr(loader, name, 5)
     assert getattr(loader, name) is before
     assert loader.state_dict()["plan"]["seed"] == 3
+
+
+@pytest.mark.parametrize("name", sorted(CHANGEABLE))
+def test_what_says_how_batches_are_made_is_checked_again(name: str) -> None:
+    """Take another value, and refuse one that the constructor would refuse."""
+    loader = made(num_workers=1, backend="threads")
+    setattr(loader, name, before := getattr(loader, name))
+    assert getattr(loader, name) is before
+    if name != "pin_memory_device":
+        with pytest.raises(ArgumentError, match=name):
+            setattr(loader, name, -1.5)
+    assert getattr(loader, name) is before
+    assert len(list(loader)) == 3
+
+
+def test_a_new_setting_leaves_the_run_where_it_is() -> None:
+    """Keep the place in the epoch, a sampler put in the place of the first one, and the ledger."""
+    loader = made(shuffle=True, seed=3)
+    rest = [batch.tolist() for batch in loader][1:]
+    loader.set_epoch(0)
+    next(iter(loader))
+    state = loader.state_dict()
+    loader.num_workers = 2
+    loader.collate_fn = list
+    assert loader.state_dict() == state
+    loader.load_state_dict(state)
+    assert list(loader) == rest
+
+    loader = made()
+    object.__setattr__(loader, "batch_sampler", [[1, 2], [3]])
+    loader.collate_fn = list
+    assert list(loader) == [[1, 2], [3]]
+    loader.in_order = False
+    assert list(loader) == [[1, 2], [3]]
 
 
 def test_every_argument_of_the_constructor_is_shown() -> None:
@@ -49,8 +83,8 @@ def test_an_open_lock_lets_nothing_but_the_samplers_be_set() -> None:
     loader = made()
     loader._DataLoader__initialized = False  # type: ignore[attr-defined]
     loader.batch_sampler = [[1, 2], [3]]
-    with pytest.raises(ArgumentError, match="num_workers attribute should not be set"):
-        loader.num_workers = 2
+    with pytest.raises(ArgumentError, match="batch_size attribute should not be set"):
+        loader.batch_size = 2
     assert [batch.tolist() for batch in loader] == [[1, 2], [3]]
 
 

@@ -6,6 +6,7 @@ Where torch has words for an error, they are in ours: people search for them, an
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from math import ceil
@@ -18,6 +19,7 @@ from headrace.executors import registry
 from headrace.executors.shared_preparation import SharedPreparation
 from headrace.interop import ranks as find_ranks
 from headrace.interop.machine import cpus
+from headrace.interop.user_line import user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +102,20 @@ def start_method(context: Any, num_workers: int) -> Any:
             expected="a valid context object or a string specifying the start method",
             cure='give "fork", "spawn" or "forkserver", or what multiprocessing.get_context() returns',
         )
+    if starts_threads(context):
+        raise ArgumentError(
+            f"multiprocessing_context={shown(context)} starts threads in the place of processes",
+            found=context,
+            expected="a context whose Process is a process",
+            cure='pass backend="threads", without a multiprocessing_context',
+        )
     return context
+
+
+def starts_threads(context: Any) -> bool:
+    """Return whether the processes of a multiprocessing context are threads, as those of MONAI may be."""
+    process = getattr(context, "Process", None)
+    return isinstance(process, type) and issubclass(process, threading.Thread)
 
 
 def check_order(
@@ -166,7 +181,8 @@ def backend(value: Any) -> None:
 
 def processes_only(given: Mapping[str, Any]) -> list[str]:
     """Return the names of the arguments given that mean something to processes alone."""
-    found = [name for name in ("worker_init_fn", "multiprocessing_context", "persistent_workers") if given[name]]
+    found = ["persistent_workers"] if given["persistent_workers"] else []
+    found += [name for name in ("worker_init_fn", "multiprocessing_context") if given[name] is not None]
     found += ["threads_per_worker"] if given["threads_per_worker"] > 1 else []
     return found + (["restart_workers"] if given["restart_workers"] is not None else [])
 
@@ -379,12 +395,12 @@ def length(dataset: Any) -> int | None:
         return None
 
 
-def check_count(kind: Kind, num_workers: int, *, stacklevel: int) -> None:
+def check_count(kind: Kind, num_workers: int) -> None:
     """Warn of more worker processes than there are CPUs."""
     if kind == "processes" and num_workers > (most := cpus()):
         warnings.warn(
             f"This DataLoader will create {num_workers} worker processes in total, more than the {most} CPUs "
             "that this process may use: excessive worker creation might get DataLoader running slow or even freeze",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=user_line(),
         )

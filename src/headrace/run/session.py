@@ -42,6 +42,7 @@ from headrace.run.orders import Entry, SampledOrder, kept_dataset, order_of, wit
 from headrace.run.prefetched_plan import prefetched
 from headrace.run.progress import Progress, fingerprint
 from headrace.run.promise import Promise
+from headrace.run.settings import changed
 from headrace.run.stats import Meter
 from headrace.run.tolerance import Budget, Refill
 from headrace.run.tuning.auto_workers import AutoWorkers
@@ -75,10 +76,7 @@ class Session:
     """All loops over one loader: begins them, knows those that run, and keeps workers from one epoch to the next."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.fixed = settings.fixed
-        """What the loader shows as its attributes, whatever workers `settings` has meanwhile."""
-        self.order = order_of(settings)
+        self._use(settings)
         self.progress = Progress(settings)
         self.promise = Promise(settings.dataset)
         self.meter = Meter(epoch=0, workers=settings.num_workers)
@@ -102,6 +100,12 @@ class Session:
         self._hinted: str | None = None
         self._keeper: weakref.ref[Loop[Any]] | None = None
         """The loop that they work for."""
+
+    def _use(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fixed = settings.fixed
+        """What the loader shows as its attributes, whatever workers `settings` has meanwhile."""
+        self.order = order_of(settings)
         self._auto: AutoWorkers | None = None
         """Who chooses the workers, where the user does not."""
         if settings.free_kinds and kept_dataset(settings) is None:
@@ -159,6 +163,29 @@ class Session:
         )
         self.order = SampledOrder(self.settings)
         self.progress.settings = self.settings
+
+    def change(self, name: str, value: Any) -> Settings:
+        """Let later loops have another value of an argument, and return the settings that they will have."""
+        settings = changed(self.settings, name, value)
+        with self.progress.turn.lock:
+            if self._kept_at_work() is not None:
+                raise ArgumentError(
+                    f"{name} was set while a loop uses the workers that stay (persistent_workers=True)",
+                    found=value,
+                    expected="no loop, while an argument of the loader changes",
+                    cure=f"end the loop before {name} is set, or pass {name}= to the constructor",
+                )
+            kept, self._kept = self._kept, None
+            self._use(settings)
+            self.progress.settings = settings
+        if kept is not None:
+            kept.close()
+        return settings
+
+    def _kept_at_work(self) -> Loop[Any] | None:
+        """Return the loop that the workers that stay are working for, if there is one."""
+        keeper = None if self._kept is None or self._kept.closed or self._keeper is None else self._keeper()
+        return keeper if keeper is not None and keeper.running else None
 
     def loop(self, place: Callable[[Any], Any] | None = None) -> Iterator[Any]:
         """Begin a loop over the next epoch; ``place`` moves each batch, one ahead of the consumer."""
@@ -438,7 +465,7 @@ class Session:
             if not (self.settings.persistent_workers and isinstance(executor, Reusable)):
                 return executor, executor.close
             self._kept = kept = executor
-        elif self._keeper is not None and (keeper := self._keeper()) is not None and keeper.running:
+        elif self._kept_at_work() is not None:
             # Another loop is at work with those that are kept.
             executor = self._first_executor(makers, base, changing=changing)
             return executor, executor.close

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from headrace.datasets.torchvision_datasets import NativeReading
 from headrace.errors import ArgumentError, NotNativeWarning
 from headrace.interop.generators import GeneratorLike, Stateful, resolve
 from headrace.interop.keys import check_no_mask
+from headrace.interop.user_line import user_line
 from headrace.ledger.store import Ledger, open_ledger
 from headrace.plan.batch_plan import RankShare, Uneven
 from headrace.plan.order import BatchOrdered, Ordered
@@ -21,7 +22,7 @@ from headrace.run import arguments
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from headrace.make.maker import OnError
     from headrace.run.adapter import Adapter
@@ -81,6 +82,8 @@ class Settings:
     native: bool
     reading: NativeReading | None
     """What the native extension reads in place of ``dataset``; None without ``native``, or where it needs none."""
+    given: Mapping[str, Any]
+    """The constructor's arguments, which `changed` reads again."""
 
     @cached_property
     def key(self) -> seeds.Key | None:
@@ -185,15 +188,40 @@ HIDDEN = {
     "free_kinds",
     "sets_prefetch",
     "reading",
+    "given",
 }
 SHOWN = frozenset(one.name for one in fields(Settings)) - HIDDEN
 """The settings that a loader shows as attributes."""
+
+CHANGEABLE = frozenset(
+    {
+        "num_workers",
+        "collate_fn",
+        "pin_memory",
+        "pin_memory_device",
+        "timeout",
+        "worker_init_fn",
+        "multiprocessing_context",
+        "generator",
+        "prefetch_factor",
+        "in_order",
+    }
+)
+"""Those that may be set later, as in torch: they say how batches are made, and not which."""
+
+
+def changed(settings: Settings, name: str, value: Any) -> Settings:
+    """Return the settings of a loader with another value of an argument; the samplers and the ledger stay."""
+    found = read(settings.adapter, {**settings.given, name: value, "ledger": settings.ledger})
+    stays = ("sampler", "batch_sampler", "given_sampler", "given_batches")
+    return replace(found, **{each: getattr(settings, each) for each in stays})
 
 
 def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     """Return the settings that a constructor's arguments stand for; raises `ArgumentError` for those unfit."""
     shuffle = None if given["shuffle"] is None else flag("shuffle", given["shuffle"])
     dataset, shuffle = adapter.receive(given["dataset"], shuffle)
+    given = {**given, "dataset": dataset, "shuffle": shuffle}
     drop_last = flag("drop_last", given["drop_last"])
     persistent_workers = flag("persistent_workers", given["persistent_workers"])
     streams = is_iterable(dataset)
@@ -249,6 +277,7 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
         max_errors=arguments.max_errors(given["max_errors"], on_error),
         ledger=open_ledger(given["ledger"], rank),
         remember_tuning=arguments.remember_tuning(given["remember_tuning"], given["num_workers"]),
+        given=given,
     )
 
 
@@ -261,7 +290,7 @@ def _native(adapter: Adapter, given: dict[str, Any], dataset: Any) -> dict[str, 
     reading = NativeReading(dataset, adapter.collate)
     _, refusal = reading.current()
     if refusal:
-        _warn(refusal, 6)
+        _warn(refusal)
     return {"native": native, "reading": None if refusal else reading}
 
 
@@ -271,17 +300,17 @@ def _read(dataset: Any, reading: NativeReading | None) -> Any:
         return dataset
     made, refusal = reading.current()
     if made is None:
-        _warn(refusal, 2)
+        _warn(refusal)
         return dataset
     return made
 
 
-def _warn(refusal: str, depth: int) -> None:
+def _warn(refusal: str) -> None:
     warnings.warn(
         f"native=True, but samples are made one by one, as on torch: {refusal}. print(headrace.explain(dataset)) shows "
         "each step; leave native=True out to silence this",
         NotNativeWarning,
-        stacklevel=depth,
+        stacklevel=user_line(),
     )
 
 
@@ -309,7 +338,8 @@ def _collating(
     )
     free = arguments.free_kinds(given, kind, num_workers, only=only, streams=is_iterable(dataset))
     default = adapter.convert if single else adapter.collate
-    found = {"collate_fn": collate_fn or default, "backend": given["backend"], "kind": kind, "free_kinds": free}
+    collate_fn = default if collate_fn is None else collate_fn  # one with a length may be empty
+    found = {"collate_fn": collate_fn, "backend": given["backend"], "kind": kind, "free_kinds": free}
     together = arguments.threads_per_batch(
         given["threads_per_batch"], kind, workers=given["num_workers"], threads=given["threads_per_worker"]
     )
