@@ -10,6 +10,7 @@ import numpy as np
 from headrace import loader
 from headrace.checks import shown
 from headrace.errors import ArgumentError, ArgumentTypeError, missing
+from headrace.interop.user_line import user_line
 from headrace.run.adapter import Adapter
 from headrace.transforms.base import Compose
 from headrace.transforms.image_transform import finishing
@@ -30,7 +31,8 @@ T_co = TypeVar("T_co", covariant=True)
 def _placing(loader: Any) -> Callable[[Any], Any]:
     """Return what puts a batch on the loader's device or sharding."""
     if loader.pin_memory:
-        warnings.warn("pin_memory=True does nothing here: JAX stages its copies itself", UserWarning, stacklevel=3)
+        said = "pin_memory=True does nothing here: JAX stages its copies itself"
+        warnings.warn(said, UserWarning, stacklevel=user_line())
     return _Place(loader.device if loader.sharding is None else loader.sharding, loader.world_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,49 @@ def test_iterators_have_the_length_of_the_epoch(library: Any, workers: int, pin:
     with pytest.raises(TypeError):
         len(iter(library.DataLoader(loads.Counted(5), num_workers=workers, pin_memory=pin)))
     assert len(list(iter(library.DataLoader(loads.Counted(5), num_workers=0)))) == 5
+
+
+@libraries
+@everywhere
+def test_a_loader_may_be_its_own_collate_function(library: Any, workers: int) -> None:
+    """Take what is callable for what it is, whatever length it has, as PyG's ``TemporalDataLoader`` does."""
+
+    class Collating(library.DataLoader):  # type: ignore[misc, name-defined]
+        def __init__(self, dataset: Any) -> None:
+            super().__init__(dataset, 2, collate_fn=self, num_workers=workers)
+
+        def __len__(self) -> int:
+            return len(vars(self).get("dataset", ()))
+
+        def __call__(self, samples: list[int]) -> tuple[int, ...]:
+            return tuple(samples)
+
+    assert list(Collating(loads.Numbers(3))) == [(0, 1), (2,)]
+
+
+@libraries
+@everywhere
+def test_iterators_are_torchs(library: Any, workers: int) -> None:
+    """Be known by ``isinstance``, refuse to be pickled, and end the workers by torch's name."""
+    batches = iter(library.DataLoader(loads.Numbers(8), 2, num_workers=workers))
+    assert isinstance(batches, theirs.dataloader._BaseDataLoaderIter)
+    assert hasattr(batches, "_workers") is (workers > 0)
+    with pytest.raises(NotImplementedError, match="cannot be pickled"):
+        pickle.dumps(batches)
+    assert next(batches).tolist() == [0, 1]
+    if workers:
+        processes = batches._workers
+        batches._shutdown_workers()
+        assert not any(process.is_alive() for process in processes)
+
+
+@everywhere
+@pytest.mark.parametrize("name", ["_next_index", "_next_data", "_reset", "_sampler_iter", "_num_yielded"])
+def test_what_torchs_iterators_hold_is_an_error(name: str, workers: int) -> None:
+    """Say which parts ours have none of, and what there is in their place."""
+    batches = iter(ours.DataLoader(loads.Numbers(8), 2, num_workers=workers))
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': headrace's iterators have none of the private"):
+        getattr(batches, name)
 
 
 @libraries

@@ -7,9 +7,11 @@ import functools
 import inspect
 import os
 import pickle
+import threading
 import warnings
 from abc import ABC
 from multiprocessing import forkserver, get_context
+from multiprocessing.context import SpawnContext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +220,34 @@ def test_a_subclass_that_ours_cannot_follow_is_left_to_torch() -> None:
         loader: Any = Odd(range(3), 2)
     assert not isinstance(loader, ours.DataLoader)
     assert [int(item) for item in loader] == [0, 1, 2]
+
+
+class Threads(SpawnContext):
+    """A context as MONAI's ``ThreadDataLoader`` has it, in as far as it is looked at."""
+
+    Process = threading.Thread  # type: ignore[assignment]
+
+
+def test_threads_in_the_place_of_processes_are_left_to_torch() -> None:
+    """Say what to do where the loader is ours, and let torch do what it does where it would become ours."""
+    with pytest.raises(ArgumentError, match=r"starts threads in the place of processes.* pass backend=\"threads\""):
+        ours.DataLoader(range(3), num_workers=1, multiprocessing_context=Threads())
+    with ours.patch(), pytest.warns(UserWarning, match="left to torch: its multiprocessing_context starts threads"):
+        loader: Any = DataLoader(range(3), num_workers=1, multiprocessing_context=Threads())
+    assert not isinstance(loader, ours.DataLoader)
+
+
+def test_warnings_name_the_line_of_the_script() -> None:
+    """Point at who made the loader, or began the loop, however it came to be ours."""
+
+    class Sub(DataLoader):
+        pass
+
+    with ours.patch(native=True):
+        for kind in (DataLoader, Sub, functools.partial(ours.DataLoader, native=True)):
+            with pytest.warns(UserWarning, match="99 worker processes|not a dataset of torchvision") as heard:
+                kind(loads.Numbers(2), num_workers=99)
+            assert [warning.filename for warning in heard] == [__file__] * 2
 
 
 def test_subclasses_of_every_kind_become_ours_or_stay_torchs() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.collate.default import default_collate, default_convert, reader
+from headrace.interop.user_line import user_line
 from headrace.samplers import BatchSampler, RandomSampler, SequentialSampler
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _no_placement(loader: Any) -> None:
         warnings.warn(
             "pin_memory=True does nothing for NumPy batches: use headrace.torch.DataLoader, which pins tensors",
             UserWarning,
-            stacklevel=3,
+            stacklevel=user_line(),
         )
 
 

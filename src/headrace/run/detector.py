@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.context import seeds
 from headrace.errors import RandomnessWarning
 from headrace.interop.held import attributes, is_generator, reached
+from headrace.interop.user_line import user_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def warn_of_held(dataset: Any, collate_fn: Any) -> None:
         "is resumed. Draw from headrace.rng() where the sample is made, let the transform take rng as its second "
         "parameter, or wrap a transform of another library in headrace.transforms.Seeded",
         RandomnessWarning,
-        stacklevel=4,
+        stacklevel=user_line(),
     )
 
 
@@ -95,5 +96,5 @@ class Watch:
                 "what each gets depends on who comes first. Draw from headrace.rng(), or use processes "
                 '(backend="processes")',
                 RandomnessWarning,
-                stacklevel=3,
+                stacklevel=user_line(),
             )

@@ -73,11 +73,6 @@ class Loop(AdvisesKeras, Iterator[T_co]):
         """Whether its workers are still its own."""
         return self._ended.locked()
 
-    @property
-    def _workers(self) -> list[Any]:
-        # torch's name: test suites and profilers look at its iterator's worker processes by it.
-        return getattr(self._dispatcher.executor, "processes", [])
-
     def __len__(self) -> int:
         """Return how many batches the whole epoch has, as torch's iterators do; raises TypeError for streams."""
         if self.length is None:
@@ -154,9 +149,6 @@ class Loop(AdvisesKeras, Iterator[T_co]):
     def close(self) -> None:
         """End the loop and its workers; a thread that waits for a batch gets `LoaderClosed`."""
         self._end("closed")
-
-    # torch's name, for subclasses that end its iterator's workers by it.
-    _shutdown_workers = close
 
     def _next_batch(self) -> Any:
         outcome = self._next_outcome()

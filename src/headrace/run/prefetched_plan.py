@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.datasets import protocol
 from headrace.formatting import size_of
 from headrace.interop.ranks import on_this_machine
+from headrace.interop.user_line import user_line
 from headrace.run.prefetcher import Prefetcher
 from headrace.storage.blocks import BLOCK, MOST, blocks
 from headrace.storage.object_spans import BlockNumbers
@@ -143,7 +144,7 @@ def warn_of_shuffle(remote: Iterable[ObjectSpans], samples: int) -> None:
         f"were read. sampler=ShardSampler.of(dataset, window=4) fetches each of the {numbers.count:,} blocks once. Or "
         f"set {MOST} to a larger cache",
         UserWarning,
-        stacklevel=2,
+        stacklevel=user_line(),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from headrace.interop.user_line import user_line
+
 
 class Promise:
     """Remembers what ``len(loader)`` said of an iterable dataset, and warns where a loop gives more."""
@@ -41,5 +43,5 @@ class Promise:
                 "data-loading, this could be caused by copies that each give everything: where each worker reads a "
                 "copy, the dataset should ask get_worker_info for its part, and __len__ count all parts together",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=user_line(),
             )

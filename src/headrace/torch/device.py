@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headrace.collate.containers import like_mapping, like_sequence
+from headrace.interop.user_line import user_line
 from headrace.transforms.base import Compose
 from headrace.transforms.image_transform import finishing
 
@@ -45,7 +46,7 @@ def pinning(loader: Any) -> Callable[[Any], Any] | None:
             "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
             "used.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=user_line(),
         )
         return None
     return partial(pinned, device=loader.pin_memory_device or None)

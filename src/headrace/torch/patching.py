@@ -20,6 +20,8 @@ import torch.utils.data
 from headrace.checks import flag
 from headrace.datasets.explain import explain as explained
 from headrace.errors import ArgumentTypeError
+from headrace.interop.user_line import user_line
+from headrace.run.arguments import starts_threads
 from headrace.torch import overrides
 from headrace.torch.accelerated import kept_arguments
 from headrace.torch.tensor_loader import DataLoader
@@ -150,7 +152,7 @@ def _init(theirs: Callable[..., None]) -> Any:
         kind = type(self)
         if issubclass(kind, DataLoader):
             DataLoader.__init__(self, *given, **named)
-        elif latest is None or not _becomes_ours(self, kind):
+        elif latest is None or not _becomes_ours(self, kind, named.get("multiprocessing_context")):
             theirs(self, *given, **named)
         else:
             kept = kept_arguments()
@@ -177,10 +179,12 @@ def _entry(name: str, theirs: Callable[..., Any]) -> Any:
     return entry
 
 
-def _becomes_ours(loader: Any, kind: type) -> bool:
+def _becomes_ours(loader: Any, kind: type, context: Any) -> bool:
     """Turn an object into ours, or warn that it stays torch's."""
     names = overrides.unreadable(kind)
     reason = f"it overrides {', '.join(names)}, which headrace's loader does not read" if names else ""
+    if starts_threads(context):
+        reason = "its multiprocessing_context starts threads in the place of processes"
     if not reason:
         try:
             object.__setattr__(loader, "__class__", in_place_of(kind))
@@ -188,7 +192,7 @@ def _becomes_ours(loader: Any, kind: type) -> bool:
             reason = f"no subclass of it can be made ({error})"
     if reason:
         where = f"{kind.__module__}.{kind.__qualname__}"
-        warnings.warn(f"{where} is left to torch: {reason}", UserWarning, stacklevel=4)
+        warnings.warn(f"{where} is left to torch: {reason}", UserWarning, stacklevel=user_line())
     return not reason
 
 

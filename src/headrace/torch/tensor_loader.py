@@ -16,6 +16,7 @@ from headrace.run.adapter import Adapter
 from headrace.torch import accelerated, overrides
 from headrace.torch.device import pinning
 from headrace.torch.from_numpy import as_tensors
+from headrace.torch.iterators import like_torchs
 from headrace.torch.pipes import received
 from headrace.torch.tensor_collate import default_collate, default_convert, reader
 
@@ -72,11 +73,11 @@ class DataLoader(_Layout[T_co], numpy_loader.DataLoader[T_co], torch.utils.data.
         return self._get_iterator()
 
     def _get_iterator(self) -> Iterator[T_co]:
-        return super().__iter__()
+        return like_torchs(super().__iter__())
 
     def check_worker_number_rationality(self) -> None:
         """Warn of more worker processes than there are CPUs, as the loader is made."""
-        arguments.check_count(self._session.settings.kind, self.num_workers, stacklevel=5)
+        arguments.check_count(self._session.settings.kind, self.num_workers)
 
     def _check_count(self) -> None:
         self.check_worker_number_rationality()

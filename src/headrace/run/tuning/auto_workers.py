@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from headrace.datasets import protocol
+from headrace.interop.user_line import user_line
 from headrace.run.tuning.makers import may_start_processes
 from headrace.run.tuning.remembered import Remembered
 from headrace.run.tuning.space import Room, Space
@@ -99,7 +100,7 @@ class AutoWorkers:
             return
         said = f'num_workers="auto" goes back to {self.start}, because {self._chosen} failed: {error}'
         self._chosen = self.start
-        warnings.warn(said, RuntimeWarning, stacklevel=5)
+        warnings.warn(said, RuntimeWarning, stacklevel=user_line())
 
     def again(self) -> AutoWorkers:
         """Return what a copy of the loader has: the same result, or a search of its own."""
