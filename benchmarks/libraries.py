@@ -35,10 +35,15 @@ def leaves(batch):
 
 def said(batch, values=True):
     found = [[list(one.shape), str(one.dtype), float(one.double().sum()) if values else None] for one in leaves(batch)]
-    print("BATCH", json.dumps(found), flush=True)
+    write("BATCH", json.dumps(found))
 
 def kind(loader):
-    print("READ BY", *(one.__module__.partition(".")[0] for one in type(loader).__mro__))
+    write("READ BY", *(one.__module__.partition(".")[0] for one in type(loader).__mro__))
+
+def write(*words):
+    # Into a file: what libraries print of their progress ends no line.
+    with open("said", "a") as file:
+        print(*words, file=file)
 """
 
 TRAIN = """
@@ -191,7 +196,7 @@ def ran(script: Path, how: list[str], folder: Path) -> tuple[list[str], str]:
     )
     if run.returncode:
         raise RuntimeError(run.stderr[-1500:] or run.stdout[-1500:])
-    lines = run.stdout.splitlines()
+    lines = (folder / "said").read_text().splitlines()
     read_by = {line for line in lines if line.startswith("READ BY")}
     who = "headrace" if read_by and all(" headrace" in line for line in read_by) else "torch"
     return [line for line in lines if line.startswith("BATCH")], who
