@@ -20,7 +20,7 @@ CURE = (
 
 def like_torchs(iterator: Iterator[T]) -> Iterator[T]:
     """Let an iterator of ours be one of torch's too, for ``isinstance``, and return it."""
-    iterator.__class__ = _with_names(type(iterator))  # type: ignore[assignment]
+    iterator.__class__ = _with_names(type(iterator))
     return iterator
 
 
