@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -341,3 +342,44 @@ def test_a_stream_refuses_a_replaced_sampler() -> None:
     object.__setattr__(loader, "batch_sampler", [[0, 1]])
     with pytest.raises(ArgumentError, match="the sampler of a loader over an iterable dataset was replaced"):
         iter(loader)
+
+
+@libraries
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_how_batches_are_made_can_be_set_for_later_loops(library: Any, workers: int, persistent: bool) -> None:
+    """Let scripts set what says how batches are made, as Lightning sets ``worker_init_fn``."""
+    loader = library.DataLoader(loads.Numbers(4), 2, num_workers=workers, persistent_workers=persistent and workers > 0)
+    if not persistent:  # torch's workers that stay know nothing of it
+        assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    loader.collate_fn = tuple
+    loader.worker_init_fn = print
+    loader.timeout = 60 * (workers > 0)
+    loader.generator = generator = torch.Generator()
+    assert (loader.collate_fn, loader.worker_init_fn, loader.generator) == (tuple, print, generator)
+    assert list(loader) == [(0, 1), (2, 3)]
+
+
+def test_the_number_of_workers_can_be_set() -> None:
+    """Use other workers in the next loop; those that stayed for it end."""
+    loader = ours.DataLoader(loads.Numbers(4), 2, num_workers=2, persistent_workers=True)
+    assert len(list(loader)) == 2
+    before = multiprocessing.active_children()
+    loader.num_workers = 1
+    assert not set(before) & set(multiprocessing.active_children())
+    batches = iter(loader)
+    assert (next(batches).tolist(), loader.num_workers) == ([0, 1], 1)
+    with pytest.raises(ValueError, match="num_workers was set while a loop uses the workers that stay"):
+        loader.num_workers = 2
+    assert (next(batches).tolist(), loader.num_workers) == ([2, 3], 1)
+    with pytest.raises(ValueError, match="persistent_workers option needs num_workers > 0"):
+        loader.num_workers = 0
+    assert len(list(loader)) == 2
+
+
+def test_arguments_of_ours_cannot_be_set() -> None:
+    """Refuse what a saved state depends on."""
+    loader = ours.DataLoader(loads.Numbers(4), batch_size=2, seed=0)
+    for name, value in (("seed", 1), ("on_error", "skip"), ("rank", 1)):
+        with pytest.raises(ValueError, match=f"make another loader, with {name}="):
+            setattr(loader, name, value)

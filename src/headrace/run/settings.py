@@ -220,8 +220,7 @@ def changed(settings: Settings, name: str, value: Any) -> Settings:
 def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
     """Return the settings that a constructor's arguments stand for; raises `ArgumentError` for those unfit."""
     shuffle = None if given["shuffle"] is None else flag("shuffle", given["shuffle"])
-    dataset, shuffle = adapter.receive(given["dataset"], shuffle)
-    given = {**given, "dataset": dataset, "shuffle": shuffle}
+    given["dataset"], given["shuffle"] = dataset, shuffle = adapter.receive(given["dataset"], shuffle)
     drop_last = flag("drop_last", given["drop_last"])
     persistent_workers = flag("persistent_workers", given["persistent_workers"])
     streams = is_iterable(dataset)
@@ -267,7 +266,6 @@ def read(adapter: Adapter, given: dict[str, Any]) -> Settings:
         drop_last=drop_last,
         generator=generator,
         draws_from=resolve(generator),
-        persistent_workers=persistent_workers,
         seed=seed,
         read_once=read_once,
         rank=rank,
@@ -365,6 +363,7 @@ def _workers(given: dict[str, Any], dataset: Any, *, streams: bool, persistent: 
             cure="leave persistent_workers out, or give num_workers=1 or more",
         )
     return found | {
+        "persistent_workers": persistent,
         "in_order": flag("in_order", given["in_order"]),
         "multiprocessing_context": arguments.start_method(given["multiprocessing_context"], num_workers),
         "pin_memory": flag("pin_memory", given["pin_memory"]),

@@ -16,7 +16,7 @@ from headrace.run.adapter import Adapter
 from headrace.torch import accelerated, overrides
 from headrace.torch.device import pinning
 from headrace.torch.from_numpy import as_tensors
-from headrace.torch.iterators import like_torchs
+from headrace.torch.iterator_names import like_torchs
 from headrace.torch.pipes import received
 from headrace.torch.tensor_collate import default_collate, default_convert, reader
 
