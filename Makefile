@@ -9,7 +9,7 @@ RAY := $(VENV)-ray
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src/headrace/_native -name "*.[ch]pp") src/headrace/_native/CMakeLists.txt
 
-.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray chaos chaos-more chaos-remote resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers clean-datasets libraries format clean
+.PHONY: help demo test quick check lint types tests unmeasured adapters clusters servers ray torchvision chaos chaos-more chaos-remote resume-proof fuzz sanitize neon wheel wheels sdist sbom changelog docs gallery screenshots bench bench-peers clean-datasets libraries format clean
 
 help:
 	@echo "make demo         install into $(VENV) and stream real images as training batches"
@@ -20,6 +20,7 @@ help:
 	@echo "make clusters     some tests of workers on a Ray cluster, in an environment of their own (part of make test)"
 	@echo "make servers      remote data on real servers of S3, GCS and Azure with faults, in an environment of its own: two minutes"
 	@echo "make ray          workers on a Ray cluster, in an environment of their own: the tests, then 100 kills and 20 removals"
+	@echo "make torchvision  native=True beside torchvision itself, in an environment of its own: some minutes"
 	@echo "make chaos        1,000 workers and 100 programs killed at random, and 50 epochs: half an hour; writes a table"
 	@echo "make chaos-more   1,000 exits and 200 closes of each executor, 50 kills of packing, flipped bits, decode bombs, ledgers, hostile states: hours; prints tables"
 	@echo "make chaos-remote  200 kills of two jobs that share a cache of remote data, deleted folders, full disks: half an hour; writes a table"
@@ -125,6 +126,17 @@ adapters: $(FRAMEWORKS)/.dev
 	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/coverage run -m pytest tests/parity tests/adapters/test_torch*.py tests/executors/test_inherited.py \
 	  tests/datasets/test_arrays.py tests/test_docs.py src/headrace/torch -k 'parity or torch'
 	$(FRAMEWORKS)/bin/coverage run -m pytest tests/adapters/test_albumentations.py tests/adapters/test_examples.py
+
+# Apart from the others, and from make test: torchvision loads only beside the build of torch that it was made for, which
+# may bring gigabytes for a GPU.
+TORCHVISION := $(VENV)-torchvision
+$(TORCHVISION)/.dev: pyproject.toml $(NATIVE)
+	$(PYTHON) -m venv $(TORCHVISION)
+	$(TORCHVISION)/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 datasets --editable '.[dev,opencv]'
+	@touch $@
+
+torchvision: $(TORCHVISION)/.dev
+	OMP_NUM_THREADS=1 $(TORCHVISION)/bin/python -m pytest tests/adapters/test_torch_vision*.py tests/adapters/test_torch_huggingface.py
 
 # Real servers of object stores, which the tests start and stop: S3, GCS, and Azure where npm is there. A minute.
 SERVERS := $(VENV)-servers
@@ -336,4 +348,4 @@ libraries:  # in whatever environment has them: make libraries PYTHON=…
 	PYTHONPATH=src $(PYTHON) benchmarks/libraries.py
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(RAY) $(RAY)-small build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples
+	rm -rf $(VENV) $(FRAMEWORKS) $(TORCHVISION) $(SERVERS) $(CLEAN) $(RAY) $(RAY)-small build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis headrace-demo headrace-examples
