@@ -266,7 +266,10 @@ def told(
             continue
         run = sorted(good[name], key=lambda each: rate(each["cold"]))[len(good[name]) // 2]
         cold = run["cold"]
-        said = ["" if cold[what] is None else f"{cold[what]:.1%}" for what in ("stalled", "settled")]
+        said = []
+        for what in ("stalled", "settled"):  # a stall that has not ended after 1 s counts whole for what follows
+            shares = [each["cold"][what] for each in good[name] if each["cold"][what] is not None]
+            said.append(f"{median(shares):.1%}" if shares else "")
         rows.append(
             (
                 name,
@@ -287,7 +290,8 @@ def told(
     head = f"""# Photographs on S3
 {options.images:,} photographs, decoded, cropped to 224 x 224, flipped and normalized, in batches of 64, by two workers.
 A server on the same machine, and {options.latency * 1000:g} ms before each request reaches it.
-Rounds: {options.rounds}; the row of a loader is its median one. Load average before the first: {load:.1f}.
+Rounds: {options.rounds}; the row of a loader is its median one, its shares of stalls are medians.
+Load average before the first: {load:.1f}.
 Each loader of headrace's that reads by URL has {PAIRS} warm epochs, in turn with epochs of the same files on this disk.
 Shards: {size}. The cold epoch begins with an empty cache; headrace's index is there.
 *stalled*: the share of the epoch in which a step that a worker had was waiting for blocks; *after 1 s*: of the epoch
