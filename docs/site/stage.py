@@ -41,6 +41,7 @@ SINGLE = {
     "benchmarks/RAY_CHAOS.md": "benchmarks/ray-chaos.md",
     "benchmarks/README.md": "benchmarks/index.md",
     "benchmarks/REMOTE.md": "benchmarks/remote.md",
+    "benchmarks/REMOTE_KINDS.md": "benchmarks/remote-kinds.md",
     "benchmarks/REMOTE_CHAOS.md": "benchmarks/remote-chaos.md",
     "benchmarks/RESULTS.md": "benchmarks/results.md",
     "benchmarks/SHARING.md": "benchmarks/sharing.md",
