@@ -60,7 +60,7 @@ class FakeImages(Dataset[tuple[Any, int]]):
                 f"index {least}: FakeData does not count negative indices from its end, but draws images of their own",
                 found=int(least),
                 expected=f"indices from 0 to {len(self) - 1}",
-                cure="pass indices from 0 up, or leave native=True out",
+                cure="pass indices from 0 up, or remove native=True",
             )
         return self, protocol.rows_of(keys, len(self))
 

@@ -51,7 +51,7 @@ class FileLayout:
     joint: bool = False
     """Whether it applies what it was constructed with, its ``transforms``, and not the attribute ``transform``."""
     kinds: str = ""
-    """The attribute that lists the kinds of targets, of which only one may be asked for."""
+    """The attribute that lists the kinds of targets. A dataset with several of them is not read."""
     numbers: tuple[str, ...] | None = None
     """Those kinds that are whole numbers; None for all."""
 
